@@ -1,0 +1,1 @@
+"""What training and service must agree on: decoding, preprocessing, manifest and store."""

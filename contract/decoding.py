@@ -1,0 +1,111 @@
+"""Bytes to slices: JPEG, PNG and DICOM, told apart by their content and never by a header or name."""
+
+import io
+import struct
+from enum import StrEnum
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from contract.errors import (
+    TooManyPixels,
+    TruncatedImage,
+    UndecodableImage,
+    UnsupportedMedia,
+)
+from contract.preprocessing import DEFAULT_SPEC, PreprocessSpec, Slice
+
+DEFAULT_MAX_PIXELS: Final = 40_000_000
+"""Pixels that one image may have; far above any MR slice, far below a decompression bomb."""
+
+DICOM_PREAMBLE_BYTES: Final = 128
+"""Length of the preamble before ``DICM`` (DICOM PS3.10 2024e, section 7.1)."""
+
+
+class Media(StrEnum):
+    """What the service reads; the value is the media type."""
+
+    JPEG = "image/jpeg"
+    PNG = "image/png"
+    DICOM = "application/dicom"
+
+
+def sniff(data: bytes) -> Media:
+    """Tells the format by its first bytes.
+
+    Raises:
+        UnsupportedMedia: it is none of :class:`Media`.
+    """
+    if data[:3] == b"\xff\xd8\xff":
+        return Media.JPEG
+    if data[:8] == b"\x89PNG\r\n\x1a\n":
+        return Media.PNG
+    if data[DICOM_PREAMBLE_BYTES : DICOM_PREAMBLE_BYTES + 4] == b"DICM":
+        return Media.DICOM
+    raise UnsupportedMedia("neither JPEG, PNG nor DICOM")
+
+
+def decode(
+    data: bytes, spec: PreprocessSpec = DEFAULT_SPEC, max_pixels: int = DEFAULT_MAX_PIXELS
+) -> Slice:
+    """Decodes one image.
+
+    Args:
+        data: the whole file.
+        spec: its ``decode_min_side`` allows a JPEG to be decoded at reduced scale.
+        max_pixels: rows times columns that are accepted, checked before anything is decompressed.
+
+    Returns:
+        One grey slice.
+
+    Raises:
+        DecodeError: one of its kinds; no other exception leaves this function.
+    """
+    media = sniff(data)
+    if media is Media.DICOM:
+        # pydicom costs a quarter of a second to import, which a JPEG client need not wait for.
+        from contract.dicom import decode_dicom
+
+        return decode_dicom(data, max_pixels)
+    try:
+        return _decode_pillow(data, media, spec, max_pixels)
+    except (OSError, ValueError, SyntaxError, struct.error, EOFError, MemoryError) as error:
+        if "truncated" in str(error):
+            raise TruncatedImage("the image ends before its pixels do") from error
+        raise UndecodableImage("the image is damaged and cannot be decoded") from error
+
+
+def _decode_pillow(data: bytes, media: Media, spec: PreprocessSpec, max_pixels: int) -> Slice:
+    image = Image.open(io.BytesIO(data), formats=[media.name])
+    columns, rows = image.size
+    if columns * rows > max_pixels:
+        raise TooManyPixels(f"{columns} x {rows} pixels; at most {max_pixels} are accepted")
+    if media is Media.JPEG:
+        image.draft("L", (spec.decode_min_side, spec.decode_min_side))
+    grey = to_grey(image)
+    if "exif" in image.info:
+        grey = ImageOps.exif_transpose(image.copy() if grey is image else grey)
+    return Slice(np.asarray(grey), (rows, columns))
+
+
+def to_grey(image: Image.Image) -> Image.Image:
+    """Any Pillow mode to 8-bit grey; transparency becomes black, as MR background is.
+
+    16-bit grey is scaled by its own maximum, since 12-bit data in 16-bit files is common.
+    """
+    if image.mode == "L":
+        return image
+    if image.mode in {"I;16", "I;16B", "I", "F"}:
+        return Image.fromarray(_scale_to_bytes(np.asarray(image, np.float32)))
+    if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
+        image = image.convert("RGBA")
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        image = Image.alpha_composite(black, image)
+    return image.convert("L")
+
+
+def _scale_to_bytes(values: NDArray[np.float32]) -> NDArray[np.uint8]:
+    top = max(float(values.max()), 1.0)
+    return np.clip(values * (255.0 / top), 0, 255).astype(np.uint8)

@@ -1,0 +1,259 @@
+"""Immutable model versions on disk: ``<root>/<name>/<version>/``.
+
+A version is written aside and renamed into place, so that it is either there as a whole or not at
+all; it is verified, file by file, each time it is loaded. Aliases live beside the versions in
+``aliases.json`` and are the only thing in the store that changes.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pydantic import ValidationError
+
+from contract.errors import (
+    CorruptVersion,
+    IncompleteVersion,
+    NewerSchema,
+    StoreError,
+    VersionExists,
+    VersionNotFound,
+)
+from contract.manifest import SCHEMA_VERSION, FileEntry, Manifest
+from contract.preprocessing import PreprocessSpec, reproduce
+
+MANIFEST: Final = "manifest.json"
+ALIASES: Final = "aliases.json"
+LATEST: Final = "latest"
+STAGING_PREFIX: Final = ".staging-"
+"""Folders of this name hold versions still being written; nothing ever loads them."""
+
+_VERSION_NAME = re.compile(r"[1-9][0-9]*")
+_ALIAS_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredVersion:
+    """A version that has been verified.
+
+    Attributes:
+        path: its folder.
+        manifest: its description.
+        manifest_digest: sha256 of ``manifest.json``, which names the version beyond doubt.
+        preprocess: its preprocessing, shown to be reproducible here.
+    """
+
+    path: Path
+    manifest: Manifest
+    manifest_digest: str
+    preprocess: PreprocessSpec
+
+
+class ModelStore:
+    """The versions below one folder."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    def names(self) -> list[str]:
+        """Models that have at least one version."""
+        if not self.root.is_dir():
+            return []
+        return sorted(path.name for path in self.root.iterdir() if self.versions(path.name))
+
+    def versions(self, name: str) -> list[int]:
+        """Version numbers of a model, ascending; whether they verify is not looked at."""
+        folder = self.root / name
+        if name.startswith(".") or not folder.is_dir():
+            return []
+        found = (path.name for path in folder.iterdir() if path.is_dir())
+        return sorted(int(number) for number in found if _VERSION_NAME.fullmatch(number))
+
+    def aliases(self, name: str) -> dict[str, int]:
+        """Alias to version number.
+
+        Raises:
+            CorruptVersion: the alias file is unreadable.
+        """
+        path = self.root / name / ALIASES
+        if not path.is_file():
+            return {}
+        try:
+            return {str(alias): int(number) for alias, number in _read_json(path).items()}
+        except (ValueError, TypeError, AttributeError) as error:
+            raise CorruptVersion(f"{name}/{ALIASES} is damaged") from error
+
+    def set_alias(self, name: str, alias: str, version: int) -> None:
+        """Points an alias at a version, atomically.
+
+        Raises:
+            StoreError: the name is none for an alias.
+            VersionNotFound: there is no such version.
+        """
+        if alias == LATEST or not _ALIAS_NAME.fullmatch(alias):
+            raise StoreError("an alias is a lower-case word other than 'latest'")
+        if version not in self.versions(name):
+            raise VersionNotFound(f"there is no version {version} of {name}")
+        aliases = self.aliases(name) | {alias: version}
+        aside = self.root / name / f".{ALIASES}.{os.getpid()}"
+        aside.write_text(json.dumps(aliases, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+        _sync(aside)
+        aside.replace(self.root / name / ALIASES)
+
+    def resolve(self, name: str, selector: str) -> int:
+        """The version number that ``latest``, a number or an alias stands for.
+
+        Raises:
+            VersionNotFound: it stands for none.
+        """
+        versions = self.versions(name)
+        if not versions:
+            raise VersionNotFound(f"the store has no version of {name}")
+        if selector == LATEST:
+            return versions[-1]
+        number = int(selector) if _VERSION_NAME.fullmatch(selector) else None
+        if number is None:
+            number = self.aliases(name).get(selector)
+        if number not in versions:
+            raise VersionNotFound(f"{selector} names no version of {name}")
+        return number
+
+    def load(self, name: str, version: int) -> StoredVersion:
+        """Verifies a version: its manifest, the hash of every file, its preprocessing.
+
+        Raises:
+            VersionNotFound: there is no such version.
+            NewerSchema: a later release wrote it.
+            IncompleteVersion: a file is missing.
+            CorruptVersion: a file or the manifest is not what was published.
+            PreprocessMismatch: its preprocessing cannot be reproduced here.
+        """
+        path = self.root / name / str(version)
+        if version not in self.versions(name):
+            raise VersionNotFound(f"there is no version {version} of {name}")
+        manifest, digest = _read_manifest(path, f"{name}/{version}")
+        if (manifest.name, manifest.version) != (name, version):
+            raise CorruptVersion(f"{name}/{version} holds the manifest of another version")
+        _verify_files(path, manifest)
+        recorded = manifest.preprocess
+        spec = reproduce(recorded.parameters, recorded.digest, recorded.probe_digest)
+        return StoredVersion(path, manifest, digest, spec)
+
+    @contextmanager
+    def staging(self, name: str) -> Iterator[Path]:
+        """An empty folder beside the versions, to write a new one in; gone afterwards."""
+        folder = self.root / name
+        folder.mkdir(parents=True, exist_ok=True)
+        path = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=folder))
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def publish(self, staged: Path, manifest: Manifest) -> Path:
+        """Makes a staged folder a version: hashes, manifest, fsync, rename.
+
+        Args:
+            staged: a folder from :meth:`staging` with every file but the manifest.
+            manifest: its ``files`` are filled in here.
+
+        Returns:
+            The version's folder.
+
+        Raises:
+            VersionExists: the number is taken.
+            IncompleteVersion: an artifact that the manifest names was not written.
+        """
+        target = self.root / manifest.name / str(manifest.version)
+        if target.exists():
+            raise VersionExists(f"{manifest.name}/{manifest.version} exists; versions never change")
+        for artifact in manifest.artifacts.values():
+            if not (staged / artifact).exists():
+                raise IncompleteVersion(f"the artifact {artifact} was not written")
+        complete = manifest.model_copy(update={"files": tuple(_list_files(staged))})
+        text = complete.model_dump_json(indent=2) + "\n"
+        (staged / MANIFEST).write_text(text, encoding="utf-8")
+        staged.chmod(0o755)
+        for path in sorted(staged.rglob("*")) + [staged]:
+            _sync(path)
+        try:
+            staged.rename(target)
+        except OSError as error:
+            if target.exists():
+                raise VersionExists(f"{manifest.name}/{manifest.version} exists") from error
+            raise
+        _sync(target.parent)
+        return target
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _list_files(folder: Path) -> Iterator[FileEntry]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path != folder / MANIFEST:
+            yield FileEntry(
+                path=path.relative_to(folder).as_posix(),
+                sha256=file_digest(path),
+                size_bytes=path.stat().st_size,
+            )
+
+
+def _read_manifest(path: Path, label: str) -> tuple[Manifest, str]:
+    try:
+        text = (path / MANIFEST).read_bytes()
+    except OSError as error:
+        raise IncompleteVersion(f"{label} has no readable {MANIFEST}") from error
+    try:
+        content = json.loads(text)
+        schema = content["schema_version"]
+        if isinstance(schema, int) and schema > SCHEMA_VERSION:
+            raise NewerSchema(
+                f"{label} has schema {schema}; this release reads up to {SCHEMA_VERSION}"
+            )
+        return Manifest.model_validate(content), hashlib.sha256(text).hexdigest()
+    except (ValueError, KeyError, TypeError, ValidationError) as error:
+        raise CorruptVersion(f"the manifest of {label} is damaged") from error
+
+
+def _verify_files(path: Path, manifest: Manifest) -> None:
+    label = f"{manifest.name}/{manifest.version}"
+    for entry in manifest.files:
+        file = path / entry.path
+        if not file.is_file():
+            raise IncompleteVersion(f"{label} lacks {entry.path}")
+        if file.stat().st_size != entry.size_bytes or file_digest(file) != entry.sha256:
+            raise CorruptVersion(f"{entry.path} of {label} is not the file that was published")
+    listed = {entry.path for entry in manifest.files} | {MANIFEST}
+    for file in path.rglob("*"):
+        if not file.is_dir() and file.relative_to(path).as_posix() not in listed:
+            raise CorruptVersion(f"{label} holds a file that was not published with it")
+    for artifact in manifest.artifacts.values():
+        if not any(name == artifact or name.startswith(f"{artifact}/") for name in listed):
+            raise IncompleteVersion(f"{label} lacks its artifact {artifact}")
+
+
+def _read_json(path: Path) -> dict[str, object]:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise TypeError("not an object")
+    return content
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,2 @@
+class PretrainedWeightsError(Exception):
+    pass
