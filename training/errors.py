@@ -1,2 +1,38 @@
-class PretrainedWeightsError(Exception):
-    pass
+"""What can go wrong offline; each ends a command with one line and exit code 1.
+
+TrainingError
+├── RecipeError              the recipe is unknown, or a key or value in it is
+├── DatasetError             the folders hold no usable, labelled images
+├── PretrainedWeightsError   the weights are missing or not what they should be
+├── RunError                 the run's folder is missing, unfinished or belongs to other settings
+├── DivergedError            the loss is no longer a number
+└── ExportRefused            the int8 model is not faithful to the float model
+"""
+
+
+class TrainingError(Exception):
+    """Base of the tree."""
+
+
+class RecipeError(TrainingError):
+    """The recipe is unknown, or a key or value in it is."""
+
+
+class DatasetError(TrainingError):
+    """The folders hold no usable, labelled images."""
+
+
+class PretrainedWeightsError(TrainingError):
+    """The weights are missing or not what they should be."""
+
+
+class RunError(TrainingError):
+    """The run's folder is missing, unfinished or belongs to other settings."""
+
+
+class DivergedError(TrainingError):
+    """The loss is no longer a number."""
+
+
+class ExportRefused(TrainingError):
+    """The int8 model is not faithful to the float model."""

@@ -1,0 +1,57 @@
+"""``python -m training fit | audit | evaluate | export``."""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from training.errors import TrainingError
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m training", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    fit = commands.add_parser("fit", help="train a recipe")
+    fit.add_argument("--recipe", required=True)
+    fit.add_argument("--data", type=Path, action="append", required=True, metavar="DIR")
+    fit.add_argument("--out", type=Path, required=True, metavar="runs/NAME")
+    fit.add_argument("--protocol", choices=["clean", "published"], default="clean")
+    fit.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    fit.add_argument("--epochs", type=int, help="of every phase, instead of the recipe's")
+    fit.add_argument("--resolution", type=int, help="of every phase, instead of the recipe's")
+    fit.add_argument("--seed", type=int, help="instead of the recipe's")
+
+    audit = commands.add_parser("audit", help="find duplicates; writes audit.json and a PNG")
+    audit.add_argument("--data", type=Path, action="append", required=True, metavar="DIR")
+    audit.add_argument("--out", type=Path, default=Path("runs/audit"), metavar="DIR")
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Runs one command; returns its exit code."""
+    options = _parser().parse_args(arguments)
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    try:
+        # Imported per command: the audit needs no TensorFlow, whose import takes seconds.
+        if options.command == "fit":
+            from training.fit import fit
+            from training.recipe import load_recipe
+            from training.splits import Protocol
+
+            names = ("epochs", "resolution", "seed")
+            overrides = {n: getattr(options, n) for n in names if getattr(options, n) is not None}
+            recipe = load_recipe(options.recipe, overrides)
+            fit(recipe, options.data, options.out, Protocol(options.protocol), options.resume)
+        elif options.command == "audit":
+            from training.contactsheet import run_audit
+
+            run_audit(options.data, options.out)
+    except TrainingError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

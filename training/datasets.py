@@ -1,0 +1,203 @@
+"""Finds labelled images in folders as people keep them, and reads them as the service does."""
+
+import hashlib
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.decoding import decode, sniff
+from contract.errors import DecodeError
+from contract.manifest import DataSource
+from contract.preprocessing import DEFAULT_SPEC, PreprocessSpec, preprocess
+from training.errors import DatasetError
+
+IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".dcm"})
+READ_THREADS: Final = 4
+
+_LABELS: Final = {
+    "glioma": "glioma",
+    "meningioma": "meningioma",
+    "pituitary": "pituitary",
+    "notumor": "notumor",
+    "notumour": "notumor",
+    "no": "notumor",
+    "normal": "notumor",
+    "healthy": "notumor",
+    "yes": "tumor",
+    "tumor": "tumor",
+    "tumour": "tumor",
+}
+_PARTS: Final = {
+    "training": "training",
+    "train": "training",
+    "testing": "testing",
+    "test": "testing",
+}
+
+
+def canonical_label(folder: str) -> str | None:
+    """The class that a folder name spells, or None: ``No_Tumor``, ``glioma tumor``, ``yes`` …"""
+    word = re.sub(r"[^a-z]", "", folder.lower())
+    return _LABELS.get(word) or _LABELS.get(re.sub(r"tumou?rs?$", "", word))
+
+
+class ImageFile(NamedTuple):
+    """An image as it lies in a data set.
+
+    Attributes:
+        path: the file.
+        source: name of the data set's folder.
+        part: ``training``, ``testing``, or empty where the data set is not divided.
+        label: class, by :func:`canonical_label`.
+    """
+
+    path: Path
+    source: str
+    part: str
+    label: str
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """Images that were read, in one fixed order.
+
+    Attributes:
+        files: where they come from.
+        sha256: of each file's bytes, hex.
+        slices: preprocessed, uint8 (N, height, width).
+        formats, sizes: how often each file format and each (rows, columns) occurs.
+        unreadable: files that gave no slice, with the error code.
+    """
+
+    files: tuple[ImageFile, ...]
+    sha256: tuple[str, ...]
+    slices: NDArray[np.uint8]
+    formats: Counter[str] = field(default_factory=Counter)
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    unreadable: tuple[tuple[Path, str], ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @property
+    def labels(self) -> NDArray[np.str_]:
+        """Class names, (N,)."""
+        return np.array([file.label for file in self.files])
+
+    @property
+    def parts(self) -> NDArray[np.str_]:
+        """Parts of the data sets, (N,)."""
+        return np.array([file.part for file in self.files])
+
+    def sources(self) -> tuple[DataSource, ...]:
+        """What was read, for the manifest: name, count and a digest over the files' hashes."""
+        names = sorted({file.source for file in self.files})
+        return tuple(self._source(name) for name in names)
+
+    def _source(self, name: str) -> DataSource:
+        hashes = sorted(
+            digest
+            for file, digest in zip(self.files, self.sha256, strict=True)
+            if file.source == name
+        )
+        digest = hashlib.sha256("".join(hashes).encode()).hexdigest()
+        return DataSource(name=name, images=len(hashes), digest=digest)
+
+    def describe(self) -> str:
+        """A table for people: classes by data set and part, formats, sizes, unreadable files."""
+        counts = Counter((file.source, file.part or "-", file.label) for file in self.files)
+        lines = [f"{'data set':<20}{'part':<10}{'class':<12}{'images':>7}"]
+        lines += [f"{s:<20}{p:<10}{c:<12}{n:>7}" for (s, p, c), n in sorted(counts.items())]
+        lines.append(f"{'total':<42}{len(self):>7}")
+        lines.append("formats: " + ", ".join(f"{k} {v}" for k, v in self.formats.most_common()))
+        common = ", ".join(f"{c}x{r} {n}" for (r, c), n in self.sizes.most_common(5))
+        lines.append(f"sizes (columns x rows): {len(self.sizes)} different; most often {common}")
+        lines.append(f"unreadable files: {len(self.unreadable)}")
+        lines += [f"  {path}: {code}" for path, code in self.unreadable]
+        return "\n".join(lines)
+
+
+def find_images(roots: Sequence[Path]) -> list[ImageFile]:
+    """Finds the images below class folders.
+
+    The nearest folder above an image whose name spells a class gives its label; a folder
+    ``Training`` or ``Testing`` above gives its part.
+
+    Raises:
+        DatasetError: a folder is missing, holds no class folders, or is given twice.
+    """
+    names = [root.resolve().name for root in roots]
+    if len(set(names)) != len(names):
+        raise DatasetError("two data folders have the same name; results could not tell them apart")
+    found: list[ImageFile] = []
+    for root, name in zip(roots, names, strict=True):
+        if not root.is_dir():
+            raise DatasetError(f"{root} is no folder")
+        images = list(_walk(root.resolve(), name))
+        if not images:
+            raise DatasetError(
+                f"{root} holds no images below class folders (yes/no, or glioma, meningioma, "
+                "pituitary, notumor)"
+            )
+        found += images
+    return found
+
+
+def _walk(root: Path, source: str) -> Iterable[ImageFile]:
+    for path in sorted(root.rglob("*")):
+        if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
+            continue
+        folders = [root.name, *path.relative_to(root).parts[:-1]]
+        label = next(filter(None, map(canonical_label, reversed(folders))), None)
+        part = next((_PARTS[f.lower()] for f in reversed(folders) if f.lower() in _PARTS), "")
+        if label is not None:
+            yield ImageFile(path, source, part, label)
+
+
+class _Read(NamedTuple):
+    sha256: str
+    format: str
+    size: tuple[int, int]
+    pixels: NDArray[np.uint8] | None
+    error: str
+
+
+def _read(path: Path, spec: PreprocessSpec) -> _Read:
+    data = path.read_bytes()
+    digest = hashlib.sha256(data).hexdigest()
+    try:
+        decoded = decode(data, spec)
+    except DecodeError as error:
+        return _Read(digest, "", (0, 0), None, error.code)
+    pixels = preprocess(decoded.pixels, spec)
+    return _Read(digest, sniff(data).name, decoded.original_size, pixels, "")
+
+
+def read_images(files: Sequence[ImageFile], spec: PreprocessSpec = DEFAULT_SPEC) -> ImageSet:
+    """Decodes and preprocesses images, through the functions that the service calls.
+
+    Raises:
+        DatasetError: not one of them is readable.
+    """
+    with ThreadPoolExecutor(READ_THREADS) as pool:
+        results = list(pool.map(lambda file: _read(file.path, spec), files))
+    good = [(f, r) for f, r in zip(files, results, strict=True) if r.pixels is not None]
+    if not good:
+        raise DatasetError("none of the images is readable")
+    return ImageSet(
+        files=tuple(f for f, _ in good),
+        sha256=tuple(r.sha256 for _, r in good),
+        slices=np.stack([r.pixels for _, r in good if r.pixels is not None]),
+        formats=Counter(r.format for _, r in good),
+        sizes=Counter(r.size for _, r in good),
+        unreadable=tuple(
+            (f.path, r.error) for f, r in zip(files, results, strict=True) if r.pixels is None
+        ),
+    )

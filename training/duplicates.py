@@ -1,0 +1,202 @@
+"""Exact and near duplicates, also flipped or rotated by quarter turns, clustered into groups.
+
+Two slices are near duplicates when two views of them correlate: the preprocessed slice at 32x32
+pixels (the coarse look: same head, same framing) and its fine structure at 64x64 pixels (what is left
+when a blurred copy is taken away: the same folds, vessels and edges). The first alone calls any two
+mid-brain slices alike; the second tells a copy from a look-alike.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageFilter
+from scipy.sparse import coo_matrix
+from scipy.sparse.csgraph import connected_components
+
+from training.datasets import ImageSet
+
+COARSE_SIDE: Final = 32
+FINE_SIDE: Final = 64
+FINE_BLUR_PIXELS: Final = 2.0
+COARSE_CORRELATION: Final = 0.90
+FINE_CORRELATION: Final = 0.80
+"""Chosen by looking at pairs of nickparvar's slices, not at any model's results: at 0.80 the groups
+hold one class each but for four pairs of byte-identical files filed under two classes, and the
+largest has 81 slices; at 0.75 single linkage already joins 123 slices of two classes."""
+ORIENTATIONS: Final = 8
+"""The symmetries of the square: four quarter turns, with and without a flip."""
+_BLOCK: Final = 1024
+
+
+class Pair(NamedTuple):
+    """Two images alike.
+
+    Attributes:
+        first, second: indices, ``first < second``.
+        orientation: what maps the second onto the first; see :func:`orient`.
+        fine: correlation of their fine structure.
+    """
+
+    first: int
+    second: int
+    orientation: int
+    fine: float
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What is alike in an :class:`~training.datasets.ImageSet`.
+
+    Attributes:
+        groups: group number of each image, (N,); an image without a duplicate is a group alone.
+        exact_pairs: index pairs with equal bytes.
+        near_pairs: alike but not byte-identical, best orientation each.
+        conflicting: indices of images in groups that hold more than one label.
+    """
+
+    groups: NDArray[np.intp]
+    exact_pairs: tuple[tuple[int, int], ...]
+    near_pairs: tuple[Pair, ...]
+    conflicting: NDArray[np.intp]
+
+    def summary(self, images: ImageSet) -> dict[str, Any]:
+        """Counts, as ``audit.json`` holds them."""
+        parts, sources = images.parts, [file.source for file in images.files]
+        sizes = np.bincount(self.groups)
+        leaked_exact = _testing_hit(parts, self.exact_pairs)
+        near = [(pair.first, pair.second) for pair in self.near_pairs]
+        leaked = leaked_exact | _testing_hit(parts, near)
+        across = Counter(
+            " / ".join(sorted((sources[a], sources[b])))
+            for a, b in [*self.exact_pairs, *near]
+            if sources[a] != sources[b]
+        )
+        return {
+            "images": len(images),
+            "unreadable": len(images.unreadable),
+            "distinct_files": len(set(images.sha256)),
+            "groups": len(sizes),
+            "images_in_groups_of_two_or_more": int(sizes[sizes > 1].sum()),
+            "largest_group": int(sizes.max()),
+            "exact_pairs": len(self.exact_pairs),
+            "near_pairs": len(self.near_pairs),
+            "near_pairs_turned_or_flipped": sum(p.orientation != 0 for p in self.near_pairs),
+            "testing_images": int((parts == "testing").sum()),
+            "testing_with_exact_copy_in_training": len(leaked_exact),
+            "testing_with_near_duplicate_in_training": len(leaked),
+            "testing_sharing_a_group_with_training": int(
+                (~self.unleaked(images) & (parts == "testing")).sum()
+            ),
+            "pairs_across_data_sets": dict(across),
+            "conflicting_labels": [
+                {"file": _label(images, int(i)), "group": int(self.groups[i])}
+                for i in self.conflicting
+            ],
+        }
+
+    def unleaked(self, images: ImageSet) -> NDArray[np.bool_]:
+        """Which images share no group with an image of the other part, (N,)."""
+        testing = images.parts == "testing"
+        mixed = np.intersect1d(self.groups[testing], self.groups[~testing])
+        return np.asarray(~np.isin(self.groups, mixed))
+
+
+def _label(images: ImageSet, index: int) -> str:
+    file = images.files[index]
+    return "/".join(filter(None, (file.source, file.part, file.label, file.path.name)))
+
+
+def _testing_hit(parts: NDArray[np.str_], pairs: Any) -> set[int]:
+    """Testing images that have one of the pairs with a training image."""
+    return {
+        a if parts[a] == "testing" else b
+        for a, b in pairs
+        if (parts[a] == "testing") != (parts[b] == "testing")
+    }
+
+
+def orient(images: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Turns and flips (..., side, side): quarter turns by ``orientation % 4``, a flip from 4 on."""
+    turned = np.rot90(images, orientation % 4, axes=(-2, -1))
+    return turned[..., ::-1] if orientation >= ORIENTATIONS // 2 else turned
+
+
+def audit(images: ImageSet) -> Audit:
+    """Finds all exact and near duplicates in a set and clusters them by single linkage.
+
+    Takes about 25 s and 1 GB for 7,000 images on two cores.
+    """
+    coarse, fine = _views(images.slices)
+    pairs = _near_pairs(coarse, fine)
+    exact = _exact_pairs(images.sha256)
+    identical = set(exact)
+    near = tuple(pair for pair in pairs if (pair.first, pair.second) not in identical)
+    edges = np.array([*exact, *((p.first, p.second) for p in near)], np.intp).reshape(-1, 2)
+    graph = coo_matrix(
+        (np.ones(len(edges), np.int8), (edges[:, 0], edges[:, 1])), (len(images), len(images))
+    )
+    _, groups = connected_components(graph, directed=False)
+    return Audit(groups, exact, near, _conflicting(groups, images.labels))
+
+
+def _views(slices: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Zero-mean, unit-norm coarse (N, 32, 32) and fine (N, 64, 64) views."""
+    coarse = np.empty((len(slices), COARSE_SIDE, COARSE_SIDE), np.float32)
+    fine = np.empty((len(slices), FINE_SIDE, FINE_SIDE), np.float32)
+    for index, pixels in enumerate(slices):
+        image = Image.fromarray(pixels)
+        coarse[index] = image.resize((COARSE_SIDE, COARSE_SIDE), Image.Resampling.BOX)
+        small = image.resize((FINE_SIDE, FINE_SIDE), Image.Resampling.BOX)
+        blurred = small.filter(ImageFilter.GaussianBlur(FINE_BLUR_PIXELS))
+        fine[index] = np.asarray(small, np.float32) - np.asarray(blurred, np.float32)
+    return _unit(coarse), _unit(fine)
+
+
+def _unit(views: NDArray[np.float32]) -> NDArray[np.float32]:
+    centred = views - views.mean(axis=(1, 2), keepdims=True)
+    norm = np.sqrt((centred**2).sum(axis=(1, 2), keepdims=True))
+    # A blank slice has no direction: it must correlate with nothing rather than with everything.
+    return np.where(norm > 1e-3, centred / np.maximum(norm, 1e-3), 0).astype(np.float32)
+
+
+def _near_pairs(coarse: NDArray[np.float32], fine: NDArray[np.float32]) -> list[Pair]:
+    count = len(coarse)
+    flat = coarse.reshape(count, -1)
+    best: dict[tuple[int, int], Pair] = {}
+    for orientation in range(ORIENTATIONS):
+        turned = np.ascontiguousarray(orient(coarse, orientation)).reshape(count, -1)
+        turned_fine = np.ascontiguousarray(orient(fine, orientation)).reshape(count, -1)
+        flat_fine = fine.reshape(count, -1)
+        for start in range(0, count, _BLOCK):
+            scores = flat[start : start + _BLOCK] @ turned.T
+            first, second = np.nonzero(scores >= COARSE_CORRELATION)
+            first += start
+            # A turned copy of j on i is a turned copy of i on j: half of the matrix is enough.
+            first, second = first[first < second], second[first < second]
+            similarity = np.einsum("ij,ij->i", flat_fine[first], turned_fine[second])
+            for i in np.flatnonzero(similarity >= FINE_CORRELATION):
+                key = int(first[i]), int(second[i])
+                if key not in best or similarity[i] > best[key].fine:
+                    best[key] = Pair(*key, orientation, float(similarity[i]))
+    return [best[key] for key in sorted(best)]
+
+
+def _exact_pairs(sha256: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
+    first_seen: dict[str, list[int]] = {}
+    for index, digest in enumerate(sha256):
+        first_seen.setdefault(digest, []).append(index)
+    return tuple(
+        (a, b)
+        for same in first_seen.values()
+        for position, a in enumerate(same)
+        for b in same[position + 1 :]
+    )
+
+
+def _conflicting(groups: NDArray[np.intp], labels: NDArray[np.str_]) -> NDArray[np.intp]:
+    seen = {(int(group), str(label)) for group, label in zip(groups, labels, strict=True)}
+    labels_of = Counter(group for group, _ in seen)
+    return np.flatnonzero([labels_of[int(group)] > 1 for group in groups])

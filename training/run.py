@@ -1,0 +1,165 @@
+"""A training run's folder: what it is, how far it got, its best weights.
+
+``run.json`` says what the run is; ``progress.npz`` holds everything that the next epoch depends on;
+``best.npz`` the weights that did best on validation. Each is written aside and renamed, so that a run
+killed at any moment goes on from its last whole epoch.
+"""
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from contract.manifest import DataSource
+from training.errors import RunError
+from training.recipe import Recipe
+from training.splits import Protocol
+
+
+class RunConfig(BaseModel):
+    """What a run is; resuming with another one is refused.
+
+    Attributes:
+        data: what was read, with digests.
+        roots: the folders it was read from, for ``evaluate`` and ``export``.
+        splits: sha256 of the files in each part, sorted by their order of reading.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    recipe: Recipe
+    protocol: Protocol
+    data: tuple[DataSource, ...]
+    roots: tuple[Path, ...]
+    splits: dict[str, tuple[str, ...]]
+
+
+@dataclass
+class Progress:
+    """How far a run got.
+
+    Attributes:
+        phase: index of the current phase.
+        epoch: whole epochs done in it.
+        total_epochs: whole epochs done in all.
+        best_loss: lowest validation loss, and in which epoch of all it was reached.
+        waited: epochs since the phase last improved on it.
+        finished: nothing is left to do.
+        history: one row for each epoch.
+    """
+
+    phase: int = 0
+    epoch: int = 0
+    total_epochs: int = 0
+    best_loss: float = float("inf")
+    best_epoch: int = 0
+    waited: int = 0
+    finished: bool = False
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run's folder and what is in it."""
+
+    path: Path
+    config: RunConfig
+
+    @classmethod
+    def create(cls, path: Path, config: RunConfig) -> Self:
+        """Starts a run in a new folder.
+
+        Raises:
+            RunError: the folder already holds one.
+        """
+        if (path / "run.json").exists():
+            raise RunError(f"{path} holds a run; add --resume to go on with it")
+        path.mkdir(parents=True, exist_ok=True)
+        _write_aside(path / "run.json", config.model_dump_json(indent=1).encode())
+        return cls(path, config)
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Opens a run that was started before.
+
+        Raises:
+            RunError: there is none, or its description is damaged.
+        """
+        try:
+            text = (path / "run.json").read_text(encoding="utf-8")
+            return cls(path, RunConfig.model_validate_json(text))
+        except OSError as error:
+            raise RunError(f"{path} holds no run") from error
+        except ValidationError as error:
+            raise RunError(f"{path / 'run.json'} is damaged: {error}") from error
+
+    def require_same(self, config: RunConfig) -> None:
+        """Raises RunError when ``config`` would continue another run than this one."""
+        for name in ("recipe", "protocol", "data", "splits"):
+            if getattr(self.config, name) != getattr(config, name):
+                raise RunError(f"{self.path} was started with another {name}")
+
+    def save_progress(self, progress: Progress, variables: Sequence[Any]) -> None:
+        """Saves an epoch's end: every variable of the model and the optimiser, in order."""
+        text = np.frombuffer(json.dumps(asdict(progress)).encode(), np.uint8)
+        arrays = {f"v{i:04}": np.asarray(value) for i, value in enumerate(variables)}
+        _save_arrays(self.path / "progress.npz", arrays | {"progress": text})
+        _write_aside(self.path / "history.json", json.dumps(progress.history, indent=1).encode())
+
+    def load_progress(self) -> tuple[Progress, list[np.ndarray]] | None:
+        """What :meth:`save_progress` saved last, or None before the first epoch's end."""
+        arrays = _load_arrays(self.path / "progress.npz")
+        if arrays is None:
+            return None
+        progress = Progress(**json.loads(arrays.pop("progress").tobytes()))
+        return progress, [arrays[name] for name in sorted(arrays)]
+
+    def save_best(self, weights: Sequence[np.ndarray]) -> None:
+        """Keeps the weights, in the model's order, that did best on validation so far."""
+        arrays = {f"w{i:04}": value for i, value in enumerate(weights)}
+        _save_arrays(self.path / "best.npz", arrays)
+
+    def load_best(self) -> list[np.ndarray]:
+        """The weights that did best on validation.
+
+        Raises:
+            RunError: the run has not finished its first epoch.
+        """
+        arrays = _load_arrays(self.path / "best.npz")
+        if arrays is None:
+            raise RunError(f"{self.path} has no weights yet")
+        return [arrays[name] for name in sorted(arrays)]
+
+    def require_finished(self) -> Progress:
+        """The progress of a run that has ended; raises RunError for one that has not."""
+        loaded = self.load_progress()
+        if loaded is None or not loaded[0].finished:
+            raise RunError(f"{self.path} is not finished; go on with fit --resume")
+        return loaded[0]
+
+
+def _save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    with aside.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes allow_pickle for a key
+        file.flush()
+        os.fsync(file.fileno())
+    aside.replace(path)
+
+
+def _load_arrays(path: Path) -> dict[str, np.ndarray] | None:
+    if not path.is_file():
+        return None
+    with np.load(path, allow_pickle=False) as stored:
+        return {name: stored[name] for name in stored.files}
+
+
+def _write_aside(path: Path, content: bytes) -> None:
+    aside = path.with_name(f".{path.name}.{os.getpid()}")
+    aside.write_bytes(content)
+    aside.replace(path)
