@@ -47,8 +47,8 @@ train: $(TEST_ENV)/.ready ## train (RECIPE, DATA: one or more folders, OUT, ARGS
 stack: ## build and start the service and Prometheus in containers (ARGS=-d: in the background)
 	$(COMPOSE) up --build $(ARGS)
 
-stack-down: ## stop and remove the containers
-	$(COMPOSE) down
+stack-down: ## stop and remove the containers (ARGS=--volumes: with Prometheus's data)
+	$(COMPOSE) down $(ARGS)
 
 load: $(TEST_ENV)/.ready ## load a running service (URL, USERS, DURATION)
 	$(TEST_ENV)/bin/locust --locustfile loadtests/locustfile.py --headless --only-summary --host $(URL) \

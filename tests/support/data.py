@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 VARIABLE = "MRI_DATA"
-"""Names the folder; not ``BRAIN_DATA``, since the service refuses what it does not know of that prefix."""
+"""Names the folder. Not ``BRAIN_DATA``: the service refuses what is no setting of that prefix."""
 
 DEFAULT = Path(__file__).resolve().parents[2].parent / "shared" / "data"
 """Beside the checkout."""
@@ -25,7 +25,9 @@ def require_data(*names: str) -> Path:
     """
     root = data_root()
     if root is None:
-        pytest.skip(f"the MRI sets are absent: no {VARIABLE}, and no folder shared/data beside this")
+        pytest.skip(
+            f"the MRI sets are absent: no {VARIABLE}, no ../shared/data beside the checkout"
+        )
     missing = [name for name in names if not (root / name).is_dir()]
     if missing:
         pytest.skip(f"the MRI sets lack {', '.join(missing)}")

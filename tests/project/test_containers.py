@@ -1,0 +1,94 @@
+"""What the images and the compose stack must stay: not root, nothing to write to, this machine only."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from service.metrics import Metrics
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCKERFILES = [ROOT / "Dockerfile", ROOT / "deploy" / "prometheus" / "Dockerfile"]
+PROMETHEUS = ROOT / "deploy" / "prometheus"
+
+
+def last_stage(path: Path) -> list[str]:
+    """Instructions of the stage that becomes the image, a continued line as one."""
+    text = re.sub(r"\\\n", " ", path.read_text(encoding="utf-8"))
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    start = max(i for i, line in enumerate(lines) if line.startswith("FROM"))
+    return lines[start:]
+
+
+def stack() -> dict[str, Any]:
+    content: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text("utf-8"))
+    return content
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=["service", "prometheus"])
+def test_image_does_not_run_as_root(path: Path) -> None:
+    users = [line.split()[1] for line in last_stage(path) if line.startswith("USER")]
+    assert users
+    assert re.fullmatch(r"[1-9]\d{3,}:[1-9]\d{3,}", users[-1])
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=["service", "prometheus"])
+def test_image_starts_without_a_shell_and_has_a_health_check(path: Path) -> None:
+    stage = last_stage(path)
+    (start,) = [line for line in stage if line.startswith(("CMD", "ENTRYPOINT"))]
+    (health,) = [line for line in stage if line.startswith("HEALTHCHECK")]
+    assert re.fullmatch(r"(CMD|ENTRYPOINT) \[.*\]", start)
+    assert re.search(r"CMD \[.*\]$", health)
+
+
+def test_service_image_holds_what_serves_and_nothing_else() -> None:
+    copied = [line.split()[-2] for line in last_stage(DOCKERFILES[0]) if line.startswith("COPY")]
+    assert copied == ["/opt/venv", "/app", "model_store"]
+    assert "--require-hashes -r /build/service.txt" in DOCKERFILES[0].read_text(encoding="utf-8")
+    assert "STOPSIGNAL SIGTERM" in last_stage(DOCKERFILES[0])
+
+
+@pytest.mark.parametrize("name", ["service", "prometheus"])
+def test_container_is_locked_down(name: str) -> None:
+    service = stack()["services"][name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert service["mem_limit"]
+    assert service["pids_limit"]
+    assert all(port.startswith("${BIND:-127.0.0.1}:") for port in service["ports"])
+
+
+def test_prometheus_scrapes_the_service_of_the_stack() -> None:
+    config = yaml.safe_load((PROMETHEUS / "prometheus.yml").read_text("utf-8"))
+    (job,) = config["scrape_configs"]
+    assert job["job_name"] == "brain-mri"
+    assert job["static_configs"] == [{"targets": ["service:8000"]}]
+    assert config["rule_files"] == ["alerts.yml"]
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+@pytest.mark.parametrize(
+    "command",
+    ["check config prometheus.yml", "test rules alerts_test.yml"],
+    ids=["config", "alerts"],
+)
+def test_promtool_accepts(command: str) -> None:
+    result = subprocess.run(
+        ["promtool", *command.split()], cwd=PROMETHEUS, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_alerts_ask_for_metrics_that_the_service_has() -> None:
+    text = (PROMETHEUS / "alerts.yml").read_text(encoding="utf-8")
+    asked = set(re.findall(r"\bbrain_\w+", text))
+    exposed, _ = Metrics().render("")
+    kinds = re.findall(r"^# TYPE (\w+) (\w+)", exposed.decode(), re.MULTILINE)
+    suffix = {"histogram": "_bucket"}
+    assert asked
+    assert asked <= {name + suffix.get(kind, "") for name, kind in kinds}

@@ -1,0 +1,77 @@
+"""The locks pin and hash everything, agree with each other, and name no place to get it from."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LOCKS = ["service", "training", "dev"]
+
+REQUIREMENT = re.compile(
+    r"^(?P<name>[a-z0-9-]+)==(?P<version>[\w.+!]+)(?P<marker> ; [^\\]+)? \\\n"
+    r"(?P<hashes>(?:    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+)",
+    re.MULTILINE,
+)
+
+
+def pinned(lock: str) -> dict[str, str]:
+    text = (ROOT / "requirements" / f"{lock}.txt").read_text(encoding="utf-8")
+    return {match["name"]: match["version"] for match in REQUIREMENT.finditer(text)}
+
+
+def direct(name: str) -> set[str]:
+    names = set()
+    for line in (ROOT / "requirements" / f"{name}.in").read_text(encoding="utf-8").splitlines():
+        if line.startswith("-r "):
+            names |= direct(line.removeprefix("-r ").removesuffix(".in"))
+        elif line and not line.startswith("#"):
+            names.add(re.split(r"[<>=~!;\[ ]", line, maxsplit=1)[0])
+    return names
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_lock_holds_nothing_but_pinned_and_hashed_requirements(lock: str) -> None:
+    text = (ROOT / "requirements" / f"{lock}.txt").read_text(encoding="utf-8")
+    rest = REQUIREMENT.sub("", text)
+    assert [line for line in rest.splitlines() if line and not line.startswith("#")] == []
+    assert pinned(lock)
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "requirements").iterdir()), ids=lambda p: p.name)
+def test_requirements_name_no_host_and_no_path(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert re.search(r"https?:|file:|--(extra-)?index|--find-links|(^|\s)/", text) is None
+
+
+@pytest.mark.parametrize("lock", LOCKS)
+def test_lock_holds_every_direct_dependency(lock: str) -> None:
+    assert direct(lock) <= pinned(lock).keys()
+
+
+@pytest.mark.parametrize(
+    ("lower", "upper"), [("service", "training"), ("service", "dev"), ("training", "dev")]
+)
+def test_layers_agree_on_versions(lower: str, upper: str) -> None:
+    one, other = pinned(lower), pinned(upper)
+    assert {n: one[n] for n in one.keys() & other} == {n: other[n] for n in one.keys() & other}
+
+
+def test_service_installs_without_tensorflow_or_test_tools() -> None:
+    heavy = {
+        "tensorflow",
+        "tensorflow-cpu",
+        "keras",
+        "scipy",
+        "scikit-learn",
+        "matplotlib",
+        "pytest",
+    }
+    assert heavy.isdisjoint(pinned("service"))
+
+
+def test_python_versions_are_those_that_the_scripts_look_for() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["requires-python"] == ">=3.11,<3.14"
+    assert "(3, 11) <= sys.version_info[:2] < (3, 14)" in (ROOT / "scripts/find-python").read_text()

@@ -1,0 +1,44 @@
+"""What the README tells a newcomer to type is there."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from scripts.settings_table import with_table
+from scripts.smoke import readme_curl
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_every_make_command_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"\bmake ([a-z-]+)", README))
+    assert {"serve", "test", "check", "train", "stack", "load", "lock"} <= named <= targets
+
+
+def test_curl_line_sends_a_slice_of_the_repository() -> None:
+    sent = re.findall(r"@(\S+)", readme_curl())
+    assert sent
+    assert all((ROOT / path).is_file() for path in sent)
+
+
+def test_every_curl_line_sends_a_file_that_exists() -> None:
+    sent = re.findall(r"@(tests/\S+)", README)
+    assert [path for path in sent if not (ROOT / path).is_file()] == []
+
+
+def test_settings_table_is_made_from_the_settings() -> None:
+    assert with_table(README) == README, "run: python -m scripts.settings_table --write"
+
+
+@pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))
+def test_links_lead_somewhere(path: str) -> None:
+    assert (ROOT / path).exists()
+
+
+def test_every_training_command_exists() -> None:
+    source = (ROOT / "training" / "__main__.py").read_text(encoding="utf-8")
+    commands = set(re.findall(r'add_parser\(\s*"(\w+)"', source))
+    assert set(re.findall(r"python -m training (\w+)", README)) <= commands
