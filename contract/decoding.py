@@ -1,7 +1,6 @@
 """Bytes to slices: JPEG, PNG and DICOM, told apart by their content and never by a header or name."""
 
 import io
-import struct
 from enum import StrEnum
 from typing import Final
 
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from contract.errors import (
+    DecodeError,
     TooManyPixels,
     TruncatedImage,
     UndecodableImage,
@@ -71,8 +71,12 @@ def decode(
         return decode_dicom(data, max_pixels)
     try:
         return _decode_pillow(data, media, spec, max_pixels)
-    except (OSError, ValueError, SyntaxError, struct.error, EOFError, MemoryError) as error:
-        if "truncated" in str(error):
+    except DecodeError:
+        raise
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise TooManyPixels(f"more than the {max_pixels} pixels that are accepted") from error
+    except Exception as error:  # Pillow raises nearly anything, depending on where the damage is
+        if "truncated" in str(error).lower():
             raise TruncatedImage("the image ends before its pixels do") from error
         raise UndecodableImage("the image is damaged and cannot be decoded") from error
 
@@ -86,7 +90,10 @@ def _decode_pillow(data: bytes, media: Media, spec: PreprocessSpec, max_pixels: 
         image.draft("L", (spec.decode_min_side, spec.decode_min_side))
     grey = to_grey(image)
     if "exif" in image.info:
-        grey = ImageOps.exif_transpose(image.copy() if grey is image else grey)
+        upright = ImageOps.exif_transpose(image.copy() if grey is image else grey)
+        if upright.size != grey.size:
+            rows, columns = columns, rows
+        grey = upright
     return Slice(np.asarray(grey), (rows, columns))
 
 
@@ -108,4 +115,4 @@ def to_grey(image: Image.Image) -> Image.Image:
 
 def _scale_to_bytes(values: NDArray[np.float32]) -> NDArray[np.uint8]:
     top = max(float(values.max()), 1.0)
-    return np.clip(values * (255.0 / top), 0, 255).astype(np.uint8)
+    return np.asarray(np.clip(values * (255.0 / top), 0, 255), np.uint8)

@@ -36,7 +36,7 @@ class ContractError(Exception):
 
 
 class DecodeError(ContractError):
-    code = "undecodable_image"
+    code = "decode_error"
     status = 422
 
 

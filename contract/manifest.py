@@ -4,7 +4,7 @@ from datetime import datetime
 from pathlib import PurePosixPath
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, FiniteFloat, model_validator
 
 SCHEMA_VERSION: Final = 1
 """Raised when a manifest can no longer be read by the release before."""
@@ -12,16 +12,21 @@ SCHEMA_VERSION: Final = 1
 RuntimeName = Literal["litert", "tensorflow"]
 """The runtimes that a version can hold an artifact for."""
 
+MODEL_NAME_PATTERN: Final = r"[a-z0-9][a-z0-9._-]{0,63}"
+"""A model's name, which is a folder's name in the store."""
+
 
 def _inside_version(path: str) -> str:
-    parts = PurePosixPath(path).parts
-    if not parts or path.startswith("/") or ".." in parts or "\\" in path:
+    pure = PurePosixPath(path)
+    if not pure.parts or pure.is_absolute() or ".." in pure.parts or "\\" in path:
         raise ValueError("must be a relative path inside the version")
+    if path != pure.as_posix():
+        raise ValueError("must be written in its shortest form")
     return path
 
 
 VersionPath = Annotated[str, AfterValidator(_inside_version)]
-ModelName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
+ModelName = Annotated[str, Field(pattern=f"^{MODEL_NAME_PATTERN}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
@@ -114,7 +119,7 @@ class Manifest(_Frozen):
     outputs: dict[str, TensorSpec]
     preprocess: PreprocessRecord
     artifacts: dict[RuntimeName, VersionPath] = Field(min_length=1)
-    metrics: dict[str, float]
+    metrics: dict[str, FiniteFloat]
     provenance: Provenance
     files: tuple[FileEntry, ...] = ()
 

@@ -24,14 +24,14 @@ class DicomReference:
     """Where in a DICOM study a slice comes from; no patient attributes.
 
     Attributes:
-        sop_instance_uid: (0008,0018).
-        series_instance_uid: (0020,000E).
+        sop_instance_uid: (0008,0018); None if missing or malformed.
+        series_instance_uid: (0020,000E), likewise.
         frame: frame number from 1, as in (0008,1160).
         pixel_spacing_mm: row and column spacing (0028,0030), if stated.
     """
 
-    sop_instance_uid: str
-    series_instance_uid: str
+    sop_instance_uid: str | None
+    series_instance_uid: str | None
     frame: int
     pixel_spacing_mm: tuple[float, float] | None
 
@@ -136,7 +136,7 @@ def preprocess_placed(
         (target[2] - target[0], target[3] - target[1]), Image.Resampling.BILINEAR, box=crop
     ).point(_stretch_table(low, high))
     output = np.zeros((spec.height, spec.width), np.uint8)
-    output[target[1] : target[3], target[0] : target[2]] = scaled
+    output[target[1] : target[3], target[0] : target[2]] = np.asarray(scaled)
     return output, Placement(crop, target)
 
 

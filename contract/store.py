@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from contract.errors import (
     CorruptVersion,
@@ -27,7 +27,7 @@ from contract.errors import (
     VersionExists,
     VersionNotFound,
 )
-from contract.manifest import SCHEMA_VERSION, FileEntry, Manifest
+from contract.manifest import MODEL_NAME_PATTERN, SCHEMA_VERSION, FileEntry, Manifest
 from contract.preprocessing import PreprocessSpec, reproduce
 
 MANIFEST: Final = "manifest.json"
@@ -36,8 +36,10 @@ LATEST: Final = "latest"
 STAGING_PREFIX: Final = ".staging-"
 """Folders of this name hold versions still being written; nothing ever loads them."""
 
-_VERSION_NAME = re.compile(r"[1-9][0-9]*")
+_MODEL_NAME = re.compile(MODEL_NAME_PATTERN)
+_VERSION_NAME = re.compile(r"[1-9][0-9]{0,8}")
 _ALIAS_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+_ALIAS_FILE = TypeAdapter(dict[str, int])
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +74,7 @@ class ModelStore:
     def versions(self, name: str) -> list[int]:
         """Version numbers of a model, ascending; whether they verify is not looked at."""
         folder = self.root / name
-        if name.startswith(".") or not folder.is_dir():
+        if not _MODEL_NAME.fullmatch(name) or not folder.is_dir():
             return []
         found = (path.name for path in folder.iterdir() if path.is_dir())
         return sorted(int(number) for number in found if _VERSION_NAME.fullmatch(number))
@@ -81,14 +83,14 @@ class ModelStore:
         """Alias to version number.
 
         Raises:
-            CorruptVersion: the alias file is unreadable.
+            CorruptVersion: the alias file is damaged or unreadable.
         """
         path = self.root / name / ALIASES
         if not path.is_file():
             return {}
         try:
-            return {str(alias): int(number) for alias, number in _read_json(path).items()}
-        except (ValueError, TypeError, AttributeError) as error:
+            return _ALIAS_FILE.validate_json(path.read_bytes(), strict=True)
+        except (OSError, ValidationError) as error:
             raise CorruptVersion(f"{name}/{ALIASES} is damaged") from error
 
     def set_alias(self, name: str, alias: str, version: int) -> None:
@@ -107,12 +109,14 @@ class ModelStore:
         aside.write_text(json.dumps(aliases, indent=2, sort_keys=True) + "\n", encoding="utf-8")
         _sync(aside)
         aside.replace(self.root / name / ALIASES)
+        _sync(self.root / name)
 
     def resolve(self, name: str, selector: str) -> int:
         """The version number that ``latest``, a number or an alias stands for.
 
         Raises:
             VersionNotFound: it stands for none.
+            CorruptVersion: it may be an alias, and the alias file is damaged.
         """
         versions = self.versions(name)
         if not versions:
@@ -175,14 +179,12 @@ class ModelStore:
         target = self.root / manifest.name / str(manifest.version)
         if target.exists():
             raise VersionExists(f"{manifest.name}/{manifest.version} exists; versions never change")
-        for artifact in manifest.artifacts.values():
-            if not (staged / artifact).exists():
-                raise IncompleteVersion(f"the artifact {artifact} was not written")
         complete = manifest.model_copy(update={"files": tuple(_list_files(staged))})
+        _require_artifacts(complete)
         text = complete.model_dump_json(indent=2) + "\n"
         (staged / MANIFEST).write_text(text, encoding="utf-8")
         staged.chmod(0o755)
-        for path in sorted(staged.rglob("*")) + [staged]:
+        for path in [*sorted(staged.rglob("*")), staged]:
             _sync(path)
         try:
             staged.rename(target)
@@ -223,7 +225,7 @@ def _read_manifest(path: Path, label: str) -> tuple[Manifest, str]:
                 f"{label} has schema {schema}; this release reads up to {SCHEMA_VERSION}"
             )
         return Manifest.model_validate(content), hashlib.sha256(text).hexdigest()
-    except (ValueError, KeyError, TypeError, ValidationError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise CorruptVersion(f"the manifest of {label} is damaged") from error
 
 
@@ -231,24 +233,30 @@ def _verify_files(path: Path, manifest: Manifest) -> None:
     label = f"{manifest.name}/{manifest.version}"
     for entry in manifest.files:
         file = path / entry.path
-        if not file.is_file():
-            raise IncompleteVersion(f"{label} lacks {entry.path}")
-        if file.stat().st_size != entry.size_bytes or file_digest(file) != entry.sha256:
+        try:
+            if not file.is_file():
+                raise IncompleteVersion(f"{label} lacks {entry.path}")
+            same = file.stat().st_size == entry.size_bytes and file_digest(file) == entry.sha256
+        except OSError as error:
+            raise IncompleteVersion(f"{entry.path} of {label} cannot be read") from error
+        if not same:
             raise CorruptVersion(f"{entry.path} of {label} is not the file that was published")
     listed = {entry.path for entry in manifest.files} | {MANIFEST}
     for file in path.rglob("*"):
-        if not file.is_dir() and file.relative_to(path).as_posix() not in listed:
+        is_folder = file.is_dir() and not file.is_symlink()
+        if not is_folder and file.relative_to(path).as_posix() not in listed:
             raise CorruptVersion(f"{label} holds a file that was not published with it")
+    _require_artifacts(manifest)
+
+
+def _require_artifacts(manifest: Manifest) -> None:
+    """Every artifact is a file of the version, or a folder with files in it."""
+    names = [entry.path for entry in manifest.files]
     for artifact in manifest.artifacts.values():
-        if not any(name == artifact or name.startswith(f"{artifact}/") for name in listed):
-            raise IncompleteVersion(f"{label} lacks its artifact {artifact}")
-
-
-def _read_json(path: Path) -> dict[str, object]:
-    content = json.loads(path.read_text(encoding="utf-8"))
-    if not isinstance(content, dict):
-        raise TypeError("not an object")
-    return content
+        if not any(name == artifact or name.startswith(f"{artifact}/") for name in names):
+            raise IncompleteVersion(
+                f"{manifest.name}/{manifest.version} lacks its artifact {artifact}"
+            )
 
 
 def _sync(path: Path) -> None:

@@ -1,0 +1,176 @@
+"""Stored values to grey levels as a viewer shows them: rescale, window, colour, square pixels.
+
+Attributes come flat, as in a classic DICOM object.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydicom import Dataset
+from pydicom.pixels import apply_color_lut, apply_modality_lut
+from pydicom.pixels.processing import apply_voi
+
+from contract.errors import TooManyPixels, UndecodableImage, UnsupportedPixels
+
+TRIMMED_SHARE: Final = 0.001
+"""Share of the pixels, at either end, that may clip where an object states no window: a few hot
+pixels must not leave the tissue a handful of the 256 grey levels."""
+
+
+def grey_levels(
+    stored: NDArray[Any], attributes: Dataset, *, inverted: bool = False
+) -> NDArray[np.uint8]:
+    """Applies the modality LUT or rescale, then the VOI LUT or the first window.
+
+    It builds a table from the lowest to the highest stored value, so that each step is computed once
+    for a value and not once for a pixel. Without a window that shows anything, the values' own range is
+    used. Padding becomes black.
+
+    Args:
+        stored: integers (rows, columns).
+        attributes: the frame's attributes.
+        inverted: low values are bright (MONOCHROME1).
+
+    Returns:
+        uint8 (rows, columns), bright is bright.
+
+    Raises:
+        UndecodableImage: the rescale is no number.
+    """
+    lowest = int(stored.min())
+    index = np.subtract(stored, lowest, dtype=np.int32)
+    levels = np.arange(lowest, int(stored.max()) + 1)
+    padding = _padding(levels, attributes)
+    values = np.asarray(apply_modality_lut(levels, attributes), np.float64)
+    if not np.isfinite(values).all():
+        raise UndecodableImage("the DICOM object states an impossible rescale")
+    shares = _voi(values, attributes)
+    if shares is None or shares.min() == shares.max():
+        counts = np.bincount(index.ravel())
+        counts[padding] = 0
+        shares = _own_range(values, counts)
+    table = np.rint(255 * (1 - shares if inverted else shares)).astype(np.uint8)
+    table[padding] = 0
+    return np.asarray(table[index])
+
+
+def luma(
+    stored: NDArray[Any], photometric: str, bits_stored: int, attributes: Dataset
+) -> NDArray[np.uint8]:
+    """Brightness of colour pixels.
+
+    Raises:
+        UnsupportedPixels: they are neither RGB nor PALETTE COLOR.
+    """
+    if photometric == "PALETTE COLOR":
+        stored = apply_color_lut(stored, attributes)
+        bits_stored = 8 * stored.itemsize
+    elif photometric != "RGB" or stored.ndim != 3:
+        raise UnsupportedPixels("the photometric interpretation is not supported")
+    scaled = stored[..., :3].astype(np.float32) * (255 / (2**bits_stored - 1))
+    colours = np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
+    return np.array(Image.fromarray(colours).convert("L"))
+
+
+def window(
+    values: NDArray[np.float64], center: float, width: float, function: str = "LINEAR"
+) -> NDArray[np.float64] | None:
+    """Applies a window (DICOM PS3.3 2024e, C.11.2.1.2 and C.11.2.1.3).
+
+    Args:
+        values: after the modality LUT.
+        center: window center.
+        width: window width.
+        function: LINEAR, LINEAR_EXACT or SIGMOID; another is taken for LINEAR.
+
+    Returns:
+        Shares of full brightness, 0 to 1; None if the function cannot have that width.
+    """
+    if not (math.isfinite(center) and math.isfinite(width)) or width <= 0:
+        return None
+    offset = values - center
+    if function == "SIGMOID":
+        return np.asarray(1 / (1 + np.exp(np.clip(-4 * offset / width, -700, 700))))
+    if function != "LINEAR_EXACT":
+        if width < 1:
+            return None
+        # A width of 1 is a step; the tiny divisor makes it one.
+        offset, width = offset + 0.5, max(width - 1, 1e-6)
+    return np.clip(offset / width + 0.5, 0, 1)
+
+
+def square(pixels: NDArray[np.uint8], aspect: float, max_pixels: int) -> NDArray[np.uint8]:
+    """Stretches the coarser axis until the pixels are square.
+
+    Args:
+        pixels: uint8 (rows, columns).
+        aspect: a pixel's height over its width.
+        max_pixels: that the result may have.
+
+    Raises:
+        TooManyPixels: it would have more.
+    """
+    rows, columns = pixels.shape
+    size = round(columns * max(1 / aspect, 1)), round(rows * max(aspect, 1))
+    if size == (columns, rows):
+        return np.ascontiguousarray(pixels)
+    if size[0] * size[1] > max_pixels:
+        raise TooManyPixels(f"more than the {max_pixels} pixels that are accepted, once square")
+    return np.array(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR))
+
+
+def floats(attributes: Dataset, keyword: str) -> list[float]:
+    """The numbers of an attribute, whether it has none, one or many."""
+    value = attributes.get(keyword)
+    items = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    return [float(item) for item in items if item is not None and item != ""]
+
+
+def _padding(levels: NDArray[np.int64], attributes: Dataset) -> NDArray[np.bool_]:
+    """Which values stand for no signal at all (PS3.3 2024e, C.7.5.1.1.2)."""
+    signed = attributes.get("PixelRepresentation") == 1
+    first = _integer(attributes.get("PixelPaddingValue"), signed=signed)
+    last = _integer(attributes.get("PixelPaddingRangeLimit"), signed=signed)
+    if first is None:
+        return np.zeros(levels.shape, np.bool_)
+    last = first if last is None else last
+    return (levels >= min(first, last)) & (levels <= max(first, last))
+
+
+def _integer(value: object, *, signed: bool) -> int | None:
+    """A US or SS value; the file, and many a writer, leaves open which of the two it is."""
+    if value is None or value in ("", b""):
+        return None
+    number = int.from_bytes(value, "little") if isinstance(value, bytes) else int(str(value))
+    return number - 0x10000 if signed and number > 0x7FFF else number
+
+
+def _voi(values: NDArray[np.float64], attributes: Dataset) -> NDArray[np.float64] | None:
+    """Shares of full brightness by the VOI LUT or the first window, if there is one."""
+    if attributes.get("VOILUTSequence"):
+        looked_up = apply_voi(np.rint(values).astype(np.int64), attributes, 0)
+        # Some writers state 16 bits for a table that needs fewer.
+        bits = max(8, int(looked_up.max()).bit_length())
+        return np.asarray(looked_up / (2.0**bits - 1), np.float64)
+    numbers = floats(attributes, "WindowCenter")[:1] + floats(attributes, "WindowWidth")[:1]
+    if len(numbers) < 2:
+        return None
+    function = str(attributes.get("VOILUTFunction") or "LINEAR").strip()
+    return window(values, numbers[0], numbers[1], function)
+
+
+def _own_range(values: NDArray[np.float64], counts: NDArray[np.intp]) -> NDArray[np.float64]:
+    """Shares of the range of the values that occur, but for :data:`TRIMMED_SHARE` at either end."""
+    order = np.argsort(values, kind="stable")
+    cumulated = np.cumsum(counts[order])
+    total = int(cumulated[-1])
+    for trimmed in (TRIMMED_SHARE * total, 0.0):
+        ends = np.searchsorted(cumulated, [trimmed + 0.5, total - trimmed])
+        low, high = values[order[np.minimum(ends, order.size - 1)]]
+        if high > low:
+            return np.asarray(np.clip((values - low) / (high - low), 0, 1))
+    return np.zeros(values.shape)
