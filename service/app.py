@@ -1,0 +1,139 @@
+"""The app: its parts, its routes, and its life from start to drain."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+
+from fastapi import FastAPI
+from fastapi.staticfiles import StaticFiles
+
+from contract.store import StoredVersion
+from service.metrics import Metrics
+from service.middleware import Observer
+from service.openapi import (
+    DESCRIPTION,
+    PREDICT_BODY,
+    PREDICT_EXAMPLES,
+    TITLE,
+    Responses,
+    describe,
+    problems,
+)
+from service.pipeline import Pipeline
+from service.problems import install_handlers
+from service.registry import Registry
+from service.release import RELEASE
+from service.routes import health, models, pages, predict
+from service.runtimes import Runtime, open_runtime
+from service.schemas import Activation, Health, Liveness, Models, PredictAnswer
+from service.settings import Settings
+from service.state import State
+
+
+def create_app(
+    settings: Settings,
+    open_runtime: Callable[[Settings, StoredVersion], Runtime] = open_runtime,
+) -> FastAPI:
+    """An app that loads its model in its lifespan.
+
+    It answers /health from the beginning and predictions once the model is warmed up. A store or
+    runtime that is of no use does not stop it: /health and /predict say what is wrong with 503.
+
+    Args:
+        settings: see :class:`Settings`.
+        open_runtime: how a verified version is loaded; another one in tests of faults.
+    """
+    metrics = Metrics()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        loop = asyncio.get_running_loop()
+        pipeline = Pipeline(
+            loop, settings.queue_size, settings.decode_threads, settings.max_pixels, metrics
+        )
+        registry = Registry(settings, metrics, pipeline.deliver, open_runtime)
+        app.state.parts = State(settings, metrics, registry, pipeline)
+        tasks = [loop.create_task(registry.load()), loop.create_task(registry.watch())]
+        yield
+        for task in tasks:
+            task.cancel()
+        with suppress(asyncio.CancelledError):
+            await asyncio.gather(*tasks)
+        await registry.close()
+        pipeline.close()
+
+    app = FastAPI(
+        title=TITLE,
+        description=DESCRIPTION,
+        version=RELEASE,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+    )
+    app.openapi = lambda: describe(app)  # type: ignore[method-assign]
+    app.add_middleware(Observer, metrics=metrics)
+    install_handlers(app)
+    _add_routes(app)
+    return app
+
+
+def _add_routes(app: FastAPI) -> None:
+    # First, since routes are tried in order.
+    app.router.add_api_route(
+        "/predict",
+        predict.predict,
+        methods=["POST"],
+        route_class_override=predict.DirectRoute,
+        response_model=None,
+        tags=["prediction"],
+        responses={
+            200: {
+                "model": PredictAnswer,
+                "description": "One entry for each input, in order.",
+                "content": {"application/json": {"examples": PREDICT_EXAMPLES}},
+            },
+            **problems(400, 408, 413, 415, 422, 500, 503, 504),
+        },
+        openapi_extra=PREDICT_BODY,
+    )
+    unready: Responses = {503: {"model": Health, "description": "Not ready, and why."}}
+    for path in ("/health", "/health/ready"):
+        app.add_api_route(
+            path,
+            health.health,
+            response_model=None,
+            tags=["operation"],
+            responses={200: {"model": Health}, **unready},
+        )
+    app.add_api_route(
+        "/health/live",
+        health.live,
+        response_model=None,
+        tags=["operation"],
+        responses={200: {"model": Liveness}},
+    )
+    app.add_api_route(
+        "/metrics",
+        health.metrics,
+        response_model=None,
+        tags=["operation"],
+        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+    )
+    app.add_api_route(
+        "/models",
+        models.list_models,
+        response_model=None,
+        tags=["models"],
+        responses={200: {"model": Models}},
+    )
+    app.add_api_route(
+        "/models/{name}/{version}/activate",
+        models.activate,
+        methods=["POST"],
+        response_model=None,
+        tags=["models"],
+        responses={200: {"model": Activation}, **problems(404, 409, 422)},
+    )
+    app.add_api_route("/", pages.index, response_model=None, include_in_schema=False)
+    app.add_api_route("/docs", pages.docs, response_model=None, include_in_schema=False)
+    app.mount("/static", StaticFiles(directory=pages.WEB))

@@ -1,0 +1,46 @@
+"""What the service knows of a request besides its body; it is logged, so it names no patient."""
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any, Final
+
+KEY: Final = "brain"
+"""Where a request's context lies in its ASGI state."""
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+
+
+@dataclass(slots=True)
+class Context:
+    """One request.
+
+    Attributes:
+        request_id: the client's ``X-Request-ID`` if it is a plain word, else a random one.
+        code: error code of an answer that is a problem.
+        fields: more for its log line, such as durations.
+        start: monotonic seconds of its first byte.
+    """
+
+    request_id: str
+    code: str | None = None
+    fields: dict[str, object] = field(default_factory=dict)
+    start: float = field(default_factory=monotonic)
+
+    @classmethod
+    def of(cls, scope: Mapping[str, Any]) -> "Context":
+        """The context that the middleware made for a request."""
+        context: Context = scope["state"][KEY]
+        return context
+
+
+def request_id(headers: list[tuple[bytes, bytes]]) -> str:
+    """The client's request id where it is safe to repeat, else 32 random hex digits."""
+    for name, value in headers:
+        if name == b"x-request-id":
+            text = value.decode("latin-1")
+            if _REQUEST_ID.fullmatch(text):
+                return text
+    return os.urandom(16).hex()

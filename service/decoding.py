@@ -1,0 +1,84 @@
+"""Decoding threads: from uploaded bytes to the model's input, each image on its own."""
+
+import logging
+from collections.abc import Callable
+from queue import SimpleQueue
+from threading import Thread
+from time import monotonic
+
+from contract.decoding import decode
+from contract.errors import DecodeError
+from contract.preprocessing import preprocess
+from service.errors import DeadlineExceeded, Failure, ServiceError
+from service.jobs import Job
+
+logger = logging.getLogger("service.decoding")
+
+Forward = Callable[[Job], None]
+"""Where a decoded job goes; called in a decoding thread."""
+
+
+class DecodePool:
+    """A few threads that decode and preprocess.
+
+    A decoded job goes on to its batch straight from the decoding thread; a job that cannot be
+    decoded never gets there, so it cannot harm its neighbours.
+
+    Args:
+        threads: how many.
+        max_pixels: limit for one image.
+        on_failure: gets a job that has no pixels; called in a decoding thread.
+    """
+
+    def __init__(self, threads: int, max_pixels: int, on_failure: Callable[[Job], None]) -> None:
+        self._max_pixels = max_pixels
+        self._on_failure = on_failure
+        self._queue: SimpleQueue[tuple[Job, Forward] | None] = SimpleQueue()
+        self._threads = [
+            Thread(target=self._run, name=f"decode-{number}", daemon=True)
+            for number in range(threads)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, job: Job, forward: Forward) -> None:
+        """Queues a job; never blocks, since the number of jobs in the service is bounded."""
+        self._queue.put((job, forward))
+
+    def close(self) -> None:
+        """Ends the threads after what they hold; to be called when no job is left."""
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self) -> None:
+        while (item := self._queue.get()) is not None:
+            job, forward = item
+            job.stop_waiting(monotonic())
+            failure = self._decode(job)
+            if failure is None:
+                job.waiting_since = monotonic()
+                forward(job)
+            else:
+                job.outcome = failure
+                self._on_failure(job)
+            # While this thread waits, it must not keep the last image alive.
+            del item, job, forward, failure
+
+    def _decode(self, job: Job) -> Failure | None:
+        if job.expired():
+            return DeadlineExceeded("the deadline passed before the image was decoded")
+        start = monotonic()
+        try:
+            decoded = decode(job.upload.data, job.spec, self._max_pixels)
+            job.pixels = preprocess(decoded.pixels, job.spec)
+            job.dicom = decoded.dicom
+        except DecodeError as error:
+            return error
+        except Exception:
+            logger.exception("decoding raised an unknown error")
+            return ServiceError()
+        finally:
+            job.decode_seconds = monotonic() - start
+        return None

@@ -1,0 +1,138 @@
+"""What can go wrong with a request to the service, apart from its images (:mod:`contract.errors`).
+
+ServiceError                       500  internal_error
+├── BadRequest                     400  bad_request
+│   ├── MalformedMultipart           400  malformed_multipart
+│   ├── UnexpectedField              400  unexpected_field
+│   └── NoInput                      400  no_input
+├── RequestTooLarge                413
+│   ├── BodyTooLarge                 413  body_too_large
+│   └── TooManyFiles                 413  too_many_files
+├── BodyTimeout                    408  body_timeout
+├── UnsupportedRequestMedia        415  unsupported_request_media_type
+├── ActivationRefused              409  the code of what was wrong with the version
+├── Unavailable                    503  with Retry-After
+│   ├── QueueFull                    503  queue_full
+│   ├── Draining                     503  draining
+│   ├── ModelLoading                 503  model_loading
+│   ├── RuntimeUnusable              503  runtime_unusable
+│   └── RuntimeLost                  503  runtime_lost
+├── DeadlineExceeded               504  deadline_exceeded
+└── InferenceFailed                500  inference_failed
+
+Every message is safe to show to a client. An exception outside this tree and outside
+:class:`contract.errors.ContractError` becomes a plain :class:`ServiceError`: a generic text for the
+client, and its traceback in the log alone.
+"""
+
+from typing import ClassVar
+
+from contract.errors import ContractError
+
+
+class ServiceError(Exception):
+    """Base of the tree; without a message it is the generic answer to an unknown error."""
+
+    status: ClassVar[int] = 500
+    code: str = "internal_error"
+    retry_after_seconds: ClassVar[int | None] = None
+
+    @property
+    def detail(self) -> str:
+        """The message, safe to show to a client."""
+        return str(self) or "the service failed to answer this request; its log says why"
+
+
+Failure = ServiceError | ContractError
+"""What an answer can be instead of a prediction: both trees have status, code and detail."""
+
+
+class BadRequest(ServiceError):
+    status = 400
+    code = "bad_request"
+
+
+class MalformedMultipart(BadRequest):
+    code = "malformed_multipart"
+
+
+class UnexpectedField(BadRequest):
+    code = "unexpected_field"
+
+
+class NoInput(BadRequest):
+    code = "no_input"
+
+
+class RequestTooLarge(ServiceError):
+    status = 413
+    code = "request_too_large"
+
+
+class BodyTooLarge(RequestTooLarge):
+    code = "body_too_large"
+
+
+class TooManyFiles(RequestTooLarge):
+    code = "too_many_files"
+
+
+class BodyTimeout(ServiceError):
+    status = 408
+    code = "body_timeout"
+
+
+class UnsupportedRequestMedia(ServiceError):
+    status = 415
+    code = "unsupported_request_media_type"
+
+
+class ActivationRefused(ServiceError):
+    """The version asked for must not serve; the one before it still does."""
+
+    status = 409
+
+    def __init__(self, reason: Failure) -> None:
+        super().__init__(reason.detail)
+        self.code = reason.code
+
+
+class Unavailable(ServiceError):
+    status = 503
+    code = "unavailable"
+    retry_after_seconds = 1
+
+
+class QueueFull(Unavailable):
+    code = "queue_full"
+
+
+class Draining(Unavailable):
+    code = "draining"
+    retry_after_seconds = 5
+
+
+class ModelLoading(Unavailable):
+    code = "model_loading"
+
+
+class RuntimeUnusable(Unavailable):
+    """The runtime cannot run this version here: not installed, no such device, failed warm-up."""
+
+    code = "runtime_unusable"
+    retry_after_seconds = 30
+
+
+class RuntimeLost(Unavailable):
+    """The inference thread died or hangs; a new runtime is being built."""
+
+    code = "runtime_lost"
+
+
+class DeadlineExceeded(ServiceError):
+    status = 504
+    code = "deadline_exceeded"
+
+
+class InferenceFailed(ServiceError):
+    code = "inference_failed"

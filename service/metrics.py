@@ -1,0 +1,101 @@
+"""Prometheus metrics; every label has few values, and none comes from a client."""
+
+import platform
+from typing import Final
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+)
+from prometheus_client.exposition import choose_encoder
+
+from service.release import RELEASE
+
+LATENCY_BUCKETS: Final = (
+    0.001,
+    0.0025,
+    0.005,
+    0.01,
+    0.025,
+    0.05,
+    0.1,
+    0.25,
+    0.5,
+    1.0,
+    2.5,
+    5.0,
+    10.0,
+)
+"""Seconds: from a tenth of a quick answer to the default deadline."""
+
+BATCH_BUCKETS: Final = (1, 2, 4, 8, 16, 32, 64, 128)
+
+
+class Metrics:
+    """The metrics of one app, in a registry of their own.
+
+    Attributes:
+        requests: answers by route template and status.
+        request_seconds: from the first byte of a request to the last of its answer.
+        decode_seconds, queue_seconds: for each image.
+        inference_seconds, batch_images: for each batch.
+        predictions: answered images by label.
+        errors: refused requests and images by error code.
+        runtime_restarts: runtimes rebuilt after their thread died or hung.
+        queue_depth: images in the service now.
+        ready: 1 if predictions are answered.
+        model: the active version.
+    """
+
+    def __init__(self) -> None:
+        registry = CollectorRegistry()
+        self.registry = registry
+        self.requests = Counter(
+            "brain_http_requests", "Answered requests.", ("route", "status"), registry=registry
+        )
+        self.request_seconds = _seconds("brain_http_request", "Time to answer.", registry, "route")
+        self.decode_seconds = _seconds(
+            "brain_decode", "Time to decode and preprocess an image.", registry
+        )
+        self.queue_seconds = _seconds("brain_queue", "Time an image waits for threads.", registry)
+        self.inference_seconds = _seconds("brain_inference", "Time to predict a batch.", registry)
+        self.batch_images = Histogram(
+            "brain_batch_images", "Images in a batch.", buckets=BATCH_BUCKETS, registry=registry
+        )
+        self.predictions = Counter(
+            "brain_predictions", "Predicted images.", ("label",), registry=registry
+        )
+        self.errors = Counter(
+            "brain_errors", "Refused requests and images.", ("code",), registry=registry
+        )
+        self.runtime_restarts = Counter(
+            "brain_runtime_restarts", "Runtimes rebuilt after a fault.", registry=registry
+        )
+        self.queue_depth = Gauge(
+            "brain_queue_depth_images", "Images waiting or being predicted.", registry=registry
+        )
+        self.ready = Gauge("brain_ready", "1 if predictions are answered.", registry=registry)
+        self.model = Info("brain_model", "The active model version.", registry=registry)
+        build = Info("brain_build", "The running release.", registry=registry)
+        build.info({"version": RELEASE, "python": platform.python_version()})
+        ProcessCollector(registry=registry)
+
+    def observe_batch(self, images: int, seconds: float) -> None:
+        """Counts one predicted batch."""
+        self.batch_images.observe(images)
+        self.inference_seconds.observe(seconds)
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """The exposition that an ``Accept`` header asks for, and its media type."""
+        encoder, media_type = choose_encoder(accept)
+        return encoder(self.registry), media_type
+
+
+def _seconds(name: str, text: str, registry: CollectorRegistry, *labels: str) -> Histogram:
+    return Histogram(
+        f"{name}_duration_seconds", text, labels, buckets=LATENCY_BUCKETS, registry=registry
+    )

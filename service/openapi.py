@@ -1,0 +1,152 @@
+"""What OpenAPI says beyond the answers' models: bodies, problems and examples."""
+
+from typing import Any, Final
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic.json_schema import models_json_schema
+
+from service.problems import MEDIA_TYPE
+from service.schemas import Problem
+from service.uploads import FIELD, RAW_MEDIA
+
+TITLE: Final = "Brain MRI inference"
+
+DESCRIPTION: Final = """\
+Classifies brain MRI slices: JPEG, PNG or DICOM. A research tool, not a medical device.
+
+Errors are problem details (RFC 9457) with a stable `code` and the request's id, which is also in the
+header `X-Request-ID` of every answer."""
+
+Responses = dict[int | str, dict[str, Any]]
+
+_SCHEMA_PATH: Final = "#/components/schemas/{model}"
+
+_REASONS: Final = {
+    400: ("The request is malformed.", "malformed_multipart"),
+    404: ("There is no such version.", "version_not_found"),
+    408: ("The body did not arrive in time.", "body_timeout"),
+    409: ("The version must not serve; the one before it still does.", "corrupt_version"),
+    413: ("Body, files or pixels are over the limit.", "body_too_large"),
+    415: ("The body or its content is of no accepted type.", "unsupported_media_type"),
+    422: ("No input could be read: damaged, truncated, not MR, without pixels.", "truncated_image"),
+    500: ("The service failed; its log says why.", "internal_error"),
+    503: (
+        "Queue full, no model ready, or draining; `Retry-After` says when to return.",
+        "queue_full",
+    ),
+    504: ("The deadline passed before the prediction.", "deadline_exceeded"),
+}
+
+PREDICT_BODY: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "description": f"One or many files in the multipart field `{FIELD}`, or one raw file. "
+        "What it is shows in its content, whatever the headers say.",
+        "content": {
+            "multipart/form-data": {
+                "schema": {
+                    "type": "object",
+                    "required": [FIELD],
+                    "properties": {
+                        FIELD: {
+                            "type": "array",
+                            "minItems": 1,
+                            "items": {
+                                "type": "string",
+                                "format": "binary",
+                                "contentMediaType": "application/octet-stream",
+                            },
+                        }
+                    },
+                }
+            },
+            **{
+                media.decode(): {"schema": {"type": "string", "format": "binary"}}
+                for media in RAW_MEDIA
+            },
+        },
+    }
+}
+"""The body of /predict, which the service reads itself (:mod:`service.uploads`)."""
+
+_MODEL: Final = {"name": "brain-tumor", "version": 1, "runtime": "litert", "device": "cpu"}
+
+_PREDICTION: Final = {
+    "input": "a.jpg",
+    "label": "glioma",
+    "probability": 0.97,
+    "probabilities": {"glioma": 0.97, "meningioma": 0.01, "notumor": 0.01, "pituitary": 0.01},
+    "tumor_probability": 0.99,
+    "decision": "tumor",
+}
+
+_FAILED: Final = {
+    "input": "b.png",
+    "error": {
+        "status": 422,
+        "code": "truncated_image",
+        "detail": "the image ends before its pixels do",
+    },
+}
+
+_PLACE: Final = {"sop_instance_uid": "1.2.3.4", "series_instance_uid": "1.2.3", "frame": 1}
+
+PREDICT_EXAMPLES: Final[dict[str, Any]] = {
+    "two files, one of them damaged": {
+        "value": {
+            "request_id": "5f0c6f7e",
+            "model": _MODEL,
+            "predictions": [_PREDICTION, _FAILED],
+            "timing_ms": {"decode": 1.1, "queue": 0.2, "inference": 1.6, "total": 3.4},
+        }
+    },
+    "one raw DICOM object": {
+        "value": {
+            "request_id": "5f0c6f7f",
+            "model": _MODEL,
+            "predictions": [{**_PREDICTION, "input": None, "dicom": _PLACE}],
+            "timing_ms": {"decode": 4.8, "queue": 0.1, "inference": 1.5, "total": 6.9},
+        }
+    },
+}
+
+
+def problems(*statuses: int) -> Responses:
+    """The problems that a route answers with, each with an example."""
+    answers: Responses = {}
+    for status in statuses:
+        text, code = _REASONS[status]
+        example = {
+            "type": "about:blank",
+            "title": text.rstrip("."),
+            "status": status,
+            "detail": text,
+            "code": code,
+            "request_id": "5f0c6f7e",
+        }
+        schema = {"$ref": _SCHEMA_PATH.format(model="Problem")}
+        answers[status] = {
+            "description": text,
+            "content": {MEDIA_TYPE: {"schema": schema, "example": example}},
+        }
+        if status == 503:
+            answers[status]["headers"] = {
+                "Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}
+            }
+    return answers
+
+
+def describe(app: FastAPI) -> dict[str, Any]:
+    """The OpenAPI document, made once: FastAPI's, and the schema of problems."""
+    if app.openapi_schema is None:
+        document = get_openapi(
+            title=app.title,
+            version=app.version,
+            description=app.description,
+            routes=app.routes,
+        )
+        _, definitions = models_json_schema([(Problem, "serialization")], ref_template=_SCHEMA_PATH)
+        document.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
+        app.openapi_schema = document
+    return app.openapi_schema

@@ -1,0 +1,90 @@
+"""Errors as RFC 9457 problem details, for every way in which a request can fail."""
+
+import json
+from collections.abc import Mapping
+from http import HTTPStatus
+from typing import Any, Final, cast
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from contract.errors import ContractError
+from service.context import Context
+from service.errors import BadRequest, Failure, ServiceError, Unavailable
+
+MEDIA_TYPE: Final = "application/problem+json"
+
+ROUTER_PROBLEMS: Final = {
+    404: ("not_found", "there is nothing at this address"),
+    405: ("method_not_allowed", "this address does not answer this method"),
+}
+"""Code and text of what the router itself refuses."""
+
+
+def problem_response(
+    failure: Failure, context: Context, extra: Mapping[str, Any] | None = None
+) -> Response:
+    """The answer to a request that failed as a whole.
+
+    Args:
+        failure: why.
+        context: the request.
+        extra: further members of the problem.
+    """
+    retry_after = Unavailable.retry_after_seconds if failure.status == 503 else None
+    if isinstance(failure, ServiceError):
+        retry_after = failure.retry_after_seconds
+    headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+    return _render(failure.status, failure.code, failure.detail, context, headers, extra or {})
+
+
+def install_handlers(app: FastAPI) -> None:
+    """Makes problems of everything that routes raise; unknown errors are the middleware's part."""
+    app.add_exception_handler(ServiceError, _answer_failure)
+    app.add_exception_handler(ContractError, _answer_failure)
+    app.add_exception_handler(RequestValidationError, _answer_validation)
+    app.add_exception_handler(HTTPException, _answer_router)
+
+
+def _render(
+    status: int,
+    code: str,
+    detail: str,
+    context: Context,
+    headers: Mapping[str, str],
+    extra: Mapping[str, Any],
+) -> Response:
+    context.code = code
+    content = {
+        # Without a type of its own, a problem's title is the phrase of its status (section 4.2.1).
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "code": code,
+        "request_id": context.request_id,
+        **extra,
+    }
+    return Response(json.dumps(content), status, headers, MEDIA_TYPE)
+
+
+async def _answer_failure(request: Request, error: Exception) -> Response:
+    return problem_response(cast("Failure", error), Context.of(request.scope))
+
+
+async def _answer_validation(request: Request, error: Exception) -> Response:
+    # Only where, never what: a value may be anything that a client typed.
+    items = cast("RequestValidationError", error).errors()
+    places = sorted({".".join(map(str, item["loc"])) for item in items})
+    refusal = BadRequest(f"invalid: {', '.join(places)}")
+    return problem_response(refusal, Context.of(request.scope))
+
+
+async def _answer_router(request: Request, error: Exception) -> Response:
+    refusal = cast("HTTPException", error)
+    status = refusal.status_code
+    code, detail = ROUTER_PROBLEMS.get(status, ("http_error", "the request was refused"))
+    return _render(status, code, detail, Context.of(request.scope), refusal.headers or {}, {})

@@ -1,0 +1,244 @@
+"""The version that serves: loaded, verified and warmed up aside, then swapped in."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import Final, TypedDict
+
+from contract.errors import ContractError, StoreError
+from contract.store import ModelStore, StoredVersion
+from service.batching import Batcher
+from service.errors import (
+    ActivationRefused,
+    Failure,
+    ModelLoading,
+    RuntimeLost,
+    RuntimeUnusable,
+    ServiceError,
+)
+from service.jobs import Job
+from service.metrics import Metrics
+from service.runtimes import Runtime, open_runtime
+from service.settings import Settings
+
+logger = logging.getLogger("service.registry")
+
+WATCH_SECONDS: Final = 0.25
+"""How often the inference thread is looked at."""
+
+REBUILD_SECONDS: Final = (0.0, 1.0, 5.0, 30.0)
+"""Waits before each attempt to rebuild a runtime; the last one repeats."""
+
+Deliver = Callable[[Sequence[Job]], None]
+Open = Callable[[Settings, StoredVersion], Runtime]
+
+
+class ModelIdentity(TypedDict):
+    """The active version, as answers name it."""
+
+    name: str
+    version: int
+    runtime: str
+    device: str
+
+
+class Engine:
+    """A version that predicts.
+
+    Attributes:
+        stored: the verified version.
+        runtime: what runs it.
+        batcher: its queue and thread.
+        identity: how answers name it.
+    """
+
+    def __init__(self, stored: StoredVersion, runtime: Runtime, batcher: Batcher) -> None:
+        self.stored = stored
+        self.runtime = runtime
+        self.batcher = batcher
+        self.identity: ModelIdentity = {
+            "name": stored.manifest.name,
+            "version": stored.manifest.version,
+            "runtime": runtime.name,
+            "device": runtime.device,
+        }
+        self._jobs = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def acquire(self, jobs: int) -> None:
+        """Counts jobs that will need the batcher. Event loop only."""
+        self._jobs += jobs
+        self._idle.clear()
+
+    def release(self) -> None:
+        """Counts one of them as settled. Event loop only."""
+        self._jobs -= 1
+        if self._jobs == 0:
+            self._idle.set()
+
+    async def close(self) -> None:
+        """Waits for its jobs, then ends its threads."""
+        await self._idle.wait()
+        await asyncio.to_thread(self.batcher.close)
+        self.runtime.close()
+
+
+class Registry:
+    """Holds the active engine, or why there is none.
+
+    Args:
+        settings: which version to load and how.
+        metrics: is told of the active version.
+        deliver: where batches go.
+        open_runtime: loads a verified version; another one in tests of faults.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        deliver: Deliver,
+        open_runtime: Open = open_runtime,
+    ) -> None:
+        self.store = ModelStore(settings.model_store)
+        self.active: Engine | None = None
+        self.failure: Failure = ModelLoading("the model is being loaded and warmed up")
+        self._settings = settings
+        self._metrics = metrics
+        self._deliver = deliver
+        self._open = open_runtime
+        self._changing = asyncio.Lock()
+        self._retiring: set[asyncio.Task[None]] = set()
+
+    def engine(self) -> Engine:
+        """The active engine.
+
+        Raises:
+            ServiceError, ContractError: why there is none.
+        """
+        if self.active is None:
+            raise self.failure
+        return self.active
+
+    async def load(self) -> None:
+        """Loads the configured version; a failure is kept for /health instead of raised."""
+        async with self._changing:
+            try:
+                engine = await self._build(self._settings.model, self._settings.model_version)
+            except (ServiceError, ContractError) as failure:
+                self._go_down(failure)
+            else:
+                self._swap(engine)
+
+    async def activate(self, name: str, selector: str) -> Engine:
+        """Makes a version the active one, once it has been verified and warmed up.
+
+        Raises:
+            StoreError: there is no such version.
+            ActivationRefused: it must not serve; the active one is still active.
+        """
+        async with self._changing:
+            number = await asyncio.to_thread(self.store.resolve, name, selector)
+            try:
+                engine = await self._build(name, str(number))
+            except (ServiceError, ContractError) as failure:
+                logger.warning("activation refused", extra={"fields": {"code": failure.code}})
+                raise ActivationRefused(failure) from failure
+            self._swap(engine)
+            return engine
+
+    async def watch(self) -> None:
+        """Replaces an engine whose thread died or hangs; runs until cancelled."""
+        timeout_seconds = self._settings.batch_timeout_ms / 1000
+        while True:
+            await asyncio.sleep(WATCH_SECONDS)
+            engine = self.active
+            problem = engine and engine.batcher.problem(timeout_seconds)
+            if engine and problem:
+                await self._replace(engine, problem)
+
+    async def close(self) -> None:
+        """Finishes the jobs of every engine and ends its threads."""
+        if self.active is not None:
+            self._retire(self.active)
+            self.active = None
+        while self._retiring:
+            await asyncio.wait(self._retiring)
+
+    async def _replace(self, lost: Engine, problem: str) -> None:
+        failure = RuntimeLost(f"{problem}; a new runtime is being built")
+        self._go_down(failure)
+        # Its thread may hang for good, so nothing here waits for it.
+        lost.batcher.abandon(failure)
+        attempt = 0
+        while self.active is None:
+            await asyncio.sleep(REBUILD_SECONDS[min(attempt, len(REBUILD_SECONDS) - 1)])
+            attempt += 1
+            async with self._changing:
+                # An activation may have been quicker.
+                if self.active is None:
+                    await self._rebuild(lost)
+
+    async def _rebuild(self, lost: Engine) -> None:
+        name, version = lost.identity["name"], lost.identity["version"]
+        try:
+            engine = await self._build(name, str(version))
+        except (ServiceError, ContractError) as failure:
+            self._go_down(failure)
+        else:
+            self._metrics.runtime_restarts.inc()
+            self._swap(engine)
+
+    async def _build(self, name: str, selector: str) -> Engine:
+        start = monotonic()
+        stored, runtime = await asyncio.to_thread(self._load, name, selector)
+        batcher = Batcher(
+            runtime,
+            runtime.batch_sizes[-1],
+            self._settings.max_wait_ms / 1000,
+            self._deliver,
+            self._metrics.observe_batch,
+        )
+        engine = Engine(stored, runtime, batcher)
+        seconds = round(monotonic() - start, 3)
+        logger.info("model loaded", extra={"fields": {**engine.identity, "seconds": seconds}})
+        return engine
+
+    def _load(self, name: str, selector: str) -> tuple[StoredVersion, Runtime]:
+        try:
+            stored = self.store.load(name, self.store.resolve(name, selector))
+            return stored, self._open(self._settings, stored)
+        except (ServiceError, ContractError):
+            raise
+        except OSError as error:
+            logger.exception("the model store cannot be read")
+            raise StoreError("the model store cannot be read; the log says why") from error
+        except Exception as error:
+            logger.exception("the runtime failed to load a version")
+            raise RuntimeUnusable(
+                "the runtime failed to load this version; the log says why"
+            ) from error
+
+    def _swap(self, engine: Engine) -> None:
+        previous, self.active = self.active, engine
+        identity = {key: str(value) for key, value in engine.identity.items()}
+        self._metrics.model.info(identity | {"manifest": engine.stored.manifest_digest})
+        self._metrics.ready.set(1)
+        for label in engine.stored.manifest.classes:
+            self._metrics.predictions.labels(label)
+        if previous is not None:
+            self._retire(previous)
+
+    def _go_down(self, failure: Failure) -> None:
+        self.active = None
+        self.failure = failure
+        self._metrics.ready.set(0)
+        fields = {"code": failure.code, "reason": failure.detail}
+        logger.error("no model serves", extra={"fields": fields})
+
+    def _retire(self, engine: Engine) -> None:
+        task = asyncio.get_running_loop().create_task(engine.close())
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)

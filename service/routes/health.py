@@ -1,0 +1,25 @@
+"""``/health`` for people, ``/health/live`` and ``/health/ready`` for orchestrators, ``/metrics``."""
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from service.state import State
+
+
+async def health(request: Request) -> Response:
+    """Whether predictions are answered: 200, or 503 and why not."""
+    report = State.of(request.scope).health()
+    return JSONResponse(report, 200 if report["status"] == "ready" else 503)
+
+
+async def live(_request: Request) -> Response:
+    """200 as long as the process answers at all; a restart would not help otherwise."""
+    return JSONResponse({"status": "alive"})
+
+
+async def metrics(request: Request) -> Response:
+    """Prometheus metrics."""
+    state = State.of(request.scope)
+    state.metrics.queue_depth.set(state.pipeline.depth)
+    body, media_type = state.metrics.render(request.headers.get("accept", ""))
+    return Response(body, headers={"Content-Type": media_type})

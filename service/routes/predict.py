@@ -1,0 +1,117 @@
+"""``POST /predict``: images in, one entry for each of them out."""
+
+import asyncio
+import json
+from collections.abc import Callable, Coroutine, Sequence
+from time import monotonic
+from typing import Any, Final
+
+import numpy as np
+from fastapi.routing import APIRoute
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.context import Context
+from service.errors import BodyTimeout, Failure, ServiceError
+from service.jobs import Job
+from service.problems import problem_response
+from service.registry import Engine
+from service.state import State
+from service.uploads import read_uploads
+
+DECIMALS: Final = 6
+"""Probabilities are rounded to this many; float32 holds no more."""
+
+
+class DirectRoute(APIRoute):
+    """A route whose endpoint takes the request itself.
+
+    FastAPI describes it in OpenAPI as any other; resolving dependencies and validating the answer,
+    of which there is nothing here, would cost as much as the rest of the event loop's work.
+    """
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """The endpoint itself."""
+        endpoint: Callable[[Request], Coroutine[Any, Any, Response]] = self.endpoint
+        return endpoint
+
+
+async def predict(request: Request) -> Response:
+    """Predicts the images of one request; see the HTTP contract in OpenAPI."""
+    state, context = State.of(request.scope), Context.of(request.scope)
+    settings = state.settings
+    # Before the body is read: a service that cannot answer must not spend its time on bodies.
+    engine = state.engine()
+    state.pipeline.admit()
+    try:
+        async with asyncio.timeout(settings.body_timeout_ms / 1000):
+            uploads = await read_uploads(request, settings.max_body_bytes, settings.max_files)
+    except TimeoutError as error:
+        raise BodyTimeout("the body did not arrive in time") from error
+    deadline = monotonic() + settings.deadline_ms / 1000
+    if state.registry.active is not engine:
+        # The body took a while, and the version was replaced meanwhile.
+        engine = state.registry.engine()
+    jobs = await state.pipeline.predict(engine, uploads, deadline)
+    entries = [_entry(job, engine, state) for job in jobs]
+    timing = _timing(jobs, context)
+    context.fields |= {"images": len(jobs)} | {f"{name}_ms": ms for name, ms in timing.items()}
+    failures = [job.outcome for job in jobs if not isinstance(job.outcome, np.ndarray)]
+    if len(failures) == len(jobs):
+        return problem_response(_known(failures[0]), context, {"errors": entries})
+    content = {
+        "request_id": context.request_id,
+        "model": engine.identity,
+        "predictions": entries,
+        "timing_ms": timing,
+    }
+    return Response(json.dumps(content), media_type="application/json")
+
+
+def _entry(job: Job, engine: Engine, state: State) -> dict[str, Any]:
+    if not isinstance(job.outcome, np.ndarray):
+        failure = _known(job.outcome)
+        state.metrics.errors.labels(failure.code).inc()
+        error = {"status": failure.status, "code": failure.code, "detail": failure.detail}
+        return {"input": job.upload.name, "error": error}
+    manifest = engine.stored.manifest
+    values = job.outcome.tolist()
+    probabilities = {
+        name: round(value, DECIMALS) for name, value in zip(manifest.classes, values, strict=True)
+    }
+    label = manifest.classes[values.index(max(values))]
+    state.metrics.predictions.labels(label).inc()
+    tumor_probability = round(sum(probabilities[name] for name in manifest.tumor_classes), DECIMALS)
+    entry: dict[str, Any] = {
+        "input": job.upload.name,
+        "label": label,
+        "probability": probabilities[label],
+        "probabilities": probabilities,
+        "tumor_probability": tumor_probability,
+        "decision": "tumor" if tumor_probability >= manifest.tumor_threshold else "no_tumor",
+    }
+    if job.dicom is not None:
+        entry["dicom"] = {
+            "sop_instance_uid": job.dicom.sop_instance_uid,
+            "series_instance_uid": job.dicom.series_instance_uid,
+            "frame": job.dicom.frame,
+        }
+    return entry
+
+
+def _known(failure: Failure | None) -> Failure:
+    """A settled job always has an outcome; without one it counts as an unknown error."""
+    return ServiceError() if failure is None else failure
+
+
+def _timing(jobs: Sequence[Job], context: Context) -> dict[str, float]:
+    return {
+        "decode": _milliseconds(max(job.decode_seconds for job in jobs)),
+        "queue": _milliseconds(max(job.queue_seconds for job in jobs)),
+        "inference": _milliseconds(max(job.inference_seconds for job in jobs)),
+        "total": _milliseconds(monotonic() - context.start),
+    }
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1000, 2)

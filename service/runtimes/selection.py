@@ -1,0 +1,68 @@
+"""Which runtime loads a version."""
+
+import logging
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+
+from contract.manifest import RuntimeName
+from contract.store import StoredVersion
+from service.errors import RuntimeUnusable
+from service.runtimes.base import Runtime
+from service.runtimes.litert import LiteRtRuntime
+from service.settings import RuntimeChoice, Settings
+
+logger = logging.getLogger("service.runtimes")
+
+GPU_DEVICE_NODES: Final = ("nvidia[0-9]*", "dxg", "kfd")
+"""Device nodes of NVIDIA, WSL and AMD GPUs."""
+
+
+def open_runtime(settings: Settings, stored: StoredVersion) -> Runtime:
+    """Loads a verified version and warms it up.
+
+    Raises:
+        RuntimeUnusable: no runtime here can run it.
+    """
+    manifest = stored.manifest
+    name = choose(settings.runtime, frozenset(manifest.artifacts))
+    artifact = manifest.artifacts.get(name)
+    if artifact is None:
+        raise RuntimeUnusable(f"the version has no artifact for the runtime {name}")
+    runtime = _open(name, settings, stored.path / artifact, len(manifest.classes))
+    try:
+        runtime.warm_up(stored.preprocess.height, stored.preprocess.width, len(manifest.classes))
+    except BaseException:
+        runtime.close()
+        raise
+    return runtime
+
+
+def choose(
+    choice: RuntimeChoice, artifacts: frozenset[RuntimeName], devices: Path = Path("/dev")
+) -> RuntimeName:
+    """The runtime that a choice stands for on this machine.
+
+    TensorFlow takes seconds to import, so with ``auto`` it is asked for a GPU only where it is
+    installed and a device node says that there may be one.
+    """
+    if choice is RuntimeChoice.TENSORFLOW:
+        return "tensorflow"
+    if choice is RuntimeChoice.LITERT or "tensorflow" not in artifacts:
+        return "litert"
+    if not any(True for pattern in GPU_DEVICE_NODES for _ in devices.glob(pattern)):
+        return "litert"
+    if find_spec("tensorflow") is None:
+        logger.warning("there is a GPU, but TensorFlow is not installed; predicting on the CPU")
+        return "litert"
+    from service.runtimes.tensorflow import gpu_is_visible
+
+    return "tensorflow" if gpu_is_visible() else "litert"
+
+
+def _open(name: RuntimeName, settings: Settings, path: Path, classes: int) -> Runtime:
+    if name == "tensorflow":
+        from service.runtimes.tensorflow import TensorFlowRuntime
+
+        return TensorFlowRuntime(path, settings.max_batch_size)
+    return LiteRtRuntime(path, classes, settings.interpreters, settings.max_batch_size)

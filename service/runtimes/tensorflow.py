@@ -1,0 +1,104 @@
+"""The SavedModel under TensorFlow: for a GPU, and on the CPU where it is asked for.
+
+The only module of the service that imports TensorFlow, and only when a model is loaded with it.
+"""
+
+import os
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from service.errors import RuntimeUnusable
+from service.runtimes.base import Runtime
+
+SIGNATURE = "serving_default"
+INPUT, OUTPUT = "slices", "probabilities"
+"""Names in the signature that the export writes."""
+
+
+class TensorFlowRuntime(Runtime):
+    """A SavedModel.
+
+    Args:
+        path: its folder.
+        max_batch_size: most images that :meth:`predict` gets.
+
+    Raises:
+        RuntimeUnusable: TensorFlow is not installed, or the folder holds no such model.
+    """
+
+    name: ClassVar[str] = "tensorflow"
+
+    def __init__(self, path: Path, max_batch_size: int) -> None:
+        tf = import_tensorflow()
+        gpus = tf.config.list_logical_devices("GPU")
+        self.device = gpu_name(tf) if gpus else "cpu"
+        self._placement = gpus[0].name if gpus else "/CPU:0"
+        # A new shape costs a retrace and, on a GPU, kernel selection: seconds. So only these occur.
+        self.batch_sizes = padded_sizes(max_batch_size)
+        self._tf = tf
+        with tf.device(self._placement):
+            self._model: Any = tf.saved_model.load(str(path))
+        signature = self._model.signatures.get(SIGNATURE)
+        if signature is None or INPUT not in signature.structured_input_signature[1]:
+            raise RuntimeUnusable(f"the SavedModel has no signature {SIGNATURE!r} of {INPUT!r}")
+        if OUTPUT not in signature.structured_outputs:
+            raise RuntimeUnusable(f"the SavedModel has no output {OUTPUT!r}")
+        self._signature = signature
+
+    def predict(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """See :meth:`Runtime.predict`; the batch is padded to the next of ``batch_sizes``."""
+        count = len(batch)
+        size = next(size for size in self.batch_sizes if size >= count)
+        if size > count:
+            padding = np.zeros((size - count, *batch.shape[1:]), np.uint8)
+            batch = np.concatenate([batch, padding])
+        with self._tf.device(self._placement):
+            answer = self._signature(**{INPUT: self._tf.constant(batch)})
+        probabilities: NDArray[np.float32] = answer[OUTPUT].numpy()[:count]
+        return probabilities
+
+
+def padded_sizes(max_batch_size: int) -> list[int]:
+    """Powers of two below ``max_batch_size``, and itself."""
+    powers = (1 << exponent for exponent in range(max_batch_size.bit_length()))
+    return [size for size in powers if size < max_batch_size] + [max_batch_size]
+
+
+def import_tensorflow() -> Any:
+    """TensorFlow, told to take GPU memory as it needs it.
+
+    Raises:
+        RuntimeUnusable: it is not installed.
+    """
+    # Its native log lines are no JSON; warnings and errors stay.
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
+    try:
+        import tensorflow as tf
+    except ImportError as error:
+        raise RuntimeUnusable("TensorFlow is not installed") from error
+    for gpu in tf.config.list_physical_devices("GPU"):
+        try:
+            tf.config.experimental.set_memory_growth(gpu, True)
+        except RuntimeError:
+            # The device is in use already, with the choice made at that time.
+            break
+    return tf
+
+
+def gpu_name(tf: Any) -> str:
+    """Name of the first GPU, as its driver gives it."""
+    gpu = tf.config.list_physical_devices("GPU")[0]
+    details: dict[str, Any] = tf.config.experimental.get_device_details(gpu)
+    return str(details.get("device_name", "gpu"))
+
+
+def gpu_is_visible() -> bool:
+    """Whether TensorFlow sees a GPU; False if it is not installed."""
+    try:
+        tf = import_tensorflow()
+    except RuntimeUnusable:
+        return False
+    return bool(tf.config.list_physical_devices("GPU"))

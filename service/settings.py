@@ -1,0 +1,157 @@
+"""Settings, read once from the environment: ``BRAIN_PORT`` is :attr:`Settings.port`, and so on."""
+
+import os
+from enum import StrEnum
+from pathlib import Path
+from typing import Final, Self
+
+from pydantic import Field, ValidationError, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from contract.decoding import DEFAULT_MAX_PIXELS
+from service.cores import available_cores
+
+PREFIX: Final = "BRAIN_"
+
+
+class RuntimeChoice(StrEnum):
+    """What predicts; ``auto`` is TensorFlow where it finds a GPU, else LiteRT."""
+
+    AUTO = "auto"
+    LITERT = "litert"
+    TENSORFLOW = "tensorflow"
+
+
+class LogLevel(StrEnum):
+    """Severities, ascending."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class SettingsError(Exception):
+    """The environment does not make valid settings; the message lists what is wrong."""
+
+
+class Settings(BaseSettings):
+    """Everything that can be set; immutable, and unknown names are refused."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        frozen=True,
+        extra="forbid",
+        env_ignore_empty=True,
+        protected_namespaces=(),
+    )
+
+    host: str = Field("127.0.0.1", description="Address to listen on.")
+    port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
+    log_level: LogLevel = Field(LogLevel.INFO, description="Least severe level that is logged.")
+
+    model_store: Path = Field(
+        Path("model_store"),
+        description="Folder of model versions. Without a usable one the service starts, and "
+        "/predict and /health answer 503 with the reason.",
+    )
+    model: str = Field("brain-tumor", description="Model to serve; 503 if the store lacks it.")
+    model_version: str = Field("latest", description="A version number, an alias or 'latest'.")
+    runtime: RuntimeChoice = Field(
+        RuntimeChoice.AUTO,
+        description="'tensorflow' uses a GPU if there is one; 503 if it is not installed.",
+    )
+    interpreters: int = Field(
+        default_factory=available_cores,
+        ge=1,
+        le=256,
+        description="Single-threaded LiteRT interpreters that share a batch. Default: all cores.",
+    )
+
+    max_batch_size: int = Field(
+        32, ge=1, le=1024, description="Most images that are predicted together."
+    )
+    max_wait_ms: float = Field(
+        0.0,
+        ge=0,
+        le=1000,
+        description="How long an incomplete batch waits for more images. A busy runtime collects "
+        "them anyway; a few ms can help a GPU.",
+    )
+    batch_timeout_ms: float = Field(
+        10_000,
+        gt=0,
+        description="A batch that takes longer hangs: its requests get 503, and the runtime is "
+        "rebuilt.",
+    )
+    queue_size: int = Field(
+        64,
+        ge=1,
+        description="Images that may be in the service at a time; beyond it 503 with Retry-After "
+        "at once.",
+    )
+    deadline_ms: float = Field(
+        10_000,
+        gt=0,
+        description="Time from the last byte of a request to its answer; beyond it 504, and "
+        "images not yet predicted never will be.",
+    )
+    body_timeout_ms: float = Field(
+        30_000, gt=0, description="Time in which a body has to arrive; beyond it 408."
+    )
+
+    max_body_bytes: int = Field(
+        64 * 1024 * 1024, ge=1, description="Largest request body; beyond it 413."
+    )
+    max_files: int = Field(32, ge=1, description="Most files in one request; beyond it 413.")
+    max_pixels: int = Field(
+        DEFAULT_MAX_PIXELS, ge=1, description="Most pixels in one image; beyond it 413."
+    )
+    decode_threads: int = Field(
+        default_factory=available_cores,
+        ge=1,
+        le=256,
+        description="Threads that decode images. Default: all cores.",
+    )
+
+    drain_notice_ms: float = Field(
+        500,
+        ge=0,
+        description="After SIGTERM the service listens this much longer: /health/ready and new "
+        "predictions answer 503, so that a load balancer looks elsewhere.",
+    )
+    drain_seconds: int = Field(
+        20, ge=1, description="After the notice, time to finish what was accepted."
+    )
+
+    @model_validator(mode="after")
+    def _a_full_request_fits_the_queue(self) -> Self:
+        if self.max_files > self.queue_size:
+            raise ValueError("max_files must not exceed queue_size: such a request always got 503")
+        return self
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """The settings of this process.
+
+        Raises:
+            SettingsError: a value is invalid, or a variable with the prefix names no setting.
+        """
+        known = {f"{PREFIX}{name}".upper() for name in cls.model_fields}
+        unknown = sorted(
+            name
+            for name in os.environ
+            if name.upper().startswith(PREFIX) and name.upper() not in known
+        )
+        if unknown:
+            raise SettingsError(f"no such setting: {', '.join(unknown)}")
+        try:
+            return cls()
+        except ValidationError as error:
+            lines = (
+                f"{PREFIX}{'_'.join(map(str, item['loc'])).upper()}: {item['msg']}"
+                if item["loc"]
+                else item["msg"]
+                for item in error.errors()
+            )
+            raise SettingsError("; ".join(lines)) from None

@@ -1,0 +1,142 @@
+"""A request's body to its files: multipart or raw, streamed, bounded, and never on disk."""
+
+from collections.abc import AsyncIterator
+from typing import Final
+
+from python_multipart.exceptions import FormParserError
+from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import Request
+
+from service.errors import (
+    BodyTooLarge,
+    MalformedMultipart,
+    NoInput,
+    TooManyFiles,
+    UnexpectedField,
+    UnsupportedRequestMedia,
+)
+from service.jobs import Upload
+
+FIELD: Final = "files"
+"""The multipart field that holds images, as often as there are images."""
+
+MULTIPART: Final = b"multipart/form-data"
+RAW_MEDIA: Final = (b"image/jpeg", b"image/png", b"application/dicom", b"application/octet-stream")
+"""Media types of a raw body. Which of them it says does not matter: the content is sniffed."""
+
+
+async def read_uploads(request: Request, max_body_bytes: int, max_files: int) -> list[Upload]:
+    """The files of a request, at least one.
+
+    Raises:
+        UnsupportedRequestMedia: the body is declared to be something else.
+        BodyTooLarge, TooManyFiles: over the limits; the rest of the body is not read.
+        MalformedMultipart, UnexpectedField, NoInput: the body is not what it should be.
+    """
+    media, options = parse_options_header(request.headers.get("content-type"))
+    if media != MULTIPART and media not in RAW_MEDIA:
+        accepted = ", ".join(name.decode() for name in (MULTIPART, *RAW_MEDIA))
+        raise UnsupportedRequestMedia(f"the body must be one of {accepted}")
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > max_body_bytes:
+        raise _too_large(max_body_bytes)
+    chunks = _bounded(request, max_body_bytes)
+    if media != MULTIPART:
+        data = b"".join([chunk async for chunk in chunks])
+        if not data:
+            raise NoInput("the body is empty")
+        return [Upload(None, data)]
+    return await _read_multipart(chunks, options.get(b"boundary", b""), max_files)
+
+
+async def _read_multipart(
+    chunks: AsyncIterator[bytes], boundary: bytes, max_files: int
+) -> list[Upload]:
+    form = _Form(max_files)
+    try:
+        if not boundary:
+            raise MalformedMultipart("the Content-Type names no boundary")
+        parser = MultipartParser(
+            boundary,
+            {
+                "on_part_begin": form.begin_part,
+                "on_header_field": form.add_header_name,
+                "on_header_value": form.add_header_value,
+                "on_header_end": form.end_header,
+                "on_headers_finished": form.end_headers,
+                "on_part_data": form.add_data,
+                "on_part_end": form.end_part,
+                "on_end": form.end,
+            },
+        )
+        async for chunk in chunks:
+            parser.write(chunk)
+        parser.finalize()
+    except FormParserError as error:
+        raise MalformedMultipart("the body is no well-formed multipart/form-data") from error
+    if not form.ended:
+        raise MalformedMultipart("the body ends before its last boundary")
+    if not form.uploads:
+        raise NoInput(f"the form has no field {FIELD!r}")
+    return form.uploads
+
+
+async def _bounded(request: Request, max_body_bytes: int) -> AsyncIterator[bytes]:
+    size = 0
+    async for chunk in request.stream():
+        size += len(chunk)
+        if size > max_body_bytes:
+            raise _too_large(max_body_bytes)
+        yield chunk
+
+
+def _too_large(max_body_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(f"the body has more than the {max_body_bytes} bytes that are accepted")
+
+
+class _Form:
+    """Collects what the multipart parser finds; its methods are the parser's callbacks."""
+
+    def __init__(self, max_files: int) -> None:
+        self.uploads: list[Upload] = []
+        self.ended = False
+        self._max_files = max_files
+        self._header_name = b""
+        self._header_value = b""
+        self._disposition = b""
+        self._file_name: str | None = None
+        self._pieces: list[bytes] = []
+
+    def begin_part(self) -> None:
+        self._disposition = b""
+        self._pieces = []
+
+    def add_header_name(self, data: bytes, start: int, end: int) -> None:
+        self._header_name += data[start:end]
+
+    def add_header_value(self, data: bytes, start: int, end: int) -> None:
+        self._header_value += data[start:end]
+
+    def end_header(self) -> None:
+        if self._header_name.lower() == b"content-disposition":
+            self._disposition = self._header_value
+        self._header_name = self._header_value = b""
+
+    def end_headers(self) -> None:
+        _, options = parse_options_header(self._disposition)
+        if options.get(b"name") != FIELD.encode():
+            raise UnexpectedField(f"images belong into the field {FIELD!r}, and there is no other")
+        if len(self.uploads) == self._max_files:
+            raise TooManyFiles(f"a request may have {self._max_files} files")
+        name = options.get(b"filename")
+        self._file_name = None if name is None else name.decode("utf-8", "replace")
+
+    def add_data(self, data: bytes, start: int, end: int) -> None:
+        self._pieces.append(data[start:end])
+
+    def end_part(self) -> None:
+        self.uploads.append(Upload(self._file_name, b"".join(self._pieces)))
+        self._pieces = []
+
+    def end(self) -> None:
+        self.ended = True
