@@ -72,7 +72,7 @@ def wait_until_ready(process: subprocess.Popen[bytes], deadline: float) -> None:
             raise SystemExit(f"the command ended with code {process.returncode}")
         if time.monotonic() > deadline:
             raise SystemExit("not ready in time")
-        time.sleep(0.05)
+        time.sleep(0.1)
 
 
 def readme_curl() -> str:
