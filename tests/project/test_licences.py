@@ -14,9 +14,9 @@ PERMISSIVE = re.compile(r"MIT|BSD|Apache|PSF|MPL-2\.0")
 def test_licence_is_permissive(name: str) -> None:
     metadata = importlib.metadata.metadata(name)
     stated = [
-        metadata.get("License-Expression") or "",
-        metadata.get("License") or "",
-        *[c for c in metadata.get_all("Classifier") or [] if c.startswith("License")],
+        *(metadata.get_all("License-Expression") or []),
+        *(metadata.get_all("License") or []),
+        *(c for c in metadata.get_all("Classifier") or [] if c.startswith("License")),
     ]
     text = "; ".join(stated)
     assert PERMISSIVE.search(text)
