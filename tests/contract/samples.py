@@ -1,0 +1,143 @@
+"""Real slices for the tests, and the same pixels in other files."""
+
+import io
+import zlib
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydicom import Dataset, FileMetaDataset, dcmread
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    MRImageStorage,
+    RLELossless,
+)
+
+DATA = Path(__file__).parents[1] / "data"
+SLICES = sorted((DATA / "slices").glob("*/*.jpg"))
+OBJECTS = sorted((DATA / "dicom").glob("*.dcm"))
+GOLDEN = Path(__file__).parent / "golden"
+
+SYNTAXES = {
+    "implicit": ImplicitVRLittleEndian,
+    "explicit": ExplicitVRLittleEndian,
+    "big-endian": ExplicitVRBigEndian,
+    "deflated": DeflatedExplicitVRLittleEndian,
+    "rle": RLELossless,
+    "jpeg2000": JPEG2000Lossless,
+}
+"""The lossless ones that can always be read; JPEG baseline is lossy and 8-bit."""
+
+
+@cache
+def grey_slice(columns: int = 96, rows: int = 80) -> NDArray[np.uint8]:
+    """A real slice, not square, so that a swapped axis shows; its darkest is 0, its brightest 255."""
+    with Image.open(SLICES[0]) as image:
+        scaled = np.asarray(image.convert("L").resize((columns, rows)), np.float64)
+    stretched = (scaled - scaled.min()) * (255 / (scaled.max() - scaled.min()))
+    pixels = np.rint(stretched).astype(np.uint8)
+    pixels.flags.writeable = False
+    return pixels
+
+
+@cache
+def deep_slice() -> NDArray[np.uint16]:
+    """The 12-bit values of a real MR object."""
+    values = np.asarray(dcmread(DATA / "dicom" / "siemens_mprage_sagittal_0096.dcm").pixel_array)
+    values.flags.writeable = False
+    return values
+
+
+def encode(image: Image.Image | NDArray[Any], kind: str, **options: Any) -> bytes:
+    """A JPEG or PNG file of an image."""
+    if not isinstance(image, Image.Image):
+        image = Image.fromarray(image)
+    file = io.BytesIO()
+    image.save(file, kind, **options)
+    return file.getvalue()
+
+
+def mr_object(
+    values: NDArray[Any],
+    syntax: UID = ExplicitVRLittleEndian,
+    *,
+    bits_stored: int | None = None,
+    attributes: Mapping[str, Any] | None = None,
+) -> bytes:
+    """A classic MR object file of stored values.
+
+    Args:
+        values: (rows, columns) or (rows, columns, 3), uint8, int8, uint16 or int16.
+        syntax: transfer syntax; the values are compressed for it.
+        bits_stored: the type's size if not given.
+        attributes: set last, by keyword; None removes one.
+    """
+    dataset = Dataset()
+    dataset.SOPClassUID = MRImageStorage
+    dataset.SOPInstanceUID = "1.2.826.0.1.3680043.2.1143.1"
+    dataset.SeriesInstanceUID = "1.2.826.0.1.3680043.2.1143.2"
+    dataset.Modality = "MR"
+    dataset.Rows, dataset.Columns = values.shape[:2]
+    dataset.SamplesPerPixel = 1 if values.ndim == 2 else 3
+    dataset.PhotometricInterpretation = "MONOCHROME2" if values.ndim == 2 else "RGB"
+    if values.ndim == 3:
+        dataset.PlanarConfiguration = 0
+    dataset.BitsAllocated = 8 * values.itemsize
+    dataset.BitsStored = bits_stored or dataset.BitsAllocated
+    dataset.HighBit = dataset.BitsStored - 1
+    dataset.PixelRepresentation = int(values.dtype.kind == "i")
+    _set_pixels(dataset, values, syntax)
+    for keyword, value in (attributes or {}).items():
+        if value is None:
+            delattr(dataset, keyword)
+        else:
+            setattr(dataset, keyword, value)
+    return write(dataset, syntax)
+
+
+def _set_pixels(dataset: Dataset, values: NDArray[Any], syntax: UID) -> None:
+    big_endian = syntax == ExplicitVRBigEndian
+    native = values.astype(values.dtype.newbyteorder(">" if big_endian else "<")).tobytes()
+    if syntax == RLELossless:
+        dataset.file_meta = FileMetaDataset()
+        dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        dataset.PixelData = native
+        dataset.compress(RLELossless, generate_instance_uid=False)
+    elif syntax == JPEG2000Lossless:
+        assert values.dtype.kind == "u", "Pillow writes unsigned JPEG 2000 alone"
+        dataset.PixelData = encapsulate([encode(values, "JPEG2000", no_jp2=True)])
+    elif syntax == JPEGBaseline8Bit:
+        dataset.PixelData = encapsulate([encode(values, "JPEG", quality=95)])
+    else:
+        dataset.PixelData = native + bytes(len(native) % 2)
+    dataset["PixelData"].VR = "OB" if syntax.is_encapsulated else "OW"
+    if syntax.is_encapsulated:
+        dataset["PixelData"].is_undefined_length = True
+
+
+def write(dataset: Dataset, syntax: UID) -> bytes:
+    """A DICOM file of a dataset whose pixels are already in the syntax's form."""
+    dataset.file_meta = FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = syntax
+    dataset.file_meta.MediaStorageSOPClassUID = dataset.get("SOPClassUID", MRImageStorage)
+    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.get("SOPInstanceUID", "1.2.3")
+    file = io.BytesIO()
+    dataset.save_as(file, enforce_file_format=True)
+    return file.getvalue()
+
+
+def png_chunk(kind: bytes, content: bytes) -> bytes:
+    """A PNG chunk with the right checksum."""
+    checksum = zlib.crc32(kind + content)
+    return len(content).to_bytes(4) + kind + content + checksum.to_bytes(4)
