@@ -46,7 +46,7 @@ def grey_slice(columns: int = 96, rows: int = 80) -> NDArray[np.uint8]:
     with Image.open(SLICES[0]) as image:
         scaled = np.asarray(image.convert("L").resize((columns, rows)), np.float64)
     stretched = (scaled - scaled.min()) * (255 / (scaled.max() - scaled.min()))
-    pixels = np.rint(stretched).astype(np.uint8)
+    pixels: NDArray[np.uint8] = np.rint(stretched).astype(np.uint8)
     pixels.flags.writeable = False
     return pixels
 

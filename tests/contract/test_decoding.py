@@ -1,0 +1,354 @@
+import io
+import struct
+import threading
+import zlib
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from contract.decoding import DEFAULT_MAX_PIXELS, Media, decode, sniff
+from contract.errors import (
+    DecodeError,
+    TooManyPixels,
+    TruncatedImage,
+    UndecodableImage,
+    UnsupportedMedia,
+)
+from contract.preprocessing import DEFAULT_SPEC
+from tests.contract.samples import (
+    OBJECTS,
+    SLICES,
+    SYNTAXES,
+    encode,
+    grey_slice,
+    mr_object,
+    png_chunk,
+)
+
+GREY = grey_slice()
+ROWS, COLUMNS = GREY.shape
+
+
+def image(mode: str = "L") -> Image.Image:
+    return Image.fromarray(GREY).convert(mode)
+
+
+def with_alpha(mode: str, alpha: int) -> Image.Image:
+    """The slice with a strip of another transparency at its top."""
+    result = image(mode)
+    mask = Image.new("L", result.size, 255)
+    mask.paste(alpha, (0, 0, COLUMNS, 20))
+    result.putalpha(mask)
+    return result
+
+
+def difference(pixels: NDArray[np.uint8], expected: NDArray[Any] = GREY) -> int:
+    assert pixels.shape == expected.shape
+    assert pixels.dtype == np.uint8
+    return int(np.abs(pixels.astype(int) - expected).max())
+
+
+class TestPng:
+    @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA"])
+    def test_grey_in_any_mode_is_that_grey(self, mode: str) -> None:
+        decoded = decode(encode(image(mode), "PNG"))
+        assert difference(decoded.pixels) == 0
+        assert decoded.original_size == (ROWS, COLUMNS)
+        assert decoded.dicom is None
+
+    def test_a_palette_is_looked_up(self) -> None:
+        palette = Image.fromarray(255 - GREY)
+        palette.putpalette([level for grey in range(256) for level in (255 - grey,) * 3])
+        assert palette.mode == "P"
+        assert difference(decode(encode(palette, "PNG")).pixels) == 0
+
+    @pytest.mark.parametrize("mode", ["LA", "RGBA"])
+    @pytest.mark.parametrize("alpha", [0, 128], ids=["transparent", "half-transparent"])
+    def test_what_is_transparent_is_dark(self, mode: str, alpha: int) -> None:
+        expected = GREY.astype(float)
+        expected[:20] *= alpha / 255
+        assert difference(decode(encode(with_alpha(mode, alpha), "PNG")).pixels, expected) <= 1
+
+    def test_a_transparent_palette_entry_is_black(self) -> None:
+        palette = image("L")
+        palette.putpalette([level for grey in range(256) for level in (grey,) * 3])
+        expected = np.where(GREY == 200, 0, GREY)
+        decoded = decode(encode(palette, "PNG", transparency=200))
+        assert difference(decoded.pixels, expected) == 0
+
+    def test_a_transparent_grey_is_black(self) -> None:
+        decoded = decode(encode(image("RGB"), "PNG", transparency=(200, 200, 200)))
+        assert difference(decoded.pixels, np.where(GREY == 200, 0, GREY)) == 0
+
+    def test_one_bit_is_black_and_white(self) -> None:
+        decoded = decode(encode(Image.fromarray(GREY > 100), "PNG"))
+        assert difference(decoded.pixels, np.where(GREY > 100, 255, 0)) == 0
+
+    @pytest.mark.parametrize("top", [65535, 4095, 255, 1], ids="max-{}".format)
+    def test_sixteen_bits_are_scaled_by_their_maximum(self, top: int) -> None:
+        values = np.rint(GREY * (top / 255)).astype(np.uint16)
+        decoded = decode(encode(values, "PNG"))
+        assert difference(decoded.pixels, np.floor(values * (255 / top))) <= 1
+
+    def test_colour_becomes_brightness(self) -> None:
+        colour = np.zeros((4, 6, 3), np.uint8)
+        colour[:, :2], colour[:, 2:4], colour[:, 4:] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+        expected = np.repeat([[76, 76, 150, 150, 29, 29]], 4, axis=0)
+        assert difference(decode(encode(colour, "PNG")).pixels, expected) <= 1
+
+    def test_interlaced(self) -> None:
+        data = interlaced_png(GREY)
+        with Image.open(io.BytesIO(data)) as opened:
+            assert opened.info.get("interlace") == 1
+        assert difference(decode(data).pixels) == 0
+
+    def test_animated_gives_its_first_frame(self) -> None:
+        frames = [Image.fromarray(255 - GREY)]
+        data = encode(image(), "PNG", save_all=True, append_images=frames, duration=100)
+        assert b"acTL" in data
+        assert difference(decode(data).pixels) == 0
+
+    @pytest.mark.parametrize("side", [(1, 1), (1, 300), (300, 1)], ids=str)
+    def test_the_smallest(self, side: tuple[int, int]) -> None:
+        assert decode(encode(np.full(side, 7, np.uint8), "PNG")).pixels.shape == side
+
+
+class TestJpeg:
+    @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"optimize": True}], ids=str)
+    @pytest.mark.parametrize("mode", ["L", "RGB"])
+    def test_grey_and_colour(self, mode: str, options: dict[str, Any]) -> None:
+        decoded = decode(encode(image(mode), "JPEG", quality=97, **options))
+        assert difference(decoded.pixels) <= 8
+        assert decoded.original_size == (ROWS, COLUMNS)
+
+    def test_cmyk(self) -> None:
+        decoded = decode(encode(image("CMYK"), "JPEG", quality=97))
+        assert difference(decoded.pixels) <= 8
+
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    @pytest.mark.parametrize("mode", ["L", "RGB"])
+    def test_the_camera_held_sideways(self, mode: str, orientation: int) -> None:
+        """The slice is upright, and its size is that of the upright slice."""
+        turns = {
+            1: GREY,
+            2: GREY[:, ::-1],
+            3: GREY[::-1, ::-1],
+            4: GREY[::-1],
+            5: GREY.T,
+            6: GREY.T[:, ::-1],
+            7: GREY.T[::-1, ::-1],
+            8: GREY.T[::-1],
+        }
+        exif = Image.Exif()
+        exif[0x0112] = orientation
+        decoded = decode(encode(image(mode), "JPEG", quality=97, exif=exif))
+        assert difference(decoded.pixels, turns[orientation]) <= 8
+        assert decoded.original_size == turns[orientation].shape
+
+    def test_bytes_after_the_end_are_ignored(self) -> None:
+        data = encode(image(), "JPEG")
+        assert (decode(data + b"\0" * 1000 + b"trailing").pixels == decode(data).pixels).all()
+
+    @pytest.mark.parametrize(
+        ("side", "reduced"), [(1100, 275), (1024, 256), (512, 256), (511, 511), (256, 256)]
+    )
+    def test_scale_is_reduced_but_not_below_the_spec(self, side: int, reduced: int) -> None:
+        large = Image.fromarray(GREY).resize((side, side))
+        decoded = decode(encode(large, "JPEG"))
+        assert decoded.pixels.shape == (reduced, reduced)
+        assert min(decoded.pixels.shape) >= min(DEFAULT_SPEC.decode_min_side, side)
+        assert decoded.original_size == (side, side)
+
+    @pytest.mark.parametrize("path", SLICES, ids=lambda path: path.stem)
+    def test_a_real_slice(self, path: Any) -> None:
+        decoded = decode(path.read_bytes())
+        assert decoded.original_size == (512, 512)
+        assert decoded.pixels.std() > 15
+
+
+class TestMedia:
+    @pytest.mark.parametrize(
+        ("data", "media"),
+        [
+            (encode(image(), "JPEG"), Media.JPEG),
+            (encode(image(), "PNG"), Media.PNG),
+            (mr_object(GREY), Media.DICOM),
+        ],
+        ids=["jpeg", "png", "dicom"],
+    )
+    def test_is_told_by_content(self, data: bytes, media: Media) -> None:
+        assert sniff(data) is media
+        assert decode(data).pixels.shape == GREY.shape
+
+    @pytest.mark.parametrize(
+        "data",
+        [
+            b"",
+            b"\xff\xd8",
+            b"\x89PNG",
+            bytes(1000),
+            b"DICM",
+            b"<html></html>",
+            b"%PDF-1.7",
+            b"PK\x03\x04",
+            encode(image(), "GIF"),
+            encode(image(), "BMP"),
+            encode(image(), "TIFF"),
+            encode(image(), "WEBP"),
+        ],
+        ids="nothing 2-bytes png-start zeros bare-dicm html pdf zip gif bmp tiff webp".split(),
+    )
+    def test_others_are_unsupported(self, data: bytes) -> None:
+        with pytest.raises(UnsupportedMedia):
+            decode(data)
+
+    @pytest.mark.parametrize("kind", ["jpeg", "png"])
+    def test_one_format_cannot_pose_as_another(self, kind: str) -> None:
+        """The first bytes are of one format, the rest of another."""
+        start = {"jpeg": b"\xff\xd8\xff\xe0", "png": b"\x89PNG\r\n\x1a\n"}[kind]
+        for other in ("GIF", "TIFF", "BMP"):
+            with pytest.raises((TruncatedImage, UndecodableImage)):
+                decode(start + encode(image(), other))
+
+
+class TestDamage:
+    @pytest.mark.parametrize("share", [0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97])
+    @pytest.mark.parametrize("kind", ["jpeg", "progressive", "png", "dicom", "deflated"])
+    def test_a_file_cut_short(self, kind: str, share: float) -> None:
+        data = {
+            "jpeg": lambda: encode(image(), "JPEG", quality=97),
+            "progressive": lambda: encode(image("RGB"), "JPEG", progressive=True),
+            "png": lambda: encode(image(), "PNG"),
+            "dicom": OBJECTS[0].read_bytes,
+            "deflated": lambda: mr_object(GREY, SYNTAXES["deflated"]),
+        }[kind]()
+        with pytest.raises((TruncatedImage, UndecodableImage)) as caught:
+            decode(data[: max(150, int(share * len(data)))])
+        if share >= 0.5:
+            assert isinstance(caught.value, TruncatedImage)
+
+    @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+    def test_any_cut_gives_an_error_or_the_image(self, kind: str) -> None:
+        data = encode(image(), kind)
+        for length in range(len(data)):
+            try:
+                decoded = decode(data[:length])
+            except DecodeError:
+                continue
+            assert length > len(data) - 25, "only marks after the last pixel may be missing"
+            assert difference(decoded.pixels) <= 40
+
+    def test_a_wrong_checksum_in_the_header(self) -> None:
+        data = bytearray(encode(image(), "PNG"))
+        data[16 + 3] ^= 0xFF
+        with pytest.raises(UndecodableImage):
+            decode(bytes(data))
+
+    def test_a_damaged_compressed_stream(self) -> None:
+        data = bytearray(encode(image(), "PNG"))
+        start = data.index(b"IDAT") + 200
+        data[start : start + 50] = bytes(50)
+        with pytest.raises(UndecodableImage):
+            decode(bytes(data))
+
+    def test_a_chunk_of_an_impossible_length(self) -> None:
+        """A length past the end does no harm as long as the compressed pixels are whole."""
+        data = encode(image(), "PNG")
+        start = data.index(b"IDAT") - 4
+        lying = data[:start] + b"\x7f\xff\xff\xff" + data[start + 4 :]
+        assert difference(decode(lying).pixels) == 0
+        with pytest.raises((TruncatedImage, UndecodableImage)):
+            decode(lying[: len(lying) // 2])
+
+    def test_a_header_without_pixels(self) -> None:
+        header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", COLUMNS, ROWS, 8, 0, 0, 0, 0))
+        with pytest.raises((TruncatedImage, UndecodableImage)):
+            decode(b"\x89PNG\r\n\x1a\n" + header + png_chunk(b"IEND", b""))
+
+    @pytest.mark.parametrize("size", [(0, 10), (10, 0)], ids=str)
+    def test_an_image_without_pixels(self, size: tuple[int, int]) -> None:
+        header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", *size, 8, 0, 0, 0, 0))
+        data = header + png_chunk(b"IDAT", zlib.compress(bytes(100))) + png_chunk(b"IEND", b"")
+        with pytest.raises(UndecodableImage):
+            decode(b"\x89PNG\r\n\x1a\n" + data)
+
+    def test_the_message_says_nothing_of_the_content(self) -> None:
+        data = encode(image(), "JPEG", comment=b"DOE^JANE")
+        with pytest.raises(DecodeError) as caught:
+            decode(data[: len(data) // 2])
+        assert "DOE" not in caught.value.detail
+
+
+class TestBombs:
+    @pytest.mark.parametrize("side", [6_400, 10_000, 30_000, 2**31 - 1], ids="side-{}".format)
+    def test_a_small_png_of_a_huge_size(self, side: int) -> None:
+        header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", side, side, 8, 0, 0, 0, 0))
+        pixels = png_chunk(b"IDAT", zlib.compress(bytes(1000)))
+        with pytest.raises(TooManyPixels):
+            decode(b"\x89PNG\r\n\x1a\n" + header + pixels + png_chunk(b"IEND", b""))
+
+    @pytest.mark.parametrize("side", [6_400, 10_000, 65_500], ids="side-{}".format)
+    def test_a_small_jpeg_of_a_huge_size(self, side: int) -> None:
+        data = bytearray(encode(image(), "JPEG"))
+        start = data.index(b"\xff\xc0") + 5
+        data[start : start + 4] = struct.pack(">HH", side, side)
+        with pytest.raises(TooManyPixels):
+            decode(bytes(data))
+
+    @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+    def test_the_limit_is_exact(self, kind: str) -> None:
+        data = encode(image(), kind)
+        assert decode(data, max_pixels=ROWS * COLUMNS).original_size == (ROWS, COLUMNS)
+        with pytest.raises(TooManyPixels) as caught:
+            decode(data, max_pixels=ROWS * COLUMNS - 1)
+        assert caught.value.status == 413
+
+    def test_the_default_limit_is_below_pillows_own(self) -> None:
+        """Otherwise Pillow would warn, or refuse, first."""
+        assert Image.MAX_IMAGE_PIXELS is not None
+        assert DEFAULT_MAX_PIXELS < Image.MAX_IMAGE_PIXELS
+
+    @pytest.mark.parametrize("kind", [b"zTXt", b"iCCP"], ids=bytes.decode)
+    def test_a_bomb_in_a_text_chunk(self, kind: bytes) -> None:
+        data = encode(image(), "PNG")
+        bomb = png_chunk(kind, b"name\0\0" + zlib.compress(bytes(64 * 2**20)))
+        end_of_header = data.index(b"IHDR") + 21
+        try:
+            decoded = decode(data[:end_of_header] + bomb + data[end_of_header:])
+        except UndecodableImage:
+            return
+        assert difference(decoded.pixels) == 0
+
+
+def test_many_threads_decode_at_once() -> None:
+    expected = [decode(path.read_bytes()).pixels for path in (*SLICES, *OBJECTS)]
+    wrong: list[int] = []
+
+    def run() -> None:
+        for number, path in enumerate((*SLICES, *OBJECTS)):
+            if not np.array_equal(decode(path.read_bytes()).pixels, expected[number]):
+                wrong.append(number)
+
+    threads = [threading.Thread(target=run) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    assert wrong == []
+
+
+def interlaced_png(pixels: NDArray[np.uint8]) -> bytes:
+    """An Adam7 PNG, which Pillow reads but does not write (ISO/IEC 15948, 8.2)."""
+    rows, columns = pixels.shape
+    starts = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2)]
+    raw = b"".join(
+        b"\0" + line.tobytes()
+        for top, left, down, across in [*starts, (1, 0, 2, 1)]
+        for line in pixels[top::down, left::across]
+    )
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", columns, rows, 8, 0, 0, 0, 1))
+    content = header + png_chunk(b"IDAT", zlib.compress(raw)) + png_chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + content
