@@ -5,6 +5,7 @@ import os
 import sys
 from pathlib import Path
 
+from contract.errors import StoreError
 from training.errors import TrainingError
 
 
@@ -25,6 +26,18 @@ def _parser() -> argparse.ArgumentParser:
     audit = commands.add_parser("audit", help="find duplicates; writes audit.json and a PNG")
     audit.add_argument("--data", type=Path, action="append", required=True, metavar="DIR")
     audit.add_argument("--out", type=Path, default=Path("runs/audit"), metavar="DIR")
+
+    evaluate = commands.add_parser("evaluate", help="test a finished run, once; writes report/")
+    evaluate.add_argument("--run", type=Path, required=True, metavar="runs/NAME")
+    evaluate.add_argument(
+        "--beside", type=Path, metavar="runs/OTHER", help="evaluated run of the other protocol"
+    )
+
+    export = commands.add_parser("export", help="publish an evaluated run as a version")
+    export.add_argument("--run", type=Path, required=True, metavar="runs/NAME")
+    export.add_argument("--store", type=Path, default=Path("model_store"))
+    export.add_argument("--name", default="brain-tumor")
+    export.add_argument("--version", type=int, help="the next free number if not given")
     return parser
 
 
@@ -47,7 +60,16 @@ def main(arguments: list[str] | None = None) -> int:
             from training.contactsheet import run_audit
 
             run_audit(options.data, options.out)
-    except TrainingError as error:
+        elif options.command == "evaluate":
+            from training.evaluate import evaluate
+
+            evaluate(options.run, options.beside)
+        elif options.command == "export":
+            from contract.store import ModelStore
+            from training.export import export
+
+            export(options.run, ModelStore(options.store), options.name, options.version)
+    except (TrainingError, StoreError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

@@ -33,6 +33,8 @@ _LABELS: Final = {
     "yes": "tumor",
     "tumor": "tumor",
     "tumour": "tumor",
+    "tumors": "tumor",
+    "tumours": "tumor",
 }
 _PARTS: Final = {
     "training": "training",
@@ -159,6 +161,12 @@ def _walk(root: Path, source: str) -> Iterable[ImageFile]:
         part = next((_PARTS[f.lower()] for f in reversed(folders) if f.lower() in _PARTS), "")
         if label is not None:
             yield ImageFile(path, source, part, label)
+
+
+def one_hot(labels: NDArray[np.str_], classes: Sequence[str]) -> NDArray[np.float32]:
+    """Class names to float32 (N, classes)."""
+    index = np.array([classes.index(str(label)) for label in labels])
+    return np.eye(len(classes), dtype=np.float32)[index]
 
 
 class _Read(NamedTuple):

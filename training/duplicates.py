@@ -24,8 +24,8 @@ FINE_BLUR_PIXELS: Final = 2.0
 COARSE_CORRELATION: Final = 0.90
 FINE_CORRELATION: Final = 0.80
 """Chosen by looking at pairs of nickparvar's slices, not at any model's results: at 0.80 the groups
-hold one class each but for four pairs of byte-identical files filed under two classes, and the
-largest has 81 slices; at 0.75 single linkage already joins 123 slices of two classes."""
+hold one class each but for four pairs of one picture filed under two classes, and the largest has
+81 slices; at 0.75 single linkage already joins 123 slices of two classes."""
 ORIENTATIONS: Final = 8
 """The symmetries of the square: four quarter turns, with and without a flip."""
 _BLOCK: Final = 1024

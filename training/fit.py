@@ -6,17 +6,18 @@ same batches and ends with the same weights as one that was not.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from training.augmentation import augment, dataset
-from training.datasets import ImageSet, find_images, read_images
-from training.duplicates import audit
+from training.datasets import ImageSet, find_images, one_hot, read_images
+from training.duplicates import Audit, audit
 from training.errors import DatasetError, DivergedError
 from training.model import build, unfreeze
 from training.recipe import Phase, Recipe
@@ -54,6 +55,31 @@ def fit(
     Raises:
         TrainingError: one of its kinds; what was trained until then is kept.
     """
+    prepared = prepare(recipe, roots, protocol)
+    if resume and (out / "run.json").exists():
+        run = Run.open(out)
+        run.require_same(prepared.config)
+    else:
+        run = Run.create(out, prepared.config)
+    train(run, prepared.images, prepared.parts)
+    return run
+
+
+class Prepared(NamedTuple):
+    """Data as a run sees them, and the description that this gives the run."""
+
+    images: ImageSet
+    audit: Audit
+    parts: Split
+    config: RunConfig
+
+
+def prepare(recipe: Recipe, roots: Sequence[Path], protocol: Protocol) -> Prepared:
+    """Reads, audits and splits; says what it found.
+
+    Raises:
+        DatasetError: the folders hold no usable images, or of classes that the recipe lacks.
+    """
     images = read_images(find_images(roots))
     print(images.describe(), flush=True)
     unknown = set(images.labels) - set(recipe.classes)
@@ -71,13 +97,62 @@ def fit(
             name: tuple(images.sha256[i] for i in getattr(parts, name)) for name in SPLIT_PARTS
         },
     )
-    if resume and (out / "run.json").exists():
-        run = Run.open(out)
-        run.require_same(config)
-    else:
-        run = Run.create(out, config)
-    train(run, images, parts)
-    return run
+    return Prepared(images, found, parts, config)
+
+
+def reopen(path: Path) -> tuple[Run, Prepared]:
+    """A finished run with its data, read and split again and shown to be the same.
+
+    Raises:
+        RunError: there is no finished run, or the data have changed since.
+    """
+    run = Run.open(path)
+    run.require_finished()
+    prepared = prepare(run.config.recipe, run.config.roots, run.config.protocol)
+    run.require_same(prepared.config)
+    return run, prepared
+
+
+class AverageWeights(keras.callbacks.Callback):
+    """Keeps an exponential average of the trainable weights, which validates better than the last.
+
+    The average starts fast, (1 + n) / (10 + n) after n batches, and ends at ``momentum``.
+    """
+
+    def __init__(self, model: keras.Model, momentum: float) -> None:
+        super().__init__()
+        self.momentum = momentum
+        self.sources = model.trainable_variables
+        self.averages = [tf.Variable(source.value, trainable=False) for source in self.sources]
+        self.batches = tf.Variable(0.0, trainable=False)
+        self._step = tf.function(self._update)
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+        """Moves the averages one step."""
+        self._step()
+
+    def _update(self) -> None:
+        self.batches.assign_add(1.0)
+        momentum = tf.minimum(self.momentum, (1.0 + self.batches) / (10.0 + self.batches))
+        for average, source in zip(self.averages, self.sources, strict=True):
+            average.assign(momentum * average + (1.0 - momentum) * source.value)
+
+    @property
+    def variables(self) -> list[Any]:
+        """The averages' whole state."""
+        return [*self.averages, self.batches]
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Puts the averages into the model, and the model's own weights back afterwards."""
+        own = [source.numpy() for source in self.sources]
+        for source, average in zip(self.sources, self.averages, strict=True):
+            source.assign(average)
+        try:
+            yield
+        finally:
+            for source, value in zip(self.sources, own, strict=True):
+                source.assign(value)
 
 
 def train(run: Run, images: ImageSet, parts: Split) -> None:
@@ -89,22 +164,22 @@ def train(run: Run, images: ImageSet, parts: Split) -> None:
     progress, saved = loaded if loaded else (Progress(), None)
     targets = one_hot(images.labels, recipe.classes)
     slices, labels = tf.constant(images.slices[parts.train]), tf.constant(targets[parts.train])
-    validation = (
-        tf.data.Dataset.from_tensor_slices(
-            (images.slices[parts.validation], targets[parts.validation])
-        )
-        .batch(recipe.batch_size)
-        .map(lambda x, y: (tf.cast(x, tf.float32), y))
-    )
     steps = math.ceil(len(parts.train) / recipe.batch_size)
     while not progress.finished:
         phase = recipe.phases[progress.phase]
-        _compile(model, recipe, phase, steps)
-        if saved is not None and progress.epoch:
-            _restore(model, saved)
-        elif progress.phase:
+        unfreeze(model, recipe, phase)
+        if saved is not None:
+            _assign(model.variables, saved)
+        if progress.phase and not progress.epoch:
             model.set_weights(run.load_best())
+        _compile(model, recipe, phase, steps)
+        average = AverageWeights(model, recipe.average_momentum)
+        if saved is not None and progress.epoch:
+            _assign(_state(model, average), saved)
         saved = None
+        validation = _validation(
+            images.slices[parts.validation], targets[parts.validation], phase, recipe
+        )
         while progress.epoch < phase.epochs and progress.waited < recipe.early_stopping_patience:
             rng = np.random.default_rng((recipe.seed, progress.total_epochs))
             batches = dataset(
@@ -116,22 +191,33 @@ def train(run: Run, images: ImageSet, parts: Split) -> None:
                 (recipe.seed, progress.total_epochs),
             )
             print(f"phase {phase.name}, epoch {progress.epoch + 1} of {phase.epochs}", flush=True)
-            logs = model.fit(batches, validation_data=validation, callbacks=[RaiseOnNaN()]).history
-            _note(run, progress, phase, model, {name: values[-1] for name, values in logs.items()})
-        progress.phase, progress.epoch, progress.waited = progress.phase + 1, 0, 0
-        progress.finished = progress.phase == len(recipe.phases)
-        run.save_progress(progress, [])
+            # The data set is in its order already.
+            result = model.fit(batches, callbacks=[RaiseOnNaN(), average], shuffle=False).history
+            logs = {name: values[-1] for name, values in result.items()}
+            with average.applied():
+                checked = model.evaluate(validation, return_dict=True)
+                logs |= {f"val_{name}": value for name, value in checked.items()}
+                better = _note(progress, phase, logs)
+                if better:
+                    run.save_best(model.get_weights())
+            run.save_progress(progress, _state(model, average))
+        _next_phase(progress, recipe)
+        run.save_progress(progress, model.variables)
     print(f"best validation loss {progress.best_loss:.4f} in epoch {progress.best_epoch}")
 
 
-def one_hot(labels: Sequence[str] | np.ndarray, classes: Sequence[str]) -> np.ndarray:
-    """Class names to float32 (N, classes)."""
-    index = np.array([classes.index(str(label)) for label in labels])
-    return np.eye(len(classes), dtype=np.float32)[index]
+def _validation(slices: Any, targets: Any, phase: Phase, recipe: Recipe) -> tf.data.Dataset:
+    """Validation images, unchanged but for the phase's size: another size is another task."""
+    size = (phase.resolution, phase.resolution)
+
+    def load(pixels: Any, target: Any) -> tuple[Any, Any]:
+        return tf.image.resize(tf.cast(pixels, tf.float32)[..., None], size)[..., 0], target
+
+    whole = tf.data.Dataset.from_tensor_slices((slices, targets))
+    return whole.batch(recipe.batch_size).map(load).prefetch(1)
 
 
 def _compile(model: keras.Model, recipe: Recipe, phase: Phase, steps: int) -> None:
-    unfreeze(model, recipe, phase)
     warmup = round(phase.warmup_epochs * steps)
     schedule: Any = keras.optimizers.schedules.CosineDecay(
         phase.learning_rate if not warmup else 0.0,
@@ -152,25 +238,33 @@ def _compile(model: keras.Model, recipe: Recipe, phase: Phase, steps: int) -> No
     optimizer.build(model.trainable_variables)
 
 
-def _state(model: keras.Model) -> list[Any]:
-    return [*model.variables, *model.optimizer.variables]
+def _state(model: keras.Model, average: AverageWeights) -> list[Any]:
+    """Everything the next epoch depends on; the model's own variables come first."""
+    return [*model.variables, *model.optimizer.variables, *average.variables]
 
 
-def _restore(model: keras.Model, saved: Sequence[np.ndarray]) -> None:
-    for variable, value in zip(_state(model), saved, strict=True):
+def _assign(variables: Sequence[Any], saved: Sequence[np.ndarray]) -> None:
+    for variable, value in zip(variables, saved[: len(variables)], strict=True):
         variable.assign(value)
 
 
-def _note(
-    run: Run, progress: Progress, phase: Phase, model: keras.Model, logs: dict[str, float]
-) -> None:
-    """Books an epoch: keeps the best weights, then everything else, in this order."""
+def _note(progress: Progress, phase: Phase, logs: dict[str, float]) -> bool:
+    """Books an epoch; whether it is the best so far."""
     progress.epoch += 1
     progress.total_epochs += 1
     progress.waited += 1
-    if logs["val_loss"] < progress.best_loss:
-        progress.best_loss, progress.best_epoch = logs["val_loss"], progress.total_epochs
-        progress.waited = 0
-        run.save_best(model.get_weights())
     progress.history.append({"epoch": progress.total_epochs, "phase": phase.name, **logs})
-    run.save_progress(progress, _state(model))
+    if logs["val_loss"] >= progress.best_loss:
+        return False
+    progress.best_loss, progress.best_epoch = logs["val_loss"], progress.total_epochs
+    progress.waited = 0
+    return True
+
+
+def _next_phase(progress: Progress, recipe: Recipe) -> None:
+    size = recipe.phases[progress.phase].resolution
+    progress.phase, progress.epoch, progress.waited = progress.phase + 1, 0, 0
+    progress.finished = progress.phase == len(recipe.phases)
+    if not progress.finished and recipe.phases[progress.phase].resolution != size:
+        # Losses at two sizes do not compare: the new size must find its own best.
+        progress.best_loss = float("inf")

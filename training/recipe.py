@@ -54,7 +54,14 @@ class Phase(_Strict):
 
 
 class Recipe(_Strict):
-    """A whole training run; unknown keys are refused."""
+    """A whole training run; unknown keys are refused.
+
+    Attributes:
+        weights: what the backbone starts from.
+        validation_share: of the training images of each class, in whole near-duplicate groups.
+        early_stopping_patience: epochs without a lower validation loss that end a phase.
+        average_momentum: of the exponential average of the weights that is validated and kept.
+    """
 
     name: str
     backbone: str
@@ -66,6 +73,7 @@ class Recipe(_Strict):
     batch_size: int = Field(ge=1)
     validation_share: float = Field(gt=0, lt=1)
     early_stopping_patience: int = Field(ge=1)
+    average_momentum: float = Field(ge=0, lt=1)
     seed: int
     augmentation: Augmentation
     phases: tuple[Phase, ...] = Field(min_length=1)

@@ -90,6 +90,8 @@ def _pick_validation(
             # A group that would overshoot is passed over: validation stays near its share.
             if (picked & members).sum() + sizes[position] <= wanted + 1:
                 picked |= members & (groups == names[position])
+        if not (picked & members).any() and len(names) > 1:
+            picked |= members & (groups == names[sizes.argmin()])
     return picked
 
 

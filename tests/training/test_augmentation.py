@@ -1,0 +1,83 @@
+import numpy as np
+import pytest
+
+tf = pytest.importorskip("tensorflow", reason="training needs TensorFlow")
+
+from training.augmentation import augment  # noqa: E402
+from training.recipe import Augmentation  # noqa: E402
+
+pytestmark = pytest.mark.tensorflow
+
+NONE = Augmentation(
+    rotation_degrees=0, shift=0, zoom=0, flip_horizontal=False, brightness=0, contrast=0
+)
+
+
+def _disc(side: int = 64) -> np.ndarray:
+    rows, columns = np.mgrid[0:side, 0:side]
+    inside = (rows - 20) ** 2 + (columns - 40) ** 2 < 100
+    return np.where(inside, 200, 0).astype(np.uint8)
+
+
+def _centre(image: np.ndarray) -> tuple[float, float]:
+    rows, columns = np.nonzero(image > 20)
+    return float(rows.mean()), float(columns.mean())
+
+
+def _augment(settings: Augmentation, count: int = 64, side: int = 64, seed: int = 0) -> np.ndarray:
+    batch = np.repeat(_disc()[None], count, axis=0)
+    return np.asarray(augment(tf.constant(batch), settings, side, tf.constant([seed, 1])))
+
+
+def test_without_ranges_nothing_changes() -> None:
+    assert np.allclose(_augment(NONE), _disc(), atol=1e-3)
+
+
+def test_scaling_keeps_everything_in_its_place() -> None:
+    row, column = _centre(_augment(NONE, side=32)[0])
+    assert (row + 0.5) * 2 == pytest.approx(_centre(_disc())[0] + 0.5, abs=0.6)
+    assert (column + 0.5) * 2 == pytest.approx(_centre(_disc())[1] + 0.5, abs=0.6)
+
+
+def test_equal_seeds_give_equal_batches_and_others_do_not() -> None:
+    settings = NONE.model_copy(update={"shift": 0.1, "rotation_degrees": 15.0})
+    assert np.array_equal(_augment(settings), _augment(settings))
+    assert not np.array_equal(_augment(settings), _augment(settings, seed=1))
+
+
+@pytest.mark.parametrize(
+    ("change", "reach_pixels"), [({"shift": 0.1}, 6.4), ({"rotation_degrees": 15.0}, 4.2)]
+)
+def test_moves_stay_within_their_range_and_reach_it(
+    change: dict[str, float], reach_pixels: float
+) -> None:
+    start = np.array(_centre(_disc()))
+    moved = np.array([_centre(image) for image in _augment(NONE.model_copy(update=change))])
+    distance = np.abs(moved - start).max(axis=1)
+    assert distance.max() <= reach_pixels + 1
+    assert distance.max() > reach_pixels / 2
+    assert np.std(moved) > 0
+
+
+def test_zoom_changes_the_area_both_ways() -> None:
+    areas = (_augment(NONE.model_copy(update={"zoom": 0.1})) > 100).sum(axis=(1, 2))
+    whole = (_disc() > 100).sum()
+    assert 0.78 < areas.min() / whole < 0.92
+    assert 1.08 < areas.max() / whole < 1.25
+
+
+def test_half_are_mirrored() -> None:
+    columns = [_centre(i)[1] for i in _augment(NONE.model_copy(update={"flip_horizontal": True}))]
+    mirrored = sum(column < 32 for column in columns)
+    assert set(np.round(columns)) == {40.0, 23.0}
+    assert 16 < mirrored < 48
+
+
+def test_light_changes_the_head_and_never_the_air_or_the_range() -> None:
+    lit = _augment(NONE.model_copy(update={"brightness": 0.15, "contrast": 0.2}))
+    assert (lit[:, _disc() == 0] == 0).all()
+    head = lit[:, 20, 40]
+    assert head.min() < 190
+    assert head.max() > 210
+    assert lit.min() >= 0
+    assert lit.max() <= 255

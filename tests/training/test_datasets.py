@@ -1,0 +1,125 @@
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.support.data import require_data
+
+from contract.decoding import decode
+from contract.preprocessing import preprocess
+from training.datasets import canonical_label, find_images, one_hot, read_images
+from training.errors import DatasetError
+
+SLICES = Path(__file__).parents[1] / "data" / "slices"
+
+
+@pytest.mark.parametrize(
+    ("folder", "label"),
+    [
+        ("glioma", "glioma"),
+        ("Glioma_Tumor", "glioma"),
+        ("meningioma tumour", "meningioma"),
+        ("PITUITARY", "pituitary"),
+        ("pituitary_tumor", "pituitary"),
+        ("notumor", "notumor"),
+        ("no_tumor", "notumor"),
+        ("No Tumour", "notumor"),
+        ("no", "notumor"),
+        ("yes", "tumor"),
+        ("healthy", "notumor"),
+        ("Training", None),
+        ("images", None),
+        ("tumours", "tumor"),
+    ],
+)
+def test_class_folders_are_known_in_common_spellings(folder: str, label: str | None) -> None:
+    assert canonical_label(folder) == label
+
+
+def test_finds_parts_and_labels_below_any_nesting(tmp_path: Path) -> None:
+    source = next((SLICES / "glioma").glob("*.jpg"))
+    for place in ("Set/Training/glioma", "Set/test/No_Tumor", "Set/yes"):
+        folder = tmp_path / place
+        folder.mkdir(parents=True)
+        shutil.copy(source, folder / "a.JPG")
+        (folder / "notes.txt").write_text("not an image")
+    found = find_images([tmp_path / "Set"])
+    assert [(f.source, f.part, f.label) for f in found] == [
+        ("Set", "training", "glioma"),
+        ("Set", "testing", "notumor"),
+        ("Set", "", "tumor"),
+    ]
+
+
+def test_reads_through_the_service_s_functions_and_reports_what_it_cannot_read(
+    tmp_path: Path,
+) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(SLICES, root)
+    (root / "glioma" / "broken.jpg").write_bytes(b"GIF89a, whatever its name says")
+    images = read_images(find_images([root]))
+    assert len(images) == 8
+    assert [(path.name, code) for path, code in images.unreadable] == [
+        ("broken.jpg", "unsupported_media_type")
+    ]
+    for file, pixels in zip(images.files, images.slices, strict=True):
+        assert np.array_equal(pixels, preprocess(decode(file.path.read_bytes()).pixels))
+    table = images.describe()
+    assert "unreadable files: 1" in table
+    assert "JPEG 8" in table
+    assert images.sources()[0].images == 8
+
+
+@pytest.mark.parametrize("content", ["missing", "empty", "classless"])
+def test_a_folder_without_labelled_images_is_an_error(tmp_path: Path, content: str) -> None:
+    root = tmp_path / "data"
+    if content != "missing":
+        (root / "somewhere").mkdir(parents=True)
+    if content == "classless":
+        shutil.copy(next((SLICES / "glioma").glob("*.jpg")), root / "somewhere")
+    with pytest.raises(DatasetError):
+        find_images([root])
+
+
+def test_two_folders_of_one_name_are_an_error(tmp_path: Path) -> None:
+    for place in ("a", "b"):
+        shutil.copytree(SLICES, tmp_path / place / "set")
+    with pytest.raises(DatasetError, match="same name"):
+        find_images([tmp_path / "a" / "set", tmp_path / "b" / "set"])
+
+
+def test_a_data_set_s_digest_names_its_content(tmp_path: Path) -> None:
+    digests = []
+    for change in (False, True):
+        root = tmp_path / str(change) / "set"
+        shutil.copytree(SLICES, root)
+        if change:
+            next((root / "glioma").glob("*.jpg")).unlink()
+        digests.append(read_images(find_images([root])).sources()[0].digest)
+    assert digests[0] != digests[1]
+
+
+def test_one_hot_follows_the_recipe_s_order() -> None:
+    assert one_hot(np.array(["b", "a"]), ("a", "b")).tolist() == [[0.0, 1.0], [1.0, 0.0]]
+
+
+@pytest.mark.data
+def test_finds_every_image_of_the_real_sets() -> None:
+    root = require_data("nickparvar", "navoneel")
+    found = find_images([root / "nickparvar", root / "navoneel"])
+    counts = {
+        (source, part, label): sum(f[1:] == (source, part, label) for f in found)
+        for source, part, label in {f[1:] for f in found}
+    }
+    assert counts == {
+        ("nickparvar", "training", "glioma"): 1321,
+        ("nickparvar", "training", "meningioma"): 1339,
+        ("nickparvar", "training", "notumor"): 1595,
+        ("nickparvar", "training", "pituitary"): 1457,
+        ("nickparvar", "testing", "glioma"): 300,
+        ("nickparvar", "testing", "meningioma"): 306,
+        ("nickparvar", "testing", "notumor"): 405,
+        ("nickparvar", "testing", "pituitary"): 300,
+        ("navoneel", "", "tumor"): 155,
+        ("navoneel", "", "notumor"): 98,
+    }

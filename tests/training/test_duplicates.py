@@ -1,0 +1,159 @@
+import json
+import shutil
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from tests.support.data import require_data
+
+from training.contactsheet import run_audit
+from training.datasets import ImageSet, find_images, read_images
+from training.duplicates import ORIENTATIONS, audit, orient
+from training.errors import DatasetError
+from training.splits import Protocol, split
+
+SLICES = Path(__file__).parents[1] / "data" / "slices"
+AUDIT_SECONDS = 120
+
+
+@pytest.fixture
+def planted(tmp_path: Path) -> Path:
+    """The slices in git as Training, and four doctored copies of them as Testing."""
+    root = tmp_path / "planted"
+    shutil.copytree(SLICES, root / "Training")
+    for label in ("glioma", "meningioma", "notumor", "pituitary"):
+        (root / "Testing" / label).mkdir(parents=True)
+    glioma, meningioma, notumor, pituitary = (
+        sorted((SLICES / label).glob("*.jpg"))[0]
+        for label in ("glioma", "meningioma", "notumor", "pituitary")
+    )
+    testing = root / "Testing"
+    shutil.copy(glioma, testing / "glioma" / "exact.jpg")
+    image = Image.open(meningioma).convert("L")
+    image.resize((300, 300)).save(testing / "meningioma" / "small.jpg", quality=70)
+    Image.open(notumor).convert("L").transpose(Image.Transpose.ROTATE_90).save(
+        testing / "notumor" / "turned.png"
+    )
+    # The same picture under another label.
+    Image.open(pituitary).convert("L").transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(
+        testing / "glioma" / "mislabelled.png"
+    )
+    return root
+
+
+def _named(images: ImageSet, name: str) -> int:
+    return next(i for i, file in enumerate(images.files) if file.path.name == name)
+
+
+def test_finds_exact_resized_turned_and_flipped_copies(planted: Path) -> None:
+    images = read_images(find_images([planted]))
+    found = audit(images)
+    originals = {
+        "exact.jpg": "glioma",
+        "small.jpg": "meningioma",
+        "turned.png": "notumor",
+        "mislabelled.png": "pituitary",
+    }
+    for name, label in originals.items():
+        copy = _named(images, name)
+        original = _named(images, sorted((SLICES / label).glob("*.jpg"))[0].name)
+        assert found.groups[copy] == found.groups[original]
+    labels = images.labels
+    for i, j in zip(*np.nonzero(found.groups[:, None] == found.groups), strict=True):
+        assert labels[i] == labels[j] or "mislabelled.png" in {
+            images.files[i].path.name,
+            images.files[j].path.name,
+        }
+    summary = found.summary(images)
+    assert summary["exact_pairs"] == 1
+    assert summary["testing_with_exact_copy_in_training"] == 1
+    assert summary["testing_with_near_duplicate_in_training"] == 4
+    conflicting = {images.files[i].path.name for i in found.conflicting}
+    assert "mislabelled.png" in conflicting
+    assert len(conflicting) == 2
+
+
+def test_copies_across_data_sets_are_found(planted: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other" / "yes"
+    other.mkdir(parents=True)
+    shutil.copy(sorted((SLICES / "glioma").glob("*.jpg"))[1], other / "again.jpg")
+    images = read_images(find_images([planted, tmp_path / "other"]))
+    across = audit(images).summary(images)["pairs_across_data_sets"]
+    assert across == {"other / planted": 1}
+
+
+def test_blank_slices_are_alike_to_nothing() -> None:
+    blank = np.zeros((3, 224, 224), np.uint8)
+    images = ImageSet((), ("a", "b", "c"), blank)
+    object.__setattr__(images, "files", tuple(_fake(i) for i in range(3)))
+    assert len(np.unique(audit(images).groups)) == 3
+
+
+def _fake(number: int):  # type: ignore[no-untyped-def]
+    from training.datasets import ImageFile
+
+    return ImageFile(Path(f"{number}.png"), "set", "", "notumor")
+
+
+def test_orientations_are_the_eight_symmetries_of_the_square() -> None:
+    square = np.arange(9).reshape(3, 3)
+    seen = {orient(square, number).tobytes() for number in range(ORIENTATIONS)}
+    assert len(seen) == 8
+
+
+def test_the_audit_writes_its_table_and_a_contact_sheet(planted: Path, tmp_path: Path) -> None:
+    out = tmp_path / "audit"
+    run_audit([planted], out)
+    document = json.loads((out / "audit.json").read_text())
+    assert document["images"] == 12
+    assert len(document["groups_of_two_or_more"]) == 4
+    assert document["conflicting_labels"]
+    with Image.open(out / "duplicates.png") as sheet:
+        assert sheet.width > 1000
+        assert len(np.unique(np.asarray(sheet))) > 100
+
+
+def test_clean_splits_share_no_group_and_published_keeps_testing_whole(planted: Path) -> None:
+    images = read_images(find_images([planted]))
+    found = audit(images)
+    with pytest.raises(DatasetError, match="no "):
+        # Every class's first slice goes: one of each is left, too few to validate on too.
+        split(images, found, Protocol.CLEAN, 0.1, seed=1)
+
+
+@pytest.fixture(scope="module")
+def real() -> tuple[ImageSet, float]:
+    root = require_data("nickparvar")
+    start = time.monotonic()
+    images = read_images(find_images([root / "nickparvar"]))
+    return images, time.monotonic() - start
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_the_published_leak_is_found_and_the_clean_split_is_free_of_it(
+    real: tuple[ImageSet, float],
+) -> None:
+    images, reading_s = real
+    start = time.monotonic()
+    found = audit(images)
+    assert reading_s + time.monotonic() - start < AUDIT_SECONDS
+    summary = found.summary(images)
+    assert summary["images"] == 7023
+    assert summary["distinct_files"] == 6726
+    assert summary["testing_with_exact_copy_in_training"] >= 103
+    assert summary["testing_with_near_duplicate_in_training"] > 479
+    for protocol in Protocol:
+        parts = split(images, found, protocol, 0.1, seed=3)
+        assert len(parts.test) == 1311
+        groups = [set(found.groups[p].tolist()) for p in (parts.train, parts.validation, parts.test)]
+        assert not groups[0] & groups[1]
+        if protocol is Protocol.CLEAN:
+            assert not groups[2] & (groups[0] | groups[1])
+            hashes = {images.sha256[i] for i in parts.test}
+            assert not hashes & {images.sha256[i] for i in [*parts.train, *parts.validation]}
+        else:
+            assert len(groups[2] & groups[0]) > 100
+        assert 0.08 < len(parts.validation) / (len(parts.train) + len(parts.validation)) < 0.12

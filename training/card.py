@@ -1,0 +1,141 @@
+"""MODEL_CARD.md: what the model is, what it was measured to do, and what it must not be used for."""
+
+from typing import Any
+
+from training.run import RunConfig
+
+_LIMITS = """## Limits
+
+- **Not a medical device.** For research and integration tests; a radiologist reads the images.
+- It knows four classes. It answers with one of them whatever it is shown, also for other lesions
+  (metastasis, stroke, abscess), other body parts and pictures that are no MRI. Some of the data
+  set's `notumor` images are CT.
+- Every probability is a plain softmax: neither calibrated nor checked for inputs unlike the training
+  data.
+- 2D slices, mostly of adults, most tumours on contrast-enhanced T1. `notumor` slices are nearly all
+  from the middle of the brain and come from other sources than the tumours: what tells the sources
+  apart also tells the classes apart, in Testing as in Training. These figures do not say how the
+  model does on another hospital's scanner.
+- The data set names no patients. Near-duplicate groups keep copies and most neighbouring slices of
+  one volume together; that is less than a split by patient.
+"""
+
+
+def model_card(metrics: dict[str, Any], config: RunConfig) -> str:
+    """The card as Markdown; every figure in it is from ``metrics``."""
+    recipe, split, audit = config.recipe, metrics["split"], metrics["audit"]
+    validation = metrics["validation"]
+    lines = [
+        f"# {recipe.name}: {', '.join(recipe.classes)}",
+        "",
+        f"Brain MRI slice classifier. Backbone {recipe.backbone}, starting weights "
+        f"`{recipe.weights}`, protocol `{config.protocol}`.",
+        "",
+        "## Results on the Testing images",
+        "",
+        "95 % intervals are bootstrap percentiles over near-duplicate groups. `int8` is the LiteRT "
+        "file that serves on a CPU, `float` the SavedModel. *unleaked* are the Testing images that "
+        "share no near-duplicate group with Training.",
+        "",
+        "| trained on | tested on | model | images | accuracy | macro F1 | tumour sensitivity | "
+        "tumour specificity | tumour AUC |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for protocol, subsets in sorted(metrics["protocols"].items()):
+        for subset, kinds in subsets.items():
+            for kind, figures in kinds.items():
+                lines.append(_row(protocol, subset, kind, figures))
+    lines += ["", _reading(metrics["protocols"]), ""]
+    whole = metrics["protocols"][str(config.protocol)]["testing"]["int8"]
+    lines += [
+        f"By class (`{config.protocol}`, int8, all Testing images):",
+        "",
+        "| class | images | precision | recall | F1 | AUC |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {name} | {f['images']} | {f['precision']:.4f} | {f['recall']:.4f} | {f['f1']:.4f} "
+        f"| {f['auc']:.4f} |"
+        for name, f in whole["classes"].items()
+    ]
+    lines += [
+        "",
+        "![Confusion matrix](confusion.png)",
+        "![ROC curves](roc.png)",
+        "![Training curves](training.png)",
+        "",
+        "## Data",
+        "",
+        "| data set | images | sha256 over the files' sha256 |",
+        "|---|---|---|",
+    ]
+    lines += [f"| {s.name} | {s.images} | `{s.digest[:16]}…` |" for s in config.data]
+    lines += [
+        "",
+        f"Of {audit['testing_images']} Testing images {audit['testing_with_exact_copy_in_training']} "
+        f"are byte-identical to a Training image and "
+        f"{audit['testing_with_near_duplicate_in_training']} have a near duplicate there. "
+        + (
+            "For this model, every Training image in a group with a Testing image was removed."
+            if config.protocol == "clean"
+            else "For this model they were left in: the figures are for comparison only."
+        ),
+        f"{len(audit['conflicting_labels'])} images lie in groups with two labels; those of "
+        "Training were dropped.",
+        "",
+        f"Training {split['train']}, validation {split['validation']}, test {split['test']} images; "
+        "no group spans two of them"
+        + ("." if config.protocol == "clean" else ", but for the published leak into Testing."),
+        "",
+        "## Training",
+        "",
+        f"- Best epoch {validation['best_epoch']} of {validation['epochs']} by validation loss "
+        f"({validation['loss']:.4f}); validation accuracy {validation['accuracy_float']:.4f} float, "
+        f"{validation['accuracy_int8']:.4f} int8.",
+        f"- int8 and float disagree on {validation['label_disagreement']:.2%} of the validation "
+        "labels.",
+        f"- Seed {recipe.seed}; recipe sha256 `{recipe.digest[:16]}…`.",
+        "",
+        "```",
+        f"python -m training fit --recipe {recipe.name} "
+        + " ".join(f"--data {source.name}" for source in config.data)
+        + f" --protocol {config.protocol} --out runs/NAME",
+        "python -m training evaluate --run runs/NAME",
+        "python -m training export --run runs/NAME",
+        "```",
+        "",
+        _LIMITS,
+    ]
+    return "\n".join(lines)
+
+
+def _row(protocol: str, subset: str, kind: str, figures: dict[str, Any]) -> str:
+    interval, tumor = figures["interval"], figures["tumor"]
+
+    def cell(value: float, name: str) -> str:
+        low, high = interval[name]
+        return f"{value:.4f} [{low:.4f}, {high:.4f}]"
+
+    cells = [
+        protocol,
+        subset.replace("testing_unleaked", "*unleaked*").replace("testing", "all Testing"),
+        kind,
+        str(figures["images"]),
+        cell(figures["accuracy"], "accuracy"),
+        cell(figures["macro_f1"], "macro_f1"),
+        cell(tumor["sensitivity"], "tumor.sensitivity"),
+        cell(tumor["specificity"], "tumor.specificity"),
+        cell(tumor["auc"], "tumor.auc"),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _reading(protocols: dict[str, Any]) -> str:
+    if set(protocols) != {"clean", "published"}:
+        return "Only one protocol is shown: the other was not run."
+    leaked, clean = (protocols[name]["testing"]["int8"] for name in ("published", "clean"))
+    points = 100 * (leaked["accuracy"] - clean["accuracy"])
+    return (
+        f"On the same {clean['images']} images the leak is worth {points:+.2f} points of accuracy "
+        "(int8). Part of that is the smaller training set that `clean` leaves."
+    )

@@ -1,0 +1,108 @@
+"""Reads the test images, once, and writes the run's ``report/``."""
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from training import plots
+from training.card import model_card
+from training.convert import (
+    AGREEMENT_FILE,
+    LITERT_FILE,
+    SAVED_MODEL,
+    convert,
+    litert_predictor,
+    saved_model_predictor,
+)
+from training.datasets import one_hot
+from training.errors import RunError
+from training.fit import reopen
+from training.scores import scores
+
+METRICS_FILE: Final = "metrics.json"
+CARD_FILE: Final = "MODEL_CARD.md"
+
+
+def evaluate(path: Path, beside: Path | None) -> Path:
+    """Tests a finished run, as float and as int8, on all of Testing and on its unleaked part.
+
+    Args:
+        path: the run's folder.
+        beside: an evaluated run of the other protocol, whose figures are shown next to this one's.
+
+    Returns:
+        The folder with metrics.json, the plots and MODEL_CARD.md.
+
+    Raises:
+        RunError: the run is unfinished, its data have changed, or it has been evaluated: test data
+            that are read again and again become validation data.
+    """
+    report = path / "report"
+    if (report / METRICS_FILE).exists():
+        raise RunError(f"{path} has been evaluated; test is read once")
+    run, prepared = reopen(path)
+    artifacts = convert(run, prepared.images, prepared.parts)
+    recipe, test = run.config.recipe, prepared.parts.test
+    if not test.size:
+        raise RunError("the data have no Testing folder to evaluate on")
+    slices, groups = prepared.images.slices[test], prepared.audit.groups[test]
+    truth = one_hot(prepared.images.labels[test], recipe.classes).argmax(1)
+    unleaked = prepared.audit.unleaked(prepared.images)[test]
+    probabilities = {
+        "float": saved_model_predictor(artifacts / SAVED_MODEL)(slices),
+        "int8": litert_predictor(artifacts / LITERT_FILE)(slices),
+    }
+    subsets = {"testing": np.ones(len(test), bool), "testing_unleaked": unleaked}
+    figures = {
+        subset: {
+            kind: scores(values[rows], truth[rows], groups[rows], recipe.classes,
+                         recipe.tumor_classes)
+            for kind, values in probabilities.items()
+        }
+        for subset, rows in subsets.items()
+    }
+    progress = run.require_finished()
+    protocols: dict[str, Any] = {str(run.config.protocol): figures}
+    if beside is not None:
+        other = _read_json(beside / "report" / METRICS_FILE)
+        protocols = {**other["protocols"], **protocols}
+    metrics = {
+        "recipe": recipe.name,
+        "protocol": str(run.config.protocol),
+        "classes": list(recipe.classes),
+        "split": prepared.parts.counts(),
+        "validation": {
+            "best_epoch": progress.best_epoch,
+            "epochs": progress.total_epochs,
+            "loss": progress.best_loss,
+            **_read_json(artifacts / AGREEMENT_FILE),
+        },
+        "audit": prepared.audit.summary(prepared.images),
+        "protocols": protocols,
+    }
+    report.mkdir(exist_ok=True)
+    whole = figures["testing"]["int8"]
+    title = f"{recipe.name} int8, {run.config.protocol}, {len(test)} Testing images"
+    plots.confusion(report / "confusion.png", whole["confusion"], recipe.classes, title)
+    aucs = {name: entry["auc"] for name, entry in whole["classes"].items()}
+    plots.roc(report / "roc.png", probabilities["int8"], truth, recipe.classes, aucs, title)
+    plots.training_curves(report / "training.png", progress.history, progress.best_epoch)
+    card = model_card(metrics, run.config)
+    (report / CARD_FILE).write_text(card, encoding="utf-8")
+    # Written last: its presence says that the test images have been read and the report is whole.
+    text = json.dumps(metrics, indent=1) + "\n"
+    (report / METRICS_FILE).write_text(text, encoding="utf-8")
+    print(card)
+    return report
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunError(f"{path} is missing; evaluate that run first") from error
+    if not isinstance(content, dict):
+        raise RunError(f"{path} is damaged")
+    return content

@@ -1,0 +1,83 @@
+"""The report's figures, as PNG."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import roc_curve
+
+DPI: Final = 110
+
+
+def confusion(path: Path, matrix: Sequence[Sequence[int]], classes: Sequence[str], title: str) -> None:
+    """Counts, truth down, prediction across; the shade is the share of the row."""
+    counts = np.asarray(matrix)
+    shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))
+    figure, axes = plt.subplots(figsize=(5.2, 4.6), layout="constrained")
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts):
+        colour = "white" if shares[row, column] > 0.5 else "black"
+        axes.text(column, row, f"{count}", ha="center", va="center", color=colour)
+    axes.set_xticks(range(len(classes)), classes, rotation=20)
+    axes.set_yticks(range(len(classes)), classes)
+    axes.set(xlabel="predicted", ylabel="truth", title=title)
+    _save(figure, path)
+
+
+def roc(
+    path: Path,
+    probabilities: NDArray[np.float32],
+    truth: NDArray[np.intp],
+    classes: Sequence[str],
+    aucs: dict[str, float],
+    title: str,
+) -> None:
+    """One curve for each class against the rest, on a scale that shows the corner."""
+    figure, axes = plt.subplots(figsize=(5.6, 4.8), layout="constrained")
+    for index, name in enumerate(classes):
+        false, true, _ = roc_curve(truth == index, probabilities[:, index])
+        axes.plot(false, true, label=f"{name}, AUC {aucs[name]:.4f}")
+    axes.set_xscale("symlog", linthresh=0.01)
+    axes.set(
+        xlabel="false positive rate (linear to 0.01, then logarithmic)",
+        ylabel="true positive rate",
+        title=title,
+        xlim=(0, 1),
+        ylim=(0, 1.02),
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(loc="lower right")
+    _save(figure, path)
+
+
+def training_curves(path: Path, history: Sequence[dict[str, Any]], best_epoch: int) -> None:
+    """Loss and accuracy by epoch; phases are shaded in turn, the best epoch is marked."""
+    epochs = [row["epoch"] for row in history]
+    figure, panels = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
+    for axes, name in zip(panels, ("loss", "accuracy"), strict=True):
+        axes.plot(epochs, [row[name] for row in history], "o-", ms=3, label="training (augmented)")
+        axes.plot(epochs, [row[f"val_{name}"] for row in history], "o-", ms=3, label="validation")
+        axes.axvline(best_epoch, color="grey", ls=":", label=f"best epoch, {best_epoch}")
+        names = list(dict.fromkeys(row["phase"] for row in history))
+        for number, phase in enumerate(names):
+            inside = [row["epoch"] for row in history if row["phase"] == phase]
+            low, high = inside[0] - 0.5, inside[-1] + 0.5
+            axes.axvspan(low, high, color="grey", alpha=0.12 if number % 2 else 0.03)
+            axes.text(
+                (low + high) / 2, 1.01, phase, ha="center", transform=axes.get_xaxis_transform()
+            )
+        axes.set(xlabel="epoch", ylabel=name)
+        axes.grid(alpha=0.3)
+        axes.legend()
+    _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> None:
+    figure.savefig(path, dpi=DPI)
+    plt.close(figure)

@@ -1,0 +1,147 @@
+"""Figures of a classifier, with intervals that respect near duplicates."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import (
+    accuracy_score,
+    confusion_matrix,
+    log_loss,
+    precision_recall_fscore_support,
+    roc_auc_score,
+)
+
+BOOTSTRAP_SAMPLES: Final = 1000
+BOOTSTRAP_SEED: Final = 20261122
+INTERVAL_PERCENT: Final = (2.5, 97.5)
+
+
+def scores(
+    probabilities: NDArray[np.float32],
+    truth: NDArray[np.intp],
+    groups: NDArray[np.intp],
+    classes: Sequence[str],
+    tumor_classes: Sequence[str],
+) -> dict[str, Any]:
+    """Everything that is reported of one model on one set of images.
+
+    Args:
+        probabilities: (N, classes), rows add up to one.
+        truth: class indices, (N,).
+        groups: near-duplicate group of each image, (N,): the bootstrap draws whole groups, since
+            copies of one slice are one observation.
+        classes: names in the order of the columns.
+        tumor_classes: those that mean a tumour.
+
+    Returns:
+        JSON-ready figures; ``interval`` holds 95 % bootstrap intervals of the main ones.
+    """
+    predicted = probabilities.argmax(1)
+    labels = list(range(len(classes)))
+    precision, recall, f1, support = precision_recall_fscore_support(
+        truth, predicted, labels=labels, zero_division=0
+    )
+    is_tumor = np.isin(np.asarray(classes)[truth], tumor_classes)
+    tumor = tumor_probability(probabilities, classes, tumor_classes)
+    result: dict[str, Any] = {
+        "images": len(truth),
+        "accuracy": float(accuracy_score(truth, predicted)),
+        "macro_f1": float(np.mean(f1)),
+        "log_loss": float(log_loss(truth, _proper(probabilities), labels=labels)),
+        "confusion": confusion_matrix(truth, predicted, labels=labels).tolist(),
+        "classes": {
+            name: {
+                "images": int(support[i]),
+                "precision": float(precision[i]),
+                "recall": float(recall[i]),
+                "f1": float(f1[i]),
+                "auc": _auc(truth == i, probabilities[:, i]),
+            }
+            for i, name in enumerate(classes)
+        },
+        "tumor": _binary(is_tumor, tumor) | {"auc": _auc(is_tumor, tumor)},
+    }
+
+    def resampled(rows: NDArray[np.intp]) -> dict[str, float]:
+        return _quick(truth[rows], predicted[rows], is_tumor[rows], tumor[rows], classes)
+
+    result["interval"] = bootstrap(resampled, groups)
+    return result
+
+
+def tumor_probability(
+    probabilities: NDArray[np.float32], classes: Sequence[str], tumor_classes: Sequence[str]
+) -> NDArray[np.float32]:
+    """Sum over the classes that mean a tumour, (N,)."""
+    return probabilities[:, np.isin(classes, tumor_classes)].sum(axis=1)
+
+
+def bootstrap(
+    statistic: Callable[[NDArray[np.intp]], dict[str, float]], groups: NDArray[np.intp]
+) -> dict[str, list[float]]:
+    """95 % percentile intervals of a statistic of row indices, drawing groups with replacement."""
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
+    names = np.unique(groups)
+    members = [np.flatnonzero(groups == name) for name in names]
+    draws: list[dict[str, float]] = []
+    for _ in range(BOOTSTRAP_SAMPLES):
+        picked = rng.integers(0, len(members), len(members))
+        draws.append(statistic(np.concatenate([members[i] for i in picked])))
+    intervals = {}
+    for name in draws[0]:
+        # A draw without a class has no figure for it.
+        low, high = np.nanpercentile([draw[name] for draw in draws], INTERVAL_PERCENT)
+        intervals[name] = [float(low), float(high)]
+    return intervals
+
+
+def _quick(
+    truth: NDArray[np.intp],
+    predicted: NDArray[np.intp],
+    is_tumor: NDArray[np.bool_],
+    tumor: NDArray[np.float32],
+    classes: Sequence[str],
+) -> dict[str, float]:
+    count = len(classes)
+    matrix = np.bincount(truth * count + predicted, minlength=count**2).reshape(count, count)
+    hits, rows, columns = np.diag(matrix), matrix.sum(1), matrix.sum(0)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        f1 = 2 * hits / (rows + columns)
+        recall = hits / rows
+        precision = hits / columns
+    figures = {"accuracy": float(hits.sum() / matrix.sum()), "macro_f1": float(np.nanmean(f1))}
+    for i, name in enumerate(classes):
+        figures |= {
+            f"{name}.precision": float(precision[i]),
+            f"{name}.recall": float(recall[i]),
+            f"{name}.f1": float(f1[i]),
+        }
+    return figures | {f"tumor.{k}": v for k, v in _binary(is_tumor, tumor).items()} | {
+        "tumor.auc": _auc(is_tumor, tumor)
+    }
+
+
+def _binary(is_tumor: NDArray[np.bool_], tumor: NDArray[np.float32]) -> dict[str, float]:
+    positive = tumor >= 0.5
+    hits = float((positive & is_tumor).sum())
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {
+            "sensitivity": float(np.divide(hits, is_tumor.sum())),
+            "specificity": float(np.divide((~positive & ~is_tumor).sum(), (~is_tumor).sum())),
+            "f1": float(np.divide(2 * hits, positive.sum() + is_tumor.sum())),
+        }
+
+
+def _auc(positive: NDArray[np.bool_], score: NDArray[np.float32]) -> float:
+    """Area under the ROC curve; NaN where one side is empty."""
+    if positive.all() or not positive.any():
+        return float("nan")
+    return float(roc_auc_score(positive, score))
+
+
+def _proper(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
+    # An 8-bit softmax adds up to one but for its rounding.
+    clipped = np.clip(probabilities.astype(np.float64), 1e-7, 1)
+    return np.asarray(clipped / clipped.sum(axis=1, keepdims=True))
