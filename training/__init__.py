@@ -1,0 +1,1 @@
+"""Offline training: from folders of labelled slices to a published model version."""

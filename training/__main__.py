@@ -48,14 +48,18 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         # Imported per command: the audit needs no TensorFlow, whose import takes seconds.
         if options.command == "fit":
-            from training.fit import fit
+            from training.prepare import prepare, start
             from training.recipe import load_recipe
             from training.splits import Protocol
 
             names = ("epochs", "resolution", "seed")
             overrides = {n: getattr(options, n) for n in names if getattr(options, n) is not None}
             recipe = load_recipe(options.recipe, overrides)
-            fit(recipe, options.data, options.out, Protocol(options.protocol), options.resume)
+            prepared = prepare(recipe, options.data, Protocol(options.protocol))
+            run = start(options.out, prepared, options.resume)
+            from training.fit import train
+
+            train(run, prepared.images, prepared.parts)
         elif options.command == "audit":
             from training.contactsheet import run_audit
 

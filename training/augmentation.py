@@ -9,14 +9,14 @@ import tensorflow as tf
 from training.recipe import Augmentation
 
 
-def augment(slices: Any, settings: Augmentation, resolution: int, seed: Any) -> Any:
+def augment(slices: Any, seed: Any, *, settings: Augmentation, resolution: int) -> Any:
     """Changes each slice of a batch on its own, reproducibly.
 
     Args:
         slices: uint8 (N, H, W), H equal to W.
+        seed: int32 (2,); equal seeds give equal results.
         settings: ranges of the changes.
         resolution: side of the result in pixels; scaling to it is part of the same warp.
-        seed: int32 (2,); equal seeds give equal results.
 
     Returns:
         float32 (N, resolution, resolution), 0 to 255; what the warp brings in from outside is black.

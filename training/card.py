@@ -1,10 +1,13 @@
 """MODEL_CARD.md: what the model is, what it was measured to do, and what it must not be used for."""
 
-from typing import Any
+from typing import Any, Final
 
 from training.run import RunConfig
 
-_LIMITS = """## Limits
+METRICS_FILE: Final = "metrics.json"
+CARD_FILE: Final = "MODEL_CARD.md"
+
+_LIMITS: Final = """## Limits
 
 - **Not a medical device.** For research and integration tests; a radiologist reads the images.
 - It knows four classes. It answers with one of them whatever it is shown, also for other lesions
@@ -28,17 +31,23 @@ def model_card(metrics: dict[str, Any], config: RunConfig) -> str:
     lines = [
         f"# {recipe.name}: {', '.join(recipe.classes)}",
         "",
-        f"Brain MRI slice classifier. Backbone {recipe.backbone}, starting weights "
-        f"`{recipe.weights}`, protocol `{config.protocol}`.",
+        (
+            f"Brain MRI slice classifier. Backbone {recipe.backbone}, starting weights "
+            f"`{recipe.weights}`, protocol `{config.protocol}`."
+        ),
         "",
         "## Results on the Testing images",
         "",
-        "95 % intervals are bootstrap percentiles over near-duplicate groups. `int8` is the LiteRT "
-        "file that serves on a CPU, `float` the SavedModel. *unleaked* are the Testing images that "
-        "share no near-duplicate group with Training.",
+        (
+            "95 % intervals are bootstrap percentiles over near-duplicate groups. `int8` is the LiteRT "
+            "file that serves on a CPU, `float` the SavedModel. *unleaked* are the Testing images that "
+            "share no near-duplicate group with Training."
+        ),
         "",
-        "| trained on | tested on | model | images | accuracy | macro F1 | tumour sensitivity | "
-        "tumour specificity | tumour AUC |",
+        (
+            "| trained on | tested on | model | images | accuracy | macro F1 | tumour sensitivity | "
+            "tumour specificity | tumour AUC |"
+        ),
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for protocol, subsets in sorted(metrics["protocols"].items()):
@@ -80,8 +89,10 @@ def model_card(metrics: dict[str, Any], config: RunConfig) -> str:
             if config.protocol == "clean"
             else "For this model they were left in: the figures are for comparison only."
         ),
-        f"{len(audit['conflicting_labels'])} images lie in groups with two labels; those of "
-        "Training were dropped.",
+        (
+            f"{len(audit['conflicting_labels'])} images lie in groups with two labels; those of "
+            "Training were dropped."
+        ),
         "",
         f"Training {split['train']}, validation {split['validation']}, test {split['test']} images; "
         "no group spans two of them"
@@ -89,11 +100,15 @@ def model_card(metrics: dict[str, Any], config: RunConfig) -> str:
         "",
         "## Training",
         "",
-        f"- Best epoch {validation['best_epoch']} of {validation['epochs']} by validation loss "
-        f"({validation['loss']:.4f}); validation accuracy {validation['accuracy_float']:.4f} float, "
-        f"{validation['accuracy_int8']:.4f} int8.",
-        f"- int8 and float disagree on {validation['label_disagreement']:.2%} of the validation "
-        "labels.",
+        (
+            f"- Best epoch {validation['best_epoch']} of {validation['epochs']} by validation loss "
+            f"({validation['loss']:.4f}); validation accuracy {validation['accuracy_float']:.4f} float, "
+            f"{validation['accuracy_int8']:.4f} int8."
+        ),
+        (
+            f"- int8 and float disagree on {validation['label_disagreement']:.2%} of the validation "
+            "labels."
+        ),
         f"- Seed {recipe.seed}; recipe sha256 `{recipe.digest[:16]}…`.",
         "",
         "```",

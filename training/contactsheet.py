@@ -38,9 +38,7 @@ def run_audit(roots: Sequence[Path], out: Path) -> Audit:
     document = {
         "data": [source.model_dump() for source in images.sources()],
         **summary,
-        "unreadable_files": [
-            {"file": path.name, "code": code} for path, code in images.unreadable
-        ],
+        "unreadable_files": [{"file": path.name, "code": code} for path, code in images.unreadable],
         "groups_of_two_or_more": _groups(found, images),
     }
     (out / "audit.json").write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")

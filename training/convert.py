@@ -7,8 +7,9 @@ Both take preprocessed slices, uint8 (N, height, width), and give ``probabilitie
 import json
 import shutil
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import keras
 import numpy as np
@@ -20,24 +21,18 @@ from contract.preprocessing import DEFAULT_SPEC
 from training.backbones import LITE_INPUT_MEAN, LITE_INPUT_SCALE
 from training.datasets import ImageSet, one_hot
 from training.errors import ExportRefused
+from training.fidelity import AGREEMENT_FILE, LITERT_FILE, SAVED_MODEL, agreement
 from training.model import CLASSIFIER, build
 from training.recipe import Recipe
 from training.run import Run
 from training.splits import Split
 
-SAVED_MODEL: Final = "saved_model"
-LITERT_FILE: Final = "model.int8.tflite"
-AGREEMENT_FILE: Final = "agreement.json"
 CALIBRATION_SLICES: Final = 600
 BATCH: Final = 32
-MAX_LABEL_DISAGREEMENT: Final = 0.01
-MAX_ACCURACY_DIFFERENCE: Final = 0.003
 
 
-class Predictor(Protocol):
-    """Slices, uint8 (N, H, W), to probabilities, float32 (N, classes)."""
-
-    def __call__(self, slices: NDArray[np.uint8]) -> NDArray[np.float32]: ...
+Predictor = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
+"""Slices, uint8 (N, H, W), to probabilities, float32 (N, classes)."""
 
 
 def trained_model(run: Run) -> keras.Model:
@@ -145,22 +140,8 @@ def calibration_slices(
     labels = images.labels[train]
     each = count // len(recipe.classes)
     chosen = [rng.permutation(train[labels == label])[:each] for label in recipe.classes]
-    return images.slices[np.concatenate(chosen)]
-
-
-def agreement(
-    reference: NDArray[np.float32], other: NDArray[np.float32], truth: NDArray[np.intp]
-) -> dict[str, float]:
-    """How far two models agree: labels, accuracies, probabilities."""
-    first, second = reference.argmax(1), other.argmax(1)
-    return {
-        "images": float(len(truth)),
-        "label_disagreement": float((first != second).mean()),
-        "accuracy_float": float((first == truth).mean()),
-        "accuracy_int8": float((second == truth).mean()),
-        "largest_probability_difference": float(np.abs(reference - other).max()),
-        "mean_probability_difference": float(np.abs(reference - other).mean()),
-    }
+    slices: NDArray[np.uint8] = images.slices[np.concatenate(chosen)]
+    return slices
 
 
 def convert(run: Run, images: ImageSet, parts: Split) -> Path:
@@ -192,18 +173,3 @@ def convert(run: Run, images: ImageSet, parts: Split) -> Path:
     # Written last: its presence says that the folder is complete.
     (target / AGREEMENT_FILE).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
     return target
-
-
-def require_faithful(result: dict[str, float]) -> None:
-    """Raises ExportRefused when int8 strays from float by more than the limits on validation."""
-    difference = abs(result["accuracy_float"] - result["accuracy_int8"])
-    if result["label_disagreement"] > MAX_LABEL_DISAGREEMENT:
-        raise ExportRefused(
-            f"int8 and float disagree on {result['label_disagreement']:.2%} of the validation "
-            f"labels; at most {MAX_LABEL_DISAGREEMENT:.0%} may"
-        )
-    if difference > MAX_ACCURACY_DIFFERENCE:
-        raise ExportRefused(
-            f"int8 and float differ by {100 * difference:.2f} points of validation accuracy; at "
-            f"most {100 * MAX_ACCURACY_DIFFERENCE:.1f} may"
-        )

@@ -166,7 +166,8 @@ def _walk(root: Path, source: str) -> Iterable[ImageFile]:
 def one_hot(labels: NDArray[np.str_], classes: Sequence[str]) -> NDArray[np.float32]:
     """Class names to float32 (N, classes)."""
     index = np.array([classes.index(str(label)) for label in labels])
-    return np.eye(len(classes), dtype=np.float32)[index]
+    targets: NDArray[np.float32] = np.eye(len(classes), dtype=np.float32)[index]
+    return targets
 
 
 class _Read(NamedTuple):

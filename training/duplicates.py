@@ -148,7 +148,7 @@ def _views(slices: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.f
     fine = np.empty((len(slices), FINE_SIDE, FINE_SIDE), np.float32)
     for index, pixels in enumerate(slices):
         image = Image.fromarray(pixels)
-        coarse[index] = image.resize((COARSE_SIDE, COARSE_SIDE), Image.Resampling.BOX)
+        coarse[index] = np.asarray(image.resize((COARSE_SIDE, COARSE_SIDE), Image.Resampling.BOX))
         small = image.resize((FINE_SIDE, FINE_SIDE), Image.Resampling.BOX)
         blurred = small.filter(ImageFilter.GaussianBlur(FINE_BLUR_PIXELS))
         fine[index] = np.asarray(small, np.float32) - np.asarray(blurred, np.float32)

@@ -2,27 +2,18 @@
 
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
 from training import plots
-from training.card import model_card
-from training.convert import (
-    AGREEMENT_FILE,
-    LITERT_FILE,
-    SAVED_MODEL,
-    convert,
-    litert_predictor,
-    saved_model_predictor,
-)
+from training.card import CARD_FILE, METRICS_FILE, model_card
+from training.convert import convert, litert_predictor, saved_model_predictor
 from training.datasets import one_hot
 from training.errors import RunError
-from training.fit import reopen
+from training.fidelity import AGREEMENT_FILE, LITERT_FILE, SAVED_MODEL
+from training.prepare import reopen
 from training.scores import scores
-
-METRICS_FILE: Final = "metrics.json"
-CARD_FILE: Final = "MODEL_CARD.md"
 
 
 def evaluate(path: Path, beside: Path | None) -> Path:
@@ -57,8 +48,9 @@ def evaluate(path: Path, beside: Path | None) -> Path:
     subsets = {"testing": np.ones(len(test), bool), "testing_unleaked": unleaked}
     figures = {
         subset: {
-            kind: scores(values[rows], truth[rows], groups[rows], recipe.classes,
-                         recipe.tumor_classes)
+            kind: scores(
+                values[rows], truth[rows], groups[rows], recipe.classes, recipe.tumor_classes
+            )
             for kind, values in probabilities.items()
         }
         for subset, rows in subsets.items()

@@ -10,9 +10,9 @@ from typing import Any, Final
 from contract.manifest import Manifest, PreprocessRecord, Provenance, TensorSpec
 from contract.preprocessing import DEFAULT_SPEC, probe_digest
 from contract.store import ModelStore
-from training.convert import AGREEMENT_FILE, LITERT_FILE, SAVED_MODEL, require_faithful
+from training.card import METRICS_FILE
 from training.errors import RunError
-from training.evaluate import METRICS_FILE
+from training.fidelity import AGREEMENT_FILE, LITERT_FILE, SAVED_MODEL, require_faithful
 from training.run import Run
 
 PACKAGES: Final = ("tensorflow", "tensorflow_cpu", "keras", "numpy", "pillow", "ai-edge-litert")

@@ -1,4 +1,4 @@
-"""Trains a recipe: read, audit, split, then phase after phase, epoch after epoch.
+"""Trains a run: phase after phase, epoch after epoch.
 
 Every epoch is its own call of ``Model.fit`` on a data set seeded by its number, and ends with
 everything saved that the next one depends on: a run that was killed and resumed goes through the
@@ -8,23 +8,20 @@ same batches and ends with the same weights as one that was not.
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Final, NamedTuple
+from functools import partial
+from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from training.augmentation import augment, dataset
-from training.datasets import ImageSet, find_images, one_hot, read_images
-from training.duplicates import Audit, audit
-from training.errors import DatasetError, DivergedError
+from training.datasets import ImageSet, one_hot
+from training.errors import DivergedError
 from training.model import build, unfreeze
 from training.recipe import Phase, Recipe
-from training.run import Progress, Run, RunConfig
-from training.splits import Protocol, Split, split
-
-SPLIT_PARTS: Final = ("train", "validation", "test")
+from training.run import Progress, Run
+from training.splits import Split
 
 
 class RaiseOnNaN(keras.callbacks.Callback):
@@ -35,82 +32,6 @@ class RaiseOnNaN(keras.callbacks.Callback):
         loss = (logs or {}).get("loss", 0.0)
         if not math.isfinite(loss):
             raise DivergedError(f"the loss is {loss} at batch {batch}; lower the learning rate")
-
-
-def fit(
-    recipe: Recipe, roots: Sequence[Path], out: Path, protocol: Protocol, resume: bool
-) -> Run:
-    """Trains a recipe into a run's folder.
-
-    Args:
-        recipe: what to train.
-        roots: data folders.
-        out: the run's folder.
-        protocol: how the data are split.
-        resume: go on with the run in ``out``, if there is one.
-
-    Returns:
-        The finished run.
-
-    Raises:
-        TrainingError: one of its kinds; what was trained until then is kept.
-    """
-    prepared = prepare(recipe, roots, protocol)
-    if resume and (out / "run.json").exists():
-        run = Run.open(out)
-        run.require_same(prepared.config)
-    else:
-        run = Run.create(out, prepared.config)
-    train(run, prepared.images, prepared.parts)
-    return run
-
-
-class Prepared(NamedTuple):
-    """Data as a run sees them, and the description that this gives the run."""
-
-    images: ImageSet
-    audit: Audit
-    parts: Split
-    config: RunConfig
-
-
-def prepare(recipe: Recipe, roots: Sequence[Path], protocol: Protocol) -> Prepared:
-    """Reads, audits and splits; says what it found.
-
-    Raises:
-        DatasetError: the folders hold no usable images, or of classes that the recipe lacks.
-    """
-    images = read_images(find_images(roots))
-    print(images.describe(), flush=True)
-    unknown = set(images.labels) - set(recipe.classes)
-    if unknown:
-        raise DatasetError(f"{recipe.name} knows no class {', '.join(sorted(unknown))}")
-    found = audit(images)
-    parts = split(images, found, protocol, recipe.validation_share, recipe.seed)
-    print(f"split ({protocol}): {parts.counts()}", flush=True)
-    config = RunConfig(
-        recipe=recipe,
-        protocol=protocol,
-        data=images.sources(),
-        roots=tuple(root.resolve() for root in roots),
-        splits={
-            name: tuple(images.sha256[i] for i in getattr(parts, name)) for name in SPLIT_PARTS
-        },
-    )
-    return Prepared(images, found, parts, config)
-
-
-def reopen(path: Path) -> tuple[Run, Prepared]:
-    """A finished run with its data, read and split again and shown to be the same.
-
-    Raises:
-        RunError: there is no finished run, or the data have changed since.
-    """
-    run = Run.open(path)
-    run.require_finished()
-    prepared = prepare(run.config.recipe, run.config.roots, run.config.protocol)
-    run.require_same(prepared.config)
-    return run, prepared
 
 
 class AverageWeights(keras.callbacks.Callback):
@@ -127,7 +48,7 @@ class AverageWeights(keras.callbacks.Callback):
         self.batches = tf.Variable(0.0, trainable=False)
         self._step = tf.function(self._update)
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
+    def on_train_batch_end(self, *_: Any, **__: Any) -> None:
         """Moves the averages one step."""
         self._step()
 
@@ -161,7 +82,7 @@ def train(run: Run, images: ImageSet, parts: Split) -> None:
     keras.utils.set_random_seed(recipe.seed)
     model = build(recipe)
     loaded = run.load_progress()
-    progress, saved = loaded if loaded else (Progress(), None)
+    progress, saved = loaded or (Progress(), None)
     targets = one_hot(images.labels, recipe.classes)
     slices, labels = tf.constant(images.slices[parts.train]), tf.constant(targets[parts.train])
     steps = math.ceil(len(parts.train) / recipe.batch_size)
@@ -187,7 +108,7 @@ def train(run: Run, images: ImageSet, parts: Split) -> None:
                 labels,
                 rng.permutation(len(parts.train)),
                 recipe.batch_size,
-                lambda x, key, size=phase.resolution: augment(x, recipe.augmentation, size, key),
+                partial(augment, settings=recipe.augmentation, resolution=phase.resolution),
                 (recipe.seed, progress.total_epochs),
             )
             print(f"phase {phase.name}, epoch {progress.epoch + 1} of {phase.epochs}", flush=True)

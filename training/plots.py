@@ -15,7 +15,9 @@ from sklearn.metrics import roc_curve
 DPI: Final = 110
 
 
-def confusion(path: Path, matrix: Sequence[Sequence[int]], classes: Sequence[str], title: str) -> None:
+def confusion(
+    path: Path, matrix: Sequence[Sequence[int]], classes: Sequence[str], title: str
+) -> None:
     """Counts, truth down, prediction across; the shade is the share of the row."""
     counts = np.asarray(matrix)
     shares = counts / np.maximum(1, counts.sum(axis=1, keepdims=True))

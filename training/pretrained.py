@@ -18,7 +18,7 @@ from training.errors import PretrainedWeightsError
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 """First pickle of a legacy PyTorch file (``torch/serialization.py``, ``MAGIC_NUMBER``)."""
 
-STORAGE_DTYPES = {"FloatStorage": np.dtype("<f4"), "LongStorage": np.dtype("<i8")}
+STORAGE_DTYPES = {"FloatStorage": "<f4", "LongStorage": "<i8"}
 """The storage classes that an image backbone holds, and how their values lie on disk."""
 
 
@@ -46,7 +46,7 @@ class _StateDictUnpickler(pickle.Unpickler):
 
     def __init__(self, file: IO[bytes]) -> None:
         super().__init__(file)
-        self.dtypes: dict[str, np.dtype[Any]] = {}
+        self.dtypes: dict[str, str] = {}
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) == ("collections", "OrderedDict"):
@@ -95,8 +95,9 @@ def read_legacy_state_dict(path: Path) -> dict[str, np.ndarray]:
         raise PretrainedWeightsError(f"{path.name} is unreadable: {error}") from error
 
 
-def _read_storage(file: IO[bytes], dtype: np.dtype[Any]) -> np.ndarray:
+def _read_storage(file: IO[bytes], kind: str) -> np.ndarray:
     count = int(np.frombuffer(file.read(8), "<i8")[0])
+    dtype = np.dtype(kind)
     return np.frombuffer(file.read(count * dtype.itemsize), dtype, count)
 
 

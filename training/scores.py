@@ -75,7 +75,8 @@ def tumor_probability(
     probabilities: NDArray[np.float32], classes: Sequence[str], tumor_classes: Sequence[str]
 ) -> NDArray[np.float32]:
     """Sum over the classes that mean a tumour, (N,)."""
-    return probabilities[:, np.isin(classes, tumor_classes)].sum(axis=1)
+    total: NDArray[np.float32] = probabilities[:, np.isin(classes, tumor_classes)].sum(axis=1)
+    return total
 
 
 def bootstrap(
@@ -118,9 +119,11 @@ def _quick(
             f"{name}.recall": float(recall[i]),
             f"{name}.f1": float(f1[i]),
         }
-    return figures | {f"tumor.{k}": v for k, v in _binary(is_tumor, tumor).items()} | {
-        "tumor.auc": _auc(is_tumor, tumor)
-    }
+    return (
+        figures
+        | {f"tumor.{k}": v for k, v in _binary(is_tumor, tumor).items()}
+        | {"tumor.auc": _auc(is_tumor, tumor)}
+    )
 
 
 def _binary(is_tumor: NDArray[np.bool_], tumor: NDArray[np.float32]) -> dict[str, float]:

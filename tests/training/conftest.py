@@ -57,7 +57,9 @@ def quiet() -> dict[str, str]:
 
 
 @pytest.fixture(scope="session")
-def finished_run(small_data: Path, training: Training, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished_run(
+    small_data: Path, training: Training, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """A run of one epoch a phase at 64 pixels."""
     out = tmp_path_factory.mktemp("runs") / "finished"
     done = training("fit", *SHORT, "--data", small_data, "--out", out)

@@ -26,7 +26,9 @@ def _centre(image: np.ndarray) -> tuple[float, float]:
 
 def _augment(settings: Augmentation, count: int = 64, side: int = 64, seed: int = 0) -> np.ndarray:
     batch = np.repeat(_disc()[None], count, axis=0)
-    return np.asarray(augment(tf.constant(batch), settings, side, tf.constant([seed, 1])))
+    return np.asarray(
+        augment(tf.constant(batch), tf.constant([seed, 1]), settings=settings, resolution=side)
+    )
 
 
 def test_without_ranges_nothing_changes() -> None:

@@ -3,10 +3,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.support.data import require_data
 
 from contract.decoding import decode
 from contract.preprocessing import preprocess
+from tests.support.data import require_data
 from training.datasets import canonical_label, find_images, one_hot, read_images
 from training.errors import DatasetError
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from tests.support.data import require_data
 
+from tests.support.data import require_data
 from training.contactsheet import run_audit
 from training.datasets import ImageSet, find_images, read_images
 from training.duplicates import ORIENTATIONS, audit, orient
@@ -26,7 +26,7 @@ def planted(tmp_path: Path) -> Path:
     for label in ("glioma", "meningioma", "notumor", "pituitary"):
         (root / "Testing" / label).mkdir(parents=True)
     glioma, meningioma, notumor, pituitary = (
-        sorted((SLICES / label).glob("*.jpg"))[0]
+        min((SLICES / label).glob("*.jpg"))
         for label in ("glioma", "meningioma", "notumor", "pituitary")
     )
     testing = root / "Testing"
@@ -58,7 +58,7 @@ def test_finds_exact_resized_turned_and_flipped_copies(planted: Path) -> None:
     }
     for name, label in originals.items():
         copy = _named(images, name)
-        original = _named(images, sorted((SLICES / label).glob("*.jpg"))[0].name)
+        original = _named(images, min((SLICES / label).glob("*.jpg")).name)
         assert found.groups[copy] == found.groups[original]
     labels = images.labels
     for i, j in zip(*np.nonzero(found.groups[:, None] == found.groups), strict=True):
@@ -148,7 +148,9 @@ def test_the_published_leak_is_found_and_the_clean_split_is_free_of_it(
     for protocol in Protocol:
         parts = split(images, found, protocol, 0.1, seed=3)
         assert len(parts.test) == 1311
-        groups = [set(found.groups[p].tolist()) for p in (parts.train, parts.validation, parts.test)]
+        groups = [
+            set(found.groups[p].tolist()) for p in (parts.train, parts.validation, parts.test)
+        ]
         assert not groups[0] & groups[1]
         if protocol is Protocol.CLEAN:
             assert not groups[2] & (groups[0] | groups[1])

@@ -8,8 +8,8 @@ import pytest
 from contract.decoding import decode
 from contract.preprocessing import preprocess
 from contract.store import ModelStore
-from training.convert import agreement, require_faithful
 from training.errors import ExportRefused
+from training.fidelity import agreement, require_faithful
 
 from .conftest import SLICES, Training  # noqa: TID252
 
@@ -27,9 +27,7 @@ def evaluated_run(
     return path
 
 
-def test_the_report_is_whole_and_test_is_read_once(
-    evaluated_run: Path, training: Training
-) -> None:
+def test_the_report_is_whole_and_test_is_read_once(evaluated_run: Path, training: Training) -> None:
     report = evaluated_run / "report"
     metrics = json.loads((report / "metrics.json").read_text())
     figures = metrics["protocols"]["clean"]["testing"]["int8"]
@@ -52,7 +50,8 @@ def test_the_export_loads_and_both_models_take_the_same_slices(
     # A model of three short epochs may round either way: the limits have a test of their own.
     agreed.write_text(
         json.dumps(
-            json.loads(agreed.read_text()) | {"label_disagreement": 0.0, "accuracy_int8": 1.0}
+            json.loads(agreed.read_text())
+            | {"label_disagreement": 0.0, "accuracy_int8": 1.0}
             | {"accuracy_float": 1.0}
         )
     )
@@ -87,9 +86,7 @@ def test_an_unfaithful_model_is_not_published(
     run = tmp_path / "run"
     shutil.copytree(evaluated_run, run)
     agreed = run / "artifacts" / "agreement.json"
-    agreed.write_text(
-        json.dumps(json.loads(agreed.read_text()) | {"label_disagreement": 0.011})
-    )
+    agreed.write_text(json.dumps(json.loads(agreed.read_text()) | {"label_disagreement": 0.011}))
     done = training("export", "--run", run, "--store", tmp_path / "store")
     assert done.returncode == 1
     assert "disagree on 1.10%" in done.stderr

@@ -1,0 +1,54 @@
+"""Whether the quantised model says what the float model says: the gate before publishing."""
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.errors import ExportRefused
+
+SAVED_MODEL: Final = "saved_model"
+LITERT_FILE: Final = "model.int8.tflite"
+AGREEMENT_FILE: Final = "agreement.json"
+MAX_LABEL_DISAGREEMENT: Final = 0.01
+MAX_ACCURACY_DIFFERENCE: Final = 0.003
+
+
+def agreement(
+    reference: NDArray[np.float32], other: NDArray[np.float32], truth: NDArray[np.intp]
+) -> dict[str, float]:
+    """How far a float and an int8 model agree on the same images.
+
+    Args:
+        reference: probabilities of the float model, (N, classes).
+        other: those of the int8 model.
+        truth: class indices, (N,).
+    """
+    first, second = reference.argmax(1), other.argmax(1)
+    return {
+        "images": float(len(truth)),
+        "label_disagreement": float((first != second).mean()),
+        "accuracy_float": float((first == truth).mean()),
+        "accuracy_int8": float((second == truth).mean()),
+        "largest_probability_difference": float(np.abs(reference - other).max()),
+        "mean_probability_difference": float(np.abs(reference - other).mean()),
+    }
+
+
+def require_faithful(result: dict[str, float]) -> None:
+    """Checks what :func:`agreement` found on the validation images.
+
+    Raises:
+        ExportRefused: more labels or more accuracy differ than the limits allow.
+    """
+    difference = abs(result["accuracy_float"] - result["accuracy_int8"])
+    if result["label_disagreement"] > MAX_LABEL_DISAGREEMENT:
+        raise ExportRefused(
+            f"int8 and float disagree on {result['label_disagreement']:.2%} of the validation "
+            f"labels; at most {MAX_LABEL_DISAGREEMENT:.0%} may"
+        )
+    if difference > MAX_ACCURACY_DIFFERENCE:
+        raise ExportRefused(
+            f"int8 and float differ by {100 * difference:.2f} points of validation accuracy; at "
+            f"most {100 * MAX_ACCURACY_DIFFERENCE:.1f} may"
+        )

@@ -1,0 +1,75 @@
+"""Data as a run sees them: read, audited and split, the same each time."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from training.datasets import ImageSet, find_images, read_images
+from training.duplicates import Audit, audit
+from training.errors import DatasetError
+from training.recipe import Recipe
+from training.run import Run, RunConfig
+from training.splits import Protocol, Split, split
+
+SPLIT_PARTS: Final = ("train", "validation", "test")
+
+
+class Prepared(NamedTuple):
+    """Images, what is alike among them, who trains on which, and what this makes of the run."""
+
+    images: ImageSet
+    audit: Audit
+    parts: Split
+    config: RunConfig
+
+
+def prepare(recipe: Recipe, roots: Sequence[Path], protocol: Protocol) -> Prepared:
+    """Reads, audits and splits; says what it found.
+
+    Raises:
+        DatasetError: the folders hold no usable images, or of classes that the recipe lacks.
+    """
+    images = read_images(find_images(roots))
+    print(images.describe(), flush=True)
+    unknown = set(images.labels) - set(recipe.classes)
+    if unknown:
+        raise DatasetError(f"{recipe.name} knows no class {', '.join(sorted(unknown))}")
+    found = audit(images)
+    parts = split(images, found, protocol, recipe.validation_share, recipe.seed)
+    print(f"split ({protocol}): {parts.counts()}", flush=True)
+    config = RunConfig(
+        recipe=recipe,
+        protocol=protocol,
+        data=images.sources(),
+        roots=tuple(root.resolve() for root in roots),
+        splits={
+            name: tuple(images.sha256[i] for i in getattr(parts, name)) for name in SPLIT_PARTS
+        },
+    )
+    return Prepared(images, found, parts, config)
+
+
+def start(path: Path, prepared: Prepared, resume: bool) -> Run:
+    """A new run, or the one in the folder if it is to be resumed.
+
+    Raises:
+        RunError: the folder holds a run that is not to be resumed, or another run.
+    """
+    if not (resume and (path / "run.json").exists()):
+        return Run.create(path, prepared.config)
+    run = Run.open(path)
+    run.require_same(prepared.config)
+    return run
+
+
+def reopen(path: Path) -> tuple[Run, Prepared]:
+    """A finished run with its data, read and split again and shown to be the same.
+
+    Raises:
+        RunError: there is no finished run, or the data have changed since.
+    """
+    run = Run.open(path)
+    run.require_finished()
+    prepared = prepare(run.config.recipe, run.config.roots, run.config.protocol)
+    run.require_same(prepared.config)
+    return run, prepared
