@@ -9,6 +9,7 @@ import logging
 import math
 import re
 import struct
+import threading
 import warnings
 import zlib
 from typing import Final
@@ -96,9 +97,10 @@ _ITEM_TAG: Final = b"\xfe\xff\x00\xe0"
 _UID: Final = re.compile(r"[0-9]+(\.[0-9]+)*")
 _QUIET: Final = ("ignore", None, Warning, re.compile("pydicom"), 0)
 
+_QUIET_LOCK: Final = threading.Lock()
+
 # pydicom's records quote attribute values, so none may reach the service's log.
-logging.getLogger("pydicom").propagate = False
-logging.getLogger("pydicom").addHandler(logging.NullHandler())
+logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
 
 
 class _Reader(io.BytesIO):
@@ -139,16 +141,25 @@ def decode_dicom(data: bytes, max_pixels: int, *, any_modality: bool = False) ->
     Raises:
         DecodeError: one of its kinds; no other exception leaves this function.
     """
-    if _QUIET not in warnings.filters:
-        # pydicom's warnings quote attribute values, too. Decoding runs in threads, where
-        # `catch_warnings` is not safe.
-        warnings.filterwarnings("ignore", module="pydicom")
+    _quieten()
     try:
         return _decode(data, max_pixels, any_modality=any_modality)
     except DecodeError:
         raise
     except Exception:  # noqa: BLE001 - whatever damage makes pydicom raise, attribute values in it
         raise UndecodableImage("the DICOM object is damaged and cannot be decoded") from None
+
+
+def _quieten() -> None:
+    """Ignores pydicom's warnings, which quote attribute values, from now on and in all threads.
+
+    ``catch_warnings`` would leave no trace, but is not safe in threads, and decoding runs in them.
+    """
+    if next(iter(warnings.filters), None) == _QUIET:
+        return
+    with _QUIET_LOCK:
+        if next(iter(warnings.filters), None) != _QUIET:
+            warnings.filterwarnings("ignore", module="pydicom")
 
 
 def _decode(data: bytes, max_pixels: int, *, any_modality: bool) -> Slice:

@@ -168,8 +168,8 @@ def _own_range(values: NDArray[np.float64], counts: NDArray[np.intp]) -> NDArray
     order = np.argsort(values, kind="stable")
     cumulated = np.cumsum(counts[order])
     total = int(cumulated[-1])
-    for trimmed in (TRIMMED_SHARE * total, 0.0):
-        ends = np.searchsorted(cumulated, [trimmed + 0.5, total - trimmed])
+    for trimmed in (int(TRIMMED_SHARE * total), 0):
+        ends = np.searchsorted(cumulated, [trimmed + 1, total - trimmed])
         low, high = values[order[np.minimum(ends, order.size - 1)]]
         if high > low:
             return np.asarray(np.clip((values - low) / (high - low), 0, 1))

@@ -121,7 +121,7 @@ def _set_pixels(dataset: Dataset, values: NDArray[Any], syntax: UID) -> None:
         dataset.PixelData = encapsulate([encode(values, "JPEG", quality=95)])
     else:
         dataset.PixelData = native + bytes(len(native) % 2)
-    dataset["PixelData"].VR = "OB" if syntax.is_encapsulated else "OW"
+    dataset["PixelData"].VR = "OB" if syntax.is_encapsulated or values.itemsize == 1 else "OW"
     if syntax.is_encapsulated:
         dataset["PixelData"].is_undefined_length = True
 

@@ -51,6 +51,26 @@ def difference(pixels: NDArray[np.uint8], expected: NDArray[Any] = GREY) -> int:
     return int(np.abs(pixels.astype(int) - expected).max())
 
 
+OTHERS = {
+    "nothing": b"",
+    "two-bytes": b"\xff\xd8",
+    "start-of-png": b"\x89PNG",
+    "zeros": bytes(1000),
+    "dicm-without-preamble": b"DICM",
+    "html": b"<html></html>",
+    "pdf": b"%PDF-1.7",
+    "zip": b"PK\x03\x04",
+    **{kind.lower(): encode(image(), kind) for kind in ("GIF", "BMP", "TIFF", "WEBP")},
+}
+WHOLE = {
+    "jpeg": encode(image(), "JPEG", quality=97),
+    "progressive": encode(image("RGB"), "JPEG", progressive=True),
+    "png": encode(image(), "PNG"),
+    "dicom": OBJECTS[0].read_bytes(),
+    "deflated": mr_object(GREY, SYNTAXES["deflated"]),
+}
+
+
 class TestPng:
     @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA"])
     def test_grey_in_any_mode_is_that_grey(self, mode: str) -> None:
@@ -183,24 +203,7 @@ class TestMedia:
         assert sniff(data) is media
         assert decode(data).pixels.shape == GREY.shape
 
-    @pytest.mark.parametrize(
-        "data",
-        [
-            b"",
-            b"\xff\xd8",
-            b"\x89PNG",
-            bytes(1000),
-            b"DICM",
-            b"<html></html>",
-            b"%PDF-1.7",
-            b"PK\x03\x04",
-            encode(image(), "GIF"),
-            encode(image(), "BMP"),
-            encode(image(), "TIFF"),
-            encode(image(), "WEBP"),
-        ],
-        ids="nothing 2-bytes png-start zeros bare-dicm html pdf zip gif bmp tiff webp".split(),
-    )
+    @pytest.mark.parametrize("data", OTHERS.values(), ids=OTHERS.keys())
     def test_others_are_unsupported(self, data: bytes) -> None:
         with pytest.raises(UnsupportedMedia):
             decode(data)
@@ -216,15 +219,9 @@ class TestMedia:
 
 class TestDamage:
     @pytest.mark.parametrize("share", [0.01, 0.1, 0.3, 0.5, 0.7, 0.9, 0.97])
-    @pytest.mark.parametrize("kind", ["jpeg", "progressive", "png", "dicom", "deflated"])
+    @pytest.mark.parametrize("kind", WHOLE)
     def test_a_file_cut_short(self, kind: str, share: float) -> None:
-        data = {
-            "jpeg": lambda: encode(image(), "JPEG", quality=97),
-            "progressive": lambda: encode(image("RGB"), "JPEG", progressive=True),
-            "png": lambda: encode(image(), "PNG"),
-            "dicom": OBJECTS[0].read_bytes,
-            "deflated": lambda: mr_object(GREY, SYNTAXES["deflated"]),
-        }[kind]()
+        data = WHOLE[kind]
         with pytest.raises((TruncatedImage, UndecodableImage)) as caught:
             decode(data[: max(150, int(share * len(data)))])
         if share >= 0.5:
