@@ -102,8 +102,8 @@ def model_card(metrics: dict[str, Any], config: RunConfig) -> str:
         "",
         (
             f"- Best epoch {validation['best_epoch']} of {validation['epochs']} by validation loss "
-            f"({validation['loss']:.4f}); validation accuracy {validation['accuracy_float']:.4f} float, "
-            f"{validation['accuracy_int8']:.4f} int8."
+            f"({validation['loss']:.4f}); validation accuracy {validation['accuracy_float']:.4f} "
+            f"float, {validation['accuracy_int8']:.4f} int8."
         ),
         (
             f"- int8 and float disagree on {validation['label_disagreement']:.2%} of the validation "
