@@ -13,7 +13,6 @@ from service.middleware import Observer
 from service.openapi import (
     DESCRIPTION,
     PREDICT_BODY,
-    PREDICT_EXAMPLES,
     TITLE,
     Responses,
     describe,
@@ -90,7 +89,6 @@ def _add_routes(app: FastAPI) -> None:
             200: {
                 "model": PredictAnswer,
                 "description": "One entry for each input, in order.",
-                "content": {"application/json": {"examples": PREDICT_EXAMPLES}},
             },
             **problems(400, 408, 413, 415, 422, 500, 503, 504),
         },

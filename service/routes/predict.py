@@ -11,6 +11,7 @@ from fastapi.routing import APIRoute
 from starlette.requests import Request
 from starlette.responses import Response
 
+from contract.errors import ContractError
 from service.context import Context
 from service.errors import BodyTimeout, Failure, ServiceError
 from service.jobs import Job
@@ -56,9 +57,13 @@ async def predict(request: Request) -> Response:
     entries = [_entry(job, engine, state) for job in jobs]
     timing = _timing(jobs, context)
     context.fields |= {"images": len(jobs)} | {f"{name}_ms": ms for name, ms in timing.items()}
-    failures = [job.outcome for job in jobs if not isinstance(job.outcome, np.ndarray)]
-    if len(failures) == len(jobs):
-        return problem_response(_known(failures[0]), context, {"errors": entries})
+    failures = [_known(job) for job in jobs if not isinstance(job.outcome, np.ndarray)]
+    refused = len(failures) == len(jobs)
+    # As the answer's own error, the first one is counted by the middleware.
+    for failure in failures[1:] if refused else failures:
+        state.metrics.errors.labels(failure.code).inc()
+    if refused:
+        return problem_response(failures[0], context, {"errors": entries})
     content = {
         "request_id": context.request_id,
         "model": engine.identity,
@@ -70,8 +75,7 @@ async def predict(request: Request) -> Response:
 
 def _entry(job: Job, engine: Engine, state: State) -> dict[str, Any]:
     if not isinstance(job.outcome, np.ndarray):
-        failure = _known(job.outcome)
-        state.metrics.errors.labels(failure.code).inc()
+        failure = _known(job)
         error = {"status": failure.status, "code": failure.code, "detail": failure.detail}
         return {"input": job.upload.name, "error": error}
     manifest = engine.stored.manifest
@@ -99,9 +103,10 @@ def _entry(job: Job, engine: Engine, state: State) -> dict[str, Any]:
     return entry
 
 
-def _known(failure: Failure | None) -> Failure:
-    """A settled job always has an outcome; without one it counts as an unknown error."""
-    return ServiceError() if failure is None else failure
+def _known(job: Job) -> Failure:
+    """Why a job has no prediction; a settled one always says, so its silence is an unknown error."""
+    outcome = job.outcome
+    return outcome if isinstance(outcome, ServiceError | ContractError) else ServiceError()
 
 
 def _timing(jobs: Sequence[Job], context: Context) -> dict[str, float]:

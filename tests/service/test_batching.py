@@ -1,0 +1,240 @@
+"""The batcher alone: what goes together, what is dropped, and that nothing is left behind."""
+
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+from time import monotonic
+
+import numpy as np
+import pytest
+
+from contract.preprocessing import DEFAULT_SPEC
+from service.batching import MAX_FAILURES, Batcher
+from service.errors import DeadlineExceeded, InferenceFailed, RuntimeLost
+from service.jobs import Group, Job, Upload
+from tests.support.service import FakeRuntime, wait_until
+
+MAX_BATCH_SIZE = 4
+FAR = monotonic() + 3600
+
+
+class Collector:
+    """Receives what a batcher delivers."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[Job]] = []
+        self.observed: list[int] = []
+
+    def deliver(self, jobs: Sequence[Job]) -> None:
+        self.batches.append(list(jobs))
+
+    def observe(self, images: int, seconds: float) -> None:
+        assert seconds >= 0
+        self.observed.append(images)
+
+    @property
+    def jobs(self) -> list[Job]:
+        return [job for batch in self.batches for job in batch]
+
+
+@pytest.fixture
+def runtime() -> FakeRuntime:
+    return FakeRuntime(max_batch_size=MAX_BATCH_SIZE)
+
+
+@pytest.fixture
+def collector() -> Collector:
+    return Collector()
+
+
+@pytest.fixture
+def batcher(runtime: FakeRuntime, collector: Collector) -> Iterator[Batcher]:
+    running = Batcher(runtime, MAX_BATCH_SIZE, 0.0, collector.deliver, collector.observe)
+    yield running
+    runtime.gate.set()
+    running.close()
+
+
+def job(deadline: float = FAR) -> Job:
+    loop = asyncio.new_event_loop()
+    made = Job(Upload(None, b""), DEFAULT_SPEC, deadline, Group(1, lambda: None, loop))
+    loop.close()
+    made.pixels = np.zeros((DEFAULT_SPEC.height, DEFAULT_SPEC.width), np.uint8)
+    return made
+
+
+def fill_behind_a_batch(batcher: Batcher, runtime: FakeRuntime, jobs: Sequence[Job]) -> None:
+    """Submits jobs while the runtime is busy with another one, then lets it go on."""
+    runtime.gate.clear()
+    batcher.submit(job())
+    assert runtime.entered.wait(10)
+    for waiting in jobs:
+        batcher.submit(waiting)
+    runtime.gate.set()
+
+
+def test_a_lone_image_does_not_wait(
+    batcher: Batcher, runtime: FakeRuntime, collector: Collector
+) -> None:
+    batcher.submit(job())
+    wait_until(lambda: collector.batches)
+    assert runtime.batches == [1]
+    assert isinstance(collector.jobs[0].outcome, np.ndarray)
+
+
+@pytest.mark.parametrize(
+    ("waiting", "sizes"), [(1, [1]), (3, [3]), (4, [4]), (5, [4, 1]), (9, [4, 4, 1])]
+)
+def test_whoever_waits_goes_together(
+    batcher: Batcher, runtime: FakeRuntime, collector: Collector, waiting: int, sizes: list[int]
+) -> None:
+    jobs = [job() for _ in range(waiting)]
+    fill_behind_a_batch(batcher, runtime, jobs)
+    wait_until(lambda: len(collector.jobs) == waiting + 1)
+    assert runtime.batches == [1, *sizes]
+    assert collector.observed == [1, *sizes]
+    assert collector.jobs[1:] == jobs
+
+
+def test_a_batch_is_delivered_with_one_call(
+    batcher: Batcher, runtime: FakeRuntime, collector: Collector
+) -> None:
+    fill_behind_a_batch(batcher, runtime, [job() for _ in range(4)])
+    wait_until(lambda: len(collector.jobs) == 5)
+    assert [len(batch) for batch in collector.batches] == [1, 4]
+
+
+def test_an_incomplete_batch_waits_if_told_to(runtime: FakeRuntime, collector: Collector) -> None:
+    patient = Batcher(runtime, MAX_BATCH_SIZE, 30.0, collector.deliver, collector.observe)
+    start = monotonic()
+    for _ in range(MAX_BATCH_SIZE):
+        patient.submit(job())
+    wait_until(lambda: collector.batches)
+    assert runtime.batches == [MAX_BATCH_SIZE]
+    assert monotonic() - start < 25
+    patient.submit(job())
+    patient.close()
+    assert runtime.batches == [MAX_BATCH_SIZE, 1]
+
+
+def test_the_wait_ends(runtime: FakeRuntime, collector: Collector) -> None:
+    patient = Batcher(runtime, MAX_BATCH_SIZE, 0.05, collector.deliver, collector.observe)
+    waiting = job()
+    patient.submit(waiting)
+    wait_until(lambda: collector.batches)
+    assert waiting.queue_seconds >= 0.04
+    patient.close()
+
+
+def test_expired_work_is_dropped_before_inference(
+    batcher: Batcher, runtime: FakeRuntime, collector: Collector
+) -> None:
+    expired, live = job(deadline=monotonic() - 1), job()
+    fill_behind_a_batch(batcher, runtime, [expired, live])
+    wait_until(lambda: len(collector.jobs) == 3)
+    assert isinstance(expired.outcome, DeadlineExceeded)
+    assert isinstance(live.outcome, np.ndarray)
+    assert runtime.batches == [1, 1]
+
+
+def test_a_runtime_that_raises_fails_its_batch_alone(
+    batcher: Batcher, runtime: FakeRuntime, collector: Collector
+) -> None:
+    runtime.error = ValueError("no")
+    bad, good = job(), job()
+    batcher.submit(bad)
+    wait_until(lambda: len(collector.jobs) == 1)
+    runtime.error = None
+    batcher.submit(good)
+    wait_until(lambda: len(collector.jobs) == 2)
+    assert isinstance(bad.outcome, InferenceFailed)
+    assert isinstance(good.outcome, np.ndarray)
+    assert batcher.problem(60) is None
+
+
+class WrongRuntime(FakeRuntime):
+    """Answers with something other than a finite row for each image."""
+
+    def __init__(self, answer: np.ndarray) -> None:
+        super().__init__()
+        self.answer = answer
+
+    def predict(self, batch: np.ndarray) -> np.ndarray:
+        assert len(batch) == 1
+        return self.answer
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        pytest.param(np.zeros((2, 4), np.float32), id="too many rows"),
+        pytest.param(np.zeros(4, np.float32), id="no rows"),
+        pytest.param(np.full((1, 4), np.nan, np.float32), id="not a number"),
+    ],
+)
+def test_a_runtime_that_answers_nonsense_fails(collector: Collector, answer: np.ndarray) -> None:
+    nonsense = Batcher(WrongRuntime(answer), 4, 0.0, collector.deliver, collector.observe)
+    submitted = job()
+    nonsense.submit(submitted)
+    nonsense.close()
+    assert isinstance(submitted.outcome, InferenceFailed)
+
+
+def test_failures_in_a_row_are_a_problem(
+    batcher: Batcher, runtime: FakeRuntime, collector: Collector
+) -> None:
+    runtime.error = ValueError("no")
+    for _ in range(MAX_FAILURES):
+        assert batcher.problem(60) is None
+        collector.batches.clear()
+        batcher.submit(job())
+        wait_until(lambda: collector.batches)
+    assert batcher.problem(60) == "the runtime fails on every batch"
+
+
+def test_a_dead_thread_is_noticed_and_nothing_waits_for_it(
+    batcher: Batcher, runtime: FakeRuntime, collector: Collector
+) -> None:
+    runtime.error = SystemExit()
+    jobs = [job() for _ in range(5)]
+    fill_behind_a_batch(batcher, runtime, jobs)
+    wait_until(lambda: batcher.problem(60) == "the inference thread died")
+    late = job()
+    batcher.submit(late)
+    wait_until(lambda: len(collector.jobs) == 7)
+    assert {type(settled.outcome) for settled in collector.jobs} == {RuntimeLost}
+
+
+def test_a_hanging_batch_is_noticed_and_can_be_abandoned(
+    batcher: Batcher, runtime: FakeRuntime, collector: Collector
+) -> None:
+    runtime.gate.clear()
+    hanging, waiting = job(), job()
+    batcher.submit(hanging)
+    assert runtime.entered.wait(10)
+    batcher.submit(waiting)
+    wait_until(lambda: batcher.problem(0.05) == "a batch takes longer than its limit")
+    batcher.abandon(RuntimeLost("lost"))
+    batcher.submit(job())
+    assert len(collector.jobs) == 3
+    assert {type(settled.outcome) for settled in collector.jobs} == {RuntimeLost}
+
+
+def test_an_idle_thread_does_not_hang(batcher: Batcher, collector: Collector) -> None:
+    batcher.submit(job())
+    wait_until(lambda: collector.batches)
+    assert batcher.problem(0.0) is None
+
+
+def test_close_predicts_what_was_submitted(runtime: FakeRuntime, collector: Collector) -> None:
+    closing = Batcher(runtime, MAX_BATCH_SIZE, 0.0, collector.deliver, collector.observe)
+    runtime.gate.clear()
+    jobs = [job() for _ in range(11)]
+    for submitted in jobs:
+        closing.submit(submitted)
+    closer = threading.Thread(target=closing.close)
+    closer.start()
+    runtime.gate.set()
+    closer.join(10)
+    assert not closer.is_alive()
+    assert all(isinstance(submitted.outcome, np.ndarray) for submitted in jobs)

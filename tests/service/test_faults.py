@@ -1,0 +1,167 @@
+"""Overload, deadlines, and runtimes that raise, hang or die: every request gets an answer."""
+
+from functools import partial
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.service import (
+    FakeRuntimes,
+    at_once,
+    serving,
+    settings_for,
+    wait_until,
+)
+
+
+def refused(response: httpx.Response) -> tuple[int, str]:
+    code: str = response.json()["code"]
+    return response.status_code, code
+
+
+def test_full_queue_refuses_at_once(model_store: Path, jpeg: bytes, runtimes: FakeRuntimes) -> None:
+    with serving(settings_for(model_store, queue_size=4, max_files=4), runtimes) as service:
+        runtimes.last.gate.clear()
+
+        def overflow() -> httpx.Response:
+            wait_until(lambda: service.state.pipeline.depth == 4)
+            answer = service.predict(jpeg)
+            assert service.client.get("/health/ready").status_code == 200
+            runtimes.last.gate.set()
+            return answer
+
+        pair = partial(service.predict, jpeg, jpeg)
+        first, second, third = at_once([pair, pair, overflow])
+        assert (first.status_code, second.status_code) == (200, 200)
+        assert refused(third) == (503, "queue_full")
+        assert int(third.headers["retry-after"]) > 0
+        assert service.metric("brain_errors_total", code="queue_full") == 1
+        assert service.predict(jpeg).status_code == 200
+
+
+def test_request_with_more_images_than_there_is_room_for(
+    model_store: Path, jpeg: bytes, runtimes: FakeRuntimes
+) -> None:
+    with serving(settings_for(model_store, queue_size=3, max_files=3), runtimes) as service:
+        runtimes.last.gate.clear()
+
+        def overflow() -> httpx.Response:
+            wait_until(lambda: service.state.pipeline.depth == 1)
+            answer = service.predict(jpeg, jpeg, jpeg)
+            assert service.state.pipeline.depth == 1
+            runtimes.last.gate.set()
+            return answer
+
+        one, three = at_once([partial(service.predict, jpeg), overflow])
+        assert one.status_code == 200
+        assert refused(three) == (503, "queue_full")
+        assert service.predict(jpeg, jpeg, jpeg).status_code == 200
+
+
+def test_deadline_passes_and_expired_work_is_never_predicted(
+    model_store: Path, jpeg: bytes, runtimes: FakeRuntimes
+) -> None:
+    with serving(
+        settings_for(model_store, deadline_ms=300.0, max_batch_size=1), runtimes
+    ) as service:
+        runtimes.last.gate.clear()
+        answers = at_once([partial(service.predict, jpeg)] * 3)
+        assert [answer.status_code for answer in answers] == [504] * 3
+        assert {answer.json()["code"] for answer in answers} == {"deadline_exceeded"}
+        assert service.state.pipeline.depth == 3
+        runtimes.last.gate.set()
+        wait_until(lambda: service.state.pipeline.depth == 0)
+        # The first batch hung with one image; the other two expired while they waited for it.
+        assert runtimes.last.batches == [1]
+        assert service.predict(jpeg).status_code == 200
+
+
+def test_runtime_that_raises_fails_only_its_batch(
+    model_store: Path, jpeg: bytes, runtimes: FakeRuntimes, caplog: pytest.LogCaptureFixture
+) -> None:
+    with serving(settings_for(model_store), runtimes) as service:
+        runtimes.last.error = ValueError("secret of the runtime")
+        failed = service.predict(jpeg, b"junk")
+        assert (failed.status_code, failed.json()["code"]) == (500, "inference_failed")
+        assert "secret" not in failed.text
+        assert [entry["error"]["status"] for entry in failed.json()["errors"]] == [500, 415]
+        assert "secret of the runtime" in caplog.text
+        runtimes.last.error = None
+        assert service.predict(jpeg).status_code == 200
+        assert len(runtimes.opened) == 1
+
+
+def test_runtime_that_always_raises_is_rebuilt(
+    model_store: Path, jpeg: bytes, runtimes: FakeRuntimes
+) -> None:
+    with serving(settings_for(model_store), runtimes) as service:
+        runtimes.last.error = ValueError("broken for good")
+        for _ in range(3):
+            assert service.predict(jpeg).status_code in {500, 503}
+        wait_until(lambda: len(runtimes.opened) == 2)
+        wait_until(lambda: service.client.get("/health").status_code == 200)
+        assert service.predict(jpeg).status_code == 200
+        assert service.metric("brain_runtime_restarts_total") == 1
+
+
+def test_inference_thread_that_dies_is_replaced(
+    model_store: Path, jpeg: bytes, runtimes: FakeRuntimes
+) -> None:
+    with serving(settings_for(model_store), runtimes) as service:
+        runtimes.last.error = SystemExit()
+        failed = service.predict(jpeg)
+        assert (failed.status_code, failed.json()["code"]) == (503, "runtime_lost")
+        wait_until(lambda: len(runtimes.opened) == 2)
+        wait_until(lambda: service.client.get("/health").status_code == 200)
+        assert service.predict(jpeg).status_code == 200
+        assert service.state.pipeline.depth == 0
+
+
+def test_batch_that_hangs_is_given_up_and_the_runtime_rebuilt(
+    model_store: Path, jpeg: bytes, runtimes: FakeRuntimes
+) -> None:
+    with serving(settings_for(model_store, batch_timeout_ms=300.0), runtimes) as service:
+        hanging = runtimes.last
+        hanging.gate.clear()
+        answers = at_once([partial(service.predict, jpeg)] * 3)
+        assert [answer.status_code for answer in answers] == [503] * 3
+        assert {answer.json()["code"] for answer in answers} == {"runtime_lost"}
+        wait_until(lambda: service.client.get("/health").status_code == 200)
+        assert service.predict(jpeg).status_code == 200
+        # The lost batch comes back late: nobody is answered twice and nothing is counted twice.
+        hanging.gate.set()
+        assert service.predict(jpeg).status_code == 200
+        assert service.state.pipeline.depth == 0
+
+
+def test_readiness_drops_while_the_runtime_cannot_be_rebuilt(
+    model_store: Path, jpeg: bytes, runtimes: FakeRuntimes
+) -> None:
+    with serving(settings_for(model_store), runtimes) as service:
+        runtimes.error = RuntimeError("the device is gone")
+        runtimes.last.error = SystemExit()
+        assert service.predict(jpeg).status_code == 503
+        wait_until(lambda: service.client.get("/health").json().get("code") == "runtime_unusable")
+        assert service.client.get("/health/ready").status_code == 503
+        assert service.metric("brain_ready") == 0
+        assert service.predict(jpeg).json()["code"] == "runtime_unusable"
+
+
+def test_unknown_error_is_a_generic_text_and_its_traceback_is_logged(
+    model_store: Path,
+    jpeg: bytes,
+    runtimes: FakeRuntimes,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(_count: int = 1) -> None:
+        raise KeyError("secret of the service")
+
+    with serving(settings_for(model_store), runtimes) as service:
+        monkeypatch.setattr(service.state.pipeline, "admit", fail)
+        response = service.predict(jpeg)
+        assert (response.status_code, response.json()["code"]) == (500, "internal_error")
+        assert response.headers["content-type"] == "application/problem+json"
+        assert "secret" not in response.text
+        assert "secret of the service" in caplog.text

@@ -1,0 +1,131 @@
+"""/health in every state of the service, and what it says of an unusable store."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from service.schemas import Health
+from tests.support.service import (
+    MODEL,
+    FakeRuntimes,
+    Service,
+    edit_manifest,
+    newest,
+    serving,
+    settings_for,
+    wait_until,
+)
+
+
+@pytest.mark.parametrize("path", ["/health", "/health/ready"])
+def test_ready(service: Service, path: str) -> None:
+    response = service.client.get(path)
+    assert response.status_code == 200
+    report = Health.model_validate_json(response.content)
+    assert report.status == "ready"
+    assert report.model is not None
+    assert (report.model.name, report.model.runtime, report.model.device) == (
+        MODEL,
+        "litert",
+        "cpu",
+    )
+    assert report.uptime_seconds > 0
+    assert report.queue_depth == 0
+
+
+def test_live(service: Service) -> None:
+    response = service.client.get("/health/live")
+    assert (response.status_code, response.json()) == (200, {"status": "alive"})
+
+
+def test_not_ready_while_the_model_loads(
+    model_store: Path, jpeg: bytes, runtimes: FakeRuntimes
+) -> None:
+    runtimes.gate.clear()
+    with serving(settings_for(model_store), runtimes, ready=False) as service:
+        report = service.client.get("/health/ready")
+        assert (report.status_code, report.json()["status"]) == (503, "starting")
+        assert service.client.get("/health/live").status_code == 200
+        refused = service.predict(jpeg)
+        assert (refused.status_code, refused.json()["code"]) == (503, "model_loading")
+        assert int(refused.headers["retry-after"]) > 0
+        runtimes.gate.set()
+        wait_until(lambda: service.client.get("/health/ready").status_code == 200)
+        assert service.predict(jpeg).status_code == 200
+
+
+def corrupt_artifact(store: Path) -> None:
+    path = next((store / MODEL / str(newest(store))).glob("*.tflite"))
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+def remove_artifact(store: Path) -> None:
+    next((store / MODEL / str(newest(store))).glob("*.tflite")).unlink()
+
+
+def truncate_manifest(store: Path) -> None:
+    path = store / MODEL / str(newest(store)) / "manifest.json"
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def remove_manifest(store: Path) -> None:
+    (store / MODEL / str(newest(store)) / "manifest.json").unlink()
+
+
+def claim_newer_schema(store: Path) -> None:
+    edit_manifest(store, newest(store), {"schema_version": 99})
+
+
+def change_preprocessing(store: Path) -> None:
+    path = store / MODEL / str(newest(store)) / "manifest.json"
+    preprocess = json.loads(path.read_text(encoding="utf-8"))["preprocess"]
+    edit_manifest(store, newest(store), {"preprocess": preprocess | {"probe_digest": "0" * 64}})
+
+
+def remove_store(store: Path) -> None:
+    shutil.rmtree(store)
+
+
+@pytest.mark.parametrize(
+    ("damage", "code"),
+    [
+        (corrupt_artifact, "corrupt_version"),
+        (remove_artifact, "incomplete_version"),
+        (truncate_manifest, "corrupt_version"),
+        (remove_manifest, "incomplete_version"),
+        (claim_newer_schema, "newer_schema"),
+        (change_preprocessing, "preprocess_mismatch"),
+        (remove_store, "version_not_found"),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_unusable_store_is_reported_and_survived(
+    store_copy: Path, jpeg: bytes, damage: Callable[[Path], None], code: str
+) -> None:
+    damage(store_copy)
+    with serving(settings_for(store_copy), ready=False) as service:
+        wait_until(lambda: service.client.get("/health").json()["status"] == "unavailable")
+        response = service.client.get("/health")
+        assert response.status_code == 503
+        report = Health.model_validate_json(response.content)
+        assert (report.code, report.model) == (code, None)
+        assert report.reason
+        refused = service.predict(jpeg)
+        assert refused.json()["code"] == code
+        assert refused.status_code in {404, 503}
+        assert service.client.get("/health/live").status_code == 200
+        assert service.metric("brain_ready") == 0
+
+
+def test_version_that_verifies_but_does_not_load(model_store: Path, runtimes: FakeRuntimes) -> None:
+    runtimes.error = ValueError("secret path /etc")
+    with serving(settings_for(model_store), runtimes, ready=False) as service:
+        wait_until(lambda: service.client.get("/health").json()["status"] == "unavailable")
+        report = service.client.get("/health").json()
+        assert report["code"] == "runtime_unusable"
+        assert "secret" not in report["reason"]

@@ -1,0 +1,104 @@
+"""Logs: one JSON object a line, with request ids, and never a word that could name a patient."""
+
+import io
+import json
+import logging
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pydicom
+import pytest
+
+from service.logs import JsonFormatter
+from tests.support.service import PATIENCE_SECONDS, process
+
+FILE_NAME = "Mustermann_Erika_19640812.dcm"
+PATIENT = "Mustermann^Erika"
+PATIENT_ID = "PID-8675309"
+PATH = "/patients/Mustermann"
+
+
+def with_patient(dicom: bytes) -> bytes:
+    dataset = pydicom.dcmread(io.BytesIO(dicom))
+    dataset.PatientName = PATIENT
+    dataset.PatientID = PATIENT_ID
+    out = io.BytesIO()
+    dataset.save_as(out)
+    return out.getvalue()
+
+
+def test_log_of_a_process_is_json_without_patient_data(
+    model_store: Path, jpeg: bytes, dicom: bytes
+) -> None:
+    named = with_patient(dicom)
+    with process(model_store, BRAIN_LOG_LEVEL="debug") as (child, port):
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_SECONDS) as client:
+            for content in (named, named[: len(named) // 2], jpeg, b"junk " + PATIENT.encode()):
+                files = [("files", (FILE_NAME, content))]
+                client.post("/predict", files=files, headers={"X-Request-ID": "visit-1"})
+            client.post("/predict", files=[(PATIENT, (FILE_NAME, jpeg))])
+            client.post("/predict", content=PATIENT.encode(), headers={"Content-Type": "text/html"})
+            client.get(PATH, params={"name": PATIENT})
+            client.get("/health", headers={"X-Request-ID": PATIENT})
+        child.send_signal(signal.SIGTERM)
+        _, written = child.communicate(timeout=PATIENCE_SECONDS)
+    text = written.decode()
+    for secret in ("Mustermann", "Erika", PATIENT_ID, "19640812"):
+        assert secret not in text
+    # LiteRT's own native code greets once per interpreter, and cannot be told not to.
+    lines = [json.loads(line) for line in text.splitlines() if not line.startswith("INFO: ")]
+    assert all({"time", "level", "logger", "message"} <= line.keys() for line in lines)
+    requests = [line for line in lines if line["message"] == "request"]
+    visits = [line for line in requests if line["request_id"] == "visit-1"]
+    assert [line["status"] for line in visits] == [200, 422, 200, 415]
+    assert [line.get("code") for line in visits][1::2] == [
+        "truncated_image",
+        "unsupported_media_type",
+    ]
+    assert all(line["route"] == "/predict" and line["images"] == 1 for line in visits)
+    assert all(line["total_ms"] >= line["inference_ms"] >= 0 for line in visits)
+    assert "unmatched" in {line["route"] for line in requests}
+
+
+@pytest.mark.parametrize(
+    ("sent", "kept"),
+    [
+        ("visit-1", True),
+        ("A.b_c-9", True),
+        ("x" * 64, True),
+        ("x" * 65, False),
+        ("two words", False),
+        ("Müller".encode().decode("latin-1"), False),
+        ("a\tb", False),
+        ("", False),
+    ],
+)
+def test_request_id_is_repeated_only_if_it_is_a_plain_word(
+    service: Any, sent: str, kept: bool
+) -> None:
+    headers = [(b"X-Request-ID", sent.encode("latin-1"))]
+    answered = service.client.get("/health", headers=headers).headers["x-request-id"]
+    assert (answered == sent) is kept
+    assert kept or len(answered) == 32
+
+
+def test_request_ids_differ(service: Any) -> None:
+    ids = {service.client.get("/health/live").headers["x-request-id"] for _ in range(20)}
+    assert len(ids) == 20
+
+
+def test_exception_is_one_line_with_its_traceback() -> None:
+    record: logging.LogRecord
+    try:
+        raise ValueError("what happened")
+    except ValueError:
+        record = logging.LogRecord("n", logging.ERROR, "", 0, "it %s", ("broke",), sys.exc_info())
+    record.fields = {"images": 3}
+    line = JsonFormatter().format(record)
+    assert "\n" not in line
+    content = json.loads(line)
+    assert (content["message"], content["images"]) == ("it broke", 3)
+    assert "ValueError: what happened" in content["traceback"]

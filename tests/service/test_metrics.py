@@ -1,0 +1,95 @@
+"""/metrics: what is counted, under which names, and that no client chooses a label."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from service.release import RELEASE
+from tests.support.service import FakeRuntimes, Service, serving, settings_for
+
+
+@pytest.fixture
+def fresh(model_store: Path) -> Iterator[Service]:
+    with serving(settings_for(model_store), FakeRuntimes()) as service:
+        yield service
+
+
+def samples(service: Service) -> dict[str, float]:
+    """Name and labels to value, as a scrape reads them."""
+    text = service.client.get("/metrics").text
+    return {
+        f"{sample.name}{sorted(sample.labels.items())}": sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def test_requests_images_and_errors_are_counted(fresh: Service, jpeg: bytes) -> None:
+    fresh.predict(jpeg, jpeg)
+    fresh.predict(jpeg, b"junk")
+    fresh.predict_raw(b"junk")
+    fresh.client.get("/nowhere")
+    fresh.client.get("/predict")
+    found = samples(fresh)
+    for name, value in {
+        "brain_http_requests_total[('route', '/predict'), ('status', '200')]": 2,
+        "brain_http_requests_total[('route', '/predict'), ('status', '415')]": 1,
+        "brain_http_requests_total[('route', '/predict'), ('status', '405')]": 1,
+        "brain_http_requests_total[('route', 'unmatched'), ('status', '404')]": 1,
+        "brain_predictions_total[('label', 'glioma')]": 3,
+        "brain_predictions_total[('label', 'notumor')]": 0,
+        "brain_errors_total[('code', 'unsupported_media_type')]": 2,
+        "brain_errors_total[('code', 'not_found')]": 1,
+        "brain_errors_total[('code', 'method_not_allowed')]": 1,
+        "brain_http_request_duration_seconds_count[('route', '/predict')]": 4,
+        "brain_decode_duration_seconds_count[]": 5,
+        "brain_queue_duration_seconds_count[]": 5,
+        "brain_batch_images_sum[]": 3,
+        "brain_queue_depth_images[]": 0,
+        "brain_ready[]": 1,
+        "brain_runtime_restarts_total[]": 0,
+    }.items():
+        assert (name, found.get(name)) == (name, value)
+    batches = found["brain_batch_images_count[]"]
+    assert 2 <= batches <= 3
+    assert found["brain_inference_duration_seconds_count[]"] == batches
+
+
+def test_model_build_and_process_are_described(fresh: Service) -> None:
+    text = fresh.client.get("/metrics").text
+    digest = fresh.state.registry.engine().stored.manifest_digest
+    assert re.search(rf'brain_model_info{{.*manifest="{digest}".*runtime="litert".*}} 1.0', text)
+    assert re.search(rf'brain_build_info{{.*version="{re.escape(RELEASE)}".*}} 1.0', text)
+    assert "process_resident_memory_bytes" in text
+
+
+def test_labels_do_not_come_from_clients(fresh: Service, jpeg: bytes) -> None:
+    planted = "Mustermann"
+    fresh.client.get(f"/{planted}")
+    fresh.client.get(f"/static/{planted}.js")
+    fresh.client.post(f"/models/{planted}/{planted}/activate")
+    fresh.client.request(planted, "/predict")
+    fresh.client.post("/predict", files=[(planted, (planted, jpeg))])
+    assert planted not in fresh.client.get("/metrics").text
+
+
+def test_openmetrics_where_it_is_asked_for(fresh: Service) -> None:
+    accept = "application/openmetrics-text; version=1.0.0"
+    response = fresh.client.get("/metrics", headers={"Accept": accept})
+    assert response.headers["content-type"].startswith("application/openmetrics-text")
+    assert response.text.endswith("# EOF\n")
+
+
+def test_names_follow_the_conventions(fresh: Service) -> None:
+    families = list(text_string_to_metric_families(fresh.client.get("/metrics").text))
+    ours = [family for family in families if not family.name.startswith("process_")]
+    assert ours
+    for family in ours:
+        assert family.name.startswith("brain_")
+        assert family.documentation
+        suffixes = ("_total", "_created") if family.type == "counter" else ("",)
+        assert all(sample.name.endswith(suffixes) for sample in family.samples)
+        assert not re.search("_ms$|_millis", family.name)

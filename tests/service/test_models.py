@@ -1,0 +1,155 @@
+"""/models and the swap of versions."""
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from contract.store import ModelStore
+from service.schemas import Activation, Models
+from tests.support.service import (
+    MODEL,
+    FakeRuntimes,
+    Service,
+    add_version,
+    newest,
+    serving,
+    settings_for,
+    wait_until,
+)
+
+
+def serves(service: Service, image: bytes) -> int:
+    version: int = service.predict_raw(image).json()["model"]["version"]
+    return version
+
+
+def test_versions_are_listed_with_what_they_are(store_copy: Path) -> None:
+    first = newest(store_copy)
+    second = add_version(store_copy)
+    broken = add_version(store_copy, schema_version=99)
+    ModelStore(store_copy).set_alias(MODEL, "stable", first)
+    with serving(settings_for(store_copy, model_version=str(second))) as service:
+        response = service.client.get("/models")
+    assert response.status_code == 200
+    (model,) = Models.model_validate_json(response.content).models
+    assert model.name == MODEL
+    by_number = {version.version: version for version in model.versions}
+    assert [number for number, version in by_number.items() if version.active] == [second]
+    assert by_number[first].aliases == ["stable"]
+    assert by_number[first].metrics
+    assert "litert" in (by_number[first].runtimes or [])
+    error = by_number[broken].error
+    assert error is not None
+    assert error.code == "newer_schema"
+
+
+@pytest.mark.parametrize(
+    ("setting", "index"), [("latest", 1), ("number", 0), ("stable", 0)], ids=str
+)
+def test_the_configured_version_is_loaded(store_copy: Path, setting: str, index: int) -> None:
+    versions = [newest(store_copy), add_version(store_copy)]
+    ModelStore(store_copy).set_alias(MODEL, "stable", versions[0])
+    chosen = str(versions[0]) if setting == "number" else setting
+    with serving(settings_for(store_copy, model_version=chosen)) as service:
+        assert service.client.get("/health").json()["model"]["version"] == versions[index]
+
+
+def test_activation_swaps_and_rolls_back(store_copy: Path, jpeg: bytes) -> None:
+    first, second = newest(store_copy), add_version(store_copy)
+    ModelStore(store_copy).set_alias(MODEL, "stable", first)
+    with serving(settings_for(store_copy, model_version=str(first))) as service:
+        assert serves(service, jpeg) == first
+        response = service.client.post(f"/models/{MODEL}/latest/activate")
+        assert response.status_code == 200
+        answer = Activation.model_validate_json(response.content)
+        assert answer.previous is not None
+        assert (answer.previous.version, answer.model.version) == (first, second)
+        assert serves(service, jpeg) == second
+        assert service.metric(
+            "brain_model_info",
+            name=MODEL,
+            version=str(second),
+            runtime="litert",
+            device="cpu",
+            manifest=service.state.registry.engine().stored.manifest_digest,
+        )
+        assert service.client.post(f"/models/{MODEL}/stable/activate").status_code == 200
+        assert serves(service, jpeg) == first
+
+
+@pytest.mark.parametrize(
+    ("target", "status", "code"),
+    [
+        (f"{MODEL}/bad", 409, "corrupt_version"),
+        (f"{MODEL}/4711", 404, "version_not_found"),
+        (f"{MODEL}/no-such-alias", 404, "version_not_found"),
+        ("no-such-model/1", 404, "version_not_found"),
+        ("%2e%2e/1", 404, "version_not_found"),
+    ],
+)
+def test_a_version_that_must_not_serve_leaves_the_old_one(
+    store_copy: Path, jpeg: bytes, target: str, status: int, code: str
+) -> None:
+    first, bad = newest(store_copy), add_version(store_copy)
+    ModelStore(store_copy).set_alias(MODEL, "bad", bad)
+    next((store_copy / MODEL / str(bad)).glob("*.tflite")).write_bytes(b"junk")
+    with serving(settings_for(store_copy, model_version=str(first))) as service:
+        response = service.client.post(f"/models/{target}/activate")
+        assert (response.status_code, response.json()["code"]) == (status, code)
+        assert serves(service, jpeg) == first
+
+
+def test_a_failed_warm_up_leaves_the_old_one(
+    store_copy: Path, jpeg: bytes, runtimes: FakeRuntimes
+) -> None:
+    first, second = newest(store_copy), add_version(store_copy)
+    settings = settings_for(store_copy, model_version=str(first))
+    with serving(settings, runtimes) as service:
+        runtimes.error = RuntimeError("this one does not warm up")
+        response = service.client.post(f"/models/{MODEL}/{second}/activate")
+        assert (response.status_code, response.json()["code"]) == (409, "runtime_unusable")
+        assert serves(service, jpeg) == first
+
+
+def test_a_damaged_store_can_be_left_by_activating_a_good_version(
+    store_copy: Path, jpeg: bytes
+) -> None:
+    first, bad = newest(store_copy), add_version(store_copy, schema_version=99)
+    with serving(settings_for(store_copy), ready=False) as service:
+        wait_until(lambda: service.client.get("/health").json().get("code") == "newer_schema")
+        assert service.client.post(f"/models/{MODEL}/{bad}/activate").status_code == 409
+        response = service.client.post(f"/models/{MODEL}/{first}/activate")
+        assert (response.status_code, response.json()["previous"]) == (200, None)
+        assert serves(service, jpeg) == first
+
+
+def test_swaps_under_load_lose_nothing(
+    store_copy: Path, jpeg: bytes, runtimes: FakeRuntimes
+) -> None:
+    versions = [newest(store_copy), add_version(store_copy)]
+    answers: list[tuple[int, int]] = []
+    stop = threading.Event()
+
+    with serving(settings_for(store_copy), runtimes) as service:
+
+        def ask() -> None:
+            while not stop.is_set():
+                response = service.predict_raw(jpeg)
+                answers.append((response.status_code, response.json()["model"]["version"]))
+
+        clients = [threading.Thread(target=ask) for _ in range(4)]
+        for client in clients:
+            client.start()
+        for number in range(6):
+            response = service.client.post(f"/models/{MODEL}/{versions[number % 2]}/activate")
+            assert response.status_code == 200
+        stop.set()
+        for client in clients:
+            client.join()
+        assert {status for status, _ in answers} == {200}
+        assert {version for _, version in answers} == set(versions)
+        retired = {id(runtime) for runtime in runtimes.opened[:-1]}
+        wait_until(
+            lambda: {id(runtime) for runtime in runtimes.opened if runtime.closed} == retired
+        )

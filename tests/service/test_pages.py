@@ -1,0 +1,109 @@
+"""OpenAPI and what browsers load: complete, and nothing from elsewhere."""
+
+import re
+from typing import Any
+
+import pytest
+
+from tests.support.service import Service
+
+PATHS = {
+    "/predict",
+    "/health",
+    "/health/live",
+    "/health/ready",
+    "/metrics",
+    "/models",
+    "/models/{name}/{version}/activate",
+}
+
+
+@pytest.fixture
+def document(service: Service) -> dict[str, Any]:
+    content: dict[str, Any] = service.client.get("/openapi.json").json()
+    return content
+
+
+def references(node: object) -> set[str]:
+    if isinstance(node, dict):
+        own = {node["$ref"]} if isinstance(node.get("$ref"), str) else set()
+        return own.union(*(references(value) for value in node.values()))
+    if isinstance(node, list):
+        return set().union(*(references(value) for value in node))
+    return set()
+
+
+def test_every_route_is_described(document: dict[str, Any]) -> None:
+    assert document["paths"].keys() == PATHS
+
+
+def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
+    found = references(document)
+    assert "#/components/schemas/Problem" in found
+    for reference in found:
+        node: Any = document
+        for key in reference.removeprefix("#/").split("/"):
+            node = node[key]
+
+
+def test_predict_describes_its_bodies_and_answers(document: dict[str, Any]) -> None:
+    operation = document["paths"]["/predict"]["post"]
+    assert operation["requestBody"]["content"].keys() == {
+        "multipart/form-data",
+        "image/jpeg",
+        "image/png",
+        "application/dicom",
+        "application/octet-stream",
+    }
+    assert operation["responses"].keys() == {
+        *("200", "400", "408", "413", "415", "422", "500", "503", "504")
+    }
+    for status, response in operation["responses"].items():
+        content = response["content"]
+        if status == "200":
+            assert content["application/json"]["schema"]["$ref"].endswith("/PredictAnswer")
+            assert content["application/json"]["examples"]
+        else:
+            assert content["application/problem+json"]["schema"]["$ref"].endswith("/Problem")
+            assert content["application/problem+json"]["example"]["code"]
+
+
+def test_examples_are_valid_answers(document: dict[str, Any]) -> None:
+    from service.schemas import PredictAnswer, Problem
+
+    responses = document["paths"]["/predict"]["post"]["responses"]
+    for example in responses["200"]["content"]["application/json"]["examples"].values():
+        PredictAnswer.model_validate(example["value"])
+    for status in responses.keys() - {"200"}:
+        problem = responses[status]["content"]["application/problem+json"]["example"]
+        assert Problem.model_validate(problem).status == int(status)
+
+
+def test_docs_load_only_from_here(service: Service) -> None:
+    page = service.client.get("/docs")
+    assert page.status_code == 200
+    assert page.headers["content-type"].startswith("text/html")
+    loaded = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert loaded
+    for path in loaded:
+        assert "//" not in path
+        response = service.client.get(f"/{path}")
+        assert (path, response.status_code) == (path, 200)
+        assert len(response.content) > 50
+    assert "<script>" not in page.text
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/nowhere", "/static/nowhere.js", "/static/../settings.py", "/static/%2e%2e/settings.py"],
+)
+def test_what_is_not_there_is_a_problem(service: Service, path: str) -> None:
+    response = service.client.get(path)
+    assert (response.status_code, response.json()["code"]) == (404, "not_found")
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+def test_wrong_method_is_a_problem(service: Service) -> None:
+    response = service.client.get("/predict")
+    assert (response.status_code, response.json()["code"]) == (405, "method_not_allowed")
+    assert response.headers["allow"] == "POST"

@@ -1,0 +1,139 @@
+"""``python -m service`` as a process: start, drain, exit status, imports."""
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from time import monotonic
+
+import httpx
+import pytest
+
+from tests.support.service import (
+    PATIENCE_SECONDS,
+    ROOT,
+    environment_with,
+    process,
+    wait_until,
+)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
+def test_signal_loses_no_accepted_request(
+    model_store: Path, jpeg: bytes, number: signal.Signals
+) -> None:
+    """Eight clients post without a pause while the service is told to stop."""
+    answered: list[int] = []
+    broken: list[str] = []
+    unready = threading.Event()
+
+    with process(model_store, BRAIN_DRAIN_NOTICE_MS="1000", BRAIN_LOG_LEVEL="error") as (
+        child,
+        port,
+    ):
+        url = f"http://127.0.0.1:{port}"
+
+        def ask() -> None:
+            """Posts until it is refused; a refused connection after the notice is no loss."""
+            with httpx.Client(base_url=url, timeout=PATIENCE_SECONDS) as client:
+                headers = {"Content-Type": "image/jpeg"}
+                while True:
+                    try:
+                        response = client.post("/predict", content=jpeg, headers=headers)
+                    except httpx.TransportError as error:
+                        broken.append(repr(error))
+                        return
+                    answered.append(response.status_code)
+                    if response.status_code != 200:
+                        assert response.json()["code"] == "draining"
+                        assert "retry-after" in response.headers
+                        assert response.headers["connection"] == "close"
+                        return
+
+        clients = [threading.Thread(target=ask) for _ in range(8)]
+        for client in clients:
+            client.start()
+        wait_until(lambda: len(answered) >= 40)
+        child.send_signal(number)
+        wait_until(lambda: answered.count(503))
+        report = httpx.get(f"{url}/health/ready")
+        if (report.status_code, report.json()["status"]) == (503, "draining"):
+            unready.set()
+        for client in clients:
+            client.join(PATIENCE_SECONDS)
+        assert child.wait(PATIENCE_SECONDS) == 0
+    assert broken == []
+    assert set(answered) == {200, 503}
+    assert answered.count(503) == len(clients)
+    assert unready.is_set()
+
+
+def test_request_in_flight_is_finished(model_store: Path, jpeg: bytes) -> None:
+    """The body is still under way when the signal comes: accepted, so it is answered."""
+    with process(model_store, BRAIN_DRAIN_NOTICE_MS="0") as (child, port):
+        sent = threading.Event()
+
+        def body() -> object:
+            yield jpeg[:1000]
+            child.send_signal(signal.SIGTERM)
+            assert sent.wait(1) is False
+            yield jpeg[1000:]
+
+        response = httpx.post(
+            f"http://127.0.0.1:{port}/predict",
+            content=body(),  # type: ignore[arg-type]
+            headers={"Content-Type": "image/jpeg"},
+            timeout=PATIENCE_SECONDS,
+        )
+        assert response.status_code == 200
+        assert child.wait(PATIENCE_SECONDS) == 0
+
+
+def test_second_signal_ends_it_at_once(model_store: Path) -> None:
+    with process(model_store, BRAIN_DRAIN_NOTICE_MS="600000") as (child, port):
+        child.send_signal(signal.SIGTERM)
+        wait_until(lambda: httpx.get(f"http://127.0.0.1:{port}/health/ready").status_code == 503)
+        start = monotonic()
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(PATIENCE_SECONDS) == 0
+        assert monotonic() - start < PATIENCE_SECONDS
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("BRAIN_PORT", "many"),
+        ("BRAIN_RUNTIME", "abacus"),
+        ("BRAIN_NO_SUCH_SETTING", "1"),
+        ("BRAIN_QUEUE_SIZE", "0"),
+    ],
+)
+def test_wrong_setting_refuses_to_start_and_is_named(name: str, value: str) -> None:
+    finished = subprocess.run(
+        [sys.executable, "-m", "service"],
+        cwd=ROOT,
+        env=environment_with(**{name: value}),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+    assert finished.returncode == 2
+    assert name in finished.stderr
+    assert "Traceback" not in finished.stderr
+
+
+def test_start_imports_nothing_that_is_slow() -> None:
+    code = "import sys, json, service.__main__; print(json.dumps(sorted(sys.modules)))"
+    output = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        env=environment_with(),
+        capture_output=True,
+        check=True,
+        timeout=PATIENCE_SECONDS,
+    ).stdout
+    loaded = {module.partition(".")[0] for module in json.loads(output)}
+    assert not loaded & {"tensorflow", "keras", "pydicom", "scipy", "ai_edge_litert", "training"}

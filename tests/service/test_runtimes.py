@@ -1,0 +1,168 @@
+"""The runtimes: LiteRT on real slices, TensorFlow in agreement with it, and which one is chosen."""
+
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from contract.decoding import decode
+from contract.manifest import RuntimeName
+from contract.preprocessing import preprocess
+from contract.store import ModelStore, StoredVersion
+from service.errors import RuntimeUnusable
+from service.runtimes.litert import LiteRtRuntime
+from service.runtimes.selection import choose, open_runtime
+from service.runtimes.tensorflow import padded_sizes
+from service.settings import RuntimeChoice
+from tests.support.service import MODEL, ROOT, environment_with, newest, settings_for
+
+MAX_DIFFERENCE = 0.05
+BOTH: frozenset[RuntimeName] = frozenset(get_args(RuntimeName))
+
+needs_tensorflow = pytest.mark.skipif(
+    find_spec("tensorflow") is None, reason="TensorFlow is not installed; the service runs without"
+)
+
+
+@pytest.fixture(scope="module")
+def stored(model_store: Path) -> StoredVersion:
+    return ModelStore(model_store).load(MODEL, newest(model_store))
+
+
+@pytest.fixture(scope="module")
+def batch(slices: list[Path], stored: StoredVersion) -> NDArray[np.uint8]:
+    """Eight real slices, preprocessed."""
+    spec = stored.preprocess
+    return np.stack([preprocess(decode(path.read_bytes()).pixels, spec) for path in slices])
+
+
+def litert(stored: StoredVersion, interpreters: int) -> LiteRtRuntime:
+    path = stored.path / stored.manifest.artifacts["litert"]
+    return LiteRtRuntime(path, len(stored.manifest.classes), interpreters, 8)
+
+
+def test_litert_gives_probabilities(stored: StoredVersion, batch: NDArray[np.uint8]) -> None:
+    runtime = litert(stored, 2)
+    output = runtime.predict(batch)
+    runtime.close()
+    assert output.dtype == np.float32
+    assert output.shape == (len(batch), len(stored.manifest.classes))
+    assert output.min() >= 0
+    assert output.sum(axis=1) == pytest.approx(1, abs=0.02)
+
+
+@pytest.mark.parametrize("interpreters", [1, 2, 3, 16])
+def test_litert_gives_each_image_its_own_row(
+    stored: StoredVersion, batch: NDArray[np.uint8], interpreters: int
+) -> None:
+    alone = litert(stored, 1)
+    expected = np.concatenate([alone.predict(image[None]) for image in batch])
+    runtime = litert(stored, interpreters)
+    for size in (1, 2, 3, len(batch)):
+        np.testing.assert_array_equal(runtime.predict(batch[:size]), expected[:size])
+    runtime.close()
+    alone.close()
+
+
+def test_litert_refuses_a_file_that_is_no_model(tmp_path: Path) -> None:
+    path = tmp_path / "model.tflite"
+    path.write_bytes(b"junk" * 100)
+    with pytest.raises(ValueError, match="Flatbuffer"):
+        LiteRtRuntime(path, 4, 1, 8)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.slow
+@needs_tensorflow
+def test_both_runtimes_agree_on_real_slices(model_store: Path, slices: list[Path]) -> None:
+    """TensorFlow runs in a process of its own: its warnings and threads are not these tests'."""
+    finished = subprocess.run(
+        [sys.executable, "-m", "tests.support.agreement", str(model_store)],
+        cwd=ROOT,
+        env=environment_with(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    rows = [line.split() for line in finished.stdout.splitlines()]
+    assert len(rows) == len(slices)
+    for litert_label, tensorflow_label, difference in rows:
+        assert litert_label == tensorflow_label
+        assert float(difference) <= MAX_DIFFERENCE
+
+
+def test_asking_for_tensorflow_without_it_is_a_clear_error(
+    stored: StoredVersion, model_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # None makes the import fail as if it were not installed.
+    monkeypatch.setitem(sys.modules, "tensorflow", None)
+    settings = settings_for(model_store, runtime=RuntimeChoice.TENSORFLOW)
+    with pytest.raises(RuntimeUnusable, match="not installed"):
+        open_runtime(settings, stored)
+
+
+def test_version_without_the_artifact_is_a_clear_error(
+    stored: StoredVersion, model_store: Path
+) -> None:
+    artifacts = {"tensorflow": "saved_model"}
+    manifest = stored.manifest.model_copy(update={"artifacts": artifacts})
+    version = StoredVersion(stored.path, manifest, stored.manifest_digest, stored.preprocess)
+    with pytest.raises(RuntimeUnusable, match="no artifact"):
+        open_runtime(settings_for(model_store), version)
+
+
+@pytest.mark.parametrize(
+    ("choice", "artifacts", "node", "chosen"),
+    [
+        pytest.param("litert", BOTH, "nvidia0", "litert", id="litert asked for"),
+        pytest.param("tensorflow", BOTH, None, "tensorflow", id="tensorflow asked for, no GPU"),
+        pytest.param("auto", BOTH, None, "litert", id="auto, no GPU"),
+        pytest.param("auto", BOTH, "nvidiactl", "litert", id="auto, driver without a GPU"),
+        pytest.param("auto", frozenset({"litert"}), "nvidia0", "litert", id="auto, no SavedModel"),
+    ],
+)
+def test_choice_of_runtime(
+    tmp_path: Path, choice: str, artifacts: frozenset[RuntimeName], node: str | None, chosen: str
+) -> None:
+    if node is not None:
+        (tmp_path / node).touch()
+    assert choose(RuntimeChoice(choice), artifacts, tmp_path) == chosen
+
+
+@pytest.mark.parametrize(("visible", "chosen"), [(True, "tensorflow"), (False, "litert")])
+def test_auto_asks_tensorflow_only_where_there_may_be_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, visible: bool, chosen: str
+) -> None:
+    (tmp_path / "nvidia0").touch()
+    monkeypatch.setattr("service.runtimes.selection.find_spec", lambda _: object())
+    monkeypatch.setattr("service.runtimes.tensorflow.gpu_is_visible", lambda: visible)
+    assert choose(RuntimeChoice.AUTO, BOTH, tmp_path) == chosen
+
+
+def test_auto_without_tensorflow_is_litert_even_with_a_gpu(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "nvidia0").touch()
+    monkeypatch.setattr("service.runtimes.selection.find_spec", lambda _: None)
+    assert choose(RuntimeChoice.AUTO, BOTH, tmp_path) == "litert"
+
+
+@pytest.mark.parametrize(
+    ("largest", "sizes"),
+    [
+        (1, [1]),
+        (2, [1, 2]),
+        (8, [1, 2, 4, 8]),
+        (12, [1, 2, 4, 8, 12]),
+        (33, [1, 2, 4, 8, 16, 32, 33]),
+    ],
+)
+def test_batches_are_padded_to_few_sizes(largest: int, sizes: list[int]) -> None:
+    assert padded_sizes(largest) == sizes

@@ -1,0 +1,91 @@
+"""Settings: from the environment, strict, immutable; and how many cores there are."""
+
+import os
+import tomllib
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+import service
+from service.cores import available_cores
+from service.release import RELEASE
+from service.settings import RuntimeChoice, Settings, SettingsError
+from tests.support.service import ROOT
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.startswith("BRAIN_"):
+            monkeypatch.delenv(name)
+
+
+def test_defaults_listen_on_loopback_only() -> None:
+    settings = Settings.from_environment()
+    assert (settings.host, settings.port) == ("127.0.0.1", 8000)
+    assert settings.runtime is RuntimeChoice.AUTO
+    assert settings.max_wait_ms == 0
+
+
+def test_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRAIN_RUNTIME", "litert")
+    monkeypatch.setenv("BRAIN_MODEL_STORE", "/models")
+    monkeypatch.setenv("BRAIN_DEADLINE_MS", "250")
+    monkeypatch.setenv("BRAIN_PORT", "")
+    settings = Settings.from_environment()
+    assert settings.runtime is RuntimeChoice.LITERT
+    assert settings.model_store == Path("/models")
+    assert settings.deadline_ms == 250
+    assert settings.port == 8000
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("BRAIN_MAX_BATCH_SIZ", "8"),
+        ("BRAIN_MAX_BATCH_SIZE", "0"),
+        ("BRAIN_MAX_FILES", "65"),
+        ("BRAIN_LOG_LEVEL", "loud"),
+    ],
+)
+def test_wrong_value_or_name_is_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(SettingsError, match=name if name != "BRAIN_MAX_FILES" else "max_files"):
+        Settings.from_environment()
+
+
+def test_settings_are_frozen_and_closed() -> None:
+    settings = Settings()
+    with pytest.raises(ValidationError):
+        settings.port = 1  # type: ignore[misc]
+    with pytest.raises(ValidationError):
+        Settings(no_such_setting=1)  # type: ignore[call-arg]
+
+
+def test_every_setting_is_described() -> None:
+    assert all(field.description for field in Settings.model_fields.values())
+
+
+@pytest.mark.parametrize(
+    ("content", "limit"),
+    [("100000 100000", 1), ("50000 100000", 1), ("max 100000", None), ("junk", None)],
+)
+def test_cores_respect_the_container_quota(tmp_path: Path, content: str, limit: int | None) -> None:
+    quota = tmp_path / "cpu.max"
+    quota.write_text(content, encoding="ascii")
+    own = available_cores(tmp_path / "absent")
+    assert available_cores(quota) == (own if limit is None else min(own, limit))
+
+
+def test_release_is_that_of_the_project() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["version"] == RELEASE
+
+
+def test_what_is_public() -> None:
+    assert sorted(service.__all__) == ["Settings", "create_app"]
+    for name in service.__all__:
+        assert getattr(service, name).__module__.startswith("service.")

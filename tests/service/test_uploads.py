@@ -1,0 +1,156 @@
+"""Bodies that are malformed, too large, too slow or of the wrong kind, and their statuses."""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.service import FakeRuntimes, Service, serving, settings_for, wait_until
+
+MAX_BODY_BYTES = 200_000
+MAX_FILES = 3
+BODY_TIMEOUT_MS = 300.0
+
+BOUNDARY = "limit"
+FORM = f"multipart/form-data; boundary={BOUNDARY}"
+
+
+@pytest.fixture(scope="module")
+def small(model_store: Path) -> Iterator[Service]:
+    """A service with low limits."""
+    settings = settings_for(
+        model_store,
+        max_body_bytes=MAX_BODY_BYTES,
+        max_files=MAX_FILES,
+        max_pixels=300 * 300,
+        body_timeout_ms=BODY_TIMEOUT_MS,
+    )
+    with serving(settings, FakeRuntimes()) as service:
+        yield service
+
+
+def part(name: str = "files", content: bytes = b"x", file_name: str | None = "a.jpg") -> bytes:
+    disposition = f'Content-Disposition: form-data; name="{name}"'
+    if file_name is not None:
+        disposition += f'; filename="{file_name}"'
+    return f"--{BOUNDARY}\r\n{disposition}\r\n\r\n".encode() + content + b"\r\n"
+
+
+END = f"--{BOUNDARY}--\r\n".encode()
+
+
+def refusal(response: httpx.Response) -> tuple[int, str]:
+    assert response.headers["content-type"] == "application/problem+json"
+    content = response.json()
+    assert content["status"] == response.status_code
+    assert content["request_id"] == response.headers["x-request-id"]
+    return response.status_code, content["code"]
+
+
+@pytest.mark.parametrize(
+    ("media", "body", "status", "code"),
+    [
+        pytest.param("text/plain", b"x", 415, "unsupported_request_media_type", id="text"),
+        pytest.param("", b"x", 415, "unsupported_request_media_type", id="no media type"),
+        pytest.param("image/jpeg", b"", 400, "no_input", id="empty raw body"),
+        pytest.param(FORM, END, 400, "no_input", id="form without parts"),
+        pytest.param(FORM, b"", 400, "malformed_multipart", id="empty form"),
+        pytest.param(FORM, b"junk", 400, "malformed_multipart", id="no multipart"),
+        pytest.param(FORM, part(), 400, "malformed_multipart", id="no last boundary"),
+        pytest.param(FORM, part("file") + END, 400, "unexpected_field", id="other field"),
+        pytest.param(
+            FORM,
+            f"--{BOUNDARY}\r\n\r\nx\r\n".encode() + END,
+            400,
+            "unexpected_field",
+            id="part without headers",
+        ),
+        pytest.param("multipart/form-data", part() + END, 400, "malformed_multipart", id="no name"),
+        pytest.param(
+            f"multipart/form-data; boundary={'b' * 300}",
+            part() + END,
+            400,
+            "malformed_multipart",
+            id="endless boundary",
+        ),
+        pytest.param(
+            FORM, part() * (MAX_FILES + 1) + END, 413, "too_many_files", id="too many files"
+        ),
+        pytest.param(
+            FORM, part(content=bytes(MAX_BODY_BYTES)) + END, 413, "body_too_large", id="large form"
+        ),
+        pytest.param(
+            "image/jpeg", bytes(MAX_BODY_BYTES + 1), 413, "body_too_large", id="large raw body"
+        ),
+    ],
+)
+def test_bad_body_is_refused(
+    small: Service, media: str, body: bytes, status: int, code: str
+) -> None:
+    headers = {"Content-Type": media} if media else {}
+    assert refusal(small.client.post("/predict", content=body, headers=headers)) == (status, code)
+
+
+def test_body_without_a_length_is_counted_as_it_comes(small: Service) -> None:
+    chunks = iter([bytes(MAX_BODY_BYTES // 2)] * 3)
+    headers = {"Content-Type": "image/jpeg"}
+    response = small.client.post("/predict", content=chunks, headers=headers)
+    assert "content-length" not in response.request.headers
+    assert refusal(response) == (413, "body_too_large")
+
+
+def test_as_many_files_as_allowed_are_answered(small: Service, slices: list[Path]) -> None:
+    thumbnails = [_thumbnail(path) for path in slices[:MAX_FILES]]
+    assert len(small.predict(*thumbnails).json()["predictions"]) == MAX_FILES
+
+
+def test_image_over_the_pixel_limit(small: Service, jpeg: bytes) -> None:
+    assert refusal(small.predict(jpeg)) == (413, "too_many_pixels")
+
+
+def test_field_without_a_file_name_is_an_image_too(small: Service, slices: list[Path]) -> None:
+    body = part(content=_thumbnail(slices[0]), file_name=None) + END
+    response = small.client.post("/predict", content=body, headers={"Content-Type": FORM})
+    assert response.json()["predictions"][0]["input"] is None
+
+
+def test_form_in_tiny_pieces_reads_the_same(small: Service, slices: list[Path]) -> None:
+    body = part(content=_thumbnail(slices[0])) + END
+    pieces = (body[start : start + 7] for start in range(0, len(body), 7))
+    response = small.client.post("/predict", content=pieces, headers={"Content-Type": FORM})
+    assert response.status_code == 200
+
+
+def test_body_that_does_not_arrive_is_given_up(small: Service) -> None:
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 9\r\n\r\n"
+    with _connection(small) as connection:
+        connection.sendall(head + b"\xff")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 408 ")
+
+
+def test_client_that_leaves_early_is_no_error(small: Service) -> None:
+    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 9\r\n\r\n"
+    sample = "brain_http_requests_total"
+    before = small.metric(sample, route="/predict", status="499")
+    with _connection(small) as connection:
+        connection.sendall(head + b"\xff")
+    wait_until(lambda: small.metric(sample, route="/predict", status="499") == before + 1)
+    assert small.metric("brain_errors_total", code="internal_error") == 0
+
+
+def _connection(service: Service) -> socket.socket:
+    port = httpx.URL(service.url).port
+    assert port is not None
+    return socket.create_connection(("127.0.0.1", port), timeout=10)
+
+
+def _thumbnail(path: Path) -> bytes:
+    import io
+
+    from PIL import Image
+
+    out = io.BytesIO()
+    Image.open(path).convert("L").resize((128, 128)).save(out, "JPEG")
+    return out.getvalue()

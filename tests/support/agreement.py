@@ -1,0 +1,33 @@
+"""Prints, for each real slice, both runtimes' labels and their largest difference in probability."""
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from contract.decoding import decode
+from contract.preprocessing import preprocess
+from contract.store import ModelStore
+from service.runtimes import open_runtime
+from service.settings import RuntimeChoice
+from tests.support.service import MODEL, ROOT, newest, settings_for
+
+
+def main(root: Path) -> None:
+    """Compares the newest version in a store."""
+    stored = ModelStore(root).load(MODEL, newest(root))
+    paths = sorted((ROOT / "tests" / "data" / "slices").glob("*/*.jpg"))
+    batch = np.stack(
+        [preprocess(decode(path.read_bytes()).pixels, stored.preprocess) for path in paths]
+    )
+    outputs = [
+        open_runtime(settings_for(root, runtime=choice, max_batch_size=16), stored).predict(batch)
+        for choice in (RuntimeChoice.LITERT, RuntimeChoice.TENSORFLOW)
+    ]
+    for one, other in zip(*outputs, strict=True):
+        difference = float(np.abs(one - other).max())
+        sys.stdout.write(f"{one.argmax()} {other.argmax()} {difference:.4f}\n")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

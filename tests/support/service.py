@@ -1,0 +1,264 @@
+"""Real services on free ports, real runtimes that misbehave on command, and changed versions."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+import httpx
+import numpy as np
+import uvicorn
+from fastapi import FastAPI
+from numpy.typing import NDArray
+
+from contract.store import ModelStore, StoredVersion
+from service.app import create_app
+from service.runtimes import Runtime
+from service.settings import RuntimeChoice, Settings
+from service.state import State
+
+MODEL = "brain-tumor"
+ROOT = Path(__file__).resolve().parents[2]
+PATIENCE_SECONDS = 30.0
+"""How long a test waits for what should happen at once; the machine may be busy."""
+
+
+class FakeRuntime(Runtime):
+    """Answers every slice with the first class, and does what a broken runtime does on command.
+
+    Attributes:
+        gate: cleared, a batch hangs until it is set again.
+        error: raised instead of an answer.
+        batches: sizes of the batches that it was given after its warm-up.
+        closed: its engine has retired it.
+    """
+
+    name = "litert"
+    device = "cpu"
+
+    def __init__(self, classes: int = 4, max_batch_size: int = 8) -> None:
+        self.batch_sizes = [1, max_batch_size]
+        self.gate = threading.Event()
+        self.gate.set()
+        self.entered = threading.Event()
+        self.error: BaseException | None = None
+        self.batches: list[int] = []
+        self.closed = False
+        self._classes = classes
+
+    def predict(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        self.batches.append(len(batch))
+        self.entered.set()
+        assert self.gate.wait(PATIENCE_SECONDS)
+        if self.error is not None:
+            raise self.error
+        answer = np.zeros((len(batch), self._classes), np.float32)
+        answer[:, 0] = 1
+        return answer
+
+    def warm_up(self, height: int, width: int, classes: int) -> None:
+        super().warm_up(height, width, classes)
+        self.batches.clear()
+        self.entered.clear()
+
+    def close(self) -> None:
+        self.closed = True
+
+
+class FakeRuntimes:
+    """Opens :class:`FakeRuntime`, and keeps each for the test to command.
+
+    Attributes:
+        gate: cleared, opening waits until it is set again.
+        error: raised instead of opening one.
+    """
+
+    def __init__(self) -> None:
+        self.opened: list[FakeRuntime] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.error: Exception | None = None
+
+    def __call__(self, settings: Settings, stored: StoredVersion) -> Runtime:
+        assert self.gate.wait(PATIENCE_SECONDS)
+        if self.error is not None:
+            raise self.error
+        runtime = FakeRuntime(len(stored.manifest.classes), settings.max_batch_size)
+        runtime.warm_up(
+            stored.preprocess.height, stored.preprocess.width, len(stored.manifest.classes)
+        )
+        self.opened.append(runtime)
+        return runtime
+
+    @property
+    def last(self) -> FakeRuntime:
+        """The one that serves."""
+        return self.opened[-1]
+
+
+class Service:
+    """A service that runs in a thread of the test.
+
+    Attributes:
+        url: where it listens.
+        client: talks to it.
+    """
+
+    def __init__(self, app: FastAPI, server: uvicorn.Server, url: str) -> None:
+        self.url = url
+        self.client = httpx.Client(base_url=url, timeout=PATIENCE_SECONDS)
+        self._app = app
+        self._server = server
+
+    @property
+    def state(self) -> State:
+        """Its inner state."""
+        state: State = self._app.state.parts
+        return state
+
+    def predict(self, *images: bytes, **options: Any) -> httpx.Response:
+        """Posts images as multipart, named 0.jpg, 1.jpg and so on."""
+        files = [("files", (f"{number}.jpg", image)) for number, image in enumerate(images)]
+        return self.client.post("/predict", files=files, **options)
+
+    def predict_raw(
+        self, image: bytes, media: str = "image/jpeg", **options: Any
+    ) -> httpx.Response:
+        """Posts an image as the body."""
+        headers = {"Content-Type": media, **options.pop("headers", {})}
+        return self.client.post("/predict", content=image, headers=headers, **options)
+
+    def metric(self, sample: str, **labels: str) -> float:
+        """The value of a sample, 0 if there is none."""
+        value = self.state.metrics.registry.get_sample_value(sample, labels)
+        return 0.0 if value is None else value
+
+
+@contextmanager
+def serving(
+    settings: Settings,
+    open_runtime: Callable[[Settings, StoredVersion], Runtime] | None = None,
+    ready: bool = True,
+) -> Iterator[Service]:
+    """A service over real HTTP on a free port; waits until it is ready, unless told otherwise."""
+    app = create_app(settings, open_runtime) if open_runtime else create_app(settings)
+    config = uvicorn.Config(
+        app, port=0, loop="uvloop", http="httptools", ws="none", log_config=None, access_log=False
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run, name="service")
+    thread.start()
+    try:
+        wait_until(lambda: server.started or not thread.is_alive())
+        port = server.servers[0].sockets[0].getsockname()[1]
+        service = Service(app, server, f"http://127.0.0.1:{port}")
+        with service.client:
+            if ready:
+                wait_until(lambda: service.client.get("/health").status_code == 200)
+            yield service
+    finally:
+        server.should_exit = True
+        thread.join(PATIENCE_SECONDS)
+        assert not thread.is_alive(), "the service did not stop"
+
+
+def settings_for(store: Path, **changes: Any) -> Settings:
+    """Settings for tests: quick on CPU, whatever the machine and its environment."""
+    values: dict[str, Any] = {
+        "model_store": store,
+        "runtime": RuntimeChoice.LITERT,
+        "interpreters": 2,
+        "decode_threads": 2,
+        "deadline_ms": PATIENCE_SECONDS * 1000,
+        "batch_timeout_ms": PATIENCE_SECONDS * 1000,
+    }
+    return Settings(**{**values, **changes})
+
+
+@contextmanager
+def process(store: Path, **variables: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """``python -m service`` in a process of its own, ready, and the port that it listens on."""
+    port = free_port()
+    command = [sys.executable, "-m", "service"]
+    environment = environment_with(
+        BRAIN_MODEL_STORE=str(store), BRAIN_PORT=str(port), BRAIN_RUNTIME="litert", **variables
+    )
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE) as child:
+        try:
+            wait_until(lambda: is_ready(port))
+            yield child, port
+        finally:
+            child.kill()
+
+
+def environment_with(**variables: str) -> dict[str, str]:
+    """This process' environment without settings of a service, and with some."""
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("BRAIN_")}
+    return clean | variables
+
+
+def is_ready(port: int) -> bool:
+    """Whether a service answers predictions on a port."""
+    try:
+        return httpx.get(f"http://127.0.0.1:{port}/health/ready").status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def free_port() -> int:
+    """A port that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until(condition: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> None:
+    """Returns once the condition holds; fails the test if it never does."""
+    end = monotonic() + seconds
+    while not condition():
+        assert monotonic() < end, "what the test waits for did not happen"
+        sleep(0.01)
+
+
+def at_once(calls: Sequence[Callable[[], httpx.Response]]) -> list[httpx.Response]:
+    """Makes calls in threads of their own; what they return, in order."""
+    answers: dict[int, httpx.Response] = {}
+
+    def call(number: int) -> None:
+        answers[number] = calls[number]()
+
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(len(calls))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(PATIENCE_SECONDS)
+    return [answers[number] for number in range(len(calls))]
+
+
+def newest(store: Path) -> int:
+    """The newest version of the model."""
+    return ModelStore(store).versions(MODEL)[-1]
+
+
+def add_version(store: Path, **changes: Any) -> int:
+    """Copies the newest version to the next number, and changes fields of its manifest."""
+    version = newest(store)
+    shutil.copytree(store / MODEL / str(version), store / MODEL / str(version + 1))
+    edit_manifest(store, version + 1, {"version": version + 1, **changes})
+    return version + 1
+
+
+def edit_manifest(store: Path, version: int, changes: Mapping[str, Any]) -> None:
+    """Changes fields of a manifest in place, as no release of this project would."""
+    path = store / MODEL / str(version) / "manifest.json"
+    content = json.loads(path.read_text(encoding="utf-8"))
+    path.write_text(json.dumps({**content, **changes}), encoding="utf-8")
