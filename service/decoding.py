@@ -5,6 +5,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from threading import Thread
 from time import monotonic
+from typing import Final
 
 from contract.decoding import decode
 from contract.errors import DecodeError
@@ -13,6 +14,9 @@ from service.errors import DeadlineExceeded, Failure, ServiceError
 from service.jobs import Job
 
 logger = logging.getLogger("service.decoding")
+
+CLOSE_SECONDS: Final = 1.0
+"""How long a thread may take to end; an image that it is stuck in does not stop the process."""
 
 Forward = Callable[[Job], None]
 """Where a decoded job goes; called in a decoding thread."""
@@ -46,11 +50,11 @@ class DecodePool:
         self._queue.put((job, forward))
 
     def close(self) -> None:
-        """Ends the threads after what they hold; to be called when no job is left."""
+        """Ends the threads; to be called when no request is left that waits for them."""
         for _ in self._threads:
             self._queue.put(None)
         for thread in self._threads:
-            thread.join()
+            thread.join(CLOSE_SECONDS)
 
     def _run(self) -> None:
         while (item := self._queue.get()) is not None:

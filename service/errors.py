@@ -15,6 +15,7 @@ ServiceError                       500  internal_error
 │   ├── QueueFull                    503  queue_full
 │   ├── Draining                     503  draining
 │   ├── ModelLoading                 503  model_loading
+│   ├── ModelUnavailable             503  the code of what is wrong with the version
 │   ├── RuntimeUnusable              503  runtime_unusable
 │   └── RuntimeLost                  503  runtime_lost
 ├── DeadlineExceeded               504  deadline_exceeded
@@ -35,7 +36,6 @@ class ServiceError(Exception):
 
     status: ClassVar[int] = 500
     code: str = "internal_error"
-    retry_after_seconds: ClassVar[int | None] = None
 
     @property
     def detail(self) -> str:
@@ -100,7 +100,7 @@ class ActivationRefused(ServiceError):
 class Unavailable(ServiceError):
     status = 503
     code = "unavailable"
-    retry_after_seconds = 1
+    retry_after_seconds: ClassVar[int] = 1
 
 
 class QueueFull(Unavailable):
@@ -114,6 +114,16 @@ class Draining(Unavailable):
 
 class ModelLoading(Unavailable):
     code = "model_loading"
+
+
+class ModelUnavailable(Unavailable):
+    """The configured version must not serve, and no other one does."""
+
+    retry_after_seconds = 30
+
+    def __init__(self, reason: Failure) -> None:
+        super().__init__(reason.detail)
+        self.code = reason.code
 
 
 class RuntimeUnusable(Unavailable):

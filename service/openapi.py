@@ -1,5 +1,6 @@
 """What OpenAPI says beyond the answers' models: bodies, problems and examples."""
 
+from http import HTTPStatus
 from typing import Any, Final
 
 from fastapi import FastAPI
@@ -119,7 +120,7 @@ def problems(*statuses: int) -> Responses:
         text, code = _REASONS[status]
         example = {
             "type": "about:blank",
-            "title": text.rstrip("."),
+            "title": HTTPStatus(status).phrase,
             "status": status,
             "detail": text,
             "code": code,

@@ -83,7 +83,12 @@ class Pipeline:
 
     def deliver(self, jobs: Sequence[Job]) -> None:
         """Hands settled jobs to the event loop with a single wake-up. Any thread."""
-        self._loop.call_soon_threadsafe(self._settle, jobs)
+        try:
+            self._loop.call_soon_threadsafe(self._settle, jobs)
+        except RuntimeError:
+            # A batch that hung came back after the service had stopped.
+            if not self._loop.is_closed():
+                raise
 
     def _settle(self, jobs: Sequence[Job]) -> None:
         for job in jobs:

@@ -34,19 +34,19 @@ def problem_response(
         context: the request.
         extra: further members of the problem.
     """
-    retry_after = Unavailable.retry_after_seconds if failure.status == 503 else None
-    if isinstance(failure, ServiceError):
-        retry_after = failure.retry_after_seconds
-    headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+    headers = {}
+    if isinstance(failure, Unavailable):
+        headers["Retry-After"] = str(failure.retry_after_seconds)
     return _render(failure.status, failure.code, failure.detail, context, headers, extra or {})
 
 
 def install_handlers(app: FastAPI) -> None:
-    """Makes problems of everything that routes raise; unknown errors are the middleware's part."""
+    """Makes problems of everything that routes raise."""
     app.add_exception_handler(ServiceError, _answer_failure)
     app.add_exception_handler(ContractError, _answer_failure)
     app.add_exception_handler(RequestValidationError, _answer_validation)
     app.add_exception_handler(HTTPException, _answer_router)
+    app.add_exception_handler(Exception, _answer_unknown)
 
 
 def _render(
@@ -88,3 +88,8 @@ async def _answer_router(request: Request, error: Exception) -> Response:
     status = refusal.status_code
     code, detail = ROUTER_PROBLEMS.get(status, ("http_error", "the request was refused"))
     return _render(status, code, detail, Context.of(request.scope), refusal.headers or {}, {})
+
+
+async def _answer_unknown(request: Request, _error: Exception) -> Response:
+    """The error goes on to the middleware, which logs it."""
+    return problem_response(ServiceError(), Context.of(request.scope))

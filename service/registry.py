@@ -13,9 +13,11 @@ from service.errors import (
     ActivationRefused,
     Failure,
     ModelLoading,
+    ModelUnavailable,
     RuntimeLost,
     RuntimeUnusable,
     ServiceError,
+    Unavailable,
 )
 from service.jobs import Job
 from service.metrics import Metrics
@@ -26,6 +28,9 @@ logger = logging.getLogger("service.registry")
 
 WATCH_SECONDS: Final = 0.25
 """How often the inference thread is looked at."""
+
+CLOSE_SECONDS: Final = 1.0
+"""How long the last engine may take to end; requests have had their time to drain before."""
 
 REBUILD_SECONDS: Final = (0.0, 1.0, 5.0, 30.0)
 """Waits before each attempt to rebuild a runtime; the last one repeats."""
@@ -78,11 +83,17 @@ class Engine:
         if self._jobs == 0:
             self._idle.set()
 
-    async def close(self) -> None:
-        """Waits for its jobs, then ends its threads."""
-        await self._idle.wait()
-        await asyncio.to_thread(self.batcher.close)
-        self.runtime.close()
+    async def close(self, patience_seconds: float) -> None:
+        """Waits for its jobs, then ends its threads; jobs that take too long are given up."""
+        try:
+            async with asyncio.timeout(patience_seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            logger.exception("jobs of a retired version hang")
+            self.batcher.abandon(RuntimeLost("the runtime hangs"))
+        else:
+            await asyncio.to_thread(self.batcher.close)
+            self.runtime.close()
 
 
 class Registry:
@@ -104,7 +115,7 @@ class Registry:
     ) -> None:
         self.store = ModelStore(settings.model_store)
         self.active: Engine | None = None
-        self.failure: Failure = ModelLoading("the model is being loaded and warmed up")
+        self.failure: Unavailable = ModelLoading("the model is being loaded and warmed up")
         self._settings = settings
         self._metrics = metrics
         self._deliver = deliver
@@ -116,7 +127,7 @@ class Registry:
         """The active engine.
 
         Raises:
-            ServiceError, ContractError: why there is none.
+            Unavailable: why there is none.
         """
         if self.active is None:
             raise self.failure
@@ -157,15 +168,18 @@ class Registry:
             engine = self.active
             problem = engine and engine.batcher.problem(timeout_seconds)
             if engine and problem:
-                await self._replace(engine, problem)
+                try:
+                    await self._replace(engine, problem)
+                except Exception:
+                    logger.exception("replacing a runtime failed")
 
     async def close(self) -> None:
-        """Finishes the jobs of every engine and ends its threads."""
+        """Ends the threads of every engine; requests have been answered by now."""
         if self.active is not None:
-            self._retire(self.active)
+            self._retire(self.active, CLOSE_SECONDS)
             self.active = None
-        while self._retiring:
-            await asyncio.wait(self._retiring)
+        if self._retiring:
+            await asyncio.wait(self._retiring, timeout=2 * CLOSE_SECONDS)
 
     async def _replace(self, lost: Engine, problem: str) -> None:
         failure = RuntimeLost(f"{problem}; a new runtime is being built")
@@ -193,23 +207,23 @@ class Registry:
 
     async def _build(self, name: str, selector: str) -> Engine:
         start = monotonic()
-        stored, runtime = await asyncio.to_thread(self._load, name, selector)
-        batcher = Batcher(
-            runtime,
-            runtime.batch_sizes[-1],
-            self._settings.max_wait_ms / 1000,
-            self._deliver,
-            self._metrics.observe_batch,
-        )
-        engine = Engine(stored, runtime, batcher)
+        engine = await asyncio.to_thread(self._load, name, selector)
         seconds = round(monotonic() - start, 3)
         logger.info("model loaded", extra={"fields": {**engine.identity, "seconds": seconds}})
         return engine
 
-    def _load(self, name: str, selector: str) -> tuple[StoredVersion, Runtime]:
+    def _load(self, name: str, selector: str) -> Engine:
         try:
             stored = self.store.load(name, self.store.resolve(name, selector))
-            return stored, self._open(self._settings, stored)
+            runtime = self._open(self._settings, stored)
+            batcher = Batcher(
+                runtime,
+                runtime.batch_sizes[-1],
+                self._settings.max_wait_ms / 1000,
+                self._deliver,
+                self._metrics.observe_batch,
+            )
+            return Engine(stored, runtime, batcher)
         except (ServiceError, ContractError):
             raise
         except OSError as error:
@@ -229,16 +243,18 @@ class Registry:
         for label in engine.stored.manifest.classes:
             self._metrics.predictions.labels(label)
         if previous is not None:
-            self._retire(previous)
+            # By then its last batch must have ended, and nobody waits for it any more.
+            patience_ms = self._settings.deadline_ms + self._settings.batch_timeout_ms
+            self._retire(previous, patience_ms / 1000)
 
     def _go_down(self, failure: Failure) -> None:
         self.active = None
-        self.failure = failure
+        self.failure = failure if isinstance(failure, Unavailable) else ModelUnavailable(failure)
         self._metrics.ready.set(0)
         fields = {"code": failure.code, "reason": failure.detail}
         logger.error("no model serves", extra={"fields": fields})
 
-    def _retire(self, engine: Engine) -> None:
-        task = asyncio.get_running_loop().create_task(engine.close())
+    def _retire(self, engine: Engine, patience_seconds: float) -> None:
+        task = asyncio.get_running_loop().create_task(engine.close(patience_seconds))
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)

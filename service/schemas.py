@@ -47,7 +47,7 @@ class Prediction(_Answer):
     probability: float = Field(ge=0, le=1, description="Probability of the label.")
     probabilities: dict[str, float] = Field(description="Every class.")
     tumor_probability: float = Field(
-        ge=0, le=1.001, description="Sum over the classes that mean a tumour."
+        ge=0, le=1, description="Sum over the classes that mean a tumour."
     )
     decision: Literal["tumor", "no_tumor"] = Field(
         description="Whether tumor_probability reaches the version's threshold."

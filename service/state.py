@@ -6,8 +6,7 @@ from typing import Any
 
 from starlette.types import Scope
 
-from contract.errors import ContractError
-from service.errors import Draining, Failure, ModelLoading, ServiceError
+from service.errors import Draining, ModelLoading, Unavailable
 from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.registry import Engine, Registry
@@ -40,7 +39,7 @@ class State:
         """The version that predicts new requests.
 
         Raises:
-            ServiceError, ContractError: why none does.
+            Unavailable: why none does.
         """
         if self.draining:
             raise Draining("the service is about to stop")
@@ -53,10 +52,10 @@ class State:
 
     def health(self) -> dict[str, Any]:
         """What /health says; ``status`` is ``ready`` exactly if predictions are answered."""
-        failure: Failure | None = None
+        failure: Unavailable | None = None
         try:
             self.engine()
-        except (ServiceError, ContractError) as error:
+        except Unavailable as error:
             failure = error
         active = self.registry.active
         report: dict[str, Any] = {
@@ -70,7 +69,7 @@ class State:
         return report
 
 
-def _word(failure: Failure | None) -> str:
+def _word(failure: Unavailable | None) -> str:
     match failure:
         case None:
             return "ready"

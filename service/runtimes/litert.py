@@ -7,7 +7,7 @@ tensor is no faster than its images one by one; so a batch is spread over the in
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,11 @@ from service.runtimes.base import Runtime
 
 OUTPUT = "probabilities"
 """Name of the output tensor in the model's signature."""
+
+
+IMAGES_PER_INTERPRETER: Final = 2
+"""Of a batch. A larger one would be no faster, and its first images would wait for its last; with one
+each, an interpreter would idle while the next batch is put together."""
 
 
 class LiteRtRuntime(Runtime):
@@ -37,8 +42,8 @@ class LiteRtRuntime(Runtime):
 
     def __init__(self, path: Path, classes: int, interpreters: int, max_batch_size: int) -> None:
         self._classes = classes
-        # Sizes differ only in how the images are spread; each share of work is warmed up by these.
-        self.batch_sizes = sorted({1, min(interpreters, max_batch_size), max_batch_size})
+        largest = min(max_batch_size, IMAGES_PER_INTERPRETER * interpreters)
+        self.batch_sizes = range(1, largest + 1)
         self._interpreters = [_Interpreter(path) for _ in range(interpreters)]
         # The calling thread drives the first interpreter itself: a lone image needs no thread hop.
         self._helpers = ThreadPoolExecutor(max(1, interpreters - 1), "litert")

@@ -2,13 +2,18 @@
 
 from functools import partial
 from pathlib import Path
+from time import monotonic
 
 import httpx
 import pytest
 
 from tests.support.service import (
+    MODEL,
+    PATIENCE_SECONDS,
     FakeRuntimes,
+    add_version,
     at_once,
+    newest,
     serving,
     settings_for,
     wait_until,
@@ -146,6 +151,34 @@ def test_readiness_drops_while_the_runtime_cannot_be_rebuilt(
         assert service.client.get("/health/ready").status_code == 503
         assert service.metric("brain_ready") == 0
         assert service.predict(jpeg).json()["code"] == "runtime_unusable"
+
+
+def test_service_stops_even_if_a_batch_hangs(
+    model_store: Path, jpeg: bytes, runtimes: FakeRuntimes
+) -> None:
+    with serving(settings_for(model_store, deadline_ms=200.0), runtimes) as service:
+        runtimes.last.gate.clear()
+        assert refused(service.predict(jpeg)) == (504, "deadline_exceeded")
+        start = monotonic()
+    assert monotonic() - start < PATIENCE_SECONDS / 2
+    runtimes.last.gate.set()
+
+
+def test_hanging_batch_of_a_replaced_version_is_given_up(
+    store_copy: Path, jpeg: bytes, runtimes: FakeRuntimes
+) -> None:
+    first = str(newest(store_copy))
+    add_version(store_copy)
+    settings = settings_for(
+        store_copy, deadline_ms=200.0, batch_timeout_ms=200.0, model_version=first
+    )
+    with serving(settings, runtimes) as service:
+        runtimes.last.gate.clear()
+        assert refused(service.predict(jpeg)) == (504, "deadline_exceeded")
+        assert service.client.post(f"/models/{MODEL}/latest/activate").status_code == 200
+        wait_until(lambda: service.state.pipeline.depth == 0)
+        assert service.predict(jpeg).status_code == 200
+        runtimes.opened[0].gate.set()
 
 
 def test_unknown_error_is_a_generic_text_and_its_traceback_is_logged(

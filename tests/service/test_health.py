@@ -116,8 +116,8 @@ def test_unusable_store_is_reported_and_survived(
         assert (report.code, report.model) == (code, None)
         assert report.reason
         refused = service.predict(jpeg)
-        assert refused.json()["code"] == code
-        assert refused.status_code in {404, 503}
+        assert (refused.status_code, refused.json()["code"]) == (503, code)
+        assert int(refused.headers["retry-after"]) > 0
         assert service.client.get("/health/live").status_code == 200
         assert service.metric("brain_ready") == 0
 

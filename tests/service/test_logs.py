@@ -6,14 +6,15 @@ import logging
 import signal
 import sys
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import httpx
 import pydicom
 import pytest
 
-from service.logs import JsonFormatter
-from tests.support.service import PATIENCE_SECONDS, process
+from service.logs import BufferedHandler, JsonFormatter
+from tests.support.service import PATIENCE_SECONDS, process, wait_until
 
 FILE_NAME = "Mustermann_Erika_19640812.dcm"
 PATIENT = "Mustermann^Erika"
@@ -102,3 +103,37 @@ def test_exception_is_one_line_with_its_traceback() -> None:
     content = json.loads(line)
     assert (content["message"], content["images"]) == ("it broke", 3)
     assert "ValueError: what happened" in content["traceback"]
+
+
+def test_lines_are_written_soon_and_warnings_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+    handler = BufferedHandler()
+    handler.setFormatter(JsonFormatter())
+    written: list[str] = []
+
+    def read() -> list[str]:
+        written.extend(json.loads(line)["message"] for line in capsys.readouterr().err.splitlines())
+        return written
+
+    for number, level in enumerate((logging.INFO, logging.INFO, logging.WARNING)):
+        handler.handle(logging.LogRecord("n", level, "", 0, str(number), (), None))
+    assert read() == ["0", "1", "2"]
+    handler.handle(logging.LogRecord("n", logging.INFO, "", 0, "3", (), None))
+    wait_until(lambda: read() == ["0", "1", "2", "3"])
+
+
+def test_every_line_is_written_once(capsys: pytest.CaptureFixture[str]) -> None:
+    handler = BufferedHandler()
+
+    def write(writer: int) -> None:
+        for number in range(500):
+            level = logging.WARNING if number % 50 == 0 else logging.INFO
+            handler.handle(logging.LogRecord("n", level, "", 0, f"{writer}-{number}", (), None))
+
+    threads = [Thread(target=write, args=(writer,)) for writer in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    handler.flush()
+    lines = capsys.readouterr().err.splitlines()
+    assert sorted(lines) == sorted(f"{w}-{n}" for w in range(4) for n in range(500))
