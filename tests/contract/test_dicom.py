@@ -156,6 +156,7 @@ class TestShippedObjects:
             ("test-SR.dcm", NotMr),
             ("waveform_ecg.dcm", NotMr),
             ("SC_rgb_rle.dcm", NotMr),
+            ("MR_small_jpeg_ls_lossless.dcm", UnsupportedTransferSyntax),
             ("MR_truncated.dcm", TruncatedImage),
             ("rtplan_truncated.dcm", TruncatedImage),
         ],
