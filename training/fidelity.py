@@ -35,6 +35,15 @@ def agreement(
     }
 
 
+def strayed(result: dict[str, float]) -> tuple[float, float, float]:
+    """Sorts results of :func:`agreement`, the most faithful first."""
+    return (
+        result["label_disagreement"],
+        abs(result["accuracy_float"] - result["accuracy_int8"]),
+        result["mean_probability_difference"],
+    )
+
+
 def require_faithful(result: dict[str, float]) -> None:
     """Checks what :func:`agreement` found on the validation images.
 
