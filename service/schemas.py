@@ -26,8 +26,8 @@ class Model(_Answer):
 class DicomPlace(_Answer):
     """Where a DICOM input belongs."""
 
-    sop_instance_uid: str
-    series_instance_uid: str
+    sop_instance_uid: str | None
+    series_instance_uid: str | None
     frame: int = Field(description="Frame number, from 1.")
 
 
