@@ -1,0 +1,84 @@
+-- Drives one server with wrk: real files in turn, every answer checked, latencies as they were.
+--
+-- Start wrk with as many threads as connections. A thread then has one request under way at a time, so
+-- that the time between request() and response() is that request's latency. wrk's own percentiles are
+-- not used: wrk 4.1 "corrects" them for coordinated omission by adding samples that never happened.
+--
+-- Arguments: a plan (lines of: file with a whole body, TAB, Lua pattern of the right answer), the media
+-- type, the number of threads, and microseconds at the start whose answers do not count.
+
+local ffi = require("ffi")
+ffi.cdef [[
+  typedef struct { long seconds; long nanoseconds; } bench_time;
+  int clock_gettime(int clock, bench_time *time);
+]]
+
+local CLOCK_MONOTONIC = 1
+local time = ffi.new("bench_time")
+
+local function now()
+  ffi.C.clock_gettime(CLOCK_MONOTONIC, time)
+  return tonumber(time.seconds) * 1e6 + tonumber(time.nanoseconds) / 1e3
+end
+
+local threads = {}
+
+function setup(thread)
+  threads[#threads + 1] = thread
+  thread:set("number", #threads)
+end
+
+function init(arguments)
+  local count = tonumber(arguments[3])
+  bodies, patterns = {}, {}
+  local line_number = 0
+  for line in io.lines(arguments[1]) do
+    -- The files are dealt out to the threads; a thread without one takes any.
+    local mine = line_number % count == (number - 1) % count
+    line_number = line_number + 1
+    if mine then
+      local path, pattern = line:match("^(.-)\t(.*)$")
+      local file = assert(io.open(path, "rb"))
+      bodies[#bodies + 1] = wrk.format("POST", nil, {["Content-Type"] = arguments[2]}, file:read("*a"))
+      patterns[#patterns + 1] = pattern
+      file:close()
+    end
+  end
+  warm_up = tonumber(arguments[4])
+  began, started, current = now(), 0, 0
+  latencies, wrong, first_wrong, last = {}, 0, "", 0
+end
+
+function request()
+  current = current % #bodies + 1
+  started = now()
+  return bodies[current]
+end
+
+function response(status, headers, body)
+  local ended = now()
+  if ended - began < warm_up then return end
+  if status ~= 200 or not body:find(patterns[current]) then
+    wrong = wrong + 1
+    if first_wrong == "" then first_wrong = status .. " " .. body:sub(1, 200):gsub("%s", " ") end
+    return
+  end
+  last = ended
+  latencies[#latencies + 1] = math.floor(ended - started + 0.5)
+end
+
+function done(summary, latency, requests)
+  local opened, closed = math.huge, 0
+  local wrong, first_wrong = 0, ""
+  for _, thread in ipairs(threads) do
+    io.write("bench latencies_us ", table.concat(thread:get("latencies"), " "), "\n")
+    opened = math.min(opened, thread:get("began") + thread:get("warm_up"))
+    closed = math.max(closed, thread:get("last"))
+    wrong = wrong + thread:get("wrong")
+    if first_wrong == "" then first_wrong = thread:get("first_wrong") end
+  end
+  local errors = summary.errors
+  io.write("bench window_us ", math.floor(math.max(0, closed - opened)), "\n")
+  io.write("bench broken ", errors.connect + errors.read + errors.write + errors.timeout, "\n")
+  io.write("bench wrong ", wrong, " ", first_wrong, "\n")
+end

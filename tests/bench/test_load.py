@@ -1,0 +1,104 @@
+"""The load generator's output is read as it is meant, and nothing but loopback is ever a target."""
+
+import shutil
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from time import sleep
+
+import pytest
+
+from bench.forms import Body
+from bench.load import LoadError, Plan, command, parse, run
+
+DELAY_SECONDS = 0.02
+
+OUTPUT = """Running 4s test @ http://127.0.0.1:9/predict
+  Thread Stats   Avg      Stdev     Max   +/- Stdev
+    Latency     8.13ms   19.62ms 157.13ms   90.68%
+bench latencies_us 3000 1000
+bench latencies_us
+bench latencies_us 2000
+bench window_us 1500000
+bench broken 2
+bench wrong 1 503 {"code": "queue_full"}
+"""
+
+
+def test_parse_joins_the_threads_and_ignores_wrk_itself() -> None:
+    seen = parse(OUTPUT)
+    assert seen.latencies_us == (1000, 2000, 3000)
+    assert (seen.wrong, seen.broken) == (1, 2)
+    assert seen.first_wrong == '503 {"code": "queue_full"}'
+    assert seen.throughput == pytest.approx(2.0)
+
+
+def test_a_run_without_a_right_answer_has_no_throughput() -> None:
+    assert parse("bench window_us 0\nbench broken 0\nbench wrong 7 404\n").throughput == 0
+
+
+@pytest.mark.parametrize("missing", ["window_us", "broken", "wrong"])
+def test_parse_refuses_output_that_lacks_a_line(missing: str) -> None:
+    lines = [line for line in OUTPUT.splitlines() if not line.startswith(f"bench {missing}")]
+    with pytest.raises(LoadError, match=missing):
+        parse("\n".join(lines))
+
+
+def test_parse_refuses_what_is_no_number() -> None:
+    with pytest.raises(LoadError, match="no whole numbers"):
+        parse(OUTPUT.replace("3000", "3e3"))
+
+
+@pytest.mark.parametrize(
+    "url", ["http://192.168.0.1:80/", "http://example.org/", "http://127.0.0.1.org:1/"]
+)
+def test_a_load_goes_to_loopback_only(url: str) -> None:
+    with pytest.raises(LoadError, match="loopback"):
+        run(url, Plan(Path("plan"), "image/jpeg"), 1, 0, 1)
+
+
+def test_a_client_is_a_thread_so_that_the_script_can_time_it() -> None:
+    line = command("http://127.0.0.1:9/", Plan(Path("plan"), "image/jpeg"), 8, 0.5, 4)
+    assert {"--threads=8", "--connections=8", "--duration=4s"} <= set(line)
+    assert line[-4:] == ["plan", "image/jpeg", "8", "500000"]
+
+
+class Echo(BaseHTTPRequestHandler):
+    """Answers with the body after a known delay, and one body with an error."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        sleep(DELAY_SECONDS)
+        self.send_response(500 if body == b"refuse" else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_arguments: object) -> None:
+        pass
+
+
+@pytest.fixture
+def echo() -> Iterator[str]:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Echo) as server:
+        thread = Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
+def test_wrk_sends_every_file_checks_each_answer_and_times_it(echo: str, tmp_path: Path) -> None:
+    bodies = [Body(text, "text/plain") for text in (b"one", b"two", b"refuse", b"lie")]
+    plan = Plan.write(tmp_path / "plan", bodies, ["^one$", "^two$", "^refuse$", "^truth$"])
+    seen = run(echo, plan, 2, 0, 1)
+    assert seen.latencies_us
+    assert seen.latencies_us[0] >= DELAY_SECONDS * 1e6
+    # Two threads take the files in turn: half of what each of them gets is refused or a lie.
+    assert seen.wrong == pytest.approx(len(seen.latencies_us), abs=4)
+    assert seen.first_wrong in {"500 refuse", "200 lie"}
+    assert seen.broken == 0
