@@ -144,7 +144,7 @@ PEERS: Final = (
         1,
         Form.RAW,
         "one replica, max_ongoing_requests 64, @serve.batch up to 16 within 5 ms, decoding and "
-        "prediction in threads, throughput-optimised mode, no dashboard",
+        "prediction in threads, throughput-optimised mode, no dashboard, no HAProxy (GPL)",
     ),
     Peer(
         "FastAPI",
@@ -204,7 +204,7 @@ PEERS: Final = (
         2,
         Form.RAW,
         "two replicas, each with one single-threaded interpreter, max_ongoing_requests 64, no "
-        "batching, throughput-optimised mode, no dashboard",
+        "batching, throughput-optimised mode, no dashboard, no HAProxy (GPL)",
     ),
 )
 """Under LiteRT nothing is batched: its runtime gains nothing from a larger tensor."""
