@@ -1,0 +1,281 @@
+// The page: files in, results out. Nothing is stored, and nothing is loaded from elsewhere.
+
+import * as exports from "./page/exports.js";
+import { byName, chosen, chosenFolder, dropped, sniff } from "./page/files.js";
+import { watch } from "./page/health.js";
+import { draw } from "./page/rows.js";
+import { Sender } from "./page/sending.js";
+import * as words from "./page/words.js";
+
+const ANNOUNCE_EVERY_MS = 4000;
+
+const place = (name) => document.getElementById(name);
+const list = place("list");
+
+/** Files in the order they were added: {file, path, state, kind, url, entries, context, error}. */
+let items = [];
+let busyMs = 0;
+let startedAt = null;
+let announcedAt = 0;
+
+const sender = new Sender({
+  sending(sent) {
+    for (const item of sent) change(item, { state: "sending" });
+    place("notice").hidden = true;
+  },
+  answered(item, entries, context) {
+    change(item, { state: "done", entries, context });
+  },
+  failed(item, error) {
+    change(item, { state: "failed", error });
+  },
+  waiting(waiting, error, seconds, attempt, attempts) {
+    for (const item of waiting) change(item, { state: "waiting" });
+    watch();
+    const code = [error.status, error.code].filter(Boolean).join(" ");
+    notify(
+      `${words.error(error)} (${code}). Trying again in ${Math.ceil(seconds)} s, ` +
+        `attempt ${attempt} of ${attempts}.`,
+    );
+    announce(place("notice").textContent);
+  },
+  idle() {
+    if (startedAt !== null) busyMs += performance.now() - startedAt;
+    startedAt = null;
+    place("notice").hidden = true;
+    const failed = items.find(canRetry);
+    if (failed) {
+      const number = items.filter(canRetry).length;
+      notify(`${words.count(number, "file")} got no result. ${explain(failed.error)}`);
+    }
+    refresh();
+    announce(place("summary").textContent);
+    watch();
+  },
+});
+
+function explain(error) {
+  const text = `${words.error(error)}.`;
+  if (error.code === "stopped") return text;
+  return `${text} Try again ${error.wait ? `in ${Math.ceil(error.wait)} s` : "later"}.`;
+}
+
+async function add(found) {
+  const added = found.map(({ file, path }) => ({ file, path, state: "waiting" }));
+  if (!added.length) return;
+  items.push(...added);
+  for (const item of added) draw(item, enlarge);
+  list.append(...added.flatMap((item) => item.rows));
+  place("results").hidden = false;
+  const readable = [];
+  startedAt ??= performance.now();
+  await Promise.all(added.map(inspect));
+  for (const item of added) {
+    // Cleared meanwhile, or not readable.
+    if (items.includes(item) && item.state === "waiting") readable.push(item);
+  }
+  place("results-title").scrollIntoView({ block: "nearest" });
+  refresh();
+  sender.add(readable);
+}
+
+async function inspect(item) {
+  try {
+    item.kind = await sniff(item.file);
+  } catch {
+    change(item, { state: "failed", error: { code: "unreadable_file" } });
+    return;
+  }
+  if (item.kind === "jpeg" || item.kind === "png") item.url = URL.createObjectURL(item.file);
+  draw(item, enlarge);
+}
+
+function change(item, fields) {
+  delete item.entries;
+  delete item.error;
+  Object.assign(item, fields);
+  draw(item, enlarge);
+  schedule();
+}
+
+let scheduled = false;
+function schedule() {
+  if (scheduled) return;
+  scheduled = true;
+  requestAnimationFrame(() => {
+    scheduled = false;
+    refresh();
+  });
+}
+
+/** Of an item: "tumor", "no_tumor", "other", "failed" or "pending". */
+function groupOf(item) {
+  if (item.state === "failed") return "failed";
+  if (item.state !== "done") return "pending";
+  const decisions = new Set(item.entries.map((entry) => entry.decision));
+  if (decisions.has("tumor")) return "tumor";
+  return decisions.size === 1 && decisions.has("no_tumor") ? "no_tumor" : "other";
+}
+
+const canRetry = ({ error }) =>
+  error !== undefined && (error.again === true || error.status >= 500 || error.status === 429);
+
+function refresh() {
+  const counts = { all: items.length, tumor: 0, no_tumor: 0, other: 0, failed: 0, pending: 0 };
+  for (const item of items) counts[groupOf(item)] += 1;
+  const answered = counts.all - counts.pending;
+  const running = counts.pending > 0;
+
+  place("summary").textContent = summary(counts, answered);
+  place("progress").hidden = !running;
+  place("progress").max = counts.all || 1;
+  place("progress").value = answered;
+  for (const node of document.querySelectorAll("[data-count]")) {
+    node.textContent = counts[node.dataset.count];
+  }
+  document.querySelector("[data-optional]").hidden = !counts.other;
+  place("stop").hidden = !running;
+  place("retry").hidden = running || !items.some(canRetry);
+  place("save-csv").disabled = place("save-json").disabled = running || !answered;
+  place("list").setAttribute("aria-busy", String(running));
+  arrange();
+  if (running && performance.now() - announcedAt > ANNOUNCE_EVERY_MS) {
+    announce(`${answered} of ${words.count(counts.all, "file")} answered.`);
+  }
+}
+
+function summary(counts, answered) {
+  const parts = [
+    [counts.tumor, "tumour"],
+    [counts.no_tumor, "no tumour"],
+    [counts.other, "other"],
+    [counts.failed, "without a result"],
+  ]
+    .filter(([number]) => number)
+    .map(([number, text]) => `${number} ${text}`);
+  const found = parts.length ? `: ${parts.join(", ")}` : "";
+  if (counts.pending) return `${answered} of ${words.count(counts.all, "file")} answered${found}.`;
+  const total = words.milliseconds(busyMs + (startedAt === null ? 0 : performance.now() - startedAt));
+  return `${words.count(counts.all, "file")}${found}. Took ${total}.`;
+}
+
+/** Order and choice of rows. */
+function arrange() {
+  const show = document.querySelector("input[name=filter]:checked").value;
+  const order = place("sort").value;
+  const score = (item) =>
+    Math.max(-1, ...(item.entries ?? []).map((entry) => entry.tumor_probability ?? -1));
+  const sorted = [...items];
+  if (order === "score") sorted.sort((a, b) => score(b) - score(a));
+  if (order === "name") {
+    sorted.sort((a, b) => byName(a.path, b.path));
+  }
+  let previous = null;
+  let visible = 0;
+  for (const item of sorted) {
+    for (const row of item.rows) {
+      row.hidden = show !== "all" && groupOf(item) !== show;
+      if (!row.hidden) visible += 1;
+      // Moved only if it has to be: a moved row loses the focus.
+      const next = previous ? previous.nextElementSibling : list.firstElementChild;
+      if (next !== row) list.insertBefore(row, next);
+      previous = row;
+    }
+  }
+  place("nothing").hidden = visible > 0 || !items.length;
+}
+
+function notify(text) {
+  place("notice").textContent = text;
+  place("notice").hidden = false;
+}
+
+function announce(text) {
+  announcedAt = performance.now();
+  place("announcer").textContent = text;
+}
+
+function clear() {
+  sender.stop();
+  for (const { url } of items) if (url) URL.revokeObjectURL(url);
+  items = [];
+  busyMs = 0;
+  startedAt = null;
+  list.replaceChildren();
+  place("results").hidden = true;
+  place("notice").hidden = true;
+  announce("Cleared.");
+  place("choose-files").focus();
+}
+
+function enlarge(item) {
+  place("viewer-name").textContent = item.path;
+  place("viewer-image").src = item.url;
+  place("viewer-image").alt = item.path;
+  place("viewer").showModal();
+}
+
+function download(kind) {
+  const answered = items.filter(({ state }) => state === "done" || state === "failed");
+  const stamp = new Date().toISOString().slice(0, 19).replaceAll(":", "-");
+  const [text, type] =
+    kind === "csv"
+      ? [exports.toCsv(answered), "text/csv;charset=utf-8"]
+      : [exports.toJson(answered), "application/json"];
+  exports.save(text, `brain-mri-results-${stamp}.${kind}`, type);
+}
+
+for (const [button, input, read] of [
+  ["choose-files", "files", chosen],
+  ["choose-folder", "folder", chosenFolder],
+]) {
+  place(button).addEventListener("click", () => place(input).click());
+  place(input).addEventListener("change", () => {
+    add(read(place(input).files));
+    // So that the same file can be chosen again.
+    place(input).value = "";
+  });
+}
+
+let depth = 0;
+const holdsFiles = (event) => event.dataTransfer?.types.includes("Files");
+addEventListener("dragenter", (event) => {
+  if (!holdsFiles(event)) return;
+  depth += 1;
+  document.body.classList.add("dragging");
+});
+addEventListener("dragleave", (event) => {
+  if (!holdsFiles(event)) return;
+  depth -= 1;
+  if (depth <= 0) document.body.classList.remove("dragging");
+});
+addEventListener("dragover", (event) => {
+  if (holdsFiles(event)) event.preventDefault();
+});
+addEventListener("drop", async (event) => {
+  depth = 0;
+  document.body.classList.remove("dragging");
+  if (!holdsFiles(event)) return;
+  event.preventDefault();
+  add(await dropped(event.dataTransfer));
+});
+addEventListener("paste", (event) => add(chosen(event.clipboardData?.files ?? [])));
+
+place("filter").addEventListener("change", arrange);
+place("sort").addEventListener("change", arrange);
+place("stop").addEventListener("click", () => sender.stop());
+place("retry").addEventListener("click", () => {
+  const again = items.filter(canRetry);
+  for (const item of again) change(item, { state: "waiting" });
+  startedAt ??= performance.now();
+  sender.add(again);
+  refresh();
+});
+place("save-csv").addEventListener("click", () => download("csv"));
+place("save-json").addEventListener("click", () => download("json"));
+place("clear").addEventListener("click", clear);
+place("viewer").addEventListener("click", (event) => {
+  if (event.target === place("viewer")) place("viewer").close();
+});
+
+watch();

@@ -1,0 +1,90 @@
+// Results as files: made in the browser, from what the service answered.
+
+const NOTE =
+  "Research use only, not a medical device. Tumour probability is an uncalibrated model output.";
+
+/** Every answer as the service gave it, with the model and the request it belongs to. */
+export function toJson(items) {
+  const results = rows(items).map(({ item, entry, context }) => ({
+    ...entry,
+    file: { name: item.path, size_bytes: item.file.size },
+    model: context?.model,
+    request_id: context?.request_id,
+    timing_ms: context?.timing_ms,
+  }));
+  return JSON.stringify({ note: NOTE, saved: new Date().toISOString(), results }, null, 2);
+}
+
+/** One line for each answer; a column for each class, and for each later field that occurs. */
+export function toCsv(items) {
+  const all = rows(items);
+  const classes = new Set(all.flatMap(({ entry }) => Object.keys(entry.probabilities ?? {})));
+  const occurs = (name) => all.some(({ entry }) => entry[name] !== undefined);
+  const json = (value) => (value === undefined ? undefined : JSON.stringify(value));
+  const columns = [
+    ["file", ({ item }) => item.path],
+    ["decision", ({ entry }) => entry.decision],
+    ["tumor_probability_uncalibrated", ({ entry }) => entry.tumor_probability],
+    ["label", ({ entry }) => entry.label],
+    ["probability", ({ entry }) => entry.probability],
+    ...[...classes].map((name) => [`p_${name}`, ({ entry }) => entry.probabilities?.[name]]),
+  ];
+  if (occurs("prediction_set")) {
+    columns.push(["prediction_set", ({ entry }) => entry.prediction_set?.join(" ")]);
+  }
+  if (occurs("in_distribution")) {
+    columns.push(["in_distribution", ({ entry }) => entry.in_distribution]);
+  }
+  if (occurs("region")) columns.push(["region", ({ entry }) => json(entry.region)]);
+  if (occurs("dicom")) {
+    columns.push(
+      ["sop_instance_uid", ({ entry }) => entry.dicom?.sop_instance_uid],
+      ["series_instance_uid", ({ entry }) => entry.dicom?.series_instance_uid],
+      ["frame", ({ entry }) => entry.dicom?.frame],
+    );
+  }
+  columns.push(
+    ["error_status", ({ entry }) => entry.error?.status],
+    ["error_code", ({ entry }) => entry.error?.code],
+    ["error_detail", ({ entry }) => entry.error?.detail],
+    ["model", ({ context }) => context?.model?.name],
+    ["version", ({ context }) => context?.model?.version],
+    ["runtime", ({ context }) => context?.model?.runtime],
+    ["device", ({ context }) => context?.model?.device],
+    ["request_id", ({ context }) => context?.request_id],
+  );
+  const lines = [
+    columns.map(([name]) => name),
+    ...all.map((row) => columns.map(([, value]) => value(row))),
+  ];
+  // The mark makes Excel read UTF-8.
+  return `\ufeff${lines.map((line) => line.map(cell).join(",")).join("\r\n")}\r\n`;
+}
+
+/** A cell; text that a spreadsheet would run as a formula is disarmed with an apostrophe. */
+function cell(value) {
+  if (value === undefined || value === null) return "";
+  if (typeof value !== "string") return String(value);
+  const text = /^[=+\-@\t\r]/.test(value) ? `'${value}` : value;
+  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+}
+
+function rows(items) {
+  return items.flatMap((item) => {
+    if (item.error) {
+      const { status, code, detail } = item.error;
+      return [{ item, entry: { input: item.file.name, error: { status, code, detail } } }];
+    }
+    return item.entries.map((entry) => ({ item, entry, context: item.context }));
+  });
+}
+
+/** Hands text to the browser as a download. */
+export function save(text, name, type) {
+  const url = URL.createObjectURL(new Blob([text], { type }));
+  const link = document.createElement("a");
+  link.href = url;
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(url), 10_000);
+}

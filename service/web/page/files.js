@@ -1,0 +1,72 @@
+// From what was dropped, pasted or chosen to files with their paths: [{file, path}].
+
+/** Files that systems put into folders, and the index of DICOM media, which holds no image. */
+const NOISE = /^(\..*|Thumbs\.db|desktop\.ini|DICOMDIR)$/i;
+
+const DICOM_PREAMBLE_BYTES = 128;
+
+/** Of a drop: its files, and those in its folders, depth first and by name. */
+export async function dropped(transfer) {
+  // Entries must be taken before anything is awaited: the transfer is emptied then.
+  const entries = [...transfer.items]
+    .filter((item) => item.kind === "file")
+    .map((item) => item.webkitGetAsEntry?.() ?? item.getAsFile());
+  const found = [];
+  for (const entry of entries) await collect(entry, found, false);
+  return found;
+}
+
+/** Of a choice or a paste. */
+export function chosen(files) {
+  return [...files].map((file) => ({ file, path: file.webkitRelativePath || file.name }));
+}
+
+/** Of a folder that was chosen, by name. */
+export function chosenFolder(files) {
+  return chosen(files)
+    .filter(({ file }) => !NOISE.test(file.name))
+    .sort((a, b) => byName(a.path, b.path));
+}
+
+/** Order of names that hold numbers: 2 before 10. */
+export const byName = new Intl.Collator(undefined, { numeric: true }).compare;
+
+async function collect(entry, found, nested) {
+  if (entry instanceof File) {
+    found.push(...chosen([entry]));
+  } else if (entry?.isFile) {
+    if (nested && NOISE.test(entry.name)) return;
+    // One that cannot be opened becomes a row that says so.
+    const file = await new Promise((open) => entry.file(open, () => open(unreadable(entry.name))));
+    found.push({ file, path: entry.fullPath.replace(/^\//, "") });
+  } else if (entry?.isDirectory) {
+    for (const child of await list(entry.createReader())) await collect(child, found, true);
+  }
+}
+
+function unreadable(name) {
+  const file = new File([], name);
+  file.slice = () => ({ arrayBuffer: () => Promise.reject(new Error("unreadable")) });
+  return file;
+}
+
+async function list(reader) {
+  const entries = [];
+  for (;;) {
+    // A reader answers in portions; an empty one is the last.
+    const portion = await new Promise((take) => reader.readEntries(take, () => take([])));
+    if (!portion.length) break;
+    entries.push(...portion);
+  }
+  return entries.sort((a, b) => byName(a.name, b.name));
+}
+
+/** Kind of a file by its first bytes: "jpeg", "png", "dicom" or "unknown"; rejects if unreadable. */
+export async function sniff(file) {
+  const head = new Uint8Array(await file.slice(0, DICOM_PREAMBLE_BYTES + 4).arrayBuffer());
+  const starts = (at, ...values) => values.every((value, index) => head[at + index] === value);
+  if (starts(0, 0xff, 0xd8, 0xff)) return "jpeg";
+  if (starts(0, 0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a)) return "png";
+  if (starts(DICOM_PREAMBLE_BYTES, 0x44, 0x49, 0x43, 0x4d)) return "dicom";
+  return "unknown";
+}

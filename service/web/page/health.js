@@ -1,0 +1,49 @@
+// What serves, and whether it is ready: asked again as long as the page is looked at.
+
+import * as words from "./words.js";
+
+const READY_SECONDS = 20;
+const UNREADY_SECONDS = 3;
+
+const place = (name) => document.getElementById(name);
+let timer;
+
+/** Asks now and from now on. */
+export async function watch() {
+  clearTimeout(timer);
+  if (document.hidden) return;
+  const report = await ask();
+  show(report);
+  clearTimeout(timer);
+  timer = setTimeout(watch, (report.status === "ready" ? READY_SECONDS : UNREADY_SECONDS) * 1000);
+}
+
+document.addEventListener("visibilitychange", watch);
+
+async function ask() {
+  try {
+    const response = await fetch("health", { cache: "no-store" });
+    const report = await response.json();
+    return typeof report.status === "string" ? report : { status: "unavailable", ...report };
+  } catch {
+    return { status: "unreachable", reason: "no answer from the service" };
+  }
+}
+
+function show({ status, model, code, reason }) {
+  set("state", words.state(status));
+  place("state").dataset.state = status;
+  set("reason", [reason, code && `(${code})`].filter(Boolean).join(" "));
+  place("reason").hidden = status === "ready" || !reason;
+  // While it cannot be reached, the last one known stays: the results below are its.
+  if (status === "unreachable") return;
+  set("model-name", model?.name ?? "–");
+  set("model-version", model?.version ?? "–");
+  set("model-runtime", model ? words.runtime(model.runtime) : "–");
+  set("model-device", model?.device ?? "–");
+}
+
+function set(name, text) {
+  // A live region speaks whenever its text is set, even to the same.
+  if (place(name).textContent !== String(text)) place(name).textContent = text;
+}

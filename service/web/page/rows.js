@@ -1,0 +1,196 @@
+// A file as a row of the list. Whatever comes from a file or the service enters as text only.
+
+import * as words from "./words.js";
+
+const template = document.getElementById("row");
+
+/** Draws a file anew; one with several answers has a row for each. */
+export function draw(item, enlarge) {
+  const rows = (item.entries ?? [undefined]).map((entry) => row(item, entry, enlarge));
+  const [first, ...others] = item.rows ?? [];
+  if (first?.isConnected) {
+    // The focus stays where it was, as far as the new row has the same control.
+    const focus = focusOf(first);
+    first.replaceWith(...rows);
+    others.forEach((other) => other.remove());
+    if (focus) rows[0].querySelector(focus)?.focus();
+  }
+  item.rows = rows;
+}
+
+function focusOf(node) {
+  if (!node.contains(document.activeElement)) return null;
+  return document.activeElement.closest(".thumb") ? ".thumb button" : "summary";
+}
+
+function row(item, entry, enlarge) {
+  const node = template.content.cloneNode(true).firstElementChild;
+  const part = (name) => node.querySelector(`.${name}`);
+  part("name").textContent = item.path;
+  part("thumb").append(thumb(item, enlarge));
+  const error = item.error ?? entry?.error;
+  if (error) drawError(node, part, item, error);
+  else if (entry) drawEntry(node, part, item, entry);
+  else {
+    node.dataset.state = item.state;
+    part("decision").textContent = item.state === "sending" ? "Sent" : "Waiting";
+  }
+  return node;
+}
+
+function thumb(item, enlarge) {
+  if (!item.url) {
+    const kind = element("span", { dicom: "DICOM", unknown: "File" }[item.kind] ?? "");
+    kind.className = "kind";
+    return kind;
+  }
+  const image = element("img");
+  image.alt = "";
+  image.loading = "lazy";
+  image.decoding = "async";
+  const button = element("button");
+  button.type = "button";
+  button.setAttribute("aria-label", `Enlarge ${item.path}`);
+  button.append(image);
+  button.addEventListener("click", () => enlarge(item));
+  image.addEventListener("error", () => {
+    const kind = element("span", "No preview");
+    kind.className = "kind";
+    button.replaceWith(kind);
+  });
+  image.src = item.url;
+  return button;
+}
+
+function drawError(node, part, item, error) {
+  node.dataset.state = "failed";
+  part("decision").textContent = "No result";
+  part("label").textContent = words.error(error);
+  const code = [error.status, error.code].filter((value) => value !== undefined).join(" ");
+  const remarks = [];
+  if (error.detail) remarks.push(sentence(error.detail));
+  if (error.code === "interrupted") {
+    remarks.push("It may be larger than the service accepts, or have changed on the disk.");
+  }
+  list(part("remarks"), remarks);
+  const mark = element("li");
+  mark.append("Code ", element("code", code || "none"));
+  part("remarks").append(mark);
+  part("remarks").hidden = false;
+}
+
+function drawEntry(node, part, item, entry) {
+  node.dataset.state = "done";
+  node.dataset.decision = entry.decision ?? "";
+  part("decision").textContent =
+    entry.decision === undefined ? "No decision" : words.decision(entry.decision);
+  if (entry.label !== undefined) {
+    part("label").append("Most likely class: ", element("strong", words.label(entry.label)));
+  }
+  list(part("remarks"), remarks(item, entry));
+  if (entry.in_distribution === false) {
+    const warning = "Unlike the images that the model was made for: do not rely on this result.";
+    const first = element("li");
+    first.append(element("strong", warning));
+    part("remarks").prepend(first);
+    part("remarks").hidden = false;
+  }
+  if (typeof entry.tumor_probability === "number") {
+    part("score-value").textContent = words.share(entry.tumor_probability);
+    part("score").hidden = false;
+  }
+  for (const [name, value] of Object.entries(entry.probabilities ?? {})) {
+    part("classes").append(bar(name, value, name === entry.label));
+    part("classes").hidden = false;
+  }
+  const facts = details(item, entry);
+  for (const [term, text] of facts) part("more").querySelector("dl").append(fact(term, text));
+  part("more").hidden = !facts.length;
+}
+
+function remarks(item, entry) {
+  const found = [];
+  if (item.entries.length > 1 && entry.dicom?.frame) found.push(`Frame ${entry.dicom.frame}`);
+  if (Array.isArray(entry.prediction_set)) {
+    const names = entry.prediction_set.map(words.label).join(", ");
+    found.push(`Prediction set: ${names || "none of the classes"}`);
+  }
+  if (entry.decision === "tumor" && entry.label === "notumor") {
+    found.push("The tumour classes together reach the threshold, though none is the most likely.");
+  } else if (entry.decision === "no_tumor" && entry.label && entry.label !== "notumor") {
+    found.push("The tumour classes together stay below the threshold of the decision.");
+  }
+  return found;
+}
+
+function details(item, entry) {
+  const facts = [];
+  const { model, timing_ms: timing, round_trip_ms: elapsed, request_id, files } = item.context;
+  if (timing) {
+    const parts = [
+      ["decoding", timing.decode],
+      ["waiting", timing.queue],
+      ["inference", timing.inference],
+      ["total", timing.total],
+    ].filter(([, value]) => typeof value === "number");
+    const text = parts.map(([name, value]) => `${name} ${words.milliseconds(value)}`).join(", ");
+    const whole = files > 1 ? ` (request with ${files} files; the longest of each step)` : "";
+    facts.push(["Time in the service", text + whole]);
+  }
+  facts.push(["Time with transfer", words.milliseconds(elapsed)]);
+  if (entry.in_distribution === true) facts.push(["In distribution", "yes"]);
+  if (entry.region?.box) {
+    const score = typeof entry.region.score === "number" ? `, score ${entry.region.score}` : "";
+    facts.push(["Region (box in pixels)", entry.region.box.join(", ") + score]);
+  }
+  if (model) {
+    const runtime = words.runtime(model.runtime);
+    facts.push(["Model", `${model.name}, version ${model.version}, ${runtime} on ${model.device}`]);
+  }
+  facts.push(["File size", words.bytes(item.file.size)]);
+  if (entry.dicom) {
+    facts.push(["SOP instance", entry.dicom.sop_instance_uid]);
+    facts.push(["Series", entry.dicom.series_instance_uid]);
+    facts.push(["Frame", entry.dicom.frame]);
+  }
+  if (request_id) facts.push(["Request", request_id]);
+  return facts.filter(([, text]) => text !== undefined && text !== null && text !== "");
+}
+
+function bar(name, value, first) {
+  const line = element("div");
+  if (first) line.className = "first";
+  const track = element("span");
+  track.className = "track";
+  const fill = element("span");
+  // Through the object model: the content security policy refuses style attributes.
+  fill.style.width = `${Math.min(Math.max(value, 0), 1) * 100}%`;
+  track.append(fill);
+  track.setAttribute("aria-hidden", "true");
+  const number = element("dd");
+  number.append(track, element("span", words.share(value)));
+  line.append(element("dt", words.label(name)), number);
+  return line;
+}
+
+function fact(term, text) {
+  const line = element("div");
+  line.append(element("dt", term), element("dd", String(text)));
+  return line;
+}
+
+function list(node, texts) {
+  node.replaceChildren(...texts.map((text) => element("li", text)));
+  node.hidden = !texts.length;
+}
+
+function sentence(text) {
+  const clean = String(text);
+  return clean.charAt(0).toUpperCase() + clean.slice(1) + (/[.!?]$/.test(clean) ? "" : ".");
+}
+
+function element(name, text) {
+  const node = document.createElement(name);
+  if (text !== undefined) node.textContent = text;
+  return node;
+}

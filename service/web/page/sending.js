@@ -1,0 +1,222 @@
+// Sends files to /predict in small batches, one batch at a time.
+//
+// A batch that fails as a whole is split until the file that fails stands alone, so that it never
+// hides the others. What can pass (429, 503, 504, no connection) is tried again a few times; where
+// it does not pass, the remaining files are not sent, and say why.
+
+const BATCH_FILES = 8;
+const BATCH_BYTES = 8e6;
+const RETRIES = 4;
+const FIRST_WAIT_SECONDS = 1;
+/** Where the service asks for a longer pause than this, the user decides when to try again. */
+const LONGEST_WAIT_SECONDS = 15;
+const ANSWER_WITHIN_SECONDS = 90;
+
+/** Statuses that may pass. */
+const PASSING = new Set([408, 429, 503, 504]);
+/** Among them, what a single file can cause: it is tried once more, and then fails alone. */
+const ITS_OWN = new Set([408, 504]);
+const REFUSING = new Set([401, 403]);
+
+const STOPPED = { code: "stopped", again: true };
+
+export class Sender {
+  /**
+   * @param report {sending(items), answered(item, entries, context), failed(item, error),
+   *   waiting(items, error, seconds, attempt, attempts), idle()}. An error is {status, code, detail,
+   *   again, wait}: `again` says that the same file may well be answered later, after `wait` s.
+   */
+  constructor(report) {
+    this.report = report;
+    this.queue = [];
+    this.running = false;
+    this.batchFiles = BATCH_FILES;
+    this.abort = new AbortController();
+    this.halted = null;
+  }
+
+  async add(items) {
+    this.queue.push(...items);
+    if (this.running) return;
+    this.running = true;
+    while (this.queue.length) {
+      this.abort = new AbortController();
+      this.halted = null;
+      await this.deliver(this.take(), 0);
+    }
+    this.running = false;
+    this.report.idle();
+  }
+
+  stop() {
+    this.abort.abort();
+    this.halt([], STOPPED);
+  }
+
+  take() {
+    let bytes = 0;
+    let number = 0;
+    for (const { file } of this.queue.slice(0, this.batchFiles)) {
+      bytes += file.size;
+      if (number && bytes > BATCH_BYTES) break;
+      number += 1;
+    }
+    return this.queue.splice(0, number);
+  }
+
+  async deliver(items, attempt) {
+    if (this.halted) {
+      this.halt(items, this.halted);
+      return;
+    }
+    this.report.sending(items);
+    const answer = await post(items, this.abort.signal);
+    if (this.halted) {
+      this.halt(items, this.halted);
+    } else if (answer.entries) {
+      await this.accept(items, answer, attempt);
+    } else if (REFUSING.has(answer.error.status)) {
+      this.halt(items, { ...answer.error, again: true });
+    } else if (answer.error.code === "network" || PASSING.has(answer.error.status)) {
+      await this.repeat(items, answer, attempt);
+    } else {
+      await this.split(items, answer.error, attempt);
+    }
+  }
+
+  async accept(items, { entries, context, wait }, attempt) {
+    if (entries.length !== items.length && items.length > 1) {
+      // Some file has several answers; alone, they are surely its own.
+      await this.split(items, { code: "unexpected_answer" }, attempt);
+      return;
+    }
+    const passing = [];
+    items.forEach((item, index) => {
+      const own = entries.length === items.length ? [entries[index]] : entries;
+      const error = own.length === 1 ? own[0].error : undefined;
+      if (error && PASSING.has(error.status)) passing.push({ item, error });
+      else if (error) this.report.failed(item, error);
+      else this.report.answered(item, own, context);
+    });
+    if (passing.length) {
+      const answer = { error: passing[0].error, wait };
+      await this.repeat(passing.map(({ item }) => item), answer, attempt);
+    }
+  }
+
+  async repeat(items, { error, wait }, attempt) {
+    const reachable = error.code === "network" && (await isReachable());
+    const own = reachable || ITS_OWN.has(error.status) || error.code === "runtime_lost";
+    if (reachable && items.length > 1) {
+      // It answers, but this batch breaks off: a file changed on the disk, or the body is refused
+      // before it has arrived.
+      await this.split(items, error, attempt);
+    } else if (attempt < (own ? 1 : RETRIES) && !(wait > LONGEST_WAIT_SECONDS)) {
+      const backoff = FIRST_WAIT_SECONDS * 2 ** attempt * (1 + Math.random() / 4);
+      const seconds = Math.max(backoff, wait ?? 0);
+      this.report.waiting(items, error, seconds, attempt + 1, own ? 1 : RETRIES);
+      await pause(seconds, this.abort.signal);
+      await this.deliver(items, attempt + 1);
+    } else if (own) {
+      const code = reachable ? "interrupted" : error.code;
+      await this.split(items, { ...error, code, again: true }, attempt);
+    } else {
+      this.halt(items, { ...error, wait, again: true });
+    }
+  }
+
+  async split(items, error, attempt) {
+    if (items.length === 1) {
+      this.report.failed(items[0], error);
+      return;
+    }
+    const half = Math.ceil(items.length / 2);
+    if (error.code === "too_many_files") this.batchFiles = Math.min(this.batchFiles, half);
+    for (const part of [items.slice(0, half), items.slice(half)]) await this.deliver(part, attempt);
+  }
+
+  /** Nothing more is sent: neither these, nor what waits. */
+  halt(items, error) {
+    this.halted = error;
+    for (const item of [...items, ...this.queue.splice(0)]) this.report.failed(item, error);
+  }
+}
+
+/** One request: {entries, context, wait} of an answer, else {error, wait}. */
+async function post(items, signal) {
+  const form = new FormData();
+  for (const { file } of items) form.append("files", file, file.name);
+  const limit = new AbortController();
+  const end = () => limit.abort();
+  const timer = setTimeout(end, ANSWER_WITHIN_SECONDS * 1000);
+  signal.addEventListener("abort", end);
+  const started = performance.now();
+  try {
+    const response = await fetch("predict", {
+      method: "POST",
+      body: form,
+      headers: { Accept: "application/json" },
+      signal: limit.signal,
+    });
+    const content = await response.json().catch(() => null);
+    const elapsed = performance.now() - started;
+    return { ...read(response, content, items.length, elapsed), wait: retryAfter(response) };
+  } catch {
+    return { error: { code: "network" } };
+  } finally {
+    clearTimeout(timer);
+    signal.removeEventListener("abort", end);
+  }
+}
+
+function read(response, content, files, elapsed) {
+  const context = {
+    request_id: content?.request_id,
+    model: content?.model,
+    timing_ms: content?.timing_ms,
+    round_trip_ms: elapsed,
+    files,
+  };
+  if (response.ok && Array.isArray(content?.predictions) && content.predictions.length) {
+    return { entries: content.predictions, context };
+  }
+  if (response.ok) return { error: { status: response.status, code: "unexpected_answer" } };
+  // Every file failed: the problem has their errors beside its own.
+  if (Array.isArray(content?.errors) && content.errors.length === files) {
+    return { entries: content.errors, context };
+  }
+  const { code, detail } = content ?? {};
+  return { error: { status: response.status, code, detail } };
+}
+
+function retryAfter(response) {
+  const value = response.headers.get("Retry-After");
+  if (value === null) return undefined;
+  const seconds = /^\d+$/.test(value) ? Number(value) : (Date.parse(value) - Date.now()) / 1000;
+  return Number.isFinite(seconds) ? Math.max(seconds, 0) : undefined;
+}
+
+async function isReachable() {
+  try {
+    await fetch("health/live", { cache: "no-store" });
+    return true;
+  } catch {
+    return false;
+  }
+}
+
+function pause(seconds, signal) {
+  return new Promise((done) => {
+    if (signal.aborted) {
+      done();
+      return;
+    }
+    const timer = setTimeout(finish, seconds * 1000);
+    function finish() {
+      clearTimeout(timer);
+      signal.removeEventListener("abort", finish);
+      done();
+    }
+    signal.addEventListener("abort", finish);
+  });
+}

@@ -1,0 +1,97 @@
+// What the service says, in plain words. What is not known here is shown as the service says it.
+
+const LABELS = {
+  glioma: "Glioma",
+  meningioma: "Meningioma",
+  notumor: "No tumour",
+  pituitary: "Pituitary tumour",
+};
+
+const DECISIONS = {
+  tumor: "Tumour",
+  no_tumor: "No tumour",
+  refer: "Refer to a reader",
+};
+
+const RUNTIMES = { litert: "LiteRT", tensorflow: "TensorFlow" };
+
+const STATES = {
+  ready: "Ready",
+  starting: "Starting",
+  draining: "Shutting down",
+  unavailable: "Not available",
+  unreachable: "Not reachable",
+};
+
+const ERRORS = {
+  unsupported_media_type: "Not a JPEG, PNG or DICOM file",
+  undecodable_image: "The image is damaged",
+  truncated_image: "The file is incomplete",
+  too_many_pixels: "The image has too many pixels",
+  unusable_dicom: "The DICOM object cannot be used",
+  no_pixel_data: "The DICOM object holds no image",
+  not_mr: "The DICOM object is not an MR image",
+  unsupported_transfer_syntax: "This DICOM compression is not supported",
+  unsupported_pixels: "This DICOM pixel format is not supported",
+  multi_frame: "The DICOM object holds several frames",
+  body_too_large: "The file is too large",
+  body_timeout: "The upload took too long",
+  queue_full: "The service is busy",
+  draining: "The service is shutting down",
+  model_loading: "The model is still loading",
+  runtime_unusable: "The model cannot run on this server",
+  runtime_lost: "The model stopped and is being restarted",
+  deadline_exceeded: "The service took too long",
+  inference_failed: "The model failed on this image",
+  // The page's own.
+  network: "The service could not be reached",
+  interrupted: "The connection broke during the upload",
+  unreadable_file: "The file could not be read from the disk",
+  unexpected_answer: "The service gave an answer that this page does not understand",
+  stopped: "Stopped before it was answered",
+};
+
+const STATUSES = {
+  401: "The service asks for a key",
+  403: "Not permitted",
+  413: "Too large",
+  415: "This kind of file is not accepted",
+  422: "The file cannot be read as an MR slice",
+  429: "Too many requests for now",
+  503: "The service is not available",
+  504: "The service took too long",
+};
+
+const own = (table, key) => (Object.hasOwn(table, key) ? table[key] : undefined);
+
+export const label = (name) => own(LABELS, name) ?? String(name);
+export const decision = (name) => own(DECISIONS, name) ?? String(name);
+export const runtime = (name) => own(RUNTIMES, name) ?? String(name);
+export const state = (name) => own(STATES, name) ?? String(name);
+
+/** A headline for an error: by its code, else by its status. */
+export function error({ status, code }) {
+  return own(ERRORS, code) ?? own(STATUSES, status) ?? "The service could not answer";
+}
+
+/** A share from 0 to 1; three decimals never claim certainty. */
+export function share(value) {
+  if (value >= 0.9995) return ">0.999";
+  if (value < 0.0005) return "<0.001";
+  return value.toFixed(3);
+}
+
+export function bytes(count) {
+  if (count < 1000) return `${count}\u00a0B`;
+  if (count < 1e6) return `${(count / 1e3).toFixed(0)}\u00a0kB`;
+  return `${(count / 1e6).toFixed(1)}\u00a0MB`;
+}
+
+export function milliseconds(value) {
+  if (value < 1000) return `${value.toFixed(value < 10 ? 1 : 0)}\u00a0ms`;
+  return `${(value / 1000).toFixed(1)}\u00a0s`;
+}
+
+export function count(number, one, many = `${one}s`) {
+  return `${number} ${number === 1 ? one : many}`;
+}
