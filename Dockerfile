@@ -1,6 +1,7 @@
 # The service on a CPU: requirements/service.txt alone, no TensorFlow, not root, nothing to write to.
 #   docker build -t brain-mri .
-#   docker run --rm -p 127.0.0.1:8000:8000 brain-mri
+#   docker run --rm -p 127.0.0.1:8000:8000 -e BRAIN_ALLOW_ANONYMOUS=true brain-mri
+# It listens on every address of its container, so without that it wants API keys and does not start.
 ARG BASE=python:3.11-slim-bookworm
 
 FROM ${BASE} AS builder

@@ -60,10 +60,10 @@ def main() -> int:
     """Runs the service; returns the process' exit status."""
     try:
         settings = Settings.from_environment()
+        app = create_app(settings)
     except SettingsError as error:
         sys.stderr.write(f"brain-mri service: {error}\n")
         return INVALID_SETTINGS
-    app = create_app(settings)
     config = uvicorn.Config(
         app,
         host=settings.host,

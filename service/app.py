@@ -10,9 +10,12 @@ from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Lifespan
 
 from contract.store import StoredVersion
+from service.access import Access
+from service.keys import Keyring
 from service.metrics import Metrics
 from service.middleware import Observer
 from service.openapi import (
+    AUTHENTICATED,
     DESCRIPTION,
     PREDICT_BODY,
     TITLE,
@@ -36,7 +39,7 @@ PREDICT: Final = "/predict"
 class App(FastAPI):
     """FastAPI with the service's middleware around all of its own."""
 
-    def __init__(self, metrics: Metrics, lifespan: Lifespan[FastAPI]) -> None:
+    def __init__(self, metrics: Metrics, access: Access, lifespan: Lifespan[FastAPI]) -> None:
         super().__init__(
             title=TITLE,
             description=DESCRIPTION,
@@ -46,11 +49,12 @@ class App(FastAPI):
             redoc_url=None,
         )
         self._metrics = metrics
+        self._access = access
 
     def build_middleware_stack(self) -> ASGIApp:
         """Predictions take the short way; FastAPI still describes their route in OpenAPI."""
         direct = {("POST", PREDICT): predict.predict}
-        return Observer(super().build_middleware_stack(), self._metrics, direct)
+        return Observer(super().build_middleware_stack(), self._metrics, self._access, direct)
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document."""
@@ -69,8 +73,12 @@ def create_app(
     Args:
         settings: see :class:`Settings`.
         open_runtime: how a verified version is loaded; another one in tests of faults.
+
+    Raises:
+        SettingsError: the file of API keys is of no use.
     """
     metrics = Metrics()
+    access = Access(Keyring.read(settings.api_keys_file) if settings.api_keys_file else None)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -89,7 +97,7 @@ def create_app(
         await registry.close()
         pipeline.close()
 
-    app = App(metrics, lifespan)
+    app = App(metrics, access, lifespan)
     install_handlers(app)
     _add_routes(app)
     return app
@@ -107,9 +115,9 @@ def _add_routes(app: FastAPI) -> None:
                 "model": PredictAnswer,
                 "description": "One entry for each input, in order.",
             },
-            **problems(400, 408, 413, 415, 422, 500, 503, 504),
+            **problems(400, 401, 403, 408, 413, 415, 422, 500, 503, 504),
         },
-        openapi_extra=PREDICT_BODY,
+        openapi_extra=PREDICT_BODY | AUTHENTICATED,
     )
     unready: Responses = {503: {"model": Health, "description": "Not ready, and why."}}
     for path in ("/health", "/health/ready"):
@@ -147,7 +155,8 @@ def _add_routes(app: FastAPI) -> None:
         methods=["POST"],
         response_model=None,
         tags=["models"],
-        responses={200: {"model": Activation}, **problems(404, 409, 422)},
+        responses={200: {"model": Activation}, **problems(401, 403, 404, 409, 422)},
+        openapi_extra=AUTHENTICATED,
     )
     app.add_api_route("/", pages.index, response_model=None, include_in_schema=False)
     app.add_api_route("/docs", pages.docs, response_model=None, include_in_schema=False)

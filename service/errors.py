@@ -8,6 +8,8 @@ ServiceError                       500  internal_error
 ├── RequestTooLarge                413
 │   ├── BodyTooLarge                 413  body_too_large
 │   └── TooManyFiles                 413  too_many_files
+├── Unauthenticated                401  unauthenticated, with WWW-Authenticate
+├── Forbidden                      403  forbidden
 ├── BodyTimeout                    408  body_timeout
 ├── UnsupportedRequestMedia        415  unsupported_request_media_type
 ├── ActivationRefused              409  the code of what was wrong with the version
@@ -26,6 +28,7 @@ Every message is safe to show to a client. An exception outside this tree and ou
 client, and its traceback in the log alone.
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 from contract.errors import ContractError
@@ -41,6 +44,11 @@ class ServiceError(Exception):
     def detail(self) -> str:
         """The message, safe to show to a client."""
         return str(self) or "the service failed to answer this request; its log says why"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Headers of the answer."""
+        return {}
 
 
 Failure = ServiceError | ContractError
@@ -77,6 +85,21 @@ class TooManyFiles(RequestTooLarge):
     code = "too_many_files"
 
 
+class Unauthenticated(ServiceError):
+    status = 401
+    code = "unauthenticated"
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The scheme to authenticate with (RFC 6750, section 3)."""
+        return {"WWW-Authenticate": "Bearer"}
+
+
+class Forbidden(ServiceError):
+    status = 403
+    code = "forbidden"
+
+
 class BodyTimeout(ServiceError):
     status = 408
     code = "body_timeout"
@@ -101,6 +124,11 @@ class Unavailable(ServiceError):
     status = 503
     code = "unavailable"
     retry_after_seconds: ClassVar[int] = 1
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """When to try again."""
+        return {"Retry-After": str(self.retry_after_seconds)}
 
 
 class QueueFull(Unavailable):

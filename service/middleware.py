@@ -1,4 +1,4 @@
-"""Around every request: its id, its metrics, its log line, and a plain answer to unknown errors."""
+"""Around every request: its id, who may make it, its metrics, its log line, unknown errors."""
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
@@ -10,6 +10,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contract.errors import ContractError
+from service.access import Access
 from service.context import KEY, Context, request_id
 from service.errors import ServiceError
 from service.metrics import Metrics
@@ -33,15 +34,21 @@ class Observer:
     Args:
         app: the rest of the application.
         metrics: counts answers.
+        access: refuses who may not.
         direct: method and path of routes that are called without the rest of the application: its
             layers cost a busy route more than the route itself.
     """
 
     def __init__(
-        self, app: ASGIApp, metrics: Metrics, direct: Mapping[tuple[str, str], Endpoint]
+        self,
+        app: ASGIApp,
+        metrics: Metrics,
+        access: Access,
+        direct: Mapping[tuple[str, str], Endpoint],
     ) -> None:
         self._app = app
         self._metrics = metrics
+        self._access = access
         self._direct = direct
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -66,12 +73,15 @@ class Observer:
 
         endpoint = self._direct.get((scope["method"], scope["path"]))
         try:
+            self._access.check(scope, context)
             if endpoint is None:
                 await self._app(scope, receive, send_identified)
             else:
                 await _answer(endpoint, scope, receive, send_identified)
         except ClientDisconnect:
             status = CLIENT_GONE
+        except ServiceError as refusal:
+            await problem_response(refusal, context)(scope, receive, send_identified)
         except Exception:
             fields = {"request_id": context.request_id}
             logger.exception("a route raised an unknown error", extra={"fields": fields})

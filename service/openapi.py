@@ -25,6 +25,8 @@ _SCHEMA_PATH: Final = "#/components/schemas/{model}"
 
 _REASONS: Final = {
     400: ("The request is malformed.", "malformed_multipart"),
+    401: ("There are API keys here, and the request has none that is valid.", "unauthenticated"),
+    403: ("The API key is for something else.", "forbidden"),
     404: ("There is no such version.", "version_not_found"),
     408: ("The body did not arrive in time.", "body_timeout"),
     409: ("The version must not serve; the one before it still does.", "corrupt_version"),
@@ -70,6 +72,14 @@ PREDICT_BODY: Final[dict[str, Any]] = {
     }
 }
 """The body of /predict, which the service reads itself (:mod:`service.uploads`)."""
+
+SECURITY_SCHEMES: Final = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "`Authorization: Bearer KEY`"},
+    "key": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+}
+
+AUTHENTICATED: Final[dict[str, Any]] = {"security": [{"bearer": []}, {"key": []}, {}]}
+"""Of a route that needs a key where the service has keys, and none where it has none."""
 
 _MODEL: Final = {"name": "brain-tumor", "version": 1, "runtime": "litert", "device": "cpu"}
 
@@ -149,6 +159,7 @@ def describe(app: FastAPI) -> dict[str, Any]:
         )
         _, definitions = models_json_schema([(Problem, "serialization")], ref_template=_SCHEMA_PATH)
         document.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
+        document["components"]["securitySchemes"] = SECURITY_SCHEMES
         answer = document["paths"]["/predict"]["post"]["responses"]["200"]["content"]
         # Not through FastAPI, which drops every null from examples.
         answer["application/json"]["examples"] = PREDICT_EXAMPLES

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from contract.errors import ContractError
 from service.context import Context
-from service.errors import BadRequest, Failure, ServiceError, Unavailable
+from service.errors import BadRequest, Failure, ServiceError
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -34,9 +34,7 @@ def problem_response(
         context: the request.
         extra: further members of the problem.
     """
-    headers = {}
-    if isinstance(failure, Unavailable):
-        headers["Retry-After"] = str(failure.retry_after_seconds)
+    headers = failure.headers if isinstance(failure, ServiceError) else {}
     return _render(failure.status, failure.code, failure.detail, context, headers, extra or {})
 
 

@@ -1,7 +1,9 @@
 """Settings, read once from the environment: ``BRAIN_PORT`` is :attr:`Settings.port`, and so on."""
 
 import os
+from contextlib import suppress
 from enum import StrEnum
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Final, Self
 
@@ -46,9 +48,22 @@ class Settings(BaseSettings):
         protected_namespaces=(),
     )
 
-    host: str = Field("127.0.0.1", description="Address to listen on.")
+    host: str = Field(
+        "127.0.0.1",
+        description="Address to listen on. Any but a loopback one needs BRAIN_API_KEYS_FILE or "
+        "BRAIN_ALLOW_ANONYMOUS.",
+    )
     port: int = Field(8000, ge=0, le=65535, description="Port to listen on; 0 picks a free one.")
     log_level: LogLevel = Field(LogLevel.INFO, description="Least severe level that is logged.")
+
+    api_keys_file: Path | None = Field(
+        None,
+        description="API keys, hashed; without a valid one 401, without its role 403. Read at the "
+        "start. Default: no keys, and whoever reaches the service may call all of it.",
+    )
+    allow_anonymous: bool = Field(
+        False, description="Allows another than a loopback address without API keys."
+    )
 
     model_store: Path = Field(
         Path("model_store"),
@@ -130,6 +145,16 @@ class Settings(BaseSettings):
             raise ValueError("max_files must not exceed queue_size: such a request always got 503")
         return self
 
+    @model_validator(mode="after")
+    def _only_this_machine_comes_without_a_key(self) -> Self:
+        if self.api_keys_file is None and not self.allow_anonymous and not _is_loopback(self.host):
+            raise ValueError(
+                "BRAIN_HOST is not a loopback address, so whoever reaches it could use the service: "
+                "name a file of API keys in BRAIN_API_KEYS_FILE, "
+                "or set BRAIN_ALLOW_ANONYMOUS=true where something else keeps strangers out"
+            )
+        return self
+
     @classmethod
     def from_environment(cls) -> Self:
         """The settings of this process.
@@ -155,3 +180,9 @@ class Settings(BaseSettings):
                 for item in error.errors()
             )
             raise SettingsError("; ".join(lines)) from None
+
+
+def _is_loopback(host: str) -> bool:
+    with suppress(ValueError):
+        return ip_address(host).is_loopback
+    return host == "localhost"

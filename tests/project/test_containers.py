@@ -92,3 +92,12 @@ def test_alerts_ask_for_metrics_that_the_service_has() -> None:
     suffix = {"histogram": "_bucket"}
     assert asked
     assert asked <= {name + suffix.get(kind, "") for name, kind in kinds}
+
+
+def test_only_the_stack_lets_anybody_in() -> None:
+    """Its port is published on this machine; an image that somebody runs elsewhere wants API keys."""
+    environment = stack()["services"]["service"]["environment"]
+    assert environment["BRAIN_ALLOW_ANONYMOUS"] == "${BRAIN_ALLOW_ANONYMOUS:-true}"
+    instructions = "\n".join(last_stage(DOCKERFILES[0]))
+    assert "BRAIN_HOST=0.0.0.0" in instructions
+    assert "BRAIN_ALLOW_ANONYMOUS" not in instructions

@@ -119,6 +119,12 @@ class Service:
         self._server = server
 
     @property
+    def address(self) -> tuple[str, int]:
+        """Host and port, for what no HTTP client would send."""
+        host, port = self.url.removeprefix("http://").split(":")
+        return host, int(port)
+
+    @property
     def state(self) -> State:
         """Its inner state."""
         state: State = self._app.state.parts

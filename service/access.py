@@ -1,0 +1,84 @@
+"""Who may call what, decided before anything of a request's body is read.
+
+Open to everybody are the pages, the descriptions and what a monitor asks: :data:`OPEN`. Everything else
+needs a key where there are keys, whether there is such an address or not, so that a route that is added
+is closed until it is opened here.
+"""
+
+from typing import Final
+
+from starlette.types import Scope
+
+from service.context import Context
+from service.errors import Forbidden, Unauthenticated
+from service.keys import Key, Keyring, Role
+
+OPEN: Final = frozenset(
+    {
+        "/",
+        "/docs",
+        "/openapi.json",
+        "/health",
+        "/health/live",
+        "/health/ready",
+        "/metrics",
+        "/models",
+    }
+)
+"""Addresses that anybody may read; none of them tells anything of an image or a patient."""
+
+OPEN_FOLDER: Final = "/static/"
+
+ADMIN_FOLDER: Final = "/models/"
+"""What is below it changes what the service does."""
+
+_READS: Final = frozenset({"GET", "HEAD"})
+_BEARER: Final = b"bearer "
+
+
+class Access:
+    """Lets a request in or refuses it.
+
+    Args:
+        keys: None lets everybody do everything.
+    """
+
+    def __init__(self, keys: Keyring | None) -> None:
+        self._keys = keys
+
+    def check(self, scope: Scope, context: Context) -> None:
+        """Refuses a request that may not be made; the key's name goes into the request's log line.
+
+        Raises:
+            Unauthenticated: it has no key, or none that is known.
+            Forbidden: its key is for something else.
+        """
+        if self._keys is None:
+            return
+        role = _needed(scope["method"], scope["path"])
+        if role is None:
+            return
+        key = self._authenticate(scope["headers"])
+        context.fields["key"] = key.name
+        if role not in key.roles:
+            raise Forbidden(f"this needs a key with the role {role.value!r}")
+
+    def _authenticate(self, headers: list[tuple[bytes, bytes]]) -> Key:
+        presented = [
+            value[len(_BEARER) :].strip() if name == b"authorization" else value
+            for name, value in headers
+            if name == b"x-api-key"
+            or (name == b"authorization" and value[: len(_BEARER)].lower() == _BEARER)
+        ]
+        if not presented:
+            raise Unauthenticated("this needs an API key: Authorization: Bearer KEY")
+        key = self._keys.find(presented[0]) if self._keys and len(presented) == 1 else None
+        if key is None:
+            raise Unauthenticated("the API key is not valid")
+        return key
+
+
+def _needed(method: str, path: str) -> Role | None:
+    if method in _READS and (path in OPEN or path.startswith(OPEN_FOLDER)):
+        return None
+    return Role.ADMIN if path.startswith(ADMIN_FOLDER) else Role.PREDICT

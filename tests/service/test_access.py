@@ -1,0 +1,229 @@
+"""API keys: who gets in, who does not, and when the service refuses to start without them."""
+
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from service.keys import Key, Keyring, Role, make_key
+from service.settings import Settings, SettingsError
+from tests.support.service import (
+    MODEL,
+    PATIENCE_SECONDS,
+    ROOT,
+    FakeRuntimes,
+    Service,
+    environment_with,
+    newest,
+    serving,
+    settings_for,
+)
+
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - it must refuse it
+
+ROLES = {
+    "pacs": [Role.PREDICT],
+    "operator": [Role.ADMIN],
+    "both": [Role.PREDICT, Role.ADMIN],
+}
+MADE = {name: make_key(name, roles) for name, roles in ROLES.items()}
+
+
+@pytest.fixture(scope="module")
+def keys_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("keys") / "keys.txt"
+    lines = [key.line() for _, key in MADE.values()]
+    path.write_text("# who may call\n\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def guarded(model_store: Path, keys_file: Path) -> Iterator[Service]:
+    with serving(settings_for(model_store, api_keys_file=keys_file), FakeRuntimes()) as running:
+        yield running
+
+
+def sent(name: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {MADE[name][0]}"}
+
+
+WRONG = [
+    {},
+    {"X-API-Key": ""},
+    {"X-API-Key": "pacs"},
+    {"X-API-Key": MADE["pacs"][0][:-1]},
+    {"X-API-Key": MADE["pacs"][0] + "0"},
+    {"X-API-Key": "operator" + MADE["pacs"][0].removeprefix("pacs")},
+    {"X-API-Key": "nobody.0"},
+    {"X-API-Key": "sha256:" + MADE["pacs"][1].digest.hex()},
+    {"Authorization": f"Basic {MADE['pacs'][0]}"},
+    {"Authorization": MADE["pacs"][0]},
+    {"Authorization": f"Bearer {MADE['pacs'][0]}", "X-API-Key": MADE["both"][0]},
+]
+
+
+@pytest.mark.parametrize("headers", WRONG, ids=range(len(WRONG)))
+def test_without_a_valid_key_nothing_is_predicted(
+    guarded: Service, jpeg: bytes, headers: dict[str, str]
+) -> None:
+    response = guarded.predict_raw(jpeg, headers=headers)
+    assert (response.status_code, response.json()["code"]) == (401, "unauthenticated")
+    assert response.headers["www-authenticate"] == "Bearer"
+    assert "pacs." not in response.text
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [sent("pacs"), {"Authorization": f"bearer  {MADE['pacs'][0]}"}, {"X-API-Key": MADE["both"][0]}],
+    ids=["bearer", "scheme-in-any-case", "header"],
+)
+def test_a_key_predicts(guarded: Service, jpeg: bytes, headers: dict[str, str]) -> None:
+    assert guarded.predict_raw(jpeg, headers=headers).status_code == 200
+    assert guarded.predict(jpeg, headers=headers).status_code == 200
+
+
+def test_roles_do_not_include_each_other(guarded: Service, model_store: Path, jpeg: bytes) -> None:
+    path = f"/models/{MODEL}/{newest(model_store)}/activate"
+    assert guarded.client.post(path).status_code == 401
+    refused = guarded.client.post(path, headers=sent("pacs"))
+    assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+    assert guarded.client.post(path, headers=sent("operator")).status_code == 200
+    refused = guarded.predict_raw(jpeg, headers=sent("operator"))
+    assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+    assert guarded.client.post(path, headers=sent("both")).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["/health", "/health/live", "/health/ready", "/metrics", "/models", "/docs", "/openapi.json"],
+)
+def test_what_a_monitor_and_a_reader_need_is_open(guarded: Service, path: str) -> None:
+    assert guarded.client.get(path).status_code == 200
+    assert guarded.client.get("/static/docs.js").status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/health"), ("GET", "/nowhere"), ("GET", "/predict"), ("POST", "/static/docs.js")],
+)
+def test_everything_else_is_closed_whether_it_exists_or_not(
+    guarded: Service, method: str, path: str
+) -> None:
+    assert guarded.client.request(method, path).status_code == 401
+
+
+def test_refusal_does_not_wait_for_the_body(guarded: Service, jpeg: bytes) -> None:
+    """Ten megabytes are announced, and none of them is waited for."""
+    head = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Length: 10000000\r\n\r\n"
+    with socket.create_connection(guarded.address, PATIENCE_SECONDS) as connection:
+        connection.sendall(head + jpeg)
+        assert connection.recv(100).startswith(b"HTTP/1.1 401 ")
+
+
+def test_without_keys_this_machine_may_do_everything(
+    model_store: Path, jpeg: bytes, runtimes: FakeRuntimes
+) -> None:
+    with serving(settings_for(model_store), runtimes) as service:
+        assert service.predict_raw(jpeg).status_code == 200
+        path = f"/models/{MODEL}/{newest(model_store)}/activate"
+        assert service.client.post(path).status_code == 200
+
+
+def test_openapi_names_both_ways_to_send_a_key(guarded: Service) -> None:
+    document = guarded.client.get("/openapi.json").json()
+    schemes = document["components"]["securitySchemes"]
+    assert (schemes["bearer"]["scheme"], schemes["key"]["name"]) == ("bearer", "X-API-Key")
+    secured = {
+        path
+        for path, methods in document["paths"].items()
+        for operation in methods.values()
+        if "security" in operation
+    }
+    assert secured == {"/predict", "/models/{name}/{version}/activate"}
+
+
+def test_command_makes_a_key_that_works(tmp_path: Path) -> None:
+    finished = subprocess.run(
+        [sys.executable, "-m", "service.keygen", "ward-7", "predict", "admin"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=True,
+    )
+    presented = finished.stderr.split()[0]
+    assert presented.partition(".")[2] not in finished.stdout
+    path = tmp_path / "keys.txt"
+    path.write_text(finished.stdout, encoding="utf-8")
+    key = Keyring.read(path).find(presented.encode())
+    assert key == Key(
+        "ward-7", frozenset({Role.PREDICT, Role.ADMIN}), sha256(presented.encode()).digest()
+    )
+
+
+HASH = f"sha256:{'0' * 64}"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "",
+        "# nobody yet\n",
+        f"pacs predict {HASH} more",
+        f"pacs everything {HASH}",
+        f"Pacs predict {HASH}",
+        "pacs predict sha256:12",
+        "pacs predict pacs.the-key-itself",
+        f"pacs predict {HASH}\npacs admin {HASH}",
+        None,
+    ],
+)
+def test_unusable_file_of_keys_refuses_to_start_and_repeats_none_of_it(
+    tmp_path: Path, content: str | None
+) -> None:
+    path = tmp_path / "keys.txt"
+    if content is not None:
+        path.write_text(content, encoding="utf-8")
+    with pytest.raises(SettingsError, match="BRAIN_API_KEYS_FILE") as raised:
+        Keyring.read(path)
+    assert "the-key-itself" not in str(raised.value)
+
+
+@pytest.mark.parametrize("host", [EVERYWHERE, "::", "192.0.2.1", "example.org"])
+def test_another_address_needs_keys_or_a_word(host: str, keys_file: Path) -> None:
+    with pytest.raises(ValueError, match="BRAIN_ALLOW_ANONYMOUS"):
+        Settings(host=host)
+    assert Settings(host=host, allow_anonymous=True).host == host
+    assert Settings(host=host, api_keys_file=keys_file).host == host
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.8.8", "::1", "localhost"])
+def test_loopback_needs_neither(host: str) -> None:
+    assert Settings(host=host).host == host
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"BRAIN_HOST": EVERYWHERE}, "BRAIN_ALLOW_ANONYMOUS=true"),
+        ({"BRAIN_API_KEYS_FILE": "no-such-file"}, "BRAIN_API_KEYS_FILE"),
+    ],
+    ids=["no-keys", "no-file"],
+)
+def test_it_does_not_start_and_says_why(variables: dict[str, str], named: str) -> None:
+    finished = subprocess.run(
+        [sys.executable, "-m", "service"],
+        cwd=ROOT,
+        env=environment_with(**variables),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+    assert finished.returncode == 2
+    assert named in finished.stderr
+    assert "Traceback" not in finished.stderr
