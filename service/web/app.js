@@ -56,7 +56,7 @@ const sender = new Sender({
 
 function explain(error) {
   const text = `${words.error(error)}.`;
-  if (error.code === "stopped") return text;
+  if (error.code === "stopped" || error.status === 401 || error.status === 403) return text;
   return `${text} Try again ${error.wait ? `in ${Math.ceil(error.wait)} s` : "later"}.`;
 }
 

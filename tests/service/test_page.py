@@ -76,15 +76,20 @@ window.fetch = async (url, options) => {
 class Browser:
     """Chromium, driven over WebDriver's own HTTP calls, so no client library is needed."""
 
-    def __init__(self, client: httpx.Client) -> None:
+    def __init__(self, client: httpx.Client, session: str) -> None:
         self._client = client
+        self._session = f"/session/{session}"
 
     def call(self, method: str, path: str, **body: Any) -> Any:
         """A WebDriver command; its value."""
         content = body if method == "POST" else None
-        answer = self._client.request(method, path, json=content).json()["value"]
+        answer = self._client.request(method, self._session + path, json=content).json()["value"]
         assert not (isinstance(answer, dict) and "error" in answer), answer
         return answer
+
+    def quit(self) -> None:
+        """Ends the browser, with all of its processes."""
+        assert self.call("DELETE", "") is None
 
     def cdp(self, command: str, **parameters: Any) -> Any:
         """A command of the DevTools protocol."""
@@ -180,15 +185,14 @@ def chromium(folder: Path) -> Iterator[Browser]:
             body = {"capabilities": {"alwaysMatch": wanted}}
             session = client.post("/session", json=body).json()["value"]
             assert "sessionId" in session, session
-            client.base_url = client.base_url.join(f"/session/{session['sessionId']}")
-            browser = Browser(client)
+            browser = Browser(client, session["sessionId"])
             browser.cdp(
                 "Browser.setDownloadBehavior", behavior="allow", downloadPath=str(folder / "saved")
             )
             try:
                 yield browser
             finally:
-                client.delete("")
+                browser.quit()
         finally:
             driver.terminate()
 
@@ -478,14 +482,24 @@ def test_unavailable_service_is_said_and_can_be_tried_again(
 
 
 @needs_browser
-def test_long_pause_is_left_to_the_user(browser: Browser, slices: Sequence[Path]) -> None:
+@pytest.mark.parametrize(
+    ("status", "code", "text"),
+    [
+        (503, "runtime_unusable", "Try again in 30 s."),
+        (401, "unauthenticated", "The service asks for a key."),
+    ],
+)
+def test_what_does_not_pass_soon_is_left_to_the_user(
+    browser: Browser, slices: Sequence[Path], status: int, code: str, text: str
+) -> None:
     browser.run(STUB)
-    answer = {**busy(503, "runtime_unusable"), "headers": {"Retry-After": "30"}}
+    answer = {**busy(status, code), "headers": {"Retry-After": "30"}}
     browser.run("window.answers = [arguments[0]]", answer)
-    browser.choose(slices)
+    browser.choose([*slices, *slices])
     browser.wait_for_answers()
-    assert "Try again in 30 s." in browser.text("#notice")
+    assert browser.text("#notice").endswith(text)
     assert browser.run("return window.asked.length") == 1
+    assert {row["decision"] for row in browser.rows()} == {"No result"}
 
 
 @needs_browser
