@@ -44,18 +44,27 @@ def trained_model(run: Run) -> keras.Model:
     return model
 
 
+class _Served(tf.Module):
+    """What the SavedModel holds: each variable once, where Keras's own exporter writes two copies."""
+
+    def __init__(self, model: keras.Model) -> None:
+        super().__init__()
+        self.weights = [variable.value for variable in model.weights]
+        shape = (None, DEFAULT_SPEC.height, DEFAULT_SPEC.width)
+
+        def serve(slices: Any) -> dict[str, Any]:
+            logits = model(tf.cast(slices, tf.float32), training=False)
+            return {"probabilities": tf.nn.softmax(logits)}
+
+        self.serve = tf.function(
+            serve, input_signature=[tf.TensorSpec(shape, tf.uint8, name="slices")]
+        )
+
+
 def write_saved_model(model: keras.Model, path: Path) -> None:
     """Writes the float model with the signature ``serving_default``."""
-    shape = (None, DEFAULT_SPEC.height, DEFAULT_SPEC.width)
-
-    def serve(slices: Any) -> dict[str, Any]:
-        logits = model(tf.cast(slices, tf.float32), training=False)
-        return {"probabilities": tf.nn.softmax(logits)}
-
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    archive.add_endpoint("serve", serve, [tf.TensorSpec(shape, tf.uint8, name="slices")])
-    archive.write_out(str(path), verbose=False)
+    served = _Served(model)
+    tf.saved_model.save(served, str(path), signatures={"serving_default": served.serve})
 
 
 def write_litert(
