@@ -10,8 +10,9 @@ from typing import Final
 from starlette.types import Scope
 
 from service.context import Context
-from service.errors import Forbidden, Unauthenticated
+from service.errors import Forbidden, RateExceeded, Unauthenticated
 from service.keys import Key, Keyring, Role
+from service.rates import RateLimiter
 
 OPEN: Final = frozenset(
     {
@@ -41,10 +42,12 @@ class Access:
 
     Args:
         keys: None lets everybody do everything.
+        rates: for each key, or for each address where there are no keys; None does not limit them.
     """
 
-    def __init__(self, keys: Keyring | None) -> None:
+    def __init__(self, keys: Keyring | None, rates: RateLimiter | None) -> None:
         self._keys = keys
+        self._rates = rates
 
     def check(self, scope: Scope, context: Context) -> None:
         """Refuses a request that may not be made; the key's name goes into the request's log line.
@@ -52,30 +55,36 @@ class Access:
         Raises:
             Unauthenticated: it has no key, or none that is known.
             Forbidden: its key is for something else.
+            RateExceeded: its client asks too often.
         """
-        if self._keys is None:
+        if self._keys is None and self._rates is None:
             return
         role = _needed(scope["method"], scope["path"])
         if role is None:
             return
-        key = self._authenticate(scope["headers"])
-        context.fields["key"] = key.name
-        if role not in key.roles:
-            raise Forbidden(f"this needs a key with the role {role.value!r}")
+        client = scope["client"][0] if scope["client"] else ""
+        if self._keys is not None:
+            key = _authenticate(self._keys, scope["headers"])
+            context.fields["key"] = client = key.name
+            if role not in key.roles:
+                raise Forbidden(f"this needs a key with the role {role.value!r}")
+        if self._rates is not None and (wait_seconds := self._rates.take(client)):
+            raise RateExceeded("too many requests", wait_seconds)
 
-    def _authenticate(self, headers: list[tuple[bytes, bytes]]) -> Key:
-        presented = [
-            value[len(_BEARER) :].strip() if name == b"authorization" else value
-            for name, value in headers
-            if name == b"x-api-key"
-            or (name == b"authorization" and value[: len(_BEARER)].lower() == _BEARER)
-        ]
-        if not presented:
-            raise Unauthenticated("this needs an API key: Authorization: Bearer KEY")
-        key = self._keys.find(presented[0]) if self._keys and len(presented) == 1 else None
-        if key is None:
-            raise Unauthenticated("the API key is not valid")
-        return key
+
+def _authenticate(keys: Keyring, headers: list[tuple[bytes, bytes]]) -> Key:
+    presented = [
+        value[len(_BEARER) :].strip() if name == b"authorization" else value
+        for name, value in headers
+        if name == b"x-api-key"
+        or (name == b"authorization" and value[: len(_BEARER)].lower() == _BEARER)
+    ]
+    if not presented:
+        raise Unauthenticated("this needs an API key: Authorization: Bearer KEY")
+    key = keys.find(presented[0]) if len(presented) == 1 else None
+    if key is None:
+        raise Unauthenticated("the API key is not valid")
+    return key
 
 
 def _needed(method: str, path: str) -> Role | None:

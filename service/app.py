@@ -25,6 +25,7 @@ from service.openapi import (
 )
 from service.pipeline import Pipeline
 from service.problems import install_handlers
+from service.rates import RateLimiter
 from service.registry import Registry
 from service.release import RELEASE
 from service.routes import health, models, pages, predict
@@ -37,7 +38,11 @@ PREDICT: Final = "/predict"
 
 
 class App(FastAPI):
-    """FastAPI with the service's middleware around all of its own."""
+    """FastAPI with the service's middleware around all of its own.
+
+    Attributes:
+        metrics: of everything that it does.
+    """
 
     def __init__(self, metrics: Metrics, access: Access, lifespan: Lifespan[FastAPI]) -> None:
         super().__init__(
@@ -48,13 +53,13 @@ class App(FastAPI):
             docs_url=None,
             redoc_url=None,
         )
-        self._metrics = metrics
+        self.metrics = metrics
         self._access = access
 
     def build_middleware_stack(self) -> ASGIApp:
         """Predictions take the short way; FastAPI still describes their route in OpenAPI."""
         direct = {("POST", PREDICT): predict.predict}
-        return Observer(super().build_middleware_stack(), self._metrics, self._access, direct)
+        return Observer(super().build_middleware_stack(), self.metrics, self._access, direct)
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document."""
@@ -64,7 +69,7 @@ class App(FastAPI):
 def create_app(
     settings: Settings,
     open_runtime: Callable[[Settings, StoredVersion], Runtime] = open_runtime,
-) -> FastAPI:
+) -> App:
     """An app that loads its model in its lifespan.
 
     It answers /health from the beginning and predictions once the model is warmed up. A store or
@@ -78,7 +83,10 @@ def create_app(
         SettingsError: the file of API keys is of no use.
     """
     metrics = Metrics()
-    access = Access(Keyring.read(settings.api_keys_file) if settings.api_keys_file else None)
+    access = Access(
+        Keyring.read(settings.api_keys_file) if settings.api_keys_file else None,
+        RateLimiter(settings.rate_per_second) if settings.rate_per_second else None,
+    )
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -115,7 +123,7 @@ def _add_routes(app: FastAPI) -> None:
                 "model": PredictAnswer,
                 "description": "One entry for each input, in order.",
             },
-            **problems(400, 401, 403, 408, 413, 415, 422, 500, 503, 504),
+            **problems(400, 401, 403, 408, 413, 415, 422, 429, 500, 503, 504),
         },
         openapi_extra=PREDICT_BODY | AUTHENTICATED,
     )
@@ -155,7 +163,7 @@ def _add_routes(app: FastAPI) -> None:
         methods=["POST"],
         response_model=None,
         tags=["models"],
-        responses={200: {"model": Activation}, **problems(401, 403, 404, 409, 422)},
+        responses={200: {"model": Activation}, **problems(401, 403, 404, 409, 422, 429)},
         openapi_extra=AUTHENTICATED,
     )
     app.add_api_route("/", pages.index, response_model=None, include_in_schema=False)

@@ -43,4 +43,9 @@ def request_id(headers: list[tuple[bytes, bytes]]) -> str:
             text = value.decode("latin-1")
             if _REQUEST_ID.fullmatch(text):
                 return text
+    return new_request_id()
+
+
+def new_request_id() -> str:
+    """32 random hex digits."""
     return os.urandom(16).hex()

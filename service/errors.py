@@ -4,17 +4,22 @@ ServiceError                       500  internal_error
 ├── BadRequest                     400  bad_request
 │   ├── MalformedMultipart           400  malformed_multipart
 │   ├── UnexpectedField              400  unexpected_field
-│   └── NoInput                      400  no_input
+│   ├── NoInput                      400  no_input
+│   └── MalformedRequest             400  malformed_request
 ├── RequestTooLarge                413
 │   ├── BodyTooLarge                 413  body_too_large
 │   └── TooManyFiles                 413  too_many_files
 ├── Unauthenticated                401  unauthenticated, with WWW-Authenticate
 ├── Forbidden                      403  forbidden
 ├── BodyTimeout                    408  body_timeout
+├── HeadersTimeout                 408  headers_timeout
+├── HeadersTooLarge                431  headers_too_large
+├── RateExceeded                   429  rate_exceeded, with Retry-After
 ├── UnsupportedRequestMedia        415  unsupported_request_media_type
 ├── ActivationRefused              409  the code of what was wrong with the version
 ├── Unavailable                    503  with Retry-After
 │   ├── QueueFull                    503  queue_full
+│   ├── TooManyConnections           503  too_many_connections
 │   ├── Draining                     503  draining
 │   ├── ModelLoading                 503  model_loading
 │   ├── ModelUnavailable             503  the code of what is wrong with the version
@@ -29,6 +34,7 @@ client, and its traceback in the log alone.
 """
 
 from collections.abc import Mapping
+from math import ceil
 from typing import ClassVar
 
 from contract.errors import ContractError
@@ -72,6 +78,10 @@ class NoInput(BadRequest):
     code = "no_input"
 
 
+class MalformedRequest(BadRequest):
+    code = "malformed_request"
+
+
 class RequestTooLarge(ServiceError):
     status = 413
     code = "request_too_large"
@@ -105,6 +115,32 @@ class BodyTimeout(ServiceError):
     code = "body_timeout"
 
 
+class HeadersTimeout(ServiceError):
+    status = 408
+    code = "headers_timeout"
+
+
+class HeadersTooLarge(ServiceError):
+    status = 431
+    code = "headers_too_large"
+
+
+class RateExceeded(ServiceError):
+    """The client asks more often than it may."""
+
+    status = 429
+    code = "rate_exceeded"
+
+    def __init__(self, detail: str, wait_seconds: float) -> None:
+        super().__init__(detail)
+        self._wait_seconds = wait_seconds
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """When to try again."""
+        return {"Retry-After": str(ceil(self._wait_seconds))}
+
+
 class UnsupportedRequestMedia(ServiceError):
     status = 415
     code = "unsupported_request_media_type"
@@ -133,6 +169,10 @@ class Unavailable(ServiceError):
 
 class QueueFull(Unavailable):
     code = "queue_full"
+
+
+class TooManyConnections(Unavailable):
+    code = "too_many_connections"
 
 
 class Draining(Unavailable):

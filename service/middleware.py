@@ -14,6 +14,7 @@ from service.access import Access
 from service.context import KEY, Context, request_id
 from service.errors import ServiceError
 from service.metrics import Metrics
+from service.pacing import EXTENSION, Pacer
 from service.problems import problem_response
 from service.state import State
 
@@ -50,6 +51,7 @@ class Observer:
         self._metrics = metrics
         self._access = access
         self._direct = direct
+        self._pacer = Pacer()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request, whatever happens in it."""
@@ -82,6 +84,7 @@ class Observer:
             status = CLIENT_GONE
         except ServiceError as refusal:
             await problem_response(refusal, context)(scope, receive, send_identified)
+            self._hold_off(scope)
         except Exception:
             fields = {"request_id": context.request_id}
             logger.exception("a route raised an unknown error", extra={"fields": fields})
@@ -110,10 +113,17 @@ class Observer:
                 fields["code"] = context.code
             logger.info("request", extra={"fields": fields})
 
+    def _hold_off(self, scope: Scope) -> None:
+        """Lets a refused client wait before it is listened to again; see :mod:`service.pacing`."""
+        connection = scope.get("extensions", {}).get(EXTENSION)
+        seconds = self._pacer.pause(monotonic())
+        if connection is not None and seconds > 0:
+            connection["for_seconds"](seconds)
+
 
 async def _answer(endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:
     try:
         response = await endpoint(Request(scope, receive))
-    except (ServiceError, ContractError) as failure:
+    except ContractError as failure:
         response = problem_response(failure, Context.of(scope))
     await response(scope, receive, send)

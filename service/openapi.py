@@ -33,6 +33,7 @@ _REASONS: Final = {
     413: ("Body, files or pixels are over the limit.", "body_too_large"),
     415: ("The body or its content is of no accepted type.", "unsupported_media_type"),
     422: ("No input could be read: damaged, truncated, not MR, without pixels.", "truncated_image"),
+    429: ("The client asks too often; `Retry-After` says when to return.", "rate_exceeded"),
     500: ("The service failed; its log says why.", "internal_error"),
     503: (
         "Queue full, no model ready, or draining; `Retry-After` says when to return.",
@@ -141,7 +142,7 @@ def problems(*statuses: int) -> Responses:
             "description": text,
             "content": {MEDIA_TYPE: {"schema": schema, "example": example}},
         }
-        if status == 503:
+        if status in {429, 503}:
             answers[status]["headers"] = {
                 "Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}
             }

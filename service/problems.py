@@ -34,8 +34,15 @@ def problem_response(
         context: the request.
         extra: further members of the problem.
     """
+    context.code = failure.code
     headers = failure.headers if isinstance(failure, ServiceError) else {}
-    return _render(failure.status, failure.code, failure.detail, context, headers, extra or {})
+    content = {**problem(failure, context.request_id), **(extra or {})}
+    return Response(json.dumps(content), failure.status, headers, MEDIA_TYPE)
+
+
+def problem(failure: Failure, request_id: str) -> dict[str, Any]:
+    """The problem details of a failure."""
+    return _details(failure.status, failure.code, failure.detail, request_id)
 
 
 def install_handlers(app: FastAPI) -> None:
@@ -47,26 +54,16 @@ def install_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _answer_unknown)
 
 
-def _render(
-    status: int,
-    code: str,
-    detail: str,
-    context: Context,
-    headers: Mapping[str, str],
-    extra: Mapping[str, Any],
-) -> Response:
-    context.code = code
-    content = {
+def _details(status: int, code: str, detail: str, request_id: str) -> dict[str, Any]:
+    return {
         # Without a type of its own, a problem's title is the phrase of its status (section 4.2.1).
         "type": "about:blank",
         "title": HTTPStatus(status).phrase,
         "status": status,
         "detail": detail,
         "code": code,
-        "request_id": context.request_id,
-        **extra,
+        "request_id": request_id,
     }
-    return Response(json.dumps(content), status, headers, MEDIA_TYPE)
 
 
 async def _answer_failure(request: Request, error: Exception) -> Response:
@@ -85,7 +82,10 @@ async def _answer_router(request: Request, error: Exception) -> Response:
     refusal = cast("HTTPException", error)
     status = refusal.status_code
     code, detail = ROUTER_PROBLEMS.get(status, ("http_error", "the request was refused"))
-    return _render(status, code, detail, Context.of(request.scope), refusal.headers or {}, {})
+    context = Context.of(request.scope)
+    context.code = code
+    content = _details(status, code, detail, context.request_id)
+    return Response(json.dumps(content), status, refusal.headers, MEDIA_TYPE)
 
 
 async def _answer_unknown(request: Request, _error: Exception) -> Response:

@@ -65,6 +65,19 @@ class Settings(BaseSettings):
         False, description="Allows another than a loopback address without API keys."
     )
 
+    rate_per_second: float = Field(
+        0.0,
+        ge=0,
+        description="Requests a second for each API key, or for each address without keys; beyond "
+        "it 429 with Retry-After. 0 does not limit them.",
+    )
+    max_connections: int = Field(
+        800, ge=1, description="Connections at a time; beyond it 503 with Retry-After."
+    )
+    header_timeout_ms: float = Field(
+        10_000, gt=0, description="Time in which a request's headers have to arrive; beyond it 408."
+    )
+
     model_store: Path = Field(
         Path("model_store"),
         description="Folder of model versions. Without a usable one the service starts, and "

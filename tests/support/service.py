@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from contract.store import ModelStore, StoredVersion
 from service.app import create_app
 from service.runtimes import Runtime
+from service.server import configure
 from service.settings import RuntimeChoice, Settings
 from service.state import State
 
@@ -156,9 +157,7 @@ def serving(
 ) -> Iterator[Service]:
     """A service over real HTTP on a free port; waits until it is ready, unless told otherwise."""
     app = create_app(settings, open_runtime) if open_runtime else create_app(settings)
-    config = uvicorn.Config(
-        app, port=0, loop="uvloop", http="httptools", ws="none", log_config=None, access_log=False
-    )
+    config = configure(app, settings.model_copy(update={"port": 0}), None)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, name="service")
     thread.start()

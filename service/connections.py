@@ -1,0 +1,202 @@
+"""A client's connection: how many there may be, and how long and how large a request may be on its way.
+
+Uvicorn's own protocol waits for ever for headers that never end, takes headers of any size, and lets a
+client take for ever to send a body that is not wanted or to receive an answer.
+"""
+
+import asyncio
+import json
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Any, Final
+
+import uvicorn
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from service.context import new_request_id
+from service.errors import (
+    HeadersTimeout,
+    HeadersTooLarge,
+    MalformedRequest,
+    ServiceError,
+    TooManyConnections,
+)
+from service.metrics import Metrics
+from service.middleware import UNMATCHED
+from service.pacing import EXTENSION
+from service.problems import MEDIA_TYPE, problem
+
+MAX_HEAD_BYTES: Final = 64 * 1024
+"""Request line and headers together; more than any client of this service has reason to send."""
+
+LINGER_SECONDS: Final = 1.0
+"""How long a refused client may take to read why; closed at once, a connection loses its last words."""
+
+SEND_SECONDS: Final = 30.0
+"""How long a client may leave an answer unread."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a connection may take.
+
+    Attributes:
+        connections: most at a time.
+        header_seconds: from the connection or a request's first byte to the end of its headers.
+        body_seconds: for the rest of a body whose request has been answered.
+    """
+
+    connections: int
+    header_seconds: float
+    body_seconds: float
+
+
+class Connection(HttpToolsProtocol):
+    """Uvicorn's protocol with limits."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        limits: Limits,
+        metrics: Metrics,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._limits = limits
+        self._metrics = metrics
+        self._timer: asyncio.TimerHandle | None = None
+        self._send_timer: asyncio.TimerHandle | None = None
+        self._in_message = False
+        self._in_head = True
+        self._head_bytes = 0
+        self._refused = False
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Takes a client, or tells it that there are too many."""
+        if len(self.connections) >= self._limits.connections:
+            self.transport = transport
+            self._refuse(TooManyConnections("the service has as many connections as it can take"))
+            return
+        super().connection_made(transport)
+        self._arm(self._limits.header_seconds)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Forgets the client."""
+        self._disarm()
+        self._stop_send_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Takes a piece of a request; of a refused one nothing more."""
+        if self._refused:
+            return
+        if not self._in_message and self._timer is None:
+            self._arm(self._limits.header_seconds)
+        if self._in_head:
+            self._head_bytes += len(data)
+        super().data_received(data)
+        if self._in_head and self._head_bytes > MAX_HEAD_BYTES and not self._refused:
+            self._refuse(HeadersTooLarge(f"headers may have {MAX_HEAD_BYTES} bytes"))
+
+    def on_message_begin(self) -> None:
+        """The first byte of a request."""
+        super().on_message_begin()
+        self.scope["extensions"] = {EXTENSION: {"for_seconds": self._pause}}
+        self._in_message = self._in_head = True
+        if self._timer is None:
+            self._arm(self._limits.header_seconds)
+
+    def on_headers_complete(self) -> None:
+        """The request starts; its body has a limit of its own where it is read."""
+        self._disarm()
+        self._in_head = False
+        self._head_bytes = 0
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """The last byte of a request."""
+        self._disarm()
+        self._in_message = False
+        super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """The last byte of an answer, which may come before the last of its request."""
+        super().on_response_complete()
+        if self._in_message and not self._in_head:
+            self._arm(self._limits.body_seconds)
+
+    def pause_writing(self) -> None:
+        """The client does not keep up with the answer."""
+        super().pause_writing()
+        self._send_timer = self.loop.call_later(SEND_SECONDS, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It does again."""
+        self._stop_send_timer()
+        super().resume_writing()
+
+    def send_400_response(self, msg: str) -> None:
+        """What is no HTTP gets a problem as everything else does."""
+        self._refuse(MalformedRequest(msg))
+
+    def _pause(self, seconds: float) -> None:
+        self.flow.pause_reading()
+        self.loop.call_later(seconds, self._listen)
+
+    def _listen(self) -> None:
+        if not self.transport.is_closing():
+            self.flow.resume_reading()
+
+    def _arm(self, seconds: float) -> None:
+        self._disarm()
+        self._timer = self.loop.call_later(seconds, self._run_out)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _stop_send_timer(self) -> None:
+        if self._send_timer is not None:
+            self._send_timer.cancel()
+            self._send_timer = None
+
+    def _run_out(self) -> None:
+        if self._head_bytes:
+            self._refuse(HeadersTimeout("the headers did not arrive in time"))
+        else:
+            # It has sent nothing to answer, or has had its answer.
+            self.transport.close()
+
+    def _refuse(self, failure: ServiceError) -> None:
+        """Says why, hears nothing more, and closes once the client has had time to read it."""
+        self._refused = True
+        self._disarm()
+        self.connections.discard(self)
+        # Uvicorn sets it with the first request.
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            cycle.disconnected = True
+            cycle.message_event.set()
+        self._metrics.requests.labels(UNMATCHED, str(failure.status)).inc()
+        self._metrics.errors.labels(failure.code).inc()
+        self.transport.write(_render(failure))
+        self.transport.write_eof()
+        self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+
+
+def _render(failure: ServiceError) -> bytes:
+    body = json.dumps(problem(failure, new_request_id())).encode()
+    headers = {
+        "Content-Type": MEDIA_TYPE,
+        "Content-Length": str(len(body)),
+        "Connection": "close",
+        **failure.headers,
+    }
+    lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
+    start = f"HTTP/1.1 {failure.status} {HTTPStatus(failure.status).phrase}\r\n"
+    return "".join([start, *lines, "\r\n"]).encode("ascii") + body

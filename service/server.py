@@ -1,0 +1,83 @@
+"""Uvicorn as this service runs it: its settings, its connections, and its way to stop."""
+
+import asyncio
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from typing import Any, Final, cast
+
+import uvicorn
+
+from service.app import App
+from service.connections import Connection, Limits
+from service.settings import Settings
+from service.state import State
+
+KEEP_ALIVE_SECONDS: Final = 30
+"""How long an idle connection is kept; longer than a PACS pauses between two slices."""
+
+
+def configure(app: App, settings: Settings, log_config: dict[str, Any] | None) -> uvicorn.Config:
+    """How uvicorn runs an app.
+
+    Args:
+        app: what it runs.
+        settings: of the same app.
+        log_config: for :func:`logging.config.dictConfig`; None leaves the logging as it is.
+    """
+    limits = Limits(
+        connections=settings.max_connections,
+        header_seconds=settings.header_timeout_ms / 1000,
+        body_seconds=settings.body_timeout_ms / 1000,
+    )
+    protocol = partial(Connection, limits=limits, metrics=app.metrics)
+    return uvicorn.Config(
+        app,
+        host=settings.host,
+        port=settings.port,
+        loop="uvloop",
+        http=cast("type[asyncio.Protocol]", protocol),
+        ws="none",
+        lifespan="on",
+        log_config=log_config,
+        access_log=False,
+        server_header=False,
+        # A client's address counts for its rate only, and a header could say anything.
+        proxy_headers=False,
+        timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=settings.drain_seconds,
+    )
+
+
+class DrainingServer(uvicorn.Server):
+    """Uvicorn that says that it is about to stop before it stops, and then exits with 0.
+
+    On the first signal readiness drops and new predictions get 503; after the notice period it stops
+    listening and finishes what it accepted. A second signal ends it at once.
+    """
+
+    def __init__(self, config: uvicorn.Config, app: App, notice_seconds: float) -> None:
+        super().__init__(config)
+        self._app = app
+        self._notice_seconds = notice_seconds
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Takes the place of uvicorn's, which ends the process by the signal, not by exit 0."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stop)
+        yield
+
+    def _stop(self) -> None:
+        state: State | None = getattr(self._app.state, "parts", None)
+        if state is None or state.draining:
+            self.force_exit = state is not None
+            self.should_exit = True
+            return
+        state.drain()
+        asyncio.get_running_loop().call_later(self._notice_seconds, self._close)
+
+    def _close(self) -> None:
+        self.should_exit = True

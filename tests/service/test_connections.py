@@ -1,0 +1,197 @@
+"""Slow, greedy and too many clients, over real sockets: each is told why and let go."""
+
+import json
+import socket
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from http.client import HTTPConnection
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+import pytest
+
+from service import connections
+from tests.support.service import (
+    PATIENCE_SECONDS,
+    FakeRuntimes,
+    Service,
+    serving,
+    settings_for,
+    wait_until,
+)
+
+HEAD = b"GET /health/live HTTP/1.1\r\nHost: test\r\n"
+BUNDLE = b"GET /static/vendor/swagger-ui/swagger-ui-bundle.js HTTP/1.1\r\nHost: test\r\n\r\n"
+TIMEOUT_MS = 300
+
+
+@pytest.fixture
+def strict(model_store: Path, runtimes: FakeRuntimes) -> Iterator[Service]:
+    settings = settings_for(
+        model_store,
+        header_timeout_ms=TIMEOUT_MS,
+        body_timeout_ms=TIMEOUT_MS,
+        max_connections=4,
+    )
+    with serving(settings, runtimes) as running:
+        running.client.headers["Connection"] = "close"
+        running.client.get("/health")
+        yield running
+
+
+@contextmanager
+def connected(service: Service) -> Iterator[socket.socket]:
+    with socket.create_connection(service.address, PATIENCE_SECONDS) as connection:
+        yield connection
+
+
+def everything(connection: socket.socket) -> bytes:
+    """All that comes until the service ends the connection."""
+    pieces = []
+    while piece := connection.recv(65536):
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def problem(answer: bytes) -> tuple[int, str]:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert b"Content-Type: application/problem+json" in head
+    assert b"Connection: close" in head
+    content: dict[str, Any] = json.loads(body)
+    assert int(head.split()[1]) == content["status"]
+    return content["status"], content["code"]
+
+
+def trickle(connection: socket.socket, piece: bytes) -> None:
+    """Sends a piece ten times a second until the service has had enough."""
+    end = monotonic() + PATIENCE_SECONDS
+    connection.setblocking(False)
+    while monotonic() < end:
+        try:
+            connection.send(piece)
+            if not connection.recv(65536):
+                return
+        except BlockingIOError:
+            pass
+        except OSError:
+            return
+        sleep(TIMEOUT_MS / 3000)
+    pytest.fail("a slow client was never let go")
+
+
+def test_headers_that_stop_are_not_waited_for(strict: Service) -> None:
+    with connected(strict) as connection:
+        connection.sendall(HEAD)
+        assert problem(everything(connection)) == (408, "headers_timeout")
+    assert strict.metric("brain_errors_total", code="headers_timeout") == 1
+
+
+def test_headers_that_trickle_are_not_waited_for(strict: Service) -> None:
+    with connected(strict) as connection:
+        connection.sendall(HEAD)
+        trickle(connection, b"X-A: b\r\n")
+
+
+def test_a_client_that_says_nothing_is_let_go(strict: Service) -> None:
+    with connected(strict) as connection:
+        assert everything(connection) == b""
+
+
+def test_empty_lines_between_requests_keep_nothing_open(strict: Service) -> None:
+    with connected(strict) as connection:
+        connection.sendall(HEAD + b"\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        trickle(connection, b"\r\n")
+
+
+def test_a_body_that_nobody_wants_is_not_waited_for(strict: Service) -> None:
+    head = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n"
+    with connected(strict) as connection:
+        connection.sendall(head)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 415 ")
+        trickle(connection, b"x")
+
+
+def test_an_answer_that_is_never_read_is_given_up(
+    strict: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "SEND_SECONDS", TIMEOUT_MS / 1000)
+    open_connections = strict._server.server_state.connections
+    wait_until(lambda: not open_connections)
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(strict.address)
+        connection.sendall(BUNDLE * 20)
+        wait_until(lambda: open_connections)
+        wait_until(lambda: not open_connections)
+
+
+@pytest.mark.parametrize("name", [b"X-A", b"X" * 10_000], ids=["many", "long"])
+def test_headers_have_a_largest_size(strict: Service, name: bytes) -> None:
+    with connected(strict) as connection:
+        line = name + b": b\r\n"
+        connection.sendall(HEAD + line * (connections.MAX_HEAD_BYTES // len(line) + 1))
+        assert problem(everything(connection)) == (431, "headers_too_large")
+
+
+@pytest.mark.parametrize("text", [b"\0\1\2\3", b"GET\r\n\r\n", b"GET / HTTP/1.1\r\nA B\r\n\r\n"])
+def test_what_is_no_http_is_a_problem(strict: Service, text: bytes) -> None:
+    with connected(strict) as connection:
+        connection.sendall(text)
+        assert problem(everything(connection)) == (400, "malformed_request")
+
+
+def test_a_request_that_breaks_off_in_its_body_leaves_nothing(strict: Service) -> None:
+    head = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Type: image/jpeg\r\n"
+    with connected(strict) as connection:
+        connection.sendall(head + b"Transfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\nno number\r\n")
+        assert problem(everything(connection)) == (400, "malformed_request")
+    wait_until(lambda: not strict._server.server_state.tasks)
+
+
+def test_too_many_connections_are_refused_until_one_ends(strict: Service) -> None:
+    wait_until(lambda: not strict._server.server_state.connections)
+    taken = [socket.create_connection(strict.address, PATIENCE_SECONDS) for _ in range(4)]
+    for connection in taken:
+        connection.sendall(HEAD + b"\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+    with connected(strict) as connection:
+        answer = everything(connection)
+        assert problem(answer) == (503, "too_many_connections")
+        assert b"\r\nRetry-After: 1\r\n" in answer
+    taken[0].sendall(HEAD + b"\r\n")
+    assert taken[0].recv(65536).startswith(b"HTTP/1.1 200 ")
+    for connection in taken:
+        connection.close()
+    wait_until(lambda: not strict._server.server_state.connections)
+    assert strict.client.get("/health").status_code == 200
+
+
+def test_a_refused_client_that_asks_again_at_once_is_slowed_down(
+    model_store: Path, jpeg: bytes, runtimes: FakeRuntimes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.pacing.REFUSALS_PER_SECOND", 10)
+    with serving(settings_for(model_store, queue_size=1, max_files=1), runtimes) as service:
+        runtimes.last.gate.clear()
+        headers = {"Content-Type": "image/jpeg"}
+        accepted, refused = (HTTPConnection(*service.address, PATIENCE_SECONDS) for _ in range(2))
+        with closing(accepted), closing(refused):
+
+            def status(client: HTTPConnection) -> int:
+                answer = client.getresponse()
+                answer.read()
+                return answer.status
+
+            accepted.request("POST", "/predict", jpeg, headers)
+            wait_until(lambda: service.state.pipeline.depth == 1)
+            start = monotonic()
+            for _ in range(4):
+                refused.request("POST", "/predict", jpeg, headers)
+                assert status(refused) == 503
+            assert monotonic() - start > 0.15
+            assert service.client.get("/health").status_code == 200
+            runtimes.last.gate.set()
+            assert status(accepted) == 200
+            refused.request("POST", "/predict", jpeg, headers)
+            assert status(refused) == 200

@@ -1,0 +1,72 @@
+"""How often a client may ask, and how refusals are spaced out."""
+
+from pathlib import Path
+
+import pytest
+
+from service.keys import Role, make_key
+from service.pacing import MAX_PAUSE_SECONDS, REFUSALS_PER_SECOND, Pacer
+from service.rates import RateLimiter
+from tests.support.service import MODEL, FakeRuntimes, serving, settings_for
+
+
+def test_a_second_s_worth_at_once_and_then_the_rate() -> None:
+    rates = RateLimiter(4)
+    assert [rates.take("a", 100.0) for _ in range(5)] == [0, 0, 0, 0, 0.25]
+    assert rates.take("a", 100.25) == 0
+    assert rates.take("a", 100.25) == 0.25
+    assert [rates.take("a", 200.0) for _ in range(5)] == [0, 0, 0, 0, 0.25]
+
+
+def test_less_than_one_a_second() -> None:
+    rates = RateLimiter(0.1)
+    assert rates.take("a", 0.0) == 0
+    assert rates.take("a", 1.0) == pytest.approx(9)
+    assert rates.take("a", 10.0) == 0
+
+
+def test_clients_do_not_share_a_bucket_and_memory_is_bounded() -> None:
+    rates = RateLimiter(1, max_clients=2)
+    assert [rates.take(client, 0.0) for client in "aabb"] == [0, 1, 0, 1]
+    assert rates.take("c", 0.0) == 0
+    assert len(rates._buckets) == 2
+    assert rates.take("b", 0.0) == 1
+
+
+def test_over_its_rate_a_client_gets_429(
+    model_store: Path, jpeg: bytes, runtimes: FakeRuntimes
+) -> None:
+    with serving(settings_for(model_store, rate_per_second=0.02), runtimes) as service:
+        assert service.predict_raw(jpeg).status_code == 200
+        refused = service.predict_raw(jpeg)
+        assert (refused.status_code, refused.json()["code"]) == (429, "rate_exceeded")
+        assert 1 <= int(refused.headers["retry-after"]) <= 50
+        for path in ("/health", "/metrics", "/models"):
+            assert service.client.get(path).status_code == 200
+
+
+def test_each_key_has_a_rate_of_its_own(
+    model_store: Path, tmp_path: Path, jpeg: bytes, runtimes: FakeRuntimes
+) -> None:
+    made = [make_key(name, [Role.PREDICT]) for name in ("one", "two")]
+    path = tmp_path / "keys.txt"
+    path.write_text("".join(f"{key.line()}\n" for _, key in made), encoding="utf-8")
+    settings = settings_for(model_store, rate_per_second=0.02, api_keys_file=path)
+    with serving(settings, runtimes) as service:
+        for presented, _ in made:
+            headers = {"X-API-Key": presented}
+            assert service.predict_raw(jpeg, headers=headers).status_code == 200
+            assert service.predict_raw(jpeg, headers=headers).status_code == 429
+            refused = service.client.post(f"/models/{MODEL}/1/activate", headers=headers)
+            assert refused.status_code == 403
+        assert service.predict_raw(jpeg, headers={"X-API-Key": "one.wrong"}).status_code == 401
+
+
+def test_few_refusals_pause_nobody_and_many_each_have_their_turn() -> None:
+    pacer, spacing = Pacer(), 1 / REFUSALS_PER_SECOND
+    assert [pacer.pause(now) for now in (10.0, 11.0, 12.0)] == [0, 0, 0]
+    assert [pacer.pause(12.0) for _ in range(3)] == pytest.approx(
+        [spacing, 2 * spacing, 3 * spacing]
+    )
+    assert max(pacer.pause(12.0) for _ in range(10_000)) == pytest.approx(MAX_PAUSE_SECONDS)
+    assert pacer.pause(12.0 + 2 * MAX_PAUSE_SECONDS) == 0
