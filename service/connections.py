@@ -22,6 +22,7 @@ from service.errors import (
     ServiceError,
     TooManyConnections,
 )
+from service.headers import protected
 from service.metrics import Metrics
 from service.middleware import UNMATCHED
 from service.pacing import EXTENSION
@@ -191,12 +192,13 @@ class Connection(HttpToolsProtocol):
 
 def _render(failure: ServiceError) -> bytes:
     body = json.dumps(problem(failure, new_request_id())).encode()
-    headers = {
-        "Content-Type": MEDIA_TYPE,
-        "Content-Length": str(len(body)),
-        "Connection": "close",
+    own = {
+        "content-type": MEDIA_TYPE,
+        "content-length": str(len(body)),
+        "connection": "close",
         **failure.headers,
     }
-    lines = [f"{name}: {value}\r\n" for name, value in headers.items()]
-    start = f"HTTP/1.1 {failure.status} {HTTPStatus(failure.status).phrase}\r\n"
-    return "".join([start, *lines, "\r\n"]).encode("ascii") + body
+    headers = protected([(name.encode(), value.encode()) for name, value in own.items()], "")
+    lines = [b"%s: %s\r\n" % header for header in headers]
+    phrase = HTTPStatus(failure.status).phrase.encode()
+    return b"".join([b"HTTP/1.1 %d %s\r\n" % (failure.status, phrase), *lines, b"\r\n", body])

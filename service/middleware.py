@@ -13,6 +13,7 @@ from contract.errors import ContractError
 from service.access import Access
 from service.context import KEY, Context, request_id
 from service.errors import ServiceError
+from service.headers import protected
 from service.metrics import Metrics
 from service.pacing import EXTENSION, Pacer
 from service.problems import problem_response
@@ -67,10 +68,11 @@ class Observer:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                message["headers"] = [*message.get("headers", ()), identification]
+                headers = protected([*message.get("headers", ()), identification], scope["path"])
+                message["headers"] = headers
                 if State.of(scope).draining:
                     # The client's next request should find another instance.
-                    message["headers"].append((b"connection", b"close"))
+                    headers.append((b"connection", b"close"))
             await send(message)
 
         endpoint = self._direct.get((scope["method"], scope["path"]))

@@ -56,8 +56,11 @@ def everything(connection: socket.socket) -> bytes:
 
 def problem(answer: bytes) -> tuple[int, str]:
     head, _, body = answer.partition(b"\r\n\r\n")
-    assert b"Content-Type: application/problem+json" in head
-    assert b"Connection: close" in head
+    lines = head.lower().split(b"\r\n")
+    assert b"content-type: application/problem+json" in lines
+    assert b"connection: close" in lines
+    assert b"x-content-type-options: nosniff" in lines
+    assert b"cache-control: no-store" in lines
     content: dict[str, Any] = json.loads(body)
     assert int(head.split()[1]) == content["status"]
     return content["status"], content["code"]
