@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support.data import require_data
 from training.errors import RunError
 from training.run import Run
 
@@ -104,3 +105,17 @@ def test_folders_without_a_run_are_clear_errors(tmp_path: Path) -> None:
     (tmp_path / "run.json").write_text("{}")
     with pytest.raises(RunError, match="damaged"):
         Run.open(tmp_path)
+
+
+@pytest.mark.data
+def test_a_short_real_training_learns(training: Training, tmp_path: Path) -> None:
+    data = require_data("nickparvar") / "nickparvar"
+    out = tmp_path / "real"
+    short = ("--recipe", "efficientnet_lite0", "--epochs", "1", "--resolution", "64")
+    done = training("fit", *short, "--data", data, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert "7023" in done.stdout
+    history = json.loads((out / "history.json").read_text())
+    # The largest class is a third of the validation images.
+    assert history[-1]["val_accuracy"] > 0.6
+    assert history[-1]["val_loss"] < history[0]["val_loss"]
