@@ -21,12 +21,14 @@ class Context:
         request_id: the client's ``X-Request-ID`` if it is a plain word, else a random one.
         code: error code of an answer that is a problem.
         fields: more for its log line, such as durations.
+        logged: it gets a log line; a flood of refusals is only counted.
         start: monotonic seconds of its first byte.
     """
 
     request_id: str
     code: str | None = None
     fields: dict[str, object] = field(default_factory=dict)
+    logged: bool = True
     start: float = field(default_factory=monotonic)
 
     @classmethod

@@ -86,7 +86,7 @@ class Observer:
             status = CLIENT_GONE
         except ServiceError as refusal:
             await problem_response(refusal, context)(scope, receive, send_identified)
-            self._hold_off(scope)
+            context.logged = not self._hold_off(scope)
         except Exception:
             fields = {"request_id": context.request_id}
             logger.exception("a route raised an unknown error", extra={"fields": fields})
@@ -102,7 +102,7 @@ class Observer:
         self._metrics.request_seconds.labels(route).observe(seconds)
         if context.code is not None:
             self._metrics.errors.labels(context.code).inc()
-        if logger.isEnabledFor(logging.INFO):
+        if context.logged and logger.isEnabledFor(logging.INFO):
             fields = {
                 "request_id": context.request_id,
                 "method": method,
@@ -115,12 +115,13 @@ class Observer:
                 fields["code"] = context.code
             logger.info("request", extra={"fields": fields})
 
-    def _hold_off(self, scope: Scope) -> None:
-        """Lets a refused client wait before it is listened to again; see :mod:`service.pacing`."""
+    def _hold_off(self, scope: Scope) -> bool:
+        """Whether a refused client has to wait before it is listened to; see :mod:`service.pacing`."""
         connection = scope.get("extensions", {}).get(EXTENSION)
         seconds = self._pacer.pause(monotonic())
         if connection is not None and seconds > 0:
             connection["for_seconds"](seconds)
+        return seconds > 0
 
 
 async def _answer(endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:

@@ -198,3 +198,19 @@ def test_a_refused_client_that_asks_again_at_once_is_slowed_down(
             assert status(accepted) == 200
             refused.request("POST", "/predict", jpeg, headers)
             assert status(refused) == 200
+
+
+def test_a_flood_of_refusals_is_counted_and_not_logged_one_by_one(
+    model_store: Path,
+    runtimes: FakeRuntimes,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("service.pacing.REFUSALS_PER_SECOND", 1)
+    caplog.set_level("INFO", "service.request")
+    with serving(settings_for(model_store), runtimes) as service:
+        for _ in range(3):
+            assert service.predict_raw(b"text", "text/plain").status_code == 415
+        assert service.metric("brain_http_requests_total", route="/predict", status="415") == 3
+    logged = [record.fields for record in caplog.records if record.name == "service.request"]  # type: ignore[attr-defined]
+    assert [fields["status"] for fields in logged].count(415) == 1
