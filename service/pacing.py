@@ -10,8 +10,8 @@ from typing import Final
 REFUSALS_PER_SECOND: Final = 200
 """Refusals in a second that are worth their time; more of them are spaced out."""
 
-MAX_PAUSE_SECONDS: Final = 0.5
-"""Longest pause; half of the shortest ``Retry-After``."""
+MAX_PAUSE_SECONDS: Final = 0.6
+"""Longest pause; well within the shortest ``Retry-After``, which is a second."""
 
 EXTENSION: Final = "brain.pause"
 """ASGI extension of :class:`service.connections.Connection`; calling its ``for_seconds`` pauses it."""
