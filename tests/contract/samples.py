@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pydicom
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom import Dataset, FileMetaDataset, dcmread
@@ -38,6 +39,16 @@ SYNTAXES = {
     "jpeg2000": JPEG2000Lossless,
 }
 """The lossless ones that can always be read; JPEG baseline is lossy and 8-bit."""
+
+RANGE = {"WindowCenter": 128, "WindowWidth": 256}
+"""A window that leaves 8-bit values as they are."""
+
+SHIPPED = sorted(
+    path
+    for path in (Path(pydicom.__file__).parent / "data" / "test_files").rglob("*")
+    if path.is_file() and path.read_bytes()[128:132] == b"DICM"
+)
+"""What comes with pydicom itself; the rest of its test data would have to be downloaded."""
 
 
 @cache

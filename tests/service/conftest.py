@@ -1,11 +1,13 @@
 """Services that run for the tests."""
 
-from collections.abc import Iterator
+import shutil
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.support.service import FakeRuntimes, Service, serving, settings_for
+from tests.support.browser import Browser, chromium, opened
+from tests.support.service import ROOT, FakeRuntimes, Service, process, serving, settings_for
 
 
 @pytest.fixture(scope="session")
@@ -19,3 +21,43 @@ def service(model_store: Path) -> Iterator[Service]:
 def runtimes() -> FakeRuntimes:
     """Runtimes that misbehave on command."""
     return FakeRuntimes()
+
+
+@pytest.fixture(scope="module")
+def url(model_store: Path) -> Iterator[str]:
+    """A service in a process of its own."""
+    with process(model_store, BRAIN_LOG_LEVEL="error") as (_, port):
+        yield f"http://127.0.0.1:{port}/"
+
+
+@pytest.fixture(scope="module")
+def chromium_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("chromium")
+
+
+@pytest.fixture(scope="module")
+def shared_browser(chromium_folder: Path) -> Iterator[Browser]:
+    with chromium(chromium_folder) as browser:
+        yield browser
+
+
+@pytest.fixture
+def browser(shared_browser: Browser, url: str) -> Browser:
+    """A browser that has just opened the page and seen the service ready."""
+    return opened(shared_browser, url)
+
+
+@pytest.fixture
+def folder(tmp_path: Path, slices: Sequence[Path]) -> Path:
+    """Four slices, a DICOM object, and three files that are none, under names that do harm."""
+    folder = tmp_path / "study"
+    folder.mkdir()
+    for path in slices[::2]:
+        shutil.copy(path, folder)
+    shutil.copy(ROOT / "tests/data/dicom/axial_t1_defaced_0220.dcm", folder / "=1+1")
+    (folder / "cut.jpg").write_bytes(slices[0].read_bytes()[:9000])
+    (folder / "empty.png").write_bytes(b"")
+    (folder / "<img src=x onerror='window.harm=1'>.jpg").write_text(
+        "<script>window.harm=1</script>"
+    )
+    return folder

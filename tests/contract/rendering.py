@@ -1,0 +1,33 @@
+"""What a DICOM object's values become, and what they should."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.decoding import DEFAULT_MAX_PIXELS
+from contract.dicom import decode_dicom
+from contract.preprocessing import Slice
+
+
+def decoded(data: bytes, **options: Any) -> Slice:
+    return decode_dicom(data, DEFAULT_MAX_PIXELS, **options)
+
+
+def difference(pixels: NDArray[np.uint8], expected: NDArray[Any]) -> float:
+    assert pixels.shape == expected.shape
+    assert pixels.dtype == np.uint8
+    return float(np.abs(pixels.astype(float) - expected).max())
+
+
+def linear(values: NDArray[Any], center: float, width: float) -> NDArray[np.float64]:
+    """PS3.3 C.11.2.1.2.1, word for word, one value at a time."""
+
+    def one(x: float) -> float:
+        if x <= center - 0.5 - (width - 1) / 2:
+            return 0.0
+        if x > center - 0.5 + (width - 1) / 2:
+            return 255.0
+        return ((x - (center - 0.5)) / (width - 1) + 0.5) * 255
+
+    return np.asarray(np.vectorize(one, otypes=[np.float64])(values))

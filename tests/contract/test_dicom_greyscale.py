@@ -1,0 +1,180 @@
+"""Stored values become grey levels: rescale, windows, tables and padding."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from pydicom import Dataset
+from pydicom.pixels import apply_windowing
+
+from contract.errors import DecodeError
+from contract.greyscale import window
+from tests.contract.rendering import decoded, difference, linear
+from tests.contract.samples import RANGE, deep_slice, grey_slice, mr_object
+
+GREY = grey_slice()
+DEEP = deep_slice()
+
+
+class TestGreyscale:
+    @pytest.mark.parametrize(
+        ("center", "width"),
+        [(128, 256), (100, 50), (0, 400), (200.5, 33.25), (50, 2), (128, 1)],
+        ids=str,
+    )
+    def test_linear_window(self, center: float, width: float) -> None:
+        attributes = {"WindowCenter": center, "WindowWidth": width}
+        result = decoded(mr_object(GREY, attributes=attributes))
+        assert difference(result.pixels, np.rint(linear_or_step(GREY, center, width))) <= 1
+
+    def test_a_window_against_values_from_the_standard(self) -> None:
+        """PS3.3 C.11.2.1.2.1: c=2048, w=4096 maps 0 to 4095 onto the whole range; and its Note 2."""
+        values = np.array([0.0, 1.0, 2047.0, 2048.0, 4094.0, 4095.0])
+        shares = window(values, 2048, 4096)
+        assert shares is not None
+        assert np.allclose(shares * 4095, values)
+        exact = window(values, 2048, 4096, "LINEAR_EXACT")
+        assert exact is not None
+        assert np.allclose(exact * 4096, values)
+
+    def test_sigmoid_against_values_by_hand(self) -> None:
+        shares = window(np.array([100.0, 150.0, 50.0, 1e9, -1e9]), 100, 100, "SIGMOID")
+        assert shares is not None
+        expected = [0.5, 1 / (1 + math.exp(-2)), 1 / (1 + math.exp(2)), 1, 0]
+        assert np.allclose(shares, expected)
+
+    @pytest.mark.parametrize("function", ["LINEAR", "LINEAR_EXACT", "SIGMOID"])
+    @pytest.mark.parametrize(("center", "width"), [(100, 80), (300, 700), (-20.5, 3.5)], ids=str)
+    def test_windows_are_those_of_pydicom(self, function: str, center: float, width: float) -> None:
+        values = np.arange(-100, 1000)
+        dataset = Dataset()
+        dataset.PhotometricInterpretation = "MONOCHROME2"
+        dataset.BitsStored, dataset.PixelRepresentation = 12, 0
+        dataset.WindowCenter, dataset.WindowWidth = center, width
+        dataset.VOILUTFunction = function
+        shares = window(values.astype(float), center, width, function)
+        assert shares is not None
+        assert np.abs(shares - apply_windowing(values, dataset) / 4095).max() < 1e-9
+
+    @pytest.mark.parametrize("function", ["LINEAR_EXACT", "SIGMOID"])
+    def test_the_function_of_the_object_is_used(self, function: str) -> None:
+        attributes = {"WindowCenter": 90, "WindowWidth": 60, "VOILUTFunction": function}
+        shares = window(GREY.astype(float), 90, 60, function)
+        assert shares is not None
+        result = decoded(mr_object(GREY, attributes=attributes))
+        assert difference(result.pixels, np.rint(255 * shares)) == 0
+
+    def test_the_first_of_several_windows(self) -> None:
+        attributes = {"WindowCenter": [100, 20], "WindowWidth": [50, 10]}
+        result = decoded(mr_object(GREY, attributes=attributes))
+        assert difference(result.pixels, linear(GREY, 100, 50)) <= 1
+
+    @pytest.mark.parametrize(
+        "attributes",
+        [
+            {},
+            {"WindowCenter": 100},
+            {"WindowCenter": None, "WindowWidth": None},
+            {"WindowCenter": 100, "WindowWidth": 0},
+            {"WindowCenter": 100, "WindowWidth": -5},
+            {"WindowCenter": 90_000, "WindowWidth": 10},
+            {"WindowCenter": -90_000, "WindowWidth": 10},
+            {"VOILUTFunction": "SIGMOID"},
+        ],
+        ids=str,
+    )
+    def test_without_a_window_that_shows_anything_its_own_range(
+        self, attributes: dict[str, Any]
+    ) -> None:
+        values = GREY // 2 + 17
+        data = mr_object(values, attributes={k: v for k, v in attributes.items() if v is not None})
+        low, high = np.quantile(values, [0.001, 0.999], method="inverted_cdf")
+        expected = np.clip((values - float(low)) / (float(high) - float(low)), 0, 1) * 255
+        assert difference(decoded(data).pixels, expected) <= 1
+
+    def test_hot_pixels_leave_the_tissue_its_grey_levels(self) -> None:
+        values = DEEP.copy()
+        values[10, 10:20] = 65535
+        cool, hot = decoded(mr_object(DEEP)).pixels, decoded(mr_object(values)).pixels
+        assert np.abs(cool.astype(int) - hot)[20:].max() <= 3
+
+    @pytest.mark.parametrize("level", [0, 77, 255])
+    def test_a_flat_slice_is_black(self, level: int) -> None:
+        assert not decoded(mr_object(np.full((8, 8), level, np.uint8))).pixels.any()
+
+    def test_monochrome1_is_inverted(self) -> None:
+        attributes = RANGE | {"PhotometricInterpretation": "MONOCHROME1"}
+        result = decoded(mr_object(255 - GREY, attributes=attributes))
+        assert difference(result.pixels, GREY) <= 1
+
+    def test_monochrome1_without_a_window(self) -> None:
+        attributes = {"PhotometricInterpretation": "MONOCHROME1"}
+        inverted = decoded(mr_object(255 - GREY, attributes=attributes))
+        assert difference(inverted.pixels, decoded(mr_object(GREY)).pixels) <= 1
+
+    @pytest.mark.parametrize(
+        ("slope", "intercept"), [(2, 0), (0.5, 10), (0.001, -1), (1, 1000), (-1, 255)], ids=str
+    )
+    def test_rescale_comes_before_the_window(self, slope: float, intercept: float) -> None:
+        values = GREY.astype(float) * slope + intercept
+        center, width = float(values.mean()), float(np.ptp(values))
+        attributes: dict[str, Any] = {"RescaleSlope": slope, "RescaleIntercept": intercept}
+        attributes |= {"WindowCenter": center, "WindowWidth": width}
+        attributes["VOILUTFunction"] = "LINEAR_EXACT"
+        result = decoded(mr_object(GREY, attributes=attributes))
+        expected = np.clip((values - center) / width + 0.5, 0, 1) * 255
+        assert difference(result.pixels, expected) <= 1
+
+    def test_a_modality_table(self) -> None:
+        table = np.arange(255, -1, -1, dtype=np.uint16) * 16
+        item = lookup_table(table, 16)
+        item.ModalityLUTType = "US"
+        attributes = {"ModalityLUTSequence": [item], "WindowCenter": 2048, "WindowWidth": 4096}
+        result = decoded(mr_object(GREY, attributes=attributes))
+        assert difference(result.pixels, linear(table[GREY], 2048, 4096)) <= 1
+
+    @pytest.mark.parametrize("stated_bits", [12, 16])
+    def test_a_voi_table_wins_over_the_window(self, stated_bits: int) -> None:
+        table = (4095 * (np.arange(256) / 255) ** 0.5).astype(np.uint16)
+        attributes = {"VOILUTSequence": [lookup_table(table, stated_bits)]} | RANGE
+        result = decoded(mr_object(GREY, attributes=attributes))
+        assert difference(result.pixels, table[GREY] / 4095 * 255) <= 1
+
+    @pytest.mark.parametrize("limit", [None, -1990], ids=["one-value", "range"])
+    def test_padding_is_black_and_not_in_the_range(self, limit: int | None) -> None:
+        values = GREY.astype(np.int16)
+        values[:10] = -2000
+        attributes: dict[str, Any] = {"PixelPaddingValue": -2000}
+        if limit is not None:
+            values[3:6] = limit
+            attributes["PixelPaddingRangeLimit"] = limit
+        pixels = decoded(mr_object(values, attributes=attributes)).pixels
+        assert not pixels[:10].any()
+        alone = decoded(mr_object(GREY[10:].astype(np.int16))).pixels
+        assert difference(pixels[10:], alone) <= 1
+
+    def test_nothing_but_padding_is_black(self) -> None:
+        data = mr_object(np.full((8, 8), 9, np.uint8), attributes={"PixelPaddingValue": 9})
+        assert not decoded(data).pixels.any()
+
+    @pytest.mark.parametrize("value", ["nan", "inf", "1e999"])
+    def test_a_rescale_that_is_no_number(self, value: str) -> None:
+        data = mr_object(GREY, attributes={"RescaleSlope": 1.25, "RescaleIntercept": 0})
+        data = data.replace(b"DS\x04\x001.25", b"DS" + bytes([6, 0]) + value.encode().ljust(6))
+        with pytest.raises(DecodeError):
+            decoded(data)
+
+
+def linear_or_step(values: NDArray[Any], center: float, width: float) -> NDArray[np.float64]:
+    if width > 1:
+        return linear(values, center, width)
+    return np.where(values > center - 0.5, 255.0, 0.0)
+
+
+def lookup_table(table: NDArray[np.uint16], bits: int) -> Dataset:
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US", [len(table), 0, bits])
+    item.add_new("LUTData", "US", table.tolist())
+    return item

@@ -1,0 +1,103 @@
+"""The same pixels come out of every transfer syntax, depth and colour space."""
+
+import io
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from pydicom import dcmread
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian, JPEGBaseline8Bit
+
+from contract.errors import UndecodableImage, UnsupportedPixels
+from tests.contract.rendering import decoded, difference, linear
+from tests.contract.samples import RANGE, SHIPPED, SYNTAXES, deep_slice, grey_slice, mr_object
+
+GREY = grey_slice()
+DEEP = deep_slice()
+
+
+class TestRoundTrip:
+    @pytest.mark.parametrize("syntax", SYNTAXES.values(), ids=SYNTAXES.keys())
+    def test_eight_bits(self, syntax: UID) -> None:
+        result = decoded(mr_object(GREY, syntax, attributes=RANGE))
+        assert difference(result.pixels, GREY) <= 1
+        assert result.original_size == GREY.shape
+
+    @pytest.mark.parametrize("syntax", SYNTAXES.values(), ids=SYNTAXES.keys())
+    def test_twelve_bits(self, syntax: UID) -> None:
+        attributes = {"WindowCenter": 300, "WindowWidth": 600}
+        result = decoded(mr_object(DEEP, syntax, bits_stored=12, attributes=attributes))
+        assert difference(result.pixels, linear(DEEP, 300, 600)) <= 1
+
+    @pytest.mark.parametrize("syntax", SYNTAXES.values(), ids=SYNTAXES.keys())
+    def test_sixteen_bits(self, syntax: UID) -> None:
+        values = (GREY * np.uint16(257)).astype(np.uint16)
+        attributes = {"WindowCenter": 32768, "WindowWidth": 65536}
+        result = decoded(mr_object(values, syntax, attributes=attributes))
+        assert difference(result.pixels, GREY) <= 1
+
+    @pytest.mark.parametrize("name", set(SYNTAXES) - {"jpeg2000"})
+    @pytest.mark.parametrize("bits_stored", [12, 16])
+    def test_signed(self, name: str, bits_stored: int) -> None:
+        values = DEEP.astype(np.int16) - 200
+        attributes = {"WindowCenter": 100, "WindowWidth": 600}
+        data = mr_object(values, SYNTAXES[name], bits_stored=bits_stored, attributes=attributes)
+        assert difference(decoded(data).pixels, linear(values, 100, 600)) <= 1
+
+    def test_signed_eight_bits(self) -> None:
+        values = (GREY.astype(np.int16) - 128).astype(np.int8)
+        data = mr_object(values, attributes={"WindowCenter": 0, "WindowWidth": 256})
+        assert difference(decoded(data).pixels, GREY) <= 1
+
+    @pytest.mark.parametrize("shape", [(1, 1), (3, 5), (1, 7)], ids=str)
+    def test_odd_sizes(self, shape: tuple[int, int]) -> None:
+        values = np.arange(math.prod(shape), dtype=np.uint8).reshape(shape) * 7
+        assert difference(decoded(mr_object(values, attributes=RANGE)).pixels, values) <= 1
+
+    def test_jpeg_baseline(self) -> None:
+        result = decoded(mr_object(GREY, JPEGBaseline8Bit, attributes=RANGE))
+        assert difference(result.pixels, GREY) <= 12
+        assert np.abs(result.pixels.astype(int) - GREY).mean() < 1
+
+    @pytest.mark.parametrize(
+        "syntax", [ImplicitVRLittleEndian, ExplicitVRLittleEndian], ids=["implicit", "explicit"]
+    )
+    def test_overlays_in_unused_bits_are_ignored(self, syntax: UID) -> None:
+        values = DEEP | np.uint16(0xF000)
+        attributes = {"WindowCenter": 300, "WindowWidth": 600}
+        result = decoded(mr_object(values, syntax, bits_stored=12, attributes=attributes))
+        assert difference(result.pixels, linear(DEEP, 300, 600)) <= 1
+
+    def test_a_missing_transfer_syntax_is_guessed(self) -> None:
+        path = next(path for path in SHIPPED if path.name == "MR_small.dcm")
+        dataset = dcmread(path)
+        del dataset.file_meta.TransferSyntaxUID
+        file = io.BytesIO()
+        dataset.save_as(file, implicit_vr=False, little_endian=True)
+        assert difference(decoded(file.getvalue()).pixels, decoded(path.read_bytes()).pixels) == 0
+
+
+class TestColour:
+    COLOURS = np.repeat(
+        np.array([[(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)]], np.uint8), 4, axis=0
+    )
+    LUMA = np.repeat([[76, 150, 29, 255]], 4, axis=0)
+
+    @pytest.mark.parametrize("name", ["explicit", "big-endian", "deflated", "rle"])
+    def test_rgb(self, name: str) -> None:
+        assert difference(decoded(mr_object(self.COLOURS, SYNTAXES[name])).pixels, self.LUMA) <= 1
+
+    def test_palette(self) -> None:
+        ramp = np.arange(256, dtype=np.uint16)[::-1] * 257
+        attributes: dict[str, Any] = {"PhotometricInterpretation": "PALETTE COLOR"}
+        for colour in ("Red", "Green", "Blue"):
+            attributes[f"{colour}PaletteColorLookupTableDescriptor"] = [256, 0, 16]
+            attributes[f"{colour}PaletteColorLookupTableData"] = ramp.tobytes()
+        assert difference(decoded(mr_object(GREY, attributes=attributes)).pixels, 255 - GREY) <= 1
+
+    @pytest.mark.parametrize("photometric", ["HSV", "CMYK", "YBR_PARTIAL_420", ""])
+    def test_others_are_unsupported(self, photometric: str) -> None:
+        attributes = {"PhotometricInterpretation": photometric}
+        with pytest.raises((UnsupportedPixels, UndecodableImage)):
+            decoded(mr_object(self.COLOURS, attributes=attributes))

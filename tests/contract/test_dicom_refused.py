@@ -1,0 +1,195 @@
+"""What is refused: other objects, damaged ones, and those that unpack to too much."""
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from pydicom import dcmread
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    UID,
+    CTImageStorage,
+    JPEG2000Lossless,
+    JPEGBaseline8Bit,
+    MRSpectroscopyStorage,
+    RLELossless,
+    SecondaryCaptureImageStorage,
+)
+
+from contract.decoding import decode
+from contract.dicom import MAX_ITEMS, decode_dicom
+from contract.dicom_pixels import jpeg2000_size, jpeg_size
+from contract.errors import (
+    DecodeError,
+    NoPixelData,
+    NotMr,
+    TooManyPixels,
+    TruncatedImage,
+    UndecodableImage,
+    UnsupportedPixels,
+    UnsupportedTransferSyntax,
+)
+from tests.contract.rendering import decoded
+from tests.contract.samples import OBJECTS, RANGE, SYNTAXES, encode, grey_slice, mr_object, write
+
+GREY = grey_slice()
+
+
+class TestRefused:
+    @pytest.mark.parametrize(
+        "attributes",
+        [
+            {"Modality": "CT"},
+            {"Modality": None},
+            {"SOPClassUID": CTImageStorage},
+            {"SOPClassUID": SecondaryCaptureImageStorage},
+            {"SOPClassUID": MRSpectroscopyStorage},
+            {"SOPClassUID": None},
+        ],
+        ids=str,
+    )
+    def test_what_is_no_mr(self, attributes: dict[str, Any]) -> None:
+        data = mr_object(GREY, attributes=attributes)
+        with pytest.raises(NotMr):
+            decoded(data)
+        assert decoded(data, any_modality=True).pixels.shape == GREY.shape
+
+    @pytest.mark.parametrize("attributes", [{"PixelData": None}, {"PixelData": b""}], ids=str)
+    def test_no_pixels(self, attributes: dict[str, Any]) -> None:
+        with pytest.raises(NoPixelData):
+            decoded(mr_object(GREY, attributes=attributes))
+
+    @pytest.mark.parametrize(
+        "attributes",
+        [
+            {"BitsAllocated": 32, "BitsStored": 32, "HighBit": 31},
+            {"BitsAllocated": 1, "BitsStored": 1, "HighBit": 0},
+            {"BitsStored": 9},
+            {"BitsStored": 0},
+            {"HighBit": 15},
+            {"SamplesPerPixel": 2},
+            {"SamplesPerPixel": 0},
+        ],
+        ids=str,
+    )
+    def test_pixels_of_another_kind(self, attributes: dict[str, Any]) -> None:
+        with pytest.raises(UnsupportedPixels):
+            decoded(mr_object(GREY, attributes=attributes))
+
+    @pytest.mark.parametrize(
+        "attributes",
+        [
+            {"Rows": 0},
+            {"Columns": 0},
+            {"Rows": None},
+            {"BitsAllocated": None},
+            {"PhotometricInterpretation": None},
+            {"PixelRepresentation": None},
+            {"NumberOfFrames": -1},
+            {"Rows": [1, 2]},
+        ],
+        ids=str,
+    )
+    def test_a_size_that_cannot_be(self, attributes: dict[str, Any]) -> None:
+        with pytest.raises(UndecodableImage):
+            decoded(mr_object(GREY, attributes=attributes))
+
+    @pytest.mark.parametrize(
+        "uid",
+        ["1.2.840.10008.1.2.4.100", "1.2.840.10008.1.2.4.201", "1.2.3.4.5", "1.2.840.113619.5.2"],
+    )
+    def test_a_syntax_that_is_not_read(self, uid: str) -> None:
+        data = mr_object(GREY)
+        old = b"\x02\x00\x10\x00UI\x14\x001.2.840.10008.1.2.1\0"
+        assert old in data
+        value = uid.encode() + b"\0" * (len(uid) % 2)
+        new = b"\x02\x00\x10\x00UI" + len(value).to_bytes(2, "little") + value
+        with pytest.raises((UnsupportedTransferSyntax, UndecodableImage, NotMr)) as caught:
+            decoded(data.replace(old, new))
+        if uid != "1.2.840.113619.5.2":
+            assert isinstance(caught.value, UnsupportedTransferSyntax)
+
+    @pytest.mark.parametrize("missing", [1, 100, GREY.size - 100])
+    def test_fewer_values_than_pixels(self, missing: int) -> None:
+        with pytest.raises(TruncatedImage):
+            decoded(mr_object(GREY, attributes={"PixelData": GREY.tobytes()[missing:][:-1]}))
+
+    @pytest.mark.parametrize("name", SYNTAXES)
+    def test_any_cut_gives_a_decode_error(self, name: str) -> None:
+        data = mr_object(GREY, SYNTAXES[name], attributes=RANGE)
+        for length in range(132, len(data) - 16, max(1, len(data) // 200)):
+            with pytest.raises(DecodeError):
+                decode(data[:length])
+
+    def test_a_cut_is_called_a_cut(self) -> None:
+        data = OBJECTS[0].read_bytes()
+        with pytest.raises(TruncatedImage):
+            decoded(data[:-1000])
+
+    @pytest.mark.parametrize("size", [0, 1, 131, 132, 140], ids="{}-bytes".format)
+    def test_hardly_anything(self, size: int) -> None:
+        with pytest.raises(DecodeError):
+            decoded(mr_object(GREY)[:size])
+
+
+class TestBombs:
+    def test_the_limit_is_exact(self) -> None:
+        data = mr_object(GREY)
+        assert decode_dicom(data, GREY.size).original_size == GREY.shape
+        with pytest.raises(TooManyPixels):
+            decode_dicom(data, GREY.size - 1)
+
+    def test_frames_count(self) -> None:
+        with pytest.raises(TooManyPixels):
+            decode_dicom(mr_object(GREY, attributes={"NumberOfFrames": 10**6}), 10**7)
+
+    def test_a_deflated_object_of_zeros(self) -> None:
+        dataset = dcmread(io.BytesIO(mr_object(GREY)))
+        dataset.add_new(0x00091010, "OB", bytes(64 * 2**20))
+        data = write(dataset, SYNTAXES["deflated"])
+        assert len(data) < 200_000
+        with pytest.raises(TooManyPixels):
+            decode_dicom(data, 1_000_000)
+
+    @pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, JPEG2000Lossless], ids=["jpeg", "j2k"])
+    def test_a_compressed_image_of_another_size(self, syntax: UID) -> None:
+        large = Image.new("L", (3000, 3000))
+        stream = (
+            encode(large, "JPEG")
+            if syntax == JPEGBaseline8Bit
+            else encode(large, "JPEG2000", no_jp2=True)
+        )
+        with pytest.raises(UndecodableImage):
+            decoded(mr_object(GREY, syntax, attributes={"PixelData": encapsulate([stream])}))
+
+    def test_an_rle_frame_that_unpacks_to_too_much(self) -> None:
+        header = np.array([1, 64] + [0] * 14, "<u4").tobytes()
+        frame = header + b"\x81\x00" * 1_000_000
+        with pytest.raises(TooManyPixels):
+            decoded(mr_object(GREY, RLELossless, attributes={"PixelData": encapsulate([frame])}))
+
+    def test_sequence_items_without_end(self) -> None:
+        data = mr_object(GREY)
+        items = b"\xfe\xff\x00\xe0\0\0\0\0" * (MAX_ITEMS + 1)
+        sequence = b"\x40\x00\x75\x02SQ\0\0\xff\xff\xff\xff" + items
+        with pytest.raises(UndecodableImage):
+            decoded(data + sequence)
+
+    def test_sequences_without_bottom(self) -> None:
+        nested = b"\x40\x00\x75\x02SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff"
+        with pytest.raises(DecodeError):
+            decoded(mr_object(GREY)[:200] + nested * 20_000)
+
+    def test_size_of_a_jpeg_stream(self) -> None:
+        assert jpeg_size(encode(GREY, "JPEG", comment=b"x" * 500)) == GREY.shape
+        assert jpeg_size(encode(GREY, "JPEG", progressive=True)) == GREY.shape
+        assert jpeg_size(b"\xff\xd8\xff\xff\xff\xc0\0\x0b\x08\0\x05\0\x07\x01") == (5, 7)
+        for stream in (b"", b"\xff\xd8", b"\xff\xd8\xff\xda\0\x02", b"\xff\xd8" + b"\xff" * 99):
+            assert jpeg_size(stream) is None
+
+    def test_size_of_a_jpeg2000_stream(self) -> None:
+        assert jpeg2000_size(encode(GREY, "JPEG2000", no_jp2=True)) == GREY.shape
+        assert jpeg2000_size(encode(GREY, "JPEG2000")) is None, "a JP2 file is no codestream"
+        assert jpeg2000_size(b"\xff\x4f\xff\x51") is None

@@ -1,0 +1,112 @@
+"""The page for everyone: keyboard, names, contrast and narrow screens."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.support.browser import Browser, needs_browser
+
+
+@needs_browser
+def test_keyboard_alone(browser: Browser, folder: Path) -> None:
+    browser.choose(sorted(folder.iterdir()))
+    browser.wait_for_answers()
+    browser.run("document.activeElement.blur(); scrollTo(0, 0)")
+    order = []
+    for _ in range(14):
+        browser.press("\ue004")
+        order.append(browser.run("const it = document.activeElement; return it.id || it.name"))
+    expected = ["choose-files", "choose-folder", "filter", "sort", "save-csv", "save-json", "clear"]
+    assert [name for name in order if name in expected] == expected
+    browser.run("document.querySelector('[name=filter]').focus()")
+    browser.press("\ue014", "\ue014", "\ue014")
+    visible = "return [...document.querySelectorAll('.row')].filter((row) => !row.hidden).length"
+    assert browser.run(visible) == 3
+    browser.press("\ue012", "\ue012", "\ue012")
+    browser.run("document.querySelector('.thumb button').focus()")
+    browser.press("\ue007")
+    assert browser.run("return document.getElementById('viewer').open")
+    browser.press("\ue00c")
+    assert not browser.run("return document.getElementById('viewer').open")
+
+
+@needs_browser
+def test_every_control_has_a_name(browser: Browser, slices: Sequence[Path]) -> None:
+    browser.choose(slices[:2])
+    browser.wait_for_answers()
+    controls = browser.find_all("a, button, input, select, progress, summary, [role=status]")
+    assert len(controls) > 15
+    for control in controls:
+        if browser.call("GET", f"/element/{control}/displayed"):
+            role = browser.call("GET", f"/element/{control}/computedrole")
+            name = browser.call("GET", f"/element/{control}/computedlabel")
+            assert name or role == "status", browser.call("GET", f"/element/{control}/property/id")
+
+
+CONTRAST = """
+const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
+const rgba = (color) => {
+  canvas.clearRect(0, 0, 1, 1);
+  canvas.fillStyle = color;
+  canvas.fillRect(0, 0, 1, 1);
+  return [...canvas.getImageData(0, 0, 1, 1).data];
+};
+const light = (color) => {
+  const [r, g, b] = rgba(color).map((v) => v / 255)
+    .map((v) => (v <= 0.03928 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+};
+const behind = (node) => {
+  for (let it = node; it; it = it.parentElement) {
+    const color = getComputedStyle(it).backgroundColor;
+    if (rgba(color)[3] === 255) return color;
+  }
+  return "Canvas";
+};
+return [...document.querySelectorAll("body *")]
+  .filter((node) => node.checkVisibility() && !node.matches(":disabled, .quiet, .skip, option"))
+  .filter((node) => [...node.childNodes].some((it) => it.nodeType === 3 && it.data.trim()))
+  .map((node) => {
+    const [a, b] = [light(getComputedStyle(node).color), light(behind(node))];
+    return [node.textContent.trim(), (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05)];
+  });
+"""
+
+
+@needs_browser
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_contrast(browser: Browser, folder: Path, scheme: str) -> None:
+    """Text has at least 4.5:1 (WCAG 2.2, 1.4.3)."""
+    browser.choose(sorted(folder.iterdir()))
+    browser.wait_for_answers()
+    feature = {"name": "prefers-color-scheme", "value": scheme}
+    browser.cdp("Emulation.setEmulatedMedia", features=[feature])
+    try:
+        found = browser.run(CONTRAST)
+    finally:
+        browser.cdp("Emulation.setEmulatedMedia", features=[])
+    assert len(found) > 60
+    assert [(text, ratio) for text, ratio in found if ratio < 4.5] == []
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [360, 800, 1280])
+def test_fits_its_width(browser: Browser, folder: Path, slices: Sequence[Path], width: int) -> None:
+    long = folder / f"{'a_name_without_an_end_' * 8}.jpg"
+    shutil.copy(slices[0], long)
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+    browser.cdp("Emulation.setDeviceMetricsOverride", **size)
+    try:
+        browser.choose(sorted(folder.iterdir()))
+        browser.wait_for_answers()
+        browser.click(".more:not([hidden]) summary")
+        assert browser.run("return document.scrollingElement.scrollWidth") <= width
+        wide = """return [...document.querySelectorAll("body *")]
+            .filter((it) => it.checkVisibility() && !it.closest(".thumb"))
+            .filter((it) => it.getBoundingClientRect().right > innerWidth)
+            .map((it) => it.className)"""
+        assert browser.run(wide) == []
+    finally:
+        browser.cdp("Emulation.clearDeviceMetricsOverride")

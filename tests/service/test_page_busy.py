@@ -1,0 +1,108 @@
+"""The page in front of a service that is busy, gone, limited or failing."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.browser import FAST, STUB, Browser, needs_browser, opened
+from tests.support.service import process
+
+
+@needs_browser
+def test_more_than_a_request_may_hold(
+    shared_browser: Browser, model_store: Path, tmp_path: Path, jpeg: bytes
+) -> None:
+    """A folder goes through in smaller batches, and a file over the limit fails alone."""
+    for number in range(11):
+        (tmp_path / f"{number:02}.jpg").write_bytes(jpeg)
+    (tmp_path / "05.jpg").write_bytes(jpeg + bytes(300_000))
+    limits = {"BRAIN_MAX_FILES": "3", "BRAIN_MAX_BODY_BYTES": "200000"}
+    with process(model_store, BRAIN_LOG_LEVEL="error", **limits) as (_, port):
+        browser = opened(shared_browser, f"http://127.0.0.1:{port}/")
+        browser.run(FAST)
+        browser.choose(sorted(tmp_path.glob("*.jpg")))
+        browser.wait_for_answers()
+        rows = browser.rows()
+    assert [row["name"] for row in rows if row["decision"] == "No result"] == ["05.jpg"]
+    assert re.search("413 body_too_large|interrupted", rows[5]["remarks"])
+    assert len(rows) == 11
+
+
+def busy(status: int, code: str) -> dict[str, Any]:
+    body = {"status": status, "code": code, "detail": "come back later", "request_id": "1"}
+    return {"status": status, "headers": {"Retry-After": "2"}, "body": body}
+
+
+@needs_browser
+def test_busy_service_is_asked_again(browser: Browser, slices: Sequence[Path]) -> None:
+    browser.run(FAST + STUB)
+    browser.run("window.answers = arguments[0]", [busy(503, "queue_full"), busy(429, "rate")])
+    browser.choose(slices[:2])
+    browser.wait_for_answers()
+    assert {row["decision"] for row in browser.rows()} <= {"Tumour", "No tumour"}
+    assert browser.run("return window.asked.length") == 3
+
+
+@needs_browser
+@pytest.mark.parametrize(
+    ("stub", "mark"),
+    [
+        ("window.answers = Array(5).fill(arguments[0])", "503 queue_full"),
+        ("window.gone = true", "network"),
+    ],
+    ids=["busy", "gone"],
+)
+def test_unavailable_service_is_said_and_can_be_tried_again(
+    browser: Browser, slices: Sequence[Path], stub: str, mark: str
+) -> None:
+    browser.run(FAST + STUB)
+    browser.run(stub, busy(503, "queue_full"))
+    browser.choose([*slices, *slices])
+    browser.wait_for_answers()
+    assert {row["decision"] for row in browser.rows()} == {"No result"}
+    assert all(mark in row["remarks"] for row in browser.rows())
+    assert "16 files got no result" in browser.text("#notice")
+    browser.run("window.gone = false")
+    browser.click("#retry")
+    browser.wait_for_answers()
+    assert {row["decision"] for row in browser.rows()} <= {"Tumour", "No tumour"}
+    assert not browser.run("return document.getElementById('notice').checkVisibility()")
+
+
+@needs_browser
+@pytest.mark.parametrize(
+    ("status", "code", "text"),
+    [
+        (503, "runtime_unusable", "Try again in 30 s."),
+        (401, "unauthenticated", "The service asks for a key."),
+    ],
+)
+def test_what_does_not_pass_soon_is_left_to_the_user(
+    browser: Browser, slices: Sequence[Path], status: int, code: str, text: str
+) -> None:
+    browser.run(STUB)
+    answer = {**busy(status, code), "headers": {"Retry-After": "30"}}
+    browser.run("window.answers = [arguments[0]]", answer)
+    browser.choose([*slices, *slices])
+    browser.wait_for_answers()
+    assert browser.text("#notice").endswith(text)
+    assert browser.run("return window.asked.length") == 1
+    assert {row["decision"] for row in browser.rows()} == {"No result"}
+
+
+@needs_browser
+def test_one_file_that_fails_the_request_does_not_fail_the_others(
+    browser: Browser, slices: Sequence[Path]
+) -> None:
+    browser.run(FAST + STUB)
+    failure = busy(500, "internal_error")
+    # Eight, then the first four, two and one.
+    browser.run("window.answers = Array(4).fill(arguments[0])", failure)
+    browser.choose(slices)
+    browser.wait_for_answers()
+    failed = [row for row in browser.rows() if row["decision"] == "No result"]
+    assert [row["name"] for row in failed] == [slices[0].name]
+    assert "500 internal_error" in failed[0]["remarks"]
