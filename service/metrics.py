@@ -40,6 +40,7 @@ class Metrics:
 
     Attributes:
         requests: answers by route template and status.
+        requests_in_progress: accepted and not yet answered.
         request_seconds: from the first byte of a request to the last of its answer.
         decode_seconds, queue_seconds: for each image.
         inference_seconds, batch_images: for each batch.
@@ -56,6 +57,9 @@ class Metrics:
         self.registry = registry
         self.requests = Counter(
             "brain_http_requests", "Answered requests.", ("route", "status"), registry=registry
+        )
+        self.requests_in_progress = Gauge(
+            "brain_http_requests_in_progress", "Requests being answered.", registry=registry
         )
         self.request_seconds = _seconds("brain_http_request", "Time to answer.", registry, "route")
         self.decode_seconds = _seconds(

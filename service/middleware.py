@@ -76,6 +76,7 @@ class Observer:
             await send(message)
 
         endpoint = self._direct.get((scope["method"], scope["path"]))
+        self._metrics.requests_in_progress.inc()
         try:
             self._access.check(scope, context)
             if endpoint is None:
@@ -93,6 +94,7 @@ class Observer:
             if not status:
                 await problem_response(ServiceError(), context)(scope, receive, send_identified)
         finally:
+            self._metrics.requests_in_progress.dec()
             route = scope["path"] if endpoint else getattr(scope.get("route"), "path", UNMATCHED)
             self._record(scope["method"], route, status, context)
 

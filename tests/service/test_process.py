@@ -6,7 +6,7 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 
 import httpx
 import pytest
@@ -73,12 +73,17 @@ def test_signal_loses_no_accepted_request(
 def test_request_in_flight_is_finished(model_store: Path, jpeg: bytes) -> None:
     """The body is still under way when the signal comes: accepted, so it is answered."""
     with process(model_store, BRAIN_DRAIN_NOTICE_MS="0") as (child, port):
-        sent = threading.Event()
+
+        def accepted() -> bool:
+            # This scrape is one of the two requests in progress.
+            scrape = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+            return "brain_http_requests_in_progress 2.0" in scrape
 
         def body() -> object:
             yield jpeg[:1000]
+            wait_until(accepted)
             child.send_signal(signal.SIGTERM)
-            assert sent.wait(1) is False
+            sleep(1)
             yield jpeg[1000:]
 
         response = httpx.post(
