@@ -29,7 +29,7 @@ def test_signal_loses_no_accepted_request(
     broken: list[str] = []
     unready = threading.Event()
 
-    with process(model_store, BRAIN_DRAIN_NOTICE_MS="1000", BRAIN_LOG_LEVEL="error") as (
+    with process(model_store, BRAIN_DRAIN_NOTICE_MS="4000", BRAIN_LOG_LEVEL="error") as (
         child,
         port,
     ):
