@@ -115,7 +115,8 @@ def model_card(metrics: dict[str, Any], config: RunConfig) -> str:
         f"python -m training fit --recipe {recipe.name} "
         + " ".join(f"--data {source.name}" for source in config.data)
         + f" --protocol {config.protocol} --out runs/NAME",
-        "python -m training evaluate --run runs/NAME",
+        "python -m training evaluate --run runs/NAME"
+        + (" --beside runs/OTHER" if len(metrics["protocols"]) > 1 else ""),
         "python -m training export --run runs/NAME",
         "```",
         "",
