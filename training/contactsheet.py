@@ -50,9 +50,7 @@ def run_audit(roots: Sequence[Path], out: Path) -> Audit:
 def _groups(found: Audit, images: ImageSet) -> list[list[str]]:
     members: dict[int, list[str]] = {}
     for index, group in enumerate(found.groups):
-        file = images.files[index]
-        name = "/".join(filter(None, (file.source, file.part, file.label, file.path.name)))
-        members.setdefault(int(group), []).append(name)
+        members.setdefault(int(group), []).append(images.files[index].name)
     return [names for names in members.values() if len(names) > 1]
 
 

@@ -65,6 +65,11 @@ class ImageFile(NamedTuple):
     part: str
     label: str
 
+    @property
+    def name(self) -> str:
+        """How reports name it: data set, part, label and file name, never the full path."""
+        return "/".join(filter(None, (self.source, self.part, self.label, self.path.name)))
+
 
 @dataclass(frozen=True)
 class ImageSet:

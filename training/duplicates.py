@@ -92,7 +92,7 @@ class Audit:
             ),
             "pairs_across_data_sets": dict(across),
             "conflicting_labels": [
-                {"file": _label(images, int(i)), "group": int(self.groups[i])}
+                {"file": images.files[i].name, "group": int(self.groups[i])}
                 for i in self.conflicting
             ],
         }
@@ -102,11 +102,6 @@ class Audit:
         testing = images.parts == "testing"
         mixed = np.intersect1d(self.groups[testing], self.groups[~testing])
         return np.asarray(~np.isin(self.groups, mixed))
-
-
-def _label(images: ImageSet, index: int) -> str:
-    file = images.files[index]
-    return "/".join(filter(None, (file.source, file.part, file.label, file.path.name)))
 
 
 def _testing_hit(parts: NDArray[np.str_], pairs: Any) -> set[int]:
@@ -164,12 +159,11 @@ def _unit(views: NDArray[np.float32]) -> NDArray[np.float32]:
 
 def _near_pairs(coarse: NDArray[np.float32], fine: NDArray[np.float32]) -> list[Pair]:
     count = len(coarse)
-    flat = coarse.reshape(count, -1)
+    flat, flat_fine = coarse.reshape(count, -1), fine.reshape(count, -1)
     best: dict[tuple[int, int], Pair] = {}
     for orientation in range(ORIENTATIONS):
         turned = np.ascontiguousarray(orient(coarse, orientation)).reshape(count, -1)
         turned_fine = np.ascontiguousarray(orient(fine, orientation)).reshape(count, -1)
-        flat_fine = fine.reshape(count, -1)
         for start in range(0, count, _BLOCK):
             scores = flat[start : start + _BLOCK] @ turned.T
             first, second = np.nonzero(scores >= COARSE_CORRELATION)

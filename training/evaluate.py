@@ -33,6 +33,8 @@ def evaluate(path: Path, beside: Path | None) -> Path:
     report = path / "report"
     if (report / METRICS_FILE).exists():
         raise RunError(f"{path} has been evaluated; test is read once")
+    # Before test is read: a wrong folder must not cost the one reading.
+    others = _read_json(beside / "report" / METRICS_FILE)["protocols"] if beside else {}
     run, prepared = reopen(path)
     artifacts = convert(run, prepared.images, prepared.parts)
     recipe, test = run.config.recipe, prepared.parts.test
@@ -56,10 +58,6 @@ def evaluate(path: Path, beside: Path | None) -> Path:
         for subset, rows in subsets.items()
     }
     progress = run.require_finished()
-    protocols: dict[str, Any] = {str(run.config.protocol): figures}
-    if beside is not None:
-        other = _read_json(beside / "report" / METRICS_FILE)
-        protocols = {**other["protocols"], **protocols}
     metrics = {
         "recipe": recipe.name,
         "protocol": str(run.config.protocol),
@@ -72,7 +70,7 @@ def evaluate(path: Path, beside: Path | None) -> Path:
             **_read_json(artifacts / AGREEMENT_FILE),
         },
         "audit": prepared.audit.summary(prepared.images),
-        "protocols": protocols,
+        "protocols": {**others, str(run.config.protocol): figures},
     }
     report.mkdir(exist_ok=True)
     whole = figures["testing"]["int8"]
