@@ -141,7 +141,7 @@ def decode_dicom(data: bytes, max_pixels: int, *, any_modality: bool = False) ->
     Raises:
         DecodeError: one of its kinds; no other exception leaves this function.
     """
-    _quieten()
+    quieten()
     try:
         return _decode(data, max_pixels, any_modality=any_modality)
     except DecodeError:
@@ -150,7 +150,7 @@ def decode_dicom(data: bytes, max_pixels: int, *, any_modality: bool = False) ->
         raise UndecodableImage("the DICOM object is damaged and cannot be decoded") from None
 
 
-def _quieten() -> None:
+def quieten() -> None:
     """Ignores pydicom's warnings, which quote attribute values, from now on and in all threads.
 
     ``catch_warnings`` would leave no trace, but is not safe in threads, and decoding runs in them.

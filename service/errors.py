@@ -16,6 +16,7 @@ ServiceError                       500  internal_error
 ├── HeadersTooLarge                431  headers_too_large
 ├── RateExceeded                   429  rate_exceeded, with Retry-After
 ├── UnsupportedRequestMedia        415  unsupported_request_media_type
+├── UnidentifiedSource             422  unidentified_source
 ├── ActivationRefused              409  the code of what was wrong with the version
 ├── Unavailable                    503  with Retry-After
 │   ├── QueueFull                    503  queue_full
@@ -144,6 +145,13 @@ class RateExceeded(ServiceError):
 class UnsupportedRequestMedia(ServiceError):
     status = 415
     code = "unsupported_request_media_type"
+
+
+class UnidentifiedSource(ServiceError):
+    """A DICOM object that results cannot refer to."""
+
+    status = 422
+    code = "unidentified_source"
 
 
 class ActivationRefused(ServiceError):

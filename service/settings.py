@@ -5,13 +5,14 @@ from contextlib import suppress
 from enum import StrEnum
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Final, Self
+from typing import Annotated, Final, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contract.decoding import DEFAULT_MAX_PIXELS
 from service.cores import available_cores
+from service.dicom.uids import MAX_ROOT_LENGTH, UUID_ROOT, is_root
 
 PREFIX: Final = "BRAIN_"
 
@@ -35,6 +36,12 @@ class LogLevel(StrEnum):
 
 class SettingsError(Exception):
     """The environment does not make valid settings; the message lists what is wrong."""
+
+
+def _uid_root(root: str) -> str:
+    if not is_root(root):
+        raise ValueError("not a UID root")
+    return root
 
 
 class Settings(BaseSettings):
@@ -140,6 +147,12 @@ class Settings(BaseSettings):
         ge=1,
         le=256,
         description="Threads that decode images. Default: all cores.",
+    )
+
+    dicom_uid_root: Annotated[str, AfterValidator(_uid_root)] = Field(
+        UUID_ROOT,
+        description="Results as DICOM objects get UIDs under this root, of at most "
+        f"{MAX_ROOT_LENGTH} characters. Default: UUIDs, which need no root of one's own.",
     )
 
     drain_notice_ms: float = Field(

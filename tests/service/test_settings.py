@@ -47,6 +47,7 @@ def test_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         ("BRAIN_MAX_BATCH_SIZE", "0"),
         ("BRAIN_MAX_FILES", "65"),
         ("BRAIN_LOG_LEVEL", "loud"),
+        ("BRAIN_DICOM_UID_ROOT", "1.2."),
     ],
 )
 def test_wrong_value_or_name_is_refused(

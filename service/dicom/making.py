@@ -1,0 +1,153 @@
+"""What all objects of one series have in common: UIDs, series, patient, equipment, dates."""
+
+from copy import deepcopy
+from dataclasses import dataclass
+from datetime import datetime
+from enum import Enum
+from typing import Any, Final
+
+from highdicom import ContributingEquipment
+from highdicom.base import SOPClass
+from pydicom import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.valuerep import DA, TM
+
+from service.dicom import patient, uids
+from service.dicom.findings import DISCLAIMER, ModelIdentity, SeriesFindings
+from service.dicom.source import SourceSeries
+from service.release import RELEASE
+
+CONTENT_VERSION: Final = "1"
+"""Part of every UID; raised when the same findings give objects of other content."""
+
+MANUFACTURER: Final = "Brain MRI inference"
+
+SERIES_NUMBER_BASE: Final = 90_000
+"""Results lie behind all other series of a study: this, ten times the source's number, and the kind."""
+
+MAX_SOURCE_NUMBER: Final = 9_999
+
+_BLANK: Final = (
+    *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
+    *("StudyID", "StudyDate", "StudyTime", "AccessionNumber"),
+)
+"""What highdicom copies from evidence; :meth:`Making.finish` puts it in."""
+
+
+class Kind(Enum):
+    """The objects, each of which gets a series of its own: word in UIDs, number, description."""
+
+    REPORT = ("report", 1, "AI brain tumor report")
+    CAPTURE = ("capture", 2, "AI brain tumor capture")
+    SEGMENTATION = ("segmentation", 3, "AI brain tumor segmentation")
+
+    def __init__(self, word: str, number: int, description: str) -> None:
+        self.word = word
+        self.number = number
+        self.description = f"{description} ({DISCLAIMER})"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Making:
+    """The making of one series' objects.
+
+    Attributes:
+        source, findings, model: what they are made of.
+        uid_root: their UIDs lie under it.
+        created: their dates, in local time as those of the source are.
+    """
+
+    source: SourceSeries
+    findings: SeriesFindings
+    model: ModelIdentity
+    uid_root: str
+    created: datetime
+
+    def uid(self, *parts: str) -> str:
+        """A UID that follows from the source images, the model and what the UID is for."""
+        return self._derive(*parts, *sorted(self.source.images))
+
+    def series_uid(self, kind: Kind) -> str:
+        """Of a kind's series: the same for each set of images out of one source series."""
+        return self._derive("series", kind.word, self.source.series_uid)
+
+    @property
+    def device_uid(self) -> str:
+        """Of this release with this model."""
+        return self._derive("device", RELEASE)
+
+    def arguments(self, kind: Kind, instance: int = 1) -> dict[str, Any]:
+        """What highdicom's classes want of every object."""
+        number = self.source.number if self.source.number <= MAX_SOURCE_NUMBER else 0
+        return {
+            "series_instance_uid": self.series_uid(kind),
+            "series_number": SERIES_NUMBER_BASE + 10 * number + kind.number,
+            "series_description": kind.description,
+            "sop_instance_uid": self.uid(kind.word, str(instance)),
+            "instance_number": instance,
+            "manufacturer": MANUFACTURER,
+            "manufacturer_model_name": self.model.name,
+            "software_versions": [RELEASE, self.model.label],
+            "device_serial_number": self.model.manifest_digest[:16],
+            "content_qualification": "RESEARCH",
+        }
+
+    def reference(self, sop_class_uid: str, sop_instance_uid: str, series_uid: str) -> Dataset:
+        """An object as highdicom takes it for evidence, without the patient."""
+        header = Dataset()
+        header.StudyInstanceUID = self.source.study_uid
+        header.SeriesInstanceUID = series_uid
+        header.SOPClassUID = sop_class_uid
+        header.SOPInstanceUID = sop_instance_uid
+        for keyword in _BLANK:
+            setattr(header, keyword, None)
+        return header
+
+    def finish(self, made: SOPClass) -> SOPClass:
+        """Puts the patient, the study, the equipment and the dates into an object.
+
+        highdicom is given no patient: its checks quote names in warnings.
+        """
+        made.StudyInstanceUID = self.source.study_uid
+        for element in self.source.identity:
+            made[element.tag] = deepcopy(element)
+        if "SpecificCharacterSet" in made:
+            del made.SpecificCharacterSet
+        made.ContributingEquipmentSequence = self._equipment()
+        if not patient.is_ascii(made):
+            made.SpecificCharacterSet = patient.UTF_8
+        made.InstanceCreationDate = made.ContentDate = DA(self.created.date())
+        made.InstanceCreationTime = made.ContentTime = TM(
+            self.created.time().replace(microsecond=0)
+        )
+        return made
+
+    def _derive(self, *parts: str) -> str:
+        return uids.derive(self.uid_root, CONTENT_VERSION, self.model.manifest_digest, *parts)
+
+    def _equipment(self) -> list[ContributingEquipment]:
+        """The scanner, this model, and the library that wrote the object."""
+        scanner = self.source.equipment
+        ours = ContributingEquipment(
+            MANUFACTURER,
+            codes.DCM.ProcessingEquipment,
+            manufacturer_model_name=self.model.label,
+            software_versions=[RELEASE, self.model.manifest_digest],
+            contribution_description=f"Model {self.model.label}. {DISCLAIMER}.",
+        )
+        library = ContributingEquipment.for_highdicom()
+        # It is the time of this very call, while everything else has the time of creation.
+        del library.ContributionDateTime
+        equipment = [ours, library]
+        if "Manufacturer" in scanner:
+            acquisition = ContributingEquipment(
+                scanner.Manufacturer,
+                codes.DCM.AcquisitionEquipment,
+                manufacturer_model_name=scanner.get("ManufacturerModelName"),
+                software_versions=scanner.get("SoftwareVersions"),
+                device_serial_number=scanner.get("DeviceSerialNumber"),
+                institution_name=scanner.get("InstitutionName"),
+                station_name=scanner.get("StationName"),
+            )
+            equipment.insert(0, acquisition)
+        return equipment

@@ -1,0 +1,174 @@
+"""Patient and study attributes, from a source image to what is made of it.
+
+What identifies the patient and the study is copied as it is, so that an archive files the results with
+their source. Everything else is copied only if it is valid. Text is decoded here and written as UTF-8
+where it is not plain ASCII. Nothing of it may reach a log or an error text.
+"""
+
+import math
+import re
+from collections.abc import Callable, Iterable
+from datetime import date
+from typing import Final
+
+from pydicom import DataElement, Dataset, Sequence
+from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.multival import MultiValue
+
+UTF_8: Final = "ISO_IR 192"
+
+_IDENTIFYING: Final = ("PatientName", "PatientID", "AccessionNumber", "StudyID")
+"""Type 2, and copied even if they break a rule: an archive compares them."""
+
+_REQUIRED: Final = (
+    *_IDENTIFYING,
+    *("PatientBirthDate", "PatientSex"),
+    *("StudyDate", "StudyTime", "ReferringPhysicianName"),
+)
+"""Type 2 of the Patient and General Study modules (DICOM PS3.3 2024e, C.7.1.1 and C.7.2.1)."""
+
+_OPTIONAL: Final = (
+    *("IssuerOfPatientID", "PatientBirthTime"),
+    *("PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence"),
+    *("StudyDescription", "IssuerOfAccessionNumberSequence", "ProcedureCodeSequence"),
+    *("PatientAge", "PatientSize", "PatientWeight"),
+)
+
+KEYWORDS: Final = ("SpecificCharacterSet", *_REQUIRED, *_OPTIONAL)
+"""What has to be read of a source image."""
+
+_ENUMERATED: Final = {"PatientSex": {"M", "F", "O"}, "PatientIdentityRemoved": {"YES", "NO"}}
+_MAX_CHARACTERS: Final = {"SH": 16, "LO": 64, "ST": 1024, "LT": 10240, "CS": 16, "UC": 2**20}
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_TIME: Final = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
+_AGE: Final = re.compile(r"\d{3}[DWMY]")
+_CODE: Final = re.compile(r"[A-Z0-9_ ]*")
+_UID: Final = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+")
+
+
+def identity(source: Dataset) -> Dataset:
+    """The patient and study attributes of a source image, valid and decoded.
+
+    Args:
+        source: a header; attributes may be missing, empty or malformed.
+
+    Returns:
+        Every type 2 attribute of the modules, empty where the source has nothing valid, and the
+        optional ones that are valid.
+    """
+    clean = Dataset()
+    for keyword in _REQUIRED:
+        values = _values(source, keyword)
+        setattr(clean, keyword, "\\".join(values) if keyword in _IDENTIFYING else _first(values))
+    for keyword in _OPTIONAL:
+        if dictionary_VR(keyword) == "SQ":
+            items = [_item(item) for item in source.get(keyword) or [] if isinstance(item, Dataset)]
+            if items := [item for item in items if len(item)]:
+                setattr(clean, keyword, Sequence(items))
+        elif values := _values(source, keyword):
+            setattr(clean, keyword, values if keyword == "DeidentificationMethod" else values[0])
+    if clean.get("PatientIdentityRemoved") == "YES" and not (
+        "DeidentificationMethod" in clean or "DeidentificationMethodCodeSequence" in clean
+    ):
+        # Required beside it, and the fact matters more than how.
+        clean.DeidentificationMethod = "not stated in the source"
+    return clean
+
+
+def is_ascii(dataset: Dataset) -> bool:
+    """Whether no text of a dataset needs a character set."""
+    return all(
+        str(element.value).isascii()
+        for element in dataset.iterall()
+        if element.VR in {"PN", "LO", "SH", "LT", "ST", "UC", "UT"}
+    )
+
+
+def text(source: Dataset, keyword: str) -> str | None:
+    """An attribute's first value, if it is valid and not empty."""
+    return _first(_values(source, keyword)) or None
+
+
+def _first(values: list[str]) -> str:
+    return values[0] if values else ""
+
+
+def _item(source: Dataset) -> Dataset:
+    """The plain text attributes of a sequence's item."""
+    clean = Dataset()
+    for element in source:
+        is_text = element.VR in {"SH", "LO", "UC", "UI", "CS"} and element.keyword
+        if is_text and (values := _values(source, element.keyword)):
+            clean.add(DataElement(element.tag, element.VR, values[0]))
+    return clean
+
+
+def _values(source: Dataset, keyword: str) -> list[str]:
+    """An attribute's valid values as text, without empty ones."""
+    vr = dictionary_VR(keyword)
+    try:
+        value = source[tag_for_keyword(keyword) or 0].value
+    except Exception:  # noqa: BLE001 - missing, or so malformed that pydicom cannot even decode it
+        return []
+    several = value if isinstance(value, MultiValue | list | tuple) else [value]
+    return list(_valid(keyword, vr, (str(item) for item in several if item is not None)))
+
+
+def _valid(keyword: str, vr: str, values: Iterable[str]) -> Iterable[str]:
+    accept = _CHECKS.get(vr, _clip)
+    for value in values:
+        kept = _CONTROL.sub("", value).strip(" ")
+        if keyword not in _IDENTIFYING:
+            kept = accept(vr, kept)
+        if kept and kept in _ENUMERATED.get(keyword, {kept}):
+            yield kept
+
+
+def _clip(vr: str, value: str) -> str:
+    return value[: _MAX_CHARACTERS.get(vr, len(value))].rstrip(" ")
+
+
+def _date(_vr: str, value: str) -> str:
+    digits = value.replace(".", "") if value.count(".") == 2 else value
+    try:
+        date(int(digits[:4]), int(digits[4:6]), int(digits[6:]))
+    except ValueError:
+        return ""
+    return digits if len(digits) == 8 and digits.isdecimal() else ""
+
+
+def _time(_vr: str, value: str) -> str:
+    digits = value.replace(":", "")
+    return digits if _TIME.fullmatch(digits) else ""
+
+
+def _number(_vr: str, value: str) -> str:
+    try:
+        number = float(value)
+    except ValueError:
+        return ""
+    return value if math.isfinite(number) and number > 0 and len(value) <= 16 else ""
+
+
+def _matching(pattern: re.Pattern[str], longest: int) -> Callable[[str, str], str]:
+    def check(_vr: str, value: str) -> str:
+        return value if len(value) <= longest and pattern.fullmatch(value) else ""
+
+    return check
+
+
+def _name(_vr: str, value: str) -> str:
+    """At most three component groups of 64 characters (PS3.5 2024e, 6.2)."""
+    groups = value.split("=")
+    return value if len(groups) <= 3 and all(len(group) <= 64 for group in groups) else ""
+
+
+_CHECKS: Final[dict[str, Callable[[str, str], str]]] = {
+    "DA": _date,
+    "TM": _time,
+    "DS": _number,
+    "AS": _matching(_AGE, 4),
+    "CS": _matching(_CODE, 16),
+    "UI": _matching(_UID, 64),
+    "PN": _name,
+}

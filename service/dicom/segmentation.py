@@ -1,0 +1,190 @@
+"""The region as a segmentation that lies exactly on its source images."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Final, NamedTuple
+
+import numpy as np
+from highdicom import PixelMeasuresSequence, PlaneOrientationSequence, PlanePositionSequence
+from highdicom.color import CIELabColor
+from highdicom.content import AlgorithmIdentificationSequence
+from highdicom.seg import Segmentation, SegmentDescription
+from numpy.typing import NDArray
+from pydicom import Dataset
+from pydicom.uid import ExplicitVRLittleEndian, MRImageStorage
+from pydicom.valuerep import DS
+
+from service.dicom import codes
+from service.dicom.findings import DISCLAIMER, SliceFinding
+from service.dicom.making import Kind, Making
+from service.dicom.source import Plane, SourceImage, spacing_between
+
+LABEL: Final = "Suspected tumor"
+COLOUR: Final = CIELabColor.from_rgb(255, 0, 0)
+
+POSITION_STEP_MM: Final = 0.01
+"""Planes nearer to each other than this are one position."""
+
+ALIKE: Final = 1e-3
+"""Direction cosines that differ by less are one orientation."""
+
+
+class Masked(NamedTuple):
+    """A slice with a mask, and where it lies."""
+
+    finding: SliceFinding
+    mask: NDArray[np.bool_]
+    image: SourceImage
+    plane: Plane
+
+
+class SegmentedFrame(NamedTuple):
+    """Where the mask of a slice is found."""
+
+    segmentation: Segmentation
+    number: int
+
+
+def segment(making: Making) -> tuple[list[Segmentation], dict[tuple[str, int], SegmentedFrame]]:
+    """Segmentations of the slices in which something was found.
+
+    One object holds parallel planes of one size; a series of several orientations gives several
+    objects. Where slices share a position (echoes, time points), the most suspicious one's mask is
+    taken. A slice whose object does not say where it lies in the patient has no segmentation, since a
+    viewer could not place it.
+
+    Returns:
+        The objects, and for each slice (SOP instance UID, frame) the frame that holds its mask.
+    """
+    groups: dict[object, dict[tuple[int, ...], Masked]] = defaultdict(dict)
+    for masked in _masked(making):
+        position = tuple(round(value / POSITION_STEP_MM) for value in masked.plane.position)
+        # The most suspicious slice comes first.
+        groups[_grid(masked)].setdefault(position, masked)
+    objects: list[Segmentation] = []
+    frames: dict[tuple[str, int], SegmentedFrame] = {}
+    for group in groups.values():
+        made = _segmentation(making, list(group.values()), len(objects) + 1)
+        objects.append(made)
+        for number, item in enumerate(made.PerFrameFunctionalGroupsSequence, 1):
+            source = item.DerivationImageSequence[0].SourceImageSequence[0]
+            frame = int(source.get("ReferencedFrameNumber", 1))
+            frames[source.ReferencedSOPInstanceUID, frame] = SegmentedFrame(made, number)
+    return objects, frames
+
+
+def _masked(making: Making) -> list[Masked]:
+    source = making.source
+    if source.frame_of_reference_uid is None:
+        return []
+    found = []
+    for finding in making.findings.suspicious:
+        image = source.images[finding.sop_instance_uid]
+        plane = image.plane(finding.frame)
+        if finding.mask is not None and finding.mask.any() and plane is not None:
+            found.append(Masked(finding, finding.mask, image, plane))
+    return found
+
+
+def _grid(masked: Masked) -> object:
+    """What frames of one segmentation have in common."""
+    plane = masked.plane
+    directions = tuple(round(value, 3) for value in plane.orientation)
+    return masked.mask.shape, directions, plane.spacing, plane.thickness
+
+
+def _segmentation(making: Making, slices: Sequence[Masked], instance: int) -> Segmentation:
+    placeholders = [_placeholder(making, masked, index) for index, masked in enumerate(slices, 1)]
+    first = slices[0].plane
+    alike = [
+        plane
+        for image in making.source.images.values()
+        for plane in image.planes
+        if plane is not None and np.allclose(plane.orientation, first.orientation, atol=ALIKE)
+    ]
+    arguments = making.arguments(Kind.SEGMENTATION, instance)
+    made = Segmentation(
+        source_images=placeholders,
+        pixel_array=np.stack([masked.mask for masked in slices]).astype(np.uint8),
+        segmentation_type="BINARY",
+        segment_descriptions=[_description(making)],
+        pixel_measures=PixelMeasuresSequence(first.spacing, first.thickness),
+        plane_orientation=PlaneOrientationSequence("PATIENT", first.orientation),
+        plane_positions=[
+            PlanePositionSequence("PATIENT", masked.plane.position) for masked in slices
+        ],
+        content_label="SUSPECTED_TUMOR",
+        content_description=f"{LABEL}. {DISCLAIMER}.",
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+        **arguments,
+    )
+    uids = [placeholder.SOPInstanceUID for placeholder in placeholders]
+    _refer(made, making, dict(zip(uids, slices, strict=True)))
+    shared = made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    # highdicom derives one from the slices with a mask, between which others may lie.
+    shared.pop("SpacingBetweenSlices", None)
+    if (between := spacing_between(alike)) is not None:
+        shared.SpacingBetweenSlices = DS(between, auto_format=True)
+    made.LossyImageCompression = "01" if any(masked.image.lossy for masked in slices) else "00"
+    organization = making.uid("dimensions", str(instance))
+    made.DimensionOrganizationSequence[0].DimensionOrganizationUID = organization
+    for index in made.DimensionIndexSequence:
+        index.DimensionOrganizationUID = organization
+    making.finish(made)
+    return made
+
+
+def _placeholder(making: Making, masked: Masked, index: int) -> Dataset:
+    """A frame as the single-frame image that highdicom asks for; :func:`_refer` names the true one."""
+    image = making.reference(MRImageStorage, f"2.25.{index}", making.source.series_uid)
+    image.FrameOfReferenceUID = making.source.frame_of_reference_uid
+    image.Modality = "MR"
+    image.Rows, image.Columns = masked.mask.shape
+    image.ImagePositionPatient = list(masked.plane.position)
+    image.ImageOrientationPatient = list(masked.plane.orientation)
+    image.PixelSpacing = list(masked.plane.spacing)
+    image.SliceThickness = masked.plane.thickness
+    return image
+
+
+def _refer(made: Segmentation, making: Making, slices: dict[str, Masked]) -> None:
+    """Names the source of each frame, and all of them in the referenced series."""
+    referenced: dict[str, Dataset] = {}
+    for item in made.PerFrameFunctionalGroupsSequence:
+        derivation = item.DerivationImageSequence[0]
+        source = derivation.SourceImageSequence[0]
+        masked = slices[source.ReferencedSOPInstanceUID]
+        reference = Dataset()
+        reference.ReferencedSOPClassUID = masked.image.sop_class_uid
+        reference.ReferencedSOPInstanceUID = masked.image.sop_instance_uid
+        referenced.setdefault(masked.image.sop_instance_uid, reference)
+        source.update(reference)
+        if masked.image.multi_frame:
+            source.ReferencedFrameNumber = masked.finding.frame
+    made.SourceImageSequence = [deepcopy(reference) for reference in referenced.values()]
+    series = Dataset()
+    series.SeriesInstanceUID = making.source.series_uid
+    series.ReferencedInstanceSequence = list(referenced.values())
+    made.ReferencedSeriesSequence = [series]
+
+
+def _description(making: Making) -> SegmentDescription:
+    return SegmentDescription(
+        segment_number=1,
+        segment_label=LABEL,
+        segmented_property_category=codes.ABNORMAL_STRUCTURE,
+        segmented_property_type=codes.NEOPLASM,
+        algorithm_type="AUTOMATIC",
+        algorithm_identification=AlgorithmIdentificationSequence(
+            making.model.name,
+            codes.ARTIFICIAL_INTELLIGENCE,
+            str(making.model.version),
+            source="Brain MRI inference",
+            parameters={"manifest_sha256": making.model.manifest_digest},
+        ),
+        tracking_uid=making.uid("tracking", "segment"),
+        tracking_id=LABEL,
+        anatomic_regions=[codes.BRAIN],
+        display_color=COLOUR,
+    )

@@ -1,0 +1,245 @@
+"""The source series: which images there are, where they lie in the patient, and whose they are."""
+
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset
+from pydicom.uid import UID
+
+from service.dicom import patient
+from service.errors import UnidentifiedSource
+
+GEOMETRY: Final = (
+    "ImagePositionPatient",
+    "ImageOrientationPatient",
+    "PixelSpacing",
+    "SliceThickness",
+)
+
+KEYWORDS: Final = (
+    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"),
+    *("FrameOfReferenceUID", "PositionReferenceIndicator", "Rows", "Columns", "NumberOfFrames"),
+    *("SeriesNumber", "Modality", "LossyImageCompression", *GEOMETRY),
+    *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
+    *("Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions"),
+    *("StationName", "InstitutionName"),
+)
+"""What has to be read of a source image beside :data:`service.dicom.patient.KEYWORDS`."""
+
+ORTHOGONALITY: Final = 1e-3
+"""How far direction cosines may be from perpendicular unit vectors, after rounding by the writer."""
+
+_UID: Final = re.compile(r"[0-9]+(\.[0-9]+)+")
+
+
+@dataclass(frozen=True, slots=True)
+class Plane:
+    """Where a frame lies in the patient (DICOM PS3.3 2024e, C.7.6.2).
+
+    Attributes:
+        position: mm, centre of the first pixel: x, y, z.
+        orientation: direction cosines of a row and of a column.
+        spacing: mm from row to row and from column to column.
+        thickness: mm, if stated.
+    """
+
+    position: tuple[float, float, float]
+    orientation: tuple[float, float, float, float, float, float]
+    spacing: tuple[float, float]
+    thickness: float | None
+
+    @property
+    def normal(self) -> NDArray[np.float64]:
+        """Unit vector perpendicular to the plane, float64 (3,)."""
+        return np.cross(self.orientation[:3], self.orientation[3:])
+
+    @property
+    def depth(self) -> float:
+        """Position along the normal in mm."""
+        return float(self.normal @ np.asarray(self.position))
+
+
+@dataclass(frozen=True, slots=True)
+class SourceImage:
+    """One image of the series.
+
+    Attributes:
+        sop_class_uid, sop_instance_uid: what it is.
+        rows, columns: of its stored pixel matrix.
+        planes: of its frames; None where the object does not say it, or not credibly.
+        multi_frame: references to it name frames.
+        lossy: its pixels were compressed with loss.
+    """
+
+    sop_class_uid: str
+    sop_instance_uid: str
+    rows: int
+    columns: int
+    planes: tuple[Plane | None, ...]
+    multi_frame: bool
+    lossy: bool
+
+    def plane(self, frame: int) -> Plane | None:
+        """Of a frame, from 1."""
+        return self.planes[frame - 1] if 0 < frame <= len(self.planes) else None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SourceSeries:
+    """The images of one series.
+
+    Attributes:
+        study_uid, series_uid: what it is.
+        frame_of_reference_uid: None if the images do not agree on one.
+        images: by SOP instance UID.
+        identity: patient and study attributes (:mod:`service.dicom.patient`).
+        equipment: what acquired it, valid attributes only.
+        number: its series number, 0 if it has none.
+    """
+
+    study_uid: str
+    series_uid: str
+    frame_of_reference_uid: str | None
+    images: dict[str, SourceImage]
+    identity: Dataset
+    equipment: Dataset
+    number: int
+
+    @classmethod
+    def of(cls, headers: Sequence[Dataset]) -> "SourceSeries":
+        """Reads the headers of one series' images.
+
+        Raises:
+            UnidentifiedSource: an image lacks a UID that references to it need.
+            ValueError: there is none, or they belong to several series.
+        """
+        if not headers:
+            raise ValueError("a series has at least one image")
+        identities = {
+            (_uid(header, "StudyInstanceUID"), _uid(header, "SeriesInstanceUID"))
+            for header in headers
+        }
+        if len(identities) > 1:
+            raise ValueError("the images belong to several series")
+        study_uid, series_uid = identities.pop()
+        images = [_image(header) for header in headers]
+        references = {patient.text(header, "FrameOfReferenceUID") for header in headers}
+        first = headers[0]
+        return cls(
+            study_uid,
+            series_uid,
+            references.pop() if len(references) == 1 else None,
+            {image.sop_instance_uid: image for image in images},
+            patient.identity(first),
+            _equipment(first),
+            _integer(first, "SeriesNumber"),
+        )
+
+
+def spacing_between(planes: Iterable[Plane]) -> float | None:
+    """Distance in mm between neighbours of parallel planes, if it is the same throughout."""
+    depths = np.unique(np.round([plane.depth for plane in planes], 3))
+    gaps = np.diff(depths)
+    if gaps.size == 0 or gaps.max() - gaps.min() > 0.01 * gaps.mean():
+        return None
+    return float(gaps.mean())
+
+
+def _image(header: Dataset) -> SourceImage:
+    sop_class_uid = _uid(header, "SOPClassUID")
+    if UID(sop_class_uid).is_private:
+        raise UnidentifiedSource("the DICOM object is of a private SOP class")
+    shared = _groups(header, "SharedFunctionalGroupsSequence")[:1]
+    own = _groups(header, "PerFrameFunctionalGroupsSequence")
+    # Of a frame without a group of its own nothing is known, whatever number of frames is stated.
+    frames = max(1, min(_integer(header, "NumberOfFrames"), len(own)))
+    planes = tuple(_plane(header, [*own[frame : frame + 1], *shared]) for frame in range(frames))
+    return SourceImage(
+        sop_class_uid,
+        _uid(header, "SOPInstanceUID"),
+        _integer(header, "Rows"),
+        _integer(header, "Columns"),
+        planes,
+        multi_frame="NumberOfFrames" in header,
+        lossy=str(header.get("LossyImageCompression", "")) == "01",
+    )
+
+
+def _groups(header: Dataset, keyword: str) -> list[Dataset]:
+    return [item for item in header.get(keyword) or [] if isinstance(item, Dataset)]
+
+
+def _plane(header: Dataset, groups: Sequence[Dataset]) -> Plane | None:
+    """A frame's own attributes before the shared ones, and those before the object's."""
+    position = _numbers(header, groups, "PlanePositionSequence", "ImagePositionPatient")
+    orientation = _numbers(header, groups, "PlaneOrientationSequence", "ImageOrientationPatient")
+    spacing = _numbers(header, groups, "PixelMeasuresSequence", "PixelSpacing")
+    thickness = _numbers(header, groups, "PixelMeasuresSequence", "SliceThickness")
+    if len(position) != 3 or len(orientation) != 6 or len(spacing) != 2 or min(spacing) <= 0:
+        return None
+    row, column = np.asarray(orientation[:3]), np.asarray(orientation[3:])
+    errors = [row @ row - 1, column @ column - 1, row @ column]
+    if max(map(abs, errors)) > ORTHOGONALITY:
+        return None
+    x, y, z = position
+    rx, ry, rz, cx, cy, cz = orientation
+    return Plane(
+        (x, y, z),
+        (rx, ry, rz, cx, cy, cz),
+        (spacing[0], spacing[1]),
+        thickness[0] if thickness and thickness[0] > 0 else None,
+    )
+
+
+def _numbers(
+    header: Dataset, groups: Sequence[Dataset], sequence: str, keyword: str
+) -> list[float]:
+    items = [item for group in groups for item in _groups(group, sequence)[:1]]
+    for holder in (*items, header):
+        if (numbers := _floats(holder, keyword)) is not None:
+            return numbers
+    return []
+
+
+def _floats(holder: Dataset, keyword: str) -> list[float] | None:
+    """Finite numbers of an attribute; None if it has none, or others."""
+    try:
+        value = holder[keyword].value
+        several = [value] if isinstance(value, str | float | int) else list(value or [])
+        numbers = [float(item) for item in several]
+    except Exception:  # noqa: BLE001 - missing, or whatever a malformed value makes pydicom raise
+        return None
+    return numbers if numbers and all(map(math.isfinite, numbers)) else None
+
+
+def _integer(header: Dataset, keyword: str) -> int:
+    """A whole number of at least 0; 0 if there is none."""
+    numbers = _floats(header, keyword) or [0.0]
+    return max(0, int(numbers[0]))
+
+
+def _uid(header: Dataset, keyword: str) -> str:
+    uid = str(header.get(keyword) or "").strip("\0 ")
+    if len(uid) > 64 or not _UID.fullmatch(uid):
+        raise UnidentifiedSource("the DICOM object lacks a UID that results have to refer to")
+    return uid
+
+
+def _equipment(header: Dataset) -> Dataset:
+    clean = Dataset()
+    for keyword in (
+        "Manufacturer",
+        "ManufacturerModelName",
+        "DeviceSerialNumber",
+        "SoftwareVersions",
+        "StationName",
+        "InstitutionName",
+    ):
+        if (value := patient.text(header, keyword)) is not None:
+            setattr(clean, keyword, value)
+    return clean

@@ -1,0 +1,339 @@
+"""Results as DICOM objects: valid for other tools, and true to their source."""
+
+import io
+from pathlib import Path
+
+import highdicom as hd
+import numpy as np
+import pytest
+from pydicom import Dataset, dcmread
+from pydicom.uid import (
+    ComprehensiveSRStorage,
+    EnhancedMRImageStorage,
+    SecondaryCaptureImageStorage,
+    SegmentationStorage,
+)
+
+from service.dicom.codes import DECISION_CODES, NEOPLASM_OF_BRAIN
+from service.dicom.findings import DISCLAIMER, Decision, SeriesFindings
+from service.dicom.headers import read_header
+from service.dicom.report import MAX_SLICES
+from service.errors import UnidentifiedSource
+from tests.support.data import require_data
+from tests.support.results import (
+    AXIAL,
+    CREATED,
+    MODEL,
+    SAGITTAL,
+    SMALL,
+    Maker,
+    complaints,
+    encoded,
+    enhanced,
+    finding,
+    frame_decisions,
+    needs_tools,
+    of_file,
+    results,
+    series_of,
+    shifted,
+)
+
+
+def volume(mask: bool = True, failed: int = 0) -> list[Dataset]:
+    """Results of five single-frame images, two of which stand out."""
+    headers = [read_header(data) for data in shifted()]
+    said = [
+        finding(header, decision, tumor=tumor, mask=mask)
+        for header, (_, decision, tumor) in zip(headers, frame_decisions(5, [2, 5]), strict=True)
+    ]
+    return results(headers, series_of(said, failed))
+
+
+def multi_frame(legacy: bool) -> list[Dataset]:
+    """Results of the same volume in one object."""
+    header = read_header(enhanced(legacy))
+    said = [
+        finding(header, decision, frame, tumor)
+        for frame, decision, tumor in frame_decisions(5, [2, 5])
+    ]
+    return results([header], series_of(said))
+
+
+CASES: dict[str, Maker] = {
+    "explicit, oblique sagittal": lambda: of_file(SAGITTAL),
+    "implicit, oblique axial": lambda: of_file(AXIAL),
+    "implicit, no mask": lambda: of_file(AXIAL, mask=False),
+    "nothing found": lambda: of_file(SAGITTAL, Decision.NO_TUMOR),
+    "indeterminate": lambda: of_file(SAGITTAL, Decision.REFER),
+    "64 x 64 pixels": lambda: of_file(SMALL),
+    "series": volume,
+    "series with failed images": lambda: volume(failed=2),
+    "Enhanced MR": lambda: multi_frame(legacy=False),
+    "Legacy Converted Enhanced MR": lambda: multi_frame(legacy=True),
+}
+
+
+@needs_tools
+@pytest.mark.parametrize("make", CASES.values(), ids=CASES.keys())
+def test_other_tools_find_no_error(make: Maker, tmp_path: Path) -> None:
+    made = make()
+    assert {dataset.SOPInstanceUID: complaints(dataset, tmp_path) for dataset in made} == {
+        dataset.SOPInstanceUID: [] for dataset in made
+    }
+
+
+@needs_tools
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["siemens_mprage_sagittal", "axial_t1_defaced"])
+def test_other_tools_find_no_error_in_results_of_real_series(name: str, tmp_path: Path) -> None:
+    folder = require_data(f"dicom/{name}") / "dicom" / name
+    headers = [read_header(path.read_bytes()) for path in sorted(folder.glob("*.dcm"))]
+    made = results(headers, series_of([finding(header) for header in headers]))
+    assert [dataset.Modality for dataset in made] == ["SR", "OT", "SEG"]
+    assert [complaints(dataset, tmp_path) for dataset in made] == [[], [], []]
+
+
+def test_there_is_a_report_a_capture_and_a_segmentation() -> None:
+    assert [dataset.SOPClassUID for dataset in volume()] == [
+        ComprehensiveSRStorage,
+        SecondaryCaptureImageStorage,
+        SegmentationStorage,
+    ]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: of_file(AXIAL, mask=False), lambda: of_file(AXIAL, Decision.NO_TUMOR)],
+    ids=["no mask", "nothing found"],
+)
+def test_without_a_region_there_is_no_segmentation(make: Maker) -> None:
+    assert [dataset.Modality for dataset in make()] == ["SR", "OT"]
+
+
+@pytest.mark.parametrize("make", CASES.values(), ids=CASES.keys())
+def test_objects_lie_in_their_source_study_in_series_of_their_own(make: Maker) -> None:
+    made = make()
+    assert len({dataset.StudyInstanceUID for dataset in made}) == 1
+    assert len({dataset.SeriesInstanceUID for dataset in made}) == len(made)
+    assert len({dataset.SeriesNumber for dataset in made}) == len(made)
+    for dataset in made:
+        assert DISCLAIMER in dataset.SeriesDescription
+        assert dataset.ContentQualification == "RESEARCH"
+        assert dataset.DeviceSerialNumber == MODEL.manifest_digest[:16]
+        assert MODEL.label in dataset.SoftwareVersions
+        assert MODEL.manifest_digest in str(dataset.ContributingEquipmentSequence)
+        assert str(dataset.ContentDate) == CREATED.strftime("%Y%m%d")
+
+
+def referenced(dataset: Dataset) -> set[str]:
+    """Every object that a dataset refers to."""
+    return {
+        element.value
+        for element in dataset.iterall()
+        if element.keyword == "ReferencedSOPInstanceUID"
+    }
+
+
+@pytest.mark.parametrize("legacy", [True, False], ids=["legacy converted", "enhanced"])
+def test_references_to_a_multi_frame_source_name_object_and_frame(legacy: bool) -> None:
+    source = read_header(enhanced(legacy))
+    report, capture, segmentation = multi_frame(legacy)
+    assert referenced(report) == {source.SOPInstanceUID, segmentation.SOPInstanceUID}
+    assert referenced(capture) == referenced(segmentation) == {source.SOPInstanceUID}
+    assert capture.SourceImageSequence[0].ReferencedFrameNumber == 5
+    frames = [
+        item.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber
+        for item in segmentation.PerFrameFunctionalGroupsSequence
+    ]
+    assert sorted(frames) == [2, 5]
+    kept = source.SOPClassUID == EnhancedMRImageStorage
+    assert kept is not legacy
+
+
+def test_references_to_a_series_name_its_images() -> None:
+    headers = [read_header(data) for data in shifted()]
+    uids = [header.SOPInstanceUID for header in headers]
+    report, capture, segmentation = volume()
+    assert referenced(report) == {*uids, segmentation.SOPInstanceUID}
+    assert referenced(capture) == {uids[4]}
+    assert referenced(segmentation) == {uids[1], uids[4]}
+    series = segmentation.ReferencedSeriesSequence[0]
+    assert series.SeriesInstanceUID == headers[0].SeriesInstanceUID
+    assert {item.ReferencedSOPInstanceUID for item in series.ReferencedInstanceSequence} == {
+        uids[1],
+        uids[4],
+    }
+
+
+def read_report(dataset: Dataset) -> Dataset:
+    """A report through highdicom."""
+    return hd.sr.srread(io.BytesIO(encoded(dataset)))
+
+
+def content_of(report: Dataset) -> hd.sr.MeasurementReport:
+    """Its content, as TID 1500."""
+    assert isinstance(report, hd.sr.ComprehensiveSR)
+    assert isinstance(report.content, hd.sr.MeasurementReport)
+    return report.content
+
+
+def test_report_reads_back_with_highdicom() -> None:
+    dataset = volume()[0]
+    report = read_report(dataset)
+    assert (report.VerificationFlag, report.PreliminaryFlag) == ("UNVERIFIED", "PRELIMINARY")
+    assert report.CompletionFlag == "COMPLETE"
+    content = content_of(report)
+    (observer,) = content.get_observer_contexts()
+    device = observer.observer_identifying_attributes
+    assert isinstance(device, hd.sr.DeviceObserverIdentifyingAttributes)
+    assert device.model_name == MODEL.label
+    series = content.get_image_measurement_groups()[0]
+    assert series.tracking_identifier == "Series"
+    assert series.finding_type == NEOPLASM_OF_BRAIN
+    assert [item.value for item in series.get_measurements()] == [85.0]
+    (evaluation,) = series.get_qualitative_evaluations(name=NEOPLASM_OF_BRAIN)
+    assert evaluation.value == DECISION_CODES[Decision.TUMOR]
+    slices = content.get_planar_roi_measurement_groups()
+    assert [group.tracking_identifier for group in slices] == ["Slice 5", "Slice 2"]
+    for group, share in zip(slices, (85.0, 82.0), strict=True):
+        values = {item.name.meaning: item.value for item in group.get_measurements()}
+        assert values["Probability"] == share
+        assert values["Probability of glioma"] == pytest.approx(share - 3)
+        assert values["Area"] > 0
+        assert group.referenced_segmentation_frame is not None
+
+
+def test_report_without_mask_outlines_the_box() -> None:
+    report = read_report(of_file(AXIAL, mask=False)[0])
+    (group,) = content_of(report).get_planar_roi_measurement_groups()
+    header = read_header(AXIAL.read_bytes())
+    box = finding(header).box
+    assert box is not None
+    assert isinstance(group.roi, hd.sr.ImageRegion)
+    corners = group.roi.value
+    assert corners.min(0).tolist() == [box.left, box.top]
+    assert corners.max(0).tolist() == [box.right, box.bottom]
+
+
+def test_report_names_algorithm_and_manifest_and_says_what_it_is_not_for() -> None:
+    texts = {element.value for element in volume()[0].iterall() if element.keyword == "TextValue"}
+    assert {MODEL.name, str(MODEL.version), f"manifest_sha256={MODEL.manifest_digest}"} <= texts
+    (comment,) = (text for text in texts if DISCLAIMER in text)
+    assert comment.startswith(f"{DISCLAIMER}. Result of research software, not verified")
+    assert "5 slices analyzed, 2 of them suspicious." in comment
+
+
+def test_report_of_an_incomplete_series_is_partial() -> None:
+    report = volume(failed=2)[0]
+    assert report.CompletionFlag == "PARTIAL"
+    assert report.CompletionFlagDescription == "2 images not analyzed"
+
+
+def test_report_lists_the_most_suspicious_slices_of_many() -> None:
+    header = read_header(enhanced(legacy=False))
+    count = MAX_SLICES + 3
+    said = [
+        finding(header, Decision.TUMOR, frame, 0.9 - 0.001 * frame, mask=False)
+        for frame in range(1, count + 1)
+    ]
+    report = results([header], series_of(said))[0]
+    groups = content_of(read_report(report)).get_planar_roi_measurement_groups()
+    assert [group.tracking_identifier for group in groups] == [
+        f"Slice {number}" for number in range(1, MAX_SLICES + 1)
+    ]
+    assert report.CompletionFlagDescription == "3 suspicious slices not listed"
+
+
+def test_capture_shows_the_slice_between_its_captions() -> None:
+    header = read_header(SAGITTAL.read_bytes())
+    grey = np.full((header.Rows, header.Columns), 100, np.uint8)
+    said = finding(header, pixels=grey)
+    assert said.box is not None
+    capture = results([header], series_of([said]))[1]
+    pixels = dcmread(io.BytesIO(encoded(capture))).pixel_array
+    top = (pixels.shape[0] - 512) // 2 - 1
+    assert pixels.shape[1:] == (512, 3)
+    assert capture.BurnedInAnnotation == "YES"
+    colours = {tuple(colour) for colour in pixels[top : top + 512].reshape(-1, 3).tolist()}
+    assert {(100, 100, 100), (255, 64, 64), (255, 208, 0)} <= colours
+    # Text above and below, and none of it on the slice.
+    assert (pixels[: top - 2] > 128).any()
+    assert (pixels[-60:] > 128).any()
+
+
+def test_capture_of_nothing_found_has_no_outline() -> None:
+    header = read_header(SAGITTAL.read_bytes())
+    grey = np.full((header.Rows, header.Columns), 100, np.uint8)
+    said = finding(header, Decision.NO_TUMOR, pixels=grey)
+    pixels = results([header], series_of([said]))[1].pixel_array
+    assert (pixels == (255, 64, 64)).all(2).sum() == 0
+
+
+@pytest.mark.parametrize(
+    ("path", "directions"),
+    [(SAGITTAL, ["PH", "FP"]), (AXIAL, ["L", "PF"]), (SMALL, ["L", "P"])],
+    ids=["sagittal", "axial", "straight axial"],
+)
+def test_capture_says_how_the_patient_lies(path: Path, directions: list[str]) -> None:
+    assert list(of_file(path)[1].PatientOrientation) == directions
+
+
+def test_same_series_gives_the_same_objects() -> None:
+    first, second = volume(), volume()
+    assert [encoded(dataset) for dataset in first] == [encoded(dataset) for dataset in second]
+
+
+def test_order_of_the_images_does_not_matter() -> None:
+    headers = [read_header(data) for data in shifted()]
+    findings = series_of([finding(header) for header in headers])
+    forward = [item.SOPInstanceUID for item in results(headers, findings)]
+    assert [item.SOPInstanceUID for item in results(headers[::-1], findings)] == forward
+
+
+def test_another_set_of_images_gives_other_objects_in_the_same_series() -> None:
+    headers = [read_header(data) for data in shifted()]
+    whole = results(headers, series_of([finding(header) for header in headers]))
+    part = results(headers[:3], series_of([finding(header) for header in headers[:3]]))
+    for some, other in zip(whole, part, strict=True):
+        assert some.SOPInstanceUID != other.SOPInstanceUID
+        assert some.SeriesInstanceUID == other.SeriesInstanceUID
+
+
+def test_uids_lie_under_the_root() -> None:
+    header = read_header(SAGITTAL.read_bytes())
+    root = "1.2.826.0.1.3680043.10.1234"
+    for dataset in results([header], series_of([finding(header)]), root):
+        for uid in (dataset.SOPInstanceUID, dataset.SeriesInstanceUID):
+            assert uid.startswith(f"{root}.")
+            assert len(uid) <= 64
+
+
+def test_source_without_geometry_gives_no_segmentation() -> None:
+    header = read_header(SAGITTAL.read_bytes())
+    del header.ImagePositionPatient
+    assert [item.Modality for item in results([header], series_of([finding(header)]))] == [
+        "SR",
+        "OT",
+    ]
+
+
+@pytest.mark.parametrize("keyword", ["StudyInstanceUID", "SOPInstanceUID", "SOPClassUID"])
+def test_source_without_identity_is_refused(keyword: str) -> None:
+    header = read_header(SAGITTAL.read_bytes())
+    said = series_of([finding(header)])
+    delattr(header, keyword)
+    with pytest.raises(UnidentifiedSource) as refused:
+        results([header], said)
+    assert refused.value.status == 422
+
+
+def test_findings_must_belong_to_the_sources() -> None:
+    first, second = (read_header(data) for data in shifted()[:2])
+    with pytest.raises(ValueError, match="none of the images"):
+        results([first], series_of([finding(second)]))
+    small = read_header(SMALL.read_bytes())
+    with pytest.raises(ValueError, match="several series"):
+        results([first, small], series_of([finding(first)]))
+    with pytest.raises(ValueError, match="index of a slice"):
+        SeriesFindings((), 0.5, Decision.TUMOR, 0, "")

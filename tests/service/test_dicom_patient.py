@@ -1,0 +1,144 @@
+"""Patient and study in the results: those of the source, however it is written, and in no log."""
+
+import io
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom import Dataset, dcmread
+from pydicom.charset import convert_encodings
+from pydicom.datadict import dictionary_VR
+from pydicom.dataelem import RawDataElement
+from pydicom.tag import Tag
+from pydicom.valuerep import PersonName
+
+from service.dicom.headers import read_header
+from tests.support.results import (
+    SAGITTAL,
+    complaints,
+    encoded,
+    finding,
+    needs_tools,
+    results,
+    series_of,
+)
+
+
+def source(**changes: Any) -> bytes:
+    """A real image with other patient attributes.
+
+    None removes one; bytes are written as they are, whatever they break.
+    """
+    dataset = dcmread(SAGITTAL)
+    for keyword, value in changes.items():
+        if value is None:
+            dataset.pop(keyword, None)
+        elif isinstance(value, bytes):
+            tag = Tag(keyword)
+            vr, length = dictionary_VR(tag), len(value)
+            dataset[tag] = RawDataElement(tag, vr, length, value, 0, False, True)
+        else:
+            setattr(dataset, keyword, value)
+    return encoded(dataset)
+
+
+def made_of(data: bytes) -> list[Dataset]:
+    """The results of an image, written and read again."""
+    header = read_header(data)
+    return [
+        dcmread(io.BytesIO(encoded(dataset)))
+        for dataset in results([header], series_of([finding(header)]))
+    ]
+
+
+NAMES = {
+    "ISO_IR 100": "Müßig^José",
+    "ISO_IR 192": "Yamada^Tarou=山田^太郎=やまだ^たろう",
+    "ISO_IR 144": "Иванова^Анна",
+    "GB18030": "Wang^XiaoDong=王^小东",
+}
+
+
+@needs_tools
+@pytest.mark.parametrize("charset", NAMES)
+def test_name_survives_any_character_set(charset: str, tmp_path: Path) -> None:
+    data = source(SpecificCharacterSet=charset, PatientName=NAMES[charset])
+    for dataset in made_of(data):
+        assert str(dataset.PatientName) == NAMES[charset]
+        assert dataset.SpecificCharacterSet == "ISO_IR 192"
+        assert complaints(dataset, tmp_path) == []
+
+
+def test_name_in_japanese_escape_sequences() -> None:
+    raw = b"Yamada^Tarou=\x1b$B;3ED\x1b(B^\x1b$BB@O:\x1b(B"
+    charsets = ["", "ISO 2022 IR 87"]
+    name = PersonName(raw, convert_encodings(charsets))
+    for dataset in made_of(source(SpecificCharacterSet=charsets, PatientName=name)):
+        assert str(dataset.PatientName) == "Yamada^Tarou=山田^太郎"
+
+
+def test_plain_text_names_no_character_set() -> None:
+    for dataset in made_of(source(SpecificCharacterSet="ISO_IR 100", PatientName="Doe^Jane")):
+        assert "SpecificCharacterSet" not in dataset
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value", "expected"),
+    [
+        pytest.param("PatientBirthDate", b"unknown!", "", id="no date"),
+        pytest.param("PatientBirthDate", b"20250230", "", id="impossible date"),
+        pytest.param("PatientBirthDate", b"1999.12.31", "19991231", id="date of ACR-NEMA"),
+        pytest.param("StudyTime", b"25:61", "", id="impossible time"),
+        pytest.param("StudyTime", b"10:20:30", "102030", id="time of ACR-NEMA"),
+        pytest.param("PatientSex", b"WEIBLICH", "", id="no sex of the standard"),
+        pytest.param("PatientSex", None, "", id="missing"),
+        pytest.param("PatientID", None, "", id="missing identifier"),
+        pytest.param("AccessionNumber", None, "", id="missing accession number"),
+        pytest.param("ReferringPhysicianName", None, "", id="missing physician"),
+        pytest.param("PatientAge", b"forty", None, id="no age"),
+        pytest.param("PatientWeight", b"-1", None, id="negative weight"),
+        pytest.param("PatientWeight", b"heavy", None, id="no weight"),
+        pytest.param("StudyDescription", b"x" * 80, "x" * 64, id="long description"),
+    ],
+)
+@needs_tools
+def test_what_is_wrong_in_the_source_is_not_wrong_in_the_results(
+    keyword: str, value: bytes | None, expected: str | None, tmp_path: Path
+) -> None:
+    for dataset in made_of(source(**{keyword: value})):
+        found = dataset.get(keyword)
+        assert (found if found is None else str(found)) == expected
+        assert complaints(dataset, tmp_path) == []
+
+
+def test_identifiers_are_copied_as_they_are() -> None:
+    """An archive compares them, so a rule that they break must not change them."""
+    long = "P" * 70
+    data = source(PatientID=long.encode(), AccessionNumber=b"A-123456789-123456789")
+    for dataset in made_of(data):
+        assert dataset.PatientID == long
+        assert dataset.AccessionNumber == "A-123456789-123456789"
+
+
+def test_deidentified_patient_stays_marked() -> None:
+    changes = {"PatientIdentityRemoved": "YES", "DeidentificationMethod": None}
+    for dataset in made_of(source(**changes)):
+        assert dataset.PatientIdentityRemoved == "YES"
+        assert dataset.DeidentificationMethod == "not stated in the source"
+
+
+PLANTED = "Zuckertort"
+
+
+def test_patient_reaches_no_log_and_no_warning(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    planted = PLANTED.encode()
+    data = source(PatientName=planted, PatientID=planted + b"\\2", PatientBirthDate=planted)
+    with caplog.at_level(logging.DEBUG):
+        made = made_of(data)
+    assert [PLANTED in dataset.PatientName for dataset in made] == [True] * 3
+    assert PLANTED not in caplog.text
+    printed = capsys.readouterr()
+    assert PLANTED not in printed.out + printed.err

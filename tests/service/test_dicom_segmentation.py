@@ -1,0 +1,161 @@
+"""The segmentation lies on its source: same planes, same pixels, by the source's own geometry."""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+
+import highdicom as hd
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from pydicom import Dataset, dcmread
+
+from service.dicom.findings import Decision, SliceFinding
+from service.dicom.headers import read_header
+from tests.support.results import (
+    AXIAL,
+    SAGITTAL,
+    SMALL,
+    encoded,
+    enhanced,
+    finding,
+    results,
+    series_of,
+    shifted,
+)
+
+
+def read(dataset: Dataset) -> hd.seg.Segmentation:
+    """A segmentation through highdicom."""
+    return hd.seg.segread(io.BytesIO(encoded(dataset)))
+
+
+def mask_of(said: SliceFinding) -> NDArray[np.bool_]:
+    """The mask of a finding that has one."""
+    assert said.mask is not None
+    return said.mask
+
+
+def classic_affine(dataset: Dataset) -> NDArray[np.float64]:
+    """Pixel (column, row) to mm, of a classic image (PS3.3 2024e, equation C.7.6.2.1-1)."""
+    rows, columns = map(float, dataset.PixelSpacing)
+    along, down = np.reshape(np.asarray(dataset.ImageOrientationPatient, float), (2, 3))
+    position = np.asarray(dataset.ImagePositionPatient, float)
+    return np.stack([along * columns, down * rows, position])
+
+
+def frame_affine(dataset: Dataset, frame: int) -> NDArray[np.float64]:
+    """The same of a frame of a multi-frame image."""
+    shared = dataset.SharedFunctionalGroupsSequence[0]
+    own = dataset.PerFrameFunctionalGroupsSequence[frame - 1]
+    flat = Dataset()
+    for keyword in ("PixelMeasuresSequence", "PlaneOrientationSequence", "PlanePositionSequence"):
+        flat.update((own if keyword in own else shared)[keyword].value[0])
+    return classic_affine(flat)
+
+
+@pytest.mark.parametrize("path", [SAGITTAL, AXIAL, SMALL], ids=["sagittal", "axial", "small"])
+def test_single_slice(path: Path) -> None:
+    header = read_header(path.read_bytes())
+    said = finding(header)
+    made = read(results([header], series_of([said]))[2])
+    assert made.FrameOfReferenceUID == header.FrameOfReferenceUID
+    assert (made.Rows, made.Columns) == (header.Rows, header.Columns)
+    assert np.array_equal(made.pixel_array, mask_of(said))
+    assert np.allclose(frame_affine(made, 1), classic_affine(header), atol=1e-5)
+
+
+def test_slices_of_a_series() -> None:
+    headers = [read_header(data) for data in shifted()]
+    chosen = [0, 1, 3]
+    said = [
+        finding(header, Decision.TUMOR if number in chosen else Decision.NO_TUMOR, offset=number)
+        for number, header in enumerate(headers)
+    ]
+    made = read(results(headers, series_of(said))[2])
+    uids = [headers[number].SOPInstanceUID for number in chosen]
+    pixels = made.get_pixels_by_source_instance(uids, segment_numbers=[1])[..., 0]
+    for number, mask in zip(chosen, pixels, strict=True):
+        assert np.array_equal(mask, mask_of(said[number]))
+    _frames_lie_on_their_sources(made, headers)
+    assert made.NumberOfFrames == len(chosen)
+    # The gap of the series, not of the slices with a mask.
+    measures = made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert measures.SpacingBetweenSlices == pytest.approx(1.5)
+
+
+def _frames_lie_on_their_sources(made: Dataset, headers: Sequence[Dataset]) -> None:
+    by_uid = {header.SOPInstanceUID: header for header in headers}
+    for frame, item in enumerate(made.PerFrameFunctionalGroupsSequence, 1):
+        source = item.DerivationImageSequence[0].SourceImageSequence[0]
+        expected = classic_affine(by_uid[source.ReferencedSOPInstanceUID])
+        assert np.allclose(frame_affine(made, frame), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("legacy", [True, False], ids=["legacy converted", "enhanced"])
+def test_frames_of_a_multi_frame_image(legacy: bool) -> None:
+    source = dcmread(io.BytesIO(enhanced(legacy)))
+    header = read_header(enhanced(legacy))
+    said = [finding(header, frame=frame) for frame in (1, 2, 4)]
+    made = read(results([header], series_of(said))[2])
+    pixels = made.get_pixels_by_source_frame(header.SOPInstanceUID, [1, 2, 4], segment_numbers=[1])[
+        ..., 0
+    ]
+    for one, mask in zip(said, pixels, strict=True):
+        assert np.array_equal(mask, mask_of(one))
+    for frame, item in enumerate(made.PerFrameFunctionalGroupsSequence, 1):
+        reference = item.DerivationImageSequence[0].SourceImageSequence[0]
+        expected = frame_affine(source, reference.ReferencedFrameNumber)
+        assert np.allclose(frame_affine(made, frame), expected, atol=1e-5)
+
+
+def test_masks_match_volume_geometry_that_highdicom_reads_from_the_source() -> None:
+    sources = [dcmread(io.BytesIO(data)) for data in shifted()]
+    headers = [read_header(data) for data in shifted()]
+    made = read(results(headers, series_of([finding(header) for header in headers]))[2])
+    image = hd.get_volume_from_series(sources)
+    mask = made.get_volume(combine_segments=True)
+    assert mask.spatial_shape == image.spatial_shape
+    assert np.allclose(mask.affine, image.affine, atol=1e-3)
+
+
+def test_planes_of_other_orientations_are_objects_of_their_own() -> None:
+    sagittal, turned = (read_header(data) for data in shifted(2))
+    orientation = list(turned.ImageOrientationPatient)
+    turned.ImageOrientationPatient = orientation[3:] + orientation[:3]
+    made = results([sagittal, turned], series_of([finding(sagittal), finding(turned)]))[2:]
+    assert [item.InstanceNumber for item in made] == [1, 2]
+    assert len({item.SeriesInstanceUID for item in made}) == 1
+    assert len({item.SOPInstanceUID for item in made}) == 2
+    for item, header in zip(made, [sagittal, turned], strict=True):
+        assert np.allclose(frame_affine(item, 1), classic_affine(header), atol=1e-5)
+
+
+def test_of_two_slices_at_one_position_the_more_suspicious_is_segmented() -> None:
+    first, second = (read_header(data) for data in shifted(2))
+    second.ImagePositionPatient = list(first.ImagePositionPatient)
+    said = [finding(first, tumor=0.7), finding(second, offset=3, tumor=0.8)]
+    made = results([first, second], series_of(said))[2]
+    assert made.NumberOfFrames == 1
+    assert np.array_equal(made.pixel_array, mask_of(said[1]))
+
+
+def test_empty_mask_is_none() -> None:
+    header = read_header(SAGITTAL.read_bytes())
+    said = finding(header)
+    mask_of(said)[:] = False
+    assert [item.Modality for item in results([header], series_of([said]))] == ["SR", "OT"]
+
+
+def test_mask_of_another_size_is_refused() -> None:
+    header = read_header(SAGITTAL.read_bytes())
+    said = finding(header)
+    header.Rows += 1
+    with pytest.raises(ValueError, match="stored pixel matrix"):
+        results([header], series_of([said]))
+
+
+def test_frame_of_a_single_frame_image_is_the_first() -> None:
+    header = read_header(SAGITTAL.read_bytes())
+    with pytest.raises(ValueError, match="no other frames"):
+        results([header], series_of([finding(header, frame=2)]))
