@@ -1,8 +1,11 @@
 """Bytes to slices: JPEG, PNG and DICOM, told apart by their content and never by a header or name."""
 
+from __future__ import annotations
+
 import io
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,15 +13,18 @@ from PIL import Image, ImageOps
 
 from contract.errors import (
     DecodeError,
+    MultiFrame,
     TooManyPixels,
     TruncatedImage,
     UndecodableImage,
     UnsupportedMedia,
 )
-from contract.preprocessing import DEFAULT_SPEC, PreprocessSpec, Slice
+from contract.policy import DEFAULT_POLICY, Policy
+from contract.preprocessing import DEFAULT_SPEC, DicomReference, PreprocessSpec, Slice
+from contract.source import Source
 
-DEFAULT_MAX_PIXELS: Final = 40_000_000
-"""Pixels that one image may have; far above any MR slice, far below a decompression bomb."""
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 DICOM_PREAMBLE_BYTES: Final = 128
 """Length of the preamble before ``DICM`` (DICOM PS3.10 2024e, section 7.1)."""
@@ -47,18 +53,25 @@ def sniff(data: bytes) -> Media:
     raise UnsupportedMedia("neither JPEG, PNG nor DICOM")
 
 
-def decode(
-    data: bytes, spec: PreprocessSpec = DEFAULT_SPEC, max_pixels: int = DEFAULT_MAX_PIXELS
-) -> Slice:
-    """Decodes one image.
+def open_source(
+    data: bytes,
+    spec: PreprocessSpec = DEFAULT_SPEC,
+    policy: Policy = DEFAULT_POLICY,
+    *,
+    keep_header: bool = False,
+) -> Source:
+    """Opens a file whose slices are then decoded one at a time.
 
     Args:
         data: the whole file.
         spec: its ``decode_min_side`` allows a JPEG to be decoded at reduced scale.
-        max_pixels: rows times columns that are accepted, checked before anything is decompressed.
+        policy: what is accepted.
+        keep_header: keep all attributes of a DICOM object, those of its patient too, for those who
+            write objects that refer to it.
 
     Returns:
-        One grey slice.
+        The slices of a DICOM object, whose headers have been checked by now, or the only one of a JPEG
+        or PNG, of which nothing is looked at before its slice is decoded.
 
     Raises:
         DecodeError: one of its kinds; no other exception leaves this function.
@@ -66,19 +79,61 @@ def decode(
     media = sniff(data)
     if media is Media.DICOM:
         # pydicom costs a quarter of a second to import, which a JPEG client need not wait for.
-        from contract.dicom import decode_dicom
+        from contract.dicom import open_dicom
 
-        return decode_dicom(data, max_pixels)
-    try:
-        return _decode_pillow(data, media, spec, max_pixels)
-    except DecodeError:
-        raise
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise TooManyPixels(f"more than the {max_pixels} pixels that are accepted") from error
-    except Exception as error:  # Pillow raises nearly anything, depending on where the damage is
-        if "truncated" in str(error).lower():
-            raise TruncatedImage("the image ends before its pixels do") from error
-        raise UndecodableImage("the image is damaged and cannot be decoded") from error
+        return open_dicom(data, policy, keep_header=keep_header)
+    return _Picture(data, media, spec, policy)
+
+
+def decode(
+    data: bytes, spec: PreprocessSpec = DEFAULT_SPEC, policy: Policy = DEFAULT_POLICY
+) -> Slice:
+    """Decodes a file of one slice; for the arguments see :func:`open_source`.
+
+    Raises:
+        MultiFrame: it has several.
+        DecodeError: another of its kinds; no other exception leaves this function.
+    """
+    source = open_source(data, spec, policy)
+    if source.frames > 1:
+        raise MultiFrame("the DICOM object holds several frames")
+    return source.slice(1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    """A JPEG or PNG file, the :class:`Source` of one slice."""
+
+    data: bytes
+    media: Media
+    spec: PreprocessSpec
+    policy: Policy
+
+    @property
+    def frames(self) -> int:
+        return 1
+
+    @property
+    def header(self) -> Dataset | None:
+        return None
+
+    def reference(self, frame: int) -> DicomReference | None:  # noqa: ARG002 - it has but one
+        return None
+
+    def slice(self, frame: int) -> Slice:  # noqa: ARG002
+        max_pixels = self.policy.max_pixels
+        try:
+            return _decode_pillow(self.data, self.media, self.spec, max_pixels)
+        except DecodeError:
+            raise
+        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+            raise TooManyPixels(f"more than the {max_pixels} pixels that are accepted") from error
+        except (
+            Exception
+        ) as error:  # Pillow raises nearly anything, depending on where the damage is
+            if "truncated" in str(error).lower():
+                raise TruncatedImage("the image ends before its pixels do") from error
+            raise UndecodableImage("the image is damaged and cannot be decoded") from error
 
 
 def _decode_pillow(data: bytes, media: Media, spec: PreprocessSpec, max_pixels: int) -> Slice:

@@ -6,12 +6,13 @@ log record or warning of pydicom.
 
 import io
 import logging
-import math
 import re
 import struct
 import threading
 import warnings
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from pydicom import Dataset, FileDataset, dcmread
@@ -27,7 +28,8 @@ from pydicom.uid import (
     MRImageStorage,
 )
 
-from contract.dicom_pixels import check_format, stored_values
+from contract.dicom_frames import aspect, frame_attributes, reference
+from contract.dicom_pixels import Frames
 from contract.errors import (
     DecodeError,
     NoPixelData,
@@ -36,7 +38,8 @@ from contract.errors import (
     TruncatedImage,
     UndecodableImage,
 )
-from contract.greyscale import floats, grey_levels, luma, square
+from contract.greyscale import grey_levels, luma, square
+from contract.policy import Policy
 from contract.preprocessing import DicomReference, Slice
 
 MR_SOP_CLASSES: Final = frozenset(
@@ -49,9 +52,6 @@ MR_SOP_CLASSES: Final = frozenset(
 )
 """Storage classes of MR images (DICOM PS3.4 2024e, table B.5-1); spectroscopy is no image."""
 
-MAX_PIXEL_ASPECT: Final = 10.0
-"""Pixels more oblong than this are taken for a wrong attribute, and left as they are."""
-
 MAX_ITEMS: Final = 100_000
 """Sequence items in an object: thousands of frames have fewer, and a bomb of them takes minutes."""
 
@@ -60,11 +60,11 @@ MAX_HEADER_BYTES: Final = 16 * 2**20
 """With :data:`MAX_BYTES_PER_PIXEL`: what a deflated object may inflate to."""
 
 _ATTRIBUTES: Final = [
-    *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "Modality"),
+    *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "InstanceNumber", "Modality"),
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PlanarConfiguration"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
     *("PhotometricInterpretation", "PixelPaddingValue", "PixelPaddingRangeLimit"),
-    *("PixelSpacing", "PixelAspectRatio"),
+    *("PixelSpacing", "PixelAspectRatio", "ImagePositionPatient", "ImageOrientationPatient"),
     *("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
     *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence"),
     *(
@@ -78,13 +78,6 @@ _ATTRIBUTES: Final = [
 ]
 """All that is parsed; everything else, the patient's attributes with it, is skipped unread."""
 
-_FUNCTIONAL_GROUPS: Final = (
-    "PixelMeasuresSequence",
-    "PixelValueTransformationSequence",
-    "FrameVOILUTSequence",
-)
-"""Where an enhanced object keeps what a classic one has at its top level (PS3.3 2024e, C.7.6.16)."""
-
 _EXPLICIT_HEADER: Final = (
     bytes(128)
     + b"DICM"
@@ -94,7 +87,6 @@ _EXPLICIT_HEADER: Final = (
 """Preamble and file meta information of an object that is not deflated (PS3.10 2024e, 7.1)."""
 
 _ITEM_TAG: Final = b"\xfe\xff\x00\xe0"
-_UID: Final = re.compile(r"[0-9]+(\.[0-9]+)*")
 _QUIET: Final = ("ignore", None, Warning, re.compile("pydicom"), 0)
 
 _QUIET_LOCK: Final = threading.Lock()
@@ -121,29 +113,92 @@ class _Reader(io.BytesIO):
         return self._short or self.tell() > self._size
 
 
-def decode_dicom(data: bytes, max_pixels: int, *, any_modality: bool = False) -> Slice:
-    """Decodes a single-frame MR object.
+class DicomObject:
+    """An MR object whose header has been checked; a :class:`contract.source.Source`.
 
-    The grey levels are those of the modality LUT or rescale, then of the VOI LUT or the first window;
-    an object with neither gets its own range. Pixels that are not square are resampled to be. Overlays
-    are ignored.
+    The grey levels of a frame are those of the modality LUT or rescale, then of the VOI LUT or the
+    first window, the frame's own where it has any; a frame with neither gets its own range. Pixels that
+    are not square are resampled to be. Overlays are ignored.
+
+    Args:
+        dataset: the attributes that this module reads.
+        policy: what is accepted.
+        header: all attributes but the pixels, if they were asked for.
+    """
+
+    def __init__(self, dataset: FileDataset, policy: Policy, header: Dataset | None) -> None:
+        self.header = header
+        self._pixels = Frames(dataset, policy)
+        self._dataset = dataset
+        self._policy = policy
+
+    @property
+    def frames(self) -> int:
+        """Number of slices."""
+        return self._pixels.count
+
+    def reference(self, frame: int) -> DicomReference:
+        """Where a frame (from 1) belongs.
+
+        Raises:
+            DecodeError: its attributes are damaged.
+        """
+        with _errors_named():
+            return reference(frame_attributes(self._dataset, frame), frame)
+
+    def slice(self, frame: int) -> Slice:
+        """Decodes a frame (from 1).
+
+        Returns:
+            One grey slice; ``original_size`` and the pixel spacing are those of the object, before any
+            resampling to square pixels.
+
+        Raises:
+            DecodeError: one of its kinds; no other exception leaves this function.
+        """
+        with _errors_named():
+            attributes = frame_attributes(self._dataset, frame)
+            stored, photometric = self._pixels.stored_values(frame)
+            form = self._pixels.form
+            if photometric in {"MONOCHROME1", "MONOCHROME2"}:
+                pixels = grey_levels(stored, attributes, inverted=photometric == "MONOCHROME1")
+            else:
+                pixels = luma(stored, photometric, form.bits_stored, self._dataset)
+            return Slice(
+                square(pixels, aspect(attributes), self._policy.max_pixels),
+                (form.rows, form.columns),
+                reference(attributes, frame),
+            )
+
+
+def open_dicom(
+    data: bytes, policy: Policy, *, any_modality: bool = False, keep_header: bool = False
+) -> DicomObject:
+    """Parses and checks an MR object, and decompresses nothing yet.
 
     Args:
         data: a whole DICOM file, from the preamble on.
-        max_pixels: rows times columns times frames that are accepted, checked before decompression.
+        policy: what is accepted.
         any_modality: also take images whose modality or SOP class is not MR, for sites whose tags are
             wrong.
-
-    Returns:
-        One grey slice; ``original_size`` and the pixel spacing are those of the object, before any
-        resampling to square pixels.
+        keep_header: keep all attributes but the pixels.
 
     Raises:
         DecodeError: one of its kinds; no other exception leaves this function.
     """
     quieten()
+    with _errors_named():
+        data = _inflated(data, policy.max_pixels)
+        dataset = _read(data, any_modality=any_modality)
+        header = dcmread(io.BytesIO(data), stop_before_pixels=True) if keep_header else None
+        return DicomObject(dataset, policy, header)
+
+
+@contextmanager
+def _errors_named() -> Iterator[None]:
+    """Lets none but :class:`DecodeError` out: pydicom's own quote attribute values."""
     try:
-        return _decode(data, max_pixels, any_modality=any_modality)
+        yield
     except DecodeError:
         raise
     except Exception:  # noqa: BLE001 - whatever damage makes pydicom raise, attribute values in it
@@ -160,28 +215,6 @@ def quieten() -> None:
     with _QUIET_LOCK:
         if next(iter(warnings.filters), None) != _QUIET:
             warnings.filterwarnings("ignore", module="pydicom")
-
-
-def _decode(data: bytes, max_pixels: int, *, any_modality: bool) -> Slice:
-    dataset = _read(_inflated(data, max_pixels), any_modality=any_modality)
-    form = check_format(dataset, max_pixels)
-    attributes = _frame_attributes(dataset, 1)
-    stored, photometric = stored_values(dataset, form)
-    if photometric in {"MONOCHROME1", "MONOCHROME2"}:
-        pixels = grey_levels(stored, attributes, inverted=photometric == "MONOCHROME1")
-    else:
-        pixels = luma(stored, photometric, form.bits_stored, dataset)
-    spacing = _spacing(attributes)
-    return Slice(
-        square(pixels, _aspect(attributes, spacing), max_pixels),
-        (form.rows, form.columns),
-        DicomReference(
-            sop_instance_uid=_uid(dataset, "SOPInstanceUID"),
-            series_instance_uid=_uid(dataset, "SeriesInstanceUID"),
-            frame=1,
-            pixel_spacing_mm=spacing,
-        ),
-    )
 
 
 def _inflated(data: bytes, max_pixels: int) -> bytes:
@@ -224,38 +257,3 @@ def _read(data: bytes, *, any_modality: bool) -> FileDataset:
         explicit = ExplicitVRLittleEndian if is_little_endian else ExplicitVRBigEndian
         dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if is_implicit else explicit
     return dataset
-
-
-def _frame_attributes(dataset: Dataset, frame: int) -> Dataset:
-    """What holds for one frame (from 1), flat, as in a classic object."""
-    attributes = Dataset(dataset)
-    shared = list(dataset.get("SharedFunctionalGroupsSequence") or [])[:1]
-    own = list(dataset.get("PerFrameFunctionalGroupsSequence") or [])[frame - 1 : frame]
-    for groups in shared + own:
-        for keyword in _FUNCTIONAL_GROUPS:
-            for item in list(groups.get(keyword) or [])[:1]:
-                attributes.update(item)
-    return attributes
-
-
-def _spacing(attributes: Dataset) -> tuple[float, float] | None:
-    """Millimetres from row to row and from column to column, if stated and possible."""
-    spacing = floats(attributes, "PixelSpacing")
-    if len(spacing) != 2 or not all(0 < side < math.inf for side in spacing):
-        return None
-    return spacing[0], spacing[1]
-
-
-def _aspect(attributes: Dataset, spacing: tuple[float, float] | None) -> float:
-    """A pixel's height over its width; 1 if nothing is stated that can be believed."""
-    sides = spacing or floats(attributes, "PixelAspectRatio")
-    if len(sides) != 2 or not min(sides) > 0:
-        return 1.0
-    aspect = sides[0] / sides[1]
-    return aspect if 1 / MAX_PIXEL_ASPECT <= aspect <= MAX_PIXEL_ASPECT else 1.0
-
-
-def _uid(dataset: Dataset, keyword: str) -> str | None:
-    """A UID (PS3.5 2024e, 9.1), or None if it is missing or malformed."""
-    uid = str(dataset.get(keyword) or "").strip("\0 ")
-    return uid if len(uid) <= 64 and _UID.fullmatch(uid) else None

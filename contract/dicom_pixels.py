@@ -1,11 +1,13 @@
 """The stored values of a DICOM object: which transfer syntaxes are read, by what, and how safely."""
 
 import struct
+from itertools import islice
 from typing import Any, Final, NamedTuple
 
+import numpy as np
 from numpy.typing import NDArray
 from pydicom import FileDataset
-from pydicom.encaps import get_frame
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import get_decoder
 from pydicom.uid import (
     UID,
@@ -17,13 +19,14 @@ from pydicom.uid import (
 )
 
 from contract.errors import (
-    MultiFrame,
+    TooManyFrames,
     TooManyPixels,
     TruncatedImage,
     UndecodableImage,
     UnsupportedPixels,
     UnsupportedTransferSyntax,
 )
+from contract.policy import Policy
 
 DECODERS: Final[dict[str, str]] = {
     RLELossless: "pydicom",
@@ -68,23 +71,89 @@ class PixelFormat(NamedTuple):
         return values * self.bits_allocated // 8
 
 
-def check_format(dataset: FileDataset, max_pixels: int) -> PixelFormat:
-    """Checks the size and the form of the pixels, before anything is decompressed.
+class Frames:
+    """The pixels of an object, decompressed frame by frame.
+
+    Args:
+        dataset: holds the image pixel module; a compressed object's pixel data is taken out of it.
+        policy: what is accepted.
 
     Raises:
-        TooManyPixels: all frames together have more than ``max_pixels``.
-        MultiFrame: there are several frames.
+        UnsupportedTransferSyntax: there is no decoder for it.
         UnsupportedPixels: the values are of a kind that no MR image needs.
+        TooManyPixels, TooManyFrames: over a limit.
+        TruncatedImage: there are fewer values than pixels, or fewer frames than stated.
         UndecodableImage: the size is impossible.
     """
+
+    def __init__(self, dataset: FileDataset, policy: Policy) -> None:
+        self.form, self.count = _check_format(dataset, policy)
+        self._dataset = dataset
+        syntax = UID(dataset.file_meta.TransferSyntaxUID)
+        try:
+            self._decoder = get_decoder(syntax)
+        except NotImplementedError:
+            raise UnsupportedTransferSyntax("the transfer syntax is not supported") from None
+        self._syntax = syntax
+        self._plugin = ""
+        self._compressed: list[bytes] = []
+        if self._decoder.is_encapsulated:
+            self._plugin = _plugin(self._decoder.available_plugins, syntax, self.form)
+            self._compressed = _split(dataset, self.count)
+            del dataset.PixelData
+        elif len(dataset.PixelData) < self.form.frame_bytes * self.count:
+            raise TruncatedImage("the DICOM object ends before its pixels do")
+
+    def stored_values(self, frame: int) -> tuple[NDArray[Any], str]:
+        """Decompresses a frame (from 1); unused bits are cleared, YBR becomes RGB.
+
+        Returns:
+            (rows, columns) or (rows, columns, 3), and the photometric interpretation it has now.
+
+        Raises:
+            TooManyPixels: compressed pixels would unpack to more than the object states.
+            UndecodableImage: the compressed image has another size than the object states.
+        """
+        if not self._compressed:
+            values, properties = self._decoder.as_array(self._dataset, index=frame - 1)
+        else:
+            compressed = self._compressed[frame - 1]
+            _check_frame(compressed, self._syntax, self.form)
+            # One frame at a time: among all of them, pydicom searches for each anew.
+            values, properties = self._decoder.as_array(
+                encapsulate([compressed], has_bot=False),
+                index=0,
+                decoding_plugin=self._plugin,
+                **self._options(),
+            )
+        return values, str(properties["photometric_interpretation"])
+
+    def _options(self) -> dict[str, Any]:
+        """The image pixel module, as pydicom's decoders take it where there is no dataset."""
+        form = self.form
+        return {
+            "rows": form.rows,
+            "columns": form.columns,
+            "number_of_frames": 1,
+            "samples_per_pixel": form.samples,
+            "planar_configuration": int(self._dataset.get("PlanarConfiguration") or 0),
+            "bits_allocated": form.bits_allocated,
+            "bits_stored": form.bits_stored,
+            "pixel_representation": int(self._dataset.PixelRepresentation),
+            "photometric_interpretation": form.photometric,
+        }
+
+
+def _check_format(dataset: FileDataset, policy: Policy) -> tuple[PixelFormat, int]:
+    """The form of the pixels and the number of frames."""
     rows, columns = int(dataset.Rows), int(dataset.Columns)
     frames = int(dataset.get("NumberOfFrames") or 1)
     if min(rows, columns, frames) < 1:
         raise UndecodableImage("the DICOM object states an impossible image size")
-    if rows * columns * frames > max_pixels:
-        raise TooManyPixels(f"more than the {max_pixels} pixels that are accepted")
-    if frames > 1:
-        raise MultiFrame("the DICOM object holds several frames")
+    if rows * columns > policy.max_pixels:
+        raise TooManyPixels(f"more than the {policy.max_pixels} pixels that are accepted")
+    if frames > policy.max_frames:
+        raise TooManyFrames(f"more than the {policy.max_frames} frames that are accepted")
     allocated, stored = int(dataset.BitsAllocated), int(dataset.BitsStored)
     high_bit = int(dataset.get("HighBit", stored - 1))
     if allocated not in {8, 16} or not 1 <= stored <= allocated or high_bit != stored - 1:
@@ -93,34 +162,21 @@ def check_format(dataset: FileDataset, max_pixels: int) -> PixelFormat:
     if samples not in {1, 3}:
         raise UnsupportedPixels("only pixels of one or three values are read")
     photometric = str(dataset.PhotometricInterpretation).strip().upper()
-    return PixelFormat(rows, columns, samples, allocated, stored, photometric)
+    return PixelFormat(rows, columns, samples, allocated, stored, photometric), frames
 
 
-def stored_values(dataset: FileDataset, form: PixelFormat) -> tuple[NDArray[Any], str]:
-    """Decompresses the first frame; unused bits are cleared, YBR becomes RGB.
-
-    Returns:
-        (rows, columns) or (rows, columns, 3), and the photometric interpretation it has now.
-
-    Raises:
-        UnsupportedTransferSyntax: there is no decoder for it.
-        TruncatedImage: there are fewer values than pixels.
-        TooManyPixels: compressed pixels would unpack to more than the object states.
-        UndecodableImage: the compressed image has another size than the object states.
-    """
-    syntax = UID(dataset.file_meta.TransferSyntaxUID)
-    try:
-        decoder = get_decoder(syntax)
-    except NotImplementedError:
-        raise UnsupportedTransferSyntax("the transfer syntax is not supported") from None
-    plugin = ""
-    if decoder.is_encapsulated:
-        plugin = _plugin(decoder.available_plugins, syntax, form)
-        _check_frame(get_frame(dataset.PixelData, 0, number_of_frames=1), syntax, form)
-    elif len(dataset.PixelData) < form.frame_bytes:
-        raise TruncatedImage("the DICOM object ends before its pixels do")
-    values, properties = decoder.as_array(dataset, index=0, decoding_plugin=plugin)
-    return values, str(properties["photometric_interpretation"])
+def _split(dataset: FileDataset, count: int) -> list[bytes]:
+    """The compressed frames, all of them, and never more bytes than the object has."""
+    data = dataset.PixelData
+    table = dataset.get("ExtendedOffsetTable"), dataset.get("ExtendedOffsetTableLengths")
+    extended = table if all(isinstance(part, bytes) and part for part in table) else None
+    if extended and sum(np.frombuffer(extended[1], "<u8").tolist()) > len(data):
+        raise UndecodableImage("the frames of the DICOM object overlap")
+    found = generate_frames(data, number_of_frames=count, extended_offsets=extended)
+    frames = list(islice(found, count))
+    if len(frames) < count or not all(frames):
+        raise TruncatedImage("the DICOM object has fewer frames than it states")
+    return frames
 
 
 def _plugin(available: tuple[str, ...], syntax: UID, form: PixelFormat) -> str:

@@ -6,6 +6,7 @@ ContractError
 │   ├── UndecodableImage       422  damaged beyond reading
 │   ├── TruncatedImage         422  ends before its pixels do
 │   ├── TooManyPixels          413  larger than the pixel limit
+│   ├── TooManyFrames          413  more frames than are accepted
 │   └── DicomError             422  a DICOM object that holds no usable MR slice
 │       ├── NoPixelData, NotMr, UnsupportedTransferSyntax, UnsupportedPixels, MultiFrame
 └── StoreError               the version must not serve
@@ -55,6 +56,11 @@ class TruncatedImage(DecodeError):
 
 class TooManyPixels(DecodeError):
     code = "too_many_pixels"
+    status = 413
+
+
+class TooManyFrames(DecodeError):
+    code = "too_many_frames"
     status = 413
 
 

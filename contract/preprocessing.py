@@ -28,12 +28,18 @@ class DicomReference:
         series_instance_uid: (0020,000E), likewise.
         frame: frame number from 1, as in (0008,1160).
         pixel_spacing_mm: row and column spacing (0028,0030), if stated.
+        position_mm: centre of the first pixel in the patient, (0020,0032), if stated.
+        orientation: direction of the rows, then of the columns, (0020,0037), if stated.
+        instance_number: (0020,0013), if stated.
     """
 
     sop_instance_uid: str | None
     series_instance_uid: str | None
     frame: int
     pixel_spacing_mm: tuple[float, float] | None
+    position_mm: tuple[float, float, float] | None = None
+    orientation: tuple[float, float, float, float, float, float] | None = None
+    instance_number: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         loop = asyncio.get_running_loop()
         pipeline = Pipeline(
-            loop, settings.queue_size, settings.decode_threads, settings.max_pixels, metrics
+            loop, settings.queue_size, settings.decode_threads, settings.policy, metrics
         )
         registry = Registry(settings, metrics, pipeline.deliver, open_runtime)
         app.state.parts = State(settings, metrics, registry, pipeline)

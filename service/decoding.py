@@ -2,14 +2,17 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from queue import SimpleQueue
 from threading import Thread
 from time import monotonic
 from typing import Final
 
-from contract.decoding import decode
-from contract.errors import DecodeError
+from contract.decoding import open_source
+from contract.errors import DecodeError, TooManyFrames
+from contract.policy import Policy
 from contract.preprocessing import preprocess
+from contract.source import Source
 from service.errors import DeadlineExceeded, Failure, ServiceError
 from service.jobs import Job
 
@@ -23,19 +26,30 @@ Forward = Callable[[Job], None]
 
 
 class DecodePool:
-    """A few threads that decode and preprocess.
+    """A few threads that open files, decode slices and preprocess them.
 
     A decoded job goes on to its batch straight from the decoding thread; a job that cannot be
     decoded never gets there, so it cannot harm its neighbours.
 
     Args:
         threads: how many.
-        max_pixels: limit for one image.
-        on_failure: gets a job that has no pixels; called in a decoding thread.
+        policy: what is accepted of a file.
+        on_expand: gets the job and the source of a file that turns out to have several slices, before
+            the job itself, which stands for the first of them, goes on.
+        on_failure: gets a job that has no pixels.
+
+    Both are called in a decoding thread.
     """
 
-    def __init__(self, threads: int, max_pixels: int, on_failure: Callable[[Job], None]) -> None:
-        self._max_pixels = max_pixels
+    def __init__(
+        self,
+        threads: int,
+        policy: Policy,
+        on_expand: Callable[[Job, Source], None],
+        on_failure: Callable[[Job], None],
+    ) -> None:
+        self._policy = policy
+        self._on_expand = on_expand
         self._on_failure = on_failure
         self._queue: SimpleQueue[tuple[Job, Forward] | None] = SimpleQueue()
         self._threads = [
@@ -74,11 +88,18 @@ class DecodePool:
         if job.expired():
             return DeadlineExceeded("the deadline passed before the image was decoded")
         start = monotonic()
+        source = job.source
         try:
-            decoded = decode(job.upload.data, job.spec, self._max_pixels)
+            if source is None:
+                source = self._open(job)
+            job.header = source.header
+            decoded = source.slice(job.frame)
             job.pixels = preprocess(decoded.pixels, job.spec)
             job.dicom = decoded.dicom
         except DecodeError as error:
+            if source is not None:
+                with suppress(DecodeError):
+                    job.dicom = source.reference(job.frame)
             return error
         except Exception:
             logger.exception("decoding raised an unknown error")
@@ -86,3 +107,11 @@ class DecodePool:
         finally:
             job.decode_seconds = monotonic() - start
         return None
+
+    def _open(self, job: Job) -> Source:
+        source = open_source(job.upload.data, job.spec, self._policy, keep_header=job.keep_header)
+        if source.frames > 1:
+            if not job.group.reserve(source.frames - 1):
+                raise TooManyFrames("the request has more frames than are accepted")
+            self._on_expand(job, source)
+        return source

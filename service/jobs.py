@@ -1,15 +1,22 @@
-"""One input on its way through decoding and inference, and the request it belongs to."""
+"""One slice on its way through decoding and inference, and the request it belongs to."""
 
 import asyncio
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from threading import Lock
 from time import monotonic
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from contract.preprocessing import DicomReference, PreprocessSpec
+from contract.source import Source
 from service.errors import Failure
+
+if TYPE_CHECKING:  # pydicom costs a quarter of a second, which the start need not wait for
+    from pydicom import Dataset
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,49 +34,120 @@ class Upload:
 
 
 class Group:
-    """The inputs of one request; its future is done when the last of them is settled.
+    """The slices of one request; its future is done when the last of them is settled.
+
+    Only a share of them is in the service at a time, so that a series neither has to fit into the queue
+    nor keeps everybody else out of it: each slice that is settled lets the next one in. All methods but
+    :meth:`reserve` belong to the event loop.
 
     Args:
-        size: number of inputs.
-        on_settle: called once for each input, even if the request no longer waits for it.
-        loop: the event loop, to which all methods belong.
+        start: lets a job in; False if there is no room for it now.
+        on_settle: called once for each job that was let in, even if the request no longer waits for it.
+        share: most jobs in the service at a time.
+        max_frames: most slices, those of all files together.
+        loop: the event loop.
     """
 
-    __slots__ = ("_on_settle", "_pending", "done")
+    __slots__ = (
+        "_active",
+        "_files",
+        "_lock",
+        "_on_settle",
+        "_room",
+        "_share",
+        "_start",
+        "_waiting",
+        "done",
+    )
 
     def __init__(
-        self, size: int, on_settle: Callable[[], None], loop: asyncio.AbstractEventLoop
+        self,
+        start: Callable[["Job"], bool],
+        on_settle: Callable[[], None],
+        share: int,
+        max_frames: int,
+        loop: asyncio.AbstractEventLoop,
     ) -> None:
-        self._pending = size
-        self._on_settle = on_settle
         self.done: asyncio.Future[None] = loop.create_future()
+        self._start = start
+        self._on_settle = on_settle
+        self._share = share
+        self._room = max_frames
+        self._lock = Lock()
+        self._files: list[list[Job]] = []
+        self._waiting: deque[Job] = deque()
+        self._active = 0
+
+    @property
+    def jobs(self) -> list["Job"]:
+        """All slices: the files in the order of the request, the frames of each in theirs."""
+        return [job for file in self._files for job in file]
+
+    def begin(self, jobs: Sequence["Job"]) -> None:
+        """Takes the first slice of each file, and lets a share of them in."""
+        self._room -= len(jobs)
+        self._files = [[job] for job in jobs]
+        self._waiting.extend(jobs)
+        self._feed()
+
+    def reserve(self, frames: int) -> bool:
+        """Counts the further frames of a file; False if that are too many. Any thread."""
+        with self._lock:
+            if frames > self._room:
+                return False
+            self._room -= frames
+            return True
+
+    def expand(self, first: "Job", source: Source) -> None:
+        """Adds the further frames of a file, of which the first has been decoding since."""
+        if self.done.done():
+            return
+        more = [
+            Job(first.upload, first.spec, first.deadline, self, first.keep_header, frame, source)
+            for frame in range(2, source.frames + 1)
+        ]
+        next(file for file in self._files if file[0] is first).extend(more)
+        self._waiting.extendleft(reversed(more))
+        self._feed()
 
     def settle(self) -> None:
-        """Counts one input as settled."""
+        """Counts one slice as settled, and lets the next one in."""
         self._on_settle()
-        self._pending -= 1
-        if self._pending == 0:
+        self._active -= 1
+        self._feed()
+        if not self._active and not self._waiting:
             self.finish()
 
     def finish(self) -> None:
         """Wakes the request, whether all is settled or its deadline has passed."""
+        self._waiting.clear()
         if not self.done.done():
             self.done.set_result(None)
+
+    def _feed(self) -> None:
+        while self._waiting and self._active < self._share and self._start(self._waiting[0]):
+            self._waiting.popleft()
+            self._active += 1
 
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One input.
+    """One slice.
 
     Worker threads fill it in, one after the other; the event loop reads it once it is delivered.
 
     Attributes:
-        upload: what the client sent.
+        upload: the file that it is in.
         spec: preprocessing of the version that will predict it.
         deadline: monotonic seconds after which nobody waits for it.
         group: its request.
+        keep_header: whether ``header`` is wanted.
+        frame: its number in the file, from 1.
+        source: the opened file, once that is known to hold several slices.
         pixels: uint8 (height, width), once decoded.
-        dicom: its place in a study, for DICOM input.
+        dicom: its place in a study, for DICOM input; also of a slice that cannot be decoded, if its
+            header can.
+        header: all attributes of its DICOM object but the pixels, if wanted; the frames share it.
         outcome: float32 (classes,), or why there is none.
         delivered: the event loop has counted it; a hung runtime may settle a job twice.
         queue_seconds: time spent waiting for a decoding thread and for the runtime.
@@ -80,8 +158,12 @@ class Job:
     spec: PreprocessSpec
     deadline: float
     group: Group
+    keep_header: bool = False
+    frame: int = 1
+    source: Source | None = None
     pixels: NDArray[np.uint8] | None = None
     dicom: DicomReference | None = None
+    header: "Dataset | None" = None
     outcome: NDArray[np.float32] | Failure | None = None
     delivered: bool = False
     decode_seconds: float = 0.0

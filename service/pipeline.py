@@ -2,8 +2,11 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from time import monotonic
 
+from contract.policy import Policy
+from contract.source import Source
 from service.decoding import DecodePool
 from service.errors import DeadlineExceeded, QueueFull
 from service.jobs import Group, Job, Upload
@@ -18,9 +21,9 @@ class Pipeline:
 
     Args:
         loop: the event loop that serves requests.
-        capacity: most images in the service at a time.
+        capacity: most images in the service at a time; one request has half of that at most.
         decode_threads: threads that decode.
-        max_pixels: limit for one image.
+        policy: what is accepted of a file; its frames are counted for the whole request.
         metrics: counts what passes.
     """
 
@@ -29,13 +32,17 @@ class Pipeline:
         loop: asyncio.AbstractEventLoop,
         capacity: int,
         decode_threads: int,
-        max_pixels: int,
+        policy: Policy,
         metrics: Metrics,
     ) -> None:
         self._loop = loop
         self._capacity = capacity
+        self._share = max(1, capacity // 2)
+        self._max_frames = policy.max_frames
         self._metrics = metrics
-        self._decoders = DecodePool(decode_threads, max_pixels, lambda job: self.deliver([job]))
+        self._decoders = DecodePool(
+            decode_threads, policy, self._expand, lambda job: self.deliver([job])
+        )
         self.depth = 0
 
     def admit(self, images: int = 1) -> None:
@@ -48,34 +55,50 @@ class Pipeline:
             raise QueueFull("the service has as many images as it can take; try again")
 
     async def predict(
-        self, engine: Engine, uploads: Sequence[Upload], deadline: float
+        self,
+        engine: Engine,
+        uploads: Sequence[Upload],
+        deadline: float,
+        *,
+        keep_headers: bool = False,
     ) -> list[Job]:
-        """Decodes and predicts the images of one request.
+        """Decodes and predicts the slices of one request.
 
         Args:
             engine: the version that predicts them.
             uploads: at least one.
             deadline: monotonic seconds.
+            keep_headers: keep all attributes of DICOM objects but the pixels, in :attr:`Job.header`.
 
         Returns:
-            One job for each upload, in order, each with an outcome.
+            One job for each slice, in order, each with an outcome; one for a file that is not readable.
 
         Raises:
-            QueueFull: there is no room for all of them; none was started.
+            QueueFull: there is no room for the request's share; nothing was started.
         """
-        self.admit(len(uploads))
-        group = Group(len(uploads), engine.release, self._loop)
-        spec = engine.stored.preprocess
-        jobs = [Job(upload, spec, deadline, group) for upload in uploads]
-        self.depth += len(jobs)
-        engine.acquire(len(jobs))
-        for job in jobs:
+        self.admit(min(len(uploads), self._share))
+
+        def start(job: Job) -> bool:
+            if self.depth >= self._capacity:
+                return False
+            self.depth += 1
+            engine.acquire(1)
             self._decoders.submit(job, engine.batcher.submit)
+            return True
+
+        group = Group(start, engine.release, self._share, self._max_frames, self._loop)
+        spec = engine.stored.preprocess
+        # A version that is replaced meanwhile ends only after the last slice of this request.
+        engine.acquire(1)
         timer = self._loop.call_later(max(0.0, deadline - monotonic()), group.finish)
         try:
+            group.begin([Job(upload, spec, deadline, group, keep_headers) for upload in uploads])
             await group.done
         finally:
             timer.cancel()
+            group.finish()
+            engine.release()
+        jobs = group.jobs
         for job in jobs:
             if not job.delivered:
                 job.outcome = DeadlineExceeded("the deadline passed before the image was predicted")
@@ -99,6 +122,11 @@ class Pipeline:
             self._metrics.decode_seconds.observe(job.decode_seconds)
             self._metrics.queue_seconds.observe(job.queue_seconds)
             job.group.settle()
+
+    def _expand(self, job: Job, source: Source) -> None:
+        """Queues the further frames of a file before its first one is settled. A decoding thread."""
+        with suppress(RuntimeError):  # the loop is closed: nobody waits for them
+            self._loop.call_soon_threadsafe(job.group.expand, job, source)
 
     def close(self) -> None:
         """Ends the decoding threads; to be called when no request is left."""

@@ -56,10 +56,11 @@ class Prediction(_Answer):
 
 
 class FailedInput(_Answer):
-    """An input that could not be predicted; the others were."""
+    """A file that could not be read, or a slice that could not be predicted; the others were."""
 
     input: str | None
     error: InputError
+    dicom: DicomPlace | None = Field(None, description="Only for a DICOM slice that is known.")
 
 
 class Timing(_Answer):
@@ -72,7 +73,7 @@ class Timing(_Answer):
 
 
 class PredictAnswer(_Answer):
-    """One entry for each input, in order."""
+    """One entry for each slice: the files in the request's order, the frames of each in theirs."""
 
     request_id: str
     model: Model

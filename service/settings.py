@@ -10,7 +10,7 @@ from typing import Annotated, Final, Self
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from contract.decoding import DEFAULT_MAX_PIXELS
+from contract.policy import DEFAULT_MAX_FRAMES, DEFAULT_MAX_PIXELS, Policy
 from service.cores import available_cores
 from service.dicom.uids import MAX_ROOT_LENGTH, UUID_ROOT, is_root
 
@@ -122,8 +122,8 @@ class Settings(BaseSettings):
     queue_size: int = Field(
         64,
         ge=1,
-        description="Images that may be in the service at a time; beyond it 503 with Retry-After "
-        "at once.",
+        description="Slices that may be in the service at a time; beyond it 503 with Retry-After "
+        "at once. One request has at most half of them in it, and feeds its others one by one.",
     )
     deadline_ms: float = Field(
         10_000,
@@ -138,9 +138,15 @@ class Settings(BaseSettings):
     max_body_bytes: int = Field(
         64 * 1024 * 1024, ge=1, description="Largest request body; beyond it 413."
     )
-    max_files: int = Field(32, ge=1, description="Most files in one request; beyond it 413.")
+    max_files: int = Field(1024, ge=1, description="Most files in one request; beyond it 413.")
+    max_frames: int = Field(
+        DEFAULT_MAX_FRAMES,
+        ge=1,
+        description="Most slices in one request, each frame of a DICOM object counted; the object "
+        "beyond it gets 413.",
+    )
     max_pixels: int = Field(
-        DEFAULT_MAX_PIXELS, ge=1, description="Most pixels in one image; beyond it 413."
+        DEFAULT_MAX_PIXELS, ge=1, description="Most pixels in one slice; beyond it 413."
     )
     decode_threads: int = Field(
         default_factory=available_cores,
@@ -166,12 +172,6 @@ class Settings(BaseSettings):
     )
 
     @model_validator(mode="after")
-    def _a_full_request_fits_the_queue(self) -> Self:
-        if self.max_files > self.queue_size:
-            raise ValueError("max_files must not exceed queue_size: such a request always got 503")
-        return self
-
-    @model_validator(mode="after")
     def _only_this_machine_comes_without_a_key(self) -> Self:
         if self.api_keys_file is None and not self.allow_anonymous and not _is_loopback(self.host):
             raise ValueError(
@@ -180,6 +180,11 @@ class Settings(BaseSettings):
                 "or set BRAIN_ALLOW_ANONYMOUS=true where something else keeps strangers out"
             )
         return self
+
+    @property
+    def policy(self) -> Policy:
+        """What is accepted of a file."""
+        return Policy(max_pixels=self.max_pixels, max_frames=self.max_frames)
 
     @classmethod
     def from_environment(cls) -> Self:

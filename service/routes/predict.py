@@ -63,7 +63,7 @@ def _entry(job: Job, engine: Engine, state: State) -> dict[str, Any]:
     if not isinstance(job.outcome, np.ndarray):
         failure = _known(job)
         error = {"status": failure.status, "code": failure.code, "detail": failure.detail}
-        return {"input": job.upload.name, "error": error}
+        return {"input": job.upload.name, "error": error, **_place(job)}
     manifest = engine.stored.manifest
     values = job.outcome.tolist()
     probabilities = {
@@ -82,13 +82,19 @@ def _entry(job: Job, engine: Engine, state: State) -> dict[str, Any]:
         "tumor_probability": tumor_probability,
         "decision": "tumor" if tumor_probability >= manifest.tumor_threshold else "no_tumor",
     }
-    if job.dicom is not None:
-        entry["dicom"] = {
-            "sop_instance_uid": job.dicom.sop_instance_uid,
-            "series_instance_uid": job.dicom.series_instance_uid,
-            "frame": job.dicom.frame,
-        }
-    return entry
+    return entry | _place(job)
+
+
+def _place(job: Job) -> dict[str, Any]:
+    """Where a DICOM slice belongs, as a part of its entry."""
+    if job.dicom is None:
+        return {}
+    place = {
+        "sop_instance_uid": job.dicom.sop_instance_uid,
+        "series_instance_uid": job.dicom.series_instance_uid,
+        "frame": job.dicom.frame,
+    }
+    return {"dicom": place}
 
 
 def _known(job: Job) -> Failure:

@@ -5,13 +5,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.decoding import DEFAULT_MAX_PIXELS
-from contract.dicom import decode_dicom
+from contract.dicom import open_dicom
+from contract.policy import DEFAULT_POLICY, Policy
 from contract.preprocessing import Slice
 
 
-def decoded(data: bytes, **options: Any) -> Slice:
-    return decode_dicom(data, DEFAULT_MAX_PIXELS, **options)
+def decoded(data: bytes, policy: Policy = DEFAULT_POLICY, **options: Any) -> Slice:
+    """The first frame of an object."""
+    return open_dicom(data, policy, **options).slice(1)
 
 
 def difference(pixels: NDArray[np.uint8], expected: NDArray[Any]) -> float:

@@ -2,7 +2,7 @@
 
 import io
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -94,6 +94,18 @@ def mr_object(
         bits_stored: the type's size if not given.
         attributes: set last, by keyword; None removes one.
     """
+    return mr_frames([values], syntax, bits_stored=bits_stored, attributes=attributes)
+
+
+def mr_frames(
+    frames: Sequence[NDArray[Any]],
+    syntax: UID = ExplicitVRLittleEndian,
+    *,
+    bits_stored: int | None = None,
+    attributes: Mapping[str, Any] | None = None,
+) -> bytes:
+    """The same of several frames, of which each is as in :func:`mr_object`."""
+    values = frames[0]
     dataset = Dataset()
     dataset.SOPClassUID = MRImageStorage
     dataset.SOPInstanceUID = "1.2.826.0.1.3680043.2.1143.1"
@@ -108,7 +120,9 @@ def mr_object(
     dataset.BitsStored = bits_stored or dataset.BitsAllocated
     dataset.HighBit = dataset.BitsStored - 1
     dataset.PixelRepresentation = int(values.dtype.kind == "i")
-    _set_pixels(dataset, values, syntax)
+    if len(frames) > 1:
+        dataset.NumberOfFrames = len(frames)
+    _set_pixels(dataset, frames, syntax)
     for keyword, value in (attributes or {}).items():
         if value is None:
             delattr(dataset, keyword)
@@ -117,7 +131,8 @@ def mr_object(
     return write(dataset, syntax)
 
 
-def _set_pixels(dataset: Dataset, values: NDArray[Any], syntax: UID) -> None:
+def _set_pixels(dataset: Dataset, frames: Sequence[NDArray[Any]], syntax: UID) -> None:
+    values = np.stack(frames)
     big_endian = syntax == ExplicitVRBigEndian
     native = values.astype(values.dtype.newbyteorder(">" if big_endian else "<")).tobytes()
     if syntax == RLELossless:
@@ -127,9 +142,11 @@ def _set_pixels(dataset: Dataset, values: NDArray[Any], syntax: UID) -> None:
         dataset.compress(RLELossless, generate_instance_uid=False)
     elif syntax == JPEG2000Lossless:
         assert values.dtype.kind == "u", "Pillow writes unsigned JPEG 2000 alone"
-        dataset.PixelData = encapsulate([encode(values, "JPEG2000", no_jp2=True)])
+        dataset.PixelData = encapsulate(
+            [encode(frame, "JPEG2000", no_jp2=True) for frame in frames]
+        )
     elif syntax == JPEGBaseline8Bit:
-        dataset.PixelData = encapsulate([encode(values, "JPEG", quality=95)])
+        dataset.PixelData = encapsulate([encode(frame, "JPEG", quality=95) for frame in frames])
     else:
         dataset.PixelData = native + bytes(len(native) % 2)
     dataset["PixelData"].VR = "OB" if syntax.is_encapsulated or values.itemsize == 1 else "OW"

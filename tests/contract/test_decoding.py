@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from contract.decoding import DEFAULT_MAX_PIXELS, Media, decode, sniff
+from contract.decoding import Media, decode, sniff
 from contract.errors import (
     DecodeError,
     TooManyPixels,
@@ -17,6 +17,7 @@ from contract.errors import (
     UndecodableImage,
     UnsupportedMedia,
 )
+from contract.policy import DEFAULT_MAX_PIXELS, Policy
 from contract.preprocessing import DEFAULT_SPEC
 from tests.contract.samples import (
     OBJECTS,
@@ -298,9 +299,12 @@ class TestBombs:
     @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
     def test_the_limit_is_exact(self, kind: str) -> None:
         data = encode(image(), kind)
-        assert decode(data, max_pixels=ROWS * COLUMNS).original_size == (ROWS, COLUMNS)
+        assert decode(data, policy=Policy(max_pixels=ROWS * COLUMNS)).original_size == (
+            ROWS,
+            COLUMNS,
+        )
         with pytest.raises(TooManyPixels) as caught:
-            decode(data, max_pixels=ROWS * COLUMNS - 1)
+            decode(data, policy=Policy(max_pixels=ROWS * COLUMNS - 1))
         assert caught.value.status == 413
 
     def test_the_default_limit_is_below_pillows_own(self) -> None:

@@ -12,7 +12,6 @@ from pydicom.uid import EnhancedMRImageStorage
 from contract.decoding import decode
 from contract.errors import (
     DecodeError,
-    MultiFrame,
     NoPixelData,
     NotMr,
     TruncatedImage,
@@ -107,8 +106,7 @@ class TestShippedObjects:
         [
             ("rtplan.dcm", NoPixelData),
             ("test-SR.dcm", NoPixelData),
-            ("SC_rgb_rle_2frame.dcm", MultiFrame),
-            ("rtdose.dcm", MultiFrame),
+            ("rtdose.dcm", UnsupportedPixels),
             ("rtdose_1frame.dcm", UnsupportedPixels),
             ("JPGExtended.dcm", UnsupportedTransferSyntax),
         ],
@@ -162,8 +160,3 @@ class TestEnhanced:
         assert difference(result.pixels, np.asarray(tall)) <= 1
         assert result.dicom is not None
         assert result.dicom.pixel_spacing_mm == (2, 1)
-
-    def test_several_frames_are_for_later(self) -> None:
-        attributes = {"SOPClassUID": EnhancedMRImageStorage, "NumberOfFrames": 2}
-        with pytest.raises(MultiFrame):
-            decoded(mr_object(np.concatenate([GREY, GREY]), attributes={"Rows": 80} | attributes))

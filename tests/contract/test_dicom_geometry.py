@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from contract.dicom import decode_dicom
 from contract.errors import TooManyPixels
+from contract.policy import Policy
 from tests.contract.rendering import decoded, difference
 from tests.contract.samples import RANGE, grey_slice, mr_object
 
@@ -51,7 +51,7 @@ class TestGeometry:
     def test_the_limit_counts_square_pixels(self) -> None:
         data = mr_object(GREY, attributes={"PixelSpacing": [9, 1]})
         with pytest.raises(TooManyPixels):
-            decode_dicom(data, 8 * GREY.size)
+            decoded(data, Policy(max_pixels=8 * GREY.size))
 
     @pytest.mark.parametrize(
         ("spacing", "expected"),

@@ -19,18 +19,20 @@ from pydicom.uid import (
 )
 
 from contract.decoding import decode
-from contract.dicom import MAX_ITEMS, decode_dicom
+from contract.dicom import MAX_ITEMS
 from contract.dicom_pixels import jpeg2000_size, jpeg_size
 from contract.errors import (
     DecodeError,
     NoPixelData,
     NotMr,
+    TooManyFrames,
     TooManyPixels,
     TruncatedImage,
     UndecodableImage,
     UnsupportedPixels,
     UnsupportedTransferSyntax,
 )
+from contract.policy import Policy
 from tests.contract.rendering import decoded
 from tests.contract.samples import OBJECTS, RANGE, SYNTAXES, encode, grey_slice, mr_object, write
 
@@ -137,13 +139,14 @@ class TestRefused:
 class TestBombs:
     def test_the_limit_is_exact(self) -> None:
         data = mr_object(GREY)
-        assert decode_dicom(data, GREY.size).original_size == GREY.shape
+        assert decoded(data, Policy(max_pixels=GREY.size)).original_size == GREY.shape
         with pytest.raises(TooManyPixels):
-            decode_dicom(data, GREY.size - 1)
+            decoded(data, Policy(max_pixels=GREY.size - 1))
 
-    def test_frames_count(self) -> None:
-        with pytest.raises(TooManyPixels):
-            decode_dicom(mr_object(GREY, attributes={"NumberOfFrames": 10**6}), 10**7)
+    @pytest.mark.parametrize("frames", [4, 10**6])
+    def test_frames_count(self, frames: int) -> None:
+        with pytest.raises(TooManyFrames):
+            decoded(mr_object(GREY, attributes={"NumberOfFrames": frames}), Policy(max_frames=3))
 
     def test_a_deflated_object_of_zeros(self) -> None:
         dataset = dcmread(io.BytesIO(mr_object(GREY)))
@@ -151,7 +154,7 @@ class TestBombs:
         data = write(dataset, SYNTAXES["deflated"])
         assert len(data) < 200_000
         with pytest.raises(TooManyPixels):
-            decode_dicom(data, 1_000_000)
+            decoded(data, Policy(max_pixels=1_000_000))
 
     @pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, JPEG2000Lossless], ids=["jpeg", "j2k"])
     def test_a_compressed_image_of_another_size(self, syntax: UID) -> None:

@@ -12,6 +12,7 @@ from pydicom.uid import EnhancedMRImageStorage, JPEGBaseline8Bit
 
 from contract.decoding import decode
 from contract.errors import DecodeError
+from contract.policy import Policy
 from contract.preprocessing import Slice, preprocess
 from tests.contract.samples import OBJECTS, SYNTAXES, encode, grey_slice, mr_object, write
 
@@ -111,7 +112,7 @@ def mutations(data: bytes, random: np.random.Generator) -> Iterator[bytes]:
 def outcome(data: bytes) -> str:
     """``slice``, or the error's code; anything else is raised."""
     try:
-        result = decode(data, max_pixels=MAX_PIXELS)
+        result = decode(data, policy=Policy(max_pixels=MAX_PIXELS))
     except DecodeError as error:
         return error.code
     assert isinstance(result, Slice)

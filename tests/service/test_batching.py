@@ -57,7 +57,8 @@ def batcher(runtime: FakeRuntime, collector: Collector) -> Iterator[Batcher]:
 
 def job(deadline: float = FAR) -> Job:
     loop = asyncio.new_event_loop()
-    made = Job(Upload(None, b""), DEFAULT_SPEC, deadline, Group(1, lambda: None, loop))
+    group = Group(lambda _: True, lambda: None, 1, 1, loop)
+    made = Job(Upload(None, b""), DEFAULT_SPEC, deadline, group)
     loop.close()
     made.pixels = np.zeros((DEFAULT_SPEC.height, DEFAULT_SPEC.width), np.uint8)
     return made

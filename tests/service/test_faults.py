@@ -45,23 +45,59 @@ def test_full_queue_refuses_at_once(model_store: Path, jpeg: bytes, runtimes: Fa
         assert service.predict(jpeg).status_code == 200
 
 
-def test_request_with_more_images_than_there_is_room_for(
+def test_request_whose_share_finds_no_room(
     model_store: Path, jpeg: bytes, runtimes: FakeRuntimes
 ) -> None:
-    with serving(settings_for(model_store, queue_size=3, max_files=3), runtimes) as service:
+    with serving(settings_for(model_store, queue_size=4), runtimes) as service:
         runtimes.last.gate.clear()
 
         def overflow() -> httpx.Response:
-            wait_until(lambda: service.state.pipeline.depth == 1)
+            wait_until(lambda: service.state.pipeline.depth == 3)
             answer = service.predict(jpeg, jpeg, jpeg)
-            assert service.state.pipeline.depth == 1
+            assert service.state.pipeline.depth == 3
             runtimes.last.gate.set()
             return answer
 
-        one, three = at_once([partial(service.predict, jpeg), overflow])
-        assert one.status_code == 200
+        one, two, three = at_once(
+            [partial(service.predict, jpeg), partial(service.predict, jpeg, jpeg), overflow]
+        )
+        assert (one.status_code, two.status_code) == (200, 200)
         assert refused(three) == (503, "queue_full")
         assert service.predict(jpeg, jpeg, jpeg).status_code == 200
+
+
+def test_request_larger_than_the_queue_is_fed_bit_by_bit(
+    model_store: Path, jpeg: bytes, runtimes: FakeRuntimes
+) -> None:
+    with serving(settings_for(model_store, queue_size=4), runtimes) as service:
+        runtimes.last.gate.clear()
+
+        def meanwhile() -> httpx.Response:
+            wait_until(runtimes.last.entered.is_set)
+            wait_until(lambda: service.state.pipeline.depth == 2)
+            runtimes.last.gate.set()
+            return service.predict(jpeg)
+
+        large, small = at_once([partial(service.predict, *[jpeg] * 50), meanwhile])
+        assert len(large.json()["predictions"]) == 50
+        assert all("label" in entry for entry in large.json()["predictions"])
+        assert small.status_code == 200
+        assert service.state.pipeline.depth == 0
+
+
+def test_deadline_in_the_middle_of_a_large_request(
+    model_store: Path, jpeg: bytes, runtimes: FakeRuntimes
+) -> None:
+    settings = settings_for(model_store, queue_size=4, deadline_ms=300.0)
+    with serving(settings, runtimes) as service:
+        runtimes.last.gate.clear()
+        answer = service.predict(*[jpeg] * 20)
+        assert refused(answer) == (504, "deadline_exceeded")
+        assert len(answer.json()["errors"]) == 20
+        runtimes.last.gate.set()
+        # What had been let in comes back, and nothing is let in any more.
+        wait_until(lambda: service.state.pipeline.depth == 0)
+        assert service.predict(jpeg).status_code == 200
 
 
 def test_deadline_passes_and_expired_work_is_never_predicted(

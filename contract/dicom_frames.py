@@ -1,0 +1,102 @@
+"""What a DICOM object says of each of its frames: its attributes, and where it lies."""
+
+import math
+import re
+from typing import Final
+
+from pydicom import Dataset
+
+from contract.greyscale import floats
+from contract.preprocessing import DicomReference
+
+MAX_PIXEL_ASPECT: Final = 10.0
+"""Pixels more oblong than this are taken for a wrong attribute, and left as they are."""
+
+FUNCTIONAL_GROUPS: Final = (
+    "PixelMeasuresSequence",
+    "PlanePositionSequence",
+    "PlaneOrientationSequence",
+    "PixelValueTransformationSequence",
+    "FrameVOILUTSequence",
+)
+"""Where an enhanced object keeps what a classic one has at its top level (PS3.3 2024e, C.7.6.16)."""
+
+_UID: Final = re.compile(r"[0-9]+(\.[0-9]+)*")
+
+
+def frame_attributes(dataset: Dataset, frame: int) -> Dataset:
+    """What holds for one frame (from 1), flat, as in a classic object.
+
+    A frame's own functional groups go before the shared ones, and those before the top level.
+    """
+    attributes = Dataset(dataset)
+    shared = list(dataset.get("SharedFunctionalGroupsSequence") or [])[:1]
+    own = list(dataset.get("PerFrameFunctionalGroupsSequence") or [])[frame - 1 : frame]
+    for groups in shared + own:
+        for keyword in FUNCTIONAL_GROUPS:
+            for item in list(groups.get(keyword) or [])[:1]:
+                attributes.update(item)
+    return attributes
+
+
+def reference(attributes: Dataset, frame: int) -> DicomReference:
+    """Where a frame belongs, of what :func:`frame_attributes` gives."""
+    return DicomReference(
+        sop_instance_uid=uid(attributes, "SOPInstanceUID"),
+        series_instance_uid=uid(attributes, "SeriesInstanceUID"),
+        frame=frame,
+        pixel_spacing_mm=spacing(attributes),
+        position_mm=_position(attributes),
+        orientation=_orientation(attributes),
+        instance_number=_instance_number(attributes),
+    )
+
+
+def spacing(attributes: Dataset) -> tuple[float, float] | None:
+    """Millimetres from row to row and from column to column, if stated and possible."""
+    sides = floats(attributes, "PixelSpacing")
+    if len(sides) != 2 or not all(0 < side < math.inf for side in sides):
+        return None
+    return sides[0], sides[1]
+
+
+def aspect(attributes: Dataset) -> float:
+    """A pixel's height over its width; 1 if nothing is stated that can be believed."""
+    sides = spacing(attributes) or floats(attributes, "PixelAspectRatio")
+    if len(sides) != 2 or not min(sides) > 0:
+        return 1.0
+    ratio = sides[0] / sides[1]
+    return ratio if 1 / MAX_PIXEL_ASPECT <= ratio <= MAX_PIXEL_ASPECT else 1.0
+
+
+def uid(dataset: Dataset, keyword: str) -> str | None:
+    """A UID (PS3.5 2024e, 9.1), or None if it is missing or malformed."""
+    text = str(dataset.get(keyword) or "").strip("\0 ")
+    return text if len(text) <= 64 and _UID.fullmatch(text) else None
+
+
+def _position(attributes: Dataset) -> tuple[float, float, float] | None:
+    try:
+        x, y, z = floats(attributes, "ImagePositionPatient")
+    except ValueError:
+        return None
+    return (x, y, z) if all(map(math.isfinite, (x, y, z))) else None
+
+
+def _orientation(attributes: Dataset) -> tuple[float, float, float, float, float, float] | None:
+    """Two unit vectors at a right angle, or nothing."""
+    try:
+        a, b, c, d, e, f = floats(attributes, "ImageOrientationPatient")
+    except ValueError:
+        return None
+    lengths = math.hypot(a, b, c), math.hypot(d, e, f)
+    if not all(abs(length - 1) < 0.01 for length in lengths) or abs(a * d + b * e + c * f) > 0.01:
+        return None
+    return a, b, c, d, e, f
+
+
+def _instance_number(attributes: Dataset) -> int | None:
+    try:
+        return int(str(attributes.get("InstanceNumber") or ""))
+    except ValueError:
+        return None
