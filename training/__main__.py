@@ -17,7 +17,10 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--recipe", required=True)
     fit.add_argument("--data", type=Path, action="append", required=True, metavar="DIR")
     fit.add_argument("--out", type=Path, required=True, metavar="runs/NAME")
-    fit.add_argument("--protocol", choices=["clean", "published"], default="clean")
+    fit.add_argument("--protocol", choices=["clean", "published", "grouped"], default="clean")
+    fit.add_argument(
+        "--hold-out", action="append", default=[], metavar="NAME", help="data set to test on alone"
+    )
     fit.add_argument("--resume", action="store_true", help="go on with the run in --out")
     fit.add_argument("--epochs", type=int, help="of every phase, instead of the recipe's")
     fit.add_argument("--resolution", type=int, help="of every phase, instead of the recipe's")
@@ -55,11 +58,11 @@ def main(arguments: list[str] | None = None) -> int:
             names = ("epochs", "resolution", "seed")
             overrides = {n: getattr(options, n) for n in names if getattr(options, n) is not None}
             recipe = load_recipe(options.recipe, overrides)
-            prepared = prepare(recipe, options.data, Protocol(options.protocol))
+            prepared = prepare(recipe, options.data, Protocol(options.protocol), options.hold_out)
             run = start(options.out, prepared, options.resume)
             from training.fit import train
 
-            train(run, prepared.images, prepared.parts)
+            train(run, prepared.images, prepared.audit.groups, prepared.parts)
         elif options.command == "audit":
             from training.contactsheet import run_audit
 

@@ -2,14 +2,21 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import tensorflow as tf
 
 from training.recipe import Augmentation
 
+KNOTS: Final = 5
+"""Of the random grey-level curve, evenly from black to white."""
+BLUR_KERNEL: Final = (1.0, 4.0, 6.0, 4.0, 1.0)
+"""Binomial weights: what they take away is the fine structure of about two pixels."""
 
-def augment(slices: Any, seed: Any, *, settings: Augmentation, resolution: int) -> Any:
+
+def augment(
+    slices: Any, seed: Any, *, settings: Augmentation, resolution: int, masks: Any = None
+) -> Any:
     """Changes each slice of a batch on its own, reproducibly.
 
     Args:
@@ -17,12 +24,14 @@ def augment(slices: Any, seed: Any, *, settings: Augmentation, resolution: int) 
         seed: int32 (2,); equal seeds give equal results.
         settings: ranges of the changes.
         resolution: side of the result in pixels; scaling to it is part of the same warp.
+        masks: uint8 (N, H, W), which are warped along.
 
     Returns:
         float32 (N, resolution, resolution), 0 to 255; what the warp brings in from outside is black.
+        With masks also those, float32 (N, resolution, resolution), 0 to 1.
     """
     count, side = tf.shape(slices)[0], slices.shape[1]
-    seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 7))
+    seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 8))
 
     def draw(number: int, reach: float) -> Any:
         return tf.random.stateless_uniform((count,), seeds[number], -reach, reach)
@@ -34,20 +43,65 @@ def augment(slices: Any, seed: Any, *, settings: Augmentation, resolution: int) 
         mirror = tf.where(draw(2, 1.0) < 0, -1.0, 1.0)
     shift_x, shift_y = draw(3, settings.shift) * side, draw(4, settings.shift) * side
     transforms = _transforms(angle, zoom, mirror, shift_x, shift_y, side, resolution)
-    warped = tf.raw_ops.ImageProjectiveTransformV3(
-        images=tf.cast(slices, tf.float32)[..., None],
-        transforms=transforms,
-        output_shape=tf.constant([resolution, resolution]),
-        fill_value=0.0,
-        interpolation="BILINEAR",
-        fill_mode="CONSTANT",
-    )[..., 0]
-    mean = tf.reduce_mean(warped, axis=(1, 2), keepdims=True)
+
+    def warp(images: Any) -> Any:
+        return tf.raw_ops.ImageProjectiveTransformV3(
+            images=tf.cast(images, tf.float32)[..., None],
+            transforms=transforms,
+            output_shape=tf.constant([resolution, resolution]),
+            fill_value=0.0,
+            interpolation="BILINEAR",
+            fill_mode="CONSTANT",
+        )[..., 0]
+
+    warped = warp(slices)
+    # Black stays black: the background of a slice is air at any brightness.
+    air = warped <= 0
+    looks = _structure(_curve(warped, settings, seeds[7]), settings, seeds[7])
+    mean = tf.reduce_mean(looks, axis=(1, 2), keepdims=True)
     contrast = 1.0 + draw(5, settings.contrast)[:, None, None]
     brightness = 255.0 * draw(6, settings.brightness)[:, None, None]
-    # Black stays black: the background of a slice is air at any brightness.
-    lit = tf.where(warped > 0, (warped - mean) * contrast + mean + brightness, 0.0)
-    return tf.clip_by_value(lit, 0.0, 255.0)
+    lit = tf.where(air, 0.0, (looks - mean) * contrast + mean + brightness)
+    result = tf.clip_by_value(lit, 0.0, 255.0)
+    return result if masks is None else (result, warp(masks) / 255.0)
+
+
+def _curve(images: Any, settings: Augmentation, seed: Any) -> Any:
+    """Grey levels through a random piecewise linear curve, and uneven brightness."""
+    count, side = tf.shape(images)[0], images.shape[1]
+    seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 2))
+    if settings.curve:
+        moves = tf.random.stateless_uniform(
+            (count, KNOTS), seeds[0], -settings.curve, settings.curve
+        )
+        position = images * ((KNOTS - 1) / 255.0)
+        # The sum of the hat functions of a knot's two neighbours is one: linear between the knots.
+        for knot in range(KNOTS):
+            share = tf.maximum(0.0, 1.0 - tf.abs(position - knot))
+            images += 255.0 * moves[:, knot, None, None] * share
+    if settings.shading:
+        slopes = tf.random.stateless_uniform((count, 2), seeds[1], -1.0, 1.0)
+        line = tf.linspace(-1.0, 1.0, side)
+        tilt = slopes[:, 0, None, None] * line[:, None] + slopes[:, 1, None, None] * line[None]
+        images *= 1.0 + settings.shading * tilt
+    return images
+
+
+def _structure(images: Any, settings: Augmentation, seed: Any) -> Any:
+    """Blurs or sharpens, and adds noise."""
+    count = tf.shape(images)[0]
+    seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 5))
+    if settings.blur:
+        kernel = tf.constant(BLUR_KERNEL) / sum(BLUR_KERNEL)
+        smooth = images[..., None]
+        for shape in ((-1, 1, 1, 1), (1, -1, 1, 1)):
+            smooth = tf.nn.depthwise_conv2d(smooth, tf.reshape(kernel, shape), [1] * 4, "SAME")
+        amount = tf.random.stateless_uniform((count, 1, 1), seeds[2], -0.5, 1.0) * settings.blur
+        images += amount * (smooth[..., 0] - images)
+    if settings.noise:
+        amount = tf.random.stateless_uniform((count, 1, 1), seeds[3], 0.0, 255 * settings.noise)
+        images += amount * tf.random.stateless_normal(tf.shape(images), seeds[4])
+    return images
 
 
 def _transforms(
@@ -66,8 +120,7 @@ def _transforms(
 
 
 def dataset(
-    slices: Any,
-    labels: Any,
+    arrays: Any,
     order: Any,
     batch_size: int,
     transform: Callable[[Any, Any], Any],
@@ -76,17 +129,17 @@ def dataset(
     """Batches of one epoch.
 
     Args:
-        slices: uint8 (M, H, W).
-        labels: float32 (M, classes).
+        arrays: a structure of tensors with M rows each.
         order: indices in the order in which they are seen.
         batch_size: of every batch but perhaps the last.
-        transform: batch of slices and a seed to model input.
+        transform: such a structure of one batch's rows, and a seed, to what the model is fitted on.
         seed: run's seed and epoch; the batch's number is added.
     """
     batches = tf.data.Dataset.from_tensor_slices(order).batch(batch_size).enumerate()
 
-    def load(number: Any, indices: Any) -> tuple[Any, Any]:
+    def load(number: Any, indices: Any) -> Any:
         key = tf.stack([seed[0], seed[1] * 100_000 + tf.cast(number, tf.int32)])
-        return transform(tf.gather(slices, indices), key), tf.gather(labels, indices)
+        rows = tf.nest.map_structure(lambda array: tf.gather(array, indices), arrays)
+        return transform(rows, key)
 
     return batches.map(load, num_parallel_calls=2, deterministic=True).prefetch(2)

@@ -1,11 +1,12 @@
 """From trained weights to the two files that serve: a SavedModel and a full-integer LiteRT model.
 
-Both take preprocessed slices, uint8 (N, height, width), and give ``probabilities``, float32
-(N, classes): normalisation and softmax are inside.
+Both take preprocessed slices, uint8 (N, height, width), and give the outputs of :func:`served`:
+normalisation, softmax and sigmoid are inside.
 """
 
 import json
 import shutil
+import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -19,10 +20,10 @@ from numpy.typing import NDArray
 
 from contract.preprocessing import DEFAULT_SPEC
 from training.backbones import LITE_INPUT_MEAN, LITE_INPUT_SCALE
-from training.datasets import ImageSet, one_hot
+from training.datasets import ImageSet, allowed
 from training.errors import ExportRefused
 from training.fidelity import AGREEMENT_FILE, LITERT_FILE, SAVED_MODEL, agreement, strayed
-from training.model import CLASSIFIER, build
+from training.model import EMBEDDING, LOGITS, MASK_LOGITS, NETWORK, build
 from training.recipe import Recipe
 from training.run import Run
 from training.splits import Split
@@ -33,51 +34,71 @@ costs resolution everywhere else; which is better differs from model to model.""
 BATCH: Final = 32
 
 
-Predictor = Callable[[NDArray[np.uint8]], NDArray[np.float32]]
-"""Slices, uint8 (N, H, W), to probabilities, float32 (N, classes)."""
+Outputs = dict[str, NDArray[np.float32]]
+Predictor = Callable[[NDArray[np.uint8]], Outputs]
+"""Slices, uint8 (N, H, W), to outputs by name, float32 (N, ...)."""
 
 
 def trained_model(run: Run) -> keras.Model:
-    """The run's best model at the input size that serves; grey levels to logits."""
+    """The run's best model at the input size that serves; see :func:`training.model.build`."""
     model = build(run.config.recipe, DEFAULT_SPEC.height, pretrained=False)
     model.set_weights(run.load_best())
     return model
 
 
-class _Served(tf.Module):
-    """What the SavedModel holds: each variable once, where Keras's own exporter writes two copies."""
+def served(model: keras.Model, normalised: Any) -> dict[str, Any]:
+    """What a version answers, from normalised slices.
 
-    def __init__(self, model: keras.Model) -> None:
+    Returns:
+        ``probabilities`` and ``logits`` (N, classes), ``embedding`` (N, d) and, with a mask head,
+        ``mask``: the probability of tumour in each cell, (N, height / 2, width / 2).
+    """
+    raw = model.get_layer(NETWORK)(normalised, training=False)
+    outputs = {
+        "probabilities": tf.nn.softmax(raw[LOGITS]),
+        "logits": raw[LOGITS],
+        "embedding": raw[EMBEDDING],
+    }
+    if MASK_LOGITS in raw:
+        outputs["mask"] = tf.sigmoid(raw[MASK_LOGITS])
+    return outputs
+
+
+class _Served(tf.Module):
+    """What a SavedModel holds: each variable once, where Keras's own exporter writes two copies."""
+
+    def __init__(self, model: keras.Model, batch: int | None, dtype: Any) -> None:
         super().__init__()
         self.weights = [variable.value for variable in model.weights]
-        shape = (None, DEFAULT_SPEC.height, DEFAULT_SPEC.width)
+        shape = (batch, DEFAULT_SPEC.height, DEFAULT_SPEC.width)
 
         def serve(slices: Any) -> dict[str, Any]:
-            logits = model(tf.cast(slices, tf.float32), training=False)
-            return {"probabilities": tf.nn.softmax(logits)}
+            if dtype == tf.uint8:
+                slices = (tf.cast(slices, tf.float32) - LITE_INPUT_MEAN) / LITE_INPUT_SCALE
+            return served(model, slices)
 
         self.serve = tf.function(
-            serve, input_signature=[tf.TensorSpec(shape, tf.uint8, name="slices")]
+            serve, input_signature=[tf.TensorSpec(shape, dtype, name="slices")]
         )
+
+    def save(self, path: Path) -> None:
+        """Writes it with the signature ``serving_default``."""
+        tf.saved_model.save(self, str(path), signatures={"serving_default": self.serve})
 
 
 def write_saved_model(model: keras.Model, path: Path) -> None:
     """Writes the float model with the signature ``serving_default``."""
-    served = _Served(model)
-    tf.saved_model.save(served, str(path), signatures={"serving_default": served.serve})
+    _Served(model, None, tf.uint8).save(path)
 
 
-def write_litert(
-    model: keras.Model, backbone_name: str, calibration: NDArray[np.uint8], path: Path
-) -> None:
+def write_litert(model: keras.Model, calibration: NDArray[np.uint8], path: Path) -> None:
     """Quantises weights and activations to 8 bits and writes the LiteRT file.
 
     The converter sees the network from the normalised slice on. Its range is exactly that of the
     pixels, so the quantised input is the pixel itself: no rescaling runs, and nothing is rounded.
 
     Args:
-        model: grey levels to logits.
-        backbone_name: its layer that holds the backbone.
+        model: see :func:`training.model.build`.
         calibration: training slices, uint8 (N, H, W), from which activation ranges are read.
         path: the file to write.
 
@@ -85,10 +106,6 @@ def write_litert(
         ExportRefused: the quantised input is not the pixel value.
     """
     height, width = DEFAULT_SPEC.height, DEFAULT_SPEC.width
-    normalised = keras.Input(batch_shape=(1, height, width), name="slices")
-    features = model.get_layer(backbone_name)(keras.ops.expand_dims(normalised, -1))
-    logits = model.get_layer(CLASSIFIER)(model.get_layer("pool")(features))
-    network = keras.Model(normalised, keras.layers.Softmax(name="probabilities")(logits))
 
     def representative() -> Any:
         # The full ramp pins the input's range whatever the slices hold.
@@ -96,16 +113,18 @@ def write_litert(
         for pixels in [*calibration, ramp]:
             yield [(pixels[None].astype(np.float32) - LITE_INPUT_MEAN) / LITE_INPUT_SCALE]
 
-    converter = tf.lite.TFLiteConverter.from_keras_model(network)
-    converter.optimizations = [tf.lite.Optimize.DEFAULT]
-    converter.representative_dataset = representative
-    converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
-    converter.inference_input_type = tf.uint8
-    converter.inference_output_type = tf.float32
-    with warnings.catch_warnings():
-        # The converter warns whenever integer input is asked for, statistics or not.
-        warnings.filterwarnings("ignore", "Statistics for quantized inputs", UserWarning)
-        path.write_bytes(converter.convert())
+    with tempfile.TemporaryDirectory() as folder:
+        _Served(model, 1, tf.float32).save(Path(folder))
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        converter.representative_dataset = representative
+        converter.target_spec.supported_ops = [tf.lite.OpsSet.TFLITE_BUILTINS_INT8]
+        converter.inference_input_type = tf.uint8
+        converter.inference_output_type = tf.float32
+        with warnings.catch_warnings():
+            # The converter warns whenever integer input is asked for, statistics or not.
+            warnings.filterwarnings("ignore", "Statistics for quantized inputs", UserWarning)
+            path.write_bytes(converter.convert())
     scale, zero = Interpreter(model_path=str(path)).get_input_details()[0]["quantization"]
     if zero != LITE_INPUT_MEAN or not np.isclose(scale, 1 / LITE_INPUT_SCALE, rtol=1e-6):
         raise ExportRefused(f"the input is quantised with scale {scale} and zero point {zero}")
@@ -115,30 +134,23 @@ def saved_model_predictor(path: Path) -> Predictor:
     """Runs a SavedModel in batches."""
     signature = tf.saved_model.load(str(path)).signatures["serving_default"]
 
-    def predict(slices: NDArray[np.uint8]) -> NDArray[np.float32]:
-        batches = (
-            signature(slices=tf.constant(slices[start : start + BATCH]))["probabilities"].numpy()
+    def predict(slices: NDArray[np.uint8]) -> Outputs:
+        batches = [
+            signature(slices=tf.constant(slices[start : start + BATCH]))
             for start in range(0, len(slices), BATCH)
-        )
-        return np.concatenate(list(batches))
+        ]
+        return {name: np.concatenate([b[name].numpy() for b in batches]) for name in batches[0]}
 
     return predict
 
 
 def litert_predictor(path: Path) -> Predictor:
     """Runs a LiteRT file, slice by slice."""
-    interpreter = Interpreter(model_path=str(path), num_threads=2)
-    interpreter.allocate_tensors()
-    source = interpreter.get_input_details()[0]["index"]
-    target = interpreter.get_output_details()[0]["index"]
+    runner = Interpreter(model_path=str(path), num_threads=2).get_signature_runner()
 
-    def predict(slices: NDArray[np.uint8]) -> NDArray[np.float32]:
-        rows = []
-        for pixels in slices:
-            interpreter.set_tensor(source, pixels[None])
-            interpreter.invoke()
-            rows.append(interpreter.get_tensor(target)[0])
-        return np.stack(rows).astype(np.float32)
+    def predict(slices: NDArray[np.uint8]) -> Outputs:
+        rows = [runner(slices=pixels[None]) for pixels in slices]
+        return {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
 
     return predict
 
@@ -176,13 +188,13 @@ def convert(run: Run, images: ImageSet, parts: Split) -> Path:
     write_saved_model(model, target / SAVED_MODEL)
     recipe = run.config.recipe
     slices = images.slices[parts.validation]
-    truth = one_hot(images.labels[parts.validation], recipe.classes).argmax(1)
+    truth = allowed(images.labels[parts.validation], recipe.classes, recipe.tumor_classes)
     reference = saved_model_predictor(target / SAVED_MODEL)(slices)
     tried: list[dict[str, float]] = []
     for count in CALIBRATION_SLICES:
         candidate = target / f"{count}.tflite"
         calibration = calibration_slices(images, parts.train, recipe, count)
-        write_litert(model, recipe.backbone, calibration, candidate)
+        write_litert(model, calibration, candidate)
         found = agreement(reference, litert_predictor(candidate)(slices), truth)
         tried.append({"calibration_slices": float(count), **found})
     result = min(tried, key=strayed)

@@ -1,9 +1,11 @@
 """Finds labelled images in folders as people keep them, and reads them as the service does."""
 
+import csv
 import hashlib
+import io
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,15 +13,22 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from contract.decoding import decode, sniff
 from contract.errors import DecodeError
 from contract.manifest import DataSource
-from contract.preprocessing import DEFAULT_SPEC, PreprocessSpec, preprocess
+from contract.preprocessing import DEFAULT_SPEC, Placement, PreprocessSpec, preprocess_placed
 from training.errors import DatasetError
 
 IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".dcm"})
 READ_THREADS: Final = 4
+INDEX_FILE: Final = "index.csv"
+"""A data set with this file lists its images itself: columns id, label, fold; images and masks lie
+in ``images/ID.jpg`` and ``masks/ID.png``."""
+NO_TUMOR: Final = "notumor"
+ANY_TUMOR: Final = "tumor"
+"""Label of images that show a tumour whose kind is not stated."""
 
 _LABELS: Final = {
     "glioma": "glioma",
@@ -30,6 +39,7 @@ _LABELS: Final = {
     "no": "notumor",
     "normal": "notumor",
     "healthy": "notumor",
+    "normalvolumes": "notumor",
     "yes": "tumor",
     "tumor": "tumor",
     "tumour": "tumor",
@@ -56,14 +66,20 @@ class ImageFile(NamedTuple):
     Attributes:
         path: the file.
         source: name of the data set's folder.
-        part: ``training``, ``testing``, or empty where the data set is not divided.
+        part: ``training``, ``testing``, ``fold1`` and so on where the data set names patient-wise
+            folds, or empty where it is not divided.
         label: class, by :func:`canonical_label`.
+        mask: the radiologist's outline of the tumour, white on black, where there is one.
+        volume: the scanned volume that the slice belongs to, where the folders say so: its slices
+            show one person.
     """
 
     path: Path
     source: str
     part: str
     label: str
+    mask: Path | None = None
+    volume: str = ""
 
     @property
     def name(self) -> str:
@@ -79,6 +95,8 @@ class ImageSet:
         files: where they come from.
         sha256: of each file's bytes, hex.
         slices: preprocessed, uint8 (N, height, width).
+        masks: index to share of tumour in each pixel of the slice, uint8 (height, width), 255 is all
+            of it; for the images that come with a mask.
         formats, sizes: how often each file format and each (rows, columns) occurs.
         unreadable: files that gave no slice, with the error code.
     """
@@ -86,6 +104,7 @@ class ImageSet:
     files: tuple[ImageFile, ...]
     sha256: tuple[str, ...]
     slices: NDArray[np.uint8]
+    masks: Mapping[int, NDArray[np.uint8]] = field(default_factory=dict)
     formats: Counter[str] = field(default_factory=Counter)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     unreadable: tuple[tuple[Path, str], ...] = ()
@@ -147,7 +166,8 @@ def find_images(roots: Sequence[Path]) -> list[ImageFile]:
     for root, name in zip(roots, names, strict=True):
         if not root.is_dir():
             raise DatasetError(f"{root} is no folder")
-        images = list(_walk(root.resolve(), name))
+        indexed = (root / INDEX_FILE).is_file()
+        images = list((_index if indexed else _walk)(root.resolve(), name))
         if not images:
             raise DatasetError(
                 f"{root} holds no images below class folders (yes/no, or glioma, meningioma, "
@@ -161,18 +181,48 @@ def _walk(root: Path, source: str) -> Iterable[ImageFile]:
     for path in sorted(root.rglob("*")):
         if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
             continue
-        folders = [root.name, *path.relative_to(root).parts[:-1]]
+        below = path.relative_to(root).parts[:-1]
+        folders = [root.name, *below]
         label = next(filter(None, map(canonical_label, reversed(folders))), None)
         part = next((_PARTS[f.lower()] for f in reversed(folders) if f.lower() in _PARTS), "")
+        # A folder below the class folder holds the slices of one volume.
+        nested = canonical_label(folders[-1]) is None and folders[-1].lower() not in _PARTS
+        volume = folders[-1] if below and nested else ""
         if label is not None:
-            yield ImageFile(path, source, part, label)
+            yield ImageFile(path, source, part, label, volume=volume)
 
 
-def one_hot(labels: NDArray[np.str_], classes: Sequence[str]) -> NDArray[np.float32]:
-    """Class names to float32 (N, classes)."""
-    index = np.array([classes.index(str(label)) for label in labels])
-    targets: NDArray[np.float32] = np.eye(len(classes), dtype=np.float32)[index]
-    return targets
+def _index(root: Path, source: str) -> Iterable[ImageFile]:
+    """The images that an index file lists.
+
+    Raises:
+        DatasetError: a row lacks a column, or has a label that is no class.
+    """
+    text = (root / INDEX_FILE).read_text(encoding="utf-8")
+    for number, row in enumerate(csv.DictReader(io.StringIO(text)), start=2):
+        try:
+            name, label = row["id"], canonical_label(row["label"])
+            part = f"fold{int(row['fold'])}"
+        except (KeyError, ValueError, AttributeError) as error:
+            raise DatasetError(f"{root / INDEX_FILE}, line {number}: {error}") from error
+        if label is None:
+            raise DatasetError(f"{root / INDEX_FILE}, line {number}: no class {row['label']!r}")
+        mask = root / "masks" / f"{name}.png"
+        image = ImageFile(root / "images" / f"{name}.jpg", source, part, label)
+        yield image._replace(mask=mask) if mask.is_file() else image
+
+
+def allowed(
+    labels: NDArray[np.str_], classes: Sequence[str], tumor_classes: Sequence[str]
+) -> NDArray[np.float32]:
+    """Which classes an image may be, float32 (N, classes) of zeros and ones.
+
+    One for each label that is a class; all tumour classes for :data:`ANY_TUMOR`, where that is none.
+    """
+    table = {name: [name] for name in classes} | (
+        {} if ANY_TUMOR in classes else {ANY_TUMOR: list(tumor_classes)}
+    )
+    return np.array([np.isin(classes, table[str(label)]) for label in labels], np.float32)
 
 
 class _Read(NamedTuple):
@@ -180,18 +230,40 @@ class _Read(NamedTuple):
     format: str
     size: tuple[int, int]
     pixels: NDArray[np.uint8] | None
+    mask: NDArray[np.uint8] | None
     error: str
 
 
-def _read(path: Path, spec: PreprocessSpec) -> _Read:
-    data = path.read_bytes()
+def _read(file: ImageFile, spec: PreprocessSpec) -> _Read:
+    data = file.path.read_bytes()
     digest = hashlib.sha256(data).hexdigest()
     try:
         decoded = decode(data, spec)
     except DecodeError as error:
-        return _Read(digest, "", (0, 0), None, error.code)
-    pixels = preprocess(decoded.pixels, spec)
-    return _Read(digest, sniff(data).name, decoded.original_size, pixels, "")
+        return _Read(digest, "", (0, 0), None, None, error.code)
+    pixels, placement = preprocess_placed(decoded.pixels, spec)
+    mask = None
+    if file.mask is not None:
+        mask = place_mask(_read_mask(file.mask, decoded.pixels.shape), placement, spec)
+    return _Read(digest, sniff(data).name, decoded.original_size, pixels, mask, "")
+
+
+def _read_mask(path: Path, shape: tuple[int, ...]) -> Image.Image:
+    """A mask in the size of its decoded slice, 0 or 255 but for scaling."""
+    with Image.open(path) as image:
+        mask = image.convert("L")
+    size = (shape[1], shape[0])
+    return mask if mask.size == size else mask.resize(size, Image.Resampling.BOX)
+
+
+def place_mask(mask: Image.Image, placement: Placement, spec: PreprocessSpec) -> NDArray[np.uint8]:
+    """Cuts and scales a mask as its slice was, to uint8 (height, width)."""
+    left, top, right, bottom = placement.target
+    output = np.zeros((spec.height, spec.width), np.uint8)
+    output[top:bottom, left:right] = np.asarray(
+        mask.resize((right - left, bottom - top), Image.Resampling.BILINEAR, box=placement.crop)
+    )
+    return output
 
 
 def read_images(files: Sequence[ImageFile], spec: PreprocessSpec = DEFAULT_SPEC) -> ImageSet:
@@ -201,7 +273,7 @@ def read_images(files: Sequence[ImageFile], spec: PreprocessSpec = DEFAULT_SPEC)
         DatasetError: not one of them is readable.
     """
     with ThreadPoolExecutor(READ_THREADS) as pool:
-        results = list(pool.map(lambda file: _read(file.path, spec), files))
+        results = list(pool.map(lambda file: _read(file, spec), files))
     good = [(f, r) for f, r in zip(files, results, strict=True) if r.pixels is not None]
     if not good:
         raise DatasetError("none of the images is readable")
@@ -209,6 +281,7 @@ def read_images(files: Sequence[ImageFile], spec: PreprocessSpec = DEFAULT_SPEC)
         files=tuple(f for f, _ in good),
         sha256=tuple(r.sha256 for _, r in good),
         slices=np.stack([r.pixels for _, r in good if r.pixels is not None]),
+        masks={i: r.mask for i, (_, r) in enumerate(good) if r.mask is not None},
         formats=Counter(r.format for _, r in good),
         sizes=Counter(r.size for _, r in good),
         unreadable=tuple(

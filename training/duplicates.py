@@ -6,7 +6,7 @@ when a blurred copy is taken away: the same folds, vessels and edges). The first
 mid-brain slices alike; the second tells a copy from a look-alike.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -16,7 +16,7 @@ from PIL import Image, ImageFilter
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from training.datasets import ImageSet
+from training.datasets import ANY_TUMOR, NO_TUMOR, ImageSet
 
 COARSE_SIDE: Final = 32
 FINE_SIDE: Final = 64
@@ -51,10 +51,11 @@ class Audit:
     """What is alike in an :class:`~training.datasets.ImageSet`.
 
     Attributes:
-        groups: group number of each image, (N,); an image without a duplicate is a group alone.
+        groups: group number of each image, (N,); an image without a duplicate is a group alone. The
+            slices of one volume are a group too, since they show one person.
         exact_pairs: index pairs with equal bytes.
         near_pairs: alike but not byte-identical, best orientation each.
-        conflicting: indices of images in groups that hold more than one label.
+        conflicting: indices of images in groups that hold labels which exclude each other.
     """
 
     groups: NDArray[np.intp]
@@ -129,7 +130,8 @@ def audit(images: ImageSet) -> Audit:
     exact = _exact_pairs(images.sha256)
     identical = set(exact)
     near = tuple(pair for pair in pairs if (pair.first, pair.second) not in identical)
-    edges = np.array([*exact, *((p.first, p.second) for p in near)], np.intp).reshape(-1, 2)
+    alike = [*exact, *((p.first, p.second) for p in near), *_volume_pairs(images)]
+    edges = np.array(alike, np.intp).reshape(-1, 2)
     graph = coo_matrix(
         (np.ones(len(edges), np.int8), (edges[:, 0], edges[:, 1])), (len(images), len(images))
     )
@@ -190,7 +192,24 @@ def _exact_pairs(sha256: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
     )
 
 
+def _volume_pairs(images: ImageSet) -> list[tuple[int, int]]:
+    """Each slice of a volume with the volume's first."""
+    first: dict[tuple[str, str], int] = {}
+    return [
+        (first.setdefault((file.source, file.volume), index), index)
+        for index, file in enumerate(images.files)
+        if file.volume
+    ]
+
+
 def _conflicting(groups: NDArray[np.intp], labels: NDArray[np.str_]) -> NDArray[np.intp]:
-    seen = {(int(group), str(label)) for group, label in zip(groups, labels, strict=True)}
-    labels_of = Counter(group for group, _ in seen)
-    return np.flatnonzero([labels_of[int(group)] > 1 for group in groups])
+    labels_of: dict[int, set[str]] = defaultdict(set)
+    for group, label in zip(groups, labels, strict=True):
+        labels_of[int(group)].add(str(label))
+    # "Some tumour" agrees with any kind of tumour, but not with none.
+    conflicts = {
+        group
+        for group, names in labels_of.items()
+        if len(names - {ANY_TUMOR}) > 1 or names >= {ANY_TUMOR, NO_TUMOR}
+    }
+    return np.flatnonzero([int(group) in conflicts for group in groups])

@@ -9,7 +9,7 @@ import numpy as np
 from training import plots
 from training.card import CARD_FILE, METRICS_FILE, model_card
 from training.convert import convert, litert_predictor, saved_model_predictor
-from training.datasets import one_hot
+from training.datasets import allowed
 from training.errors import RunError
 from training.fidelity import AGREEMENT_FILE, LITERT_FILE, SAVED_MODEL
 from training.prepare import reopen
@@ -41,11 +41,12 @@ def evaluate(path: Path, beside: Path | None) -> Path:
     if not test.size:
         raise RunError("the data have no Testing folder to evaluate on")
     slices, groups = prepared.images.slices[test], prepared.audit.groups[test]
-    truth = one_hot(prepared.images.labels[test], recipe.classes).argmax(1)
+    labels = prepared.images.labels[test]
+    truth = allowed(labels, recipe.classes, recipe.tumor_classes).argmax(1)
     unleaked = prepared.audit.unleaked(prepared.images)[test]
     probabilities = {
-        "float": saved_model_predictor(artifacts / SAVED_MODEL)(slices),
-        "int8": litert_predictor(artifacts / LITERT_FILE)(slices),
+        "float": saved_model_predictor(artifacts / SAVED_MODEL)(slices)["probabilities"],
+        "int8": litert_predictor(artifacts / LITERT_FILE)(slices)["probabilities"],
     }
     subsets = {"testing": np.ones(len(test), bool), "testing_unleaked": unleaked}
     figures = {

@@ -1,5 +1,6 @@
 """Whether the quantised model says what the float model says: the gate before publishing."""
 
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -15,24 +16,31 @@ MAX_ACCURACY_DIFFERENCE: Final = 0.003
 
 
 def agreement(
-    reference: NDArray[np.float32], other: NDArray[np.float32], truth: NDArray[np.intp]
+    reference: Mapping[str, NDArray[np.float32]],
+    other: Mapping[str, NDArray[np.float32]],
+    truth: NDArray[np.float32],
 ) -> dict[str, float]:
     """How far a float and an int8 model agree on the same images.
 
     Args:
-        reference: probabilities of the float model, (N, classes).
+        reference: outputs of the float model by name; ``probabilities`` (N, classes) is one.
         other: those of the int8 model.
-        truth: class indices, (N,).
+        truth: classes that each image may be, zeros and ones (N, classes).
     """
-    first, second = reference.argmax(1), other.argmax(1)
-    return {
+    ours, theirs = reference["probabilities"], other["probabilities"]
+    first, second = ours.argmax(1), theirs.argmax(1)
+    rows = np.arange(len(truth))
+    found = {
         "images": float(len(truth)),
         "label_disagreement": float((first != second).mean()),
-        "accuracy_float": float((first == truth).mean()),
-        "accuracy_int8": float((second == truth).mean()),
-        "largest_probability_difference": float(np.abs(reference - other).max()),
-        "mean_probability_difference": float(np.abs(reference - other).mean()),
+        "accuracy_float": float(truth[rows, first].mean()),
+        "accuracy_int8": float(truth[rows, second].mean()),
+        "largest_probability_difference": float(np.abs(ours - theirs).max()),
+        "mean_probability_difference": float(np.abs(ours - theirs).mean()),
     }
+    if "mask" in reference:
+        found["mean_mask_difference"] = float(np.abs(reference["mask"] - other["mask"]).mean())
+    return found
 
 
 def strayed(result: dict[str, float]) -> tuple[float, float, float]:

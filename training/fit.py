@@ -14,11 +14,14 @@ from typing import Any
 import keras
 import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from training.augmentation import augment, dataset
-from training.datasets import ImageSet, one_hot
+from training.datasets import ImageSet
 from training.errors import DivergedError
-from training.model import build, unfreeze
+from training.examples import Examples, training_examples, validation_examples
+from training.losses import UNKNOWN, AllowedClasses, MaskLoss, accuracy
+from training.model import LOGITS, MASK_LOGITS, build, unfreeze
 from training.recipe import Phase, Recipe
 from training.run import Progress, Run
 from training.splits import Split
@@ -76,16 +79,19 @@ class AverageWeights(keras.callbacks.Callback):
                 source.assign(value)
 
 
-def train(run: Run, images: ImageSet, parts: Split) -> None:
+def train(run: Run, images: ImageSet, groups: NDArray[np.intp], parts: Split) -> None:
     """Runs the phases that are not done yet; the result is in the run's folder."""
     recipe = run.config.recipe
     keras.utils.set_random_seed(recipe.seed)
     model = build(recipe)
+    fitted = _fitted(model, recipe)
     loaded = run.load_progress()
     progress, saved = loaded or (Progress(), None)
-    targets = one_hot(images.labels, recipe.classes)
-    slices, labels = tf.constant(images.slices[parts.train]), tf.constant(targets[parts.train])
-    steps = math.ceil(len(parts.train) / recipe.batch_size)
+    examples = training_examples(images, groups, parts, recipe)
+    print(f"training on {examples.describe()}", flush=True)
+    arrays = _tensors(examples)
+    checked = validation_examples(images, parts, recipe)
+    steps = math.ceil(examples.epoch_size / recipe.batch_size)
     while not progress.finished:
         phase = recipe.phases[progress.phase]
         unfreeze(model, recipe, phase)
@@ -93,48 +99,93 @@ def train(run: Run, images: ImageSet, parts: Split) -> None:
             _assign(model.variables, saved)
         if progress.phase and not progress.epoch:
             model.set_weights(run.load_best())
-        _compile(model, recipe, phase, steps)
-        average = AverageWeights(model, recipe.average_momentum)
+        _compile(fitted, recipe, phase, steps)
+        average = AverageWeights(fitted, recipe.average_momentum)
         if saved is not None and progress.epoch:
-            _assign(_state(model, average), saved)
+            _assign(_state(model, fitted, average), saved)
         saved = None
-        validation = _validation(
-            images.slices[parts.validation], targets[parts.validation], phase, recipe
-        )
+        validation = _validation(checked, phase, recipe)
         while progress.epoch < phase.epochs and progress.waited < recipe.early_stopping_patience:
             rng = np.random.default_rng((recipe.seed, progress.total_epochs))
             batches = dataset(
-                slices,
-                labels,
-                rng.permutation(len(parts.train)),
+                arrays,
+                examples.draw(rng),
                 recipe.batch_size,
-                partial(augment, settings=recipe.augmentation, resolution=phase.resolution),
+                partial(_changed, recipe=recipe, resolution=phase.resolution),
                 (recipe.seed, progress.total_epochs),
             )
             print(f"phase {phase.name}, epoch {progress.epoch + 1} of {phase.epochs}", flush=True)
             # The data set is in its order already.
-            result = model.fit(batches, callbacks=[RaiseOnNaN(), average], shuffle=False).history
+            result = fitted.fit(
+                batches, callbacks=[RaiseOnNaN(), average], shuffle=False, verbose=2
+            ).history
             logs = {name: values[-1] for name, values in result.items()}
             with average.applied():
-                checked = model.evaluate(validation, return_dict=True)
-                logs |= {f"val_{name}": value for name, value in checked.items()}
+                found = fitted.evaluate(validation, return_dict=True, verbose=2)
+                logs |= {f"val_{name}": value for name, value in found.items()}
+                # Keras names an output's metrics after it as soon as there are two.
+                logs = {_plain(name): value for name, value in logs.items()}
                 better = _note(progress, phase, logs)
                 if better:
                     run.save_best(model.get_weights())
-            run.save_progress(progress, _state(model, average))
+            run.save_progress(progress, _state(model, fitted, average))
         _next_phase(progress, recipe)
         run.save_progress(progress, model.variables)
     print(f"best validation loss {progress.best_loss:.4f} in epoch {progress.best_epoch}")
 
 
-def _validation(slices: Any, targets: Any, phase: Phase, recipe: Recipe) -> tf.data.Dataset:
+def _plain(name: str) -> str:
+    """``accuracy`` for ``logits_accuracy``, and ``class_loss`` for ``logits_loss``."""
+    prefix, found, metric = name.rpartition(f"{LOGITS}_")
+    if not found or prefix.endswith("mask_"):
+        return name
+    return f"{prefix}class_loss" if metric == "loss" else f"{prefix}{metric}"
+
+
+def _fitted(model: keras.Model, recipe: Recipe) -> keras.Model:
+    """The model's outputs that have a loss."""
+    names = [LOGITS] if recipe.mask is None else [LOGITS, MASK_LOGITS]
+    outputs = model(model.input)
+    return keras.Model(model.input, {name: outputs[name] for name in names})
+
+
+def _tensors(examples: Examples) -> dict[str, Any]:
+    """What a batch is gathered from; masks in a row of their own, the last of them for unknown."""
+    arrays = {"slices": examples.slices, "allowed": examples.allowed}
+    if examples.masks is not None:
+        arrays |= {"masks": examples.masks, "known": examples.known}
+    return {name: tf.constant(array) for name, array in arrays.items()}
+
+
+def _changed(rows: dict[str, Any], seed: Any, *, recipe: Recipe, resolution: int) -> Any:
+    """A batch as the model is fitted on it."""
+    warp = partial(augment, settings=recipe.augmentation, resolution=resolution)
+    if "masks" not in rows:
+        return warp(rows["slices"], seed), {LOGITS: rows["allowed"]}
+    slices, masks = warp(rows["slices"], seed, masks=rows["masks"])
+    return slices, {LOGITS: rows["allowed"], MASK_LOGITS: _cells(masks, rows["known"])}
+
+
+def _cells(masks: Any, known: Any) -> Any:
+    """Masks at the resolution of the mask head; :data:`UNKNOWN` where there is none."""
+    cells = tf.nn.avg_pool2d(masks[..., None], 2, 2, "VALID")[..., 0]
+    return tf.where(known[:, None, None], cells, UNKNOWN)
+
+
+def _validation(examples: Examples, phase: Phase, recipe: Recipe) -> tf.data.Dataset:
     """Validation images, unchanged but for the phase's size: another size is another task."""
     size = (phase.resolution, phase.resolution)
 
-    def load(pixels: Any, target: Any) -> tuple[Any, Any]:
-        return tf.image.resize(tf.cast(pixels, tf.float32)[..., None], size)[..., 0], target
+    def scaled(images: Any) -> Any:
+        return tf.image.resize(tf.cast(images, tf.float32)[..., None], size)[..., 0]
 
-    whole = tf.data.Dataset.from_tensor_slices((slices, targets))
+    def load(rows: dict[str, Any]) -> Any:
+        targets = {LOGITS: rows["allowed"]}
+        if "masks" in rows:
+            targets[MASK_LOGITS] = _cells(scaled(rows["masks"]) / 255.0, rows["known"])
+        return scaled(rows["slices"]), targets
+
+    whole = tf.data.Dataset.from_tensor_slices(_tensors(examples))
     return whole.batch(recipe.batch_size).map(load).prefetch(1)
 
 
@@ -149,19 +200,17 @@ def _compile(model: keras.Model, recipe: Recipe, phase: Phase, steps: int) -> No
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=phase.weight_decay)
     optimizer.exclude_from_weight_decay(var_names=["bias"])
     # Compiled anew in each phase: Keras fixes what is trainable when it compiles.
-    model.compile(
-        optimizer,
-        keras.losses.CategoricalCrossentropy(
-            from_logits=True, label_smoothing=recipe.label_smoothing
-        ),
-        metrics=["accuracy"],
-    )
+    losses: dict[str, Any] = {LOGITS: AllowedClasses(recipe.label_smoothing)}
+    metrics: dict[str, Any] = {LOGITS: [accuracy]}
+    if recipe.mask is not None:
+        losses[MASK_LOGITS] = MaskLoss(recipe.mask)
+    model.compile(optimizer, losses, metrics=metrics)
     optimizer.build(model.trainable_variables)
 
 
-def _state(model: keras.Model, average: AverageWeights) -> list[Any]:
+def _state(model: keras.Model, fitted: keras.Model, average: AverageWeights) -> list[Any]:
     """Everything the next epoch depends on; the model's own variables come first."""
-    return [*model.variables, *model.optimizer.variables, *average.variables]
+    return [*model.variables, *fitted.optimizer.variables, *average.variables]
 
 
 def _assign(variables: Sequence[Any], saved: Sequence[np.ndarray]) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from training.datasets import ImageSet, find_images, read_images
+from training.datasets import ANY_TUMOR, ImageSet, find_images, read_images
 from training.duplicates import Audit, audit
 from training.errors import DatasetError
 from training.recipe import Recipe
@@ -23,7 +23,9 @@ class Prepared(NamedTuple):
     config: RunConfig
 
 
-def prepare(recipe: Recipe, roots: Sequence[Path], protocol: Protocol) -> Prepared:
+def prepare(
+    recipe: Recipe, roots: Sequence[Path], protocol: Protocol, held_out: Sequence[str] = ()
+) -> Prepared:
     """Reads, audits and splits; says what it found.
 
     Raises:
@@ -31,15 +33,16 @@ def prepare(recipe: Recipe, roots: Sequence[Path], protocol: Protocol) -> Prepar
     """
     images = read_images(find_images(roots))
     print(images.describe(), flush=True)
-    unknown = set(images.labels) - set(recipe.classes)
+    unknown = set(images.labels) - {*recipe.classes, ANY_TUMOR}
     if unknown:
         raise DatasetError(f"{recipe.name} knows no class {', '.join(sorted(unknown))}")
     found = audit(images)
-    parts = split(images, found, protocol, recipe.validation_share, recipe.seed)
+    parts = split(images, found, protocol, recipe, held_out)
     print(f"split ({protocol}): {parts.counts()}", flush=True)
     config = RunConfig(
         recipe=recipe,
         protocol=protocol,
+        held_out=tuple(held_out),
         data=images.sources(),
         roots=tuple(root.resolve() for root in roots),
         splits={
@@ -70,6 +73,7 @@ def reopen(path: Path) -> tuple[Run, Prepared]:
     """
     run = Run.open(path)
     run.require_finished()
-    prepared = prepare(run.config.recipe, run.config.roots, run.config.protocol)
+    config = run.config
+    prepared = prepare(config.recipe, config.roots, config.protocol, config.held_out)
     run.require_same(prepared.config)
     return run, prepared

@@ -24,6 +24,11 @@ class Augmentation(_Strict):
         flip_horizontal: with probability one half.
         brightness: share of the grey range that is added or taken.
         contrast: share by which distances from the mean grey level grow or shrink.
+        curve: share of the grey range by which the knots of a smooth grey-level curve are moved, which
+            stands for another sequence or another scanner's processing.
+        shading: share by which brightness changes across the slice, as an uneven coil has it.
+        blur: share of fine structure that is taken away, or added.
+        noise: standard deviation of added noise, up to this share of the grey range.
     """
 
     rotation_degrees: float = Field(ge=0, le=180)
@@ -32,6 +37,41 @@ class Augmentation(_Strict):
     flip_horizontal: bool
     brightness: float = Field(ge=0, lt=1)
     contrast: float = Field(ge=0, lt=1)
+    curve: float = Field(0.0, ge=0, lt=1)
+    shading: float = Field(0.0, ge=0, lt=1)
+    blur: float = Field(0.0, ge=0, le=1)
+    noise: float = Field(0.0, ge=0, lt=1)
+
+
+class Folds(_Strict):
+    """Which patient-wise folds of a data set do not train."""
+
+    validation: tuple[int, ...] = Field(min_length=1)
+    test: tuple[int, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _disjoint(self) -> Self:
+        if set(self.validation) & set(self.test):
+            raise ValueError("a fold cannot be in validation and in test")
+        return self
+
+
+class Mask(_Strict):
+    """The second head: where the tumour is, at half the resolution of the input.
+
+    Attributes:
+        weight: of the mask's loss against the class loss.
+        cell_weight: of the mean cross-entropy of the cells against the Dice loss.
+        channels: width of the decoder at 1/8 of the input's resolution and below; half of it above.
+        removed: synthetic slices whose tumour was cut out, as a share of the slices with a mask.
+        pasted: synthetic slices into which a tumour was pasted, as a share of those without tumour.
+    """
+
+    weight: float = Field(gt=0)
+    cell_weight: float = Field(gt=0)
+    channels: int = Field(ge=8, multiple_of=8)
+    removed: float = Field(ge=0, le=1)
+    pasted: float = Field(ge=0, le=1)
 
 
 class Phase(_Strict):
@@ -61,6 +101,13 @@ class Recipe(_Strict):
         validation_share: of the training images of each class, in whole near-duplicate groups.
         early_stopping_patience: epochs without a lower validation loss that end a phase.
         average_momentum: of the exponential average of the weights that is validated and kept.
+        epoch_images: training images drawn for each epoch; all of them, once, if None.
+        copy_weight: how likely a tumour slice without a mask is drawn into such an epoch where its
+            near-duplicate group holds slices with one; others have 1.
+        folds: for data sets that name patient-wise folds.
+        test_share: of each class, in whole groups, in the protocol ``grouped``.
+        train_only: data sets that are too few persons to be divided.
+        mask: the second head, if there is one.
     """
 
     name: str
@@ -74,6 +121,12 @@ class Recipe(_Strict):
     validation_share: float = Field(gt=0, lt=1)
     early_stopping_patience: int = Field(ge=1)
     average_momentum: float = Field(ge=0, lt=1)
+    epoch_images: int | None = Field(None, ge=1)
+    copy_weight: float = Field(1.0, gt=0, le=1)
+    folds: Folds | None = None
+    test_share: float = Field(0.2, gt=0, lt=1)
+    train_only: tuple[str, ...] = ()
+    mask: Mask | None = None
     seed: int
     augmentation: Augmentation
     phases: tuple[Phase, ...] = Field(min_length=1)

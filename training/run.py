@@ -25,6 +25,7 @@ class RunConfig(BaseModel):
     """What a run is; resuming with another one is refused.
 
     Attributes:
+        held_out: data sets that are test as a whole.
         data: what was read, with digests.
         roots: the folders it was read from, for ``evaluate`` and ``export``.
         splits: sha256 of the files in each part, sorted by their order of reading.
@@ -34,6 +35,7 @@ class RunConfig(BaseModel):
 
     recipe: Recipe
     protocol: Protocol
+    held_out: tuple[str, ...] = ()
     data: tuple[DataSource, ...]
     roots: tuple[Path, ...]
     splits: dict[str, tuple[str, ...]]
@@ -100,7 +102,7 @@ class Run:
 
     def require_same(self, config: RunConfig) -> None:
         """Raises RunError when ``config`` would continue another run than this one."""
-        for name in ("recipe", "protocol", "data", "splits"):
+        for name in ("recipe", "protocol", "held_out", "data", "splits"):
             if getattr(self.config, name) != getattr(config, name):
                 raise RunError(f"{self.path} was started with another {name}")
 

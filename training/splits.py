@@ -1,5 +1,6 @@
 """Who trains, who validates, who tests: decided by group, never by image."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -9,18 +10,21 @@ from numpy.typing import NDArray
 from training.datasets import ImageSet
 from training.duplicates import Audit
 from training.errors import DatasetError
+from training.recipe import Recipe
 
 
 class Protocol(StrEnum):
-    """How much of the published leak is kept.
+    """Which images are the test, and how much of the published leak is kept.
 
     ``published`` leaves Training and Testing as they are, for comparison with others' figures only.
     ``clean`` has the same Testing images, and none in training or validation that shares a
-    near-duplicate group with them.
+    near-duplicate group with them. ``grouped`` ignores Training and Testing: patient-wise folds go
+    where the recipe sends them, and of the other groups a share is drawn for test.
     """
 
     CLEAN = "clean"
     PUBLISHED = "published"
+    GROUPED = "grouped"
 
 
 @dataclass(frozen=True)
@@ -41,46 +45,86 @@ class Split:
 
 
 def split(
-    images: ImageSet, audit: Audit, protocol: Protocol, validation_share: float, seed: int
+    images: ImageSet,
+    audit: Audit,
+    protocol: Protocol,
+    recipe: Recipe,
+    held_out: Collection[str] = (),
 ) -> Split:
-    """Splits a set; images that the data sets do not mark as testing are for training.
+    """Splits a set.
 
-    Images in groups with conflicting labels are dropped from training and validation; Testing stays
-    whole, so that its figures mean the same in both protocols.
+    What is test is decided first, then what is validation; an image that shares a group with either
+    does not train, and one that shares a group with test does not validate. Images in groups with
+    conflicting labels are dropped from training and validation; test stays whole, so that its
+    figures mean the same in every protocol.
 
     Args:
         images: what was read.
         audit: its duplicates.
         protocol: see :class:`Protocol`.
-        validation_share: of the training images of each class, in whole groups.
-        seed: of the choice of groups.
+        recipe: its shares, folds and seed.
+        held_out: data sets that are test; with any, nothing else is. Of the groups that they share
+            with others, the smaller side keeps its images, so that neither is emptied.
 
     Raises:
-        DatasetError: a class is left without training or validation images.
+        DatasetError: a class is left without training or validation images, or a data set that is to
+            be held out is not there.
     """
-    testing = images.parts == "testing"
-    usable = ~testing
+    sources = np.array([file.source for file in images.files])
+    missing = set(held_out) - set(sources)
+    if missing:
+        raise DatasetError(f"no data set is named {', '.join(sorted(missing))}")
+    groups, labels = audit.groups, images.labels
+    fixed = np.isin(sources, list(recipe.train_only))
+    folds = recipe.folds
+    validates = _in_folds(images, folds.validation if folds else ()) & ~fixed
+    rng = np.random.default_rng(recipe.seed)
+    if held_out:
+        test = np.isin(sources, list(held_out))
+        if 2 * test.sum() > len(test):
+            test &= ~np.isin(groups, groups[~test])
+    elif protocol is Protocol.GROUPED:
+        test = _in_folds(images, folds.test if folds else ()) & ~fixed
+        free = _free(images, groups, fixed)
+        test |= _pick(labels, groups, free & ~np.isin(groups, groups[test]), recipe.test_share, rng)
+    else:
+        test = images.parts == "testing"
+    usable = ~test & ~np.isin(sources, list(held_out))
     usable[audit.conflicting] = False
-    if protocol is Protocol.CLEAN:
-        usable &= ~np.isin(audit.groups, audit.groups[testing])
-    validates = _pick_validation(images.labels, audit.groups, usable, validation_share, seed)
+    if protocol is not Protocol.PUBLISHED:
+        usable &= ~np.isin(groups, groups[test])
+    validates &= usable
+    free = usable & _free(images, groups, fixed) & ~np.isin(groups, groups[validates])
+    validates |= _pick(labels, groups, free, recipe.validation_share, rng)
     result = Split(
-        np.flatnonzero(usable & ~validates),
-        np.flatnonzero(usable & validates),
-        np.flatnonzero(testing),
+        np.flatnonzero(usable & ~validates & ~np.isin(groups, groups[validates])),
+        np.flatnonzero(validates),
+        np.flatnonzero(test),
     )
-    _check(result, images, audit.groups, protocol)
+    _check(result, images, groups, protocol)
     return result
 
 
-def _pick_validation(
+def _in_folds(images: ImageSet, folds: Collection[int]) -> NDArray[np.bool_]:
+    return np.isin(images.parts, [f"fold{number}" for number in folds])
+
+
+def _free(
+    images: ImageSet, groups: NDArray[np.intp], fixed: NDArray[np.bool_]
+) -> NDArray[np.bool_]:
+    """Images whose part is not decided by a fold or the recipe, for themselves or their group."""
+    bound = np.char.startswith(images.parts, "fold") | fixed
+    return np.asarray(~np.isin(groups, groups[bound]))
+
+
+def _pick(
     labels: NDArray[np.str_],
     groups: NDArray[np.intp],
     usable: NDArray[np.bool_],
     share: float,
-    seed: int,
+    rng: np.random.Generator,
 ) -> NDArray[np.bool_]:
-    rng = np.random.default_rng(seed)
+    """Whole groups, until they make up a share of each class."""
     picked = np.zeros(len(labels), bool)
     for label in np.unique(labels[usable]):
         members = usable & (labels == label)
@@ -97,7 +141,7 @@ def _pick_validation(
 
 def _check(split: Split, images: ImageSet, groups: NDArray[np.intp], protocol: Protocol) -> None:
     parts = [split.train, split.validation]
-    if protocol is Protocol.CLEAN:
+    if protocol is not Protocol.PUBLISHED:
         parts.append(split.test)
     for number, one in enumerate(parts):
         for other in parts[number + 1 :]:
@@ -105,6 +149,6 @@ def _check(split: Split, images: ImageSet, groups: NDArray[np.intp], protocol: P
             assert shared.size == 0, f"{shared.size} groups span two parts of the split"
     labels = images.labels
     for name, part in (("training", split.train), ("validation", split.validation)):
-        missing = set(labels) - set(labels[part])
+        missing = set(labels[np.concatenate([split.train, split.validation])]) - set(labels[part])
         if missing:
             raise DatasetError(f"no {name} images of {', '.join(sorted(missing))}")

@@ -7,7 +7,7 @@ import pytest
 from contract.decoding import decode
 from contract.preprocessing import preprocess
 from tests.support.data import require_data
-from training.datasets import canonical_label, find_images, one_hot, read_images
+from training.datasets import allowed, canonical_label, find_images, read_images
 from training.errors import DatasetError
 
 SLICES = Path(__file__).parents[1] / "data" / "slices"
@@ -99,8 +99,14 @@ def test_a_data_set_s_digest_names_its_content(tmp_path: Path) -> None:
     assert digests[0] != digests[1]
 
 
-def test_one_hot_follows_the_recipe_s_order() -> None:
-    assert one_hot(np.array(["b", "a"]), ("a", "b")).tolist() == [[0.0, 1.0], [1.0, 0.0]]
+def test_a_label_allows_its_class_and_some_tumour_allows_every_tumour_class() -> None:
+    labels = np.array(["b", "a", "tumor"])
+    assert allowed(labels, ("a", "b", "c"), ("a", "c")).tolist() == [
+        [0, 1, 0],
+        [1, 0, 0],
+        [1, 0, 1],
+    ]
+    assert allowed(labels[2:], ("none", "tumor"), ("tumor",)).tolist() == [[0, 1]]
 
 
 @pytest.mark.data
@@ -108,8 +114,8 @@ def test_finds_every_image_of_the_real_sets() -> None:
     root = require_data("nickparvar", "navoneel")
     found = find_images([root / "nickparvar", root / "navoneel"])
     counts = {
-        (source, part, label): sum(f[1:] == (source, part, label) for f in found)
-        for source, part, label in {f[1:] for f in found}
+        (source, part, label): sum(f[1:4] == (source, part, label) for f in found)
+        for source, part, label in {f[1:4] for f in found}
     }
     assert counts == {
         ("nickparvar", "training", "glioma"): 1321,

@@ -11,9 +11,15 @@ from training.contactsheet import run_audit
 from training.datasets import ImageSet, find_images, read_images
 from training.duplicates import ORIENTATIONS, audit, orient
 from training.errors import DatasetError
+from training.recipe import Recipe, load_recipe
 from training.splits import Protocol, split
 
 SLICES = Path(__file__).parents[1] / "data" / "slices"
+
+
+def _recipe(share: float, seed: int) -> Recipe:
+    recipe = load_recipe("efficientnet_lite0", {"seed": seed})
+    return recipe.model_copy(update={"validation_share": share})
 
 
 @pytest.fixture
@@ -118,7 +124,7 @@ def test_clean_splits_share_no_group_and_published_keeps_testing_whole(planted: 
     found = audit(images)
     with pytest.raises(DatasetError, match="no "):
         # Every class's first slice goes: one of each is left, too few to validate on too.
-        split(images, found, Protocol.CLEAN, 0.1, seed=1)
+        split(images, found, Protocol.CLEAN, _recipe(0.1, 1))
 
 
 @pytest.mark.data
@@ -131,8 +137,8 @@ def test_the_published_leak_is_found_and_the_clean_split_is_free_of_it() -> None
     assert summary["distinct_files"] == 6726
     assert summary["testing_with_exact_copy_in_training"] >= 103
     assert summary["testing_with_near_duplicate_in_training"] > 479
-    for protocol in Protocol:
-        parts = split(images, found, protocol, 0.1, seed=3)
+    for protocol in (Protocol.CLEAN, Protocol.PUBLISHED):
+        parts = split(images, found, protocol, _recipe(0.1, 3))
         assert len(parts.test) == 1311
         groups = [
             set(found.groups[p].tolist()) for p in (parts.train, parts.validation, parts.test)

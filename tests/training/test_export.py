@@ -69,9 +69,10 @@ def test_the_export_loads_and_both_models_take_the_same_slices(
     )
     full = saved_model_predictor(version.path / "saved_model")(slices)
     quantised = litert_predictor(version.path / "model.int8.tflite")(slices)
-    assert full.shape == quantised.shape == (8, 4)
-    assert np.abs(full - quantised).max() < 0.15
-    assert full.sum(axis=1) == pytest.approx(1.0)
+    assert full.keys() == quantised.keys() == {"probabilities", "logits", "embedding"}
+    assert full["probabilities"].shape == quantised["probabilities"].shape == (8, 4)
+    assert np.abs(full["probabilities"] - quantised["probabilities"]).max() < 0.15
+    assert full["probabilities"].sum(axis=1) == pytest.approx(1.0)
 
     taken = training(
         "export", "--run", evaluated_run, "--store", tmp_path / "store", "--version", "1"
@@ -110,14 +111,14 @@ def test_export_wants_a_report_and_evaluate_a_finished_run(
 def test_the_limits_are_one_percent_of_labels_and_0_3_points(
     wrong: int, flipped: int, refused: bool
 ) -> None:
-    truth = np.zeros(1000, np.intp)
+    truth = np.tile(np.array([1, 0], np.float32), (1000, 1))
     reference = np.tile(np.array([0.8, 0.2], np.float32), (1000, 1))
     other = reference.copy()
     other[:wrong] = other[:wrong, ::-1]
     # Wrong in both directions: the labels differ while the accuracy stays.
     other[100 : 100 + flipped // 2] = other[100 : 100 + flipped // 2, ::-1]
     reference[200 : 200 + flipped // 2] = reference[200 : 200 + flipped // 2, ::-1]
-    result = agreement(reference, other, truth)
+    result = agreement({"probabilities": reference}, {"probabilities": other}, truth)
     if refused:
         with pytest.raises(ExportRefused):
             require_faithful(result)

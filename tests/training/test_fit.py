@@ -32,7 +32,7 @@ def test_a_run_says_what_it_is_and_how_it_went(finished_run: Path) -> None:
 
 
 def test_only_the_layers_of_a_phase_learn(finished_run: Path) -> None:
-    from training.model import build
+    from training.model import NETWORK, build
 
     run = Run.open(finished_run)
     before, after = build(run.config.recipe), build(run.config.recipe)
@@ -41,7 +41,9 @@ def test_only_the_layers_of_a_phase_learn(finished_run: Path) -> None:
     changed = {
         ours.name: not all(map(np.array_equal, ours.get_weights(), theirs.get_weights()))
         for ours, theirs in zip(
-            before.get_layer(backbone).layers, after.get_layer(backbone).layers, strict=True
+            before.get_layer(NETWORK).get_layer(backbone).layers,
+            after.get_layer(NETWORK).get_layer(backbone).layers,
+            strict=True,
         )
         if ours.weights
     }

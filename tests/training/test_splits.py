@@ -1,0 +1,117 @@
+"""Splits of data sets that name folds and volumes, and of several sets at once."""
+
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support.data import require_data
+from training.datasets import ImageFile, ImageSet, find_images, read_images
+from training.duplicates import Audit, audit
+from training.errors import DatasetError
+from training.recipe import Folds, Recipe, load_recipe
+from training.splits import Protocol, Split, split
+
+CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
+
+
+def _set(rows: list[tuple[str, str, str, int]]) -> tuple[ImageSet, Audit]:
+    """Images of (source, part, label, group)."""
+    files = tuple(
+        ImageFile(Path(f"{number}.png"), source, part, label)
+        for number, (source, part, label, _) in enumerate(rows)
+    )
+    slices = np.zeros((len(rows), 2, 2), np.uint8)
+    images = ImageSet(files, tuple(str(n) for n in range(len(rows))), slices)
+    groups = np.array([row[3] for row in rows])
+    return images, Audit(groups, (), (), np.zeros(0, np.intp))
+
+
+def _recipe(**changes: object) -> Recipe:
+    recipe = load_recipe("efficientnet_lite0")
+    return recipe.model_copy(
+        update={"folds": Folds(validation=(4,), test=(5,)), "validation_share": 0.25, **changes}
+    )
+
+
+def _folds_and_rest() -> tuple[ImageSet, Audit]:
+    rows = [
+        ("folds", f"fold{1 + group % 5}", label, group)
+        for group, label in enumerate(CLASSES * 5)
+        for _ in range(2)
+    ]
+    rows += [("rest", "", label, 100 + n) for n, label in enumerate(CLASSES * 10)]
+    # Copies of slices of folds 1, 4 and 5, and a volume that always trains.
+    rows += [("rest", "", CLASSES[g % 4], g) for g in (0, 3, 4)]
+    rows += [("volume", "", "notumor", 200)] * 30
+    return _set(rows)
+
+
+def _groups(found: Audit, rows: Collection[int]) -> set[int]:
+    return {int(found.groups[i]) for i in rows}
+
+
+def _assert_disjoint(found: Audit, parts: Split) -> None:
+    train, validation, test = (
+        _groups(found, rows) for rows in (parts.train, parts.validation, parts.test)
+    )
+    assert not train & validation
+    assert not test & (train | validation)
+
+
+def test_folds_go_where_the_recipe_sends_them_and_take_their_copies_along() -> None:
+    images, found = _folds_and_rest()
+    parts = split(images, found, Protocol.GROUPED, _recipe(train_only=("volume",)))
+    _assert_disjoint(found, parts)
+    for name, folds in (("train", "123"), ("validation", "4"), ("test", "5")):
+        seen = {images.files[i].part[-1:] for i in getattr(parts, name)}
+        assert seen - {""} == set(folds)
+    sources = np.array([file.source for file in images.files])
+    assert (sources[parts.train] == "volume").sum() == 30
+    assert 6 <= (sources[parts.test] == "rest").sum() <= 14
+    # Copies of a test slice neither train nor validate.
+    assert not {4} & _groups(found, [*parts.train, *parts.validation])
+
+
+def test_a_volume_is_one_group() -> None:
+    files = tuple(
+        ImageFile(Path(f"{n}.png"), "s", "", "notumor", volume="abb"[n]) for n in range(3)
+    )
+    rng = np.random.default_rng(0)
+    slices = rng.integers(0, 255, (3, 224, 224), np.uint8)
+    groups = audit(ImageSet(files, ("x", "y", "z"), slices)).groups
+    assert groups[1] == groups[2] != groups[0]
+
+
+@pytest.mark.parametrize(("held_out", "tested"), [("small", 12), ("large", 36)])
+def test_of_shared_groups_the_smaller_side_keeps_its_images(held_out: str, tested: int) -> None:
+    large = [("large", "", label, n) for n, label in enumerate(CLASSES * 10)]
+    small = [("small", "", label, n) for n, label in enumerate(CLASSES)]
+    small += [("small", "", label, 100 + n) for n, label in enumerate(CLASSES * 2)]
+    images, found = _set(large + small)
+    parts = split(images, found, Protocol.GROUPED, _recipe(validation_share=0.5), [held_out])
+    _assert_disjoint(found, parts)
+    assert {images.files[i].source for i in parts.test} == {held_out}
+    assert len(parts.test) == tested
+
+
+def test_a_held_out_data_set_must_be_there() -> None:
+    images, found = _folds_and_rest()
+    with pytest.raises(DatasetError, match="absent"):
+        split(images, found, Protocol.GROUPED, _recipe(), ["absent"])
+
+
+@pytest.mark.data
+@pytest.mark.slow
+def test_the_real_folds_are_read_with_their_masks() -> None:
+    images = read_images(find_images([require_data("figshare_cheng") / "figshare_cheng"]))
+    assert len(images) == len(images.masks) == 3064
+    assert sorted(set(images.parts)) == [f"fold{n}" for n in range(1, 6)]
+    areas = np.array([mask.mean() / 255 for mask in images.masks.values()])
+    assert areas.min() > 0.0005
+    assert areas.max() < 0.3
+    found = audit(images)
+    parts = split(images, found, Protocol.GROUPED, load_recipe("efficientnet_lite0_mask"))
+    _assert_disjoint(found, parts)
+    assert (images.parts == "fold5").sum() == len(parts.test) == 664
