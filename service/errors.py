@@ -11,6 +11,8 @@ ServiceError                       500  internal_error
 │   └── TooManyFiles                 413  too_many_files
 ├── Unauthenticated                401  unauthenticated, with WWW-Authenticate
 ├── Forbidden                      403  forbidden
+├── NotAcceptable                  406  not_acceptable
+│   └── NoDicomSource                406  no_dicom_source
 ├── BodyTimeout                    408  body_timeout
 ├── HeadersTimeout                 408  headers_timeout
 ├── HeadersTooLarge                431  headers_too_large
@@ -109,6 +111,17 @@ class Unauthenticated(ServiceError):
 class Forbidden(ServiceError):
     status = 403
     code = "forbidden"
+
+
+class NotAcceptable(ServiceError):
+    status = 406
+    code = "not_acceptable"
+
+
+class NoDicomSource(NotAcceptable):
+    """DICOM objects were asked for, and an input is none that they could refer to."""
+
+    code = "no_dicom_source"
 
 
 class BodyTimeout(ServiceError):

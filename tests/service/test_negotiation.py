@@ -1,0 +1,66 @@
+"""The Accept header."""
+
+import pytest
+
+from service.errors import NotAcceptable
+from service.negotiation import MAX_LENGTH, Form, accepted_forms
+
+JSON, DICOM = Form.JSON, Form.DICOM
+RELATED = 'multipart/related; type="application/dicom"'
+
+
+@pytest.mark.parametrize(
+    ("header", "forms"),
+    [
+        (None, (JSON, DICOM)),
+        ("", (JSON, DICOM)),
+        ("*/*", (JSON, DICOM)),
+        ("application/json", (JSON,)),
+        ("application/*", (JSON,)),
+        ("Application/JSON; charset=utf-8", (JSON,)),
+        ("text/html, application/xhtml+xml, application/xml;q=0.9, */*;q=0.8", (JSON, DICOM)),
+        (RELATED, (DICOM,)),
+        ("multipart/related; type=application/dicom", (DICOM,)),
+        ('MULTIPART/Related;TYPE="application/DICOM"', (DICOM,)),
+        ("multipart/related", (DICOM,)),
+        ("multipart/*", (DICOM,)),
+        (f"{RELATED}; transfer-syntax=*", (DICOM,)),
+        (f"{RELATED}; transfer-syntax=1.2.840.10008.1.2.1", (DICOM,)),
+        (f"{RELATED}, application/json", (DICOM, JSON)),
+        (f"application/json, {RELATED}", (DICOM, JSON)),
+        (f"application/json, {RELATED};q=0.9", (JSON, DICOM)),
+        (f"application/json;q=0.5, {RELATED};q=0.6", (DICOM, JSON)),
+        (f"{RELATED}, */*", (DICOM, JSON)),
+        (f"{RELATED}, */*;q=0.1", (DICOM, JSON)),
+        (f"*/*, {RELATED};q=0", (JSON,)),
+        (f"{RELATED}; transfer-syntax=1.2.840.10008.1.2.4.50, {RELATED};q=0.2", (DICOM,)),
+        (" , application/json ,, ", (JSON,)),
+        ('application/json;note="a, b; q=0"', (JSON,)),
+    ],
+)
+def test_what_a_client_takes(header: str | None, forms: tuple[Form, ...]) -> None:
+    assert accepted_forms(header) == forms
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "text/html",
+        "application/dicom",
+        'multipart/related; type="application/octet-stream"',
+        f"{RELATED}; transfer-syntax=1.2.840.10008.1.2.4.50",
+        "application/json;q=0",
+        "*/*;q=0",
+        "json",
+        "application/json;q=2",
+        "application/json;q=high",
+        "*/json",
+        "application/json text/html",
+        "application/json, " * MAX_LENGTH,
+        'application/json;a="',
+    ],
+)
+def test_what_cannot_be_answered(header: str) -> None:
+    with pytest.raises(NotAcceptable) as refused:
+        accepted_forms(header)
+    assert (refused.value.status, refused.value.code) == (406, "not_acceptable")
