@@ -11,12 +11,14 @@ from starlette.types import ASGIApp, Lifespan
 
 from contract.store import StoredVersion
 from service.access import Access
+from service.dicom.answer import ResultWriter
 from service.keys import Keyring
 from service.metrics import Metrics
 from service.middleware import Observer
 from service.openapi import (
     AUTHENTICATED,
     DESCRIPTION,
+    OBJECTS,
     PREDICT_BODY,
     TITLE,
     Responses,
@@ -95,7 +97,8 @@ def create_app(
             loop, settings.queue_size, settings.decode_threads, settings.policy, metrics
         )
         registry = Registry(settings, metrics, pipeline.deliver, open_runtime)
-        app.state.parts = State(settings, metrics, registry, pipeline)
+        results = ResultWriter(settings.dicom_uid_root, settings.policy, settings.queue_size)
+        app.state.parts = State(settings, metrics, registry, pipeline, results)
         tasks = [loop.create_task(registry.load()), loop.create_task(registry.watch())]
         yield
         for task in tasks:
@@ -104,6 +107,7 @@ def create_app(
             await asyncio.gather(*tasks)
         await registry.close()
         pipeline.close()
+        results.close()
 
     app = App(metrics, access, lifespan)
     install_handlers(app)
@@ -121,9 +125,11 @@ def _add_routes(app: FastAPI) -> None:
         responses={
             200: {
                 "model": PredictAnswer,
-                "description": "One entry for each input, in order.",
+                "description": "One entry for each slice, in order; or DICOM objects, if the header "
+                "`Accept` prefers them.",
+                "content": OBJECTS,
             },
-            **problems(400, 401, 403, 408, 413, 415, 422, 429, 500, 503, 504),
+            **problems(400, 401, 403, 406, 408, 413, 415, 422, 429, 500, 503, 504),
         },
         openapi_extra=PREDICT_BODY | AUTHENTICATED,
     )

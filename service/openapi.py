@@ -28,6 +28,10 @@ _REASONS: Final = {
     401: ("There are API keys here, and the request has none that is valid.", "unauthenticated"),
     403: ("The API key is for something else.", "forbidden"),
     404: ("There is no such version.", "version_not_found"),
+    406: (
+        "No form of the answer is accepted: DICOM objects are made of DICOM alone.",
+        "no_dicom_source",
+    ),
     408: ("The body did not arrive in time.", "body_timeout"),
     409: ("The version must not serve; the one before it still does.", "corrupt_version"),
     413: ("Body, files or pixels are over the limit.", "body_too_large"),
@@ -83,6 +87,19 @@ AUTHENTICATED: Final[dict[str, Any]] = {"security": [{"bearer": []}, {"key": []}
 """Of a route that needs a key where the service has keys, and none where it has none."""
 
 _MODEL: Final = {"name": "brain-tumor", "version": 1, "runtime": "litert", "device": "cpu"}
+
+OBJECTS: Final[dict[str, Any]] = {
+    'multipart/related; type="application/dicom"': {
+        "schema": {
+            "type": "string",
+            "format": "binary",
+            "description": "The results as DICOM objects, in explicit VR little endian: of each series "
+            "a structured report (TID 1500), a Secondary Capture and, where the model gives a region, "
+            "segmentations.",
+        }
+    }
+}
+"""The other form of an answer, for inputs that are DICOM."""
 
 _PREDICTION: Final = {
     "input": "a.jpg",

@@ -6,6 +6,7 @@ from typing import Any
 
 from starlette.types import Scope
 
+from service.dicom.answer import ResultWriter
 from service.errors import Draining, ModelLoading, Unavailable
 from service.metrics import Metrics
 from service.pipeline import Pipeline
@@ -26,6 +27,7 @@ class State:
     metrics: Metrics
     registry: Registry
     pipeline: Pipeline
+    results: ResultWriter
     draining: bool = False
     started: float = field(default_factory=monotonic)
 

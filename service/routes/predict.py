@@ -12,8 +12,11 @@ from starlette.responses import Response
 
 from contract.errors import ContractError
 from service.context import Context
-from service.errors import BodyTimeout, Failure, ServiceError
+from service.dicom.findings import ModelIdentity
+from service.dicom.series import is_dicom, sort_into_series
+from service.errors import BodyTimeout, Failure, NoDicomSource, ServiceError, UnidentifiedSource
 from service.jobs import Job
+from service.negotiation import Form, accepted_forms
 from service.problems import problem_response
 from service.registry import Engine
 from service.state import State
@@ -27,6 +30,7 @@ async def predict(request: Request) -> Response:
     """Predicts the images of one request; see the HTTP contract in OpenAPI."""
     state, context = State.of(request.scope), Context.of(request.scope)
     settings = state.settings
+    forms = accepted_forms(", ".join(request.headers.getlist("accept")) or None)
     # Before the body is read: a service that cannot answer must not spend its time on bodies.
     engine = state.engine()
     state.pipeline.admit()
@@ -39,7 +43,12 @@ async def predict(request: Request) -> Response:
     if state.registry.active is not engine:
         # The body took a while, and the version was replaced meanwhile.
         engine = state.registry.engine()
-    jobs = await state.pipeline.predict(engine, uploads, deadline)
+    as_objects = forms[0] is Form.DICOM
+    if as_objects and not all(is_dicom(upload.data) for upload in uploads):
+        if Form.JSON not in forms:
+            raise NoDicomSource("results come as DICOM objects only where every input is DICOM")
+        as_objects = False
+    jobs = await state.pipeline.predict(engine, uploads, deadline, keep_headers=as_objects)
     entries = [_entry(job, engine, state) for job in jobs]
     timing = _timing(jobs, context)
     context.fields |= {"images": len(jobs)} | {f"{name}_ms": ms for name, ms in timing.items()}
@@ -50,6 +59,12 @@ async def predict(request: Request) -> Response:
         state.metrics.errors.labels(failure.code).inc()
     if refused:
         return problem_response(failures[0], context, {"errors": entries})
+    if as_objects:
+        try:
+            return await _objects(jobs, entries, engine, state, deadline)
+        except UnidentifiedSource:
+            if Form.JSON not in forms:
+                raise
     content = {
         "request_id": context.request_id,
         "model": engine.identity,
@@ -57,6 +72,21 @@ async def predict(request: Request) -> Response:
         "timing_ms": timing,
     }
     return Response(json.dumps(content), media_type="application/json")
+
+
+async def _objects(
+    jobs: Sequence[Job],
+    entries: Sequence[dict[str, Any]],
+    engine: Engine,
+    state: State,
+    deadline: float,
+) -> Response:
+    """The results as DICOM objects."""
+    manifest = engine.stored.manifest
+    model = ModelIdentity(manifest.name, manifest.version, engine.stored.manifest_digest)
+    series = sort_into_series(jobs, entries)
+    body = await state.results.write(series, model, deadline)
+    return Response(body.content, media_type=body.media_type)
 
 
 def _entry(job: Job, engine: Engine, state: State) -> dict[str, Any]:

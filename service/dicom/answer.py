@@ -1,0 +1,107 @@
+"""The answer to a prediction as DICOM objects, made in a thread of its own."""
+
+import asyncio
+import logging
+import traceback
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from contract.decoding import open_source
+from contract.policy import Policy
+from service.dicom.findings import ModelIdentity, SeriesFindings
+from service.dicom.series import PredictedSeries
+from service.errors import DeadlineExceeded, QueueFull, ServiceError
+
+if TYPE_CHECKING:  # pydicom costs a quarter of a second, which the start need not wait for
+    from service.dicom.multipart import Body
+
+logger = logging.getLogger("service.dicom")
+
+
+class ResultWriter:
+    """Makes the objects of predicted series, one request at a time.
+
+    highdicom is imported in its thread when the first objects are asked for, so that neither the start
+    nor the event loop waits for it.
+
+    Args:
+        uid_root: new UIDs lie under it.
+        policy: what was accepted of the files.
+        capacity: most requests that may wait for their objects.
+    """
+
+    def __init__(self, uid_root: str, policy: Policy, capacity: int) -> None:
+        self._uid_root = uid_root
+        self._policy = policy
+        self._capacity = capacity
+        self._pending = 0
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="dicom-results")
+
+    async def write(
+        self, series: Sequence[PredictedSeries], model: ModelIdentity, deadline: float
+    ) -> "Body":
+        """The objects of all series as one body. Event loop only.
+
+        Args:
+            series: at least one.
+            model: that predicted them.
+            deadline: monotonic seconds.
+
+        Raises:
+            UnidentifiedSource: a source lacks a UID that results refer to.
+            QueueFull: too many requests wait for their objects.
+            DeadlineExceeded: they are not made in time.
+            ServiceError: making them failed; the log says where.
+        """
+        if self._pending >= self._capacity:
+            raise QueueFull("too many requests wait for DICOM objects; try again")
+        self._pending += 1
+        future = asyncio.wrap_future(self._thread.submit(self._write, series, model))
+        future.add_done_callback(self._done)
+        try:
+            return await asyncio.wait_for(future, max(0.0, deadline - monotonic()))
+        except TimeoutError as error:
+            raise DeadlineExceeded(
+                "the deadline passed before the DICOM objects were made"
+            ) from error
+
+    def close(self) -> None:
+        """Ends the thread once it has made what it is at."""
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    def _done(self, _future: "Future[Body] | asyncio.Future[Body]") -> None:
+        self._pending -= 1
+
+    def _write(self, series: Sequence[PredictedSeries], model: ModelIdentity) -> "Body":
+        from service.dicom.multipart import pack
+        from service.dicom.objects import build
+
+        try:
+            return pack(
+                item
+                for one in series
+                for item in build(
+                    one.headers, _with_pixels(one, self._policy), model, self._uid_root
+                )
+            )
+        except ServiceError:
+            raise
+        except Exception as error:  # noqa: BLE001 - its text may quote the patient's attributes
+            where = "".join(traceback.format_tb(error.__traceback__))
+            logger.error("DICOM objects could not be made: %s\n%s", type(error).__name__, where)  # noqa: TRY400
+            raise ServiceError from None
+
+
+def _with_pixels(series: PredictedSeries, policy: Policy) -> SeriesFindings:
+    """The findings, with the grey levels of the slice that the Secondary Capture shows."""
+    findings = series.findings
+    job = series.jobs[findings.most_suspicious]
+    source = job.source or open_source(job.upload.data, job.spec, policy)
+    slices = list(findings.slices)
+    slices[findings.most_suspicious] = replace(
+        findings.leading, pixels=source.slice(job.frame).pixels
+    )
+    return replace(findings, slices=tuple(slices))

@@ -1,0 +1,99 @@
+"""Predicted slices, sorted into the series that they belong to."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from service.dicom.findings import Box, Decision, SeriesFindings, SliceFinding
+from service.jobs import Job
+
+if TYPE_CHECKING:  # pydicom costs a quarter of a second, which the start need not wait for
+    from pydicom import Dataset
+
+METHOD = "that of its most suspicious slice"
+"""How a series' tumour probability is formed."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PredictedSeries:
+    """One series of a request.
+
+    Attributes:
+        headers: of its images, one for each object.
+        findings: on it, without any slice's grey levels.
+        jobs: the slices' jobs, in the order of ``findings.slices``.
+    """
+
+    headers: tuple["Dataset", ...]
+    findings: SeriesFindings
+    jobs: tuple[Job, ...]
+
+
+def sort_into_series(
+    jobs: Sequence[Job], entries: Sequence[Mapping[str, Any]]
+) -> list[PredictedSeries]:
+    """The series of one request that have at least one predicted slice.
+
+    A slice that was sent twice counts once. A DICOM image that failed counts in its series or, if it
+    does not say which one that is, in each.
+
+    Args:
+        jobs: predicted with their headers kept.
+        entries: what /predict answers for each of them.
+    """
+    predicted: dict[tuple[str, str], dict[tuple[str, int], tuple[Job, SliceFinding]]] = {}
+    for job, entry in zip(jobs, entries, strict=True):
+        if job.header is None or not isinstance(job.outcome, np.ndarray):
+            continue
+        finding = _finding(job, job.header, entry)
+        members = predicted.setdefault(_series_of(job.header), {})
+        members.setdefault((finding.sop_instance_uid, finding.frame), (job, finding))
+    failed = [
+        job for job in jobs if not isinstance(job.outcome, np.ndarray) and is_dicom(job.upload.data)
+    ]
+    return [_series(uid, list(members.values()), failed) for (_, uid), members in predicted.items()]
+
+
+def is_dicom(data: bytes) -> bool:
+    """Whether a file is a DICOM object (PS3.10 2024e, 7.1)."""
+    return data[128:132] == b"DICM"
+
+
+def _series(
+    uid: str, members: Sequence[tuple[Job, SliceFinding]], failed: Iterable[Job]
+) -> PredictedSeries:
+    jobs = tuple(job for job, _ in members)
+    slices = tuple(finding for _, finding in members)
+    best = max(range(len(slices)), key=lambda index: slices[index].tumor_probability)
+    objects = {finding.sop_instance_uid: job.header for job, finding in members if job.header}
+    missing = sum(
+        job.dicom is None or job.dicom.series_instance_uid in {None, uid} for job in failed
+    )
+    findings = SeriesFindings(
+        slices,
+        slices[best].tumor_probability,
+        slices[best].decision,
+        best,
+        METHOD,
+        missing,
+    )
+    return PredictedSeries(tuple(objects.values()), findings, jobs)
+
+
+def _series_of(header: "Dataset") -> tuple[str, str]:
+    return str(header.get("StudyInstanceUID", "")), str(header.get("SeriesInstanceUID", ""))
+
+
+def _finding(job: Job, header: "Dataset", entry: Mapping[str, Any]) -> SliceFinding:
+    region = entry.get("region")
+    return SliceFinding(
+        str(header.get("SOPInstanceUID", "")),
+        job.frame,
+        entry["probabilities"],
+        entry["tumor_probability"],
+        Decision(entry["decision"]),
+        in_distribution=entry.get("in_distribution", True),
+        box=Box(*region["box"]) if region else None,
+    )

@@ -1,0 +1,252 @@
+"""POST /predict with the results as DICOM objects, over real HTTP with the shipped model."""
+
+import asyncio
+import io
+import subprocess
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import replace
+from email import message_from_bytes
+from email.message import Message
+from pathlib import Path
+from threading import Event
+from time import monotonic
+from typing import cast
+
+import httpx
+import pytest
+from pydicom import Dataset, dcmread
+from pydicom.uid import ExplicitVRLittleEndian
+
+from contract.policy import DEFAULT_POLICY
+from contract.preprocessing import DEFAULT_SPEC
+from service.dicom.answer import ResultWriter
+from service.dicom.findings import DISCLAIMER
+from service.dicom.series import PredictedSeries
+from service.dicom.uids import UUID_ROOT
+from service.errors import ServiceError
+from service.jobs import Group, Job, Upload
+from tests.support.results import (
+    AXIAL,
+    MODEL,
+    SAGITTAL,
+    complaints,
+    encoded,
+    enhanced,
+    finding,
+    needs_tools,
+    series_of,
+    shifted,
+)
+from tests.support.service import (
+    PATIENCE_SECONDS,
+    ROOT,
+    Service,
+    serving,
+    settings_for,
+    wait_until,
+)
+
+RELATED = 'multipart/related; type="application/dicom"'
+
+
+def ask(service: Service, *files: bytes, accept: str = RELATED) -> httpx.Response:
+    """Posts files and asks for an answer in a form."""
+    return service.predict(*files, headers={"Accept": accept})
+
+
+def objects(response: httpx.Response) -> list[Dataset]:
+    """The objects of an answer, taken apart by Python's own MIME parser."""
+    assert response.status_code == 200, response.text
+    head = f"Content-Type: {response.headers['content-type']}\r\n\r\n".encode()
+    message = message_from_bytes(head + response.content)
+    assert message.get_content_type() == "multipart/related"
+    assert message.get_param("type") == "application/dicom"
+    parts = message.get_payload()
+    assert isinstance(parts, list)
+    files: list[Dataset] = []
+    for part in parts:
+        assert isinstance(part, Message)
+        assert part.get_content_type() == "application/dicom"
+        payload = part.get_payload(decode=True)
+        assert isinstance(payload, bytes)
+        files.append(dcmread(io.BytesIO(payload)))
+    return files
+
+
+@needs_tools
+def test_results_of_an_object(service: Service, tmp_path: Path) -> None:
+    source = dcmread(SAGITTAL)
+    made = objects(ask(service, SAGITTAL.read_bytes()))
+    assert [item.Modality for item in made][:2] == ["SR", "OT"]
+    for item in made:
+        assert item.StudyInstanceUID == source.StudyInstanceUID
+        assert item.PatientID == source.PatientID
+        assert item.file_meta.TransferSyntaxUID == ExplicitVRLittleEndian
+        assert DISCLAIMER in item.SeriesDescription
+        assert complaints(item, tmp_path) == []
+
+
+def test_results_say_what_json_says(service: Service) -> None:
+    data = AXIAL.read_bytes()
+    entry = service.predict_raw(data, "application/dicom").json()["predictions"][0]
+    response = service.predict_raw(data, "application/dicom", headers={"Accept": RELATED})
+    report = objects(response)[0]
+    values = _numbers(report)
+    assert values["Probability"] == pytest.approx(100 * entry["tumor_probability"], abs=1e-4)
+
+
+def _numbers(report: Dataset) -> dict[str, float]:
+    """Name and value of each measurement, the last of each name."""
+    found = {}
+    stack = [report]
+    while stack:
+        item = stack.pop()
+        stack.extend(reversed(item.get("ContentSequence", [])))
+        if item.get("ValueType") == "NUM":
+            name = item.ConceptNameCodeSequence[0].CodeMeaning
+            found[name] = float(item.MeasuredValueSequence[0].NumericValue)
+    return found
+
+
+def test_images_of_a_series_give_one_report(service: Service) -> None:
+    made = objects(ask(service, *shifted()))
+    assert [item.Modality for item in made].count("SR") == 1
+    assert _numbers(made[0])["Pixel Data Rows"] == 256
+
+
+def test_several_series_give_a_report_each(service: Service) -> None:
+    made = objects(ask(service, AXIAL.read_bytes(), SAGITTAL.read_bytes()))
+    assert [item.Modality for item in made].count("SR") == 2
+    assert len({item.StudyInstanceUID for item in made}) == 2
+
+
+def test_frames_of_an_object_are_slices_of_one_series(service: Service) -> None:
+    made = objects(ask(service, enhanced(legacy=False)))
+    assert [item.Modality for item in made].count("SR") == 1
+    (image,) = {item.ReferencedSOPInstanceUID for item in made[1].SourceImageSequence}
+    assert image == dcmread(io.BytesIO(enhanced(legacy=False))).SOPInstanceUID
+
+
+def test_series_sent_twice_gives_the_same_uids(service: Service) -> None:
+    first, second = (
+        [item.SOPInstanceUID for item in objects(ask(service, *shifted()))] for _ in range(2)
+    )
+    assert first == second
+
+
+def test_image_sent_twice_counts_once(service: Service) -> None:
+    data = SAGITTAL.read_bytes()
+    once, twice = (objects(ask(service, *[data] * count)) for count in (1, 2))
+    assert [item.SOPInstanceUID for item in once] == [item.SOPInstanceUID for item in twice]
+
+
+def test_image_that_fails_makes_the_report_partial(service: Service) -> None:
+    data = SAGITTAL.read_bytes()
+    report = objects(ask(service, data, data[:-5000]))[0]
+    assert report.CompletionFlag == "PARTIAL"
+    assert report.CompletionFlagDescription == "1 images not analyzed"
+
+
+def test_if_every_image_fails_the_problem_is_the_answer(service: Service) -> None:
+    response = ask(service, SAGITTAL.read_bytes()[:-5000])
+    assert response.status_code == 422
+    assert response.json()["code"] == "truncated_image"
+
+
+def test_picture_has_no_dicom_results(service: Service, jpeg: bytes) -> None:
+    for files in ([jpeg], [SAGITTAL.read_bytes(), jpeg]):
+        response = ask(service, *files)
+        assert response.status_code == 406
+        assert response.headers["content-type"] == "application/problem+json"
+        assert response.json()["code"] == "no_dicom_source"
+
+
+def test_picture_is_answered_in_json_where_that_will_do(service: Service, jpeg: bytes) -> None:
+    response = ask(service, jpeg, accept=f"{RELATED}, application/json;q=0.5")
+    assert response.headers["content-type"] == "application/json"
+
+
+def test_image_that_results_cannot_refer_to(service: Service) -> None:
+    dataset = dcmread(SAGITTAL)
+    del dataset.StudyInstanceUID
+    response = ask(service, encoded(dataset))
+    assert response.status_code == 422
+    assert response.json()["code"] == "unidentified_source"
+    response = ask(service, encoded(dataset), accept=f"{RELATED}, application/json;q=0.5")
+    assert response.headers["content-type"] == "application/json"
+
+
+def test_unknown_form_is_refused_before_anything_is_predicted(
+    service: Service, dicom: bytes
+) -> None:
+    response = ask(service, dicom, accept="text/html")
+    assert response.status_code == 406
+    assert response.json()["code"] == "not_acceptable"
+
+
+def test_json_stays_the_answer_to_whoever_takes_anything(service: Service, dicom: bytes) -> None:
+    response = ask(service, dicom, accept="text/html,application/xhtml+xml,*/*;q=0.8")
+    assert response.headers["content-type"] == "application/json"
+
+
+def test_deadline_holds_for_the_objects_too(model_store: Path) -> None:
+    with serving(settings_for(model_store, deadline_ms=2000)) as service, occupied(service):
+        response = ask(service, SAGITTAL.read_bytes())
+        assert response.status_code == 504
+        assert response.json()["code"] == "deadline_exceeded"
+
+
+def test_few_requests_wait_for_their_objects(model_store: Path) -> None:
+    with serving(settings_for(model_store, queue_size=1)) as service:
+        results = service.state.results
+        with ThreadPoolExecutor() as threads, occupied(service):
+            first = threads.submit(ask, service, SAGITTAL.read_bytes())
+            wait_until(lambda: results._pending == 1)
+            refused = ask(service, SAGITTAL.read_bytes())
+            assert (refused.status_code, refused.json()["code"]) == (503, "queue_full")
+        assert len(objects(first.result())) >= 2
+        assert results._pending == 0
+
+
+@contextmanager
+def occupied(service: Service) -> Iterator[None]:
+    """The thread that makes objects is busy with something else."""
+    gate = Event()
+    service.state.results._thread.submit(gate.wait, PATIENCE_SECONDS)
+    try:
+        yield
+    finally:
+        gate.set()
+
+
+def test_failure_names_the_place_in_the_log_and_no_patient(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    header = dcmread(SAGITTAL, stop_before_pixels=True)
+    header.PatientName = "Zuckertort^Hermione"
+    said = finding(header)
+    broken = series_of([replace(said, probabilities={})])
+    job = Job(Upload(None, SAGITTAL.read_bytes()), DEFAULT_SPEC, 0.0, cast("Group", None))
+
+    async def write() -> None:
+        await writer.write([PredictedSeries((header,), broken, (job,))], MODEL, monotonic() + 60)
+
+    writer = ResultWriter(UUID_ROOT, DEFAULT_POLICY, 1)
+    with pytest.raises(ServiceError) as failed:
+        asyncio.run(write())
+    writer.close()
+    assert failed.value.code == "internal_error"
+    assert "ValueError" in caplog.text
+    assert "capture.py" in caplog.text
+    assert "Zuckertort" not in caplog.text
+
+
+def test_start_imports_neither_highdicom_nor_pydicom() -> None:
+    script = "import sys, service.app; print({'highdicom', 'pydicom'} & set(sys.modules))"
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "set()"
