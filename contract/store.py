@@ -252,7 +252,8 @@ def _verify_files(path: Path, manifest: Manifest) -> None:
 def _require_artifacts(manifest: Manifest) -> None:
     """Every artifact is a file of the version, or a folder with files in it."""
     names = [entry.path for entry in manifest.files]
-    for artifact in manifest.artifacts.values():
+    ood = manifest.answer.ood if manifest.answer else None
+    for artifact in [*manifest.artifacts.values(), *([ood.file] if ood else [])]:
         if not any(name == artifact or name.startswith(f"{artifact}/") for name in names):
             raise IncompleteVersion(
                 f"{manifest.name}/{manifest.version} lacks its artifact {artifact}"

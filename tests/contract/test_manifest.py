@@ -1,10 +1,11 @@
+import json
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from contract.manifest import SCHEMA_VERSION, Manifest
-from tests.contract.versions import manifest_fields
+from tests.contract.versions import answer_fields, manifest_fields
 
 CHANGES: dict[str, dict[str, Any]] = {
     "unknown-field": {"colour": "grey"},
@@ -30,6 +31,33 @@ CHANGES: dict[str, dict[str, Any]] = {
     "unknown-runtime": {"artifacts": {"onnx": "model.onnx"}},
     "metric-not-a-number": {"metrics": {"accuracy": float("nan")}},
     "metric-infinite": {"metrics": {"accuracy": float("inf")}},
+}
+RECORD_CHANGES: dict[str, dict[str, Any]] = {
+    "schema-1": {"schema_version": 1},
+    "temperature-zero": {"answer.temperature": 0.0},
+    "temperature-infinite": {"answer.temperature": float("inf")},
+    "unknown-record": {"answer.colour": "grey"},
+    "coverage-of-all": {"answer.conformal.coverage": 1.0},
+    "set-threshold-above-1": {"answer.conformal.threshold": 1.1},
+    "band-upside-down": {"answer.operating_point.refer_low": 0.7},
+    "no-cell": {"answer.region.min_cells": 0},
+    "more-cells-than-there-are": {"answer.region.min_cells": 112 * 112 + 1},
+    "more-evidence-than-there-is": {"answer.tumor.mask_cells": 112 * 112 + 1},
+    "every-cell-a-region": {"answer.region.threshold": 0.0},
+    "ood-file-that-climbs": {"answer.ood.file": "../ood.npz"},
+    "ood-threshold-zero": {"answer.ood.threshold": 0.0},
+    "no-logits": {"outputs.logits": None},
+    "no-mask": {"outputs.mask": None},
+    "no-embedding": {"outputs.embedding": None},
+    "logits-of-three": {"outputs.logits.shape": [None, 3]},
+    "logits-in-bytes": {"outputs.logits.dtype": "uint8"},
+    "mask-with-channel": {"outputs.mask.shape": [None, 112, 112, 1]},
+    "mask-of-open-size": {"outputs.mask.shape": [None, None, 112]},
+    "mask-of-one-slice": {"outputs.mask.shape": [1, 112, 112]},
+    "embedding-of-nothing": {"outputs.embedding.shape": [None, 0]},
+    "shares-of-other-classes": {"reference.class_shares": {"glioma": 1.0}},
+    "share-above-1": {"reference.class_shares.glioma": 1.5},
+    "negative-distance": {"reference.embedding_distance_mean": -1.0},
 }
 PATHS = {
     "absolute": "/etc/passwd",
@@ -59,6 +87,47 @@ def test_a_manifest_is_frozen() -> None:
 def test_what_is_inconsistent_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Manifest.model_validate(manifest_fields() | change)
+
+
+def with_records(changes: dict[str, Any]) -> dict[str, Any]:
+    """Manifest fields with every record, changed at dotted names; None removes one."""
+    fields = manifest_fields() | answer_fields()
+    for name, value in changes.items():
+        *folders, last = name.split(".")
+        place = fields
+        for folder in folders:
+            place = place[folder]
+        if value is None:
+            del place[last]
+        else:
+            place[last] = value
+    return fields
+
+
+def test_records_make_it_schema_2_and_survive_the_file() -> None:
+    manifest = Manifest.model_validate(with_records({}))
+    assert manifest.schema_version == SCHEMA_VERSION == 2
+    assert Manifest.model_validate_json(manifest.model_dump_json()) == manifest
+
+
+def test_without_records_the_file_is_as_before() -> None:
+    """So that a release that knows schema 1 alone reads it."""
+    content = json.loads(Manifest.model_validate(manifest_fields()).model_dump_json())
+    assert content["schema_version"] == 1
+    assert not {"answer", "reference"} & set(content)
+
+
+@pytest.mark.parametrize("part", ["tumor", "conformal", "operating_point", "region", "ood"])
+def test_every_part_of_an_answer_is_optional(part: str) -> None:
+    manifest = Manifest.model_validate(with_records({f"answer.{part}": None}))
+    assert manifest.answer is not None
+    assert getattr(manifest.answer, part) is None
+
+
+@pytest.mark.parametrize("change", RECORD_CHANGES.values(), ids=RECORD_CHANGES.keys())
+def test_records_that_do_not_fit_are_refused(change: dict[str, Any]) -> None:
+    with pytest.raises(ValidationError):
+        Manifest.model_validate(with_records(change))
 
 
 @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())

@@ -1,5 +1,6 @@
 """Model versions for the tests of the manifest and the store."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -47,17 +48,51 @@ def manifest_fields(version: int = 1, name: str = NAME) -> dict[str, Any]:
     }
 
 
-def fill(folder: Path) -> None:
+def answer_fields(features: int = 3) -> dict[str, Any]:
+    """The fields by which a manifest has every record of schema 2."""
+    shapes = {
+        "probabilities": [None, 4],
+        "logits": [None, 4],
+        "mask": [None, 112, 112],
+        "embedding": [None, features],
+    }
+    return {
+        "outputs": {name: {"dtype": "float32", "shape": shape} for name, shape in shapes.items()},
+        "answer": {
+            "temperature": 1.5,
+            "tumor": {"mask_cells": 50, "bias": 0.1, "class_weight": 0.4, "mask_weight": 0.6},
+            "conformal": {"coverage": 0.95, "threshold": 0.1},
+            "operating_point": {"sensitivity": 0.98, "refer_low": 0.3, "refer_high": 0.6},
+            "region": {"threshold": 0.5, "min_cells": 12, "min_tumor_probability": 0.3},
+            "ood": {"file": "ood.npz", "threshold": 30.0},
+        },
+        "reference": {
+            "class_shares": {"glioma": 0.3, "meningioma": 0.2, "notumor": 0.3, "pituitary": 0.2},
+            "mean_confidence": 0.9,
+            "out_of_distribution_rate": 0.01,
+            "embedding_distance_mean": 20.0,
+            "embedding_distance_std": 4.0,
+        },
+    }
+
+
+def fill(folder: Path, files: Mapping[str, bytes] = FILES) -> None:
     """Writes the files of a version."""
-    for name, content in FILES.items():
+    for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
 
 
-def publish(store: ModelStore, version: int = 1, name: str = NAME, **changes: Any) -> Path:
-    """Publishes a version with every file that it should have."""
+def publish(
+    store: ModelStore,
+    version: int = 1,
+    name: str = NAME,
+    files: Mapping[str, bytes] | None = None,
+    **changes: Any,
+) -> Path:
+    """Publishes a version with every file that it should have, and more."""
     with store.staging(name) as staged:
-        fill(staged)
+        fill(staged, {**FILES, **(files or {})})
         fields = manifest_fields(version, name) | changes
         return store.publish(staged, Manifest.model_validate(fields))

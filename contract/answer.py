@@ -1,0 +1,299 @@
+"""What a model gives, to what the service answers: the one function that training evaluates with.
+
+Every step but the last is left out where the version has no record of it:
+
+1. calibrated class probabilities: softmax of the logits over a temperature;
+2. tumour evidence: class head and mask together say how probable any tumour is, and the classes share
+   that out among themselves;
+3. prediction set: the classes that are probable enough, for a stated coverage;
+4. distance of the embedding from the training data;
+5. decision: ``refer`` if the slice is unlike the training data or its tumour probability lies in the
+   band that is referred, else by the threshold.
+"""
+
+import zipfile
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Final, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.errors import CorruptVersion
+from contract.manifest import Manifest, RegionRecord, TumorEvidence
+
+DECIMALS: Final = 6
+"""Probabilities are rounded to this many before anything is decided on them, so that a client can
+retrace every decision from the numbers that it sees; float32 holds no more."""
+
+MASK_CLIP: Final = 1e-4
+"""The mean of the highest mask cells is kept this far from 0 and 1, where its logit has no bound."""
+
+MAX_SPACE_BYTES: Final = 64 * 2**20
+"""What the arrays of :class:`EmbeddingSpace` may take; 1000 features squared are 4 MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outputs:
+    """What a model gives for ``n`` slices; what it lacks is None.
+
+    Attributes:
+        probabilities: float32 (n, classes).
+        logits: float32 (n, classes), before any temperature.
+        mask: float32 (n, h, w), tumour probability of cells that cover the model's input evenly.
+        embedding: float32 (n, d), pooled features of the backbone.
+        cam: float32 (n, h, w, classes), class activation maps.
+    """
+
+    probabilities: NDArray[np.float32]
+    logits: NDArray[np.float32] | None = None
+    mask: NDArray[np.float32] | None = None
+    embedding: NDArray[np.float32] | None = None
+    cam: NDArray[np.float32] | None = None
+
+    def __len__(self) -> int:
+        return len(self.probabilities)
+
+    def at(self, index: int) -> "Outputs":
+        """The outputs of one slice, ``n`` being 1; views of these."""
+        rows = slice(index, index + 1)
+        return Outputs(
+            self.probabilities[rows],
+            None if self.logits is None else self.logits[rows],
+            None if self.mask is None else self.mask[rows],
+            None if self.embedding is None else self.embedding[rows],
+            None if self.cam is None else self.cam[rows],
+        )
+
+
+class Decision(StrEnum):
+    """What a slice is taken for."""
+
+    TUMOR = "tumor"
+    NO_TUMOR = "no_tumor"
+    REFER = "refer"
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What is answered for ``n`` slices; what the version has no record of is None.
+
+    Attributes:
+        probabilities: float64 (n, classes), rounded to :data:`DECIMALS`.
+        tumor_probability: float64 (n,), likewise.
+        decisions: one for each slice.
+        prediction_set: bool (n, classes); each row has the most probable class at least.
+        distance: float64 (n,), from the training data.
+        in_distribution: bool (n,).
+    """
+
+    probabilities: NDArray[np.float64]
+    tumor_probability: NDArray[np.float64]
+    decisions: tuple[Decision, ...]
+    prediction_set: NDArray[np.bool_] | None = None
+    distance: NDArray[np.float64] | None = None
+    in_distribution: NDArray[np.bool_] | None = None
+
+    @property
+    def labels(self) -> NDArray[np.intp]:
+        """Index of each slice's most probable class, (n,)."""
+        return np.asarray(self.probabilities.argmax(axis=1))
+
+
+class EmbeddingSpace:
+    """Where the embeddings of the training data lie.
+
+    Args:
+        means: float32 (k, d).
+        whitening: float32 (d, r); embeddings are compared after it, where distances mean the same in
+            every direction (Mahalanobis, with the covariance that all means share).
+
+    Raises:
+        ValueError: the arrays are not of these forms, or not finite.
+    """
+
+    def __init__(self, means: NDArray[np.float32], whitening: NDArray[np.float32]) -> None:
+        arrays = (means, whitening)
+        if any(array.dtype != np.float32 or array.ndim != 2 or not array.size for array in arrays):
+            raise ValueError("means and whitening must be float32 (k, d) and (d, r)")
+        if means.shape[1] != whitening.shape[0]:
+            raise ValueError("means and whitening are of different embeddings")
+        if not all(np.isfinite(array).all() for array in arrays):
+            raise ValueError("means and whitening must be finite")
+        self._centre = means.mean(axis=0)
+        self._means = (means - self._centre) @ whitening
+        self._whitening = whitening
+
+    @property
+    def features(self) -> int:
+        """Length of an embedding."""
+        return len(self._whitening)
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """The arrays of an npz file; nothing in it is executed, whatever it holds.
+
+        Raises:
+            CorruptVersion: it is no such file.
+        """
+        try:
+            with zipfile.ZipFile(path) as archive:
+                if sum(member.file_size for member in archive.infolist()) > MAX_SPACE_BYTES:
+                    raise ValueError("too large")
+            with np.load(path, allow_pickle=False) as arrays:
+                means, whitening = arrays["means"], arrays["whitening"]
+            # What is no array in the archive, numpy hands over as bytes.
+            if not (isinstance(means, np.ndarray) and isinstance(whitening, np.ndarray)):
+                raise TypeError("no arrays")
+            return cls(means, whitening)
+        except (OSError, EOFError, KeyError, TypeError, ValueError, zipfile.BadZipFile) as error:
+            raise CorruptVersion(f"{path.name} does not hold what it should") from error
+
+    def distance(self, embedding: NDArray[np.float32]) -> NDArray[np.float64]:
+        """From the nearest mean, after whitening: float32 (n, d) to float64 (n,)."""
+        # Around the common centre float32 loses least.
+        whitened = (embedding - self._centre) @ self._whitening
+        offsets = whitened[:, None, :] - self._means[None]
+        squares = np.einsum("nkr,nkr->nk", offsets, offsets, dtype=np.float64)
+        return np.asarray(np.sqrt(squares.min(axis=1)))
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How the outputs of a version become answers.
+
+    Attributes:
+        classes: labels in the order of the outputs.
+        tumor_classes: those of them that mean a tumour.
+        tumor_threshold: tumour probability from which the decision is ``tumor``.
+        temperature: logits are divided by it; None takes the model's own probabilities.
+        tumor: how much mask and class head weigh.
+        set_threshold: probability from which a class is in the prediction set.
+        refer_band: tumour probabilities that are referred, the second exclusive.
+        region: when a region is reported.
+        space, ood_threshold: where training data lie, and how far from there a slice may.
+    """
+
+    classes: tuple[str, ...]
+    tumor_classes: tuple[str, ...]
+    tumor_threshold: float
+    temperature: float | None = None
+    tumor: TumorEvidence | None = None
+    set_threshold: float | None = None
+    refer_band: tuple[float, float] | None = None
+    region: RegionRecord | None = None
+    space: EmbeddingSpace | None = None
+    ood_threshold: float | None = None
+
+    @classmethod
+    def read(cls, manifest: Manifest, folder: Path) -> Self:
+        """The rules of a version that has been verified.
+
+        Args:
+            manifest: its manifest.
+            folder: its files.
+
+        Raises:
+            CorruptVersion: its file of training embeddings is of no use.
+        """
+        record = manifest.answer
+        given = (manifest.classes, manifest.tumor_classes, manifest.tumor_threshold)
+        if record is None:
+            return cls(*given)
+        point, ood = record.operating_point, record.ood
+        conformal = record.conformal
+        space = EmbeddingSpace.read(folder / ood.file) if ood else None
+        if space and manifest.outputs["embedding"].shape != (None, space.features):
+            raise CorruptVersion("the training embeddings are not of this model")
+        return cls(
+            *given,
+            temperature=record.temperature,
+            tumor=record.tumor,
+            set_threshold=conformal.threshold if conformal else None,
+            refer_band=(point.refer_low, point.refer_high) if point else None,
+            region=record.region,
+            space=space,
+            ood_threshold=ood.threshold if ood else None,
+        )
+
+    def answer(self, outputs: Outputs) -> Answers:
+        """Answers for a batch of slices.
+
+        Raises:
+            ValueError: the outputs lack something that the rules need.
+        """
+        is_tumor = np.array([name in self.tumor_classes for name in self.classes])
+        exact = self._probabilities(outputs, is_tumor)
+        probabilities = np.round(exact, DECIMALS)
+        # Int8 probabilities add up to 1 only roughly.
+        total = np.minimum(probabilities[:, is_tumor].sum(axis=1), 1.0)
+        tumor_probability = np.round(total, DECIMALS)
+        distance = familiar = chosen = None
+        if self.space is not None and self.ood_threshold is not None:
+            distance = self.space.distance(_there(outputs.embedding, "embedding"))
+            familiar = distance <= self.ood_threshold
+        if self.set_threshold is not None:
+            chosen = probabilities >= self.set_threshold
+            chosen[np.arange(len(chosen)), probabilities.argmax(axis=1)] = True
+        return Answers(
+            probabilities,
+            tumor_probability,
+            self._decisions(tumor_probability, familiar),
+            chosen,
+            distance,
+            familiar,
+        )
+
+    def _probabilities(self, outputs: Outputs, is_tumor: NDArray[np.bool_]) -> NDArray[np.float64]:
+        if self.temperature is None:
+            return outputs.probabilities.astype(np.float64)
+        logits = _there(outputs.logits, "logits").astype(np.float64) / self.temperature
+        if self.tumor is None:
+            return _softmax(logits)
+        evidence = self.tumor
+        by_class = _log_sum(logits[:, is_tumor]) - _log_sum(logits[:, ~is_tumor])
+        by_mask = mask_logit(_there(outputs.mask, "mask"), evidence.mask_cells)
+        odds = evidence.bias + evidence.class_weight * by_class + evidence.mask_weight * by_mask
+        share = (1 / (1 + np.exp(-np.clip(odds, -700, 700))))[:, None]
+        probabilities = np.empty_like(logits)
+        probabilities[:, is_tumor] = _softmax(logits[:, is_tumor]) * share
+        probabilities[:, ~is_tumor] = _softmax(logits[:, ~is_tumor]) * (1 - share)
+        return probabilities
+
+    def _decisions(
+        self, tumor_probability: NDArray[np.float64], familiar: NDArray[np.bool_] | None
+    ) -> tuple[Decision, ...]:
+        low, high = self.refer_band or (1.0, 0.0)
+        return tuple(
+            Decision.REFER
+            if low <= probability < high or (familiar is not None and not familiar[index])
+            else Decision.TUMOR
+            if probability >= self.tumor_threshold
+            else Decision.NO_TUMOR
+            for index, probability in enumerate(tumor_probability.tolist())
+        )
+
+
+def mask_logit(mask: NDArray[np.float32], cells: int) -> NDArray[np.float64]:
+    """Logit of the mean of the highest cells: float32 (n, h, w) to float64 (n,)."""
+    flat = mask.reshape(len(mask), -1)
+    highest = np.partition(flat, flat.shape[1] - cells, axis=1)[:, -cells:]
+    mean = np.clip(highest.mean(axis=1, dtype=np.float64), MASK_CLIP, 1 - MASK_CLIP)
+    return np.asarray(np.log(mean) - np.log1p(-mean))
+
+
+def _there(output: NDArray[np.float32] | None, name: str) -> NDArray[np.float32]:
+    if output is None:
+        raise ValueError(f"the model gave no {name}")
+    return output
+
+
+def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
+    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
+
+
+def _log_sum(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    highest = logits.max(axis=1)
+    return np.asarray(highest + np.log(np.exp(logits - highest[:, None]).sum(axis=1)))
