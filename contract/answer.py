@@ -55,6 +55,18 @@ class Outputs:
     def __len__(self) -> int:
         return len(self.probabilities)
 
+    @property
+    def arrays(self) -> dict[str, NDArray[np.float32]]:
+        """What there is, by the name of the output."""
+        named = {
+            "probabilities": self.probabilities,
+            "logits": self.logits,
+            "mask": self.mask,
+            "embedding": self.embedding,
+            "cam": self.cam,
+        }
+        return {name: array for name, array in named.items() if array is not None}
+
     def at(self, index: int) -> "Outputs":
         """The outputs of one slice, ``n`` being 1; views of these."""
         rows = slice(index, index + 1)

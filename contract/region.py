@@ -263,11 +263,16 @@ def _heaviest(
     cells: NDArray[np.float32], found: NDArray[np.bool_], min_cells: int
 ) -> NDArray[np.bool_] | None:
     """Of the connected parts of ``found`` with enough cells, the one with the highest sum of cells."""
-    edges = np.diff(np.pad(found, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    # Around them only, as a tumour is a small part of a slice.
+    window = tuple(
+        slice(places[0], places[-1] + 1)
+        for places in (np.flatnonzero(found.any(axis=axis)) for axis in (1, 0))
+    )
+    edges = np.diff(np.pad(found[window], ((0, 0), (1, 1))).astype(np.int8), axis=1)
     lines, starts = np.nonzero(edges == 1)
     ends = np.nonzero(edges == -1)[1]
     parts = np.array(_joined(lines.tolist(), starts.tolist(), ends.tolist()))
-    sums = np.cumsum(np.pad(cells, ((0, 0), (1, 0))), axis=1, dtype=np.float64)
+    sums = np.cumsum(np.pad(cells[window], ((0, 0), (1, 0))), axis=1, dtype=np.float64)
     sizes = np.bincount(parts, ends - starts)
     weights = np.bincount(parts, sums[lines, ends] - sums[lines, starts])
     weights[sizes < min_cells] = 0
@@ -275,8 +280,9 @@ def _heaviest(
     if weights[heaviest] <= 0:
         return None
     part = np.zeros(found.shape, np.bool_)
+    inner = part[window]
     for run in np.flatnonzero(parts == heaviest):
-        part[lines[run], starts[run] : ends[run]] = True
+        inner[lines[run], starts[run] : ends[run]] = True
     return part
 
 

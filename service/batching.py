@@ -15,6 +15,7 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.answer import Outputs
 from service.errors import DeadlineExceeded, Failure, InferenceFailed, RuntimeLost
 from service.jobs import Job
 
@@ -27,8 +28,8 @@ MAX_FAILURES: Final = 3
 class Predictor(Protocol):
     """The part of a runtime that batching needs."""
 
-    def predict(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """uint8 (n, height, width) to float32 (n, classes)."""
+    def predict(self, batch: NDArray[np.uint8]) -> Outputs:
+        """uint8 (n, height, width) to outputs for ``n`` slices."""
         ...
 
 
@@ -162,9 +163,10 @@ class Batcher:
     def _infer(self, jobs: Sequence[Job]) -> None:
         try:
             pixels = np.stack([job.pixels for job in jobs if job.pixels is not None])
-            rows = self._predictor.predict(pixels)
-            if rows.ndim != 2 or len(rows) != len(jobs) or not np.isfinite(rows).all():
-                raise ValueError(f"the runtime answered {len(jobs)} images with {rows.shape}")
+            outputs = self._predictor.predict(pixels)
+            for name, array in outputs.arrays.items():
+                if len(array) != len(jobs) or not np.isfinite(array).all():
+                    raise ValueError(f"{name} of {len(jobs)} images: {array.shape}, or not finite")
         except Exception:
             self._failures += 1
             logger.exception("inference failed", extra={"fields": {"images": len(jobs)}})
@@ -172,8 +174,8 @@ class Batcher:
                 job.outcome = InferenceFailed("the model failed on the batch with this image")
             return
         self._failures = 0
-        for job, row in zip(jobs, rows, strict=True):
-            job.outcome = row
+        for index, job in enumerate(jobs):
+            job.outcome = outputs.at(index)
 
     def _fail(self, jobs: Sequence[Job], failure: Failure) -> None:
         for job in jobs:

@@ -11,7 +11,8 @@ from typing import Final
 from contract.decoding import open_source
 from contract.errors import DecodeError, TooManyFrames
 from contract.policy import Policy
-from contract.preprocessing import preprocess
+from contract.preprocessing import preprocess_placed
+from contract.region import Geometry
 from contract.source import Source
 from service.errors import DeadlineExceeded, Failure, ServiceError
 from service.jobs import Job
@@ -94,7 +95,8 @@ class DecodePool:
                 source = self._open(job)
             job.header = source.header
             decoded = source.slice(job.frame)
-            job.pixels = preprocess(decoded.pixels, job.spec)
+            job.pixels, placement = preprocess_placed(decoded.pixels, job.spec)
+            job.geometry = Geometry.of(decoded, placement, job.spec)
             job.dicom = decoded.dicom
         except DecodeError as error:
             if source is not None:

@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.answer import Outputs
 from contract.preprocessing import DicomReference, PreprocessSpec
+from contract.region import Geometry
 from contract.source import Source
 from service.errors import Failure
 
@@ -148,7 +150,8 @@ class Job:
         dicom: its place in a study, for DICOM input; also of a slice that cannot be decoded, if its
             header can.
         header: all attributes of its DICOM object but the pixels, if wanted; the frames share it.
-        outcome: float32 (classes,), or why there is none.
+        geometry: how its original image lies in ``pixels``, likewise.
+        outcome: the model's outputs for this slice alone, or why there are none.
         delivered: the event loop has counted it; a hung runtime may settle a job twice.
         queue_seconds: time spent waiting for a decoding thread and for the runtime.
         waiting_since: monotonic seconds since when it has been waiting.
@@ -164,7 +167,8 @@ class Job:
     pixels: NDArray[np.uint8] | None = None
     dicom: DicomReference | None = None
     header: "Dataset | None" = None
-    outcome: NDArray[np.float32] | Failure | None = None
+    geometry: Geometry | None = None
+    outcome: Outputs | Failure | None = None
     delivered: bool = False
     decode_seconds: float = 0.0
     queue_seconds: float = 0.0

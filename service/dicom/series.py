@@ -4,8 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
+from contract.answer import Outputs
 from service.dicom.findings import Box, Decision, SeriesFindings, SliceFinding
 from service.jobs import Job
 
@@ -45,13 +44,13 @@ def sort_into_series(
     """
     predicted: dict[tuple[str, str], dict[tuple[str, int], tuple[Job, SliceFinding]]] = {}
     for job, entry in zip(jobs, entries, strict=True):
-        if job.header is None or not isinstance(job.outcome, np.ndarray):
+        if job.header is None or not isinstance(job.outcome, Outputs):
             continue
         finding = _finding(job, job.header, entry)
         members = predicted.setdefault(_series_of(job.header), {})
         members.setdefault((finding.sop_instance_uid, finding.frame), (job, finding))
     failed = [
-        job for job in jobs if not isinstance(job.outcome, np.ndarray) and is_dicom(job.upload.data)
+        job for job in jobs if not isinstance(job.outcome, Outputs) and is_dicom(job.upload.data)
     ]
     return [_series(uid, list(members.values()), failed) for (_, uid), members in predicted.items()]
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import Any, Final
 
-import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
 
+from contract.answer import Outputs
 from contract.errors import ContractError
 from service.context import Context
 from service.dicom.findings import ModelIdentity
@@ -52,7 +52,7 @@ async def predict(request: Request) -> Response:
     entries = [_entry(job, engine, state) for job in jobs]
     timing = _timing(jobs, context)
     context.fields |= {"images": len(jobs)} | {f"{name}_ms": ms for name, ms in timing.items()}
-    failures = [_known(job) for job in jobs if not isinstance(job.outcome, np.ndarray)]
+    failures = [_known(job) for job in jobs if not isinstance(job.outcome, Outputs)]
     refused = len(failures) == len(jobs)
     # As the answer's own error, the first one is counted by the middleware.
     for failure in failures[1:] if refused else failures:
@@ -90,12 +90,12 @@ async def _objects(
 
 
 def _entry(job: Job, engine: Engine, state: State) -> dict[str, Any]:
-    if not isinstance(job.outcome, np.ndarray):
+    if not isinstance(job.outcome, Outputs):
         failure = _known(job)
         error = {"status": failure.status, "code": failure.code, "detail": failure.detail}
         return {"input": job.upload.name, "error": error, **_place(job)}
     manifest = engine.stored.manifest
-    values = job.outcome.tolist()
+    values = job.outcome.probabilities[0].tolist()
     probabilities = {
         name: round(value, DECIMALS) for name, value in zip(manifest.classes, values, strict=True)
     }

@@ -1,16 +1,31 @@
 """What every runtime is to the rest of the service."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.answer import Outputs
+from contract.manifest import OUTPUT_AXES, Manifest
 from service.errors import RuntimeUnusable
 
 PROBABILITY_SUM_TOLERANCE = 0.05
 """Int8 rounds each probability to 1/256; over a handful of classes that stays far below this."""
+
+
+Shapes = Mapping[str, tuple[int, ...]]
+"""Of one slice, by the name of the output."""
+
+
+def served_shapes(manifest: Manifest) -> dict[str, tuple[int, ...]]:
+    """Shapes of the outputs that mean something to the service; a version may have more."""
+    return {
+        name: tuple(size or 0 for size in output.shape[1:])
+        for name, output in manifest.outputs.items()
+        if name in OUTPUT_AXES
+    }
 
 
 class Runtime(ABC):
@@ -28,30 +43,46 @@ class Runtime(ABC):
     batch_sizes: Sequence[int]
 
     @abstractmethod
-    def predict(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def predict(self, batch: NDArray[np.uint8]) -> Outputs:
         """Predicts up to ``batch_sizes[-1]`` slices; called by one thread at a time.
 
         Args:
             batch: uint8 (n, height, width), preprocessed.
 
         Returns:
-            float32 (n, classes), probabilities.
+            All of the version's outputs that mean something to the service.
         """
 
     def close(self) -> None:
         """Gives threads and memory back."""
         return
 
-    def warm_up(self, height: int, width: int, classes: int) -> None:
+    def warm_up(self, height: int, width: int, shapes: Shapes) -> None:
         """Predicts once at every batch size, so that no client pays for a first time.
 
+        Args:
+            height: of the model's input.
+            width: likewise.
+            shapes: of the outputs that the manifest names.
+
         Raises:
-            RuntimeUnusable: the model does not answer with probabilities of its classes.
+            RuntimeUnusable: the model does not answer with what its manifest says.
         """
         ramp = np.linspace(0, 255, height * width).astype(np.uint8).reshape(1, height, width)
         for size in self.batch_sizes:
-            output = self.predict(np.repeat(ramp, size, axis=0))
-            if output.dtype != np.float32 or output.shape != (size, classes):
-                raise RuntimeUnusable("warm-up: the model's output has not the manifest's shape")
-            if not np.all(np.abs(output.sum(axis=1) - 1) < PROBABILITY_SUM_TOLERANCE):
+            outputs = self.predict(np.repeat(ramp, size, axis=0))
+            found = {
+                name: (str(array.dtype), array.shape) for name, array in outputs.arrays.items()
+            }
+            if found != {name: ("float32", (size, *shape)) for name, shape in shapes.items()}:
+                raise RuntimeUnusable("warm-up: the model's outputs have not the manifest's shapes")
+            if not all(np.isfinite(array).all() for array in outputs.arrays.values()):
+                raise RuntimeUnusable("warm-up: the model's outputs are not finite")
+            if not np.all(
+                np.abs(outputs.probabilities.sum(axis=1) - 1) < PROBABILITY_SUM_TOLERANCE
+            ):
                 raise RuntimeUnusable("warm-up: the model's output is no probability distribution")
+            if outputs.mask is not None and not (
+                outputs.mask.min() >= 0 and outputs.mask.max() <= 1
+            ):
+                raise RuntimeUnusable("warm-up: the model's mask holds no probabilities")

@@ -8,7 +8,7 @@ from typing import Final
 from contract.manifest import RuntimeName
 from contract.store import StoredVersion
 from service.errors import RuntimeUnusable
-from service.runtimes.base import Runtime
+from service.runtimes.base import Runtime, Shapes, served_shapes
 from service.runtimes.litert import LiteRtRuntime
 from service.settings import RuntimeChoice, Settings
 
@@ -29,9 +29,10 @@ def open_runtime(settings: Settings, stored: StoredVersion) -> Runtime:
     artifact = manifest.artifacts.get(name)
     if artifact is None:
         raise RuntimeUnusable(f"the version has no artifact for the runtime {name}")
-    runtime = _open(name, settings, stored.path / artifact, len(manifest.classes))
+    shapes = served_shapes(manifest)
+    runtime = _open(name, settings, stored.path / artifact, shapes)
     try:
-        runtime.warm_up(stored.preprocess.height, stored.preprocess.width, len(manifest.classes))
+        runtime.warm_up(stored.preprocess.height, stored.preprocess.width, shapes)
     except BaseException:
         runtime.close()
         raise
@@ -60,9 +61,9 @@ def choose(
     return "tensorflow" if gpu_is_visible() else "litert"
 
 
-def _open(name: RuntimeName, settings: Settings, path: Path, classes: int) -> Runtime:
+def _open(name: RuntimeName, settings: Settings, path: Path, shapes: Shapes) -> Runtime:
     if name == "tensorflow":
         from service.runtimes.tensorflow import TensorFlowRuntime
 
-        return TensorFlowRuntime(path, settings.max_batch_size)
-    return LiteRtRuntime(path, classes, settings.interpreters, settings.max_batch_size)
+        return TensorFlowRuntime(path, shapes, settings.max_batch_size)
+    return LiteRtRuntime(path, shapes, settings.interpreters, settings.max_batch_size)

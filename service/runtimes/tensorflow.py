@@ -10,12 +10,13 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.answer import Outputs
 from service.errors import RuntimeUnusable
-from service.runtimes.base import Runtime
+from service.runtimes.base import Runtime, Shapes
 
 SIGNATURE = "serving_default"
-INPUT, OUTPUT = "slices", "probabilities"
-"""Names in the signature that the export writes."""
+INPUT = "slices"
+"""Names that the export writes; those of the outputs are the manifest's."""
 
 
 class TensorFlowRuntime(Runtime):
@@ -23,6 +24,7 @@ class TensorFlowRuntime(Runtime):
 
     Args:
         path: its folder.
+        shapes: of the outputs that are wanted.
         max_batch_size: most images that :meth:`predict` gets.
 
     Raises:
@@ -31,7 +33,7 @@ class TensorFlowRuntime(Runtime):
 
     name: ClassVar[str] = "tensorflow"
 
-    def __init__(self, path: Path, max_batch_size: int) -> None:
+    def __init__(self, path: Path, shapes: Shapes, max_batch_size: int) -> None:
         tf = import_tensorflow()
         gpus = tf.config.list_logical_devices("GPU")
         self.device = gpu_name(tf) if gpus else "cpu"
@@ -44,11 +46,13 @@ class TensorFlowRuntime(Runtime):
         signature = self._model.signatures.get(SIGNATURE)
         if signature is None or INPUT not in signature.structured_input_signature[1]:
             raise RuntimeUnusable(f"the SavedModel has no signature {SIGNATURE!r} of {INPUT!r}")
-        if OUTPUT not in signature.structured_outputs:
-            raise RuntimeUnusable(f"the SavedModel has no output {OUTPUT!r}")
+        missing = shapes.keys() - signature.structured_outputs.keys()
+        if missing:
+            raise RuntimeUnusable(f"the SavedModel lacks the output {', '.join(sorted(missing))}")
         self._signature = signature
+        self._names = tuple(shapes)
 
-    def predict(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def predict(self, batch: NDArray[np.uint8]) -> Outputs:
         """See :meth:`Runtime.predict`; the batch is padded to the next of ``batch_sizes``."""
         count = len(batch)
         size = next(size for size in self.batch_sizes if size >= count)
@@ -57,8 +61,7 @@ class TensorFlowRuntime(Runtime):
             batch = np.concatenate([batch, padding])
         with self._tf.device(self._placement):
             answer = self._signature(**{INPUT: self._tf.constant(batch)})
-        probabilities: NDArray[np.float32] = answer[OUTPUT].numpy()[:count]
-        return probabilities
+        return Outputs(**{name: answer[name].numpy()[:count] for name in self._names})
 
 
 def padded_sizes(max_batch_size: int) -> list[int]:

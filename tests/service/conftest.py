@@ -1,19 +1,57 @@
 """Services that run for the tests."""
 
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
 from tests.support.browser import Browser, chromium, opened
-from tests.support.service import ROOT, FakeRuntimes, Service, process, serving, settings_for
+from tests.support.models import NAME, TWO_HEADS
+from tests.support.service import (
+    ROOT,
+    FakeRuntimes,
+    Service,
+    environment_with,
+    process,
+    serving,
+    settings_for,
+)
 
 
 @pytest.fixture(scope="session")
 def service(model_store: Path) -> Iterator[Service]:
     """The shipped model on LiteRT; shared, so tests must leave it as it is."""
     with serving(settings_for(model_store)) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The models of :mod:`tests.support.models`."""
+    if find_spec("tensorflow") is None:
+        pytest.skip("TensorFlow, which builds the tiny models, is not installed")
+    store = tmp_path_factory.mktemp("tiny") / "store"
+    finished = subprocess.run(
+        [sys.executable, "-m", "tests.support.models", str(store)],
+        cwd=ROOT,
+        env=environment_with(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    return store
+
+
+@pytest.fixture(scope="session")
+def two_heads(tiny_store: Path) -> Iterator[Service]:
+    """A service of the tiny model with every output and record; shared, so to be left as it is."""
+    with serving(settings_for(tiny_store, model=NAME, model_version=str(TWO_HEADS))) as running:
         yield running
 
 

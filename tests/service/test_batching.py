@@ -3,11 +3,14 @@
 import asyncio
 import threading
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from time import monotonic
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from contract.answer import Outputs
 from contract.preprocessing import DEFAULT_SPEC
 from service.batching import MAX_FAILURES, Batcher
 from service.errors import DeadlineExceeded, InferenceFailed, RuntimeLost
@@ -80,7 +83,7 @@ def test_a_lone_image_does_not_wait(
     batcher.submit(job())
     wait_until(lambda: collector.batches)
     assert runtime.batches == [1]
-    assert isinstance(collector.jobs[0].outcome, np.ndarray)
+    assert isinstance(collector.jobs[0].outcome, Outputs)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +137,7 @@ def test_expired_work_is_dropped_before_inference(
     fill_behind_a_batch(batcher, runtime, [expired, live])
     wait_until(lambda: len(collector.jobs) == 3)
     assert isinstance(expired.outcome, DeadlineExceeded)
-    assert isinstance(live.outcome, np.ndarray)
+    assert isinstance(live.outcome, Outputs)
     assert runtime.batches == [1, 1]
 
 
@@ -149,32 +152,35 @@ def test_a_runtime_that_raises_fails_its_batch_alone(
     batcher.submit(good)
     wait_until(lambda: len(collector.jobs) == 2)
     assert isinstance(bad.outcome, InferenceFailed)
-    assert isinstance(good.outcome, np.ndarray)
+    assert isinstance(good.outcome, Outputs)
     assert batcher.problem(60) is None
 
 
 class WrongRuntime(FakeRuntime):
     """Answers with something other than a finite row for each image."""
 
-    def __init__(self, answer: np.ndarray) -> None:
+    def __init__(self, **arrays: NDArray[np.float32]) -> None:
         super().__init__()
-        self.answer = answer
+        self.arrays = arrays
 
-    def predict(self, batch: np.ndarray) -> np.ndarray:
+    def predict(self, batch: NDArray[np.uint8]) -> Outputs:
         assert len(batch) == 1
-        return self.answer
+        return replace(super().predict(batch), **self.arrays)
 
 
+@pytest.mark.parametrize("name", ["probabilities", "mask"])
 @pytest.mark.parametrize(
-    "answer",
+    "array",
     [
         pytest.param(np.zeros((2, 4), np.float32), id="too many rows"),
         pytest.param(np.zeros(4, np.float32), id="no rows"),
         pytest.param(np.full((1, 4), np.nan, np.float32), id="not a number"),
     ],
 )
-def test_a_runtime_that_answers_nonsense_fails(collector: Collector, answer: np.ndarray) -> None:
-    nonsense = Batcher(WrongRuntime(answer), 4, 0.0, collector.deliver, collector.observe)
+def test_a_runtime_that_answers_nonsense_fails(
+    collector: Collector, name: str, array: NDArray[np.float32]
+) -> None:
+    nonsense = Batcher(WrongRuntime(**{name: array}), 4, 0.0, collector.deliver, collector.observe)
     submitted = job()
     nonsense.submit(submitted)
     nonsense.close()
@@ -238,4 +244,4 @@ def test_close_predicts_what_was_submitted(runtime: FakeRuntime, collector: Coll
     runtime.gate.set()
     closer.join(10)
     assert not closer.is_alive()
-    assert all(isinstance(submitted.outcome, np.ndarray) for submitted in jobs)
+    assert all(isinstance(submitted.outcome, Outputs) for submitted in jobs)

@@ -15,6 +15,7 @@ from contract.manifest import RuntimeName
 from contract.preprocessing import preprocess
 from contract.store import ModelStore, StoredVersion
 from service.errors import RuntimeUnusable
+from service.runtimes.base import served_shapes
 from service.runtimes.litert import LiteRtRuntime
 from service.runtimes.selection import choose, open_runtime
 from service.runtimes.tensorflow import padded_sizes
@@ -43,12 +44,12 @@ def batch(slices: list[Path], stored: StoredVersion) -> NDArray[np.uint8]:
 
 def litert(stored: StoredVersion, interpreters: int) -> LiteRtRuntime:
     path = stored.path / stored.manifest.artifacts["litert"]
-    return LiteRtRuntime(path, len(stored.manifest.classes), interpreters, 8)
+    return LiteRtRuntime(path, served_shapes(stored.manifest), interpreters, 8)
 
 
 def test_litert_gives_probabilities(stored: StoredVersion, batch: NDArray[np.uint8]) -> None:
     runtime = litert(stored, 2)
-    output = runtime.predict(batch)
+    output = runtime.predict(batch).probabilities
     runtime.close()
     assert output.dtype == np.float32
     assert output.shape == (len(batch), len(stored.manifest.classes))
@@ -61,10 +62,10 @@ def test_litert_gives_each_image_its_own_row(
     stored: StoredVersion, batch: NDArray[np.uint8], interpreters: int
 ) -> None:
     alone = litert(stored, 1)
-    expected = np.concatenate([alone.predict(image[None]) for image in batch])
+    expected = np.concatenate([alone.predict(image[None]).probabilities for image in batch])
     runtime = litert(stored, interpreters)
     for size in (1, 2, 3, len(batch)):
-        np.testing.assert_array_equal(runtime.predict(batch[:size]), expected[:size])
+        np.testing.assert_array_equal(runtime.predict(batch[:size]).probabilities, expected[:size])
     runtime.close()
     alone.close()
 
@@ -73,7 +74,7 @@ def test_litert_refuses_a_file_that_is_no_model(tmp_path: Path) -> None:
     path = tmp_path / "model.tflite"
     path.write_bytes(b"junk" * 100)
     with pytest.raises(ValueError, match="Flatbuffer"):
-        LiteRtRuntime(path, 4, 1, 8)
+        LiteRtRuntime(path, {"probabilities": (4,)}, 1, 8)
 
 
 @pytest.mark.tensorflow

@@ -24,7 +24,7 @@ def main(root: Path) -> None:
         open_runtime(settings_for(root, runtime=choice, max_batch_size=16), stored).predict(batch)
         for choice in (RuntimeChoice.LITERT, RuntimeChoice.TENSORFLOW)
     ]
-    for one, other in zip(*outputs, strict=True):
+    for one, other in zip(*(output.probabilities for output in outputs), strict=True):
         difference = float(np.abs(one - other).max())
         sys.stdout.write(f"{one.argmax()} {other.argmax()} {difference:.4f}\n")
 

@@ -19,9 +19,11 @@ import uvicorn
 from fastapi import FastAPI
 from numpy.typing import NDArray
 
+from contract.answer import Outputs
 from contract.store import ModelStore, StoredVersion
 from service.app import create_app
 from service.runtimes import Runtime
+from service.runtimes.base import Shapes, served_shapes
 from service.server import configure
 from service.settings import RuntimeChoice, Settings
 from service.state import State
@@ -35,6 +37,8 @@ PATIENCE_SECONDS = 30.0
 class FakeRuntime(Runtime):
     """Answers every slice with the first class, and does what a broken runtime does on command.
 
+    Outputs other than the probabilities are 0.
+
     Attributes:
         gate: cleared, a batch hangs until it is set again.
         error: raised instead of an answer.
@@ -45,7 +49,7 @@ class FakeRuntime(Runtime):
     name = "litert"
     device = "cpu"
 
-    def __init__(self, classes: int = 4, max_batch_size: int = 8) -> None:
+    def __init__(self, shapes: Shapes | None = None, max_batch_size: int = 8) -> None:
         self.batch_sizes = [1, max_batch_size]
         self.gate = threading.Event()
         self.gate.set()
@@ -53,20 +57,22 @@ class FakeRuntime(Runtime):
         self.error: BaseException | None = None
         self.batches: list[int] = []
         self.closed = False
-        self._classes = classes
+        self._shapes = shapes or {"probabilities": (4,)}
 
-    def predict(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def predict(self, batch: NDArray[np.uint8]) -> Outputs:
         self.batches.append(len(batch))
         self.entered.set()
         assert self.gate.wait(PATIENCE_SECONDS)
         if self.error is not None:
             raise self.error
-        answer = np.zeros((len(batch), self._classes), np.float32)
-        answer[:, 0] = 1
-        return answer
+        arrays = {
+            name: np.zeros((len(batch), *shape), np.float32) for name, shape in self._shapes.items()
+        }
+        arrays["probabilities"][:, 0] = 1
+        return Outputs(**arrays)
 
-    def warm_up(self, height: int, width: int, classes: int) -> None:
-        super().warm_up(height, width, classes)
+    def warm_up(self, height: int, width: int, shapes: Shapes) -> None:
+        super().warm_up(height, width, shapes)
         self.batches.clear()
         self.entered.clear()
 
@@ -92,10 +98,9 @@ class FakeRuntimes:
         assert self.gate.wait(PATIENCE_SECONDS)
         if self.error is not None:
             raise self.error
-        runtime = FakeRuntime(len(stored.manifest.classes), settings.max_batch_size)
-        runtime.warm_up(
-            stored.preprocess.height, stored.preprocess.width, len(stored.manifest.classes)
-        )
+        shapes = served_shapes(stored.manifest)
+        runtime = FakeRuntime(shapes, settings.max_batch_size)
+        runtime.warm_up(stored.preprocess.height, stored.preprocess.width, shapes)
         self.opened.append(runtime)
         return runtime
 
