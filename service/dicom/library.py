@@ -52,8 +52,19 @@ def image_library(source: SourceSeries) -> ContainerContentItem:
     return library
 
 
+def _common(image: SourceImage) -> Plane | None:
+    """A plane of the image, if all its frames are parallel and alike."""
+    first = image.planes[0]
+    if first is None or any(
+        plane is None or (plane.orientation, plane.spacing) != (first.orientation, first.spacing)
+        for plane in image.planes
+    ):
+        return None
+    return first
+
+
 def _shared(image: SourceImage) -> object:
-    plane = image.planes[0]
+    plane = _common(image)
     geometry = plane and (plane.orientation, plane.spacing, plane.thickness)
     return image.sop_class_uid, image.rows, image.columns, geometry
 
@@ -69,7 +80,7 @@ def _descriptors(source: SourceSeries, image: SourceImage) -> Iterable[ContentIt
     yield NumContentItem(
         codes.DCM.PixelDataColumns, image.columns, PIXELS, relationship_type=ACQUISITION
     )
-    plane = image.planes[0]
+    plane = _common(image)
     if plane is None:
         return
     yield _length(codes.DCM.HorizontalPixelSpacing, plane.spacing[1])

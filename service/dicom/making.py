@@ -27,6 +27,9 @@ SERIES_NUMBER_BASE: Final = 90_000
 
 MAX_SOURCE_NUMBER: Final = 9_999
 
+LONG_STRING: Final = 64
+"""Characters of an LO value (DICOM PS3.5 2024e, 6.2); a model's name may have as many."""
+
 _BLANK: Final = (
     *("PatientID", "PatientName", "PatientBirthDate", "PatientSex"),
     *("StudyID", "StudyDate", "StudyTime", "AccessionNumber"),
@@ -87,7 +90,7 @@ class Making:
             "instance_number": instance,
             "manufacturer": MANUFACTURER,
             "manufacturer_model_name": self.model.name,
-            "software_versions": [RELEASE, self.model.label],
+            "software_versions": [RELEASE, self.model.label[:LONG_STRING]],
             "device_serial_number": self.model.manifest_digest[:16],
             "content_qualification": "RESEARCH",
         }
@@ -131,7 +134,7 @@ class Making:
         ours = ContributingEquipment(
             MANUFACTURER,
             codes.DCM.ProcessingEquipment,
-            manufacturer_model_name=self.model.label,
+            manufacturer_model_name=self.model.label[:LONG_STRING],
             software_versions=[RELEASE, self.model.manifest_digest],
             contribution_description=f"Model {self.model.label}. {DISCLAIMER}.",
         )

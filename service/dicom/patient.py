@@ -40,10 +40,11 @@ KEYWORDS: Final = ("SpecificCharacterSet", *_REQUIRED, *_OPTIONAL)
 _ENUMERATED: Final = {"PatientSex": {"M", "F", "O"}, "PatientIdentityRemoved": {"YES", "NO"}}
 _MAX_CHARACTERS: Final = {"SH": 16, "LO": 64, "ST": 1024, "LT": 10240, "CS": 16, "UC": 2**20}
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
-_TIME: Final = re.compile(r"([01]\d|2[0-3])([0-5]\d([0-5]\d(\.\d{1,6})?)?)?")
-_AGE: Final = re.compile(r"\d{3}[DWMY]")
+_DATE: Final = re.compile(r"[0-9]{8}")
+_TIME: Final = re.compile(r"([01][0-9]|2[0-3])([0-5][0-9]([0-5][0-9](\.[0-9]{1,6})?)?)?")
+_AGE: Final = re.compile(r"[0-9]{3}[DWMY]")
 _CODE: Final = re.compile(r"[A-Z0-9_ ]*")
-_UID: Final = re.compile(r"(0|[1-9]\d*)(\.(0|[1-9]\d*))+")
+_UID: Final = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")
 
 
 def identity(source: Dataset) -> Dataset:
@@ -130,11 +131,13 @@ def _clip(vr: str, value: str) -> str:
 
 def _date(_vr: str, value: str) -> str:
     digits = value.replace(".", "") if value.count(".") == 2 else value
+    if not _DATE.fullmatch(digits):
+        return ""
     try:
         date(int(digits[:4]), int(digits[4:6]), int(digits[6:]))
     except ValueError:
         return ""
-    return digits if len(digits) == 8 and digits.isdecimal() else ""
+    return digits
 
 
 def _time(_vr: str, value: str) -> str:

@@ -51,8 +51,8 @@ def segment(making: Making) -> tuple[list[Segmentation], dict[tuple[str, int], S
 
     One object holds parallel planes of one size; a series of several orientations gives several
     objects. Where slices share a position (echoes, time points), the most suspicious one's mask is
-    taken. A slice whose object does not say where it lies in the patient has no segmentation, since a
-    viewer could not place it.
+    taken. A slice whose object does not say where it lies in the patient, and how thick it is, has no
+    segmentation, since a viewer could not place it.
 
     Returns:
         The objects, and for each slice (SOP instance UID, frame) the frame that holds its mask.
@@ -65,7 +65,11 @@ def segment(making: Making) -> tuple[list[Segmentation], dict[tuple[str, int], S
     objects: list[Segmentation] = []
     frames: dict[tuple[str, int], SegmentedFrame] = {}
     for group in groups.values():
-        made = _segmentation(making, list(group.values()), len(objects) + 1)
+        slices = list(group.values())
+        depth = _depth(making, slices[0].plane)
+        if depth is None:
+            continue
+        made = _segmentation(making, slices, depth, len(objects) + 1)
         objects.append(made)
         for number, item in enumerate(made.PerFrameFunctionalGroupsSequence, 1):
             source = item.DerivationImageSequence[0].SourceImageSequence[0]
@@ -94,22 +98,40 @@ def _grid(masked: Masked) -> object:
     return masked.mask.shape, directions, plane.spacing, plane.thickness
 
 
-def _segmentation(making: Making, slices: Sequence[Masked], instance: int) -> Segmentation:
-    placeholders = [_placeholder(making, masked, index) for index, masked in enumerate(slices, 1)]
-    first = slices[0].plane
-    alike = [
+class Depth(NamedTuple):
+    """Extent of planes along their normal: mm."""
+
+    thickness: float
+    spacing: float | None
+
+
+def _depth(making: Making, like: Plane) -> Depth | None:
+    """How thick slices are, or else how far apart; None if the series says neither."""
+    parallel = [
         plane
         for image in making.source.images.values()
         for plane in image.planes
-        if plane is not None and np.allclose(plane.orientation, first.orientation, atol=ALIKE)
+        if plane is not None and np.allclose(plane.orientation, like.orientation, atol=ALIKE)
     ]
+    spacing = spacing_between(parallel)
+    thickness = like.thickness or spacing
+    return None if thickness is None else Depth(thickness, spacing)
+
+
+def _segmentation(
+    making: Making, slices: Sequence[Masked], depth: Depth, instance: int
+) -> Segmentation:
+    placeholders = [
+        _placeholder(making, masked, depth, index) for index, masked in enumerate(slices, 1)
+    ]
+    first = slices[0].plane
     arguments = making.arguments(Kind.SEGMENTATION, instance)
     made = Segmentation(
         source_images=placeholders,
         pixel_array=np.stack([masked.mask for masked in slices]).astype(np.uint8),
         segmentation_type="BINARY",
         segment_descriptions=[_description(making)],
-        pixel_measures=PixelMeasuresSequence(first.spacing, first.thickness),
+        pixel_measures=PixelMeasuresSequence(first.spacing, depth.thickness),
         plane_orientation=PlaneOrientationSequence("PATIENT", first.orientation),
         plane_positions=[
             PlanePositionSequence("PATIENT", masked.plane.position) for masked in slices
@@ -124,8 +146,8 @@ def _segmentation(making: Making, slices: Sequence[Masked], instance: int) -> Se
     shared = made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
     # highdicom derives one from the slices with a mask, between which others may lie.
     shared.pop("SpacingBetweenSlices", None)
-    if (between := spacing_between(alike)) is not None:
-        shared.SpacingBetweenSlices = DS(between, auto_format=True)
+    if depth.spacing is not None:
+        shared.SpacingBetweenSlices = DS(depth.spacing, auto_format=True)
     made.LossyImageCompression = "01" if any(masked.image.lossy for masked in slices) else "00"
     organization = making.uid("dimensions", str(instance))
     made.DimensionOrganizationSequence[0].DimensionOrganizationUID = organization
@@ -135,7 +157,7 @@ def _segmentation(making: Making, slices: Sequence[Masked], instance: int) -> Se
     return made
 
 
-def _placeholder(making: Making, masked: Masked, index: int) -> Dataset:
+def _placeholder(making: Making, masked: Masked, depth: Depth, index: int) -> Dataset:
     """A frame as the single-frame image that highdicom asks for; :func:`_refer` names the true one."""
     image = making.reference(MRImageStorage, f"2.25.{index}", making.source.series_uid)
     image.FrameOfReferenceUID = making.source.frame_of_reference_uid
@@ -144,7 +166,7 @@ def _placeholder(making: Making, masked: Masked, index: int) -> Dataset:
     image.ImagePositionPatient = list(masked.plane.position)
     image.ImageOrientationPatient = list(masked.plane.orientation)
     image.PixelSpacing = list(masked.plane.spacing)
-    image.SliceThickness = masked.plane.thickness
+    image.SliceThickness = depth.thickness
     return image
 
 
