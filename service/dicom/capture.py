@@ -8,8 +8,9 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes as dictionary
 from pydicom.uid import ExplicitVRLittleEndian
 
+from contract.answer import Decision
 from service.dicom.drawing import WARNING, Caption, draw
-from service.dicom.findings import DISCLAIMER, Decision, class_words
+from service.dicom.findings import DISCLAIMER, class_words
 from service.dicom.making import Kind, Making
 from service.dicom.source import Plane
 

@@ -9,7 +9,8 @@ from highdicom.sr import CodedConcept
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
-from service.dicom.findings import Decision, class_words
+from contract.answer import Decision
+from service.dicom.findings import class_words
 
 PRIVATE_SCHEME: Final = "99BRAINMRI"
 """Private coding scheme; its codes are listed in ``docs/pacs-objects.md``."""

@@ -2,24 +2,17 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from contract.answer import Decision
+
 DISCLAIMER: Final = "Not for diagnostic use"
 """What every object says, in its series description and where a person reads it."""
 
 _CLASS_WORDS: Final = {"notumor": "no tumor", "pituitary": "pituitary tumor"}
-
-
-class Decision(StrEnum):
-    """What was decided of a slice or a series."""
-
-    TUMOR = "tumor"
-    NO_TUMOR = "no_tumor"
-    REFER = "refer"
 
 
 class Box(NamedTuple):

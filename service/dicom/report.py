@@ -32,8 +32,9 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes as dictionary
 from pydicom.sr.coding import Code
 
+from contract.answer import Decision
 from service.dicom import codes
-from service.dicom.findings import DISCLAIMER, Decision, SliceFinding
+from service.dicom.findings import DISCLAIMER, SliceFinding
 from service.dicom.library import image_library
 from service.dicom.making import MANUFACTURER, Kind, Making
 from service.dicom.segmentation import SegmentedFrame

@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from contract.answer import Outputs
-from service.dicom.findings import Box, Decision, SeriesFindings, SliceFinding
+from contract.answer import Decision, Outputs
+from service.dicom.findings import Box, SeriesFindings, SliceFinding
 from service.jobs import Job
 
 if TYPE_CHECKING:  # pydicom costs a quarter of a second, which the start need not wait for

@@ -14,8 +14,9 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
+from contract.answer import Decision
 from service.dicom.codes import DECISION_CODES, NEOPLASM_OF_BRAIN
-from service.dicom.findings import DISCLAIMER, Decision, SeriesFindings
+from service.dicom.findings import DISCLAIMER, SeriesFindings
 from service.dicom.headers import read_header
 from service.dicom.report import MAX_SLICES
 from service.errors import UnidentifiedSource

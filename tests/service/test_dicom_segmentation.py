@@ -10,7 +10,8 @@ import pytest
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 
-from service.dicom.findings import Decision, SliceFinding
+from contract.answer import Decision
+from service.dicom.findings import SliceFinding
 from service.dicom.headers import read_header
 from tests.support.results import (
     AXIAL,

@@ -17,8 +17,9 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 from pydicom.uid import EnhancedMRImageStorage, ExplicitVRLittleEndian
 
+from contract.answer import Decision
 from contract.decoding import decode
-from service.dicom.findings import Box, Decision, ModelIdentity, SeriesFindings, SliceFinding
+from service.dicom.findings import Box, ModelIdentity, SeriesFindings, SliceFinding
 from service.dicom.headers import read_header
 from service.dicom.objects import build
 from service.dicom.uids import UUID_ROOT
