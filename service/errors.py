@@ -8,7 +8,8 @@ ServiceError                       500  internal_error
 │   └── MalformedRequest             400  malformed_request
 ├── RequestTooLarge                413
 │   ├── BodyTooLarge                 413  body_too_large
-│   └── TooManyFiles                 413  too_many_files
+│   ├── TooManyFiles                 413  too_many_files
+│   └── TooManySeries                413  too_many_series
 ├── Unauthenticated                401  unauthenticated, with WWW-Authenticate
 ├── Forbidden                      403  forbidden
 ├── NotAcceptable                  406  not_acceptable
@@ -96,6 +97,10 @@ class BodyTooLarge(RequestTooLarge):
 
 class TooManyFiles(RequestTooLarge):
     code = "too_many_files"
+
+
+class TooManySeries(RequestTooLarge):
+    code = "too_many_series"
 
 
 class Unauthenticated(ServiceError):

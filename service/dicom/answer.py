@@ -7,18 +7,23 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from contract.decoding import open_source
 from contract.policy import Policy
 from service.dicom.findings import ModelIdentity, SeriesFindings
 from service.dicom.series import PredictedSeries
-from service.errors import DeadlineExceeded, QueueFull, ServiceError
+from service.errors import DeadlineExceeded, QueueFull, ServiceError, TooManySeries
 
 if TYPE_CHECKING:  # pydicom costs a quarter of a second, which the start need not wait for
+    from highdicom.base import SOPClass
+
     from service.dicom.multipart import Body
 
 logger = logging.getLogger("service.dicom")
+
+MAX_SERIES: Final = 32
+"""Series in one answer, each of which has a megabyte of Secondary Capture."""
 
 
 class ResultWriter:
@@ -51,15 +56,18 @@ class ResultWriter:
             deadline: monotonic seconds.
 
         Raises:
+            TooManySeries: more than :data:`MAX_SERIES`.
             UnidentifiedSource: a source lacks a UID that results refer to.
             QueueFull: too many requests wait for their objects.
             DeadlineExceeded: they are not made in time.
             ServiceError: making them failed; the log says where.
         """
+        if len(series) > MAX_SERIES:
+            raise TooManySeries(f"DICOM objects are made of {MAX_SERIES} series at most")
         if self._pending >= self._capacity:
             raise QueueFull("too many requests wait for DICOM objects; try again")
         self._pending += 1
-        future = asyncio.wrap_future(self._thread.submit(self._write, series, model))
+        future = asyncio.wrap_future(self._thread.submit(self._write, series, model, deadline))
         future.add_done_callback(self._done)
         try:
             return await asyncio.wait_for(future, max(0.0, deadline - monotonic()))
@@ -75,18 +83,20 @@ class ResultWriter:
     def _done(self, _future: "Future[Body] | asyncio.Future[Body]") -> None:
         self._pending -= 1
 
-    def _write(self, series: Sequence[PredictedSeries], model: ModelIdentity) -> "Body":
+    def _write(
+        self, series: Sequence[PredictedSeries], model: ModelIdentity, deadline: float
+    ) -> "Body":
         from service.dicom.multipart import pack
         from service.dicom.objects import build
 
+        made: list[SOPClass] = []
         try:
-            return pack(
-                item
-                for one in series
-                for item in build(
-                    one.headers, _with_pixels(one, self._policy), model, self._uid_root
-                )
-            )
+            for one in series:
+                if monotonic() > deadline:
+                    raise DeadlineExceeded("the deadline passed while DICOM objects were made")
+                findings = _with_pixels(one, self._policy)
+                made += build(one.headers, findings, model, self._uid_root)
+            return pack(made)
         except ServiceError:
             raise
         except Exception as error:  # noqa: BLE001 - its text may quote the patient's attributes

@@ -12,6 +12,9 @@ from service.dicom.findings import Box
 MIN_SIDE: Final = 512
 """Pixels that the slice's longer side has at least, so that the text can be read."""
 
+MAX_SIDE: Final = 2048
+"""And at most: a picture need not be larger than a screen."""
+
 OUTLINE: Final = (255, 64, 64)
 BOX: Final = (255, 208, 0)
 WARNING: Final = (255, 208, 0)
@@ -44,11 +47,12 @@ def draw(
         below: more of them.
 
     Returns:
-        uint8 (rows, columns, 3), at least :data:`MIN_SIDE` on the slice's longer side.
+        uint8 (rows, columns, 3), on the slice's longer side :data:`MIN_SIDE` to :data:`MAX_SIDE`.
     """
     rows, columns = pixels.shape
-    scale = max(1.0, MIN_SIDE / max(rows, columns))
-    size = round(columns * scale), round(rows * scale)
+    longest = max(rows, columns)
+    scale = min(max(1.0, MIN_SIDE / longest), MAX_SIDE / longest)
+    size = max(1, round(columns * scale)), max(1, round(rows * scale))
     picture = Image.fromarray(pixels).resize(size, Image.Resampling.BICUBIC).convert("RGB")
     width = max(2, round(max(size) / 256))
     if mask is not None:

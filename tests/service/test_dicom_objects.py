@@ -16,6 +16,7 @@ from pydicom.uid import (
 
 from contract.answer import Decision
 from service.dicom.codes import DECISION_CODES, NEOPLASM_OF_BRAIN
+from service.dicom.drawing import Caption, draw
 from service.dicom.findings import DISCLAIMER, SeriesFindings
 from service.dicom.headers import read_header
 from service.dicom.report import MAX_SLICES
@@ -261,6 +262,20 @@ def test_capture_shows_the_slice_between_its_captions() -> None:
     # Text above and below, and none of it on the slice.
     assert (pixels[: top - 2] > 128).any()
     assert (pixels[-60:] > 128).any()
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((64, 32), (512, 256)), ((700, 100), (700, 100)), ((1000, 4000), (512, 2048))],
+    ids=["small", "as it is", "large"],
+)
+def test_picture_has_a_size_that_can_be_read(
+    size: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    grey = np.full(size, 90, np.uint8)
+    picture = draw(grey, None, None, size, [], [Caption("x")])
+    shown = (picture == 90).all(2)
+    assert (shown.any(1).sum(), shown.any(0).sum()) == expected
 
 
 def test_capture_of_nothing_found_has_no_outline() -> None:

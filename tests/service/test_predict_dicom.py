@@ -22,7 +22,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 
 from contract.policy import DEFAULT_POLICY
 from contract.preprocessing import DEFAULT_SPEC
-from service.dicom.answer import ResultWriter
+from service.dicom.answer import MAX_SERIES, ResultWriter
 from service.dicom.findings import DISCLAIMER
 from service.dicom.series import PredictedSeries
 from service.dicom.uids import UUID_ROOT
@@ -32,6 +32,7 @@ from tests.support.results import (
     AXIAL,
     MODEL,
     SAGITTAL,
+    SMALL,
     complaints,
     encoded,
     enhanced,
@@ -190,6 +191,18 @@ def test_unknown_form_is_refused_before_anything_is_predicted(
 def test_json_stays_the_answer_to_whoever_takes_anything(service: Service, dicom: bytes) -> None:
     response = ask(service, dicom, accept="text/html,application/xhtml+xml,*/*;q=0.8")
     assert response.headers["content-type"] == "application/json"
+
+
+def test_many_series_are_too_many(service: Service) -> None:
+    files = []
+    for number in range(MAX_SERIES + 1):
+        dataset = dcmread(SMALL)
+        dataset.SeriesInstanceUID = f"1.2.3.{number + 1}"
+        files.append(encoded(dataset))
+    response = ask(service, *files)
+    assert response.status_code == 413
+    assert response.json()["code"] == "too_many_series"
+    assert len(objects(ask(service, *files[:MAX_SERIES]))) >= 2 * MAX_SERIES
 
 
 def test_deadline_holds_for_the_objects_too(model_store: Path) -> None:
