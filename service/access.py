@@ -66,6 +66,7 @@ class Access:
         if self._keys is not None:
             key = _authenticate(self._keys, scope["headers"])
             context.fields["key"] = client = key.name
+            context.is_admin = Role.ADMIN in key.roles
             if role not in key.roles:
                 raise Forbidden(f"this needs a key with the role {role.value!r}")
         if self._rates is not None and (wait_seconds := self._rates.take(client)):

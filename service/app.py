@@ -20,6 +20,7 @@ from service.openapi import (
     DESCRIPTION,
     OBJECTS,
     PREDICT_BODY,
+    PREDICT_PARAMETERS,
     TITLE,
     Responses,
     describe,
@@ -131,7 +132,7 @@ def _add_routes(app: FastAPI) -> None:
             },
             **problems(400, 401, 403, 406, 408, 413, 415, 422, 429, 500, 503, 504),
         },
-        openapi_extra=PREDICT_BODY | AUTHENTICATED,
+        openapi_extra=PREDICT_BODY | AUTHENTICATED | {"parameters": PREDICT_PARAMETERS},
     )
     unready: Responses = {503: {"model": Health, "description": "Not ready, and why."}}
     for path in ("/health", "/health/ready"):

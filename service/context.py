@@ -22,6 +22,7 @@ class Context:
         code: error code of an answer that is a problem.
         fields: more for its log line, such as durations.
         logged: it gets a log line; a flood of refusals is only counted.
+        is_admin: it comes with the role admin, or there are no keys and everybody may do everything.
         start: monotonic seconds of its first byte.
     """
 
@@ -29,6 +30,7 @@ class Context:
     code: str | None = None
     fields: dict[str, object] = field(default_factory=dict)
     logged: bool = True
+    is_admin: bool = True
     start: float = field(default_factory=monotonic)
 
     @classmethod

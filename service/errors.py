@@ -5,6 +5,7 @@ ServiceError                       500  internal_error
 │   ├── MalformedMultipart           400  malformed_multipart
 │   ├── UnexpectedField              400  unexpected_field
 │   ├── NoInput                      400  no_input
+│   ├── InvalidParameter             400  invalid_parameter
 │   └── MalformedRequest             400  malformed_request
 ├── RequestTooLarge                413
 │   ├── BodyTooLarge                 413  body_too_large
@@ -80,6 +81,10 @@ class UnexpectedField(BadRequest):
 
 class NoInput(BadRequest):
     code = "no_input"
+
+
+class InvalidParameter(BadRequest):
+    code = "invalid_parameter"
 
 
 class MalformedRequest(BadRequest):

@@ -17,8 +17,11 @@ from contract.region import Geometry
 from contract.source import Source
 from service.errors import Failure
 
-if TYPE_CHECKING:  # pydicom costs a quarter of a second, which the start need not wait for
+if TYPE_CHECKING:
+    # It costs a quarter of a second, which the start need not wait for.
     from pydicom import Dataset
+
+    from service.answers import Answer
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +155,7 @@ class Job:
         header: all attributes of its DICOM object but the pixels, if wanted; the frames share it.
         geometry: how its original image lies in ``pixels``, likewise.
         outcome: the model's outputs for this slice alone, or why there are none.
+        answer: what the outputs mean, once the request has asked.
         delivered: the event loop has counted it; a hung runtime may settle a job twice.
         queue_seconds: time spent waiting for a decoding thread and for the runtime.
         waiting_since: monotonic seconds since when it has been waiting.
@@ -169,6 +173,7 @@ class Job:
     header: "Dataset | None" = None
     geometry: Geometry | None = None
     outcome: Outputs | Failure | None = None
+    answer: "Answer | None" = None
     delivered: bool = False
     decode_seconds: float = 0.0
     queue_seconds: float = 0.0

@@ -7,6 +7,7 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from service.answers import MaskForm
 from service.problems import MEDIA_TYPE
 from service.schemas import Problem
 from service.uploads import FIELD, RAW_MEDIA
@@ -45,6 +46,34 @@ _REASONS: Final = {
     ),
     504: ("The deadline passed before the prediction.", "deadline_exceeded"),
 }
+
+_SHARE: Final = {"type": "number", "minimum": 0, "maximum": 1}
+_ADMIN: Final = "Of this request alone; needs the role `admin`, where there are API keys."
+
+PREDICT_PARAMETERS: Final[list[dict[str, Any]]] = [
+    {
+        "name": "mask",
+        "in": "query",
+        "description": "Whether and how a region's mask is written.",
+        "schema": {"type": "string", "enum": [*MaskForm], "default": MaskForm.NONE},
+    },
+    {
+        "name": "tumor_threshold",
+        "in": "query",
+        "description": f"Tumour probability from which the decision is `tumor`. {_ADMIN}",
+        "schema": _SHARE,
+    },
+    *(
+        {
+            "name": name,
+            "in": "query",
+            "description": f"The {word} end of the band that is referred. {_ADMIN}",
+            "schema": _SHARE,
+        }
+        for name, word in (("refer_low", "lower"), ("refer_high", "upper"))
+    ),
+]
+"""What may stand in the address of a prediction."""
 
 PREDICT_BODY: Final[dict[str, Any]] = {
     "requestBody": {
@@ -108,6 +137,9 @@ _PREDICTION: Final = {
     "probabilities": {"glioma": 0.97, "meningioma": 0.01, "notumor": 0.01, "pituitary": 0.01},
     "tumor_probability": 0.99,
     "decision": "tumor",
+    "prediction_set": ["glioma"],
+    "in_distribution": True,
+    "region": {"box": [167, 110, 238, 158], "score": 0.91, "area_pixels": 2498},
 }
 
 _FAILED: Final = {

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Final, TypedDict
 
+from contract.answer import Rules
 from contract.errors import ContractError, StoreError
 from contract.store import ModelStore, StoredVersion
 from service.batching import Batcher
@@ -21,6 +22,7 @@ from service.errors import (
 )
 from service.jobs import Job
 from service.metrics import Metrics
+from service.operation import adjusted
 from service.runtimes import Runtime, open_runtime
 from service.settings import Settings
 
@@ -53,13 +55,17 @@ class Engine:
 
     Attributes:
         stored: the verified version.
+        rules: how its outputs become answers, here.
         runtime: what runs it.
         batcher: its queue and thread.
         identity: how answers name it.
     """
 
-    def __init__(self, stored: StoredVersion, runtime: Runtime, batcher: Batcher) -> None:
+    def __init__(
+        self, stored: StoredVersion, rules: Rules, runtime: Runtime, batcher: Batcher
+    ) -> None:
         self.stored = stored
+        self.rules = rules
         self.runtime = runtime
         self.batcher = batcher
         self.identity: ModelIdentity = {
@@ -215,6 +221,7 @@ class Registry:
     def _load(self, name: str, selector: str) -> Engine:
         try:
             stored = self.store.load(name, self.store.resolve(name, selector))
+            rules = adjusted(Rules.read(stored.manifest, stored.path), self._settings)
             runtime = self._open(self._settings, stored)
             batcher = Batcher(
                 runtime,
@@ -223,7 +230,7 @@ class Registry:
                 self._deliver,
                 self._metrics.observe_batch,
             )
-            return Engine(stored, runtime, batcher)
+            return Engine(stored, rules, runtime, batcher)
         except (ServiceError, ContractError):
             raise
         except OSError as error:

@@ -39,6 +39,40 @@ class InputError(_Answer):
     detail: str = Field(examples=["the image ends before its pixels do"])
 
 
+class RunLengthMask(_Answer):
+    """A mask in COCO's run lengths, uncompressed."""
+
+    encoding: Literal["rle"]
+    size: tuple[int, int] = Field(description="Rows and columns.")
+    counts: list[int] = Field(
+        description="Lengths of runs, down the first column, then the next: outside, inside, outside "
+        "and so on. The first may be 0."
+    )
+
+
+class PngMask(_Answer):
+    """A mask as a PNG file of black and white."""
+
+    encoding: Literal["png"]
+    size: tuple[int, int] = Field(description="Rows and columns.")
+    data: str = Field(description="The file, base64.")
+
+
+class Region(_Answer):
+    """Where the model sees the tumour, in pixels of the original image; of DICOM, the stored ones."""
+
+    box: tuple[int, int, int, int] = Field(
+        description="Left, top, right, bottom; right and bottom are exclusive.",
+        examples=[(167, 110, 238, 158)],
+    )
+    score: float = Field(ge=0, le=1, description="Mean tumour probability inside.")
+    area_pixels: int = Field(ge=1)
+    area_mm2: float | None = Field(None, description="Only of DICOM with pixel spacing.")
+    mask: RunLengthMask | PngMask | None = Field(
+        None, description="Only with the query parameter `mask`."
+    )
+
+
 class Prediction(_Answer):
     """An input that was predicted. A research result, not a diagnosis."""
 
@@ -49,8 +83,22 @@ class Prediction(_Answer):
     tumor_probability: float = Field(
         ge=0, le=1, description="Sum over the classes that mean a tumour."
     )
-    decision: Literal["tumor", "no_tumor"] = Field(
-        description="Whether tumor_probability reaches the version's threshold."
+    decision: Literal["tumor", "no_tumor", "refer"] = Field(
+        description="Whether tumor_probability reaches the threshold, or that a person has to look: "
+        "it lies in the band that is referred, or the slice is out of distribution."
+    )
+    prediction_set: list[str] | None = Field(
+        None,
+        description="Every class that is probable enough for the coverage that the version states; "
+        "one at least. Only of a version that was calibrated.",
+    )
+    in_distribution: bool | None = Field(
+        None,
+        description="False for a slice unlike all that the version was trained on: its other fields "
+        "mean nothing then. Only of a version that can tell.",
+    )
+    region: Region | None = Field(
+        None, description="Where the tumour is; null if nowhere. Only of a version that can tell."
     )
     dicom: DicomPlace | None = Field(None, description="Only for DICOM input.")
 

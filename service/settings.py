@@ -103,6 +103,44 @@ class Settings(BaseSettings):
         description="Single-threaded LiteRT interpreters that share a batch. Default: all cores.",
     )
 
+    tumor_threshold: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="`tumor_probability` from which the decision is `tumor`. Default: the version's, "
+        "as of the settings that follow.",
+    )
+    refer_low: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="A `tumor_probability` from here up to, but without, BRAIN_REFER_HIGH is "
+        "decided `refer`. The two belong together; equal ones refer nothing.",
+    )
+    refer_high: float | None = Field(None, ge=0, le=1, description="See BRAIN_REFER_LOW.")
+    prediction_set_threshold: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Probability from which a class is in `prediction_set`; a lower one makes larger "
+        "sets, which cover the true class more often.",
+    )
+    ood_threshold: float | None = Field(
+        None,
+        gt=0,
+        description="Largest distance from the training data that is `in_distribution`; beyond it "
+        "the decision is `refer`.",
+    )
+    region_threshold: float | None = Field(
+        None, gt=0, le=1, description="Tumour probability from which a pixel may be in a `region`."
+    )
+    region_min_cells: int | None = Field(
+        None, ge=1, description="Connected cells of the model's mask that a `region` needs."
+    )
+    region_min_tumor_probability: float | None = Field(
+        None, ge=0, le=1, description="`tumor_probability` below which there is no `region`."
+    )
+
     max_batch_size: int = Field(
         32, ge=1, le=1024, description="Most images that are predicted together."
     )

@@ -86,7 +86,7 @@ def _series_of(header: "Dataset") -> tuple[str, str]:
 
 
 def _finding(job: Job, header: "Dataset", entry: Mapping[str, Any]) -> SliceFinding:
-    region = entry.get("region")
+    region = job.answer.region if job.answer else None
     return SliceFinding(
         str(header.get("SOPInstanceUID", "")),
         job.frame,
@@ -94,5 +94,6 @@ def _finding(job: Job, header: "Dataset", entry: Mapping[str, Any]) -> SliceFind
         entry["tumor_probability"],
         Decision(entry["decision"]),
         in_distribution=entry.get("in_distribution", True),
-        box=Box(*region["box"]) if region else None,
+        mask=region.mask() if region else None,
+        box=Box(*region.box) if region else None,
     )

@@ -4,32 +4,31 @@ import asyncio
 import json
 from collections.abc import Sequence
 from time import monotonic
-from typing import Any, Final
+from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 
 from contract.answer import Outputs
-from contract.errors import ContractError
+from service.answers import answer_jobs, known_failure
 from service.context import Context
 from service.dicom.findings import ModelIdentity
 from service.dicom.series import is_dicom, sort_into_series
-from service.errors import BodyTimeout, Failure, NoDicomSource, ServiceError, UnidentifiedSource
+from service.errors import BodyTimeout, NoDicomSource, UnidentifiedSource
 from service.jobs import Job
 from service.negotiation import Form, accepted_forms
+from service.operation import Options
 from service.problems import problem_response
 from service.registry import Engine
 from service.state import State
 from service.uploads import read_uploads
-
-DECIMALS: Final = 6
-"""Probabilities are rounded to this many; float32 holds no more."""
 
 
 async def predict(request: Request) -> Response:
     """Predicts the images of one request; see the HTTP contract in OpenAPI."""
     state, context = State.of(request.scope), Context.of(request.scope)
     settings = state.settings
+    options = Options.of(request.query_params, is_admin=context.is_admin)
     forms = accepted_forms(", ".join(request.headers.getlist("accept")) or None)
     # Before the body is read: a service that cannot answer must not spend its time on bodies.
     engine = state.engine()
@@ -49,10 +48,10 @@ async def predict(request: Request) -> Response:
             raise NoDicomSource("results come as DICOM objects only where every input is DICOM")
         as_objects = False
     jobs = await state.pipeline.predict(engine, uploads, deadline, keep_headers=as_objects)
-    entries = [_entry(job, engine, state) for job in jobs]
+    entries = await answered(jobs, engine, options, state)
     timing = _timing(jobs, context)
     context.fields |= {"images": len(jobs)} | {f"{name}_ms": ms for name, ms in timing.items()}
-    failures = [_known(job) for job in jobs if not isinstance(job.outcome, Outputs)]
+    failures = [known_failure(job) for job in jobs if not isinstance(job.outcome, Outputs)]
     refused = len(failures) == len(jobs)
     # As the answer's own error, the first one is counted by the middleware.
     for failure in failures[1:] if refused else failures:
@@ -89,48 +88,20 @@ async def _objects(
     return Response(body.content, media_type=body.media_type)
 
 
-def _entry(job: Job, engine: Engine, state: State) -> dict[str, Any]:
-    if not isinstance(job.outcome, Outputs):
-        failure = _known(job)
-        error = {"status": failure.status, "code": failure.code, "detail": failure.detail}
-        return {"input": job.upload.name, "error": error, **_place(job)}
-    manifest = engine.stored.manifest
-    values = job.outcome.probabilities[0].tolist()
-    probabilities = {
-        name: round(value, DECIMALS) for name, value in zip(manifest.classes, values, strict=True)
-    }
-    label = manifest.classes[values.index(max(values))]
-    state.metrics.predictions.labels(label).inc()
-    # Int8 probabilities add up to 1 only roughly.
-    total = min(1.0, sum(probabilities[name] for name in manifest.tumor_classes))
-    tumor_probability = round(total, DECIMALS)
-    entry: dict[str, Any] = {
-        "input": job.upload.name,
-        "label": label,
-        "probability": probabilities[label],
-        "probabilities": probabilities,
-        "tumor_probability": tumor_probability,
-        "decision": "tumor" if tumor_probability >= manifest.tumor_threshold else "no_tumor",
-    }
-    return entry | _place(job)
-
-
-def _place(job: Job) -> dict[str, Any]:
-    """Where a DICOM slice belongs, as a part of its entry."""
-    if job.dicom is None:
-        return {}
-    place = {
-        "sop_instance_uid": job.dicom.sop_instance_uid,
-        "series_instance_uid": job.dicom.series_instance_uid,
-        "frame": job.dicom.frame,
-    }
-    return {"dicom": place}
-
-
-def _known(job: Job) -> Failure:
-    """Why a job has no prediction; a settled one always says, so its silence is an unknown error."""
-    outcome = job.outcome
-    return outcome if isinstance(outcome, ServiceError | ContractError) else ServiceError()
+async def answered(
+    jobs: Sequence[Job], engine: Engine, options: Options, state: State
+) -> list[dict[str, Any]]:
+    """The entry of each job; counts what was answered."""
+    rules = options.applied(engine.rules)
+    if rules.temperature is None and rules.space is None:
+        entries = answer_jobs(jobs, rules, options.mask)
+    else:
+        # Masks and embeddings take a while, which nobody else's request may wait for.
+        entries = await asyncio.to_thread(answer_jobs, jobs, rules, options.mask)
+    for job in jobs:
+        if job.answer is not None:
+            state.metrics.predictions.labels(job.answer.label).inc()
+    return entries
 
 
 def _timing(jobs: Sequence[Job], context: Context) -> dict[str, float]:

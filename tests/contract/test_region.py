@@ -1,6 +1,5 @@
 """The mask, to a region of the original image: by hand, by another algorithm, through real files."""
 
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,8 +14,9 @@ from scipy import ndimage
 from contract.decoding import decode
 from contract.manifest import RegionRecord
 from contract.preprocessing import DEFAULT_SPEC, Placement, preprocess_placed
-from contract.region import Geometry, Region, RunLengths, find_region
+from contract.region import Geometry, Region, find_region
 from tests.contract.samples import RANGE, encode, mr_object
+from tests.support.masks import run_length_mask
 
 many = settings(max_examples=200, deadline=None, derandomize=True, database=None)
 
@@ -33,16 +33,6 @@ def plain(size: int, spacing: tuple[float, float] | None = None) -> Geometry:
     box = (0, 0, size, size)
     sizes = (size, size)
     return Geometry(Placement(box, box), sizes, sizes, sizes, spacing)
-
-
-def expanded(lengths: RunLengths) -> NDArray[np.bool_]:
-    """What COCO's run lengths stand for, one run after the other."""
-    flat = [
-        value
-        for count, value in zip(lengths["counts"], itertools.cycle([False, True]), strict=False)
-        for _ in range(count)
-    ]
-    return np.array(flat).reshape(lengths["size"], order="F")
 
 
 def block(threshold: float, spacing: tuple[float, float] | None = None) -> Region:
@@ -237,7 +227,7 @@ class TestEveryCase:
         assert (top, bottom) == (rows[0], rows[-1] + 1)
         assert case[2].threshold - 1e-4 <= region.score <= 1
         lengths = region.run_lengths()
-        np.testing.assert_array_equal(expanded(lengths), mask)
+        np.testing.assert_array_equal(run_length_mask(lengths), mask)
         assert all(count > 0 for count in lengths["counts"][1:])
 
 

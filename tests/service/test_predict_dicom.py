@@ -16,6 +16,7 @@ from time import monotonic
 from typing import cast
 
 import httpx
+import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRLittleEndian
@@ -28,6 +29,8 @@ from service.dicom.series import PredictedSeries
 from service.dicom.uids import UUID_ROOT
 from service.errors import ServiceError
 from service.jobs import Group, Job, Upload
+from tests.support.masks import run_length_mask
+from tests.support.models import head
 from tests.support.results import (
     AXIAL,
     MODEL,
@@ -97,6 +100,25 @@ def test_results_say_what_json_says(service: Service) -> None:
     report = objects(response)[0]
     values = _numbers(report)
     assert values["Probability"] == pytest.approx(100 * entry["tumor_probability"], abs=1e-4)
+
+
+def test_the_segmentation_is_the_region_of_the_answer(two_heads: Service) -> None:
+    """The tiny model sees a bright disc, here in the place of a real object's pixels."""
+    source = dcmread(SAGITTAL)
+    pixels = head().astype(np.uint16)
+    source.Rows, source.Columns = pixels.shape
+    source.BitsAllocated, source.BitsStored, source.HighBit = 16, 16, 15
+    source.PixelRepresentation = 0
+    source.WindowCenter, source.WindowWidth = 128, 256
+    source.PixelData = pixels.tobytes()
+    data = encoded(source)
+    entry = two_heads.predict(data, params={"mask": "rle"}).json()["predictions"][0]
+    expected = run_length_mask(entry["region"]["mask"])
+    made = {item.Modality: item for item in objects(ask(two_heads, data))}
+    assert made.keys() == {"SR", "OT", "SEG"}
+    np.testing.assert_array_equal(made["SEG"].pixel_array.squeeze().astype(bool), expected)
+    area = float(np.count_nonzero(expected)) * source.PixelSpacing[0] * source.PixelSpacing[1]
+    assert entry["region"]["area_mm2"] == pytest.approx(area, abs=0.01)
 
 
 def _numbers(report: Dataset) -> dict[str, float]:

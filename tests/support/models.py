@@ -100,8 +100,8 @@ def _manifest(version: int, outputs: tuple[str, ...], **more: Any) -> Manifest:
 RECORDS: Final[dict[str, Any]] = {
     "answer": {
         "temperature": 1.0,
-        "tumor": {"mask_cells": 50, "bias": 0.0, "class_weight": 0.5, "mask_weight": 0.5},
-        "conformal": {"coverage": 0.95, "threshold": 0.1},
+        "tumor": {"mask_cells": 400, "bias": 0.0, "class_weight": 0.5, "mask_weight": 0.5},
+        "conformal": {"coverage": 0.95, "threshold": 0.2},
         "operating_point": {"sensitivity": 0.98, "refer_low": 0.4, "refer_high": 0.6},
         "region": {"threshold": 0.5, "min_cells": 200, "min_tumor_probability": 0.4},
         "ood": {"file": "ood.npz", "threshold": 0.6},

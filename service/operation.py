@@ -1,0 +1,106 @@
+"""Where the service operates: the version's rules, as the settings and an administrator change them."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final, Self
+
+from contract.answer import Rules
+from contract.manifest import RegionRecord
+from service.answers import MaskForm
+from service.errors import Forbidden, InvalidParameter
+from service.settings import Settings
+
+logger = logging.getLogger("service.operation")
+
+ADMIN_PARAMETERS: Final = ("tumor_threshold", "refer_low", "refer_high")
+"""Query parameters that move the operating point of one request."""
+
+
+def adjusted(rules: Rules, settings: Settings) -> Rules:
+    """The rules of a version with everything that the settings change about them."""
+    rules = _moved(rules, settings.tumor_threshold, settings.refer_low, settings.refer_high)
+    if settings.prediction_set_threshold is not None:
+        rules = replace(rules, set_threshold=settings.prediction_set_threshold)
+    if settings.ood_threshold is not None:
+        if rules.space is None:
+            _warn("BRAIN_OOD_THRESHOLD")
+        rules = replace(rules, ood_threshold=settings.ood_threshold)
+    region = {
+        "threshold": settings.region_threshold,
+        "min_cells": settings.region_min_cells,
+        "min_tumor_probability": settings.region_min_tumor_probability,
+    }
+    changes = {name: value for name, value in region.items() if value is not None}
+    if changes and rules.region is None:
+        _warn(", ".join(f"BRAIN_REGION_{name.upper()}" for name in changes))
+    elif changes and rules.region is not None:
+        record = RegionRecord.model_validate(rules.region.model_dump() | changes)
+        rules = replace(rules, region=record)
+    return rules
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What the query of a request asks for.
+
+    Attributes:
+        mask: how regions show their mask.
+        tumor_threshold, refer_low, refer_high: of this request alone.
+    """
+
+    mask: MaskForm = MaskForm.NONE
+    tumor_threshold: float | None = None
+    refer_low: float | None = None
+    refer_high: float | None = None
+
+    @classmethod
+    def of(cls, query: Mapping[str, str], *, is_admin: bool) -> Self:
+        """The options in a query; parameters of other names are left alone.
+
+        Raises:
+            Forbidden: it moves the operating point, which only an administrator may.
+            InvalidParameter: a value makes no sense.
+        """
+        if not query:
+            return cls()
+        named = [name for name in ADMIN_PARAMETERS if name in query]
+        if named and not is_admin:
+            raise Forbidden(f"{named[0]} needs a key with the role 'admin'")
+        try:
+            mask = MaskForm(query.get("mask", MaskForm.NONE))
+        except ValueError:
+            raise InvalidParameter("mask must be one of none, rle, png") from None
+        shares = {name: _share(name, query[name]) for name in named}
+        if ("refer_low" in shares) != ("refer_high" in shares):
+            raise InvalidParameter("refer_low and refer_high must come together")
+        if shares.get("refer_low", 0) > shares.get("refer_high", 1):
+            raise InvalidParameter("refer_low must not be above refer_high")
+        return cls(mask, **shares)
+
+    def applied(self, rules: Rules) -> Rules:
+        """The rules for this request."""
+        return _moved(rules, self.tumor_threshold, self.refer_low, self.refer_high)
+
+
+def _moved(rules: Rules, threshold: float | None, low: float | None, high: float | None) -> Rules:
+    if threshold is not None:
+        rules = replace(rules, tumor_threshold=threshold)
+    if low is not None and high is not None:
+        rules = replace(rules, refer_band=(low, high))
+    return rules
+
+
+def _share(name: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    # Not a number is in no order with anything.
+    if not 0 <= value <= 1:
+        raise InvalidParameter(f"{name} must be a number from 0 to 1")
+    return value
+
+
+def _warn(names: str) -> None:
+    logger.warning("a setting has no effect on this version", extra={"fields": {"setting": names}})

@@ -1,0 +1,259 @@
+"""What a version with every output answers: where, how sure, and when not; the tiny model."""
+
+import base64
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from service.keys import Role, make_key
+from service.schemas import PredictAnswer
+from tests.contract.samples import RANGE, encode, mr_object
+from tests.support.masks import run_length_mask
+from tests.support.models import CLASSES, MAPS, NAME, TWO_HEADS, head
+from tests.support.service import Service, serving, settings_for
+
+PATCH = (170, 120, 22)
+"""Column, row and radius of the tumour in a head of 300 rows and 260 columns."""
+
+TUMOR = encode(head(patch=PATCH), "PNG")
+HEALTHY = encode(head(patch=None), "PNG")
+STRANGE = encode(np.tile(np.arange(256, dtype=np.uint8), (256, 1)), "PNG")
+"""Grey that grows from left to right: no head at all."""
+
+
+def disc(rows: int = 300, columns: int = 260, scale: float = 1) -> NDArray[np.bool_]:
+    y, x = np.mgrid[0:rows, 0:columns]
+    column, row, radius = (scale * value for value in PATCH)
+    return np.asarray((y - row) ** 2 + (x - column) ** 2 < radius**2)
+
+
+def entry(service: Service, image: bytes, **query: Any) -> dict[str, Any]:
+    response = service.predict(image, params=query)
+    assert response.status_code == 200, response.text
+    PredictAnswer.model_validate_json(response.content)
+    found: dict[str, Any] = response.json()["predictions"][0]
+    return found
+
+
+def dice(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> float:
+    assert one.shape == other.shape
+    return float(2 * (one & other).sum() / (one.sum() + other.sum()))
+
+
+class TestAnswer:
+    def test_a_tumor_is_found_where_it_is(self, two_heads: Service) -> None:
+        found = entry(two_heads, TUMOR)
+        assert list(found) == [
+            *("input", "label", "probability", "probabilities", "tumor_probability", "decision"),
+            *("prediction_set", "in_distribution", "region"),
+        ]
+        assert (found["label"], found["decision"]) == ("glioma", "tumor")
+        assert found["prediction_set"] == ["glioma"]
+        assert found["in_distribution"] is True
+        assert sum(found["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+        assert found["tumor_probability"] == pytest.approx(
+            1 - found["probabilities"]["notumor"], abs=1e-5
+        )
+        region = found["region"]
+        assert region.keys() == {"box", "score", "area_pixels"}
+        column, row, radius = PATCH
+        expected = (column - radius, row - radius, column + radius, row + radius)
+        assert np.abs(np.subtract(region["box"], expected)).max() <= 3
+        assert region["area_pixels"] == pytest.approx(disc().sum(), rel=0.1)
+        assert region["score"] > 0.9
+
+    def test_where_there_is_none_the_region_is_null(self, two_heads: Service) -> None:
+        found = entry(two_heads, HEALTHY)
+        assert (found["label"], found["decision"]) == ("notumor", "no_tumor")
+        assert "notumor" in found["prediction_set"]
+        assert found["region"] is None
+
+    def test_what_is_no_head_is_referred(self, two_heads: Service) -> None:
+        found = entry(two_heads, STRANGE)
+        assert found["in_distribution"] is False
+        assert found["decision"] == "refer"
+
+    def test_each_of_many_gets_its_own(self, two_heads: Service) -> None:
+        images = [TUMOR, b"junk", HEALTHY, STRANGE] * 3
+        entries = two_heads.predict(*images).json()["predictions"]
+        assert [found.get("decision") for found in entries] == [
+            "tumor",
+            None,
+            "no_tumor",
+            "refer",
+        ] * 3
+
+    def test_a_large_jpeg_has_its_region_in_its_own_pixels(self, two_heads: Service) -> None:
+        """It is decoded at half its size."""
+        large = np.kron(head(patch=PATCH), np.ones((4, 4), np.uint8))
+        found = entry(two_heads, encode(large, "JPEG", quality=95), mask="rle")
+        mask = run_length_mask(found["region"]["mask"])
+        assert dice(mask, disc(1200, 1040, 4)) > 0.95
+
+    def test_dicom_has_square_millimetres_and_stored_pixels(self, two_heads: Service) -> None:
+        """Every second row only, 1 mm high: pixels are made square for the model, and back."""
+        data = mr_object(head(patch=PATCH)[::2], attributes=RANGE | {"PixelSpacing": [1.0, 0.5]})
+        found = entry(two_heads, data, mask="rle")
+        region = found["region"]
+        assert region["area_mm2"] == pytest.approx(region["area_pixels"] * 0.5)
+        assert dice(run_length_mask(region["mask"]), disc()[::2]) > 0.95
+        assert found["dicom"]["frame"] == 1
+
+
+class TestMask:
+    def test_run_lengths_and_png_are_the_same_mask(self, two_heads: Service) -> None:
+        lengths = entry(two_heads, TUMOR, mask="rle")["region"]["mask"]
+        png = entry(two_heads, TUMOR, mask="png")["region"]["mask"]
+        assert (lengths["encoding"], png["encoding"]) == ("rle", "png")
+        with Image.open(io.BytesIO(base64.b64decode(png["data"]))) as image:
+            pixels = np.asarray(image)
+        np.testing.assert_array_equal(run_length_mask(lengths), pixels)
+        assert dice(pixels, disc()) > 0.95
+        assert png["size"] == lengths["size"] == [300, 260]
+
+    def test_it_comes_only_where_it_is_asked_for(self, two_heads: Service) -> None:
+        assert "mask" not in entry(two_heads, TUMOR)["region"]
+        assert "mask" not in entry(two_heads, TUMOR, mask="none")["region"]
+
+    def test_another_form_is_refused(self, two_heads: Service) -> None:
+        response = two_heads.predict(TUMOR, params={"mask": "svg"})
+        assert (response.status_code, response.json()["code"]) == (400, "invalid_parameter")
+
+    def test_a_version_without_masks_has_no_region(self, service: Service, jpeg: bytes) -> None:
+        record = service.state.registry.engine().stored.manifest.answer
+        found = entry(service, jpeg, mask="rle")
+        assert ("region" in found) is (record is not None and record.region is not None)
+
+
+WITHOUT_KEYS = {
+    "threshold": ({"tumor_threshold": 0.999999}, TUMOR, "no_tumor"),
+    "threshold of the band's end": ({"tumor_threshold": 0.0}, HEALTHY, "tumor"),
+    "band": ({"refer_low": 0.0, "refer_high": 1.0}, HEALTHY, "refer"),
+    "empty band": ({"refer_low": 0.5, "refer_high": 0.5}, TUMOR, "tumor"),
+}
+NONSENSE = {
+    "no number": {"tumor_threshold": "high"},
+    "not a number": {"tumor_threshold": "nan"},
+    "above 1": {"tumor_threshold": "1.1"},
+    "below 0": {"refer_low": "-0.1", "refer_high": "1"},
+    "half a band": {"refer_low": "0.1"},
+    "band upside down": {"refer_low": "0.8", "refer_high": "0.2"},
+}
+
+
+@pytest.fixture(scope="module")
+def guarded(
+    tiny_store: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Service, dict[str, str]]]:
+    made = {
+        "pacs": make_key("pacs", [Role.PREDICT]),
+        "chief": make_key("chief", [Role.PREDICT, Role.ADMIN]),
+    }
+    path = tmp_path_factory.mktemp("keys") / "keys.txt"
+    path.write_text("".join(key.line() + "\n" for _, key in made.values()), encoding="utf-8")
+    settings = settings_for(
+        tiny_store, model=NAME, model_version=str(TWO_HEADS), api_keys_file=path
+    )
+    with serving(settings) as running:
+        yield running, {name: presented for name, (presented, _) in made.items()}
+
+
+class TestOperatingPoint:
+    @pytest.mark.parametrize(
+        ("query", "image", "decision"), WITHOUT_KEYS.values(), ids=WITHOUT_KEYS.keys()
+    )
+    def test_a_request_may_move_it_where_there_are_no_keys(
+        self, two_heads: Service, query: dict[str, float], image: bytes, decision: str
+    ) -> None:
+        before = entry(two_heads, image)
+        moved = entry(two_heads, image, **query)
+        assert moved["decision"] == decision
+        assert moved | {"decision": None} == before | {"decision": None}
+        assert entry(two_heads, image) == before
+
+    @pytest.mark.parametrize("query", NONSENSE.values(), ids=NONSENSE.keys())
+    def test_nonsense_is_refused(self, two_heads: Service, query: dict[str, str]) -> None:
+        response = two_heads.predict(TUMOR, params=query)
+        assert (response.status_code, response.json()["code"]) == (400, "invalid_parameter")
+
+    def test_unlike_data_stay_referred(self, two_heads: Service) -> None:
+        assert entry(two_heads, STRANGE, tumor_threshold=0.0)["decision"] == "refer"
+
+    @pytest.mark.parametrize("name", ["tumor_threshold", "refer_low", "refer_high"])
+    def test_with_keys_it_takes_an_administrator(
+        self, guarded: tuple[Service, dict[str, str]], name: str
+    ) -> None:
+        service, keys = guarded
+        query = {"refer_low": "0", "refer_high": "1", name: "0.9"}
+        for parameters in ({name: "0.9"}, query):
+            refused = service.predict(TUMOR, params=parameters, headers={"X-API-Key": keys["pacs"]})
+            assert (refused.status_code, refused.json()["code"]) == (403, "forbidden")
+            assert "admin" in refused.json()["detail"]
+        allowed = service.predict(TUMOR, params=query, headers={"X-API-Key": keys["chief"]})
+        assert allowed.status_code == 200
+        assert service.predict(TUMOR, headers={"X-API-Key": keys["pacs"]}).status_code == 200
+        assert (
+            service.predict(
+                TUMOR, params={"mask": "rle"}, headers={"X-API-Key": keys["pacs"]}
+            ).status_code
+            == 200
+        )
+
+
+SETTINGS: dict[str, tuple[dict[str, Any], bytes, dict[str, Any]]] = {
+    "threshold": ({"tumor_threshold": 0.999999}, TUMOR, {"decision": "no_tumor"}),
+    "band": ({"refer_low": 0.0, "refer_high": 1.0}, HEALTHY, {"decision": "refer"}),
+    "set": ({"prediction_set_threshold": 0.0}, TUMOR, {"prediction_set": list(CLASSES)}),
+    "ood, strict": (
+        {"ood_threshold": 1e-4},
+        TUMOR,
+        {"in_distribution": False, "decision": "refer"},
+    ),
+    "ood, lax": ({"ood_threshold": 100.0}, STRANGE, {"in_distribution": True}),
+    "region's cells": ({"region_min_cells": 112 * 112}, TUMOR, {"region": None}),
+    "region's probability": ({"region_min_tumor_probability": 1.0}, TUMOR, {"region": None}),
+}
+
+
+@pytest.mark.parametrize(("changes", "image", "expected"), SETTINGS.values(), ids=SETTINGS.keys())
+def test_settings_go_before_the_version(
+    tiny_store: Path, changes: dict[str, Any], image: bytes, expected: dict[str, Any]
+) -> None:
+    settings = settings_for(tiny_store, model=NAME, model_version=str(TWO_HEADS), **changes)
+    with serving(settings) as service:
+        found = entry(service, image)
+        assert {name: found[name] for name in expected} == expected
+
+
+def test_a_setting_without_effect_is_said_in_the_log(
+    tiny_store: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = settings_for(
+        tiny_store, model=NAME, model_version=str(MAPS), ood_threshold=1.0, region_min_cells=5
+    )
+    with serving(settings) as service:
+        assert "region" not in entry(service, TUMOR)
+    told = [record.fields for record in caplog.records if hasattr(record, "fields")]
+    assert {"setting": "BRAIN_OOD_THRESHOLD"} in told
+    assert {"setting": "BRAIN_REGION_MIN_CELLS"} in told
+
+
+def test_the_example_in_openapi_is_an_answer(two_heads: Service) -> None:
+    document = two_heads.client.get("/openapi.json").json()
+    operation = document["paths"]["/predict"]["post"]
+    examples = operation["responses"]["200"]["content"]["application/json"]["examples"]
+    for example in examples.values():
+        PredictAnswer.model_validate_json(json.dumps(example["value"]))
+    assert [parameter["name"] for parameter in operation["parameters"]] == [
+        "mask",
+        "tumor_threshold",
+        "refer_low",
+        "refer_high",
+    ]
