@@ -1,6 +1,7 @@
 """The stored values of a DICOM object: which transfer syntaxes are read, by what, and how safely."""
 
-import struct
+import json
+from collections.abc import Mapping
 from itertools import islice
 from typing import Any, Final, NamedTuple
 
@@ -10,14 +11,19 @@ from pydicom import FileDataset
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels import get_decoder
 from pydicom.uid import (
+    JPEG2000,
     UID,
-    JPEG2000TransferSyntaxes,
+    ExplicitVRLittleEndian,
+    JPEG2000Lossless,
     JPEGBaseline8Bit,
     JPEGExtended12Bit,
-    JPEGTransferSyntaxes,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSTransferSyntaxes,
     RLELossless,
 )
 
+from contract.codestream import Codestream, bare_jpeg2000, jpeg2000_header, jpeg_header
 from contract.errors import (
     TooManyFrames,
     TooManyPixels,
@@ -27,18 +33,26 @@ from contract.errors import (
     UnsupportedTransferSyntax,
 )
 from contract.policy import Policy
+from contract.sandbox import DECODERS
 
-DECODERS: Final[dict[str, str]] = {
-    RLELossless: "pydicom",
-    JPEGBaseline8Bit: "pillow",
-    JPEGExtended12Bit: "pillow",
-    **dict.fromkeys(JPEG2000TransferSyntaxes, "pillow"),
-}
-"""pydicom's plugin for each compressed transfer syntax: its own and Pillow, whatever else is installed.
-Lossless JPEG and JPEG-LS are left out on purpose, since no decoder with a permissive licence is safe on
-hostile input within the service's process. Measured by mutating pydicom's test files: python-gdcm 3.2.6
-ends the process (``terminate called after throwing an instance of 'gdcm::Exception'``), pyjpegls 1.5.1
-takes four seconds for 64 x 64 pixels. pylibjpeg-libjpeg is GPL."""
+_JPEG2000: Final = frozenset({JPEG2000Lossless, JPEG2000})
+
+IN_PROCESS: Final = {RLELossless: "pydicom", JPEGBaseline8Bit: "pillow"}
+"""pydicom's plugin for each compressed transfer syntax that is read here: its own and Pillow, whatever
+else is installed."""
+
+SANDBOXED: Final = frozenset(
+    {
+        JPEGExtended12Bit,
+        JPEGLossless,
+        JPEGLosslessSV1,
+        *JPEGLSTransferSyntaxes,
+        *_JPEG2000,
+    }
+)
+"""Compressed transfer syntaxes that GDCM reads, in a process of its own. On hostile input it is not
+safe within the service's: among mutations of pydicom's test files are some that end the process
+(``terminate called after throwing an instance of 'gdcm::Exception'``)."""
 
 MAX_RLE_BYTES: Final = 4 * 2**20
 """Length of an RLE frame; it may unpack to 64 times as much before its true length is known."""
@@ -95,10 +109,11 @@ class Frames:
         except NotImplementedError:
             raise UnsupportedTransferSyntax("the transfer syntax is not supported") from None
         self._syntax = syntax
-        self._plugin = ""
+        self._seconds = policy.decoder_seconds
         self._compressed: list[bytes] = []
         if self._decoder.is_encapsulated:
-            self._plugin = _plugin(self._decoder.available_plugins, syntax, self.form)
+            if syntax not in SANDBOXED and syntax not in IN_PROCESS:
+                raise UnsupportedTransferSyntax("there is no decoder for the transfer syntax")
             self._compressed = _split(dataset, self.count)
             del dataset.PixelData
         elif len(dataset.PixelData) < self.form.frame_bytes * self.count:
@@ -113,20 +128,57 @@ class Frames:
         Raises:
             TooManyPixels: compressed pixels would unpack to more than the object states.
             UndecodableImage: the compressed image has another size than the object states.
+            DecoderFailed: its decoder crashed, or takes too much time or memory.
         """
+        properties: Mapping[str, Any]
         if not self._compressed:
             values, properties = self._decoder.as_array(self._dataset, index=frame - 1)
+        elif self._syntax in SANDBOXED:
+            values, properties = self._sandboxed(self._compressed[frame - 1])
         else:
-            compressed = self._compressed[frame - 1]
-            _check_frame(compressed, self._syntax, self.form)
+            stream = self._compressed[frame - 1]
+            _check_frame(stream, self._syntax, self.form)
             # One frame at a time: among all of them, pydicom searches for each anew.
             values, properties = self._decoder.as_array(
-                encapsulate([compressed], has_bot=False),
+                encapsulate([stream], has_bot=False),
                 index=0,
-                decoding_plugin=self._plugin,
+                decoding_plugin=IN_PROCESS[self._syntax],
                 **self._options(),
             )
         return values, str(properties["photometric_interpretation"])
+
+    def _sandboxed(self, stream: bytes) -> tuple[NDArray[Any], Mapping[str, Any]]:
+        """Decompresses elsewhere, and reads what comes back as a frame that never was compressed."""
+        form = self.form
+        if self._syntax in _JPEG2000:
+            stream = bare_jpeg2000(stream)
+        found = _check_frame(stream, self._syntax, form)
+        # Decoders fill as many bytes as the stream's own depth needs; the object may state more.
+        bits_allocated = 8 if found.precision <= 8 else 16
+        options = self._options() | {
+            "bits_allocated": bits_allocated,
+            "bits_stored": min(form.bits_stored, found.precision),
+        }
+        description = {
+            "syntax": str(self._syntax),
+            "rows": form.rows,
+            "columns": form.columns,
+            "samples": form.samples,
+            "planar": options["planar_configuration"],
+            "bits_allocated": bits_allocated,
+            "bits_stored": found.precision,
+            "signed": options["pixel_representation"] == 1,
+            "photometric": form.photometric,
+        }
+        size = form.rows * form.columns * form.samples * bits_allocated // 8
+        message = json.dumps(description).encode() + b"\n" + stream
+        decoded = DECODERS.call(message, size, seconds=self._seconds)
+        if len(decoded) != size:
+            raise UndecodableImage("the compressed pixels have another size than the object states")
+        options |= {"planar_configuration": 0, "pixel_keyword": "PixelData"}
+        if form.photometric in {"YBR_RCT", "YBR_ICT"}:
+            options["photometric_interpretation"] = "RGB"
+        return get_decoder(ExplicitVRLittleEndian).as_array(decoded, index=0, **options)
 
     def _options(self) -> dict[str, Any]:
         """The image pixel module, as pydicom's decoders take it where there is no dataset."""
@@ -179,52 +231,18 @@ def _split(dataset: FileDataset, count: int) -> list[bytes]:
     return frames
 
 
-def _plugin(available: tuple[str, ...], syntax: UID, form: PixelFormat) -> str:
-    plugin = DECODERS.get(syntax)
-    # Pillow reads 12-bit JPEG not at all, and deep colour with its low bits lost.
-    is_deep = form.bits_stored > 8 and (form.samples > 1 or syntax == JPEGExtended12Bit)
-    if plugin is None or plugin not in available or (plugin == "pillow" and is_deep):
-        raise UnsupportedTransferSyntax("there is no decoder for the transfer syntax")
-    return plugin
-
-
-def _check_frame(frame: bytes, syntax: UID, form: PixelFormat) -> None:
+def _check_frame(frame: bytes, syntax: UID, form: PixelFormat) -> Codestream:
     """Keeps a small object from holding a huge compressed image, which a decoder would believe."""
     if syntax == RLELossless:
         if len(frame) > min(2 * form.frame_bytes + 1024, MAX_RLE_BYTES):
             raise TooManyPixels("the RLE frame is longer than its pixels can need")
-        return
-    size = jpeg_size(frame) if syntax in JPEGTransferSyntaxes else jpeg2000_size(frame)
-    if size is None:
+        return Codestream(form.rows, form.columns, form.samples, form.bits_stored)
+    found = jpeg2000_header(frame) if syntax in _JPEG2000 else jpeg_header(frame)
+    if found is None:
         raise UndecodableImage("the compressed pixels have no readable header")
-    if size != (form.rows, form.columns):
+    if found[:3] != (form.rows, form.columns, form.samples):
         raise UndecodableImage("the compressed pixels have another size than the object states")
-
-
-def jpeg_size(stream: bytes) -> tuple[int, int] | None:
-    """Rows and columns in the frame header of a JPEG stream, if it has one.
-
-    Source: ITU-T T.81 (09/92), B.2.2.
-    """
-    position = 2
-    while position + 9 <= len(stream) and stream[position] == 0xFF:
-        marker = stream[position + 1]
-        if marker == 0xFF:
-            position += 1
-        elif 0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC}:
-            rows, columns = struct.unpack_from(">HH", stream, position + 5)
-            return rows, columns
-        else:
-            position += 2 + int.from_bytes(stream[position + 2 : position + 4])
-    return None
-
-
-def jpeg2000_size(stream: bytes) -> tuple[int, int] | None:
-    """Rows and columns in the header of a JPEG 2000 codestream, if it is one.
-
-    Source: ITU-T T.800 (08/2002), A.5.1.
-    """
-    if not stream.startswith(b"\xff\x4f\xff\x51") or len(stream) < 24:
-        return None
-    right, bottom, left, top = struct.unpack_from(">4I", stream, 8)
-    return bottom - top, right - left
+    depths = {8, 12} if syntax == JPEGExtended12Bit else range(2, form.bits_allocated + 1)
+    if found.precision not in depths or found.precision > form.bits_allocated:
+        raise UndecodableImage("the compressed pixels have another depth than the object states")
+    return found

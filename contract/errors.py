@@ -7,6 +7,9 @@ ContractError
 │   ├── TruncatedImage         422  ends before its pixels do
 │   ├── TooManyPixels          413  larger than the pixel limit
 │   ├── TooManyFrames          413  more frames than are accepted
+│   ├── DecoderFailed          422  a decoder in a process of its own failed on it
+│   │   ├── DecoderCrashed, DecoderTimedOut, DecoderOutOfMemory
+│   │   └── DecoderUnavailable   503  no such process can be started now
 │   └── DicomError             422  a DICOM object that holds no usable MR slice
 │       ├── NoPixelData, NotMr, UnsupportedTransferSyntax, UnsupportedPixels, MultiFrame
 └── StoreError               the version must not serve
@@ -62,6 +65,27 @@ class TooManyPixels(DecodeError):
 class TooManyFrames(DecodeError):
     code = "too_many_frames"
     status = 413
+
+
+class DecoderFailed(DecodeError):
+    code = "decoder_failed"
+
+
+class DecoderCrashed(DecoderFailed):
+    code = "decoder_crashed"
+
+
+class DecoderTimedOut(DecoderFailed):
+    code = "decoder_timed_out"
+
+
+class DecoderOutOfMemory(DecoderFailed):
+    code = "decoder_out_of_memory"
+
+
+class DecoderUnavailable(DecoderFailed):
+    code = "decoder_unavailable"
+    status = 503
 
 
 class DicomError(DecodeError):

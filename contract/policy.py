@@ -9,18 +9,23 @@ DEFAULT_MAX_PIXELS: Final = 40_000_000
 DEFAULT_MAX_FRAMES: Final = 1024
 """Frames that one object may have: more than any volume of slices that is read by people."""
 
+DEFAULT_DECODER_SECONDS: Final = 5.0
+"""Many times what the slowest of them takes for a slice, on a busy machine."""
+
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """Limits on one file, checked before anything is decompressed.
+    """Limits on one file; those on its size are checked before anything is decompressed.
 
     Attributes:
         max_pixels: rows times columns of one frame.
         max_frames: frames of one object.
+        decoder_seconds: time that a decoder in a process of its own may take for one frame.
     """
 
     max_pixels: int = DEFAULT_MAX_PIXELS
     max_frames: int = DEFAULT_MAX_FRAMES
+    decoder_seconds: float = DEFAULT_DECODER_SECONDS
 
 
 DEFAULT_POLICY: Final = Policy()

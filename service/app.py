@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Lifespan
 
+from contract.sandbox import DECODERS
 from contract.store import StoredVersion
 from service.access import Access
 from service.dicom.answer import ResultWriter
@@ -109,6 +110,7 @@ def create_app(
         await registry.close()
         pipeline.close()
         results.close()
+        DECODERS.close()
 
     app = App(metrics, access, lifespan)
     install_handlers(app)

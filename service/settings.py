@@ -10,7 +10,12 @@ from typing import Annotated, Final, Self
 from pydantic import AfterValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from contract.policy import DEFAULT_MAX_FRAMES, DEFAULT_MAX_PIXELS, Policy
+from contract.policy import (
+    DEFAULT_DECODER_SECONDS,
+    DEFAULT_MAX_FRAMES,
+    DEFAULT_MAX_PIXELS,
+    Policy,
+)
 from service.cores import available_cores
 from service.dicom.uids import MAX_ROOT_LENGTH, UUID_ROOT, is_root
 
@@ -186,6 +191,12 @@ class Settings(BaseSettings):
     max_pixels: int = Field(
         DEFAULT_MAX_PIXELS, ge=1, description="Most pixels in one slice; beyond it 413."
     )
+    decoder_timeout_ms: float = Field(
+        DEFAULT_DECODER_SECONDS * 1000,
+        gt=0,
+        description="Time for one slice in a decoder that runs in a process of its own (lossless and "
+        "12-bit JPEG, JPEG-LS, JPEG 2000); beyond it the slice gets 422.",
+    )
     decode_threads: int = Field(
         default_factory=available_cores,
         ge=1,
@@ -222,7 +233,11 @@ class Settings(BaseSettings):
     @property
     def policy(self) -> Policy:
         """What is accepted of a file."""
-        return Policy(max_pixels=self.max_pixels, max_frames=self.max_frames)
+        return Policy(
+            max_pixels=self.max_pixels,
+            max_frames=self.max_frames,
+            decoder_seconds=self.decoder_timeout_ms / 1000,
+        )
 
     @classmethod
     def from_environment(cls) -> Self:

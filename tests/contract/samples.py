@@ -12,8 +12,10 @@ import pydicom
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom import Dataset, FileMetaDataset, dcmread
-from pydicom.encaps import encapsulate
+from pydicom.datadict import tag_for_keyword
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import (
+    JPEG2000,
     UID,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -21,9 +23,16 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLossless,
+    JPEGLosslessSV1,
+    JPEGLSLossless,
+    JPEGLSNearLossless,
     MRImageStorage,
     RLELossless,
 )
+
+from tests.support.encoding import compress
 
 DATA = Path(__file__).parents[1] / "data"
 SLICES = sorted((DATA / "slices").glob("*/*.jpg"))
@@ -37,8 +46,14 @@ SYNTAXES = {
     "deflated": DeflatedExplicitVRLittleEndian,
     "rle": RLELossless,
     "jpeg2000": JPEG2000Lossless,
+    "jpeg-lossless": JPEGLossless,
+    "jpeg-lossless-sv1": JPEGLosslessSV1,
+    "jpeg-ls": JPEGLSLossless,
 }
-"""The lossless ones that can always be read; JPEG baseline is lossy and 8-bit."""
+"""The lossless ones; the others are :data:`LOSSY`."""
+
+LOSSY = {"jpeg-ls-near": JPEGLSNearLossless, "jpeg2000-lossy": JPEG2000}
+"""Those of any depth. JPEG baseline has 8 bits; of 12 in JPEG extended there is :func:`extended`."""
 
 RANGE = {"WindowCenter": 128, "WindowWidth": 256}
 """A window that leaves 8-bit values as they are."""
@@ -122,13 +137,27 @@ def mr_frames(
     dataset.PixelRepresentation = int(values.dtype.kind == "i")
     if len(frames) > 1:
         dataset.NumberOfFrames = len(frames)
-    _set_pixels(dataset, frames, syntax)
+    if "PixelData" not in (attributes or {}):
+        _set_pixels(dataset, frames, syntax)
     for keyword, value in (attributes or {}).items():
         if value is None:
-            delattr(dataset, keyword)
+            dataset.pop(tag_for_keyword(keyword) or 0, None)
         else:
             setattr(dataset, keyword, value)
+    if "PixelData" in dataset:
+        dataset["PixelData"].VR = "OB" if syntax.is_encapsulated or values.itemsize == 1 else "OW"
+        dataset["PixelData"].is_undefined_length = syntax.is_encapsulated
     return write(dataset, syntax)
+
+
+@cache
+def extended() -> tuple[bytes, bytes]:
+    """An MR object of JPEG extended with 12 bits, and the stream in it: nothing here writes those."""
+    dataset = dcmread(next(path for path in SHIPPED if path.name == "JPGExtended.dcm"))
+    (stream,) = generate_frames(dataset.PixelData, number_of_frames=1)
+    values = np.zeros((dataset.Rows, dataset.Columns), np.uint16)
+    attributes = {"PixelData": encapsulate([stream])}
+    return mr_object(values, JPEGExtended12Bit, bits_stored=12, attributes=attributes), stream
 
 
 def _set_pixels(dataset: Dataset, frames: Sequence[NDArray[Any]], syntax: UID) -> None:
@@ -140,18 +169,13 @@ def _set_pixels(dataset: Dataset, frames: Sequence[NDArray[Any]], syntax: UID) -
         dataset.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
         dataset.PixelData = native
         dataset.compress(RLELossless, generate_instance_uid=False)
-    elif syntax == JPEG2000Lossless:
-        assert values.dtype.kind == "u", "Pillow writes unsigned JPEG 2000 alone"
-        dataset.PixelData = encapsulate(
-            [encode(frame, "JPEG2000", no_jp2=True) for frame in frames]
-        )
     elif syntax == JPEGBaseline8Bit:
         dataset.PixelData = encapsulate([encode(frame, "JPEG", quality=95) for frame in frames])
+    elif syntax.is_encapsulated:
+        bits = dataset.BitsStored
+        dataset.PixelData = encapsulate([compress(frame, syntax, bits) for frame in frames])
     else:
         dataset.PixelData = native + bytes(len(native) % 2)
-    dataset["PixelData"].VR = "OB" if syntax.is_encapsulated or values.itemsize == 1 else "OW"
-    if syntax.is_encapsulated:
-        dataset["PixelData"].is_undefined_length = True
 
 
 def write(dataset: Dataset, syntax: UID) -> bytes:

@@ -18,9 +18,9 @@ from pydicom.uid import (
     SecondaryCaptureImageStorage,
 )
 
+from contract.codestream import jpeg2000_header, jpeg_header
 from contract.decoding import decode
 from contract.dicom import MAX_ITEMS
-from contract.dicom_pixels import jpeg2000_size, jpeg_size
 from contract.errors import (
     DecodeError,
     NoPixelData,
@@ -185,14 +185,17 @@ class TestBombs:
         with pytest.raises(DecodeError):
             decoded(mr_object(GREY)[:200] + nested * 20_000)
 
-    def test_size_of_a_jpeg_stream(self) -> None:
-        assert jpeg_size(encode(GREY, "JPEG", comment=b"x" * 500)) == GREY.shape
-        assert jpeg_size(encode(GREY, "JPEG", progressive=True)) == GREY.shape
-        assert jpeg_size(b"\xff\xd8\xff\xff\xff\xc0\0\x0b\x08\0\x05\0\x07\x01") == (5, 7)
+    def test_header_of_a_jpeg_stream(self) -> None:
+        grey = (*GREY.shape, 1, 8)
+        assert jpeg_header(encode(GREY, "JPEG", comment=b"x" * 500)) == grey
+        assert jpeg_header(encode(GREY, "JPEG", progressive=True)) == grey
+        lossless = b"\xff\xd8\xff\xff\xff\xc3\0\x0b\x0c\0\x05\0\x07\x03"
+        assert jpeg_header(lossless) == (5, 7, 3, 12)
+        assert jpeg_header(lossless.replace(b"\xc3", b"\xf7")) == (5, 7, 3, 12)
         for stream in (b"", b"\xff\xd8", b"\xff\xd8\xff\xda\0\x02", b"\xff\xd8" + b"\xff" * 99):
-            assert jpeg_size(stream) is None
+            assert jpeg_header(stream) is None
 
-    def test_size_of_a_jpeg2000_stream(self) -> None:
-        assert jpeg2000_size(encode(GREY, "JPEG2000", no_jp2=True)) == GREY.shape
-        assert jpeg2000_size(encode(GREY, "JPEG2000")) is None, "a JP2 file is no codestream"
-        assert jpeg2000_size(b"\xff\x4f\xff\x51") is None
+    def test_header_of_a_jpeg2000_stream(self) -> None:
+        assert jpeg2000_header(encode(GREY, "JPEG2000", no_jp2=True)) == (*GREY.shape, 1, 8)
+        assert jpeg2000_header(encode(GREY, "JPEG2000")) is None, "a JP2 file is no codestream"
+        assert jpeg2000_header(b"\xff\x4f\xff\x51") is None

@@ -4,14 +4,21 @@ import re
 import pytest
 
 from contract import errors
-from contract.errors import ContractError, DecodeError, DicomError, StoreError
+from contract.errors import (
+    ContractError,
+    DecodeError,
+    DecoderFailed,
+    DecoderUnavailable,
+    DicomError,
+    StoreError,
+)
 
 CLASSES = [
     value
     for value in vars(errors).values()
     if inspect.isclass(value) and issubclass(value, ContractError)
 ]
-BASES = {ContractError, DecodeError, DicomError, StoreError}
+BASES = {ContractError, DecodeError, DecoderFailed, DicomError, StoreError}
 
 
 def drawn_tree() -> dict[str, tuple[str | None, int | None]]:
@@ -55,7 +62,7 @@ def test_codes_are_unique() -> None:
 def test_code_and_status_fit_a_client(kind: type[ContractError]) -> None:
     assert re.fullmatch(r"[a-z]+(_[a-z]+)*", kind.code)
     if issubclass(kind, DecodeError):
-        assert kind.status in {413, 415, 422}
+        assert kind.status in ({503} if kind is DecoderUnavailable else {413, 415, 422})
     elif issubclass(kind, StoreError):
         assert kind.status in {404, 409, 503}
 

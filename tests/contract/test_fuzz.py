@@ -3,20 +3,38 @@
 import io
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 import numpy as np
 import pytest
 from PIL import Image
 from pydicom import Dataset, dcmread
+from pydicom.encaps import encapsulate
 from pydicom.uid import EnhancedMRImageStorage, JPEGBaseline8Bit
 
 from contract.decoding import decode
 from contract.errors import DecodeError
 from contract.policy import Policy
 from contract.preprocessing import Slice, preprocess
-from tests.contract.samples import OBJECTS, SYNTAXES, encode, grey_slice, mr_object, write
+from tests.contract.samples import (
+    LOSSY,
+    OBJECTS,
+    SYNTAXES,
+    encode,
+    extended,
+    grey_slice,
+    mr_object,
+    write,
+)
+from tests.support.encoding import compress
 
 MUTATIONS = 400
+STREAMS = 200
+"""Mutations of a compressed stream alone, each of which costs a process."""
+
+SANDBOXED = ["jpeg-lossless-sv1", "jpeg-ls", "jpeg-ls-near", "jpeg2000", "jpeg-extended"]
+"""Those whose decoders run in a process of their own; GDCM writes the two lossless JPEGs alike."""
+
 MAX_PIXELS = 1_000_000
 GREY = grey_slice(48, 40)
 
@@ -31,6 +49,18 @@ def classic(name: str) -> bytes:
     attributes |= {"RescaleIntercept": 0}
     spacing = {"PixelSpacing": [0.9, 1.1], "PixelAspectRatio": [1, 1]}
     return mr_object(GREY, SYNTAXES[name], attributes=attributes | spacing)
+
+
+def lossy(name: str) -> bytes:
+    return mr_object(GREY * np.uint16(16), LOSSY[name], bits_stored=12)
+
+
+def sandboxed(name: str) -> tuple[bytes, bytes]:
+    """An object and the stream in it."""
+    values, syntax = GREY * np.uint16(16), (SYNTAXES | LOSSY)[name]
+    stream = compress(values, syntax, 12)
+    attributes = {"PixelData": encapsulate([stream])}
+    return mr_object(values, syntax, bits_stored=12, attributes=attributes), stream
 
 
 def enhanced() -> bytes:
@@ -67,6 +97,7 @@ SEEDS: dict[str, Callable[[], bytes]] = {
         Image.fromarray(GREY), "PNG", save_all=True, append_images=[Image.fromarray(255 - GREY)]
     ),
     **{f"dicom-{name}": lambda name=name: classic(name) for name in SYNTAXES},  # type: ignore[misc]
+    **{f"dicom-{name}": lambda name=name: lossy(name) for name in LOSSY},  # type: ignore[misc]
     "dicom-jpeg": lambda: mr_object(GREY, JPEGBaseline8Bit),
     "dicom-colour": lambda: mr_object(np.stack([GREY] * 3, axis=-1)),
     "dicom-enhanced": enhanced,
@@ -109,6 +140,13 @@ def mutations(data: bytes, random: np.random.Generator) -> Iterator[bytes]:
         yield bytes(damaged)
 
 
+def with_stream(data: bytes, stream: bytes, other: bytes) -> bytes:
+    """An object of one compressed frame with another stream in it."""
+    old, new = encapsulate([stream]), encapsulate([other or b"\0"])
+    assert data.count(old) == 1
+    return data.replace(old, new)
+
+
 def outcome(data: bytes) -> str:
     """``slice``, or the error's code; anything else is raised."""
     try:
@@ -131,6 +169,23 @@ def test_only_decode_errors_leave(name: str) -> None:
     assert sum(seen.values()) == MUTATIONS
     assert seen["slice"] < MUTATIONS, "some of it must have been damage"
     assert len(seen) >= 3, f"and of several kinds: {dict(seen)}"
+
+
+@pytest.mark.parametrize("name", SANDBOXED)
+def test_damage_of_a_stream_alone(name: str) -> None:
+    """Headers stay as they are, so that every mutation gets as far as the decoder."""
+    whole, stream = extended() if name == "jpeg-extended" else sandboxed(name)
+    random = np.random.default_rng(list(name.encode()))
+    seen = Counter(
+        outcome(with_stream(whole, stream, damaged))
+        for damaged in islice(mutations(stream, random), STREAMS)
+    )
+    assert sum(seen.values()) == STREAMS
+    assert seen["undecodable_image"] > STREAMS / 20
+    assert seen["decoder_unavailable"] == seen["decoder_timed_out"] == 0
+    if name == "jpeg-extended":
+        assert seen["decoder_crashed"] > 0, "GDCM ends its process on some of them"
+    assert outcome(whole) == "slice"
 
 
 def test_noise_after_every_signature() -> None:
