@@ -19,38 +19,23 @@ from pydicom import Dataset, FileDataset, dcmread
 from pydicom.filereader import read_dataset, read_preamble
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
-    EnhancedMRColorImageStorage,
-    EnhancedMRImageStorage,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
-    LegacyConvertedEnhancedMRImageStorage,
-    MRImageStorage,
 )
 
 from contract.dicom_frames import aspect, frame_attributes, reference
+from contract.dicom_kind import check_kind
 from contract.dicom_pixels import Frames
 from contract.errors import (
     DecodeError,
-    NoPixelData,
-    NotMr,
     TooManyPixels,
     TruncatedImage,
     UndecodableImage,
 )
 from contract.greyscale import grey_levels, luma, square
-from contract.policy import Policy
+from contract.policy import Checks, Policy
 from contract.preprocessing import DicomReference, Slice
-
-MR_SOP_CLASSES: Final = frozenset(
-    {
-        MRImageStorage,
-        EnhancedMRImageStorage,
-        EnhancedMRColorImageStorage,
-        LegacyConvertedEnhancedMRImageStorage,
-    }
-)
-"""Storage classes of MR images (DICOM PS3.4 2024e, table B.5-1); spectroscopy is no image."""
 
 MAX_ITEMS: Final = 100_000
 """Sequence items in an object: thousands of frames have fewer, and a bomb of them takes minutes."""
@@ -61,6 +46,7 @@ MAX_HEADER_BYTES: Final = 16 * 2**20
 
 _ATTRIBUTES: Final = [
     *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "InstanceNumber", "Modality"),
+    *("ImageType", "BodyPartExamined", "AnatomicRegionSequence"),
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PlanarConfiguration"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
     *("PhotometricInterpretation", "PixelPaddingValue", "PixelPaddingRangeLimit"),
@@ -171,16 +157,12 @@ class DicomObject:
             )
 
 
-def open_dicom(
-    data: bytes, policy: Policy, *, any_modality: bool = False, keep_header: bool = False
-) -> DicomObject:
+def open_dicom(data: bytes, policy: Policy, *, keep_header: bool = False) -> DicomObject:
     """Parses and checks an MR object, and decompresses nothing yet.
 
     Args:
         data: a whole DICOM file, from the preamble on.
         policy: what is accepted.
-        any_modality: also take images whose modality or SOP class is not MR, for sites whose tags are
-            wrong.
         keep_header: keep all attributes but the pixels.
 
     Raises:
@@ -189,7 +171,7 @@ def open_dicom(
     quieten()
     with _errors_named():
         data = _inflated(data, policy.max_pixels)
-        dataset = _read(data, any_modality=any_modality)
+        dataset = _read(data, policy.checks)
         header = dcmread(io.BytesIO(data), stop_before_pixels=True) if keep_header else None
         return DicomObject(dataset, policy, header)
 
@@ -239,19 +221,15 @@ def _inflated(data: bytes, max_pixels: int) -> bytes:
     return _EXPLICIT_HEADER + inflated
 
 
-def _read(data: bytes, *, any_modality: bool) -> FileDataset:
-    """Parses an object; it is an MR image with pixels, and its transfer syntax is known."""
+def _read(data: bytes, checks: Checks) -> FileDataset:
+    """Parses an object; it is of an accepted kind, has pixels, and its transfer syntax is known."""
     if data.count(_ITEM_TAG) > MAX_ITEMS:
         raise UndecodableImage("the DICOM object has too many sequence items")
     reader = _Reader(data)
     dataset = dcmread(reader, specific_tags=_ATTRIBUTES)
     if "PixelData" not in dataset and reader.overrun:
         raise TruncatedImage("the DICOM object ends before its pixels")
-    is_mr = str(dataset.get("Modality", "")).strip().upper() == "MR"
-    if not any_modality and not (is_mr and dataset.get("SOPClassUID") in MR_SOP_CLASSES):
-        raise NotMr("the DICOM object is no MR image")
-    if not dataset.get("PixelData"):
-        raise NoPixelData("the DICOM object holds no pixel data")
+    check_kind(dataset, checks)
     if "TransferSyntaxUID" not in dataset.file_meta:
         is_implicit, is_little_endian = dataset.original_encoding
         explicit = ExplicitVRLittleEndian if is_little_endian else ExplicitVRBigEndian

@@ -11,7 +11,8 @@ ContractError
 │   │   ├── DecoderCrashed, DecoderTimedOut, DecoderOutOfMemory
 │   │   └── DecoderUnavailable   503  no such process can be started now
 │   └── DicomError             422  a DICOM object that holds no usable MR slice
-│       ├── NoPixelData, NotMr, UnsupportedTransferSyntax, UnsupportedPixels, MultiFrame
+│       ├── NotAnImage, NoPixelData, NotMr, UnsupportedSopClass, NotHead, Localizer, Mosaic
+│       ├── UnsupportedTransferSyntax, UnsupportedPixels, MultiFrame
 └── StoreError               the version must not serve
     ├── VersionNotFound        nothing of that name and number
     ├── VersionExists          versions are immutable, a number is used once
@@ -96,8 +97,28 @@ class NoPixelData(DicomError):
     code = "no_pixel_data"
 
 
+class NotAnImage(DicomError):
+    code = "not_an_image"
+
+
 class NotMr(DicomError):
     code = "not_mr"
+
+
+class UnsupportedSopClass(DicomError):
+    code = "unsupported_sop_class"
+
+
+class NotHead(DicomError):
+    code = "not_head"
+
+
+class Localizer(DicomError):
+    code = "localizer"
+
+
+class Mosaic(DicomError):
+    code = "mosaic"
 
 
 class UnsupportedTransferSyntax(DicomError):

@@ -14,6 +14,7 @@ from contract.policy import (
     DEFAULT_DECODER_SECONDS,
     DEFAULT_MAX_FRAMES,
     DEFAULT_MAX_PIXELS,
+    Checks,
     Policy,
 )
 from service.cores import available_cores
@@ -191,6 +192,12 @@ class Settings(BaseSettings):
     max_pixels: int = Field(
         DEFAULT_MAX_PIXELS, ge=1, description="Most pixels in one slice; beyond it 413."
     )
+    dicom_checks: Checks = Field(
+        Checks.STRICT,
+        description="What a DICOM object must say of itself, else 422. 'strict': modality and SOP "
+        "class of an MR image, no localizer, and if it states a body part, a head. 'lenient': "
+        "modality or SOP class MR. 'off': nothing.",
+    )
     decoder_timeout_ms: float = Field(
         DEFAULT_DECODER_SECONDS * 1000,
         gt=0,
@@ -236,6 +243,7 @@ class Settings(BaseSettings):
         return Policy(
             max_pixels=self.max_pixels,
             max_frames=self.max_frames,
+            checks=self.dicom_checks,
             decoder_seconds=self.decoder_timeout_ms / 1000,
         )
 

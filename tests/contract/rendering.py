@@ -6,8 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.dicom import open_dicom
-from contract.policy import DEFAULT_POLICY, Policy
+from contract.policy import DEFAULT_POLICY, Checks, Policy
 from contract.preprocessing import Slice
+
+ANY = Policy(checks=Checks.OFF)
+"""Takes images of any kind."""
 
 
 def decoded(data: bytes, policy: Policy = DEFAULT_POLICY, **options: Any) -> Slice:

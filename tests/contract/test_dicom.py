@@ -13,12 +13,15 @@ from contract.decoding import decode
 from contract.errors import (
     DecodeError,
     NoPixelData,
+    NotAnImage,
+    NotHead,
     NotMr,
     TruncatedImage,
     UnsupportedPixels,
 )
+from contract.policy import Checks, Policy
 from contract.preprocessing import Slice
-from tests.contract.rendering import decoded, difference, linear
+from tests.contract.rendering import ANY, decoded, difference, linear
 from tests.contract.samples import DATA, OBJECTS, SHIPPED, deep_slice, grey_slice, mr_object
 
 GREY = grey_slice()
@@ -58,11 +61,11 @@ class TestRealObjects:
 
 class TestShippedObjects:
     @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
-    @pytest.mark.parametrize("any_modality", [False, True], ids=["mr", "any"])
-    def test_gives_a_slice_or_says_why_not(self, path: Path, any_modality: bool) -> None:
+    @pytest.mark.parametrize("checks", Checks)
+    def test_gives_a_slice_or_says_why_not(self, path: Path, checks: Checks) -> None:
         outcome: Slice | DecodeError
         try:
-            outcome = decoded(path.read_bytes(), any_modality=any_modality)
+            outcome = decoded(path.read_bytes(), Policy(checks=checks))
         except DecodeError as error:
             outcome = error
         if isinstance(outcome, DecodeError):
@@ -86,9 +89,12 @@ class TestShippedObjects:
         ("name", "error"),
         [
             ("CT_small.dcm", NotMr),
-            ("rtplan.dcm", NotMr),
-            ("test-SR.dcm", NotMr),
-            ("waveform_ecg.dcm", NotMr),
+            ("rtplan.dcm", NotAnImage),
+            ("test-SR.dcm", NotAnImage),
+            ("waveform_ecg.dcm", NotAnImage),
+            ("examples_overlay.dcm", NotHead),
+            ("DICOMDIR", NotAnImage),
+            ("IM000000", NotMr),
             ("SC_rgb_rle.dcm", NotMr),
             ("MR_truncated.dcm", TruncatedImage),
             ("rtplan_truncated.dcm", TruncatedImage),
@@ -102,8 +108,9 @@ class TestShippedObjects:
     @pytest.mark.parametrize(
         ("name", "error"),
         [
-            ("rtplan.dcm", NoPixelData),
-            ("test-SR.dcm", NoPixelData),
+            ("rtplan.dcm", NotAnImage),
+            ("test-SR.dcm", NotAnImage),
+            ("IM000000", NoPixelData),
             ("rtdose.dcm", UnsupportedPixels),
             ("rtdose_1frame.dcm", UnsupportedPixels),
         ],
@@ -113,7 +120,7 @@ class TestShippedObjects:
     ) -> None:
         path = next(path for path in SHIPPED if path.name == name)
         with pytest.raises(error):
-            decoded(path.read_bytes(), any_modality=True)
+            decoded(path.read_bytes(), ANY)
 
     @pytest.mark.parametrize(
         "name",
@@ -128,7 +135,7 @@ class TestShippedObjects:
     )
     def test_one_test_chart_in_every_colour_space_gives_one_brightness(self, name: str) -> None:
         path = next(path for path in SHIPPED if path.name == name)
-        pixels = decoded(path.read_bytes(), any_modality=True).pixels
+        pixels = decoded(path.read_bytes(), ANY).pixels
         # Its stripes, from the top: red, pink, green, light green, blue, light blue, black to white.
         expected = [76, 166, 150, 202, 29, 142, 0, 64, 192, 255]
         assert difference(pixels[5::10, 50][None], np.array([expected])) <= 4

@@ -10,12 +10,9 @@ from pydicom import dcmread
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
     UID,
-    CTImageStorage,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
-    MRSpectroscopyStorage,
     RLELossless,
-    SecondaryCaptureImageStorage,
 )
 
 from contract.codestream import jpeg2000_header, jpeg_header
@@ -40,24 +37,6 @@ GREY = grey_slice()
 
 
 class TestRefused:
-    @pytest.mark.parametrize(
-        "attributes",
-        [
-            {"Modality": "CT"},
-            {"Modality": None},
-            {"SOPClassUID": CTImageStorage},
-            {"SOPClassUID": SecondaryCaptureImageStorage},
-            {"SOPClassUID": MRSpectroscopyStorage},
-            {"SOPClassUID": None},
-        ],
-        ids=str,
-    )
-    def test_what_is_no_mr(self, attributes: dict[str, Any]) -> None:
-        data = mr_object(GREY, attributes=attributes)
-        with pytest.raises(NotMr):
-            decoded(data)
-        assert decoded(data, any_modality=True).pixels.shape == GREY.shape
-
     @pytest.mark.parametrize("attributes", [{"PixelData": None}, {"PixelData": b""}], ids=str)
     def test_no_pixels(self, attributes: dict[str, Any]) -> None:
         with pytest.raises(NoPixelData):
