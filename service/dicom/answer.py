@@ -1,4 +1,4 @@
-"""The answer to a prediction as DICOM objects, made in a thread of its own."""
+"""The answer to a prediction as DICOM objects."""
 
 import asyncio
 import logging
@@ -7,18 +7,15 @@ from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from time import monotonic
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from contract.decoding import open_source
 from contract.policy import Policy
 from service.dicom.findings import ModelIdentity, SeriesFindings
+from service.dicom.multipart import Body, pack
 from service.dicom.series import PredictedSeries
+from service.dicom.workshop import Workshop
 from service.errors import DeadlineExceeded, QueueFull, ServiceError, TooManySeries
-
-if TYPE_CHECKING:  # pydicom costs a quarter of a second, which the start need not wait for
-    from highdicom.base import SOPClass
-
-    from service.dicom.multipart import Body
 
 logger = logging.getLogger("service.dicom")
 
@@ -29,8 +26,8 @@ MAX_SERIES: Final = 32
 class ResultWriter:
     """Makes the objects of predicted series, one request at a time.
 
-    highdicom is imported in its thread when the first objects are asked for, so that neither the start
-    nor the event loop waits for it.
+    A thread of its own reads the headers and waits for the process that makes the objects. What both
+    need is imported when the first objects are asked for, so that the start does not wait for it.
 
     Args:
         uid_root: new UIDs lie under it.
@@ -43,11 +40,12 @@ class ResultWriter:
         self._policy = policy
         self._capacity = capacity
         self._pending = 0
+        self._workshop = Workshop()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dicom-results")
 
     async def write(
         self, series: Sequence[PredictedSeries], model: ModelIdentity, deadline: float
-    ) -> "Body":
+    ) -> Body:
         """The objects of all series as one body. Event loop only.
 
         Args:
@@ -77,26 +75,29 @@ class ResultWriter:
             ) from error
 
     def close(self) -> None:
-        """Ends the thread once it has made what it is at."""
+        """Ends the thread once it has made what it is at, and the process."""
         self._thread.shutdown(wait=True, cancel_futures=True)
+        self._workshop.close()
 
     def _done(self, _future: "Future[Body] | asyncio.Future[Body]") -> None:
         self._pending -= 1
 
     def _write(
         self, series: Sequence[PredictedSeries], model: ModelIdentity, deadline: float
-    ) -> "Body":
-        from service.dicom.multipart import pack
-        from service.dicom.objects import build
+    ) -> Body:
+        # Imports pydicom, if nothing has yet.
+        from service.dicom.task import Task
 
-        made: list[SOPClass] = []
+        files: list[bytes] = []
         try:
             for one in series:
-                if monotonic() > deadline:
-                    raise DeadlineExceeded("the deadline passed while DICOM objects were made")
                 findings = _with_pixels(one, self._policy)
-                made += build(one.headers, findings, model, self._uid_root)
-            return pack(made)
+                task = Task.of(one.headers, findings, model, self._uid_root)
+                left = deadline - monotonic()
+                if left <= 0:
+                    raise DeadlineExceeded("the deadline passed while DICOM objects were made")
+                files += [item.content for item in self._workshop.make(task, left)]
+            return pack(files)
         except ServiceError:
             raise
         except Exception as error:  # noqa: BLE001 - its text may quote the patient's attributes

@@ -1,8 +1,6 @@
 """What all objects of one series have in common: UIDs, series, patient, equipment, dates."""
 
 from copy import deepcopy
-from dataclasses import dataclass
-from datetime import datetime
 from enum import Enum
 from typing import Any, Final
 
@@ -13,8 +11,8 @@ from pydicom.sr.codedict import codes
 from pydicom.valuerep import DA, TM
 
 from service.dicom import patient, uids
-from service.dicom.findings import DISCLAIMER, ModelIdentity, SeriesFindings
-from service.dicom.source import SourceSeries
+from service.dicom.findings import DISCLAIMER
+from service.dicom.task import Task
 from service.release import RELEASE
 
 CONTENT_VERSION: Final = "1"
@@ -50,21 +48,22 @@ class Kind(Enum):
         self.description = f"{description} ({DISCLAIMER})"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Making:
     """The making of one series' objects.
 
+    Args:
+        task: what they are made of.
+
     Attributes:
-        source, findings, model: what they are made of.
-        uid_root: their UIDs lie under it.
-        created: their dates, in local time as those of the source are.
+        source, findings, model: of the task.
     """
 
-    source: SourceSeries
-    findings: SeriesFindings
-    model: ModelIdentity
-    uid_root: str
-    created: datetime
+    def __init__(self, task: Task) -> None:
+        self.source = task.source
+        self.findings = task.findings
+        self.model = task.model
+        self._uid_root = task.uid_root
+        self._created = task.created
 
     def uid(self, *parts: str) -> str:
         """A UID that follows from the source images, the model and what the UID is for."""
@@ -119,14 +118,14 @@ class Making:
         made.ContributingEquipmentSequence = self._equipment()
         if not patient.is_ascii(made):
             made.SpecificCharacterSet = patient.UTF_8
-        made.InstanceCreationDate = made.ContentDate = DA(self.created.date())
+        made.InstanceCreationDate = made.ContentDate = DA(self._created.date())
         made.InstanceCreationTime = made.ContentTime = TM(
-            self.created.time().replace(microsecond=0)
+            self._created.time().replace(microsecond=0)
         )
         return made
 
     def _derive(self, *parts: str) -> str:
-        return uids.derive(self.uid_root, CONTENT_VERSION, self.model.manifest_digest, *parts)
+        return uids.derive(self._uid_root, CONTENT_VERSION, self.model.manifest_digest, *parts)
 
     def _equipment(self) -> list[ContributingEquipment]:
         """The scanner, this model, and the library that wrote the object."""

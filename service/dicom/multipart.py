@@ -5,8 +5,6 @@ import os
 from collections.abc import Iterable
 from typing import Final, NamedTuple
 
-from pydicom import Dataset
-
 PART: Final = b"Content-Type: application/dicom\r\n\r\n"
 
 
@@ -17,17 +15,13 @@ class Body(NamedTuple):
     media_type: str
 
 
-def pack(objects: Iterable[Dataset]) -> Body:
-    """The objects as DICOM files, one part each."""
+def pack(files: Iterable[bytes]) -> Body:
+    """DICOM files, one part each."""
     # 128 random bits do not occur in an object.
     boundary = os.urandom(16).hex()
     body = io.BytesIO()
-    for item in objects:
-        body.write(f"--{boundary}\r\n".encode() + PART)
-        file = io.BytesIO()
-        item.save_as(file, enforce_file_format=True)
-        body.write(file.getvalue())
-        body.write(b"\r\n")
+    for file in files:
+        body.write(f"--{boundary}\r\n".encode() + PART + file + b"\r\n")
     body.write(f"--{boundary}--\r\n".encode())
     media_type = f'multipart/related; type="application/dicom"; boundary={boundary}'
     return Body(body.getvalue(), media_type)
