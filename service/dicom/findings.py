@@ -2,12 +2,13 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.answer import Decision
+from contract.answer import Decision, Rules
+from contract.store import StoredVersion
 
 DISCLAIMER: Final = "Not for diagnostic use"
 """What every object says, in its series description and where a person reads it."""
@@ -107,11 +108,32 @@ class ModelIdentity:
         name: e.g. ``brain-tumor``.
         version: its number.
         manifest_digest: sha256 of its manifest, in hex, which names it beyond doubt.
+        operation: ``name=value`` of each threshold that decided; the manifest may say another.
     """
 
     name: str
     version: int
     manifest_digest: str
+    operation: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, stored: StoredVersion, rules: Rules) -> Self:
+        """A version as it operates."""
+        values: dict[str, float | None] = {"tumor_threshold": rules.tumor_threshold}
+        if rules.refer_band is not None:
+            values["refer_low"], values["refer_high"] = rules.refer_band
+        if rules.space is not None:
+            values["ood_threshold"] = rules.ood_threshold
+        if rules.region is not None:
+            values |= {f"region_{name}": value for name, value in rules.region}
+        operation = tuple(f"{name}={value!r}" for name, value in values.items())
+        manifest = stored.manifest
+        return cls(manifest.name, manifest.version, stored.manifest_digest, operation)
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        """The manifest's sha256 and the thresholds, each as ``name=value``."""
+        return (f"manifest_sha256={self.manifest_digest}", *self.operation)
 
     @property
     def label(self) -> str:

@@ -125,7 +125,8 @@ class Making:
         return made
 
     def _derive(self, *parts: str) -> str:
-        return uids.derive(self._uid_root, CONTENT_VERSION, self.model.manifest_digest, *parts)
+        model = "\n".join(self.model.parameters)
+        return uids.derive(self._uid_root, CONTENT_VERSION, model, *parts)
 
     def _equipment(self) -> list[ContributingEquipment]:
         """The scanner, this model, and the library that wrote the object."""

@@ -223,7 +223,7 @@ def _algorithm(making: Making) -> AlgorithmIdentification:
     return AlgorithmIdentification(
         model.name,
         str(model.version),
-        parameters=[f"manifest_sha256={model.manifest_digest}"],
+        parameters=model.parameters,
         family=codes.ARTIFICIAL_INTELLIGENCE,
         manufacturer=MANUFACTURER,
     )

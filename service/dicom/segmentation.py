@@ -203,7 +203,7 @@ def _description(making: Making) -> SegmentDescription:
             codes.ARTIFICIAL_INTELLIGENCE,
             str(making.model.version),
             source="Brain MRI inference",
-            parameters={"manifest_sha256": making.model.manifest_digest},
+            parameters=dict(item.split("=", 1) for item in making.model.parameters),
         ),
         tracking_uid=making.uid("tracking", "segment"),
         tracking_id=LABEL,

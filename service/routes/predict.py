@@ -60,7 +60,10 @@ async def predict(request: Request) -> Response:
         return problem_response(failures[0], context, {"errors": entries})
     if as_objects:
         try:
-            return await _objects(jobs, entries, engine, state, deadline)
+            model = ModelIdentity.of(engine.stored, options.applied(engine.rules))
+            series = sort_into_series(jobs, entries)
+            body = await state.results.write(series, model, deadline)
+            return Response(body.content, media_type=body.media_type)
         except UnidentifiedSource:
             if Form.JSON not in forms:
                 raise
@@ -71,21 +74,6 @@ async def predict(request: Request) -> Response:
         "timing_ms": timing,
     }
     return Response(json.dumps(content), media_type="application/json")
-
-
-async def _objects(
-    jobs: Sequence[Job],
-    entries: Sequence[dict[str, Any]],
-    engine: Engine,
-    state: State,
-    deadline: float,
-) -> Response:
-    """The results as DICOM objects."""
-    manifest = engine.stored.manifest
-    model = ModelIdentity(manifest.name, manifest.version, engine.stored.manifest_digest)
-    series = sort_into_series(jobs, entries)
-    body = await state.results.write(series, model, deadline)
-    return Response(body.content, media_type=body.media_type)
 
 
 async def answered(

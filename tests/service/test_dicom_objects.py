@@ -1,6 +1,7 @@
 """Results as DICOM objects: valid for other tools, and true to their source."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 
 import highdicom as hd
@@ -19,6 +20,7 @@ from service.dicom.codes import DECISION_CODES, NEOPLASM_OF_BRAIN
 from service.dicom.drawing import Caption, draw
 from service.dicom.findings import DISCLAIMER, SeriesFindings
 from service.dicom.headers import read_header
+from service.dicom.objects import build
 from service.dicom.report import MAX_SLICES
 from service.errors import UnidentifiedSource
 from tests.support.data import require_data
@@ -314,6 +316,18 @@ def test_another_set_of_images_gives_other_objects_in_the_same_series() -> None:
     for some, other in zip(whole, part, strict=True):
         assert some.SOPInstanceUID != other.SOPInstanceUID
         assert some.SeriesInstanceUID == other.SeriesInstanceUID
+
+
+def test_other_thresholds_give_other_objects_and_are_in_the_report() -> None:
+    header = read_header(SAGITTAL.read_bytes())
+    said = series_of([finding(header)])
+    moved = replace(MODEL, operation=("tumor_threshold=0.25",))
+    usual, other = (build([header], said, model, created=CREATED) for model in (MODEL, moved))
+    for one, two in zip(usual, other, strict=True):
+        assert one.SOPInstanceUID != two.SOPInstanceUID
+        assert one.SeriesInstanceUID != two.SeriesInstanceUID
+    texts = {item.value for item in other[0].iterall() if item.keyword == "TextValue"}
+    assert {f"manifest_sha256={MODEL.manifest_digest}", "tumor_threshold=0.25"} <= texts
 
 
 def test_uids_lie_under_the_root() -> None:

@@ -134,6 +134,22 @@ def _numbers(report: Dataset) -> dict[str, float]:
     return found
 
 
+def test_another_operating_point_gives_other_objects(service: Service) -> None:
+    data = SAGITTAL.read_bytes()
+    usual = objects(ask(service, data))
+    moved = objects(
+        service.client.post(
+            "/predict?tumor_threshold=0.125",
+            files=[("files", ("a.dcm", data))],
+            headers={"Accept": RELATED},
+        )
+    )
+    assert not {item.SOPInstanceUID for item in usual} & {item.SOPInstanceUID for item in moved}
+    assert "tumor_threshold=0.125" in {
+        item.value for item in moved[0].iterall() if item.keyword == "TextValue"
+    }
+
+
 def test_images_of_a_series_give_one_report(service: Service) -> None:
     made = objects(ask(service, *shifted()))
     assert [item.Modality for item in made].count("SR") == 1
