@@ -9,7 +9,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
-from pydicom.uid import UID
+from pydicom.uid import UID_dictionary
 
 from service.dicom import patient
 from service.errors import UnidentifiedSource
@@ -152,8 +152,9 @@ def spacing_between(planes: Iterable[Plane]) -> float | None:
 
 def _image(header: Dataset) -> SourceImage:
     sop_class_uid = _uid(header, "SOPClassUID")
-    if UID(sop_class_uid).is_private:
-        raise UnidentifiedSource("the DICOM object is of a private SOP class")
+    known = UID_dictionary.get(sop_class_uid)
+    if known is None or known[1] != "SOP Class" or known[3]:
+        raise UnidentifiedSource("the DICOM object is of a private, retired or unknown SOP class")
     shared = _groups(header, "SharedFunctionalGroupsSequence")[:1]
     own = _groups(header, "PerFrameFunctionalGroupsSequence")
     # Of a frame without a group of its own nothing is known, whatever number of frames is stated.

@@ -10,7 +10,9 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import (
     ComprehensiveSRStorage,
+    CTImageStorage,
     EnhancedMRImageStorage,
+    ExplicitVRLittleEndian,
     SecondaryCaptureImageStorage,
     SegmentationStorage,
 )
@@ -356,6 +358,29 @@ def test_source_without_identity_is_refused(keyword: str) -> None:
     with pytest.raises(UnidentifiedSource) as refused:
         results([header], said)
     assert refused.value.status == 422
+
+
+@pytest.mark.parametrize(
+    "uid",
+    ["1.2.840.10008.5.1.4.1.1.3", "1.2.840.10008.9.9", "1.2.3.4", ExplicitVRLittleEndian],
+    ids=["retired", "unknown", "private", "no class"],
+)
+def test_source_of_another_sop_class_is_refused(uid: str) -> None:
+    header = read_header(SAGITTAL.read_bytes())
+    header.SOPClassUID = uid
+    with pytest.raises(UnidentifiedSource):
+        results([header], series_of([finding(header)]))
+
+
+@needs_tools
+@pytest.mark.parametrize("mask", [True, False], ids=["mask", "box"])
+@pytest.mark.parametrize("uid", [CTImageStorage, SecondaryCaptureImageStorage])
+def test_source_with_wrong_tags(uid: str, mask: bool, tmp_path: Path) -> None:
+    """As a site may let them in whose tags are wrong."""
+    header = read_header(SAGITTAL.read_bytes())
+    header.SOPClassUID, header.Modality = uid, "OT"
+    made = results([header], series_of([finding(header, mask=mask)]))
+    assert [complaints(item, tmp_path) for item in made] == [[]] * (3 if mask else 2)
 
 
 def test_findings_must_belong_to_the_sources() -> None:
