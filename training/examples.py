@@ -56,6 +56,7 @@ def training_examples(
         masked = [index for index in parts.train if int(index) in images.masks]
         copies = np.isin(groups[parts.train], groups[masked]) & ~real.known
         weights[copies] = recipe.copy_weight
+        weights[np.isin(parts.train, masked)] = recipe.mask.mask_weight
         made = synthesise(images, parts, recipe.mask, recipe.seed)
         assert real.masks is not None
         real = Examples(
@@ -63,7 +64,7 @@ def training_examples(
             np.concatenate([real.allowed, _allowed(made.labels, recipe)]),
             np.concatenate([real.masks, made.masks]),
             np.concatenate([real.known, np.ones(len(made.slices), bool)]),
-            np.concatenate([weights, np.ones(len(made.slices))]),
+            np.concatenate([weights, np.full(len(made.slices), recipe.mask.synthetic_weight)]),
             0,
             Counter(),
         )

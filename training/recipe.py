@@ -65,6 +65,10 @@ class Mask(_Strict):
         channels: width of the decoder at 1/8 of the input's resolution and below; half of it above.
         removed: synthetic slices whose tumour was cut out, as a share of the slices with a mask.
         pasted: synthetic slices into which a tumour was pasted, as a share of those without tumour.
+        removed_area: largest tumour that is cut out, as a share of the slice: a large one leaves
+            swelling and shifted tissue behind, and with them a slice that is not free of tumour.
+        synthetic_weight, mask_weight: how likely a synthetic slice, and a real one with a mask, is
+            drawn into an epoch, against other real slices.
     """
 
     weight: float = Field(gt=0)
@@ -72,6 +76,9 @@ class Mask(_Strict):
     channels: int = Field(ge=8, multiple_of=8)
     removed: float = Field(ge=0, le=1)
     pasted: float = Field(ge=0, le=1)
+    removed_area: float = Field(1.0, gt=0, le=1)
+    synthetic_weight: float = Field(1.0, gt=0)
+    mask_weight: float = Field(1.0, gt=0)
 
 
 class Phase(_Strict):
@@ -103,7 +110,7 @@ class Recipe(_Strict):
         average_momentum: of the exponential average of the weights that is validated and kept.
         epoch_images: training images drawn for each epoch; all of them, once, if None.
         copy_weight: how likely a tumour slice without a mask is drawn into such an epoch where its
-            near-duplicate group holds slices with one; others have 1.
+            near-duplicate group holds slices with one.
         folds: for data sets that name patient-wise folds.
         test_share: of each class, in whole groups, in the protocol ``grouped``.
         train_only: data sets that are too few persons to be divided.

@@ -59,7 +59,8 @@ def synthesise(images: ImageSet, parts: Split, settings: Mask, seed: int) -> Syn
     made: list[tuple[NDArray[np.uint8], NDArray[np.uint8], str]] = []
     for index in rng.permutation(donors)[: round(settings.removed * len(donors))]:
         slice_, mask = images.slices[index], images.masks[int(index)]
-        emptied = fill(slice_, mask > 0, mask > 0, rng)
+        small = mask.mean() <= 255 * settings.removed_area
+        emptied = fill(slice_, mask > 0, mask > 0, rng) if small else None
         if emptied is not None:
             made.append((emptied, np.zeros_like(mask), NO_TUMOR))
         beside = _moved(mask > 0, slice_, rng)
