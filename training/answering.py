@@ -1,0 +1,172 @@
+"""From a converted run to its answers: the record is fitted on validation, test is answered with it."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
+
+from contract.answer import Answers, EmbeddingSpace, Outputs, Rules
+from contract.manifest import AnswerRecord, OodRecord, ReferenceRecord
+from training.calibrate import (
+    ACCEPTANCE,
+    class_indices,
+    conformal,
+    embedding_space,
+    expected_calibration_error,
+    fit_evidence,
+    fit_temperature,
+    operating_point,
+)
+from training.convert import litert_predictor
+from training.datasets import NO_TUMOR, ImageSet, allowed
+from training.fidelity import LITERT_FILE
+from training.recipe import Recipe
+from training.regions import choose_record
+from training.run import Run
+from training.splits import Split
+from training.synthesis import synthesise
+
+ANSWER_FILE: Final = "answer.json"
+SPACE_FILE: Final = "embeddings.npz"
+
+
+class Fitted(BaseModel):
+    """What was fitted on validation, as ``answer.json`` holds it.
+
+    Attributes:
+        tumor_threshold: of the decision.
+        answer, reference: for the manifest.
+        validation: figures of the fit.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    tumor_threshold: float
+    answer: AnswerRecord
+    reference: ReferenceRecord
+    validation: dict[str, float]
+
+    def rules(self, recipe: Recipe, folder: Path) -> Rules:
+        """The rules that the service will follow."""
+        answer = self.answer
+        assert answer.ood is not None
+        assert answer.operating_point is not None
+        return Rules(
+            recipe.classes,
+            recipe.tumor_classes,
+            self.tumor_threshold,
+            temperature=answer.temperature,
+            tumor=answer.tumor,
+            set_threshold=answer.conformal and answer.conformal.threshold,
+            refer_band=(answer.operating_point.refer_low, answer.operating_point.refer_high),
+            region=answer.region,
+            space=EmbeddingSpace.read(folder / answer.ood.file),
+            ood_threshold=answer.ood.threshold,
+        )
+
+
+def as_outputs(outputs: Mapping[str, NDArray[np.float32]]) -> Outputs:
+    """A predictor's outputs in the form that the contract takes."""
+    return Outputs(
+        outputs["probabilities"], outputs["logits"], outputs.get("mask"), outputs["embedding"]
+    )
+
+
+def fit_answers(run: Run, artifacts: Path, images: ImageSet, parts: Split) -> Fitted:
+    """Fits the answers of a run's int8 model with two heads, once; test is not looked at.
+
+    How much the mask counts is fitted on the validation slices and on synthetic ones made from them:
+    a tumour cut out of a slice, or pasted into one, is there in the mask alone, while the class head
+    may have learned which data set a slice comes from.
+    """
+    target = artifacts / ANSWER_FILE
+    if target.is_file():
+        return Fitted.model_validate_json(target.read_text(encoding="utf-8"))
+    recipe = run.config.recipe
+    assert recipe.mask is not None
+    predict = litert_predictor(artifacts / LITERT_FILE)
+    rows = parts.validation
+    outputs = predict(images.slices[rows])
+    labels = images.labels[rows]
+    may_be = allowed(labels, recipe.classes, recipe.tumor_classes)
+    temperature = fit_temperature(outputs["logits"], may_be)
+    made = synthesise(images, Split(rows, rows[:0], rows[:0]), recipe.mask, recipe.seed)
+    synthetic = predict(made.slices)
+    is_tumor_class = np.isin(recipe.classes, recipe.tumor_classes)
+    evidence = fit_evidence(
+        np.concatenate([outputs["logits"], synthetic["logits"]]) / temperature,
+        np.concatenate([outputs["mask"], synthetic["mask"]]),
+        np.concatenate([labels, made.labels]) != NO_TUMOR,
+        is_tumor_class,
+    )
+    means, whitening = embedding_space(
+        predict(images.slices[parts.train])["embedding"], recipe.seed
+    )
+    np.savez(artifacts / SPACE_FILE, means=means, whitening=whitening)
+    space = EmbeddingSpace.read(artifacts / SPACE_FILE)
+    distance = space.distance(outputs["embedding"])
+    threshold = float(np.quantile(distance, ACCEPTANCE))
+    plain = Rules(
+        recipe.classes, recipe.tumor_classes, 0.5, temperature=temperature, tumor=evidence
+    )
+    answers = plain.answer(as_outputs(outputs))
+    tumor = labels != NO_TUMOR
+    tumor_threshold, point = operating_point(answers.tumor_probability, tumor)
+    region, located = choose_record(
+        images, rows, outputs["mask"], answers.tumor_probability, tumor, tumor_threshold
+    )
+    known = class_indices(labels, recipe.classes)
+    named = known >= 0
+    correct = answers.labels == known
+    confidence = answers.probabilities.max(axis=1)
+    fitted = Fitted(
+        tumor_threshold=tumor_threshold,
+        answer=AnswerRecord(
+            temperature=temperature,
+            tumor=evidence,
+            conformal=conformal(answers.probabilities[named], known[named]),
+            operating_point=point,
+            region=region,
+            ood=OodRecord(file=SPACE_FILE, threshold=threshold),
+        ),
+        reference=ReferenceRecord(
+            class_shares={
+                name: float((answers.labels == index).mean())
+                for index, name in enumerate(recipe.classes)
+            },
+            mean_confidence=float(confidence.mean()),
+            out_of_distribution_rate=float((distance > threshold).mean()),
+            embedding_distance_mean=float(distance.mean()),
+            embedding_distance_std=float(distance.std()),
+        ),
+        validation={
+            "accuracy": float(correct[named].mean()),
+            "ece": expected_calibration_error(confidence[named], correct[named]),
+            **{f"region_{name}": value for name, value in located.items()},
+            **_synthetic_figures(plain.answer(as_outputs(synthetic)), made.labels),
+        },
+    )
+    target.write_text(fitted.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    return fitted
+
+
+def _synthetic_figures(answers: Answers, labels: NDArray[np.str_]) -> dict[str, float]:
+    from sklearn.metrics import roc_auc_score
+
+    tumor = labels != NO_TUMOR
+    return {"synthetic_tumor_auc": float(roc_auc_score(tumor, answers.tumor_probability))}
+
+
+def read_fitted(artifacts: Path) -> Fitted | None:
+    """What :func:`fit_answers` wrote; None where the run has no answers of its own."""
+    path = artifacts / ANSWER_FILE
+    return Fitted.model_validate(json.loads(path.read_text("utf-8"))) if path.is_file() else None
+
+
+def outputs_of(run: Run, artifacts: Path, slices: NDArray[np.uint8]) -> dict[str, Any]:
+    """The int8 model's outputs."""
+    return litert_predictor(artifacts / LITERT_FILE)(slices)

@@ -1,0 +1,186 @@
+"""How a model's outputs become answers: fitted on validation, and where its embeddings lie on training.
+
+Every number here goes into the manifest, and :mod:`contract.answer` and :mod:`contract.region` apply it,
+in the service as in the evaluation.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, logsumexp
+from sklearn.cluster import KMeans
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+
+from contract.answer import mask_logit
+from contract.manifest import ConformalRecord, OperatingPoint, TumorEvidence
+
+COVERAGE: Final = 0.95
+SENSITIVITY: Final = 0.98
+"""Of the operating point, on validation."""
+SPECIFICITY: Final = 0.98
+"""From the tumour probability on that has it, on validation, nothing is referred."""
+ACCEPTANCE: Final = 0.99
+"""Share of the validation slices that count as in distribution."""
+MASK_CELLS: Final = (25, 50, 100, 200)
+"""Numbers of highest cells that are tried as the mask's evidence."""
+CLUSTERS: Final = 10
+"""Of the training embeddings: sequences, planes and levels of the head differ."""
+SHRINKAGE: Final = 0.01
+"""Share of the mean variance that every direction gets, so that none is taken for constant."""
+
+
+def fit_temperature(logits: NDArray[np.float32], allowed: NDArray[np.float32]) -> float:
+    """The temperature with the lowest log loss (Guo et al., ICML 2017).
+
+    Args:
+        logits: (N, classes).
+        allowed: classes that each slice may be, zeros and ones (N, classes).
+    """
+
+    def loss(log_temperature: float) -> float:
+        logs = log_softmax(logits.astype(np.float64) / np.exp(log_temperature), axis=1)
+        return float(-logsumexp(logs, b=allowed, axis=1).mean())
+
+    return float(np.exp(minimize_scalar(loss, bounds=(-2.5, 2.5), method="bounded").x))
+
+
+def fit_evidence(
+    logits: NDArray[np.float32],
+    mask: NDArray[np.float32],
+    tumor: NDArray[np.bool_],
+    is_tumor_class: NDArray[np.bool_],
+) -> TumorEvidence:
+    """How much the class head and the mask weigh, by logistic regression.
+
+    Both weights are kept from being negative: more evidence must never mean less tumour.
+
+    Args:
+        logits: over the temperature, (N, classes).
+        mask: tumour probability of the cells, (N, h, w).
+        tumor: the truth, (N,).
+        is_tumor_class: which classes mean a tumour, (classes,).
+    """
+    by_class = logsumexp(logits[:, is_tumor_class], axis=1) - logsumexp(
+        logits[:, ~is_tumor_class], axis=1
+    )
+    best: tuple[float, TumorEvidence] | None = None
+    for cells in MASK_CELLS:
+        features = np.stack([by_class, mask_logit(mask, cells)], axis=1)
+        # Each side counts as much as the other, whatever the validation set's mix.
+        fit = LogisticRegression(C=1.0, class_weight="balanced").fit(features, tumor)
+        used = fit.coef_[0] > 0
+        weights = np.zeros(2)
+        if used.all():
+            weights, bias = fit.coef_[0], fit.intercept_[0]
+        else:
+            fit = LogisticRegression(C=1.0, class_weight="balanced").fit(features[:, used], tumor)
+            weights[used], bias = fit.coef_[0], fit.intercept_[0]
+        shares = 1 / (1 + np.exp(-np.clip(features @ weights + bias, -500, 500)))
+        loss = float(log_loss(tumor, shares, labels=[False, True]))
+        if best is None or loss < best[0]:
+            best = loss, TumorEvidence(
+                mask_cells=cells,
+                bias=float(bias),
+                class_weight=float(weights[0]),
+                mask_weight=float(weights[1]),
+            )
+    assert best is not None
+    return best[1]
+
+
+def conformal(
+    probabilities: NDArray[np.float64], truth: NDArray[np.intp], coverage: float = COVERAGE
+) -> ConformalRecord:
+    """The threshold of split conformal prediction with the class probability as score.
+
+    Sadinle, Lei and Wasserman, JASA 2019 (least ambiguous sets): with calibration slices like those to
+    come, sets of all classes at least that probable hold the true one with the stated probability.
+
+    Args:
+        probabilities: calibrated, (N, classes).
+        truth: class indices, (N,).
+        coverage: wanted share of sets that hold the true class.
+    """
+    of_truth = np.sort(probabilities[np.arange(len(truth)), truth])
+    rank = int(np.floor((1 - coverage) * (len(truth) + 1)))
+    threshold = float(of_truth[rank - 1]) if rank else 0.0
+    return ConformalRecord(coverage=coverage, threshold=threshold)
+
+
+def operating_point(
+    tumor_probability: NDArray[np.float64], tumor: NDArray[np.bool_]
+) -> tuple[float, OperatingPoint]:
+    """The threshold for :data:`SENSITIVITY`, and the band above it that goes to a person.
+
+    Args:
+        tumor_probability: calibrated, (N,).
+        tumor: the truth, (N,).
+
+    Returns:
+        The highest threshold that finds enough of the tumours; and with it the band, which ends where
+        few enough of the slices without tumour lie above.
+    """
+    positive, negative = np.sort(tumor_probability[tumor]), np.sort(tumor_probability[~tumor])
+    missed = int(np.floor((1 - SENSITIVITY) * len(positive)))
+    threshold = float(np.clip(positive[missed], 1e-6, 1 - 1e-6))
+    above = negative[int(np.ceil(SPECIFICITY * len(negative))) - 1]
+    # A slice exactly at the end of the band is not referred any more.
+    high = float(np.clip(np.nextafter(above, 1), threshold, 1))
+    found = float((positive >= threshold).mean())
+    return threshold, OperatingPoint(sensitivity=found, refer_low=threshold, refer_high=high)
+
+
+def embedding_space(
+    embeddings: NDArray[np.float32], seed: int
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Means and whitening of the training embeddings, for Mahalanobis distances.
+
+    Lee et al., NeurIPS 2018, with clusters in the place of classes: a slice of another class may well
+    look alike, one of another sequence or plane does not.
+
+    Returns:
+        means, float32 (k, d), and whitening, float32 (d, d).
+    """
+    scale = embeddings.std(axis=0) + 1e-6
+    found = KMeans(CLUSTERS, n_init=4, random_state=seed).fit(embeddings / scale)
+    means = np.stack([embeddings[found.labels_ == k].mean(axis=0) for k in range(CLUSTERS)])
+    residuals = (embeddings - means[found.labels_]).astype(np.float64) / scale
+    covariance = residuals.T @ residuals / len(residuals)
+    size = len(covariance)
+    covariance += SHRINKAGE * np.trace(covariance) / size * np.eye(size)
+    values, vectors = np.linalg.eigh(covariance)
+    whitening = (vectors / np.sqrt(values)) / scale[:, None]
+    # Distances of the usual slice are then about one, whatever the number of features.
+    return means.astype(np.float32), (whitening / np.sqrt(size)).astype(np.float32)
+
+
+def expected_calibration_error(
+    confidence: NDArray[np.float64], correct: NDArray[np.bool_], bins: int = 15
+) -> float:
+    """Mean gap between confidence and accuracy over bins of equal width (Guo et al., ICML 2017)."""
+    edges = np.linspace(0, 1, bins + 1)
+    place = np.clip(np.digitize(confidence, edges) - 1, 0, bins - 1)
+    gaps = [
+        abs(confidence[place == b].mean() - correct[place == b].mean()) * (place == b).mean()
+        for b in np.unique(place)
+    ]
+    return float(sum(gaps))
+
+
+def risk_coverage(
+    confidence: NDArray[np.float64], correct: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Share answered and error rate among those, as the least sure are left out one by one."""
+    order = np.argsort(-confidence, kind="stable")
+    answered = np.arange(1, len(order) + 1)
+    return answered / len(order), np.cumsum(~correct[order]) / answered
+
+
+def class_indices(labels: NDArray[np.str_], classes: Sequence[str]) -> NDArray[np.intp]:
+    """Index of each label, (N,); -1 for one that is no class."""
+    table = {name: index for index, name in enumerate(classes)}
+    return np.array([table.get(str(label), -1) for label in labels], np.intp)

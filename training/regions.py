@@ -1,0 +1,175 @@
+"""Where the model sees a tumour against where the radiologist drew it, in the original's pixels."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from contract.manifest import RegionRecord
+from contract.region import Region, find_region
+from training.datasets import ImageSet
+
+THRESHOLDS: Final = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
+MIN_CELLS: Final = (8, 16, 32)
+MAX_FALSE_REGIONS: Final = 0.02
+"""Share of validation slices without tumour that may get a region; test is held to 3 %."""
+
+
+class Found(NamedTuple):
+    """One slice's region against its mask.
+
+    Attributes:
+        dice: of the two masks; 0 without a region.
+        overlap: intersection over union of the two boxes; 0 without a region.
+        centred: whether the centre of the region's box, or of its pixels, lies inside the mask.
+        score: tumour probability of the slice times that of the region, by which boxes are ranked.
+    """
+
+    dice: float
+    overlap: float
+    centred: bool
+    score: float
+
+
+def read_mask(path: Path) -> NDArray[np.bool_]:
+    """A radiologist's mask, bool (rows, columns)."""
+    with Image.open(path) as image:
+        return np.asarray(image.convert("L")) > 127
+
+
+def regions(
+    images: ImageSet,
+    rows: Sequence[int],
+    masks: NDArray[np.float32],
+    tumor_probability: NDArray[np.float64],
+    record: RegionRecord,
+) -> list[Region | None]:
+    """The region that is answered for each slice, if any.
+
+    Args:
+        images: what was read.
+        rows: which of them the masks are of.
+        masks: tumour probability of the cells, (len(rows), h, w).
+        tumor_probability: of the slices, (len(rows),).
+        record: when a region is reported.
+    """
+    return [
+        find_region(mask, images.geometries[row], record)
+        if probability >= record.min_tumor_probability
+        else None
+        for row, mask, probability in zip(rows, masks, tumor_probability, strict=True)
+    ]
+
+
+def compare(region: Region | None, truth: NDArray[np.bool_], probability: float) -> Found:
+    """A slice's region against its mask, bool (rows, columns) in the original's pixels."""
+    if region is None:
+        return Found(0.0, 0.0, False, 0.0)
+    found = region.mask()
+    dice = 2 * float((found & truth).sum()) / float(found.sum() + truth.sum())
+    left, top, right, bottom = region.box
+    middle = ((top + bottom - 1) // 2, (left + right - 1) // 2)
+    centroid = tuple(int(round(c)) for c in np.argwhere(found).mean(0))
+    centred = bool(truth[middle] or truth[centroid])
+    return Found(dice, _overlap(region.box, box(truth)), centred, probability * region.score)
+
+
+def box(mask: NDArray[np.bool_]) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom of a mask's pixels, right and bottom exclusive."""
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+def _overlap(one: tuple[int, ...], other: tuple[int, ...]) -> float:
+    width = min(one[2], other[2]) - max(one[0], other[0])
+    height = min(one[3], other[3]) - max(one[1], other[1])
+    shared = max(width, 0) * max(height, 0)
+    areas = [(b[2] - b[0]) * (b[3] - b[1]) for b in (one, other)]
+    return shared / (sum(areas) - shared)
+
+
+def average_precision(found: Sequence[Found], false_scores: Sequence[float] = ()) -> float:
+    """AP at an overlap of one half: area under the precision-recall curve, made monotone.
+
+    Args:
+        found: one for each slice with a tumour; a slice without a region counts as missed.
+        false_scores: scores of regions on slices without tumour.
+    """
+    boxes = [(f.score, f.overlap >= 0.5) for f in found if f.score > 0]
+    boxes += [(score, False) for score in false_scores]
+    hits = np.array([hit for _, hit in sorted(boxes, key=lambda b: -b[0])], bool)
+    if not hits.any():
+        return 0.0
+    right = np.cumsum(hits)
+    recall, precision = right / len(found), right / np.arange(1, len(hits) + 1)
+    envelope = np.maximum.accumulate(precision[::-1])[::-1]
+    return float(np.sum(np.diff(recall, prepend=0.0) * envelope))
+
+
+def summary(found: Sequence[Found]) -> dict[str, float]:
+    """Mean figures of slices with a tumour."""
+    dice = np.array([f.dice for f in found])
+    return {
+        "images": float(len(found)),
+        "dice": float(dice.mean()),
+        "dice_median": float(np.median(dice)),
+        "ap50": average_precision(found),
+        "centre_inside": float(np.mean([f.centred for f in found])),
+        "without_region": float(np.mean([f.score == 0 for f in found])),
+    }
+
+
+def choose_record(
+    images: ImageSet,
+    rows: NDArray[np.intp],
+    masks: NDArray[np.float32],
+    tumor_probability: NDArray[np.float64],
+    tumor: NDArray[np.bool_],
+    least: float,
+) -> tuple[RegionRecord, dict[str, Any]]:
+    """The region record with the best mean Dice on validation and few enough false regions.
+
+    Args:
+        images: what was read.
+        rows: validation slices.
+        masks: their cells, (len(rows), h, w).
+        tumor_probability: theirs, (len(rows),).
+        tumor: whether they show a tumour, (len(rows),).
+        least: lowest ``min_tumor_probability``, the threshold of the decision.
+
+    Returns:
+        The record, and its mean Dice and share of false regions.
+    """
+    masked = np.array([int(row) in images.masks for row in rows])
+    truths = {
+        i: read_mask(path)
+        for i in np.flatnonzero(masked)
+        if (path := images.files[rows[i]].mask) is not None
+    }
+    best: tuple[float, RegionRecord, dict[str, Any]] | None = None
+    for threshold in THRESHOLDS:
+        for cells in MIN_CELLS:
+            record = RegionRecord(threshold=threshold, min_cells=cells, min_tumor_probability=0)
+            found = regions(images, rows.tolist(), masks, tumor_probability, record)
+            false = np.sort(
+                [p if r else 0.0 for p, r, t in zip(tumor_probability, found, tumor, strict=True) if not t]
+            )
+            allowed = int(np.floor(MAX_FALSE_REGIONS * len(false)))
+            gate = max(least, float(np.nextafter(false[-allowed - 1], 1)))
+            gate = min(gate, 1.0)
+            dice = float(
+                np.mean(
+                    [
+                        compare(found[i], truth, 1.0).dice if tumor_probability[i] >= gate else 0.0
+                        for i, truth in truths.items()
+                    ]
+                )
+            )
+            if best is None or dice > best[0]:
+                kept = record.model_copy(update={"min_tumor_probability": gate})
+                best = dice, kept, {"dice": dice, "false_regions": float((false >= gate).mean())}
+    assert best is not None
+    return best[1], best[2]
