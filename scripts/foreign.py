@@ -1,8 +1,7 @@
 """Gathers pictures that are no brain MRI, one folder a kind, and a normal brain of another hospital.
 
-For ``python -m training evaluate --foreign FOLDER``. Everything comes from packages that Debian and PyPI
-carry, or is made here; nothing of it is shipped. Needs a Debian machine with network access to its
-package registries.
+For ``python -m training evaluate --foreign FOLDER``. Everything comes from packages that Debian and
+PyPI carry, or is made here; nothing of it is shipped. Needs Debian's package tools and pip.
 
     python -m scripts.foreign FOLDER
 """
@@ -160,7 +159,9 @@ def noise(folder: Path, rng: np.random.Generator) -> None:
     for number in range(40):
         size = 2 ** int(rng.integers(2, 9))
         fine = rng.integers(0, 256, (size, size)).astype(np.uint8)
-        save(Image.fromarray(fine).resize((256, 256), Image.Resampling.BICUBIC), folder, str(number))
+        save(
+            Image.fromarray(fine).resize((256, 256), Image.Resampling.BICUBIC), folder, str(number)
+        )
 
 
 def blank(folder: Path, rng: np.random.Generator) -> None:

@@ -36,6 +36,13 @@ def _parser() -> argparse.ArgumentParser:
         "--beside", type=Path, metavar="runs/OTHER", help="evaluated run of the other protocol"
     )
 
+    evaluate.add_argument(
+        "--foreign",
+        type=Path,
+        metavar="DIR",
+        help="pictures that are no brain MRI, a folder a kind",
+    )
+
     export = commands.add_parser("export", help="publish an evaluated run as a version")
     export.add_argument("--run", type=Path, required=True, metavar="runs/NAME")
     export.add_argument("--store", type=Path, default=Path("model_store"))
@@ -70,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
         elif options.command == "evaluate":
             from training.evaluate import evaluate
 
-            evaluate(options.run, options.beside)
+            evaluate(options.run, options.beside, options.foreign)
         elif options.command == "export":
             from contract.store import ModelStore
             from training.export import export

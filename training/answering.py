@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,13 +55,14 @@ class Fitted(BaseModel):
         answer = self.answer
         assert answer.ood is not None
         assert answer.operating_point is not None
+        assert answer.conformal is not None
         return Rules(
             recipe.classes,
             recipe.tumor_classes,
             self.tumor_threshold,
             temperature=answer.temperature,
             tumor=answer.tumor,
-            set_threshold=answer.conformal and answer.conformal.threshold,
+            set_threshold=answer.conformal.threshold,
             refer_band=(answer.operating_point.refer_low, answer.operating_point.refer_high),
             region=answer.region,
             space=EmbeddingSpace.read(folder / answer.ood.file),
@@ -165,8 +166,3 @@ def read_fitted(artifacts: Path) -> Fitted | None:
     """What :func:`fit_answers` wrote; None where the run has no answers of its own."""
     path = artifacts / ANSWER_FILE
     return Fitted.model_validate(json.loads(path.read_text("utf-8"))) if path.is_file() else None
-
-
-def outputs_of(run: Run, artifacts: Path, slices: NDArray[np.uint8]) -> dict[str, Any]:
-    """The int8 model's outputs."""
-    return litert_predictor(artifacts / LITERT_FILE)(slices)

@@ -1,11 +1,11 @@
-"""How a model's outputs become answers: fitted on validation, and where its embeddings lie on training.
+"""How a model's outputs become answers: fitted on validation, but for the space of embeddings.
 
-Every number here goes into the manifest, and :mod:`contract.answer` and :mod:`contract.region` apply it,
-in the service as in the evaluation.
+Every number here goes into the manifest, and :mod:`contract.answer` and :mod:`contract.region` apply
+it, in the service as in the evaluation.
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +49,7 @@ def fit_temperature(logits: NDArray[np.float32], allowed: NDArray[np.float32]) -
 
 
 def fit_evidence(
-    logits: NDArray[np.float32],
+    logits: NDArray[Any],
     mask: NDArray[np.float32],
     tumor: NDArray[np.bool_],
     is_tumor_class: NDArray[np.bool_],
@@ -82,11 +82,14 @@ def fit_evidence(
         shares = 1 / (1 + np.exp(-np.clip(features @ weights + bias, -500, 500)))
         loss = float(log_loss(tumor, shares, labels=[False, True]))
         if best is None or loss < best[0]:
-            best = loss, TumorEvidence(
-                mask_cells=cells,
-                bias=float(bias),
-                class_weight=float(weights[0]),
-                mask_weight=float(weights[1]),
+            best = (
+                loss,
+                TumorEvidence(
+                    mask_cells=cells,
+                    bias=float(bias),
+                    class_weight=float(weights[0]),
+                    mask_weight=float(weights[1]),
+                ),
             )
     assert best is not None
     return best[1]

@@ -1,8 +1,11 @@
 """MODEL_CARD.md: what the model is, what it was measured to do, and what it must not be used for."""
 
+import math
 from typing import Any, Final
 
+from training.card_answers import answer_sections
 from training.run import RunConfig
+from training.splits import Protocol
 
 METRICS_FILE: Final = "metrics.json"
 CARD_FILE: Final = "MODEL_CARD.md"
@@ -13,8 +16,6 @@ _LIMITS: Final = """## Limits
 - It knows four classes. It answers with one of them whatever it is shown, also for other lesions
   (metastasis, stroke, abscess), other body parts and pictures that are no MRI. Some of the data
   set's `notumor` images are CT.
-- Every probability is a plain softmax: neither calibrated nor checked for inputs unlike the training
-  data.
 - 2D slices, mostly of adults, most tumours on contrast-enhanced T1. `notumor` slices are nearly all
   from the middle of the brain and come from other sources than the tumours: what tells the sources
   apart also tells the classes apart, in Testing as in Training. These figures do not say how the
@@ -22,6 +23,27 @@ _LIMITS: Final = """## Limits
 - The data set names no patients. Near-duplicate groups keep copies and most neighbouring slices of
   one volume together; that is less than a split by patient.
 """
+
+
+_PLAIN_SOFTMAX: Final = (
+    "- Every probability is a plain softmax: neither calibrated nor checked for inputs unlike the training\n"
+    "  data.\n"
+)
+_SUBSETS: Final = {
+    Protocol.CLEAN: "*unleaked* are the Testing images that share no near-duplicate group with Training.",
+    Protocol.PUBLISHED: "*unleaked* are the Testing images that share no near-duplicate group with "
+    "Training.",
+    Protocol.GROUPED: "The test images are whole near-duplicate groups of every data set and, where a set "
+    "names patient-wise folds, whole folds; the sets' own division into Training and Testing plays no "
+    "part. Images that show a tumour of an unstated kind count for tumour or not only.",
+}
+
+
+_LEAK: Final = {
+    Protocol.CLEAN: "For this model, every Training image in a group with a Testing image was removed.",
+    Protocol.PUBLISHED: "For this model they were left in: the figures are for comparison only.",
+    Protocol.GROUPED: "This model is tested on other images, so that they need not be removed.",
+}
 
 
 def model_card(metrics: dict[str, Any], config: RunConfig) -> str:
@@ -36,12 +58,11 @@ def model_card(metrics: dict[str, Any], config: RunConfig) -> str:
             f"`{recipe.weights}`, protocol `{config.protocol}`."
         ),
         "",
-        "## Results on the Testing images",
+        "## Results on the test images",
         "",
         (
             "95 % intervals are bootstrap percentiles over near-duplicate groups. `int8` is the LiteRT "
-            "file that serves on a CPU, `float` the SavedModel. *unleaked* are the Testing images that "
-            "share no near-duplicate group with Training."
+            "file that serves on a CPU, `float` the SavedModel. " + _SUBSETS[config.protocol]
         ),
         "",
         (
@@ -57,7 +78,7 @@ def model_card(metrics: dict[str, Any], config: RunConfig) -> str:
     lines += ["", _reading(metrics["protocols"]), ""]
     whole = metrics["protocols"][str(config.protocol)]["testing"]["int8"]
     lines += [
-        f"By class (`{config.protocol}`, int8, all Testing images):",
+        f"By class (`{config.protocol}`, int8, all test images with a class):",
         "",
         "| class | images | precision | recall | F1 | AUC |",
         "|---|---|---|---|---|---|",
@@ -73,6 +94,7 @@ def model_card(metrics: dict[str, Any], config: RunConfig) -> str:
         "![ROC curves](roc.png)",
         "![Training curves](training.png)",
         "",
+        *(answer_sections(metrics["answers"]) if "answers" in metrics else []),
         "## Data",
         "",
         "| data set | images | sha256 over the files' sha256 |",
@@ -84,11 +106,7 @@ def model_card(metrics: dict[str, Any], config: RunConfig) -> str:
         f"Of {audit['testing_images']} Testing images {audit['testing_with_exact_copy_in_training']} "
         f"are byte-identical to a Training image and "
         f"{audit['testing_with_near_duplicate_in_training']} have a near duplicate there. "
-        + (
-            "For this model, every Training image in a group with a Testing image was removed."
-            if config.protocol == "clean"
-            else "For this model they were left in: the figures are for comparison only."
-        ),
+        + _LEAK[config.protocol],
         (
             f"{len(audit['conflicting_labels'])} images lie in groups with two labels; those of "
             "Training were dropped."
@@ -96,7 +114,7 @@ def model_card(metrics: dict[str, Any], config: RunConfig) -> str:
         "",
         f"Training {split['train']}, validation {split['validation']}, test {split['test']} images; "
         "no group spans two of them"
-        + ("." if config.protocol == "clean" else ", but for the published leak into Testing."),
+        + (", but for the published leak into Testing." if config.protocol == "published" else "."),
         "",
         "## Training",
         "",
@@ -114,13 +132,15 @@ def model_card(metrics: dict[str, Any], config: RunConfig) -> str:
         "```",
         f"python -m training fit --recipe {recipe.name} "
         + " ".join(f"--data {source.name}" for source in config.data)
+        + "".join(f" --hold-out {name}" for name in config.held_out)
         + f" --protocol {config.protocol} --out runs/NAME",
         "python -m training evaluate --run runs/NAME"
-        + (" --beside runs/OTHER" if len(metrics["protocols"]) > 1 else ""),
+        + (" --beside runs/OTHER" if len(metrics["protocols"]) > 1 else "")
+        + (" --foreign FOLDER" if "foreign" in metrics.get("answers", {}) else ""),
         "python -m training export --run runs/NAME",
         "```",
         "",
-        _LIMITS,
+        _LIMITS + ("" if "answers" in metrics else _PLAIN_SOFTMAX),
     ]
     return "\n".join(lines)
 
@@ -129,12 +149,14 @@ def _row(protocol: str, subset: str, kind: str, figures: dict[str, Any]) -> str:
     interval, tumor = figures["interval"], figures["tumor"]
 
     def cell(value: float, name: str) -> str:
+        if not math.isfinite(value):
+            return ""
         low, high = interval[name]
         return f"{value:.4f} [{low:.4f}, {high:.4f}]"
 
     cells = [
         protocol,
-        subset.replace("testing_unleaked", "*unleaked*").replace("testing", "all Testing"),
+        {"testing_unleaked": "*unleaked*", "testing": "all"}.get(subset, subset),
         kind,
         str(figures["images"]),
         cell(figures["accuracy"], "accuracy"),

@@ -18,7 +18,13 @@ from PIL import Image
 from contract.decoding import decode, sniff
 from contract.errors import DecodeError
 from contract.manifest import DataSource
-from contract.preprocessing import DEFAULT_SPEC, Placement, PreprocessSpec, preprocess_placed
+from contract.preprocessing import (
+    DEFAULT_SPEC,
+    Placement,
+    PreprocessSpec,
+    preprocess_placed,
+)
+from contract.region import Geometry
 from training.errors import DatasetError
 
 IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".dcm"})
@@ -97,6 +103,7 @@ class ImageSet:
         slices: preprocessed, uint8 (N, height, width).
         masks: index to share of tumour in each pixel of the slice, uint8 (height, width), 255 is all
             of it; for the images that come with a mask.
+        geometries: where each slice lies in its original image, (N,).
         formats, sizes: how often each file format and each (rows, columns) occurs.
         unreadable: files that gave no slice, with the error code.
     """
@@ -105,6 +112,7 @@ class ImageSet:
     sha256: tuple[str, ...]
     slices: NDArray[np.uint8]
     masks: Mapping[int, NDArray[np.uint8]] = field(default_factory=dict)
+    geometries: tuple[Geometry, ...] = ()
     formats: Counter[str] = field(default_factory=Counter)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     unreadable: tuple[tuple[Path, str], ...] = ()
@@ -231,6 +239,7 @@ class _Read(NamedTuple):
     size: tuple[int, int]
     pixels: NDArray[np.uint8] | None
     mask: NDArray[np.uint8] | None
+    geometry: Geometry | None
     error: str
 
 
@@ -240,12 +249,13 @@ def _read(file: ImageFile, spec: PreprocessSpec) -> _Read:
     try:
         decoded = decode(data, spec)
     except DecodeError as error:
-        return _Read(digest, "", (0, 0), None, None, error.code)
+        return _Read(digest, "", (0, 0), None, None, None, error.code)
     pixels, placement = preprocess_placed(decoded.pixels, spec)
     mask = None
     if file.mask is not None:
         mask = place_mask(_read_mask(file.mask, decoded.pixels.shape), placement, spec)
-    return _Read(digest, sniff(data).name, decoded.original_size, pixels, mask, "")
+    geometry = Geometry.of(decoded, placement, spec)
+    return _Read(digest, sniff(data).name, decoded.original_size, pixels, mask, geometry, "")
 
 
 def _read_mask(path: Path, shape: tuple[int, ...]) -> Image.Image:
@@ -282,6 +292,7 @@ def read_images(files: Sequence[ImageFile], spec: PreprocessSpec = DEFAULT_SPEC)
         sha256=tuple(r.sha256 for _, r in good),
         slices=np.stack([r.pixels for _, r in good if r.pixels is not None]),
         masks={i: r.mask for i, (_, r) in enumerate(good) if r.mask is not None},
+        geometries=tuple(r.geometry for _, r in good if r.geometry is not None),
         formats=Counter(r.format for _, r in good),
         sizes=Counter(r.size for _, r in good),
         unreadable=tuple(

@@ -1,27 +1,37 @@
 """Reads the test images, once, and writes the run's ``report/``."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from training import plots
+from contract.answer import Rules
+from training import plots, trust
+from training.answering import Fitted, as_outputs, fit_answers
+from training.calibrate import class_indices
 from training.card import CARD_FILE, METRICS_FILE, model_card
 from training.convert import convert, litert_predictor, saved_model_predictor
-from training.datasets import allowed
 from training.errors import RunError
 from training.fidelity import AGREEMENT_FILE, LITERT_FILE, SAVED_MODEL
-from training.prepare import reopen
+from training.prepare import Prepared, reopen
+from training.recipe import Recipe
 from training.scores import scores
+from training.splits import Protocol
+
+Outputs = Mapping[str, NDArray[np.float32]]
 
 
-def evaluate(path: Path, beside: Path | None) -> Path:
-    """Tests a finished run, as float and as int8, on all of Testing and on its unleaked part.
+def evaluate(path: Path, beside: Path | None, foreign: Path | None = None) -> Path:
+    """Tests a finished run, as float and as int8.
 
     Args:
         path: the run's folder.
         beside: an evaluated run of the other protocol, whose figures are shown next to this one's.
+        foreign: a folder of pictures that are no brain MRI for each kind of them, for a run with a
+            mask head; see ``scripts/foreign.py``.
 
     Returns:
         The folder with metrics.json, the plots and MODEL_CARD.md.
@@ -35,33 +45,26 @@ def evaluate(path: Path, beside: Path | None) -> Path:
         raise RunError(f"{path} has been evaluated; test is read once")
     # Before test is read: a wrong folder must not cost the one reading.
     others = _read_json(beside / "report" / METRICS_FILE)["protocols"] if beside else {}
+    if foreign is not None and not foreign.is_dir():
+        raise RunError(f"{foreign} is no folder")
     run, prepared = reopen(path)
     artifacts = convert(run, prepared.images, prepared.parts)
     recipe, test = run.config.recipe, prepared.parts.test
     if not test.size:
-        raise RunError("the data have no Testing folder to evaluate on")
-    slices, groups = prepared.images.slices[test], prepared.audit.groups[test]
-    labels = prepared.images.labels[test]
-    truth = allowed(labels, recipe.classes, recipe.tumor_classes).argmax(1)
-    unleaked = prepared.audit.unleaked(prepared.images)[test]
-    probabilities = {
-        "float": saved_model_predictor(artifacts / SAVED_MODEL)(slices)["probabilities"],
-        "int8": litert_predictor(artifacts / LITERT_FILE)(slices)["probabilities"],
+        raise RunError("the data have no images to test on")
+    fitted = fit_answers(run, artifacts, prepared.images, prepared.parts) if recipe.mask else None
+    rules = fitted.rules(recipe, artifacts) if fitted else None
+    slices = prepared.images.slices[test]
+    outputs: dict[str, Outputs] = {
+        "float": saved_model_predictor(artifacts / SAVED_MODEL)(slices),
+        "int8": litert_predictor(artifacts / LITERT_FILE)(slices),
     }
-    subsets = {"testing": np.ones(len(test), bool), "testing_unleaked": unleaked}
-    figures = {
-        subset: {
-            kind: scores(
-                values[rows], truth[rows], groups[rows], recipe.classes, recipe.tumor_classes
-            )
-            for kind, values in probabilities.items()
-        }
-        for subset, rows in subsets.items()
-    }
+    figures = _class_figures(prepared, outputs, recipe, rules)
     progress = run.require_finished()
-    metrics = {
+    metrics: dict[str, Any] = {
         "recipe": recipe.name,
         "protocol": str(run.config.protocol),
+        "held_out": list(run.config.held_out),
         "classes": list(recipe.classes),
         "split": prepared.parts.counts(),
         "validation": {
@@ -74,11 +77,17 @@ def evaluate(path: Path, beside: Path | None) -> Path:
         "protocols": {**others, str(run.config.protocol): figures},
     }
     report.mkdir(exist_ok=True)
+    if fitted and rules:
+        metrics["answers"] = _answer_figures(
+            prepared, recipe, fitted, rules, outputs, report, artifacts, foreign
+        )
     whole = figures["testing"]["int8"]
-    title = f"{recipe.name} int8, {run.config.protocol}, {len(test)} Testing images"
+    title = f"{recipe.name} int8, {run.config.protocol}, {whole['images']} test images"
     plots.confusion(report / "confusion.png", whole["confusion"], recipe.classes, title)
+    named, truth = _named(prepared, recipe)
+    shown = _probabilities(outputs["int8"], rules)[named]
     aucs = {name: entry["auc"] for name, entry in whole["classes"].items()}
-    plots.roc(report / "roc.png", probabilities["int8"], truth, recipe.classes, aucs, title)
+    plots.roc(report / "roc.png", shown, truth[named], recipe.classes, aucs, title)
     plots.training_curves(report / "training.png", progress.history, progress.best_epoch)
     card = model_card(metrics, run.config)
     (report / CARD_FILE).write_text(card, encoding="utf-8")
@@ -87,6 +96,109 @@ def evaluate(path: Path, beside: Path | None) -> Path:
     (report / METRICS_FILE).write_text(text, encoding="utf-8")
     print(card)
     return report
+
+
+def _named(prepared: Prepared, recipe: Recipe) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:
+    """Which test images have a class, and which."""
+    truth = class_indices(prepared.images.labels[prepared.parts.test], recipe.classes)
+    return truth >= 0, truth
+
+
+def _probabilities(outputs: Outputs, rules: Rules | None) -> NDArray[Any]:
+    """As the service answers them."""
+    if rules is None:
+        return outputs["probabilities"]
+    return rules.answer(as_outputs(outputs)).probabilities
+
+
+def _class_figures(
+    prepared: Prepared, outputs: Mapping[str, Outputs], recipe: Recipe, rules: Rules | None
+) -> dict[str, Any]:
+    """Scores of the test images whose class is stated, in all and by subset."""
+    images, test = prepared.images, prepared.parts.test
+    named, truth = _named(prepared, recipe)
+    if prepared.config.protocol is Protocol.GROUPED:
+        sources = np.array([images.files[int(row)].source for row in test])
+        subsets = {str(name): sources == name for name in np.unique(sources[named])}
+    else:
+        subsets = {"testing_unleaked": prepared.audit.unleaked(images)[test]}
+    subsets = {"testing": np.ones(len(test), bool), **subsets}
+    groups = prepared.audit.groups[test]
+    probabilities = {kind: _probabilities(values, rules) for kind, values in outputs.items()}
+    return {
+        subset: {
+            kind: scores(
+                values[inside & named],
+                truth[inside & named],
+                groups[inside & named],
+                recipe.classes,
+                recipe.tumor_classes,
+            )
+            for kind, values in probabilities.items()
+        }
+        for subset, inside in subsets.items()
+        if (inside & named).any()
+    }
+
+
+def _answer_figures(
+    prepared: Prepared,
+    recipe: Recipe,
+    fitted: Fitted,
+    rules: Rules,
+    outputs: Mapping[str, Outputs],
+    report: Path,
+    artifacts: Path,
+    foreign: Path | None,
+) -> dict[str, Any]:
+    """Everything that :mod:`training.trust` measures, and its pictures."""
+    images, test, groups = prepared.images, prepared.parts.test, prepared.audit.groups
+    record = fitted.answer.region
+    assert record is not None
+    predict = litert_predictor(artifacts / LITERT_FILE)
+    found = {
+        kind: trust.tested(images, test, groups, rules, values) for kind, values in outputs.items()
+    }
+    ours = found["int8"]
+    result = {
+        "fitted": fitted.model_dump(mode="json"),
+        "tumor": trust.tumor_figures(ours),
+        "calibration": trust.calibration_figures(
+            ours, recipe.classes, outputs["int8"]["probabilities"]
+        ),
+        "decisions": trust.decision_figures(ours),
+        "robustness": trust.robustness(images, ours, rules, predict, recipe),
+    }
+    if any(images.files[int(row)].mask is not None for row in test):
+        result["regions"] = {
+            kind: trust.region_figures(images, answered, record) for kind, answered in found.items()
+        }
+        trust.overlays(
+            report / "regions.jpg", images, ours, record, np.random.default_rng(recipe.seed)
+        )
+    if foreign is not None:
+        result["foreign"] = trust.foreign_figures(
+            foreign, ours, images.slices[test], rules, predict
+        )
+    known = class_indices(ours.labels, recipe.classes)
+    named = known >= 0
+    plain = outputs["int8"]["probabilities"][named]
+    plots.reliability(
+        report / "reliability.png",
+        {
+            "softmax": (plain.max(1), plain.argmax(1) == known[named]),
+            "calibrated": (
+                ours.answers.probabilities[named].max(1),
+                ours.answers.labels[named] == known[named],
+            ),
+        },
+    )
+    plots.risk_coverage(
+        report / "risk_coverage.png",
+        ours.answers.probabilities[named].max(1),
+        ours.answers.labels[named] == known[named],
+    )
+    return result
 
 
 def _read_json(path: Path) -> dict[str, Any]:

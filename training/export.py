@@ -7,9 +7,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from ai_edge_litert.interpreter import Interpreter
+
 from contract.manifest import Manifest, PreprocessRecord, Provenance, TensorSpec
 from contract.preprocessing import DEFAULT_SPEC, probe_digest
 from contract.store import ModelStore
+from training.answering import Fitted, read_fitted
 from training.card import METRICS_FILE
 from training.errors import RunError
 from training.fidelity import AGREEMENT_FILE, LITERT_FILE, SAVED_MODEL, require_faithful
@@ -42,8 +45,11 @@ def export(path: Path, store: ModelStore, name: str, version: int | None) -> Pat
     require_faithful(json.loads((artifacts / AGREEMENT_FILE).read_text(encoding="utf-8")))
     metrics = json.loads((report / METRICS_FILE).read_text(encoding="utf-8"))
     number = version or max(store.versions(name), default=0) + 1
-    manifest = _manifest(run, metrics, name, number)
+    fitted = read_fitted(artifacts)
+    manifest = _manifest(run, metrics, name, number, fitted, _tensors(artifacts / LITERT_FILE))
     with store.staging(name) as staged:
+        if fitted and fitted.answer.ood:
+            shutil.copy(artifacts / fitted.answer.ood.file, staged / fitted.answer.ood.file)
         shutil.copytree(artifacts / SAVED_MODEL, staged / SAVED_MODEL)
         shutil.copy(artifacts / LITERT_FILE, staged / LITERT_FILE)
         shutil.copytree(report, staged / "report")
@@ -53,7 +59,23 @@ def export(path: Path, store: ModelStore, name: str, version: int | None) -> Pat
     return published
 
 
-def _manifest(run: Run, metrics: dict[str, Any], name: str, version: int) -> Manifest:
+def _tensors(path: Path) -> dict[str, TensorSpec]:
+    """The LiteRT file's outputs."""
+    details = Interpreter(model_path=str(path)).get_signature_runner().get_output_details()
+    return {
+        name: TensorSpec(dtype="float32", shape=(None, *(int(n) for n in output["shape"][1:])))
+        for name, output in sorted(details.items())
+    }
+
+
+def _manifest(
+    run: Run,
+    metrics: dict[str, Any],
+    name: str,
+    version: int,
+    fitted: Fitted | None,
+    outputs: dict[str, TensorSpec],
+) -> Manifest:
     recipe = run.config.recipe
     parameters = DEFAULT_SPEC.model_dump()
     return Manifest(
@@ -62,9 +84,9 @@ def _manifest(run: Run, metrics: dict[str, Any], name: str, version: int) -> Man
         created=datetime.now(UTC).replace(microsecond=0),
         classes=recipe.classes,
         tumor_classes=recipe.tumor_classes,
-        tumor_threshold=0.5,
+        tumor_threshold=fitted.tumor_threshold if fitted else 0.5,
         input=TensorSpec(dtype="uint8", shape=(None, DEFAULT_SPEC.height, DEFAULT_SPEC.width)),
-        outputs={"probabilities": TensorSpec(dtype="float32", shape=(None, len(recipe.classes)))},
+        outputs=outputs,
         preprocess=PreprocessRecord(
             parameters=parameters,
             digest=DEFAULT_SPEC.digest,
@@ -72,6 +94,8 @@ def _manifest(run: Run, metrics: dict[str, Any], name: str, version: int) -> Man
         ),
         artifacts={"litert": LITERT_FILE, "tensorflow": SAVED_MODEL},
         metrics=_headline(metrics),
+        answer=fitted.answer if fitted else None,
+        reference=fitted.reference if fitted else None,
         provenance=Provenance(
             recipe=recipe.name,
             recipe_digest=recipe.digest,
@@ -88,7 +112,15 @@ def _manifest(run: Run, metrics: dict[str, Any], name: str, version: int) -> Man
 def _headline(metrics: dict[str, Any]) -> dict[str, float]:
     """The figures that /models shows; report/metrics.json has them all."""
     subsets = metrics["protocols"][metrics["protocol"]]
-    return {
+    answers = metrics.get("answers", {})
+    more = {
+        f"regions.{kind}.{figure}": figures[figure]
+        for kind, figures in answers.get("regions", {}).items()
+        for figure in ("dice", "ap50", "centre_inside")
+    }
+    if answers:
+        more["testing.int8.ece"] = answers["calibration"]["ece"]
+    return more | {
         f"{subset}.{kind}.{figure}": figures[figure]
         for subset, kinds in subsets.items()
         for kind, figures in kinds.items()

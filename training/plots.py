@@ -1,6 +1,6 @@
 """The report's figures, as PNG."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,6 +11,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
+
+from training.calibrate import risk_coverage as risk_coverage_curve
 
 DPI: Final = 110
 
@@ -34,7 +36,7 @@ def confusion(
 
 def roc(
     path: Path,
-    probabilities: NDArray[np.float32],
+    probabilities: NDArray[Any],
     truth: NDArray[np.intp],
     classes: Sequence[str],
     aucs: dict[str, float],
@@ -43,6 +45,8 @@ def roc(
     """One curve for each class against the rest, on a scale that shows the corner."""
     figure, axes = plt.subplots(figsize=(5.6, 4.8), layout="constrained")
     for index, name in enumerate(classes):
+        if not (truth == index).any():
+            continue
         false, true, _ = roc_curve(truth == index, probabilities[:, index])
         axes.plot(false, true, label=f"{name}, AUC {aucs[name]:.4f}")
     axes.set_xscale("symlog", linthresh=0.01)
@@ -55,6 +59,46 @@ def roc(
     )
     axes.grid(alpha=0.3)
     axes.legend(loc="lower right")
+    _save(figure, path)
+
+
+def reliability(
+    path: Path, curves: Mapping[str, tuple[NDArray[Any], NDArray[np.bool_]]], bins: int = 15
+) -> None:
+    """Accuracy against confidence, in bins of equal width; and how many slices each bin holds.
+
+    Args:
+        path: the file to write.
+        curves: name to confidences (N,) and whether the label was right (N,).
+        bins: of confidence.
+    """
+    figure, (above, below) = plt.subplots(
+        2, 1, figsize=(5.2, 6), layout="constrained", height_ratios=(3, 1), sharex=True
+    )
+    edges = np.linspace(0, 1, bins + 1)
+    above.plot([0, 1], [0, 1], color="grey", ls=":", label="as sure as right")
+    for name, (confidence, correct) in curves.items():
+        place = np.clip(np.digitize(confidence, edges) - 1, 0, bins - 1)
+        filled = np.unique(place)
+        sure = [confidence[place == b].mean() for b in filled]
+        right = [correct[place == b].mean() for b in filled]
+        above.plot(sure, right, "o-", ms=4, label=name)
+        below.hist(confidence, edges, histtype="step", label=name)
+    above.set(ylabel="share that is right", xlim=(0, 1), ylim=(0, 1.02))
+    below.set(xlabel="probability of the label", ylabel="slices", yscale="log")
+    above.grid(alpha=0.3)
+    above.legend(loc="upper left")
+    _save(figure, path)
+
+
+def risk_coverage(path: Path, confidence: NDArray[Any], correct: NDArray[np.bool_]) -> None:
+    """Error rate among the slices that are answered, as the least sure are left to a person."""
+    figure, axes = plt.subplots(figsize=(5.2, 3.8), layout="constrained")
+    answered, risk = risk_coverage_curve(confidence, correct)
+    axes.plot(answered, risk)
+    axes.set(xlabel="share of the slices answered", ylabel="share of those that is wrong")
+    axes.set(xlim=(0, 1), ylim=(0, None))
+    axes.grid(alpha=0.3)
     _save(figure, path)
 
 

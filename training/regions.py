@@ -72,7 +72,7 @@ def compare(region: Region | None, truth: NDArray[np.bool_], probability: float)
     dice = 2 * float((found & truth).sum()) / float(found.sum() + truth.sum())
     left, top, right, bottom = region.box
     middle = ((top + bottom - 1) // 2, (left + right - 1) // 2)
-    centroid = tuple(int(round(c)) for c in np.argwhere(found).mean(0))
+    centroid = tuple(round(c) for c in np.argwhere(found).mean(0))
     centred = bool(truth[middle] or truth[centroid])
     return Found(dice, _overlap(region.box, box(truth)), centred, probability * region.score)
 
@@ -155,7 +155,11 @@ def choose_record(
             record = RegionRecord(threshold=threshold, min_cells=cells, min_tumor_probability=0)
             found = regions(images, rows.tolist(), masks, tumor_probability, record)
             false = np.sort(
-                [p if r else 0.0 for p, r, t in zip(tumor_probability, found, tumor, strict=True) if not t]
+                [
+                    p if r else 0.0
+                    for p, r, t in zip(tumor_probability, found, tumor, strict=True)
+                    if not t
+                ]
             )
             allowed = int(np.floor(MAX_FALSE_REGIONS * len(false)))
             gate = max(least, float(np.nextafter(false[-allowed - 1], 1)))

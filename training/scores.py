@@ -1,5 +1,6 @@
 """Figures of a classifier, with intervals that respect near duplicates."""
 
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -19,7 +20,7 @@ INTERVAL_PERCENT: Final = (2.5, 97.5)
 
 
 def scores(
-    probabilities: NDArray[np.float32],
+    probabilities: NDArray[Any],
     truth: NDArray[np.intp],
     groups: NDArray[np.intp],
     classes: Sequence[str],
@@ -48,7 +49,8 @@ def scores(
     result: dict[str, Any] = {
         "images": len(truth),
         "accuracy": float(accuracy_score(truth, predicted)),
-        "macro_f1": float(np.mean(f1)),
+        # Of the classes that occur: one data set may not show them all.
+        "macro_f1": float(np.mean(f1[support > 0])),
         "log_loss": float(log_loss(truth, _proper(probabilities), labels=labels)),
         "confusion": confusion_matrix(truth, predicted, labels=labels).tolist(),
         "classes": {
@@ -60,6 +62,7 @@ def scores(
                 "auc": _auc(truth == i, probabilities[:, i]),
             }
             for i, name in enumerate(classes)
+            if support[i]
         },
         "tumor": _binary(is_tumor, tumor) | {"auc": _auc(is_tumor, tumor)},
     }
@@ -72,22 +75,48 @@ def scores(
 
 
 def tumor_probability(
-    probabilities: NDArray[np.float32], classes: Sequence[str], tumor_classes: Sequence[str]
-) -> NDArray[np.float32]:
+    probabilities: NDArray[Any], classes: Sequence[str], tumor_classes: Sequence[str]
+) -> NDArray[Any]:
     """Sum over the classes that mean a tumour, (N,)."""
-    total: NDArray[np.float32] = probabilities[:, np.isin(classes, tumor_classes)].sum(axis=1)
+    total: NDArray[Any] = probabilities[:, np.isin(classes, tumor_classes)].sum(axis=1)
     return total
 
 
+def tumor_scores(
+    tumor: NDArray[np.float64], is_tumor: NDArray[np.bool_], groups: NDArray[np.intp]
+) -> dict[str, Any]:
+    """Figures of tumour or not at a probability of one half, with 95 % intervals.
+
+    Args:
+        tumor: tumour probabilities, (N,).
+        is_tumor: the truth, (N,).
+        groups: near-duplicate groups, (N,).
+    """
+
+    def figures(rows: NDArray[Any]) -> dict[str, float]:
+        return _binary(is_tumor[rows], tumor[rows]) | {"auc": _auc(is_tumor[rows], tumor[rows])}
+
+    result: dict[str, Any] = {"images": len(tumor), "tumors": int(is_tumor.sum())}
+    with warnings.catch_warnings():
+        # Where one kind is missing, some figures are of nothing, in every draw.
+        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
+        found = figures(np.arange(len(tumor)))
+        intervals = bootstrap(figures, groups)
+    named = {name: value for name, value in found.items() if np.isfinite(value)}
+    return result | named | {"interval": {name: intervals[name] for name in named}}
+
+
 def bootstrap(
-    statistic: Callable[[NDArray[np.intp]], dict[str, float]], groups: NDArray[np.intp]
+    statistic: Callable[[NDArray[np.intp]], dict[str, float]],
+    groups: NDArray[np.intp],
+    samples: int = BOOTSTRAP_SAMPLES,
 ) -> dict[str, list[float]]:
     """95 % percentile intervals of a statistic of row indices, drawing groups with replacement."""
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     names = np.unique(groups)
     members = [np.flatnonzero(groups == name) for name in names]
     draws: list[dict[str, float]] = []
-    for _ in range(BOOTSTRAP_SAMPLES):
+    for _ in range(samples):
         picked = rng.integers(0, len(members), len(members))
         draws.append(statistic(np.concatenate([members[i] for i in picked])))
     intervals = {}
@@ -102,14 +131,14 @@ def _quick(
     truth: NDArray[np.intp],
     predicted: NDArray[np.intp],
     is_tumor: NDArray[np.bool_],
-    tumor: NDArray[np.float32],
+    tumor: NDArray[Any],
     classes: Sequence[str],
 ) -> dict[str, float]:
     count = len(classes)
     matrix = np.bincount(truth * count + predicted, minlength=count**2).reshape(count, count)
     hits, rows, columns = np.diag(matrix), matrix.sum(1), matrix.sum(0)
     with np.errstate(invalid="ignore", divide="ignore"):
-        f1 = 2 * hits / (rows + columns)
+        f1 = np.where(rows > 0, 2 * hits / (rows + columns), np.nan)
         recall = hits / rows
         precision = hits / columns
     figures = {"accuracy": float(hits.sum() / matrix.sum()), "macro_f1": float(np.nanmean(f1))}
@@ -126,7 +155,7 @@ def _quick(
     )
 
 
-def _binary(is_tumor: NDArray[np.bool_], tumor: NDArray[np.float32]) -> dict[str, float]:
+def _binary(is_tumor: NDArray[np.bool_], tumor: NDArray[Any]) -> dict[str, float]:
     positive = tumor >= 0.5
     hits = float((positive & is_tumor).sum())
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -137,14 +166,14 @@ def _binary(is_tumor: NDArray[np.bool_], tumor: NDArray[np.float32]) -> dict[str
         }
 
 
-def _auc(positive: NDArray[np.bool_], score: NDArray[np.float32]) -> float:
+def _auc(positive: NDArray[np.bool_], score: NDArray[Any]) -> float:
     """Area under the ROC curve; NaN where one side is empty."""
     if positive.all() or not positive.any():
         return float("nan")
     return float(roc_auc_score(positive, score))
 
 
-def _proper(probabilities: NDArray[np.float32]) -> NDArray[np.float64]:
+def _proper(probabilities: NDArray[Any]) -> NDArray[np.float64]:
     # An 8-bit softmax adds up to one but for its rounding.
     clipped = np.clip(probabilities.astype(np.float64), 1e-7, 1)
     return np.asarray(clipped / clipped.sum(axis=1, keepdims=True))

@@ -1,0 +1,147 @@
+"""The part of MODEL_CARD.md about answers: where, how sure, when not, how robust."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def answer_sections(answers: Mapping[str, Any]) -> list[str]:
+    """Lines of Markdown; every figure is from ``metrics["answers"]``."""
+    lines: list[str] = []
+    if "regions" in answers:
+        lines += _where(answers["regions"])
+    lines += _how_sure(answers)
+    lines += _tumor(answers["tumor"])
+    if "foreign" in answers:
+        lines += _when_not(answers["foreign"], answers["decisions"])
+    return lines + _robust(answers["robustness"])
+
+
+def _where(regions: Mapping[str, Any]) -> list[str]:
+    lines = [
+        "## Where: regions against the radiologist's masks",
+        "",
+        "Test slices with a mask, of patients that neither training nor validation saw, in the pixels "
+        "of the original image. A slice that gets no region counts as Dice 0. Green is the "
+        "radiologist's outline, red the model's, on slices drawn at random.",
+        "",
+        "| model | slices | mean Dice | median Dice | box AP50 | centre inside the mask | no region |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for kind, figures in regions.items():
+        low, high = figures["interval"]["dice"]
+        lines.append(
+            f"| {kind} | {figures['images']:.0f} | {figures['dice']:.4f} [{low:.4f}, {high:.4f}] "
+            f"| {figures['dice_median']:.4f} | {figures['ap50']:.4f} "
+            f"| {figures['centre_inside']:.2%} | {figures['without_region']:.2%} |"
+        )
+    ours = regions["int8"]
+    by_class = ", ".join(f"{name} {value:.3f}" for name, value in ours["dice_by_class"].items())
+    false = ", ".join(
+        f"{figures['share']:.1%} of {figures['images']} in {source}"
+        for source, figures in ours["false_regions"].items()
+    )
+    return [
+        *lines,
+        "",
+        f"Mean Dice by class (int8): {by_class}. Slices without tumour that get a region all the same: "
+        f"{false or 'none were tested'}.",
+        "",
+        "![Regions](regions.jpg)",
+        "",
+    ]
+
+
+def _how_sure(answers: Mapping[str, Any]) -> list[str]:
+    figures, decisions = answers["calibration"], answers["decisions"]
+    fitted = answers["fitted"]["answer"]
+    point, evidence = fitted["operating_point"], fitted["tumor"]
+    by_class = ", ".join(
+        f"{name} {value:.1%}" for name, value in figures["coverage_by_class"].items()
+    )
+    sizes = ", ".join(f"{share:.1%} of {size}" for size, share in figures["set_sizes"].items())
+    return [
+        "## How sure: calibration, prediction sets, decisions",
+        "",
+        f"Temperature {fitted['temperature']:.3f}. Tumour evidence: class head "
+        f"{evidence['class_weight']:.3f}, mask {evidence['mask_weight']:.3f} (mean of the "
+        f"{evidence['mask_cells']} highest cells), bias {evidence['bias']:.3f}; fitted on validation "
+        "slices and synthetic ones made from them.",
+        "",
+        "| | test |",
+        "|---|---|",
+        f"| expected calibration error of the bare softmax | {figures['ece_softmax']:.4f} |",
+        f"| expected calibration error as answered | {figures['ece']:.4f} |",
+        f"| coverage of the {fitted['conformal']['coverage']:.0%} prediction sets "
+        f"| {figures['coverage']:.2%} |",
+        f"| coverage by class | {by_class} |",
+        f"| classes in a set | {figures['set_size']:.2f} on average; {sizes} |",
+        f"| referred (tumour probability from {point['refer_low']:.3f} to {point['refer_high']:.3f}, or "
+        f"out of distribution) | {decisions['referred']:.2%} |",
+        f"| right where it decides tumour or no tumour | {decisions['right_of_decided']:.2%} |",
+        f"| tumours decided as none | {decisions['tumors_missed']:.2%} |",
+        f"| slices without tumour decided as tumour | {decisions['false_alarms']:.2%} |",
+        f"| real slices taken as in distribution | {decisions['in_distribution']:.2%} |",
+        "",
+        "![Reliability](reliability.png)",
+        "![Risk and coverage](risk_coverage.png)",
+        "",
+    ]
+
+
+def _tumor(sources: Mapping[str, Any]) -> list[str]:
+    lines = [
+        "## Tumour or not, by data set",
+        "",
+        "At a tumour probability of one half. A set with tumours only has no specificity and no AUC.",
+        "",
+        "| data set | slices | with tumour | sensitivity | specificity | AUC |",
+        "|---|---|---|---|---|---|",
+    ]
+    for source, figures in sources.items():
+        cells = [
+            f"{figures[name]:.4f} [{figures['interval'][name][0]:.4f}, "
+            f"{figures['interval'][name][1]:.4f}]"
+            if name in figures
+            else ""
+            for name in ("sensitivity", "specificity", "auc")
+        ]
+        lines.append(
+            f"| {source} | {figures['images']} | {figures['tumors']} | {' | '.join(cells)} |"
+        )
+    return [*lines, ""]
+
+
+def _when_not(foreign: Mapping[str, Any], decisions: Mapping[str, float]) -> list[str]:
+    lines = [
+        "## When not: pictures that are not its business",
+        "",
+        "AUROC of the distance in the embedding against the test slices, and what is decided. A picture "
+        f"out of distribution is referred. {decisions['in_distribution']:.1%} of the test slices are in "
+        "distribution. `normal brain` is a template of a healthy man's T1 (Colin27), no picture of "
+        "another kind: there, a low AUROC is right, and what is decided tells.",
+        "",
+        "| kind | pictures | AUROC | out of distribution | decided: tumour | decided: no tumour "
+        "| accepted and over 90 % sure of a tumour |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {kind} | {f['images']:.0f} | {f['auroc']:.4f} | {f['out_of_distribution']:.1%} "
+        f"| {f['decided_tumor']:.1%} | {f['decided_no_tumor']:.1%} | {f['confident_tumor']:.1%} |"
+        for kind, f in foreign.items()
+    ]
+    return [*lines, ""]
+
+
+def _robust(table: Mapping[str, Any]) -> list[str]:
+    lines = [
+        "## Robust: the same test slices, changed",
+        "",
+        "| change | accuracy | tumour AUC | mean Dice | calibration error | in distribution |",
+        "|---|---|---|---|---|---|",
+    ]
+    lines += [
+        f"| {name} | {f['accuracy']:.4f} | {f['tumor_auc']:.4f} | {f['dice']:.4f} | {f['ece']:.4f} "
+        f"| {f['in_distribution']:.1%} |"
+        for name, f in table.items()
+    ]
+    return [*lines, ""]

@@ -1,0 +1,309 @@
+"""Whether the answers can be trusted: where, how sure, and when not to answer, measured on test.
+
+Everything goes through the rules that the service follows, with what was fitted on validation.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from contract.answer import Answers, Decision, Rules
+from contract.decoding import decode
+from contract.manifest import RegionRecord
+from contract.preprocessing import DEFAULT_SPEC, preprocess_placed
+from contract.region import Geometry, Region, find_region
+from training.answering import as_outputs
+from training.calibrate import class_indices, expected_calibration_error
+from training.convert import Predictor
+from training.datasets import NO_TUMOR, ImageSet
+from training.perturb import PERTURBATIONS, ROTATED, perturbed
+from training.recipe import Recipe
+from training.regions import average_precision, compare, read_mask, regions, summary
+from training.scores import bootstrap, tumor_scores
+
+CONFIDENT: Final = 0.9
+"""A class probability above which an answer about a picture that is no brain MRI is a scandal."""
+
+
+class Tested(NamedTuple):
+    """Test slices and what was answered about them.
+
+    Attributes:
+        rows: indices into the image set.
+        labels: class names, (N,).
+        sources: data sets, (N,).
+        groups: near-duplicate groups, (N,).
+        answers: by the rules.
+        masks: tumour probability of the cells, (N, h, w).
+    """
+
+    rows: NDArray[np.intp]
+    labels: NDArray[np.str_]
+    sources: NDArray[np.str_]
+    groups: NDArray[np.intp]
+    answers: Answers
+    masks: NDArray[np.float32]
+
+    @property
+    def tumor(self) -> NDArray[np.bool_]:
+        """Whether there is a tumour, (N,)."""
+        return np.asarray(self.labels != NO_TUMOR)
+
+
+def tested(
+    images: ImageSet,
+    rows: NDArray[np.intp],
+    groups: NDArray[np.intp],
+    rules: Rules,
+    outputs: Mapping[str, NDArray[np.float32]],
+) -> Tested:
+    """Slices with their answers.
+
+    Args:
+        images: what was read.
+        rows: which of them the outputs are of.
+        groups: near-duplicate groups of all images.
+        rules: how outputs become answers.
+        outputs: the model's, by name.
+    """
+    sources = np.array([images.files[int(row)].source for row in rows])
+    answers = rules.answer(as_outputs(outputs))
+    return Tested(rows, images.labels[rows], sources, groups[rows], answers, outputs["mask"])
+
+
+def tumor_figures(test: Tested) -> dict[str, Any]:
+    """Tumour or not, by data set and over all; a set with one kind only has no AUC."""
+    result = {"all": tumor_scores(test.answers.tumor_probability, test.tumor, test.groups)}
+    for source in np.unique(test.sources):
+        inside = test.sources == source
+        result[str(source)] = tumor_scores(
+            test.answers.tumor_probability[inside], test.tumor[inside], test.groups[inside]
+        )
+    return result
+
+
+def calibration_figures(
+    test: Tested, classes: Sequence[str], plain: NDArray[np.float32]
+) -> dict[str, Any]:
+    """ECE of the label's probability, before (the bare softmax) and after; sets and their coverage."""
+    known = class_indices(test.labels, classes)
+    named = known >= 0
+    truth = known[named]
+    answers = test.answers
+    assert answers.prediction_set is not None
+    sets = answers.prediction_set[named]
+    covered = sets[np.arange(len(truth)), truth]
+    before, after = plain[named], answers.probabilities[named]
+    return {
+        "images": int(named.sum()),
+        "ece_softmax": expected_calibration_error(before.max(1), before.argmax(1) == truth),
+        "ece": expected_calibration_error(after.max(1), after.argmax(1) == truth),
+        "coverage": float(covered.mean()),
+        "coverage_by_class": {
+            name: float(covered[truth == index].mean())
+            for index, name in enumerate(classes)
+            if (truth == index).any()
+        },
+        "set_size": float(sets.sum(1).mean()),
+        "set_sizes": {str(n): float((sets.sum(1) == n).mean()) for n in range(1, len(classes) + 1)},
+    }
+
+
+def decision_figures(test: Tested) -> dict[str, float]:
+    """What is decided and how often rightly, and what is referred."""
+    decisions = np.array([str(decision) for decision in test.answers.decisions])
+    referred = decisions == Decision.REFER
+    right = np.where(test.tumor, decisions == Decision.TUMOR, decisions == Decision.NO_TUMOR)
+    missed = test.tumor & (decisions == Decision.NO_TUMOR)
+    false = ~test.tumor & (decisions == Decision.TUMOR)
+    assert test.answers.in_distribution is not None
+    return {
+        "referred": float(referred.mean()),
+        "right_of_decided": float(right[~referred].mean()),
+        "tumors_missed": float(missed.sum() / test.tumor.sum()),
+        "false_alarms": float(false.sum() / (~test.tumor).sum()),
+        "in_distribution": float(test.answers.in_distribution.mean()),
+    }
+
+
+def region_figures(images: ImageSet, test: Tested, record: RegionRecord) -> dict[str, Any]:
+    """Regions against the radiologist's masks, and regions where there is no tumour."""
+    found = regions(images, test.rows.tolist(), test.masks, test.answers.tumor_probability, record)
+    compared = {
+        index: compare(region, read_mask(path), float(test.answers.tumor_probability[index]))
+        for index, region in enumerate(found)
+        if (path := images.files[int(test.rows[index])].mask) is not None
+    }
+    indices = np.array(list(compared), np.intp)
+    false = {
+        index: float(test.answers.tumor_probability[index]) * region.score
+        for index, region in enumerate(found)
+        if region is not None and not test.tumor[index]
+    }
+    values = list(compared.values())
+    dice = np.array([f.dice for f in values])
+
+    def resampled(rows: NDArray[np.intp]) -> dict[str, float]:
+        return summary([values[i] for i in rows])
+
+    figures: dict[str, Any] = summary(values)
+    figures["interval"] = bootstrap(resampled, test.groups[indices], samples=300)
+    figures["ap50_with_slices_without_tumor"] = average_precision(values, list(false.values()))
+    figures["dice_by_class"] = {
+        str(name): float(dice[test.labels[indices] == name].mean())
+        for name in np.unique(test.labels[indices])
+    }
+    figures["false_regions"] = {
+        str(source): {
+            "images": int(inside.sum()),
+            "share": float(np.isin(where, list(false)).mean()),
+        }
+        for source in np.unique(test.sources[~test.tumor])
+        if (inside := (test.sources == source) & ~test.tumor).any()
+        for where in [np.flatnonzero(inside)]
+    }
+    return figures
+
+
+def robustness(
+    images: ImageSet,
+    test: Tested,
+    rules: Rules,
+    predict: Predictor,
+    recipe: Recipe,
+) -> dict[str, dict[str, float]]:
+    """Accuracy, Dice and calibration of the test slices after each perturbation."""
+    assert rules.region is not None
+    table: dict[str, dict[str, float]] = {}
+    names: dict[str, Any] = {"none": lambda image, _: image, **PERTURBATIONS}
+    known = class_indices(test.labels, recipe.classes)
+    named = known >= 0
+    for name, change in names.items():
+        rng = np.random.default_rng(recipe.seed)
+        slices, geometries = [], []
+        for row in test.rows:
+            decoded = decode(images.files[int(row)].path.read_bytes())
+            pixels = perturbed(decoded.pixels, change, rng)
+            prepared, placement = preprocess_placed(pixels)
+            slices.append(prepared)
+            geometries.append(Geometry.of(decoded, placement, DEFAULT_SPEC))
+        outputs = predict(np.stack(slices))
+        answers = rules.answer(as_outputs(outputs))
+        dice = []
+        for index, row in enumerate(test.rows):
+            path = images.files[int(row)].mask
+            if path is None:
+                continue
+            truth = read_mask(path)
+            if name == ROTATED:
+                turned = perturbed(truth.astype(np.uint8) * 255, change, rng)
+                truth = turned > 127
+            probability = float(answers.tumor_probability[index])
+            region = _region(outputs["mask"][index], geometries[index], probability, rules.region)
+            dice.append(compare(region, truth, probability).dice)
+        correct = answers.labels[named] == known[named]
+        assert answers.in_distribution is not None
+        table[name] = {
+            "accuracy": float(correct.mean()),
+            "tumor_auc": float(roc_auc_score(test.tumor, answers.tumor_probability)),
+            "dice": float(np.mean(dice)),
+            "ece": expected_calibration_error(answers.probabilities[named].max(1), correct),
+            "in_distribution": float(answers.in_distribution.mean()),
+        }
+        print(f"{name}: {table[name]}", flush=True)
+    return table
+
+
+def _region(
+    mask: NDArray[np.float32], geometry: Geometry, probability: float, record: RegionRecord
+) -> Region | None:
+    if probability < record.min_tumor_probability:
+        return None
+    return find_region(mask, geometry, record)
+
+
+def foreign_figures(
+    folder: Path, test: Tested, slices: NDArray[np.uint8], rules: Rules, predict: Predictor
+) -> dict[str, dict[str, float]]:
+    """How well pictures of other kinds are told from the test slices, by kind.
+
+    Args:
+        folder: a folder of pictures for each kind; see ``scripts/foreign.py``.
+        test: test slices.
+        slices: theirs, uint8 (N, H, W); also turned by a quarter and upside down, as kinds of their
+            own.
+        rules: how outputs become answers.
+        predict: the model.
+    """
+    kinds = {
+        kind.name: np.stack(
+            [
+                preprocess_placed(decode(path.read_bytes()).pixels)[0]
+                for path in sorted(kind.iterdir())
+            ]
+        )
+        for kind in sorted(folder.iterdir())
+        if kind.is_dir()
+    }
+    kinds["brain, turned by 90 degrees"] = np.rot90(slices, axes=(1, 2)).copy()
+    kinds["brain, upside down"] = slices[:, ::-1].copy()
+    ours = test.answers.distance
+    assert ours is not None
+    table = {}
+    for kind, pictures in kinds.items():
+        answers = rules.answer(as_outputs(predict(pictures)))
+        assert answers.distance is not None
+        assert answers.in_distribution is not None
+        truth = np.concatenate([np.zeros(len(ours)), np.ones(len(pictures))])
+        decisions = np.array([str(decision) for decision in answers.decisions])
+        table[kind] = {
+            "images": float(len(pictures)),
+            "auroc": float(roc_auc_score(truth, np.concatenate([ours, answers.distance]))),
+            "out_of_distribution": float((~answers.in_distribution).mean()),
+            "decided_tumor": float((decisions == Decision.TUMOR).mean()),
+            "decided_no_tumor": float((decisions == Decision.NO_TUMOR).mean()),
+            "confident_tumor": float(
+                (answers.in_distribution & (answers.tumor_probability > CONFIDENT)).mean()
+            ),
+        }
+    return table
+
+
+def overlays(
+    path: Path, images: ImageSet, test: Tested, record: RegionRecord, rng: np.random.Generator
+) -> None:
+    """A contact sheet of test slices, drawn at random: the mask in green, the region in red."""
+    rows = np.flatnonzero([images.files[int(row)].mask is not None for row in test.rows])
+    chosen = rng.permutation(rows)[:40]
+    found = regions(
+        images,
+        test.rows[chosen].tolist(),
+        test.masks[chosen],
+        test.answers.tumor_probability[chosen],
+        record,
+    )
+    side, columns = 192, 10
+    sheet = Image.new("RGB", (columns * side, -(-len(chosen) // columns) * side))
+    for place, (index, region) in enumerate(zip(chosen, found, strict=True)):
+        file = images.files[int(test.rows[index])]
+        pixels = decode(file.path.read_bytes()).pixels
+        picture = np.stack([pixels] * 3, axis=-1)
+        if file.mask is not None:
+            picture[_edge(read_mask(file.mask))] = (0, 220, 0)
+        if region is not None:
+            picture[_edge(region.mask())] = (255, 40, 40)
+        tile = Image.fromarray(picture).resize((side, side), Image.Resampling.BILINEAR)
+        sheet.paste(tile, (place % columns * side, place // columns * side))
+    sheet.save(path, quality=85)
+
+
+def _edge(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    inner = mask.copy()
+    for axis in (0, 1):
+        inner &= np.roll(mask, 1, axis) & np.roll(mask, -1, axis)
+    return np.asarray(mask & ~inner)
