@@ -26,16 +26,17 @@ _LIMITS: Final = """## Limits
 
 
 _PLAIN_SOFTMAX: Final = (
-    "- Every probability is a plain softmax: neither calibrated nor checked for inputs unlike the training\n"
-    "  data.\n"
+    "- Every probability is a plain softmax: neither calibrated nor checked for inputs unlike the\n"
+    "  training data.\n"
 )
 _SUBSETS: Final = {
-    Protocol.CLEAN: "*unleaked* are the Testing images that share no near-duplicate group with Training.",
+    Protocol.CLEAN: "*unleaked* are the Testing images that share no near-duplicate group with "
+    "Training.",
     Protocol.PUBLISHED: "*unleaked* are the Testing images that share no near-duplicate group with "
     "Training.",
-    Protocol.GROUPED: "The test images are whole near-duplicate groups of every data set and, where a set "
-    "names patient-wise folds, whole folds; the sets' own division into Training and Testing plays no "
-    "part. Images that show a tumour of an unstated kind count for tumour or not only.",
+    Protocol.GROUPED: "The test images are whole near-duplicate groups of every data set and, where a "
+    "set names patient-wise folds, whole folds; the sets' own division into Training and Testing plays "
+    "no part. Images that show a tumour of an unstated kind count for tumour or not only.",
 }
 
 

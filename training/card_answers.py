@@ -20,9 +20,12 @@ def _where(regions: Mapping[str, Any]) -> list[str]:
     lines = [
         "## Where: regions against the radiologist's masks",
         "",
-        "Test slices with a mask, of patients that neither training nor validation saw, in the pixels "
-        "of the original image. A slice that gets no region counts as Dice 0. Green is the "
-        "radiologist's outline, red the model's, on slices drawn at random.",
+        (
+            "Test slices with a mask, of patients that neither training nor validation saw, in the "
+            "pixels "
+            "of the original image. A slice that gets no region counts as Dice 0. Green is the "
+            "radiologist's outline, red the model's, on slices drawn at random."
+        ),
         "",
         "| model | slices | mean Dice | median Dice | box AP50 | centre inside the mask | no region |",
         "|---|---|---|---|---|---|---|",
@@ -43,8 +46,11 @@ def _where(regions: Mapping[str, Any]) -> list[str]:
     return [
         *lines,
         "",
-        f"Mean Dice by class (int8): {by_class}. Slices without tumour that get a region all the same: "
-        f"{false or 'none were tested'}.",
+        (
+            f"Mean Dice by class (int8): {by_class}. Slices without tumour that get a region all the "
+            "same: "
+            f"{false or 'none were tested'}."
+        ),
         "",
         "![Regions](regions.jpg)",
         "",
@@ -62,21 +68,27 @@ def _how_sure(answers: Mapping[str, Any]) -> list[str]:
     return [
         "## How sure: calibration, prediction sets, decisions",
         "",
-        f"Temperature {fitted['temperature']:.3f}. Tumour evidence: class head "
-        f"{evidence['class_weight']:.3f}, mask {evidence['mask_weight']:.3f} (mean of the "
-        f"{evidence['mask_cells']} highest cells), bias {evidence['bias']:.3f}; fitted on validation "
-        "slices and synthetic ones made from them.",
+        (
+            f"Temperature {fitted['temperature']:.3f}. Tumour evidence: class head "
+            f"{evidence['class_weight']:.3f}, mask {evidence['mask_weight']:.3f} (mean of the "
+            f"{evidence['mask_cells']} highest cells), bias {evidence['bias']:.3f}; fitted on "
+            "validation slices and synthetic ones made from them."
+        ),
         "",
         "| | test |",
         "|---|---|",
         f"| expected calibration error of the bare softmax | {figures['ece_softmax']:.4f} |",
         f"| expected calibration error as answered | {figures['ece']:.4f} |",
-        f"| coverage of the {fitted['conformal']['coverage']:.0%} prediction sets "
-        f"| {figures['coverage']:.2%} |",
+        (
+            f"| coverage of the {fitted['conformal']['coverage']:.0%} prediction sets "
+            f"| {figures['coverage']:.2%} |"
+        ),
         f"| coverage by class | {by_class} |",
         f"| classes in a set | {figures['set_size']:.2f} on average; {sizes} |",
-        f"| referred (tumour probability from {point['refer_low']:.3f} to {point['refer_high']:.3f}, or "
-        f"out of distribution) | {decisions['referred']:.2%} |",
+        (
+            f"| referred (tumour probability from {point['refer_low']:.3f} to "
+            f"{point['refer_high']:.3f}, or out of distribution) | {decisions['referred']:.2%} |"
+        ),
         f"| right where it decides tumour or no tumour | {decisions['right_of_decided']:.2%} |",
         f"| tumours decided as none | {decisions['tumors_missed']:.2%} |",
         f"| slices without tumour decided as tumour | {decisions['false_alarms']:.2%} |",
@@ -115,13 +127,18 @@ def _when_not(foreign: Mapping[str, Any], decisions: Mapping[str, float]) -> lis
     lines = [
         "## When not: pictures that are not its business",
         "",
-        "AUROC of the distance in the embedding against the test slices, and what is decided. A picture "
-        f"out of distribution is referred. {decisions['in_distribution']:.1%} of the test slices are in "
-        "distribution. `normal brain` is a template of a healthy man's T1 (Colin27), no picture of "
-        "another kind: there, a low AUROC is right, and what is decided tells.",
+        (
+            "AUROC of the distance in the embedding against the test slices, and what is decided. A "
+            f"picture out of distribution is referred. {decisions['in_distribution']:.1%} of the test "
+            "slices are in distribution. `normal brain` is a template of a healthy man's T1 (Colin27), "
+            "no picture of "
+            "another kind: there, a low AUROC is right, and what is decided tells."
+        ),
         "",
-        "| kind | pictures | AUROC | out of distribution | decided: tumour | decided: no tumour "
-        "| accepted and over 90 % sure of a tumour |",
+        (
+            "| kind | pictures | AUROC | out of distribution | decided: tumour | decided: no tumour "
+            "| accepted and over 90 % sure of a tumour |"
+        ),
         "|---|---|---|---|---|---|---|",
     ]
     lines += [
