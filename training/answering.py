@@ -31,6 +31,8 @@ from training.splits import Split
 from training.synthesis import synthesise
 
 ANSWER_FILE: Final = "answer.json"
+SYNTHETIC_SHARE: Final = 0.5
+"""What the synthetic validation slices weigh in all, against the real ones, for the evidence."""
 SPACE_FILE: Final = "embeddings.npz"
 
 
@@ -103,6 +105,9 @@ def fit_answers(run: Run, artifacts: Path, images: ImageSet, parts: Split) -> Fi
         np.concatenate([outputs["mask"], synthetic["mask"]]),
         np.concatenate([labels, made.labels]) != NO_TUMOR,
         is_tumor_class,
+        np.repeat(
+            [1.0, SYNTHETIC_SHARE * len(rows) / len(made.slices)], [len(rows), len(made.slices)]
+        ),
     )
     means, whitening = embedding_space(
         predict(images.slices[parts.train])["embedding"], recipe.seed

@@ -53,6 +53,7 @@ def fit_evidence(
     mask: NDArray[np.float32],
     tumor: NDArray[np.bool_],
     is_tumor_class: NDArray[np.bool_],
+    weights: NDArray[np.float64],
 ) -> TumorEvidence:
     """How much the class head and the mask weigh, by logistic regression.
 
@@ -63,6 +64,7 @@ def fit_evidence(
         mask: tumour probability of the cells, (N, h, w).
         tumor: the truth, (N,).
         is_tumor_class: which classes mean a tumour, (classes,).
+        weights: how much each slice counts, (N,).
     """
     by_class = logsumexp(logits[:, is_tumor_class], axis=1) - logsumexp(
         logits[:, ~is_tumor_class], axis=1
@@ -70,25 +72,25 @@ def fit_evidence(
     best: tuple[float, TumorEvidence] | None = None
     for cells in MASK_CELLS:
         features = np.stack([by_class, mask_logit(mask, cells)], axis=1)
-        # Each side counts as much as the other, whatever the validation set's mix.
-        fit = LogisticRegression(C=1.0, class_weight="balanced").fit(features, tumor)
-        used = fit.coef_[0] > 0
-        weights = np.zeros(2)
-        if used.all():
-            weights, bias = fit.coef_[0], fit.intercept_[0]
-        else:
-            fit = LogisticRegression(C=1.0, class_weight="balanced").fit(features[:, used], tumor)
-            weights[used], bias = fit.coef_[0], fit.intercept_[0]
-        shares = 1 / (1 + np.exp(-np.clip(features @ weights + bias, -500, 500)))
-        loss = float(log_loss(tumor, shares, labels=[False, True]))
+        found, used = np.zeros(2), np.array([True, True])
+        while True:
+            fit = LogisticRegression(C=1.0).fit(features[:, used], tumor, weights)
+            found[:] = 0
+            found[used] = fit.coef_[0]
+            if (found >= 0).all():
+                break
+            used = found > 0
+        bias = float(fit.intercept_[0])
+        shares = 1 / (1 + np.exp(-np.clip(features @ found + bias, -500, 500)))
+        loss = float(log_loss(tumor, shares, sample_weight=weights, labels=[False, True]))
         if best is None or loss < best[0]:
             best = (
                 loss,
                 TumorEvidence(
                     mask_cells=cells,
-                    bias=float(bias),
-                    class_weight=float(weights[0]),
-                    mask_weight=float(weights[1]),
+                    bias=bias,
+                    class_weight=float(found[0]),
+                    mask_weight=float(found[1]),
                 ),
             )
     assert best is not None

@@ -1,6 +1,5 @@
 """MODEL_CARD.md: what the model is, what it was measured to do, and what it must not be used for."""
 
-import math
 from typing import Any, Final
 
 from training.card_answers import answer_sections
@@ -150,8 +149,6 @@ def _row(protocol: str, subset: str, kind: str, figures: dict[str, Any]) -> str:
     interval, tumor = figures["interval"], figures["tumor"]
 
     def cell(value: float, name: str) -> str:
-        if not math.isfinite(value):
-            return ""
         low, high = interval[name]
         return f"{value:.4f} [{low:.4f}, {high:.4f}]"
 
@@ -162,9 +159,10 @@ def _row(protocol: str, subset: str, kind: str, figures: dict[str, Any]) -> str:
         str(figures["images"]),
         cell(figures["accuracy"], "accuracy"),
         cell(figures["macro_f1"], "macro_f1"),
-        cell(tumor["sensitivity"], "tumor.sensitivity"),
-        cell(tumor["specificity"], "tumor.specificity"),
-        cell(tumor["auc"], "tumor.auc"),
+        *(
+            cell(tumor[name], f"tumor.{name}") if name in tumor else ""
+            for name in ("sensitivity", "specificity", "auc")
+        ),
     ]
     return f"| {' | '.join(cells)} |"
 

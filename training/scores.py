@@ -1,6 +1,5 @@
 """Figures of a classifier, with intervals that respect near duplicates."""
 
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -64,7 +63,7 @@ def scores(
             for i, name in enumerate(classes)
             if support[i]
         },
-        "tumor": _binary(is_tumor, tumor) | {"auc": _auc(is_tumor, tumor)},
+        "tumor": _finite(_binary(is_tumor, tumor) | {"auc": _auc(is_tumor, tumor)}),
     }
 
     def resampled(rows: NDArray[np.intp]) -> dict[str, float]:
@@ -96,14 +95,17 @@ def tumor_scores(
     def figures(rows: NDArray[Any]) -> dict[str, float]:
         return _binary(is_tumor[rows], tumor[rows]) | {"auc": _auc(is_tumor[rows], tumor[rows])}
 
-    result: dict[str, Any] = {"images": len(tumor), "tumors": int(is_tumor.sum())}
-    with warnings.catch_warnings():
-        # Where one kind is missing, some figures are of nothing, in every draw.
-        warnings.filterwarnings("ignore", "All-NaN slice", RuntimeWarning)
-        found = figures(np.arange(len(tumor)))
-        intervals = bootstrap(figures, groups)
-    named = {name: value for name, value in found.items() if np.isfinite(value)}
-    return result | named | {"interval": {name: intervals[name] for name in named}}
+    return {
+        "images": len(tumor),
+        "tumors": int(is_tumor.sum()),
+        **_finite(figures(np.arange(len(tumor)))),
+        "interval": bootstrap(figures, groups),
+    }
+
+
+def _finite(figures: dict[str, float]) -> dict[str, float]:
+    """Without those that are of nothing: slices with a tumour alone have no specificity."""
+    return {name: value for name, value in figures.items() if np.isfinite(value)}
 
 
 def bootstrap(
@@ -111,7 +113,10 @@ def bootstrap(
     groups: NDArray[np.intp],
     samples: int = BOOTSTRAP_SAMPLES,
 ) -> dict[str, list[float]]:
-    """95 % percentile intervals of a statistic of row indices, drawing groups with replacement."""
+    """95 % percentile intervals of a statistic of row indices, drawing groups with replacement.
+
+    A figure that no draw has, because the rows lack what it is of, has no interval.
+    """
     rng = np.random.default_rng(BOOTSTRAP_SEED)
     names = np.unique(groups)
     members = [np.flatnonzero(groups == name) for name in names]
@@ -122,8 +127,10 @@ def bootstrap(
     intervals = {}
     for name in draws[0]:
         # A draw without a class has no figure for it.
-        low, high = np.nanpercentile([draw[name] for draw in draws], INTERVAL_PERCENT)
-        intervals[name] = [float(low), float(high)]
+        values = np.array([draw[name] for draw in draws])
+        if np.isfinite(values).any():
+            low, high = np.nanpercentile(values, INTERVAL_PERCENT)
+            intervals[name] = [float(low), float(high)]
     return intervals
 
 

@@ -1,0 +1,81 @@
+import numpy as np
+import pytest
+
+from contract.answer import EmbeddingSpace
+from training.calibrate import (
+    conformal,
+    embedding_space,
+    expected_calibration_error,
+    fit_evidence,
+    fit_temperature,
+    operating_point,
+    risk_coverage,
+)
+
+RNG = np.random.default_rng(20261125)
+
+
+def test_the_temperature_undoes_a_scaling_of_the_logits() -> None:
+    logits = RNG.normal(size=(4000, 3)) * 2
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    truth = np.array([RNG.choice(3, p=row) for row in shares])
+    allowed = np.eye(3, dtype=np.float32)[truth]
+    assert fit_temperature((3 * logits).astype(np.float32), allowed) == pytest.approx(3, rel=0.1)
+
+
+def test_evidence_weighs_what_tells_tumours_and_never_negatively() -> None:
+    tumor = RNG.random(800) < 0.5
+    mask = np.full((800, 16, 16), 0.01, np.float32)
+    mask[tumor, 4:12, 4:12] = 0.9
+    # The class head is worse than chance.
+    logits = np.stack([np.where(tumor, -1.0, 1.0), np.zeros(800)], axis=1)
+    found = fit_evidence(logits, mask, tumor, np.array([True, False]), np.ones(800))
+    assert found.class_weight == 0
+    assert found.mask_weight > 0.3
+
+
+def test_prediction_sets_cover_as_promised() -> None:
+    logits = RNG.normal(size=(6000, 4)) * 1.5
+    shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    truth = np.array([RNG.choice(4, p=row) for row in shares])
+    record = conformal(shares[:3000], truth[:3000], coverage=0.9)
+    covered = shares[3000:][np.arange(3000), truth[3000:]] >= record.threshold
+    assert covered.mean() == pytest.approx(0.9, abs=0.02)
+
+
+def test_the_operating_point_finds_its_share_of_the_tumours() -> None:
+    tumor = np.arange(1000) < 500
+    probability = np.where(tumor, RNG.beta(5, 2, 1000), RNG.beta(2, 5, 1000))
+    threshold, point = operating_point(probability, tumor)
+    assert (probability[tumor] >= threshold).mean() == pytest.approx(0.98, abs=0.003)
+    assert point.sensitivity >= 0.98
+    assert point.refer_low == threshold < point.refer_high
+    assert (probability[~tumor] < point.refer_high).mean() == pytest.approx(0.98, abs=0.003)
+
+
+def test_without_overlap_nothing_is_referred() -> None:
+    tumor = np.arange(200) < 100
+    _, point = operating_point(np.where(tumor, 0.9, 0.1), tumor)
+    assert point.refer_low == point.refer_high
+
+
+def test_a_slice_far_from_every_cluster_is_far() -> None:
+    centres = RNG.normal(size=(5, 20)) * 10
+    training = (centres[RNG.integers(0, 5, 2000)] + RNG.normal(size=(2000, 20))).astype(np.float32)
+    space = EmbeddingSpace(*embedding_space(training, seed=1))
+    near = space.distance(training)
+    far = space.distance(training[:100] + 6)
+    assert np.median(near) == pytest.approx(1, abs=0.25)
+    assert far.min() > np.quantile(near, 0.99)
+
+
+def test_the_calibration_error_is_the_gap_between_confidence_and_accuracy() -> None:
+    confidence = np.full(1000, 0.9)
+    assert expected_calibration_error(confidence, np.arange(1000) < 900) == pytest.approx(0)
+    assert expected_calibration_error(confidence, np.arange(1000) < 600) == pytest.approx(0.3)
+
+
+def test_risk_falls_as_the_unsure_are_left_out() -> None:
+    answered, risk = risk_coverage(np.array([0.9, 0.5, 0.8, 0.6]), np.array([1, 0, 1, 0], bool))
+    assert answered.tolist() == [0.25, 0.5, 0.75, 1]
+    assert risk.tolist() == [0, 0, pytest.approx(1 / 3), 0.5]
