@@ -92,7 +92,7 @@ def evaluate(path: Path, beside: Path | None, foreign: Path | None = None) -> Pa
     card = model_card(metrics, run.config)
     (report / CARD_FILE).write_text(card, encoding="utf-8")
     # Written last: its presence says that the test images have been read and the report is whole.
-    text = json.dumps(metrics, indent=1) + "\n"
+    text = json.dumps(metrics, indent=1, allow_nan=False) + "\n"
     (report / METRICS_FILE).write_text(text, encoding="utf-8")
     print(card)
     return report

@@ -53,13 +53,15 @@ def scores(
         "log_loss": float(log_loss(truth, _proper(probabilities), labels=labels)),
         "confusion": confusion_matrix(truth, predicted, labels=labels).tolist(),
         "classes": {
-            name: {
-                "images": int(support[i]),
-                "precision": float(precision[i]),
-                "recall": float(recall[i]),
-                "f1": float(f1[i]),
-                "auc": _auc(truth == i, probabilities[:, i]),
-            }
+            name: {"images": int(support[i])}
+            | _finite(
+                {
+                    "precision": float(precision[i]),
+                    "recall": float(recall[i]),
+                    "f1": float(f1[i]),
+                    "auc": _auc(truth == i, probabilities[:, i]),
+                }
+            )
             for i, name in enumerate(classes)
             if support[i]
         },

@@ -1,0 +1,139 @@
+"""A model with two heads from data to answers, on slices with discs for tumours."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from contract.answer import Outputs, Rules
+from contract.decoding import decode
+from contract.preprocessing import preprocess
+from contract.store import ModelStore
+
+from .conftest import SLICES, Training  # noqa: TID252
+
+pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
+
+CLASSES = ("glioma", "meningioma", "pituitary")
+SHORT = ("--recipe", "efficientnet_lite0_mask", "--epochs", "1", "--resolution", "64")
+
+
+def _crops(path: Path) -> list[np.ndarray]:
+    """Parts of a slice that look like other patients'."""
+    image = np.asarray(Image.open(path).convert("L"))
+    rows, columns = image.shape
+    return [
+        image[top : top + rows // 2, left : left + columns * 2 // 3]
+        for top in (0, rows // 4, rows // 2)
+        for left in (0, columns // 3)
+    ]
+
+
+@pytest.fixture(scope="session")
+def folded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Five folds of slices with a disc and its mask, and slices without one beside them."""
+    root = tmp_path_factory.mktemp("folded")
+    masked, plain = root / "masked", root / "plain" / "notumor"
+    for folder in (masked / "images", masked / "masks", plain):
+        folder.mkdir(parents=True)
+    index, number = [], 0
+    for label in CLASSES:
+        for path in sorted((SLICES / label).glob("*.jpg")):
+            for crop in _crops(path):
+                rows, columns = np.mgrid[0 : crop.shape[0], 0 : crop.shape[1]]
+                middle = crop.shape[0] // 2, crop.shape[1] // 2
+                disc = (rows - middle[0]) ** 2 + (columns - middle[1]) ** 2 < 20**2
+                number += 1
+                name = str(number)
+                pixels = np.where(disc, 250, crop // 2).astype(np.uint8)
+                Image.fromarray(pixels).save(masked / "images" / f"{name}.jpg", quality=90)
+                Image.fromarray(disc).save(masked / "masks" / f"{name}.png")
+                index.append({"id": name, "label": label, "fold": number % 5 + 1})
+    with (masked / "index.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["id", "label", "fold"])
+        writer.writeheader()
+        writer.writerows(index)
+    for count, path in enumerate(sorted((SLICES / "notumor").glob("*.jpg"))):
+        for part, crop in enumerate(_crops(path)):
+            Image.fromarray(crop).save(plain / f"{count}-{part}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def run(folded: Path, training: Training, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of one epoch a phase, evaluated."""
+    out = tmp_path_factory.mktemp("two") / "run"
+    data = [option for name in ("masked", "plain") for option in ("--data", folded / name)]
+    done = training("fit", *SHORT, *data, "--protocol", "grouped", "--out", out)
+    assert done.returncode == 0, done.stderr
+    foreign = out.parent / "foreign" / "noise"
+    foreign.mkdir(parents=True)
+    for number in range(4):
+        noise = np.random.default_rng(number).integers(0, 256, (96, 96), np.uint8)
+        Image.fromarray(noise).save(foreign / f"{number}.png")
+    done = training("evaluate", "--run", out, "--foreign", foreign.parent)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_the_report_says_where_how_sure_and_when_not(run: Path) -> None:
+    report = run / "report"
+    # No constant that JSON lacks may get in.
+    metrics = json.loads((report / "metrics.json").read_text(), parse_constant=pytest.fail)
+    answers = metrics["answers"]
+    fold5 = answers["regions"]["int8"]
+    assert fold5["images"] == 7
+    assert 0 <= fold5["dice"] <= 1
+    assert answers["foreign"]["noise"]["images"] == 4
+    assert len(answers["robustness"]) == 11
+    assert 0 <= answers["calibration"]["coverage"] <= 1
+    card = (report / "MODEL_CARD.md").read_text()
+    for section in ("Where:", "How sure:", "Tumour or not", "When not:", "Robust:"):
+        assert f"## {section}" in card
+    for name in ("regions.jpg", "reliability.png", "risk_coverage.png"):
+        assert (report / name).stat().st_size > 5000
+        assert name in card
+
+
+def test_the_version_answers_as_the_evaluation_did(
+    run: Path, training: Training, tmp_path: Path
+) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(run, path)
+    agreed = path / "artifacts" / "agreement.json"
+    # A model of two short epochs may round either way: the limits have a test of their own.
+    agreed.write_text(
+        json.dumps(
+            json.loads(agreed.read_text())
+            | {"label_disagreement": 0.0, "accuracy_int8": 1.0, "accuracy_float": 1.0}
+        )
+    )
+    done = training("export", "--run", path, "--store", tmp_path / "store")
+    assert done.returncode == 0, done.stderr
+    version = ModelStore(tmp_path / "store").load("brain-tumor", 1)
+    manifest = version.manifest
+    assert manifest.schema_version == 2
+    assert manifest.outputs["mask"].shape == (None, 112, 112)
+    from training.convert import litert_predictor, saved_model_predictor
+
+    slices = np.stack(
+        [preprocess(decode(p.read_bytes()).pixels) for p in sorted(SLICES.rglob("*.jpg"))]
+    )
+    rules = Rules.read(manifest, version.path)
+    for predict in (
+        litert_predictor(version.path / "model.int8.tflite"),
+        saved_model_predictor(version.path / "saved_model"),
+    ):
+        outputs = predict(slices)
+        assert set(outputs) == set(manifest.outputs)
+        answers = rules.answer(
+            Outputs(
+                outputs["probabilities"], outputs["logits"], outputs["mask"], outputs["embedding"]
+            )
+        )
+        assert answers.probabilities.sum(axis=1) == pytest.approx(1, abs=1e-5)
+        assert answers.distance is not None
