@@ -75,7 +75,9 @@ def model_card(metrics: dict[str, Any], config: RunConfig) -> str:
         for subset, kinds in subsets.items():
             for kind, figures in kinds.items():
                 lines.append(_row(protocol, subset, kind, figures))
-    lines += ["", _reading(metrics["protocols"]), ""]
+    lines.append("")
+    if config.protocol is not Protocol.GROUPED:
+        lines += [_reading(metrics["protocols"]), ""]
     whole = metrics["protocols"][str(config.protocol)]["testing"]["int8"]
     lines += [
         f"By class (`{config.protocol}`, int8, all test images with a class):",
@@ -83,11 +85,11 @@ def model_card(metrics: dict[str, Any], config: RunConfig) -> str:
         "| class | images | precision | recall | F1 | AUC |",
         "|---|---|---|---|---|---|",
     ]
-    lines += [
-        f"| {name} | {f['images']} | {f['precision']:.4f} | {f['recall']:.4f} | {f['f1']:.4f} "
-        f"| {f['auc']:.4f} |"
-        for name, f in whole["classes"].items()
-    ]
+    for name, f in whole["classes"].items():
+        figures = [
+            f"{f[key]:.4f}" if key in f else "" for key in ("precision", "recall", "f1", "auc")
+        ]
+        lines.append(f"| {name} | {f['images']} | {' | '.join(figures)} |")
     lines += [
         "",
         "![Confusion matrix](confusion.png)",

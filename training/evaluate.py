@@ -86,7 +86,7 @@ def evaluate(path: Path, beside: Path | None, foreign: Path | None = None) -> Pa
     plots.confusion(report / "confusion.png", whole["confusion"], recipe.classes, title)
     named, truth = _named(prepared, recipe)
     shown = _probabilities(outputs["int8"], rules)[named]
-    aucs = {name: entry["auc"] for name, entry in whole["classes"].items()}
+    aucs = {name: entry["auc"] for name, entry in whole["classes"].items() if "auc" in entry}
     plots.roc(report / "roc.png", shown, truth[named], recipe.classes, aucs, title)
     plots.training_curves(report / "training.png", progress.history, progress.best_epoch)
     card = model_card(metrics, run.config)

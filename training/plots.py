@@ -42,10 +42,10 @@ def roc(
     aucs: dict[str, float],
     title: str,
 ) -> None:
-    """One curve for each class against the rest, on a scale that shows the corner."""
+    """One curve for each class with an AUC against the rest, on a scale that shows the corner."""
     figure, axes = plt.subplots(figsize=(5.6, 4.8), layout="constrained")
     for index, name in enumerate(classes):
-        if not (truth == index).any():
+        if name not in aucs:
             continue
         false, true, _ = roc_curve(truth == index, probabilities[:, index])
         axes.plot(false, true, label=f"{name}, AUC {aucs[name]:.4f}")
