@@ -257,6 +257,18 @@ class Rules:
             familiar,
         )
 
+    def decide(self, tumor_probability: float, *, familiar: bool = True) -> Decision:
+        """The decision on a slice or a series.
+
+        Args:
+            tumor_probability: of it, rounded.
+            familiar: False if it is unlike the training data.
+        """
+        low, high = self.refer_band or (1.0, 0.0)
+        if low <= tumor_probability < high or not familiar:
+            return Decision.REFER
+        return Decision.TUMOR if tumor_probability >= self.tumor_threshold else Decision.NO_TUMOR
+
     def _probabilities(self, outputs: Outputs, is_tumor: NDArray[np.bool_]) -> NDArray[np.float64]:
         if self.temperature is None:
             return outputs.probabilities.astype(np.float64)
@@ -276,13 +288,8 @@ class Rules:
     def _decisions(
         self, tumor_probability: NDArray[np.float64], familiar: NDArray[np.bool_] | None
     ) -> tuple[Decision, ...]:
-        low, high = self.refer_band or (1.0, 0.0)
         return tuple(
-            Decision.REFER
-            if low <= probability < high or (familiar is not None and not familiar[index])
-            else Decision.TUMOR
-            if probability >= self.tumor_threshold
-            else Decision.NO_TUMOR
+            self.decide(probability, familiar=familiar is None or bool(familiar[index]))
             for index, probability in enumerate(tumor_probability.tolist())
         )
 

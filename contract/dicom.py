@@ -115,6 +115,9 @@ class DicomObject:
     def __init__(self, dataset: FileDataset, policy: Policy, header: Dataset | None) -> None:
         self.header = header
         self._pixels = Frames(dataset, policy)
+        if self._pixels.count > 1 and "ImagePositionPatient" in dataset:
+            # Of which frame is not said; where they lie is in the functional groups, or nowhere.
+            del dataset.ImagePositionPatient
         self._dataset = dataset
         self._policy = policy
 

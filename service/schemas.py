@@ -120,12 +120,40 @@ class Timing(_Answer):
     total: float = Field(description="From the first byte of the request to its answer.")
 
 
+class SeriesSummary(_Answer):
+    """What the predicted slices of a DICOM series come to together."""
+
+    series_instance_uid: str
+    slices: int = Field(ge=1, description="Predicted slices; one that was sent twice counts once.")
+    failed: int = Field(ge=0, description="Slices of the series that could not be predicted.")
+    tumor_probability: float = Field(
+        ge=0,
+        le=1,
+        description="The highest mean of the tumour probabilities of three neighbouring slices, in the "
+        "order of their positions in the patient.",
+    )
+    decision: Literal["tumor", "no_tumor", "refer"] = Field(
+        description="On the series, by the same thresholds as on a slice; `refer` also if one of "
+        "the three slices is out of distribution."
+    )
+    most_suspicious: int = Field(
+        description="The most suspicious of the three slices: its index in `predictions`."
+    )
+    window: list[int] = Field(description="The three slices.")
+    suspicious: list[int] = Field(
+        description="Slices whose own decision is not `no_tumor`, in the order of their positions."
+    )
+
+
 class PredictAnswer(_Answer):
     """One entry for each slice: the files in the request's order, the frames of each in theirs."""
 
     request_id: str
     model: Model
     predictions: list[Prediction | FailedInput]
+    series: list[SeriesSummary] | None = Field(
+        None, description="Only with DICOM input that names its series."
+    )
     timing_ms: Timing
 
 

@@ -180,7 +180,7 @@ class Settings(BaseSettings):
     )
 
     max_body_bytes: int = Field(
-        64 * 1024 * 1024, ge=1, description="Largest request body; beyond it 413."
+        256 * 1024 * 1024, ge=1, description="Largest request body; beyond it 413."
     )
     max_files: int = Field(1024, ge=1, description="Most files in one request; beyond it 413.")
     max_frames: int = Field(

@@ -4,15 +4,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from contract.answer import Decision, Outputs
+from contract.answer import DECIMALS, Decision, Outputs, Rules
+from contract.series import METHOD, score_series
 from service.dicom.findings import Box, SeriesFindings, SliceFinding
 from service.jobs import Job
+from service.series import decide
 
 if TYPE_CHECKING:  # pydicom costs a quarter of a second, which the start need not wait for
     from pydicom import Dataset
-
-METHOD = "that of its most suspicious slice"
-"""How a series' tumour probability is formed."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,7 +30,7 @@ class PredictedSeries:
 
 
 def sort_into_series(
-    jobs: Sequence[Job], entries: Sequence[Mapping[str, Any]]
+    jobs: Sequence[Job], entries: Sequence[Mapping[str, Any]], rules: Rules
 ) -> list[PredictedSeries]:
     """The series of one request that have at least one predicted slice.
 
@@ -41,6 +40,7 @@ def sort_into_series(
     Args:
         jobs: predicted with their headers kept.
         entries: what /predict answers for each of them.
+        rules: that they were answered by.
     """
     predicted: dict[tuple[str, str], dict[tuple[str, int], tuple[Job, SliceFinding]]] = {}
     for job, entry in zip(jobs, entries, strict=True):
@@ -52,7 +52,10 @@ def sort_into_series(
     failed = [
         job for job in jobs if not isinstance(job.outcome, Outputs) and is_dicom(job.upload.data)
     ]
-    return [_series(uid, list(members.values()), failed) for (_, uid), members in predicted.items()]
+    return [
+        _series(uid, list(members.values()), failed, rules)
+        for (_, uid), members in predicted.items()
+    ]
 
 
 def is_dicom(data: bytes) -> bool:
@@ -61,24 +64,26 @@ def is_dicom(data: bytes) -> bool:
 
 
 def _series(
-    uid: str, members: Sequence[tuple[Job, SliceFinding]], failed: Iterable[Job]
+    uid: str, members: Sequence[tuple[Job, SliceFinding]], failed: Iterable[Job], rules: Rules
 ) -> PredictedSeries:
-    jobs = tuple(job for job, _ in members)
-    slices = tuple(finding for _, finding in members)
-    best = max(range(len(slices)), key=lambda index: slices[index].tumor_probability)
-    objects = {finding.sop_instance_uid: job.header for job, finding in members if job.header}
+    places = [job.dicom for job, _ in members if job.dicom is not None]
+    score = score_series(places, [finding.tumor_probability for _, finding in members])
+    window = [members[index][0].answer for index in score.window]
+    answers = [answer for answer in window if answer is not None]
+    ordered = [members[index] for index in score.order]
+    objects = {finding.sop_instance_uid: job.header for job, finding in ordered if job.header}
     missing = sum(
         job.dicom is None or job.dicom.series_instance_uid in {None, uid} for job in failed
     )
     findings = SeriesFindings(
-        slices,
-        slices[best].tumor_probability,
-        slices[best].decision,
-        best,
+        tuple(finding for _, finding in ordered),
+        round(score.tumor_probability, DECIMALS),
+        decide(answers, score.tumor_probability, rules),
+        score.order.index(score.most_suspicious),
         METHOD,
         missing,
     )
-    return PredictedSeries(tuple(objects.values()), findings, jobs)
+    return PredictedSeries(tuple(objects.values()), findings, tuple(job for job, _ in ordered))
 
 
 def _series_of(header: "Dataset") -> tuple[str, str]:

@@ -20,6 +20,7 @@ from service.negotiation import Form, accepted_forms
 from service.operation import Options
 from service.problems import problem_response
 from service.registry import Engine
+from service.series import summaries
 from service.state import State
 from service.uploads import read_uploads
 
@@ -48,6 +49,7 @@ async def predict(request: Request) -> Response:
             raise NoDicomSource("results come as DICOM objects only where every input is DICOM")
         as_objects = False
     jobs = await state.pipeline.predict(engine, uploads, deadline, keep_headers=as_objects)
+    rules = options.applied(engine.rules)
     entries = await answered(jobs, engine, options, state)
     timing = _timing(jobs, context)
     context.fields |= {"images": len(jobs)} | {f"{name}_ms": ms for name, ms in timing.items()}
@@ -60,8 +62,8 @@ async def predict(request: Request) -> Response:
         return problem_response(failures[0], context, {"errors": entries})
     if as_objects:
         try:
-            model = ModelIdentity.of(engine.stored, options.applied(engine.rules))
-            series = sort_into_series(jobs, entries)
+            model = ModelIdentity.of(engine.stored, rules)
+            series = sort_into_series(jobs, entries, rules)
             body = await state.results.write(series, model, deadline)
             return Response(body.content, media_type=body.media_type)
         except UnidentifiedSource:
@@ -73,6 +75,9 @@ async def predict(request: Request) -> Response:
         "predictions": entries,
         "timing_ms": timing,
     }
+    series = summaries(jobs, rules)
+    if series:
+        content["series"] = series
     return Response(json.dumps(content), media_type="application/json")
 
 

@@ -96,6 +96,15 @@ class TestClassic:
         for frame in (1, 2, 3):
             assert difference(source.slice(frame).pixels, frames[frame - 1]) <= 1
 
+    def test_one_position_is_not_that_of_every_frame(self) -> None:
+        attributes = {
+            "ImagePositionPatient": [1, 2, 3],
+            "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+        }
+        source = opened(mr_frames(FRAMES, attributes=attributes))
+        assert source.reference(2).position_mm is None
+        assert opened(mr_object(GREY, attributes=attributes)).reference(1).position_mm is not None
+
     def test_decode_is_for_one_slice(self) -> None:
         with pytest.raises(MultiFrame):
             decode(mr_frames(FRAMES[:2]))

@@ -1,0 +1,118 @@
+"""From the slices of a series to the series: how probable a tumour is anywhere in it.
+
+The rule: the slices are put in the order of their places, the mean is taken of each three neighbours,
+and the highest of these means is the series'. A tumour shows in neighbouring slices, while a single
+slice that stands out is most often an error; a plain maximum takes the worst of some hundred of them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.preprocessing import DicomReference
+
+NEIGHBOURS: Final = 3
+"""Places that a mean is taken of; of fewer places, it is taken of all."""
+
+METHOD: Final = "the highest mean of three neighbouring slices"
+"""How a series' probability is formed, for reports."""
+
+SAME_PLANE: Final = 0.996
+"""Cosine between normals of one stack: within five degrees."""
+
+SAME_PLACE_MM: Final = 0.01
+"""Slices closer than this are one place seen several times: echoes, b-values, points in time."""
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesScore:
+    """What a series comes to.
+
+    Attributes:
+        tumor_probability: of the series, 0 to 1.
+        order: indices of the slices in the order of their places, one stack after the other.
+        window: indices of the slices whose mean it is.
+        most_suspicious: the one of these with the highest probability.
+    """
+
+    tumor_probability: float
+    order: tuple[int, ...]
+    window: tuple[int, ...]
+    most_suspicious: int
+
+
+def score_series(places: Sequence[DicomReference], probabilities: Sequence[float]) -> SeriesScore:
+    """Forms a series' tumour probability.
+
+    Slices of one plane make a stack, in the order of their positions along its normal. Slices at one
+    position count once, with their mean. Slices that do not say where they lie make a stack of their
+    own, in the order of instance and frame number. The series' probability is the highest of its
+    stacks'.
+
+    Args:
+        places: of the slices of one series, at least one, in any order.
+        probabilities: tumour probability of each, 0 to 1.
+
+    Raises:
+        ValueError: there are none, or not as many of both.
+    """
+    if not places or len(places) != len(probabilities):
+        raise ValueError("a series needs slices, and each of them a probability")
+    values = np.asarray(probabilities, np.float64)
+    order: list[int] = []
+    best = -1.0
+    window: tuple[int, ...] = ()
+    for stack in _stacks(places):
+        order.extend(index for place in stack for index in place)
+        means = np.array([values[place].mean() for place in stack])
+        size = min(NEIGHBOURS, len(means))
+        running = np.convolve(means, np.ones(size) / size, "valid")
+        start = int(running.argmax())
+        if running[start] > best:
+            best = float(running[start])
+            window = tuple(index for place in stack[start : start + size] for index in place)
+    leading = max(window, key=lambda index: values[index])
+    return SeriesScore(float(np.clip(best, 0, 1)), tuple(order), window, leading)
+
+
+def _stacks(places: Sequence[DicomReference]) -> list[list[list[int]]]:
+    """Stacks of places of slices."""
+    normals: list[NDArray[np.float64]] = []
+    members: list[list[int]] = []
+    lost: list[int] = []
+    for index, place in enumerate(places):
+        if place.position_mm is None or place.orientation is None:
+            lost.append(index)
+            continue
+        normal = np.cross(place.orientation[:3], place.orientation[3:])
+        for known, stack in zip(normals, members, strict=True):
+            if known @ normal > SAME_PLANE:
+                stack.append(index)
+                break
+        else:
+            normals.append(normal)
+            members.append([index])
+    stacks = [
+        _by_depth(stack, places, normal) for stack, normal in zip(members, normals, strict=True)
+    ]
+    if lost:
+        lost.sort(key=lambda index: (places[index].instance_number or 0, places[index].frame))
+        stacks.append([[index] for index in lost])
+    return stacks
+
+
+def _by_depth(
+    stack: Sequence[int], places: Sequence[DicomReference], normal: NDArray[np.float64]
+) -> list[list[int]]:
+    """The slices of a stack, gathered by place, along its normal."""
+    depths = {index: float(normal @ np.asarray(places[index].position_mm)) for index in stack}
+    gathered: list[list[int]] = []
+    for index in sorted(stack, key=lambda index: depths[index]):
+        if gathered and depths[index] - depths[gathered[-1][0]] < SAME_PLACE_MM:
+            gathered[-1].append(index)
+        else:
+            gathered.append([index])
+    return gathered

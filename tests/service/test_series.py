@@ -1,0 +1,154 @@
+"""A whole series in one request: its slices' entries, and what they come to."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from contract.policy import DEFAULT_POLICY
+from contract.series import score_series
+from service.schemas import PredictAnswer
+from tests.contract.samples import RANGE, grey_slice, mr_frames, mr_object
+from tests.support.data import require_data
+from tests.support.service import FakeRuntimes, Service, serving, settings_for
+
+GREY = grey_slice()
+SERIES = "1.2.826.0.1.3680043.2.1143.2"
+
+
+def mr_slice(picture: Path, depth: float, **attributes: Any) -> bytes:
+    """A real slice as an object of a series, so many mm above the others."""
+    values = np.asarray(Image.open(picture).convert("L"))
+    place = {
+        "ImagePositionPatient": [0, 0, depth],
+        "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
+        "SOPInstanceUID": f"{SERIES}.{int(depth)}",
+    }
+    return mr_object(values, attributes=RANGE | place | attributes)
+
+
+def by_rule(entries: Sequence[dict[str, Any]], depths: Sequence[float]) -> float:
+    """The rule of the docs, written down once more."""
+    ordered = [
+        entry["tumor_probability"]
+        for _, entry in sorted(zip(depths, entries, strict=True), key=lambda pair: pair[0])
+    ]
+    size = min(3, len(ordered))
+    means = [sum(ordered[k : k + size]) / size for k in range(len(ordered) - size + 1)]
+    return float(max(means))
+
+
+@pytest.fixture(scope="module")
+def few(model_store: Path) -> Iterator[Service]:
+    with serving(settings_for(model_store), FakeRuntimes()) as service:
+        yield service
+
+
+def test_summary_follows_the_rule(service: Service, slices: list[Path]) -> None:
+    depths = [float(depth) for depth in range(0, 24, 3)]
+    Random(3).shuffle(depths)  # noqa: S311
+    response = service.predict(
+        *(mr_slice(path, depth) for path, depth in zip(slices, depths, strict=True))
+    )
+    PredictAnswer.model_validate_json(response.content)
+    content = response.json()
+    (series,) = content["series"]
+    entries = content["predictions"]
+    assert series["series_instance_uid"] == SERIES
+    assert (series["slices"], series["failed"]) == (8, 0)
+    assert series["tumor_probability"] == pytest.approx(by_rule(entries, depths), abs=1e-5)
+    window = series["window"]
+    assert len(window) == 3
+    assert np.mean([entries[k]["tumor_probability"] for k in window]) == pytest.approx(
+        series["tumor_probability"], abs=1e-5
+    )
+    assert sorted(depths[k] for k in window)[2] - min(depths[k] for k in window) == 6
+    leading = max(window, key=lambda k: entries[k]["tumor_probability"])
+    assert series["most_suspicious"] == leading
+    found = [k for k in np.argsort(depths).tolist() if entries[k]["decision"] != "no_tumor"]
+    assert series["suspicious"] == found
+    assert series["decision"] == ("tumor" if series["tumor_probability"] >= 0.5 else "no_tumor")
+
+
+def test_two_series_and_a_picture(few: Service, slices: list[Path], jpeg: bytes) -> None:
+    other = {"SeriesInstanceUID": "1.2.3"}
+    files = [
+        mr_slice(slices[0], 0),
+        jpeg,
+        mr_slice(slices[1], 3, **other),
+        mr_slice(slices[2], 6),
+        mr_slice(slices[3], 9, SeriesInstanceUID=None),
+    ]
+    series = few.predict(*files).json()["series"]
+    assert [item["series_instance_uid"] for item in series] == [SERIES, "1.2.3"]
+    assert [item["window"] for item in series] == [[0, 3], [2]]
+
+
+def test_pictures_have_no_series(few: Service, jpeg: bytes) -> None:
+    assert "series" not in few.predict(jpeg, jpeg).json()
+
+
+def test_slice_that_was_sent_twice_counts_once(few: Service, slices: list[Path]) -> None:
+    files = [mr_slice(slices[0], 0), mr_slice(slices[1], 3), mr_slice(slices[0], 0)]
+    (series,) = few.predict(*files).json()["series"]
+    assert series["slices"] == 2
+    assert series["suspicious"] == [0, 1]
+
+
+def test_failed_slices_are_counted_where_they_belong(few: Service, slices: list[Path]) -> None:
+    palette = {"PhotometricInterpretation": "HSV"}
+    files = [mr_slice(slices[0], 0), mr_slice(slices[1], 3, **palette), b"no image"]
+    content = few.predict(*files).json()
+    assert [entry.get("error", {}).get("code") for entry in content["predictions"]] == [
+        None,
+        "unsupported_pixels",
+        "unsupported_media_type",
+    ]
+    (series,) = content["series"]
+    assert (series["slices"], series["failed"]) == (1, 1)
+
+
+def test_frames_of_one_object_are_a_series(service: Service) -> None:
+    frames = [GREY, GREY[::-1].copy(), GREY[:, ::-1].copy(), 255 - GREY]
+    content = service.predict_raw(mr_frames(frames, attributes=RANGE)).json()
+    (series,) = content["series"]
+    assert series["slices"] == 4
+    assert series["tumor_probability"] == pytest.approx(
+        by_rule(content["predictions"], range(4)), abs=1e-5
+    )
+
+
+def test_three_hundred_slices_are_answered_within_the_defaults(
+    model_store: Path, slices: list[Path]
+) -> None:
+    """More than the queue holds, through the real model."""
+    data = [mr_slice(path, 0) for path in slices]
+    with serving(settings_for(model_store, queue_size=64, deadline_ms=600_000)) as service:
+        response = service.predict(*(data[k % 8] for k in range(300)))
+        entries = response.json()["predictions"]
+        assert len(entries) == 300
+        assert not [entry for entry in entries if "error" in entry]
+        for k in range(8):
+            assert len({entry["tumor_probability"] for entry in entries[k::8]}) == 1
+        assert service.state.pipeline.depth == 0
+
+
+@pytest.mark.data
+def test_real_series_in_any_order_gives_one_summary(service: Service) -> None:
+    from contract.dicom import open_dicom
+
+    folder = require_data("dicom/siemens_mprage_sagittal") / "dicom/siemens_mprage_sagittal"
+    files = [path.read_bytes() for path in sorted(folder.glob("*.dcm"))]
+    shuffled = files.copy()
+    Random(1).shuffle(shuffled)  # noqa: S311
+    one = service.predict(*files).json()
+    other = service.predict(*shuffled).json()
+    assert one["series"][0]["tumor_probability"] == other["series"][0]["tumor_probability"]
+    places = [open_dicom(data, DEFAULT_POLICY).reference(1) for data in files]
+    score = score_series(places, [entry["tumor_probability"] for entry in one["predictions"]])
+    assert one["series"][0]["tumor_probability"] == pytest.approx(score.tumor_probability, abs=1e-5)
+    assert one["series"][0]["most_suspicious"] == score.most_suspicious
