@@ -75,9 +75,8 @@ async def predict(request: Request) -> Response:
         "predictions": entries,
         "timing_ms": timing,
     }
-    series = summaries(jobs, rules)
-    if series:
-        content["series"] = series
+    if found := summaries(jobs, rules):
+        content["series"] = found
     return Response(json.dumps(content), media_type="application/json")
 
 
