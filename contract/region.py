@@ -159,6 +159,42 @@ def find_region(
     return _region(inside, probability, (int(columns[0]), int(rows[0])), geometry)
 
 
+class CellGrid(NamedTuple):
+    """The cells that show the slice, without the black margin.
+
+    Attributes:
+        values: (rows, columns) of cells.
+        box: left, top, right, bottom of their outer edges in pixels of the original image; it may reach
+            over the border.
+    """
+
+    values: NDArray[np.float32]
+    box: tuple[float, float, float, float]
+
+
+def cell_grid(cells: NDArray[np.float32], geometry: Geometry) -> CellGrid:
+    """Where cells (h, w) lie in the original image."""
+    vertical, horizontal = _axes(geometry, cells.shape)
+    top, bottom = vertical.edges
+    left, right = horizontal.edges
+    values = cells[vertical.first : vertical.last, horizontal.first : horizontal.last]
+    return CellGrid(values, (left, top, right, bottom))
+
+
+def spread(cells: NDArray[np.float32], geometry: Geometry) -> NDArray[np.float32]:
+    """Cells (h, w), interpolated at every pixel of the original: (rows, columns); 0 where none lie."""
+    vertical, horizontal = _axes(geometry, cells.shape)
+    full = np.zeros(geometry.original_size, np.float32)
+    values = cells[vertical.first : vertical.last, horizontal.first : horizontal.last]
+    if values.size:
+        rows = vertical.places(np.arange(vertical.start, vertical.end))
+        columns = horizontal.places(np.arange(horizontal.start, horizontal.end))
+        full[vertical.start : vertical.end, horizontal.start : horizontal.end] = _interpolated(
+            values.astype(np.float64), rows, columns
+        )
+    return full
+
+
 def _region(
     inside: NDArray[np.bool_],
     probability: NDArray[np.float64],
@@ -204,6 +240,12 @@ class _Axis(NamedTuple):
     offset: float
     scale: float
     length: int
+
+    @property
+    def edges(self) -> tuple[float, float]:
+        """Pixel coordinates of the outer edges of the first and the last cell."""
+        cells = self.last - self.first
+        return (-0.5 - self.offset) / self.scale, (cells - 0.5 - self.offset) / self.scale
 
     def pixels(self, cells: NDArray[np.intp]) -> NDArray[np.intp]:
         """Every pixel that an ascending selection of cells could reach."""

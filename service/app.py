@@ -19,7 +19,10 @@ from service.middleware import Observer
 from service.openapi import (
     AUTHENTICATED,
     DESCRIPTION,
+    EXPLAIN_BODY,
+    EXPLAIN_PARAMETERS,
     OBJECTS,
+    PICTURE,
     PREDICT_BODY,
     PREDICT_PARAMETERS,
     TITLE,
@@ -32,13 +35,14 @@ from service.problems import install_handlers
 from service.rates import RateLimiter
 from service.registry import Registry
 from service.release import RELEASE
-from service.routes import health, models, pages, predict
+from service.routes import explain, health, models, pages, predict
 from service.runtimes import Runtime, open_runtime
-from service.schemas import Activation, Health, Liveness, Models, PredictAnswer
+from service.schemas import Activation, Explanation, Health, Liveness, Models, PredictAnswer
 from service.settings import Settings
 from service.state import State
 
 PREDICT: Final = "/predict"
+EXPLAIN: Final = "/explain"
 
 
 class App(FastAPI):
@@ -135,6 +139,23 @@ def _add_routes(app: FastAPI) -> None:
             **problems(400, 401, 403, 406, 408, 413, 415, 422, 429, 500, 503, 504),
         },
         openapi_extra=PREDICT_BODY | AUTHENTICATED | {"parameters": PREDICT_PARAMETERS},
+    )
+    app.add_api_route(
+        EXPLAIN,
+        explain.explain,
+        methods=["POST"],
+        response_model=None,
+        tags=["prediction"],
+        responses={
+            200: {
+                "model": Explanation,
+                "description": "The slice with region, box and heat map over it; or numbers, if the "
+                "header `Accept` prefers them.",
+                "content": PICTURE,
+            },
+            **problems(400, 401, 403, 406, 408, 413, 415, 422, 429, 500, 501, 503, 504),
+        },
+        openapi_extra=EXPLAIN_BODY | AUTHENTICATED | {"parameters": EXPLAIN_PARAMETERS},
     )
     unready: Responses = {503: {"model": Health, "description": "Not ready, and why."}}
     for path in ("/health", "/health/ready"):

@@ -21,6 +21,7 @@ ServiceError                       500  internal_error
 ├── RateExceeded                   429  rate_exceeded, with Retry-After
 ├── UnsupportedRequestMedia        415  unsupported_request_media_type
 ├── UnidentifiedSource             422  unidentified_source
+├── NotExplainable                 501  not_explainable
 ├── ActivationRefused              409  the code of what was wrong with the version
 ├── Unavailable                    503  with Retry-After
 │   ├── QueueFull                    503  queue_full
@@ -175,6 +176,13 @@ class UnidentifiedSource(ServiceError):
 
     status = 422
     code = "unidentified_source"
+
+
+class NotExplainable(ServiceError):
+    """The version has nothing that shows where its answer comes from."""
+
+    status = 501
+    code = "not_explainable"
 
 
 class ActivationRefused(ServiceError):

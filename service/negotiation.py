@@ -29,7 +29,7 @@ _NO_PARAMETERS: Final[Mapping[str, str]] = {}
 
 
 class Form(Enum):
-    """The forms of a prediction: media type and the parameters that tell it from others."""
+    """The forms of answers: media type and the parameters that tell it from others."""
 
     JSON = ("application", "json", _NO_PARAMETERS)
     DICOM = (
@@ -38,10 +38,23 @@ class Form(Enum):
         {"type": "application/dicom", "transfer-syntax": EXPLICIT_LITTLE_ENDIAN},
     )
 
+    PNG = ("image", "png", _NO_PARAMETERS)
+
     def __init__(self, main: str, sub: str, parameters: Mapping[str, str]) -> None:
         self.main = main
         self.sub = sub
         self.parameters = parameters
+
+
+PREDICTION_FORMS: Final[tuple[Form, ...]] = (Form.JSON, Form.DICOM)
+EXPLANATION_FORMS: Final[tuple[Form, ...]] = (Form.PNG, Form.JSON)
+"""Of a client that takes any, the first is preferred."""
+
+_REFUSALS: Final = {
+    PREDICTION_FORMS: "predictions come as application/json or, of DICOM, as "
+    'multipart/related; type="application/dicom" in explicit VR little endian',
+    EXPLANATION_FORMS: "explanations come as image/png or application/json",
+}
 
 
 class MediaRange(NamedTuple):
@@ -64,20 +77,22 @@ class MediaRange(NamedTuple):
         return (self.main != "*") + 2 * (self.sub != "*") + 4 * known
 
 
-def accepted_forms(header: str | None) -> tuple[Form, ...]:
+def accepted_forms(
+    header: str | None, forms: tuple[Form, ...] = PREDICTION_FORMS
+) -> tuple[Form, ...]:
     """The forms that a client takes, the one it prefers first.
 
-    Of two forms with the same quality, the one that it describes more closely is preferred, then JSON.
-    Without a header it takes all.
+    Of two forms with the same quality, the one that it describes more closely is preferred, then the
+    first of ``forms``. Without a header it takes all.
 
     Raises:
         NotAcceptable: it takes none, or the header is malformed.
     """
     if header is None or header.strip() in {"", "*/*", "application/json"}:
-        return (Form.JSON,) if header and "json" in header else (Form.JSON, Form.DICOM)
+        return (Form.JSON,) if header and "json" in header else forms
     ranges = list(_ranges(header))
     ranked = []
-    for form in Form:
+    for form in forms:
         matching = [
             (specificity, media.quality)
             for media in ranges
@@ -89,10 +104,7 @@ def accepted_forms(header: str | None) -> tuple[Form, ...]:
             if quality > 0:
                 ranked.append((-quality, -specificity, form))
     if not ranked:
-        raise NotAcceptable(
-            "predictions come as application/json or, of DICOM, as "
-            'multipart/related; type="application/dicom" in explicit VR little endian'
-        )
+        raise NotAcceptable(_REFUSALS[forms])
     ranked.sort(key=lambda item: item[:2])
     return tuple(form for _, _, form in ranked)
 

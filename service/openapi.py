@@ -40,6 +40,10 @@ _REASONS: Final = {
     422: ("No input could be read: damaged, truncated, not MR, without pixels.", "truncated_image"),
     429: ("The client asks too often; `Retry-After` says when to return.", "rate_exceeded"),
     500: ("The service failed; its log says why.", "internal_error"),
+    501: (
+        "The active version has nothing that shows where its answer comes from.",
+        "not_explainable",
+    ),
     503: (
         "Queue full, no model ready, or draining; `Retry-After` says when to return.",
         "queue_full",
@@ -106,6 +110,25 @@ PREDICT_BODY: Final[dict[str, Any]] = {
     }
 }
 """The body of /predict, which the service reads itself (:mod:`service.uploads`)."""
+
+EXPLAIN_PARAMETERS: Final[list[dict[str, Any]]] = [
+    *PREDICT_PARAMETERS,
+    {
+        "name": "frame",
+        "in": "query",
+        "description": "Of a file with many: its number, from 1. Default: the one with the highest "
+        "tumour probability.",
+        "schema": {"type": "integer", "minimum": 1},
+    },
+]
+
+EXPLAIN_BODY: Final[dict[str, Any]] = {
+    "requestBody": PREDICT_BODY["requestBody"]
+    | {"description": f"One file in the multipart field `{FIELD}`, or raw."}
+}
+"""The body of /explain: that of /predict, with a single file."""
+
+PICTURE: Final[dict[str, Any]] = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
 
 SECURITY_SCHEMES: Final = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "`Authorization: Bearer KEY`"},

@@ -157,6 +157,34 @@ class PredictAnswer(_Answer):
     timing_ms: Timing
 
 
+class Heatmap(_Answer):
+    """How much each part of a slice speaks for the answer."""
+
+    source: Literal["mask", "cam", "explain"] = Field(
+        description="`mask`: tumour probability. `cam`, `explain`: what speaks for the label, as a "
+        "share of its highest value."
+    )
+    box: tuple[float, float, float, float] = Field(
+        description="Left, top, right, bottom of the grid in pixels of the original image."
+    )
+    values: list[list[float]] = Field(description="Rows of cells, 0 to 1.")
+
+
+class ExplainedPrediction(Prediction):
+    """The entry of /predict, and the heat map."""
+
+    heatmap: Heatmap
+
+
+class Explanation(_Answer):
+    """Where the answer to one slice comes from."""
+
+    request_id: str
+    model: Model
+    explanation: ExplainedPrediction
+    timing_ms: Timing
+
+
 class Problem(_Answer):
     """A request that failed as a whole (RFC 9457)."""
 

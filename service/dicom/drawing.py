@@ -57,7 +57,7 @@ def draw(
     width = max(2, round(max(size) / 256))
     if mask is not None:
         shape = Image.fromarray(mask).resize(size, Image.Resampling.NEAREST)
-        picture.paste(OUTLINE, mask=Image.fromarray(_outline(np.asarray(shape), width)))
+        picture.paste(OUTLINE, mask=Image.fromarray(outline(np.asarray(shape), width)))
     if box is not None:
         across, down = size[0] / stored[1], size[1] / stored[0]
         # Around the box, so that it does not cover the outline of a mask that fills it.
@@ -71,7 +71,7 @@ def draw(
     return _framed(picture, above, below)
 
 
-def _outline(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
+def outline(mask: NDArray[np.bool_], width: int) -> NDArray[np.bool_]:
     """Pixels of a mask that are at most ``width`` from its edge."""
     inner = np.pad(mask, 1)
     for _ in range(width):

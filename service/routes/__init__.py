@@ -1,5 +1,5 @@
 """The HTTP surface, one module for each part."""
 
-from service.routes import health, models, pages, predict
+from service.routes import explain, health, models, pages, predict
 
-__all__ = ["health", "models", "pages", "predict"]
+__all__ = ["explain", "health", "models", "pages", "predict"]

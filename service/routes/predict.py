@@ -14,35 +14,23 @@ from service.answers import answer_jobs, known_failure
 from service.context import Context
 from service.dicom.findings import ModelIdentity
 from service.dicom.series import is_dicom, sort_into_series
-from service.errors import BodyTimeout, NoDicomSource, UnidentifiedSource
+from service.errors import NoDicomSource, UnidentifiedSource
 from service.jobs import Job
 from service.negotiation import Form, accepted_forms
 from service.operation import Options
 from service.problems import problem_response
+from service.receiving import receive
 from service.registry import Engine
 from service.series import summaries
 from service.state import State
-from service.uploads import read_uploads
 
 
 async def predict(request: Request) -> Response:
     """Predicts the images of one request; see the HTTP contract in OpenAPI."""
     state, context = State.of(request.scope), Context.of(request.scope)
-    settings = state.settings
     options = Options.of(request.query_params, is_admin=context.is_admin)
     forms = accepted_forms(", ".join(request.headers.getlist("accept")) or None)
-    # Before the body is read: a service that cannot answer must not spend its time on bodies.
-    engine = state.engine()
-    state.pipeline.admit()
-    try:
-        async with asyncio.timeout(settings.body_timeout_ms / 1000):
-            uploads = await read_uploads(request, settings.max_body_bytes, settings.max_files)
-    except TimeoutError as error:
-        raise BodyTimeout("the body did not arrive in time") from error
-    deadline = monotonic() + settings.deadline_ms / 1000
-    if state.registry.active is not engine:
-        # The body took a while, and the version was replaced meanwhile.
-        engine = state.registry.engine()
+    engine, uploads, deadline = await receive(request, state, state.settings.max_files)
     as_objects = forms[0] is Form.DICOM
     if as_objects and not all(is_dicom(upload.data) for upload in uploads):
         if Form.JSON not in forms:
@@ -51,7 +39,7 @@ async def predict(request: Request) -> Response:
     jobs = await state.pipeline.predict(engine, uploads, deadline, keep_headers=as_objects)
     rules = options.applied(engine.rules)
     entries = await answered(jobs, engine, options, state)
-    timing = _timing(jobs, context)
+    timing = timing_of(jobs, context)
     context.fields |= {"images": len(jobs)} | {f"{name}_ms": ms for name, ms in timing.items()}
     failures = [known_failure(job) for job in jobs if not isinstance(job.outcome, Outputs)]
     refused = len(failures) == len(jobs)
@@ -96,7 +84,8 @@ async def answered(
     return entries
 
 
-def _timing(jobs: Sequence[Job], context: Context) -> dict[str, float]:
+def timing_of(jobs: Sequence[Job], context: Context) -> dict[str, float]:
+    """How long each part took, in milliseconds; of several slices, the longest."""
     return {
         "decode": _milliseconds(max(job.decode_seconds for job in jobs)),
         "queue": _milliseconds(max(job.queue_seconds for job in jobs)),

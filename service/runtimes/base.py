@@ -53,6 +53,24 @@ class Runtime(ABC):
             All of the version's outputs that mean something to the service.
         """
 
+    @property
+    def explains(self) -> bool:
+        """Whether :meth:`explain` can be asked."""
+        return False
+
+    def explain(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """How much each part of a slice speaks for its label, of a version that computes this aside.
+
+        Any thread.
+
+        Args:
+            batch: as for :meth:`predict`.
+
+        Returns:
+            float32 (n, h, w), at least 0, for cells that cover the input evenly.
+        """
+        raise NotImplementedError
+
     def close(self) -> None:
         """Gives threads and memory back."""
         return

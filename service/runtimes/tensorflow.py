@@ -18,6 +18,9 @@ SIGNATURE = "serving_default"
 INPUT = "slices"
 """Names that the export writes; those of the outputs are the manifest's."""
 
+EXPLAIN, HEATMAP = "explain", "heatmap"
+"""A signature that a SavedModel may have besides, and its output."""
+
 
 class TensorFlowRuntime(Runtime):
     """A SavedModel.
@@ -51,6 +54,9 @@ class TensorFlowRuntime(Runtime):
             raise RuntimeUnusable(f"the SavedModel lacks the output {', '.join(sorted(missing))}")
         self._signature = signature
         self._names = tuple(shapes)
+        self._explain = self._model.signatures.get(EXPLAIN)
+        if self._explain is not None and HEATMAP not in self._explain.structured_outputs:
+            raise RuntimeUnusable(f"the signature {EXPLAIN!r} has no output {HEATMAP!r}")
 
     def predict(self, batch: NDArray[np.uint8]) -> Outputs:
         """See :meth:`Runtime.predict`; the batch is padded to the next of ``batch_sizes``."""
@@ -62,6 +68,22 @@ class TensorFlowRuntime(Runtime):
         with self._tf.device(self._placement):
             answer = self._signature(**{INPUT: self._tf.constant(batch)})
         return Outputs(**{name: answer[name].numpy()[:count] for name in self._names})
+
+    @property
+    def explains(self) -> bool:
+        """See :attr:`Runtime.explains`."""
+        return self._explain is not None
+
+    def explain(self, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """See :meth:`Runtime.explain`."""
+        with self._tf.device(self._placement):
+            answer = self._explain(**{INPUT: self._tf.constant(batch)})
+        heatmap: NDArray[np.float32] = answer[HEATMAP].numpy()
+        if heatmap.ndim != 3 or len(heatmap) != len(batch) or not np.isfinite(heatmap).all():
+            raise ValueError(
+                f"the heat map of {len(batch)} slices is {heatmap.shape}, or not finite"
+            )
+        return heatmap
 
 
 def padded_sizes(max_batch_size: int) -> list[int]:

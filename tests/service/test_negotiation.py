@@ -3,9 +3,9 @@
 import pytest
 
 from service.errors import NotAcceptable
-from service.negotiation import MAX_LENGTH, Form, accepted_forms
+from service.negotiation import EXPLANATION_FORMS, MAX_LENGTH, Form, accepted_forms
 
-JSON, DICOM = Form.JSON, Form.DICOM
+JSON, DICOM, PNG = Form.JSON, Form.DICOM, Form.PNG
 RELATED = 'multipart/related; type="application/dicom"'
 
 
@@ -40,6 +40,28 @@ RELATED = 'multipart/related; type="application/dicom"'
 )
 def test_what_a_client_takes(header: str | None, forms: tuple[Form, ...]) -> None:
     assert accepted_forms(header) == forms
+
+
+@pytest.mark.parametrize(
+    ("header", "forms"),
+    [
+        (None, (PNG, JSON)),
+        ("*/*", (PNG, JSON)),
+        ("image/*", (PNG,)),
+        ("application/json", (JSON,)),
+        ("image/png;q=0.5, application/json", (JSON, PNG)),
+        ("image/avif,image/webp,image/png,image/svg+xml,image/*;q=0.8,*/*;q=0.5", (PNG, JSON)),
+    ],
+)
+def test_what_a_client_takes_of_an_explanation(header: str | None, forms: tuple[Form, ...]) -> None:
+    assert accepted_forms(header, EXPLANATION_FORMS) == forms
+
+
+def test_a_refusal_says_what_there_is() -> None:
+    with pytest.raises(NotAcceptable, match="image/png"):
+        accepted_forms(RELATED, EXPLANATION_FORMS)
+    with pytest.raises(NotAcceptable, match="multipart/related"):
+        accepted_forms("image/png")
 
 
 @pytest.mark.parametrize(

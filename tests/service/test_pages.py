@@ -9,6 +9,7 @@ from tests.support.service import Service
 
 PATHS = {
     "/predict",
+    "/explain",
     "/health",
     "/health/live",
     "/health/ready",

@@ -1,0 +1,51 @@
+"""The head of every request that brings images: admission, body, deadline."""
+
+import asyncio
+from time import monotonic
+from typing import NamedTuple
+
+from starlette.requests import Request
+
+from service.errors import BodyTimeout
+from service.jobs import Upload
+from service.registry import Engine
+from service.state import State
+from service.uploads import read_uploads
+
+
+class Received(NamedTuple):
+    """A request whose body has arrived.
+
+    Attributes:
+        engine: the version that predicts it.
+        uploads: its files, at least one.
+        deadline: monotonic seconds at which nobody waits for the answer any more.
+    """
+
+    engine: Engine
+    uploads: list[Upload]
+    deadline: float
+
+
+async def receive(request: Request, state: State, max_files: int) -> Received:
+    """Reads a request's files, if the service can answer it at all.
+
+    Raises:
+        Unavailable: it cannot; nothing of the body was read.
+        BodyTimeout: the body takes too long.
+        ServiceError: the body is not what it should be; see :func:`service.uploads.read_uploads`.
+    """
+    settings = state.settings
+    # Before the body is read: a service that cannot answer must not spend its time on bodies.
+    engine = state.engine()
+    state.pipeline.admit()
+    try:
+        async with asyncio.timeout(settings.body_timeout_ms / 1000):
+            uploads = await read_uploads(request, settings.max_body_bytes, max_files)
+    except TimeoutError as error:
+        raise BodyTimeout("the body did not arrive in time") from error
+    deadline = monotonic() + settings.deadline_ms / 1000
+    if state.registry.active is not engine:
+        # The body took a while, and the version was replaced meanwhile.
+        engine = state.registry.engine()
+    return Received(engine, uploads, deadline)

@@ -1,0 +1,90 @@
+"""``POST /explain``: one image in, where its answer comes from out."""
+
+import asyncio
+import json
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.answers import known_failure
+from service.context import Context
+from service.errors import InvalidParameter
+from service.explanation import content, heatmap, picture, source_of
+from service.jobs import Job
+from service.negotiation import EXPLANATION_FORMS, Form, accepted_forms
+from service.operation import Options
+from service.receiving import receive
+from service.registry import Engine
+from service.routes.predict import answered, timing_of
+from service.state import State
+
+
+async def explain(request: Request) -> Response:
+    """Explains the answer to one slice; of a file with many, to the one that is asked for.
+
+    See the HTTP contract in OpenAPI.
+    """
+    state, context = State.of(request.scope), Context.of(request.scope)
+    options = Options.of(request.query_params, is_admin=context.is_admin)
+    frame = _frame(request.query_params.get("frame"))
+    accept = ", ".join(request.headers.getlist("accept")) or None
+    form = accepted_forms(accept, EXPLANATION_FORMS)[0]
+    # Before the body is read, as it would be in vain.
+    source_of(state.engine())
+    engine, uploads, deadline = await receive(request, state, max_files=1)
+    source_of(engine)
+    # A version that is replaced meanwhile must not be closed before its heat map is there.
+    engine.acquire(1)
+    try:
+        jobs = await state.pipeline.predict(engine, uploads, deadline)
+        entries = await answered(jobs, engine, options, state)
+        index = _chosen(jobs, frame)
+        job, entry = jobs[index], entries[index]
+        if job.answer is None:
+            raise known_failure(job)
+        timing = timing_of(jobs, context)
+        context.fields |= {"images": len(jobs)} | {f"{name}_ms": ms for name, ms in timing.items()}
+        if form is Form.PNG:
+            body = await asyncio.to_thread(_png, job, engine, state)
+            return Response(body, media_type="image/png")
+        heat = await asyncio.to_thread(_json, job, engine)
+    finally:
+        engine.release()
+    answer = {
+        "request_id": context.request_id,
+        "model": engine.identity,
+        "explanation": {**entry, "heatmap": heat},
+        "timing_ms": timing,
+    }
+    return Response(json.dumps(answer), media_type="application/json")
+
+
+def _png(job: Job, engine: Engine, state: State) -> bytes:
+    return picture(job, heatmap(job, engine), engine.rules.region, state.settings.policy)
+
+
+def _json(job: Job, engine: Engine) -> dict[str, Any]:
+    if job.geometry is None:
+        raise ValueError("the slice was not answered")
+    return content(heatmap(job, engine), job.geometry)
+
+
+def _frame(text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not text.isdecimal() or not 1 <= int(text) < 10**9:
+        raise InvalidParameter("frame must be a number from 1")
+    return int(text)
+
+
+def _chosen(jobs: list[Job], frame: int | None) -> int:
+    """The frame that is asked for, else the most suspicious one, else one that failed."""
+    if frame is not None:
+        if frame > len(jobs):
+            raise InvalidParameter("the file has fewer frames")
+        return frame - 1
+    return max(
+        range(len(jobs)),
+        key=lambda index: job.answer.tumor_probability if (job := jobs[index]).answer else -1.0,
+    )
