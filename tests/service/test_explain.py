@@ -181,6 +181,7 @@ class TestRefused:
 def test_a_saved_model_may_explain_itself(tiny_store: Path) -> None:
     """In a process of its own, as TensorFlow's threads and warnings are not these tests'."""
     code = f"""
+import tensorflow  # before anything waits for it
 from pathlib import Path
 from tests.service.test_explain import PATCH, TUMOR, numbers, peak, picture
 from tests.support.service import serving, settings_for
