@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Lifespan
 from contract.sandbox import DECODERS
 from contract.store import StoredVersion
 from service.access import Access
+from service.buffers import Buffers
 from service.dicom.answer import ResultWriter
 from service.keys import Keyring
 from service.metrics import Metrics
@@ -104,7 +105,9 @@ def create_app(
         )
         registry = Registry(settings, metrics, pipeline.deliver, open_runtime)
         results = ResultWriter(settings.dicom_uid_root, settings.policy, settings.queue_size)
-        app.state.parts = State(settings, metrics, registry, pipeline, results)
+        app.state.parts = State(
+            settings, metrics, registry, pipeline, results, Buffers(settings.max_buffered_bytes)
+        )
         tasks = [loop.create_task(registry.load()), loop.create_task(registry.watch())]
         yield
         for task in tasks:

@@ -88,6 +88,8 @@ class DecodePool:
     def _decode(self, job: Job) -> Failure | None:
         if job.expired():
             return DeadlineExceeded("the deadline passed before the image was decoded")
+        if job.upload.failure is not None:
+            return job.upload.failure
         start = monotonic()
         source = job.source
         try:

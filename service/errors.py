@@ -10,6 +10,7 @@ ServiceError                       500  internal_error
 ├── RequestTooLarge                413
 │   ├── BodyTooLarge                 413  body_too_large
 │   ├── TooManyFiles                 413  too_many_files
+│   ├── ZipTooLarge                  413  zip_too_large
 │   └── TooManySeries                413  too_many_series
 ├── Unauthenticated                401  unauthenticated, with WWW-Authenticate
 ├── Forbidden                      403  forbidden
@@ -20,6 +21,12 @@ ServiceError                       500  internal_error
 ├── HeadersTooLarge                431  headers_too_large
 ├── RateExceeded                   429  rate_exceeded, with Retry-After
 ├── UnsupportedRequestMedia        415  unsupported_request_media_type
+├── UnusableZip                    422  unusable_zip
+│   ├── DamagedZip                   422  damaged_zip
+│   ├── EmptyZip                     422  empty_zip
+│   ├── EncryptedZip                 422  encrypted_zip
+│   ├── NestedZip                    422  nested_zip
+│   └── UnsupportedZip               422  unsupported_zip
 ├── UnidentifiedSource             422  unidentified_source
 ├── NotExplainable                 501  not_explainable
 ├── ActivationRefused              409  the code of what was wrong with the version
@@ -107,6 +114,35 @@ class TooManyFiles(RequestTooLarge):
 
 class TooManySeries(RequestTooLarge):
     code = "too_many_series"
+
+
+class ZipTooLarge(RequestTooLarge):
+    code = "zip_too_large"
+
+
+class UnusableZip(ServiceError):
+    status = 422
+    code = "unusable_zip"
+
+
+class DamagedZip(UnusableZip):
+    code = "damaged_zip"
+
+
+class EmptyZip(UnusableZip):
+    code = "empty_zip"
+
+
+class EncryptedZip(UnusableZip):
+    code = "encrypted_zip"
+
+
+class NestedZip(UnusableZip):
+    code = "nested_zip"
+
+
+class UnsupportedZip(UnusableZip):
+    code = "unsupported_zip"
 
 
 class Unauthenticated(ServiceError):

@@ -32,10 +32,12 @@ class Upload:
         name: the client's file name; goes back to the client and nowhere else, least of all into a
             log, since it may name a patient.
         data: the whole file.
+        failure: why it could not be taken out of its archive, if so.
     """
 
     name: str | None = field(repr=False)
     data: bytes = field(repr=False)
+    failure: Failure | None = None
 
 
 class Group:

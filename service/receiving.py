@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from starlette.requests import Request
 
+from service.archives import unpacked
+from service.buffers import Claim
 from service.errors import BodyTimeout
 from service.jobs import Upload
 from service.registry import Engine
@@ -27,11 +29,17 @@ class Received(NamedTuple):
     deadline: float
 
 
-async def receive(request: Request, state: State, max_files: int) -> Received:
-    """Reads a request's files, if the service can answer it at all.
+async def receive(request: Request, state: State, max_files: int, claim: Claim) -> Received:
+    """Reads a request's files and unpacks its archives, if the service can answer it at all.
+
+    Args:
+        request: whose body has not been read.
+        state: of the app.
+        max_files: that it may have.
+        claim: of its memory, to be held until it is answered.
 
     Raises:
-        Unavailable: it cannot; nothing of the body was read.
+        Unavailable: it cannot; nothing of the body was read. Or there is no memory for it.
         BodyTimeout: the body takes too long.
         ServiceError: the body is not what it should be; see :func:`service.uploads.read_uploads`.
     """
@@ -41,10 +49,11 @@ async def receive(request: Request, state: State, max_files: int) -> Received:
     state.pipeline.admit()
     try:
         async with asyncio.timeout(settings.body_timeout_ms / 1000):
-            uploads = await read_uploads(request, settings.max_body_bytes, max_files)
+            uploads = await read_uploads(request, settings.max_body_bytes, max_files, claim)
     except TimeoutError as error:
         raise BodyTimeout("the body did not arrive in time") from error
     deadline = monotonic() + settings.deadline_ms / 1000
+    uploads = await unpacked(uploads, max_files, settings.max_body_bytes, claim)
     if state.registry.active is not engine:
         # The body took a while, and the version was replaced meanwhile.
         engine = state.registry.engine()

@@ -180,9 +180,21 @@ class Settings(BaseSettings):
     )
 
     max_body_bytes: int = Field(
-        256 * 1024 * 1024, ge=1, description="Largest request body; beyond it 413."
+        256 * 1024 * 1024,
+        ge=1,
+        description="Largest request body, and what its zip files may unpack to; beyond it 413.",
     )
-    max_files: int = Field(1024, ge=1, description="Most files in one request; beyond it 413.")
+    max_buffered_bytes: int = Field(
+        512 * 1024 * 1024,
+        ge=1,
+        description="Bytes of request bodies, and of what zip files unpack to, that are in memory at a "
+        "time; beyond it 503 with Retry-After.",
+    )
+    max_files: int = Field(
+        1024,
+        ge=1,
+        description="Most files in one request, those in zip files counted; beyond it 413.",
+    )
     max_frames: int = Field(
         DEFAULT_MAX_FRAMES,
         ge=1,
@@ -234,6 +246,14 @@ class Settings(BaseSettings):
                 "BRAIN_HOST is not a loopback address, so whoever reaches it could use the service: "
                 "name a file of API keys in BRAIN_API_KEYS_FILE, "
                 "or set BRAIN_ALLOW_ANONYMOUS=true where something else keeps strangers out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_whole_body_fits_into_memory(self) -> Self:
+        if self.max_body_bytes > self.max_buffered_bytes:
+            raise ValueError(
+                "max_body_bytes must not exceed max_buffered_bytes: such a request always got 503"
             )
         return self
 

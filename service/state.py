@@ -6,6 +6,7 @@ from typing import Any
 
 from starlette.types import Scope
 
+from service.buffers import Buffers
 from service.dicom.answer import ResultWriter
 from service.errors import Draining, ModelLoading, Unavailable
 from service.metrics import Metrics
@@ -28,6 +29,7 @@ class State:
     registry: Registry
     pipeline: Pipeline
     results: ResultWriter
+    buffers: Buffers
     draining: bool = False
     started: float = field(default_factory=monotonic)
 

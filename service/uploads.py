@@ -7,6 +7,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 
+from service.buffers import Claim
 from service.errors import (
     BodyTooLarge,
     MalformedMultipart,
@@ -21,16 +22,25 @@ FIELD: Final = "files"
 """The multipart field that holds images, as often as there are images."""
 
 MULTIPART: Final = b"multipart/form-data"
-RAW_MEDIA: Final = (b"image/jpeg", b"image/png", b"application/dicom", b"application/octet-stream")
+RAW_MEDIA: Final = (
+    b"image/jpeg",
+    b"image/png",
+    b"application/dicom",
+    b"application/zip",
+    b"application/octet-stream",
+)
 """Media types of a raw body. Which of them it says does not matter: the content is sniffed."""
 
 
-async def read_uploads(request: Request, max_body_bytes: int, max_files: int) -> list[Upload]:
+async def read_uploads(
+    request: Request, max_body_bytes: int, max_files: int, claim: Claim
+) -> list[Upload]:
     """The files of a request, at least one.
 
     Raises:
         UnsupportedRequestMedia: the body is declared to be something else.
         BodyTooLarge, TooManyFiles: over the limits; the rest of the body is not read.
+        QueueFull: there is no memory for it now, likewise.
         MalformedMultipart, UnexpectedField, NoInput: the body is not what it should be.
     """
     media, options = parse_options_header(request.headers.get("content-type"))
@@ -40,7 +50,7 @@ async def read_uploads(request: Request, max_body_bytes: int, max_files: int) ->
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_body_bytes:
         raise _too_large(max_body_bytes)
-    chunks = _bounded(request, max_body_bytes)
+    chunks = _bounded(request, max_body_bytes, claim)
     if media != MULTIPART:
         data = b"".join([chunk async for chunk in chunks])
         if not data:
@@ -81,12 +91,13 @@ async def _read_multipart(
     return form.uploads
 
 
-async def _bounded(request: Request, max_body_bytes: int) -> AsyncIterator[bytes]:
+async def _bounded(request: Request, max_body_bytes: int, claim: Claim) -> AsyncIterator[bytes]:
     size = 0
     async for chunk in request.stream():
         size += len(chunk)
         if size > max_body_bytes:
             raise _too_large(max_body_bytes)
+        claim.add(len(chunk))
         yield chunk
 
 

@@ -8,6 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service.answers import known_failure
+from service.buffers import Claim
 from service.context import Context
 from service.errors import InvalidParameter
 from service.explanation import content, heatmap, picture, source_of
@@ -25,14 +26,20 @@ async def explain(request: Request) -> Response:
 
     See the HTTP contract in OpenAPI.
     """
-    state, context = State.of(request.scope), Context.of(request.scope)
+    state = State.of(request.scope)
+    with state.buffers.claim() as claim:
+        return await _explain(request, state, claim)
+
+
+async def _explain(request: Request, state: State, claim: Claim) -> Response:
+    context = Context.of(request.scope)
     options = Options.of(request.query_params, is_admin=context.is_admin)
     frame = _frame(request.query_params.get("frame"))
     accept = ", ".join(request.headers.getlist("accept")) or None
     form = accepted_forms(accept, EXPLANATION_FORMS)[0]
     # Before the body is read, as it would be in vain.
     source_of(state.engine())
-    engine, uploads, deadline = await receive(request, state, max_files=1)
+    engine, uploads, deadline = await receive(request, state, 1, claim)
     source_of(engine)
     # A version that is replaced meanwhile must not be closed before its heat map is there.
     engine.acquire(1)

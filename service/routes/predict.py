@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from contract.answer import Outputs
 from service.answers import answer_jobs, known_failure
+from service.buffers import Claim
 from service.context import Context
 from service.dicom.findings import ModelIdentity
 from service.dicom.series import is_dicom, sort_into_series
@@ -27,10 +28,16 @@ from service.state import State
 
 async def predict(request: Request) -> Response:
     """Predicts the images of one request; see the HTTP contract in OpenAPI."""
-    state, context = State.of(request.scope), Context.of(request.scope)
+    state = State.of(request.scope)
+    with state.buffers.claim() as claim:
+        return await _predict(request, state, claim)
+
+
+async def _predict(request: Request, state: State, claim: Claim) -> Response:
+    context = Context.of(request.scope)
     options = Options.of(request.query_params, is_admin=context.is_admin)
     forms = accepted_forms(", ".join(request.headers.getlist("accept")) or None)
-    engine, uploads, deadline = await receive(request, state, state.settings.max_files)
+    engine, uploads, deadline = await receive(request, state, state.settings.max_files, claim)
     as_objects = forms[0] is Form.DICOM
     if as_objects and not all(is_dicom(upload.data) for upload in uploads):
         if Form.JSON not in forms:
