@@ -80,6 +80,11 @@ class Batcher:
         self._queue.put(None)
         self._thread.join()
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is being predicted, or waits for it. Any thread."""
+        return self._busy_since is None and self._queue.empty()
+
     def problem(self, batch_timeout_seconds: float) -> str | None:
         """What is wrong with the thread or the runtime, if anything is. Any thread."""
         if not self._thread.is_alive() and not self._closing:

@@ -13,6 +13,10 @@ from prometheus_client import (
 )
 from prometheus_client.exposition import choose_encoder
 
+from contract.answer import Decision
+from contract.manifest import Manifest
+from service.answers import Answer
+from service.drift import Agreement, Drift
 from service.release import RELEASE
 
 LATENCY_BUCKETS: Final = (
@@ -45,6 +49,9 @@ class Metrics:
         decode_seconds, queue_seconds: for each image.
         inference_seconds, batch_images: for each batch.
         predictions: answered images by label.
+        decisions: answered images by decision.
+        shadow_dropped, shadow_failures: images that the shadow version had no time for, or failed on.
+        shadow_info: the shadow version.
         errors: refused requests and images by error code.
         runtime_restarts: runtimes rebuilt after their thread died or hung.
         queue_depth: images in the service now.
@@ -73,6 +80,20 @@ class Metrics:
         self.predictions = Counter(
             "brain_predictions", "Predicted images.", ("label",), registry=registry
         )
+        self.decisions = Counter(
+            "brain_decisions", "Predicted images.", ("decision",), registry=registry
+        )
+        self._drift = Drift(registry)
+        self.shadow_dropped = Counter(
+            "brain_shadow_dropped_images",
+            "Images that the shadow version had no time for.",
+            registry=registry,
+        )
+        self.shadow_failures = Counter(
+            "brain_shadow_failures", "Images that the shadow version failed on.", registry=registry
+        )
+        self.shadow_info = Info("brain_shadow", "The shadow version.", registry=registry)
+        self._shadow = Agreement(registry)
         self.errors = Counter(
             "brain_errors", "Refused requests and images.", ("code",), registry=registry
         )
@@ -92,6 +113,29 @@ class Metrics:
         """Counts one predicted batch."""
         self.batch_images.observe(images)
         self.inference_seconds.observe(seconds)
+
+    def observe_answer(self, answer: Answer, ood_threshold: float | None) -> None:
+        """Counts one answered slice.
+
+        Args:
+            answer: to it.
+            ood_threshold: largest distance that is in distribution.
+        """
+        self.predictions.labels(answer.label).inc()
+        self.decisions.labels(answer.decision).inc()
+        self._drift.observe(answer, ood_threshold)
+
+    def observe_shadow(self, active: Answer, shadow: Answer) -> None:
+        """Counts one slice that the shadow version has predicted as well."""
+        self._shadow.observe(active, shadow)
+
+    def refer_to(self, manifest: Manifest, ood_threshold: float | None) -> None:
+        """Shows what the active version answered on validation, and its classes from the start."""
+        for label in manifest.classes:
+            self.predictions.labels(label)
+        for decision in Decision:
+            self.decisions.labels(decision)
+        self._drift.refer_to(manifest, ood_threshold)
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """The exposition that an ``Accept`` header asks for, and its media type."""

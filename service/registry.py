@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from time import monotonic
 from typing import Final, TypedDict
 
@@ -25,6 +26,7 @@ from service.metrics import Metrics
 from service.operation import adjusted
 from service.runtimes import Runtime, open_runtime
 from service.settings import Settings
+from service.shadow import Shadow
 
 logger = logging.getLogger("service.registry")
 
@@ -128,6 +130,7 @@ class Registry:
         self._open = open_runtime
         self._changing = asyncio.Lock()
         self._retiring: set[asyncio.Task[None]] = set()
+        self._shadow: Shadow | None = None
 
     def engine(self) -> Engine:
         """The active engine.
@@ -148,6 +151,8 @@ class Registry:
                 self._go_down(failure)
             else:
                 self._swap(engine)
+        if self._settings.shadow_version:
+            await self._load_shadow(self._settings.shadow_version)
 
     async def activate(self, name: str, selector: str) -> Engine:
         """Makes a version the active one, once it has been verified and warmed up.
@@ -181,6 +186,9 @@ class Registry:
 
     async def close(self) -> None:
         """Ends the threads of every engine; requests have been answered by now."""
+        if self._shadow is not None:
+            await asyncio.to_thread(self._shadow.close)
+            self._shadow = None
         if self.active is not None:
             self._retire(self.active, CLOSE_SECONDS)
             self.active = None
@@ -227,7 +235,7 @@ class Registry:
                 runtime,
                 runtime.batch_sizes[-1],
                 self._settings.max_wait_ms / 1000,
-                self._deliver,
+                partial(self._delivered, rules),
                 self._metrics.observe_batch,
             )
             return Engine(stored, rules, runtime, batcher)
@@ -242,13 +250,43 @@ class Registry:
                 "the runtime failed to load this version; the log says why"
             ) from error
 
+    def _delivered(self, rules: Rules, jobs: Sequence[Job]) -> None:
+        """Hands a batch to those who wait for it, and then to the shadow. Any thread."""
+        self._deliver(jobs)
+        shadow = self._shadow
+        if shadow is not None:
+            shadow.offer(jobs, rules)
+
+    async def _load_shadow(self, selector: str) -> None:
+        """Starts the shadow version; that it cannot be loaded is nobody's failure but its own."""
+        try:
+            self._shadow = await asyncio.to_thread(self._build_shadow, selector)
+        except Exception as error:
+            code = getattr(error, "code", "internal_error")
+            logger.exception("no shadow version runs", extra={"fields": {"code": code}})
+
+    def _build_shadow(self, selector: str) -> Shadow:
+        name = self._settings.model
+        stored = self.store.load(name, self.store.resolve(name, selector))
+        rules = adjusted(Rules.read(stored.manifest, stored.path), self._settings)
+        # One thread of its own, so that its priority is the lowest throughout.
+        modest = self._settings.model_copy(update={"interpreters": 1, "max_batch_size": 1})
+        runtime = self._open(modest, stored)
+        number = str(stored.manifest.version)
+        self._metrics.shadow_info.info({"version": number, "manifest": stored.manifest_digest})
+        logger.info("shadow version loaded", extra={"fields": {"version": number}})
+        return Shadow(stored, rules, runtime, self._metrics, self._is_idle)
+
+    def _is_idle(self) -> bool:
+        engine = self.active
+        return engine is not None and engine.batcher.idle
+
     def _swap(self, engine: Engine) -> None:
         previous, self.active = self.active, engine
         identity = {key: str(value) for key, value in engine.identity.items()}
         self._metrics.model.info(identity | {"manifest": engine.stored.manifest_digest})
         self._metrics.ready.set(1)
-        for label in engine.stored.manifest.classes:
-            self._metrics.predictions.labels(label)
+        self._metrics.refer_to(engine.stored.manifest, engine.rules.ood_threshold)
         if previous is not None:
             # By then its last batch must have ended, and nobody waits for it any more.
             patience_ms = self._settings.deadline_ms + self._settings.batch_timeout_ms

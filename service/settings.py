@@ -98,6 +98,11 @@ class Settings(BaseSettings):
     )
     model: str = Field("brain-tumor", description="Model to serve; 503 if the store lacks it.")
     model_version: str = Field("latest", description="A version number, an alias or 'latest'.")
+    shadow_version: str | None = Field(
+        None,
+        description="Another version, named as BRAIN_MODEL_VERSION is, that predicts the same slices "
+        "when there is time to spare. Its answers only go into the metrics.",
+    )
     runtime: RuntimeChoice = Field(
         RuntimeChoice.AUTO,
         description="'tensorflow' uses a GPU if there is one; 503 if it is not installed.",

@@ -87,7 +87,7 @@ async def answered(
         entries = await asyncio.to_thread(answer_jobs, jobs, rules, options.mask)
     for job in jobs:
         if job.answer is not None:
-            state.metrics.predictions.labels(job.answer.label).inc()
+            state.metrics.observe_answer(job.answer, rules.ood_threshold)
     return entries
 
 

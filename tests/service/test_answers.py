@@ -18,14 +18,7 @@ from tests.contract.samples import RANGE, encode, mr_object
 from tests.support.masks import run_length_mask
 from tests.support.models import CLASSES, MAPS, NAME, TWO_HEADS, head
 from tests.support.service import Service, serving, settings_for
-
-PATCH = (170, 120, 22)
-"""Column, row and radius of the tumour in a head of 300 rows and 260 columns."""
-
-TUMOR = encode(head(patch=PATCH), "PNG")
-HEALTHY = encode(head(patch=None), "PNG")
-STRANGE = encode(np.tile(np.arange(256, dtype=np.uint8), (256, 1)), "PNG")
-"""Grey that grows from left to right: no head at all."""
+from tests.support.slices import HEALTHY, PATCH, STRANGE, TUMOR
 
 
 def disc(rows: int = 300, columns: int = 260, scale: float = 1) -> NDArray[np.bool_]:

@@ -18,10 +18,8 @@ from tests.contract.samples import RANGE, encode, mr_object
 from tests.support.models import EXPLAINED, MAPS, NAME, head
 from tests.support.results import enhanced
 from tests.support.service import ROOT, Service, environment_with, serving, settings_for
+from tests.support.slices import HEALTHY, PATCH, TUMOR
 
-PATCH = (170, 120, 22)
-TUMOR = encode(head(patch=PATCH), "PNG")
-HEALTHY = encode(head(patch=None), "PNG")
 JSON = {"Accept": "application/json"}
 
 

@@ -1,0 +1,121 @@
+"""A second version beside the active one: it predicts the same slices, and only its disagreement shows.
+
+It takes what is left over: one slice at a time, at the lowest priority, and only while the active
+version has nothing to do. What it has no time for is dropped and counted.
+"""
+
+import logging
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from queue import Empty, Full, Queue
+from threading import Thread, get_native_id
+from time import sleep
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.answer import Outputs, Rules
+from contract.store import StoredVersion
+from service.answers import Answer
+from service.jobs import Job
+from service.metrics import Metrics
+from service.runtimes import Runtime
+
+logger = logging.getLogger("service.shadow")
+
+WAITING_SLICES: Final = 64
+"""So many may wait, 50 kB each; beyond them slices are dropped."""
+
+IDLE_SECONDS: Final = 0.002
+"""How long it waits before it asks again whether the active version has nothing to do."""
+
+LOWEST_PRIORITY: Final = 19
+"""The nice value of its thread (sched(7))."""
+
+CLOSE_SECONDS: Final = 1.0
+
+
+class Waiting(NamedTuple):
+    """A slice that the active version has answered: its input, outputs and rules."""
+
+    pixels: NDArray[np.uint8]
+    outputs: Outputs
+    rules: Rules
+
+
+class Shadow:
+    """The shadow version and its thread.
+
+    Args:
+        stored: the version.
+        rules: its own.
+        runtime: what runs it; called in the shadow's thread only.
+        metrics: counts agreement.
+        is_idle: whether the active version has nothing to do; any thread.
+    """
+
+    def __init__(
+        self,
+        stored: StoredVersion,
+        rules: Rules,
+        runtime: Runtime,
+        metrics: Metrics,
+        is_idle: Callable[[], bool],
+    ) -> None:
+        self._spec = stored.preprocess
+        self._rules = rules
+        self._runtime = runtime
+        self._metrics = metrics
+        self._is_idle = is_idle
+        self._queue: Queue[Waiting | None] = Queue(WAITING_SLICES)
+        self._closing = False
+        self._thread = Thread(target=self._run, name="shadow", daemon=True)
+        self._thread.start()
+
+    def offer(self, jobs: Sequence[Job], rules: Rules) -> None:
+        """Takes what fits of a batch that has been answered; never blocks. Any thread.
+
+        Args:
+            jobs: of the batch; those without outputs are left out.
+            rules: of the version that answered them.
+        """
+        for job in jobs:
+            # Another preprocessing gives other pixels, on which there is nothing to compare.
+            if job.pixels is None or not isinstance(job.outcome, Outputs) or job.spec != self._spec:
+                continue
+            try:
+                self._queue.put_nowait(Waiting(job.pixels, job.outcome, rules))
+            except Full:
+                self._metrics.shadow_dropped.inc()
+
+    def close(self) -> None:
+        """Ends the thread; what waits is forgotten."""
+        self._closing = True
+        with suppress(Empty):
+            while True:
+                self._queue.get_nowait()
+        self._queue.put(None)
+        self._thread.join(CLOSE_SECONDS)
+        if not self._thread.is_alive():
+            self._runtime.close()
+
+    def _run(self) -> None:
+        if hasattr(os, "setpriority"):
+            # Of this thread alone, on Linux: LiteRT predicts in the thread that calls it.
+            os.setpriority(os.PRIO_PROCESS, get_native_id(), LOWEST_PRIORITY)
+        while (waiting := self._queue.get()) is not None and not self._closing:
+            while not self._is_idle() and not self._closing:
+                sleep(IDLE_SECONDS)
+            try:
+                self._compare(waiting)
+            except Exception:
+                self._metrics.shadow_failures.inc()
+                logger.exception("the shadow version failed on a slice")
+
+    def _compare(self, waiting: Waiting) -> None:
+        outputs = self._runtime.predict(waiting.pixels[None])
+        theirs = Answer.of(waiting.outputs, None, waiting.rules)
+        ours = Answer.of(outputs, None, self._rules)
+        self._metrics.observe_shadow(theirs, ours)

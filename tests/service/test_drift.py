@@ -1,0 +1,210 @@
+"""Drift: what is answered beside what the version answered on validation, and a shadow version."""
+
+import logging
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from contract.answer import Outputs, Rules
+from contract.preprocessing import DEFAULT_SPEC, preprocess
+from contract.store import ModelStore, StoredVersion
+from service.jobs import Job
+from service.metrics import Metrics
+from service.shadow import WAITING_SLICES, Shadow
+from tests.service.test_batching import FAR, job
+from tests.support.models import CLASSES, MAPS, NAME, QUANTISED, RECORDS, TWO_HEADS, head
+from tests.support.service import (
+    MODEL,
+    FakeRuntime,
+    FakeRuntimes,
+    Service,
+    add_version,
+    serving,
+    settings_for,
+    wait_until,
+)
+from tests.support.slices import HEALTHY, STRANGE, TUMOR
+
+REFERENCE = RECORDS["reference"]
+THRESHOLD = RECORDS["answer"]["ood"]["threshold"]
+
+
+@pytest.fixture
+def watched(tiny_store: Path) -> Iterator[Service]:
+    settings = settings_for(tiny_store, model=NAME, model_version=str(TWO_HEADS))
+    with serving(settings) as running:
+        yield running
+
+
+class TestDrift:
+    def test_answers_are_counted(self, watched: Service) -> None:
+        watched.predict(TUMOR, TUMOR, HEALTHY, STRANGE, b"junk")
+        metric = watched.metric
+        assert metric("brain_predictions_total", label="glioma") >= 2
+        assert sum(metric("brain_predictions_total", label=label) for label in CLASSES) == 4
+        assert [
+            metric("brain_decisions_total", decision=name)
+            for name in ("tumor", "no_tumor", "refer")
+        ] == [2, 1, 1]
+        assert metric("brain_out_of_distribution_total") == 1
+        assert metric("brain_confidence_count") == 4
+        assert 4 * 0.25 < metric("brain_confidence_sum") <= 4
+        assert metric("brain_embedding_distance_ratio_count") == 4
+        assert metric("brain_embedding_distance_ratio_bucket", le="1.0") == 3
+
+    def test_the_reference_stands_beside_them(self, watched: Service) -> None:
+        metric = watched.metric
+        for label in CLASSES:
+            assert metric("brain_reference_class_share", label=label) == 0.25
+        assert metric("brain_reference_confidence") == REFERENCE["mean_confidence"]
+        assert (
+            metric("brain_reference_out_of_distribution_share")
+            == REFERENCE["out_of_distribution_rate"]
+        )
+        assert metric("brain_reference_embedding_distance_ratio") == pytest.approx(
+            REFERENCE["embedding_distance_mean"] / THRESHOLD
+        )
+        assert metric("brain_reference_embedding_distance_ratio_deviation") == pytest.approx(
+            REFERENCE["embedding_distance_std"] / THRESHOLD
+        )
+
+    def test_a_version_without_one_compares_with_nothing(self, watched: Service) -> None:
+        response = watched.client.post(f"/models/{NAME}/{MAPS}/activate")
+        assert response.status_code == 200
+        metric = watched.metric
+        assert math.isnan(metric("brain_reference_confidence"))
+        assert math.isnan(metric("brain_reference_embedding_distance_ratio"))
+        text = watched.client.get("/metrics").text
+        assert "brain_reference_class_share{" not in text
+        assert watched.predict(TUMOR).status_code == 200
+        assert metric("brain_embedding_distance_ratio_count") == 0
+
+
+class TestShadowVersion:
+    def test_its_disagreement_is_measured(self, tiny_store: Path) -> None:
+        """Version 3 knows no distribution, so it refers nothing."""
+        settings = settings_for(
+            tiny_store, model=NAME, model_version=str(TWO_HEADS), shadow_version=str(MAPS)
+        )
+        with serving(settings) as service:
+            wait_until(lambda: "brain_shadow_info{" in service.client.get("/metrics").text)
+            response = service.predict(TUMOR, HEALTHY, STRANGE, b"junk")
+            assert response.json()["model"]["version"] == TWO_HEADS
+            wait_until(lambda: service.metric("brain_shadow_images_total") == 3)
+            assert service.metric("brain_shadow_disagreements_total", field="decision") == 1
+            assert service.metric("brain_shadow_tumor_probability_difference_count") == 3
+            assert service.metric("brain_shadow_dropped_images_total") == 0
+            # What clients get is counted once, whoever else predicted it.
+            assert service.metric("brain_confidence_count") == 3
+
+    def test_the_same_model_agrees(self, tiny_store: Path) -> None:
+        settings = settings_for(
+            tiny_store, model=NAME, model_version=str(TWO_HEADS), shadow_version=str(QUANTISED)
+        )
+        with serving(settings) as service:
+            wait_until(lambda: "brain_shadow_info{" in service.client.get("/metrics").text)
+            service.predict(TUMOR, HEALTHY)
+            wait_until(lambda: service.metric("brain_shadow_images_total") == 2)
+            assert service.metric("brain_shadow_disagreements_total", field="label") == 0
+
+    def test_one_that_cannot_serve_harms_nobody(
+        self, store_copy: Path, jpeg: bytes, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        good = ModelStore(store_copy).versions(MODEL)[-1]
+        broken = add_version(store_copy, schema_version=99)
+        settings = settings_for(store_copy, model_version=str(good), shadow_version=str(broken))
+        with caplog.at_level(logging.ERROR), serving(settings, FakeRuntimes()) as service:
+            wait_until(lambda: "no shadow version runs" in caplog.text)
+            assert service.predict(jpeg).status_code == 200
+            assert service.metric("brain_shadow_images_total") == 0
+
+
+@dataclass
+class Beside:
+    """A shadow of its own, with a runtime to command, and how busy the active version is."""
+
+    stored: StoredVersion
+    runtime: FakeRuntime = field(default_factory=lambda: FakeRuntime(max_batch_size=1))
+    metrics: Metrics = field(default_factory=Metrics)
+    idle: bool = True
+
+    def __post_init__(self) -> None:
+        manifest = self.stored.manifest
+        self.rules = Rules(manifest.classes, manifest.tumor_classes, manifest.tumor_threshold)
+        self.shadow = Shadow(self.stored, self.rules, self.runtime, self.metrics, lambda: self.idle)
+
+    def value(self, name: str) -> float:
+        return self.metrics.registry.get_sample_value(name) or 0.0
+
+    def offer(self, count: int = 1, **changes: Any) -> None:
+        self.shadow.offer([answered(**changes) for _ in range(count)], self.rules)
+
+
+def answered(**changes: Any) -> Job:
+    made = job(FAR)
+    made.pixels = preprocess(head())
+    made.outcome = Outputs(np.array([[0, 0, 1, 0]], np.float32))
+    for name, value in changes.items():
+        setattr(made, name, value)
+    return made
+
+
+@pytest.fixture
+def beside(model_store: Path) -> Iterator[Beside]:
+    store = ModelStore(model_store)
+    made = Beside(store.load(MODEL, store.versions(MODEL)[-1]))
+    yield made
+    made.runtime.gate.set()
+    made.shadow.close()
+
+
+class TestShadow:
+    def test_it_waits_until_the_active_version_has_nothing_to_do(self, beside: Beside) -> None:
+        beside.idle = False
+        beside.offer(3)
+        assert not beside.runtime.entered.wait(0.1)
+        beside.idle = True
+        wait_until(lambda: beside.value("brain_shadow_images_total") == 3)
+        assert beside.runtime.batches == [1, 1, 1]
+
+    def test_what_it_has_no_time_for_is_dropped(self, beside: Beside) -> None:
+        beside.idle = False
+        beside.offer(WAITING_SLICES + 10)
+        # One of them may be in its hands already.
+        assert 9 <= beside.value("brain_shadow_dropped_images_total") <= 10
+
+    def test_disagreement_is_counted(self, beside: Beside) -> None:
+        beside.offer()
+        wait_until(lambda: beside.value("brain_shadow_images_total") == 1)
+        sample = beside.metrics.registry.get_sample_value
+        assert sample("brain_shadow_disagreements_total", {"field": "label"}) == 1
+        assert sample("brain_shadow_disagreements_total", {"field": "decision"}) == 1
+        assert beside.value("brain_shadow_tumor_probability_difference_sum") == 1
+
+    def test_slices_that_were_not_answered_are_left_out(self, beside: Beside) -> None:
+        beside.offer(outcome=None)
+        beside.offer(pixels=None)
+        beside.offer(spec=DEFAULT_SPEC.model_copy(update={"low_percentile": 3.0}))
+        beside.offer()
+        wait_until(lambda: beside.value("brain_shadow_images_total") == 1)
+        assert beside.runtime.batches == [1]
+
+    def test_a_failure_is_counted_and_not_the_end(self, beside: Beside) -> None:
+        beside.runtime.error = ValueError("no")
+        beside.offer()
+        wait_until(lambda: beside.value("brain_shadow_failures_total") == 1)
+        beside.runtime.error = None
+        beside.offer()
+        wait_until(lambda: beside.value("brain_shadow_images_total") == 1)
+
+    def test_closing_forgets_what_waits(self, beside: Beside) -> None:
+        beside.idle = False
+        beside.offer(5)
+        beside.shadow.close()
+        assert beside.runtime.closed
+        assert beside.value("brain_shadow_images_total") <= 1
