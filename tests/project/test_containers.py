@@ -89,9 +89,9 @@ def test_alerts_ask_for_metrics_that_the_service_has() -> None:
     asked = set(re.findall(r"\bbrain_\w+", text))
     exposed, _ = Metrics().render("")
     kinds = re.findall(r"^# TYPE (\w+) (\w+)", exposed.decode(), re.MULTILINE)
-    suffix = {"histogram": "_bucket"}
+    suffixes = {"histogram": ("_bucket", "_sum", "_count")}
     assert asked
-    assert asked <= {name + suffix.get(kind, "") for name, kind in kinds}
+    assert asked <= {name + suffix for name, kind in kinds for suffix in suffixes.get(kind, ("",))}
 
 
 def test_only_the_stack_lets_anybody_in() -> None:
