@@ -15,7 +15,8 @@ from service.uploads import FIELD, RAW_MEDIA
 TITLE: Final = "Brain MRI inference"
 
 DESCRIPTION: Final = """\
-Classifies brain MRI slices: JPEG, PNG or DICOM. A research tool, not a medical device.
+Classifies brain MRI slices: JPEG, PNG, DICOM with one or many frames, or a zip file of them. A
+research tool, not a medical device.
 
 Errors are problem details (RFC 9457) with a stable `code` and the request's id, which is also in the
 header `X-Request-ID` of every answer."""
@@ -35,9 +36,12 @@ _REASONS: Final = {
     ),
     408: ("The body did not arrive in time.", "body_timeout"),
     409: ("The version must not serve; the one before it still does.", "corrupt_version"),
-    413: ("Body, files or pixels are over the limit.", "body_too_large"),
+    413: ("Body, files, slices or pixels are over the limit.", "body_too_large"),
     415: ("The body or its content is of no accepted type.", "unsupported_media_type"),
-    422: ("No input could be read: damaged, truncated, not MR, without pixels.", "truncated_image"),
+    422: (
+        "No input could be read: damaged, truncated, no MR image of a head, an unusable zip file.",
+        "truncated_image",
+    ),
     429: ("The client asks too often; `Retry-After` says when to return.", "rate_exceeded"),
     500: ("The service failed; its log says why.", "internal_error"),
     501: (
@@ -82,7 +86,8 @@ PREDICT_PARAMETERS: Final[list[dict[str, Any]]] = [
 PREDICT_BODY: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
-        "description": f"One or many files in the multipart field `{FIELD}`, or one raw file. "
+        "description": f"One or many files in the multipart field `{FIELD}`, or one raw file. A zip "
+        "file stands for the files in it, and a multi-frame DICOM object for its frames. "
         "What it is shows in its content, whatever the headers say.",
         "content": {
             "multipart/form-data": {
@@ -176,6 +181,17 @@ _FAILED: Final = {
 
 _PLACE: Final = {"sop_instance_uid": "1.2.3.4", "series_instance_uid": "1.2.3", "frame": 1}
 
+_SERIES: Final = {
+    "series_instance_uid": "1.2.3",
+    "slices": 1,
+    "failed": 0,
+    "tumor_probability": 0.99,
+    "decision": "tumor",
+    "most_suspicious": 0,
+    "window": [0],
+    "suspicious": [0],
+}
+
 PREDICT_EXAMPLES: Final[dict[str, Any]] = {
     "two files, one of them damaged": {
         "value": {
@@ -190,6 +206,7 @@ PREDICT_EXAMPLES: Final[dict[str, Any]] = {
             "request_id": "5f0c6f7f",
             "model": _MODEL,
             "predictions": [{**_PREDICTION, "input": None, "dicom": _PLACE}],
+            "series": [_SERIES],
             "timing_ms": {"decode": 4.8, "queue": 0.1, "inference": 1.5, "total": 6.9},
         }
     },

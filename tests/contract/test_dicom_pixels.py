@@ -9,14 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from pydicom import dcmread
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
+    JPEG2000,
     UID,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
+    JPEGExtended12Bit,
     JPEGLossless,
 )
 
@@ -111,6 +114,11 @@ class TestRoundTrip:
         found = open_dicom(path.read_bytes(), ANY).slice(1)
         assert difference(found.pixels, expected.pixels) == 0
 
+    def test_eight_bits_of_jpeg_extended(self) -> None:
+        result = decoded(mr_object(GREY, JPEGExtended12Bit, attributes=RANGE)).pixels
+        assert difference(result, GREY) <= 25
+        assert np.abs(result.astype(int) - GREY).mean() < 1.5
+
     def test_jpeg2000_in_a_jp2_file(self) -> None:
         stream = encode(GREY, "JPEG2000")
         assert stream[4:8] == b"jP  "
@@ -157,6 +165,21 @@ class TestColour:
     @pytest.mark.parametrize("name", SYNTAXES)
     def test_rgb(self, name: str) -> None:
         assert difference(decoded(mr_object(self.COLOURS, SYNTAXES[name])).pixels, self.LUMA) <= 1
+
+    @pytest.mark.parametrize(
+        ("photometric", "syntax"), [("YBR_RCT", JPEG2000Lossless), ("YBR_ICT", JPEG2000)]
+    )
+    def test_colour_transforms_of_jpeg2000(self, photometric: str, syntax: UID) -> None:
+        image = Image.fromarray(self.COLOURS)
+        stream = encode(
+            image, "JPEG2000", no_jp2=True, irreversible=photometric == "YBR_ICT", mct=1
+        )
+        attributes = {
+            "PhotometricInterpretation": photometric,
+            "PixelData": encapsulate([stream]),
+        }
+        result = decoded(mr_object(self.COLOURS, syntax, attributes=attributes)).pixels
+        assert difference(result, self.LUMA) <= 3
 
     def test_palette(self) -> None:
         ramp = np.arange(256, dtype=np.uint16)[::-1] * 257
