@@ -54,6 +54,7 @@ def test_predict_describes_its_bodies_and_answers(document: dict[str, Any]) -> N
         "image/jpeg",
         "image/png",
         "application/dicom",
+        "application/zip",
         "application/octet-stream",
     }
     assert operation["responses"].keys() == {
