@@ -20,7 +20,7 @@ TEST_LOCKS := $(SERVICE_LOCKS) requirements/training.txt requirements/dev.txt
 PACKAGES := contract service training tests loadtests scripts bench
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format train stack stack-down load bench lock clean
+.PHONY: help serve test check format train stack stack-down load pacs-demo bench lock clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s%s\n", $$1, $$2}'
@@ -53,6 +53,9 @@ stack-down: ## stop and remove the containers (ARGS=--volumes: with Prometheus's
 load: $(TEST_ENV)/.ready ## load a running service (URL, USERS, DURATION)
 	$(TEST_ENV)/bin/locust --locustfile loadtests/locustfile.py --headless --only-summary --host $(URL) \
 	    --users $(USERS) --spawn-rate $(USERS) --run-time $(DURATION)s --stop-timeout 10 $(ARGS)
+
+pacs-demo: $(SERVICE_ENV)/.ready ## run Orthanc beside the service, send it a study, and show what comes back (ARGS=--keep)
+	$(SERVICE_ENV)/bin/python -m scripts.pacs_demo $(ARGS)
 
 bench: $(SERVICE_ENV)/.ready ## compare with other servers, each in its own environment (ARGS: --quick, --only NAME, --help)
 	PYTHON="$(PYTHON)" $(SERVICE_ENV)/bin/python -m bench $(ARGS)

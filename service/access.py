@@ -30,8 +30,8 @@ OPEN: Final = frozenset(
 
 OPEN_FOLDER: Final = "/static/"
 
-ADMIN_FOLDER: Final = "/models/"
-"""What is below it changes what the service does."""
+ADMIN_FOLDERS: Final = ("/models/", "/deliveries")
+"""What is below them changes what the service does, or tells how."""
 
 _READS: Final = frozenset({"GET", "HEAD"})
 _BEARER: Final = b"bearer "
@@ -91,4 +91,4 @@ def _authenticate(keys: Keyring, headers: list[tuple[bytes, bytes]]) -> Key:
 def _needed(method: str, path: str) -> Role | None:
     if method in _READS and (path in OPEN or path.startswith(OPEN_FOLDER)):
         return None
-    return Role.ADMIN if path.startswith(ADMIN_FOLDER) else Role.PREDICT
+    return Role.ADMIN if path.startswith(ADMIN_FOLDERS) else Role.PREDICT

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
@@ -12,6 +12,7 @@ from starlette.types import ASGIApp, Lifespan
 from contract.sandbox import DECODERS
 from contract.store import StoredVersion
 from service.access import Access
+from service.audit import Audit, AuditFile
 from service.buffers import Buffers
 from service.dicom.answer import ResultWriter
 from service.keys import Keyring
@@ -26,6 +27,8 @@ from service.openapi import (
     PICTURE,
     PREDICT_BODY,
     PREDICT_PARAMETERS,
+    STORE_ANSWERS,
+    STORE_BODY,
     TITLE,
     Responses,
     describe,
@@ -36,11 +39,23 @@ from service.problems import install_handlers
 from service.rates import RateLimiter
 from service.registry import Registry
 from service.release import RELEASE
-from service.routes import explain, health, models, pages, predict
+from service.routes import deliveries, dicomweb, explain, health, models, pages, predict
 from service.runtimes import Runtime, open_runtime
-from service.schemas import Activation, Explanation, Health, Liveness, Models, PredictAnswer
+from service.schemas import (
+    Activation,
+    Deliveries,
+    Explanation,
+    Health,
+    Liveness,
+    Models,
+    PredictAnswer,
+    Retried,
+)
 from service.settings import Settings
 from service.state import State
+
+if TYPE_CHECKING:
+    from service.pacs.gateway import Gateway
 
 PREDICT: Final = "/predict"
 EXPLAIN: Final = "/explain"
@@ -89,13 +104,24 @@ def create_app(
         open_runtime: how a verified version is loaded; another one in tests of faults.
 
     Raises:
-        SettingsError: the file of API keys is of no use.
+        SettingsError: the file of API keys, the audit log or the spool is of no use.
     """
     metrics = Metrics()
     access = Access(
         Keyring.read(settings.api_keys_file) if settings.api_keys_file else None,
         RateLimiter(settings.rate_per_second) if settings.rate_per_second else None,
     )
+
+    audit = Audit()
+    if settings.audit_log is not None:
+        audit = AuditFile(
+            settings.audit_log,
+            settings.audit_max_bytes,
+            settings.audit_files,
+            settings.audit_fsync,
+            metrics,
+        )
+    gateway = _open_gateway(settings, metrics, audit)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -105,11 +131,15 @@ def create_app(
         )
         registry = Registry(settings, metrics, pipeline.deliver, open_runtime)
         results = ResultWriter(settings.dicom_uid_root, settings.policy, settings.queue_size)
-        app.state.parts = State(
-            settings, metrics, registry, pipeline, results, Buffers(settings.max_buffered_bytes)
-        )
+        buffers = Buffers(settings.max_buffered_bytes)
+        state = State(settings, metrics, registry, pipeline, results, buffers, audit, gateway)
+        app.state.parts = state
+        if gateway is not None:
+            gateway.start(state)
         tasks = [loop.create_task(registry.load()), loop.create_task(registry.watch())]
         yield
+        if gateway is not None:
+            await gateway.stop()
         for task in tasks:
             task.cancel()
         with suppress(asyncio.CancelledError):
@@ -118,11 +148,21 @@ def create_app(
         pipeline.close()
         results.close()
         DECODERS.close()
+        audit.close()
 
     app = App(metrics, access, lifespan)
     install_handlers(app)
     _add_routes(app)
     return app
+
+
+def _open_gateway(settings: Settings, metrics: Metrics, audit: Audit) -> "Gateway | None":
+    if settings.dicomweb_url is None:
+        return None
+    # It imports pydicom and an HTTP client: a good part of a second that others need not wait for.
+    from service.pacs.gateway import Gateway
+
+    return Gateway(settings, metrics, audit)
 
 
 def _add_routes(app: FastAPI) -> None:
@@ -197,6 +237,36 @@ def _add_routes(app: FastAPI) -> None:
         response_model=None,
         tags=["models"],
         responses={200: {"model": Activation}, **problems(401, 403, 404, 409, 422, 429)},
+        openapi_extra=AUTHENTICATED,
+    )
+    for path in ("/dicom-web/studies", "/dicom-web/studies/{study}"):
+        app.add_api_route(
+            path,
+            dicomweb.store,
+            methods=["POST"],
+            response_model=None,
+            tags=["PACS"],
+            responses={
+                **STORE_ANSWERS,
+                **problems(400, 401, 403, 406, 408, 413, 415, 429, 500, 501, 503),
+            },
+            openapi_extra=STORE_BODY | AUTHENTICATED,
+        )
+    app.add_api_route(
+        "/deliveries",
+        deliveries.show,
+        response_model=None,
+        tags=["PACS"],
+        responses={200: {"model": Deliveries}, **problems(401, 403, 429, 501)},
+        openapi_extra=AUTHENTICATED,
+    )
+    app.add_api_route(
+        "/deliveries/retry",
+        deliveries.retry,
+        methods=["POST"],
+        response_model=None,
+        tags=["PACS"],
+        responses={200: {"model": Retried}, **problems(401, 403, 429, 501)},
         openapi_extra=AUTHENTICATED,
     )
     app.add_api_route("/", pages.index, response_model=None, include_in_schema=False)

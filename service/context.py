@@ -33,6 +33,12 @@ class Context:
     is_admin: bool = True
     start: float = field(default_factory=monotonic)
 
+    @property
+    def key(self) -> str | None:
+        """Name of the API key that it was made with."""
+        name = self.fields.get("key")
+        return name if isinstance(name, str) else None
+
     @classmethod
     def of(cls, scope: Mapping[str, Any]) -> "Context":
         """The context that the middleware made for a request."""

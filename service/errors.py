@@ -34,10 +34,12 @@ ServiceError                       500  internal_error
 │   ├── QueueFull                    503  queue_full
 │   ├── TooManyConnections           503  too_many_connections
 │   ├── Draining                     503  draining
+│   ├── SpoolFull                    503  spool_full
 │   ├── ModelLoading                 503  model_loading
 │   ├── ModelUnavailable             503  the code of what is wrong with the version
 │   ├── RuntimeUnusable              503  runtime_unusable
 │   └── RuntimeLost                  503  runtime_lost
+├── NoDestination                  501  no_destination
 ├── DeadlineExceeded               504  deadline_exceeded
 └── InferenceFailed                500  inference_failed
 
@@ -255,6 +257,13 @@ class Draining(Unavailable):
     retry_after_seconds = 5
 
 
+class SpoolFull(Unavailable):
+    """What was accepted and not yet delivered leaves no room for more."""
+
+    code = "spool_full"
+    retry_after_seconds = 30
+
+
 class ModelLoading(Unavailable):
     code = "model_loading"
 
@@ -280,6 +289,13 @@ class RuntimeLost(Unavailable):
     """The inference thread died or hangs; a new runtime is being built."""
 
     code = "runtime_lost"
+
+
+class NoDestination(ServiceError):
+    """Results of what is stored here would go nowhere."""
+
+    status = 501
+    code = "no_destination"
 
 
 class DeadlineExceeded(ServiceError):

@@ -7,6 +7,7 @@ it, or a query: whatever could name a patient.
 import json
 import logging
 import sys
+import traceback
 from collections import deque
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -20,6 +21,12 @@ WRITE_SECONDS: Final = 0.1
 """How long a line below a warning may wait to be written."""
 
 _encode = json.JSONEncoder(default=str).encode
+
+
+def log_discreetly(logger: logging.Logger, message: str, error: BaseException) -> None:
+    """Logs an error whose text may quote a patient's attributes: its type and where it was raised."""
+    where = "".join(traceback.format_tb(error.__traceback__))
+    logger.error("%s: %s\n%s", message, type(error).__name__, where)
 
 
 class JsonFormatter(logging.Formatter):

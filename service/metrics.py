@@ -57,6 +57,16 @@ class Metrics:
         queue_depth: images in the service now.
         ready: 1 if predictions are answered.
         model: the active version.
+        stow_instances: instances that came by STOW-RS, stored or by the reason of their refusal.
+        series: series that were analysed, by what came of it.
+        inbox_instances: waiting to be analysed now.
+        inbox_dead: series that cannot be analysed.
+        outbox_objects, outbox_oldest_seconds: waiting to be delivered now, and for how long.
+        outbox_dead: parked now, as the PACS refuses them.
+        outbox_delivered, outbox_failed: objects by modality.
+        outbox_retries: requests that were sent again.
+        spool_bytes: on the disk now.
+        audit_failures, audit_lost: failed writes of the audit log, and lines that it lacks for good.
     """
 
     def __init__(self) -> None:
@@ -105,6 +115,41 @@ class Metrics:
         )
         self.ready = Gauge("brain_ready", "1 if predictions are answered.", registry=registry)
         self.model = Info("brain_model", "The active model version.", registry=registry)
+        self.stow_instances = Counter(
+            "brain_stow_instances", "Instances by STOW-RS.", ("outcome",), registry=registry
+        )
+        self.series = Counter("brain_series", "Analysed series.", ("outcome",), registry=registry)
+        self.inbox_instances = Gauge(
+            "brain_inbox_instances", "Instances waiting to be analysed.", registry=registry
+        )
+        self.inbox_dead = Gauge(
+            "brain_inbox_dead_series", "Series that cannot be analysed.", registry=registry
+        )
+        self.outbox_objects = Gauge(
+            "brain_outbox_objects", "Results waiting for the PACS.", registry=registry
+        )
+        self.outbox_oldest_seconds = Gauge(
+            "brain_outbox_oldest_age_seconds", "Age of the oldest of them.", registry=registry
+        )
+        self.outbox_dead = Gauge(
+            "brain_outbox_dead_objects", "Results that the PACS refuses.", registry=registry
+        )
+        self.outbox_delivered = Counter(
+            "brain_outbox_delivered", "Results delivered.", ("kind",), registry=registry
+        )
+        self.outbox_failed = Counter(
+            "brain_outbox_failed", "Results refused by the PACS.", ("kind",), registry=registry
+        )
+        self.outbox_retries = Counter(
+            "brain_outbox_retries", "Deliveries tried again.", registry=registry
+        )
+        self.spool_bytes = Gauge("brain_spool_bytes", "Bytes of the spool.", registry=registry)
+        self.audit_failures = Counter(
+            "brain_audit_failures", "Failed writes of the audit log.", registry=registry
+        )
+        self.audit_lost = Counter(
+            "brain_audit_lost_lines", "Lines that the audit log lacks.", registry=registry
+        )
         build = Info("brain_build", "The running release.", registry=registry)
         build.info({"version": RELEASE, "python": platform.python_version()})
         ProcessCollector(registry=registry)

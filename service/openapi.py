@@ -45,7 +45,7 @@ _REASONS: Final = {
     429: ("The client asks too often; `Retry-After` says when to return.", "rate_exceeded"),
     500: ("The service failed; its log says why.", "internal_error"),
     501: (
-        "The active version has nothing that shows where its answer comes from.",
+        "What this needs is not there: a version that can be explained, or the address of a PACS.",
         "not_explainable",
     ),
     503: (
@@ -134,6 +134,31 @@ EXPLAIN_BODY: Final[dict[str, Any]] = {
 """The body of /explain: that of /predict, with a single file."""
 
 PICTURE: Final[dict[str, Any]] = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
+STORE_BODY: Final[dict[str, Any]] = {
+    "requestBody": {
+        "required": True,
+        "description": "DICOM PS3.18, section 10.5: DICOM files, one in each part.",
+        "content": {
+            'multipart/related; type="application/dicom"': {
+                "schema": {"type": "string", "format": "binary"}
+            },
+            "application/dicom": {"schema": {"type": "string", "format": "binary"}},
+        },
+    }
+}
+"""The body of a STOW-RS request, which the service reads itself (:mod:`service.pacs.receiver`)."""
+
+_DATASET: Final = {"application/dicom+json": {"schema": {"type": "object"}}}
+
+STORE_ANSWERS: Final[Responses] = {
+    200: {"description": "All instances are stored: on the disk.", "content": _DATASET},
+    202: {
+        "description": "Some are stored; `00081198` and `0008119A` say which are not, and why.",
+        "content": _DATASET,
+    },
+    409: {"description": "None is stored; the dataset says why.", "content": _DATASET},
+}
+"""Answers with the response dataset of PS3.18, table I.2-1, in the DICOM JSON model."""
 
 SECURITY_SCHEMES: Final = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "`Authorization: Bearer KEY`"},

@@ -80,6 +80,11 @@ class Engine:
         self._idle = asyncio.Event()
         self._idle.set()
 
+    @property
+    def label(self) -> str:
+        """Its name and version, as the audit log has them."""
+        return f"{self.identity['name']}/{self.identity['version']}"
+
     def acquire(self, jobs: int) -> None:
         """Counts jobs that will need the batcher. Event loop only."""
         self._jobs += jobs

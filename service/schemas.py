@@ -199,6 +199,20 @@ class Problem(_Answer):
     )
 
 
+class Pacs(_Answer):
+    """The way from a PACS and back; nothing of it makes the service unready."""
+
+    destination: Literal["ok", "unreachable"] = Field(description="Since the last delivery.")
+    series_waiting: int = Field(description="To be analysed.")
+    instances_waiting: int = Field(description="Their images.")
+    series_dead: int = Field(description="They could not be analysed.")
+    objects_waiting: int = Field(description="Results to be delivered.")
+    objects_dead: int = Field(description="Results that the PACS refuses.")
+    oldest_seconds: float = Field(description="Age of the oldest result to be delivered.")
+    spool_bytes: int
+    spool_max_bytes: int
+
+
 class Health(_Answer):
     """Whether predictions are answered, and if not, why."""
 
@@ -208,6 +222,7 @@ class Health(_Answer):
     queue_depth: int = Field(description="Images in the service now.")
     code: str | None = Field(None, description="Only while not ready.")
     reason: str | None = Field(None, description="Only while not ready.")
+    pacs: Pacs | None = Field(None, description="Only with BRAIN_DICOMWEB_URL.")
 
 
 class Liveness(_Answer):
@@ -254,3 +269,29 @@ class Activation(_Answer):
 
     model: Model
     previous: Model | None
+
+
+class RefusedObject(_Answer):
+    """A result that the PACS refuses."""
+
+    kind: str = Field(description="Modality.", examples=["SR"])
+    object: str = Field(description="SHA-256 of its SOP instance UID.")
+    reason: str = Field(
+        description="`refused_` and a failure reason (0008,1197), or `http_` and a status.",
+        examples=["refused_0122"],
+    )
+    attempts: int
+    created: float = Field(description="Unix seconds.")
+
+
+class Deliveries(Pacs):
+    """The way from a PACS and back, and the newest results that the PACS refuses."""
+
+    refused: list[RefusedObject]
+
+
+class Retried(_Answer):
+    """What is tried again."""
+
+    series: int
+    objects: int

@@ -7,7 +7,14 @@ from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Final, Self
 
-from pydantic import AfterValidator, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    Field,
+    HttpUrl,
+    SecretStr,
+    ValidationError,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from contract.policy import (
@@ -21,6 +28,10 @@ from service.cores import available_cores
 from service.dicom.uids import MAX_ROOT_LENGTH, UUID_ROOT, is_root
 
 PREFIX: Final = "BRAIN_"
+
+
+PLACEHOLDERS: Final = frozenset({"changeme", "change-me", "password", "secret", "token"})
+"""Secrets that somebody forgot to replace; the service does not start with one."""
 
 
 class RuntimeChoice(StrEnum):
@@ -234,6 +245,73 @@ class Settings(BaseSettings):
         f"{MAX_ROOT_LENGTH} characters. Default: UUIDs, which need no root of one's own.",
     )
 
+    dicomweb_url: HttpUrl | None = Field(
+        None,
+        description="DICOMweb service of the PACS that gets the results, as "
+        "https://pacs.example/dicom-web. Without it POST /dicom-web/studies answers 501.",
+    )
+    dicomweb_user: str | None = Field(None, description="Its user, for basic authentication.")
+    dicomweb_password: SecretStr | None = Field(None, description="That user's password.")
+    dicomweb_token: SecretStr | None = Field(
+        None, description="A bearer token for it, instead of user and password."
+    )
+    dicomweb_ca_file: Path | None = Field(
+        None,
+        description="Certificates (PEM) that its TLS certificate is verified with. Default: those "
+        "of the system.",
+    )
+    dicomweb_timeout_ms: float = Field(
+        30_000, gt=0, description="How long it may be silent before a delivery has failed."
+    )
+    dicomweb_retry_ms: float = Field(
+        1_000,
+        gt=0,
+        description="Wait before a failed delivery is tried again; doubled each time, and never "
+        "given up but for what the PACS refuses for good.",
+    )
+    dicomweb_retry_max_ms: float = Field(300_000, gt=0, description="The longest such wait.")
+    spool: Path = Field(
+        Path("spool"),
+        description="Folder of what was accepted from and not yet delivered to the PACS. It holds "
+        "patients' images; only this user can read it.",
+    )
+    spool_max_bytes: int = Field(
+        4 * 1024**3,
+        ge=1024**2,
+        description="Room that it may take; beyond it 503 with Retry-After.",
+    )
+    series_quiet_ms: float = Field(
+        5_000,
+        gt=0,
+        description="A series is analysed when no instance of it has come for so long.",
+    )
+    series_keep_seconds: float = Field(
+        900,
+        ge=0,
+        description="How long its instances are kept after that, so that slices that come late give "
+        "a result of the whole series.",
+    )
+    stow_max_body_bytes: int = Field(
+        1024**3, ge=1, description="Largest body of a STOW-RS request; beyond it 413."
+    )
+    stow_max_instance_bytes: int = Field(
+        256 * 1024**2, ge=1, description="Largest instance in it; a larger one is refused."
+    )
+    stow_max_instances: int = Field(5_000, ge=1, description="Most instances in it; beyond it 413.")
+
+    audit_log: Path | None = Field(
+        None,
+        description="File of the audit log: who had which image (a hash) looked at, when, by which "
+        "model, and what came of it. Default: none.",
+    )
+    audit_max_bytes: int = Field(
+        64 * 1024**2, ge=1024, description="Size at which a new file is begun."
+    )
+    audit_files: int = Field(10, ge=0, description="Older files that are kept.")
+    audit_fsync: bool = Field(
+        True, description="Whether each write waits for the disk; nobody else does."
+    )
+
     drain_notice_ms: float = Field(
         500,
         ge=0,
@@ -271,6 +349,20 @@ class Settings(BaseSettings):
             checks=self.dicom_checks,
             decoder_seconds=self.decoder_timeout_ms / 1000,
         )
+
+    @model_validator(mode="after")
+    def _credentials_of_the_destination_are_complete_and_one(self) -> Self:
+        if (self.dicomweb_user is None) != (self.dicomweb_password is None):
+            raise ValueError("dicomweb_user and dicomweb_password go together")
+        if self.dicomweb_user is not None and self.dicomweb_token is not None:
+            raise ValueError("dicomweb_token takes the place of dicomweb_user and its password")
+        secrets = (self.dicomweb_password, self.dicomweb_token)
+        if any(secret and secret.get_secret_value() in PLACEHOLDERS for secret in secrets):
+            raise ValueError("the credentials of dicomweb_url are still a placeholder")
+        url = self.dicomweb_url
+        if url is not None and (url.username or url.password):
+            raise ValueError("credentials belong into BRAIN_DICOMWEB_USER and ..._PASSWORD")
+        return self
 
     @classmethod
     def from_environment(cls) -> Self:

@@ -1,18 +1,25 @@
 """What the routes share: the parts of one running app."""
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from starlette.types import Scope
 
+from service.audit import Audit
 from service.buffers import Buffers
+from service.context import Context
 from service.dicom.answer import ResultWriter
 from service.errors import Draining, ModelLoading, Unavailable
+from service.jobs import Job
 from service.metrics import Metrics
 from service.pipeline import Pipeline
 from service.registry import Engine, Registry
 from service.settings import Settings
+
+if TYPE_CHECKING:  # imported where a PACS is configured alone
+    from service.pacs.gateway import Gateway
 
 
 @dataclass(slots=True)
@@ -20,6 +27,8 @@ class State:
     """One running app; event loop only.
 
     Attributes:
+        audit: who had which image looked at.
+        gateway: the way from a PACS and back, if there is one.
         draining: SIGTERM has come; nothing new is accepted.
         started: monotonic seconds of the start.
     """
@@ -30,6 +39,8 @@ class State:
     pipeline: Pipeline
     results: ResultWriter
     buffers: Buffers
+    audit: Audit
+    gateway: "Gateway | None" = None
     draining: bool = False
     started: float = field(default_factory=monotonic)
 
@@ -53,6 +64,47 @@ class State:
         """Lets nothing new in; what has been accepted is finished."""
         self.draining = True
         self.metrics.ready.set(0)
+
+    def record(self, action: str, context: Context, result: str, instance: str | None) -> None:
+        """Writes a line into the audit log; see :meth:`service.audit.Audit.record`."""
+        self.audit.record(
+            action,
+            who=context.key,
+            request_id=context.request_id,
+            result=result,
+            instance=instance,
+        )
+
+    def record_slices(
+        self,
+        action: str,
+        who: str | None,
+        request_id: str,
+        slices: Iterable[tuple[Job, Mapping[str, Any]]],
+        engine: Engine,
+    ) -> None:
+        """Writes a line for each slice into the audit log.
+
+        Args:
+            action: how it came to be predicted.
+            who: name of the API key.
+            request_id: of the request that brought it.
+            slices: what was predicted, and what /predict answers for it.
+            engine: the version that predicted it.
+        """
+        for job, entry in slices:
+            place = job.dicom
+            self.audit.record(
+                action,
+                who=who,
+                request_id=request_id,
+                result=entry["label"] if "label" in entry else entry["error"]["code"],
+                instance=place.sop_instance_uid if place else None,
+                model=engine.label,
+                manifest=engine.stored.manifest_digest,
+                seconds=job.decode_seconds + job.queue_seconds + job.inference_seconds,
+                frame=job.frame,
+            )
 
     def health(self) -> dict[str, Any]:
         """What /health says; ``status`` is ``ready`` exactly if predictions are answered."""

@@ -2,7 +2,6 @@
 
 import asyncio
 import logging
-import traceback
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -13,9 +12,11 @@ from contract.decoding import open_source
 from contract.policy import Policy
 from service.dicom.findings import ModelIdentity, SeriesFindings
 from service.dicom.multipart import Body, pack
+from service.dicom.results import MadeObject
 from service.dicom.series import PredictedSeries
 from service.dicom.workshop import Workshop
 from service.errors import DeadlineExceeded, QueueFull, ServiceError, TooManySeries
+from service.logs import log_discreetly
 
 logger = logging.getLogger("service.dicom")
 
@@ -82,28 +83,41 @@ class ResultWriter:
     def _done(self, _future: "Future[Body] | asyncio.Future[Body]") -> None:
         self._pending -= 1
 
-    def _write(
-        self, series: Sequence[PredictedSeries], model: ModelIdentity, deadline: float
-    ) -> Body:
+    def make(
+        self, series: PredictedSeries, model: ModelIdentity, deadline: float
+    ) -> list[MadeObject]:
+        """The objects of one series. Any thread; it blocks, and nobody else waits for it.
+
+        Args:
+            series: predicted with its headers kept.
+            model: that predicted it.
+            deadline: monotonic seconds.
+
+        Raises:
+            UnidentifiedSource: a source lacks a UID that results refer to.
+            DeadlineExceeded: they are not made in time.
+            ServiceError: making them failed; the log says where.
+        """
         # Imports pydicom, if nothing has yet.
         from service.dicom.task import Task
 
-        files: list[bytes] = []
         try:
-            for one in series:
-                findings = _with_pixels(one, self._policy)
-                task = Task.of(one.headers, findings, model, self._uid_root)
-                left = deadline - monotonic()
-                if left <= 0:
-                    raise DeadlineExceeded("the deadline passed while DICOM objects were made")
-                files += [item.content for item in self._workshop.make(task, left)]
-            return pack(files)
+            findings = _with_pixels(series, self._policy)
+            task = Task.of(series.headers, findings, model, self._uid_root)
+            left = deadline - monotonic()
+            if left <= 0:
+                raise DeadlineExceeded("the deadline passed while DICOM objects were made")
+            return self._workshop.make(task, left)
         except ServiceError:
             raise
         except Exception as error:  # noqa: BLE001 - its text may quote the patient's attributes
-            where = "".join(traceback.format_tb(error.__traceback__))
-            logger.error("DICOM objects could not be made: %s\n%s", type(error).__name__, where)  # noqa: TRY400
+            log_discreetly(logger, "DICOM objects could not be made", error)
             raise ServiceError from None
+
+    def _write(
+        self, series: Sequence[PredictedSeries], model: ModelIdentity, deadline: float
+    ) -> Body:
+        return pack([item.content for one in series for item in self.make(one, model, deadline)])
 
 
 def _with_pixels(series: PredictedSeries, policy: Policy) -> SeriesFindings:

@@ -46,6 +46,8 @@ async def _explain(request: Request, state: State, claim: Claim) -> Response:
     try:
         jobs = await state.pipeline.predict(engine, uploads, deadline)
         entries = await answered(jobs, engine, options, state)
+        slices = zip(jobs, entries, strict=True)
+        state.record_slices("explain", context.key, context.request_id, slices, engine)
         index = _chosen(jobs, frame)
         job, entry = jobs[index], entries[index]
         if job.answer is None:

@@ -1,5 +1,7 @@
 """``/health`` for people, ``/health/live`` and ``/health/ready`` for orchestrators, ``/metrics``."""
 
+import asyncio
+
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -8,7 +10,10 @@ from service.state import State
 
 async def health(request: Request) -> Response:
     """Whether predictions are answered: 200, or 503 and why not."""
-    report = State.of(request.scope).health()
+    state = State.of(request.scope)
+    report = state.health()
+    if state.gateway is not None:
+        report["pacs"] = await asyncio.to_thread(state.gateway.report)
     return JSONResponse(report, 200 if report["status"] == "ready" else 503)
 
 
@@ -21,5 +26,7 @@ async def metrics(request: Request) -> Response:
     """Prometheus metrics."""
     state = State.of(request.scope)
     state.metrics.queue_depth.set(state.pipeline.depth)
+    if state.gateway is not None:
+        await asyncio.to_thread(state.gateway.measure)
     body, media_type = state.metrics.render(request.headers.get("accept", ""))
     return Response(body, headers={"Content-Type": media_type})

@@ -10,6 +10,7 @@ from starlette.responses import JSONResponse, Response
 from contract.errors import StoreError
 from contract.manifest import Manifest
 from contract.store import MANIFEST, ModelStore
+from service.context import Context
 from service.registry import Engine
 from service.state import State
 
@@ -23,10 +24,11 @@ async def list_models(request: Request) -> Response:
 
 async def activate(request: Request) -> Response:
     """Verifies and warms up a version, then lets it answer; or keeps the old one and says why."""
-    registry = State.of(request.scope).registry
-    previous = registry.active
+    state, context = State.of(request.scope), Context.of(request.scope)
+    previous = state.registry.active
     parameters = request.path_params
-    engine = await registry.activate(parameters["name"], parameters["version"])
+    engine = await state.registry.activate(parameters["name"], parameters["version"])
+    state.record("activate", context, engine.label, None)
     return JSONResponse(
         {"model": engine.identity, "previous": previous.identity if previous else None}
     )

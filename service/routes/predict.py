@@ -47,6 +47,8 @@ async def _predict(request: Request, state: State, claim: Claim) -> Response:
     rules = options.applied(engine.rules)
     entries = await answered(jobs, engine, options, state)
     timing = timing_of(jobs, context)
+    slices = zip(jobs, entries, strict=True)
+    state.record_slices("predict", context.key, context.request_id, slices, engine)
     context.fields |= {"images": len(jobs)} | {f"{name}_ms": ms for name, ms in timing.items()}
     failures = [known_failure(job) for job in jobs if not isinstance(job.outcome, Outputs)]
     refused = len(failures) == len(jobs)

@@ -10,12 +10,17 @@ from typing import Any
 from urllib.parse import quote
 
 import httpx
+import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from service.schemas import Problem
-from tests.support.service import FakeRuntimes, Service, serving, settings_for
+from service.settings import Settings
+from tests.contract.samples import mr_object
+from tests.support.pacs import form as stow_form
+from tests.support.pacs import pacs, pacs_settings
+from tests.support.service import FakeRuntimes, Service, serving
 
 MUTATIONS = 2000
 EXAMPLES = 300
@@ -51,8 +56,15 @@ PROFILE = settings(
 
 
 @pytest.fixture(scope="module")
-def target(model_store: Path) -> Iterator[Service]:
-    limits = settings_for(model_store, body_timeout_ms=TIMEOUT_MS, header_timeout_ms=TIMEOUT_MS)
+def target(model_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    folder = tmp_path_factory.mktemp("fuzz")
+    times = {"body_timeout_ms": TIMEOUT_MS, "header_timeout_ms": TIMEOUT_MS}
+    with pacs() as destination:
+        limits = pacs_settings(model_store, folder, destination.url, **times)
+        yield from fuzzed(limits)
+
+
+def fuzzed(limits: Settings) -> Iterator[Service]:
     with serving(limits, FakeRuntimes()) as running:
         yield running
         assert running.client.get("/health").status_code == 200
@@ -103,7 +115,9 @@ def check(response: httpx.Response, documented: set[str]) -> None:
     status = response.status_code
     assert status < 500 or status in NO_FAILURE, response.text
     assert str(status) in documented, response.text
-    if status >= 400:
+    if status == 409 and response.headers["content-type"] == "application/dicom+json":
+        assert "00081198" in response.json() or "0008119A" in response.json()
+    elif status >= 400:
         assert response.headers["content-type"] == "application/problem+json"
         problem = Problem.model_validate_json(response.content)
         assert (problem.status, bool(problem.code)) == (status, True)
@@ -151,6 +165,21 @@ def test_damaged_http(target: Service, jpeg: bytes) -> None:
         assert status[:1] in {b"", b"2", b"4"} or status in {b"503", b"504"}
         seen[status] += 1
     assert seen.keys() >= {b"400", b"404", b"415"}
+
+
+def test_damaged_stow(target: Service, document: dict[str, Any]) -> None:
+    chance, seen = seeded("stow"), Counter[int]()
+    documented = set(document["paths"]["/dicom-web/studies"]["post"]["responses"])
+    pixels = np.arange(64, dtype=np.uint16).reshape(8, 8)
+    instance = mr_object(pixels, attributes={"StudyInstanceUID": "1.2.3.4"})
+    content_type, whole = stow_form([instance, instance])
+    for _ in range(MUTATIONS // 4):
+        body = mutate(whole, chance)
+        headers = {"Content-Type": content_type}
+        response = target.client.post("/dicom-web/studies", content=body, headers=headers)
+        check(response, documented)
+        seen[response.status_code] += 1
+    assert seen.keys() >= {200, 202, 400}
 
 
 def odd_bodies() -> st.SearchStrategy[bytes]:

@@ -16,6 +16,10 @@ PATHS = {
     "/metrics",
     "/models",
     "/models/{name}/{version}/activate",
+    "/dicom-web/studies",
+    "/dicom-web/studies/{study}",
+    "/deliveries",
+    "/deliveries/retry",
 }
 
 

@@ -1,0 +1,210 @@
+"""The audit log: who had which image looked at, when, by which model, and what came of it.
+
+One JSON object a line. An image is named by the SHA-256 of its SOP instance UID, which tells nothing
+of a patient; whoever has the image can find its lines. The log is written by a thread of its own, so
+a slow disk holds nobody up.
+"""
+
+import json
+import logging
+import os
+from collections import deque
+from contextlib import suppress
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from threading import Event, Thread
+from time import sleep
+from typing import Any, BinaryIO, Final
+
+from service.metrics import Metrics
+from service.settings import SettingsError
+
+logger = logging.getLogger("service.audit")
+
+MAX_WAITING: Final = 100_000
+"""Lines that wait for a disk that does not take them; beyond that the oldest are lost, and counted."""
+
+RETRY_SECONDS: Final = 1.0
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
+
+
+def hashed(sop_instance_uid: str | None) -> str | None:
+    """How the log names an image."""
+    return sop_instance_uid and sha256(sop_instance_uid.encode()).hexdigest()
+
+
+class Audit:
+    """Without a file, as :class:`Audit` itself, it records nothing."""
+
+    def record(
+        self,
+        action: str,
+        *,
+        who: str | None,
+        request_id: str,
+        result: str,
+        instance: str | None = None,
+        model: str | None = None,
+        manifest: str | None = None,
+        seconds: float | None = None,
+        **more: str | int | None,
+    ) -> None:
+        """Takes a line; never blocks. Any thread.
+
+        Args:
+            action: what was done, one word.
+            who: name of the API key; None without keys, and for what the service does by itself.
+            request_id: of the request that it belongs to.
+            result: what came of it: a class or decision of the model, or an error code.
+            instance: SOP instance UID; its hash is written.
+            model: name and version of what answered.
+            manifest: SHA-256 of its manifest.
+            seconds: how long it took.
+            more: further members; nothing of a patient.
+        """
+
+    def close(self) -> None:
+        """Writes what waits."""
+
+
+class AuditFile(Audit):
+    """The log in a file that is rotated by size: FILE, FILE.1 (the one before), FILE.2 and so on.
+
+    Args:
+        path: the file.
+        max_bytes: a new file is begun when it would become larger.
+        files: older files that are kept.
+        durable: every write is on the disk before the next one.
+        metrics: counts lines that could not be written.
+
+    Raises:
+        SettingsError: it cannot be written to.
+    """
+
+    def __init__(
+        self, path: Path, max_bytes: int, files: int, durable: bool, metrics: Metrics
+    ) -> None:
+        self._path = path
+        self._max_bytes = max_bytes
+        self._files = files
+        self._durable = durable
+        self._metrics = metrics
+        self._lines: deque[bytes] = deque()
+        self._waiting = Event()
+        self._closing = False
+        try:
+            self._file: BinaryIO | None = self._open()
+        except OSError as error:
+            raise SettingsError("BRAIN_AUDIT_LOG: the file cannot be written to") from error
+        self._thread = Thread(target=self._run, name="audit", daemon=True)
+        self._thread.start()
+
+    def record(
+        self,
+        action: str,
+        *,
+        who: str | None,
+        request_id: str,
+        result: str,
+        instance: str | None = None,
+        model: str | None = None,
+        manifest: str | None = None,
+        seconds: float | None = None,
+        **more: str | int | None,
+    ) -> None:
+        """See :meth:`Audit.record`."""
+        line: dict[str, Any] = {
+            "time": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "action": action,
+            "who": who,
+            "request_id": request_id,
+            "instance": hashed(instance),
+            "model": model,
+            "manifest": manifest,
+            "result": result,
+            "duration_ms": None if seconds is None else round(seconds * 1000, 2),
+            **more,
+        }
+        if len(self._lines) >= MAX_WAITING:
+            with suppress(IndexError):
+                self._lines.popleft()
+                self._metrics.audit_lost.inc()
+        self._lines.append(f"{_encode(line)}\n".encode())
+        self._waiting.set()
+
+    def close(self) -> None:
+        """Writes what waits and ends the thread."""
+        self._closing = True
+        self._waiting.set()
+        self._thread.join(2 * RETRY_SECONDS)
+
+    def _run(self) -> None:
+        lines: deque[bytes] = deque()
+        while True:
+            self._waiting.wait()
+            self._waiting.clear()
+            while self._lines:
+                lines.append(self._lines.popleft())
+            try:
+                while lines:
+                    self._write_some(lines)
+            except OSError:
+                self._metrics.audit_failures.inc()
+                logger.exception("the audit log cannot be written to")
+                if self._closing:
+                    self._metrics.audit_lost.inc(len(lines))
+                    break
+                sleep(RETRY_SECONDS)
+                self._waiting.set()
+            if self._closing and not lines and not self._lines:
+                break
+        if self._file is not None:
+            self._file.close()
+
+    def _write_some(self, lines: deque[bytes]) -> None:
+        """Writes as many lines as the file still takes, and removes them from the queue."""
+        if self._file is None:
+            self._file = self._open()
+        start = size = self._file.seek(0, os.SEEK_END)
+        if start and start + len(lines[0]) > self._max_bytes:
+            self._rotate()
+            return
+        block: list[bytes] = []
+        for line in lines:
+            if block and size + len(line) > self._max_bytes:
+                break
+            block.append(line)
+            size += len(line)
+        try:
+            data = memoryview(b"".join(block))
+            while data:
+                data = data[self._file.write(data) :]
+            if self._durable:
+                os.fsync(self._file.fileno())
+        except OSError:
+            # What is half written would be there twice.
+            with suppress(OSError):
+                self._file.truncate(start)
+            raise
+        for _ in block:
+            lines.popleft()
+
+    def _rotate(self) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+        for number in range(self._files, 0, -1):
+            older = self._numbered(number - 1)
+            if older.exists():
+                older.replace(self._numbered(number))
+        if not self._files:
+            self._path.unlink()
+
+    def _numbered(self, number: int) -> Path:
+        return self._path.with_name(f"{self._path.name}.{number}") if number else self._path
+
+    def _open(self) -> BinaryIO:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        return os.fdopen(os.open(self._path, flags, 0o600), "ab", buffering=0)

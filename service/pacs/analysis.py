@@ -1,0 +1,236 @@
+"""Series from the inbox through the model into the outbox, a few slices at a time.
+
+They take the same way as the images of ``/predict``, and wait where those are many: nobody sits in
+front of the screen and waits for a series that a PACS forwards.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from time import monotonic
+from typing import Any, Final
+
+from contract.errors import ContractError
+from service.errors import QueueFull, ServiceError, SpoolFull, UnidentifiedSource
+from service.jobs import Job, Upload
+from service.logs import log_discreetly
+from service.operation import Options
+from service.pacs import results
+from service.pacs.delivery import backoff
+from service.pacs.inbox import Inbox, Waiting
+from service.pacs.outbox import Outbox
+from service.pacs.segments import Place, Segments
+from service.registry import Engine
+from service.routes.predict import answered
+from service.state import State
+
+logger = logging.getLogger("service.pacs")
+
+STEP: Final = 8
+"""Files that are in the service at a time; an image of ``/predict`` may have to wait for them."""
+
+STEP_BYTES: Final = 64 * 1024 * 1024
+"""And their bytes, but for a file that is larger by itself."""
+
+BUSY_SHARE: Final = 0.25
+"""Share of the queue in use above which a series waits."""
+
+BUSY_SECONDS: Final = 0.02
+PATIENCE_SECONDS: Final = 120.0
+"""For a step; only a runtime that hangs takes so long."""
+
+MAX_ATTEMPTS: Final = 3
+"""A series that failed so often, or ended the process so often, is not analysed again by itself."""
+
+FIRST_RETRY_SECONDS: Final = 1.0
+MAX_RETRY_SECONDS: Final = 60.0
+EXPIRE_SECONDS: Final = 10.0
+
+
+class Interrupted(Exception):
+    """A series could not be analysed now, for a reason that lies not in its images.
+
+    Attributes:
+        code: the reason.
+    """
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+class Analysis:
+    """The task that empties the inbox. Event loop only.
+
+    Args:
+        state: the running app, whose model and queue it uses.
+        inbox, outbox, segments: where series come from and results go.
+        posted: called when there is a new result.
+    """
+
+    def __init__(
+        self,
+        state: State,
+        inbox: Inbox,
+        outbox: Outbox,
+        segments: Segments,
+        posted: Callable[[], None],
+    ) -> None:
+        self._state = state
+        self._inbox = inbox
+        self._outbox = outbox
+        self._segments = segments
+        self._posted = posted
+        self._poll_seconds = min(1.0, state.settings.series_quiet_ms / 4000)
+        self._expired = monotonic()
+
+    async def run(self) -> None:
+        """Analyses one series after the other until cancelled."""
+        while True:
+            try:
+                busy = await self._step()
+            except Exception:
+                logger.exception("the inbox failed")
+                busy = False
+            if not busy:
+                await asyncio.sleep(self._poll_seconds)
+
+    async def _step(self) -> bool:
+        """Whether there was something to do."""
+        if monotonic() - self._expired > EXPIRE_SECONDS:
+            self._expired = monotonic()
+            await asyncio.to_thread(self._inbox.expire)
+        if self._state.registry.active is None:
+            return False
+        uid = await asyncio.to_thread(self._inbox.complete)
+        if uid is None:
+            return False
+        engine = self._state.registry.engine()
+        series = await asyncio.to_thread(self._inbox.begin, uid)
+        try:
+            await self._handle(series, engine)
+        except asyncio.CancelledError:
+            await asyncio.to_thread(self._inbox.give_back, series)
+            raise
+        return True
+
+    async def _handle(self, series: Waiting, engine: Engine) -> None:
+        if series.attempts >= MAX_ATTEMPTS:
+            await self._park(series, "gave_up")
+            return
+        if await asyncio.to_thread(self._inbox.is_known, series, results.identity(engine)):
+            await asyncio.to_thread(self._inbox.keep, series)
+            self._state.metrics.series.labels("known").inc()
+            return
+        start = monotonic()
+        try:
+            await self._analyse(series, engine)
+        except Interrupted as interruption:
+            await self._postpone(series, interruption.code)
+        except SpoolFull as failure:
+            # Delivery makes room again; this is no attempt.
+            await asyncio.to_thread(self._inbox.give_back, series)
+            await asyncio.to_thread(self._inbox.postpone, series, FIRST_RETRY_SECONDS, failure.code)
+        except (UnidentifiedSource, ContractError) as failure:
+            await self._park(series, failure.code)
+        except ServiceError as failure:
+            await self._postpone(series, failure.code)
+        except Exception as error:  # noqa: BLE001 - its text may quote the patient's attributes
+            log_discreetly(logger, "a series could not be analysed", error)
+            await self._postpone(series, ServiceError.code)
+        else:
+            fields = {
+                "request_id": series.request_id,
+                "instances": len(series.instances),
+                "total_ms": round((monotonic() - start) * 1000, 2),
+            }
+            logger.info("series analysed", extra={"fields": fields})
+
+    async def _analyse(self, series: Waiting, engine: Engine) -> None:
+        jobs: list[Job] = []
+        entries: list[dict[str, Any]] = []
+        for step in _steps(list(series.instances.values())):
+            uploads = await asyncio.to_thread(self._read, step)
+            predicted = await self._predict(engine, uploads)
+            described = await answered(predicted, engine, Options(), self._state)
+            for job in predicted:
+                results.lighten(job)
+            jobs += predicted
+            entries += described
+            # The files of a step must not stay while the next one is read.
+            del uploads, predicted
+        slices = zip(jobs, entries, strict=True)
+        for entry in entries:
+            if "error" in entry:
+                self._state.metrics.errors.labels(entry["error"]["code"]).inc()
+        self._state.record_slices("analyse", series.sender, series.request_id, slices, engine)
+        if all("error" in entry for entry in entries):
+            # There is nothing to report on; each slice's reason is in the audit log.
+            await asyncio.to_thread(self._inbox.keep, series)
+            self._state.metrics.series.labels("unsuitable").inc()
+            return
+        objects = await asyncio.to_thread(
+            results.make,
+            jobs,
+            entries,
+            engine,
+            lambda sop: self._segments.read(series.instances[sop]),
+            self._state.results,
+        )
+        await asyncio.to_thread(self._outbox.post, series, results.identity(engine), objects)
+        self._state.metrics.series.labels("reported").inc()
+        self._posted()
+
+    def _read(self, places: Sequence[Place]) -> list[Upload]:
+        return [Upload(None, self._segments.read(place)) for place in places]
+
+    async def _predict(self, engine: Engine, uploads: Sequence[Upload]) -> list[Job]:
+        """Their slices, each with a prediction or an error that it has by itself.
+
+        Raises:
+            Interrupted: the service could not.
+        """
+        while True:
+            if self._state.pipeline.depth <= BUSY_SHARE * self._state.settings.queue_size:
+                try:
+                    deadline = monotonic() + PATIENCE_SECONDS
+                    jobs = await self._state.pipeline.predict(
+                        engine, uploads, deadline, keep_headers=True
+                    )
+                except QueueFull:
+                    pass
+                else:
+                    break
+            await asyncio.sleep(BUSY_SECONDS)
+        for job in jobs:
+            failure = job.outcome
+            if isinstance(failure, ServiceError | ContractError) and failure.status >= 500:
+                raise Interrupted(failure.code)
+        return jobs
+
+    async def _postpone(self, series: Waiting, code: str) -> None:
+        wait_seconds = backoff(series.attempts + 1, FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS)
+        await asyncio.to_thread(self._inbox.postpone, series, wait_seconds, code)
+        self._state.metrics.series.labels("postponed").inc()
+        fields = {"request_id": series.request_id, "code": code}
+        logger.warning("a series is analysed later", extra={"fields": fields})
+
+    async def _park(self, series: Waiting, code: str) -> None:
+        await asyncio.to_thread(self._inbox.park, series, code)
+        self._state.metrics.series.labels("parked").inc()
+        fields = {"request_id": series.request_id, "code": code}
+        logger.error("a series cannot be analysed", extra={"fields": fields})
+
+
+def _steps(places: Sequence[Place]) -> Iterator[Sequence[Place]]:
+    """Files that are read together: a few, and not too many bytes."""
+    step: list[Place] = []
+    size = 0
+    for place in places:
+        if step and (len(step) == STEP or size + place.length > STEP_BYTES):
+            yield step
+            step, size = [], 0
+        step.append(place)
+        size += place.length
+    if step:
+        yield step

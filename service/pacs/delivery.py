@@ -1,0 +1,196 @@
+"""Delivery of results: one request at a time, again and again until the destination has them.
+
+Each object is delivered at least once; its UID follows from what it is made of, so a second delivery
+changes nothing there.
+"""
+
+import asyncio
+import logging
+from collections.abc import Iterable, Sequence
+from random import SystemRandom
+from time import monotonic
+from typing import Final
+
+from service.audit import Audit
+from service.metrics import Metrics
+from service.pacs.destination import Destination, Verdict
+from service.pacs.outbox import Outbox, Parcel
+from service.pacs.segments import Segments
+
+logger = logging.getLogger("service.pacs")
+
+JITTER: Final = 0.25
+"""Share of a wait that chance adds or takes, so that many senders do not return in step."""
+
+IDLE_SECONDS: Final = 60.0
+
+_chance = SystemRandom()
+
+
+def backoff(failures: int, first_seconds: float, max_seconds: float) -> float:
+    """How long to wait after so many failures in a row: doubled each time, up to the most."""
+    seconds = min(max_seconds, first_seconds * 2.0 ** min(failures - 1, 30))
+    return seconds * (1 + JITTER * (2 * _chance.random() - 1))
+
+
+class Delivery:
+    """The task that empties the outbox. Event loop only.
+
+    Args:
+        outbox: what to send.
+        segments: where its bytes lie.
+        destination: where to.
+        metrics: counts what became of it.
+        audit: is told of each object.
+        first_seconds: wait after a first failure.
+        max_seconds: longest wait.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        segments: Segments,
+        destination: Destination,
+        metrics: Metrics,
+        audit: Audit,
+        first_seconds: float,
+        max_seconds: float,
+    ) -> None:
+        self._outbox = outbox
+        self._segments = segments
+        self._destination = destination
+        self._metrics = metrics
+        self._audit = audit
+        self._first_seconds = first_seconds
+        self._max_seconds = max_seconds
+        self._failures = 0
+        self._wake = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._stopping = False
+
+    @property
+    def state(self) -> str:
+        """``unreachable`` since the last request that the destination did not answer, else ``ok``."""
+        return "unreachable" if self._failures else "ok"
+
+    def notify(self) -> None:
+        """There is something new to send."""
+        self._wake.set()
+
+    def hurry(self) -> None:
+        """Somebody wants it sent now, even if the destination did not answer a moment ago."""
+        self._wake.set()
+        self._hurry.set()
+
+    async def run(self) -> None:
+        """Delivers until :meth:`stop`."""
+        while not self._stopping:
+            self._wake.clear()
+            self._hurry.clear()
+            try:
+                wait_seconds = await self._step()
+            except Exception:
+                logger.exception("delivering failed")
+                wait_seconds = self._max_seconds
+            if wait_seconds and not self._stopping:
+                await self._sleep(wait_seconds)
+
+    async def stop(self, patience_seconds: float, task: asyncio.Task[None]) -> None:
+        """Sends what can be sent at once, as long as the patience lasts; the rest stays on the disk."""
+        end = monotonic() + patience_seconds
+        while self._failures == 0 and monotonic() < end:
+            if await asyncio.to_thread(self._outbox.wait_seconds) != 0.0:
+                break
+            await asyncio.sleep(0.05)
+        self._stopping = True
+        self.hurry()
+        await asyncio.wait([task], timeout=max(0.0, end - monotonic()))
+        task.cancel()
+        await self._destination.close()
+
+    async def _step(self) -> float:
+        """Sends one result, if one is due; seconds until it is worth to look again."""
+        parcels = await asyncio.to_thread(self._outbox.next)
+        if not parcels:
+            wait_seconds = await asyncio.to_thread(self._outbox.wait_seconds)
+            return IDLE_SECONDS if wait_seconds is None else min(wait_seconds + 0.01, IDLE_SECONDS)
+        start = monotonic()
+        try:
+            objects = await asyncio.to_thread(self._read, parcels)
+        except OSError:
+            logger.exception("a result cannot be read from the spool")
+            await asyncio.to_thread(self._outbox.park, parcels, "unreadable")
+            self._count_failed(parcels, "unreadable")
+            return 0.0
+        if any(parcel.attempts for parcel in parcels):
+            self._metrics.outbox_retries.inc()
+        verdict = await self._destination.send(objects)
+        return await self._settle(parcels, verdict, monotonic() - start)
+
+    def _read(self, parcels: Sequence[Parcel]) -> dict[str, bytes]:
+        return {parcel.sop: self._segments.read(parcel.place) for parcel in parcels}
+
+    async def _settle(self, parcels: Sequence[Parcel], verdict: Verdict, seconds: float) -> float:
+        delivered = [parcel for parcel in parcels if parcel.sop in verdict.delivered]
+        if delivered:
+            for parcel in delivered:
+                self._metrics.outbox_delivered.labels(parcel.kind).inc()
+                self._record(parcel, "delivered", seconds)
+            await asyncio.to_thread(self._outbox.remove, delivered)
+        for parcel in parcels:
+            if (reason := verdict.refused.get(parcel.sop)) is not None:
+                self._count_failed([parcel], reason)
+                self._record(parcel, reason, seconds)
+                await asyncio.to_thread(self._outbox.park, [parcel], reason)
+        for parcel in parcels:
+            if (reason := verdict.later.get(parcel.sop)) is not None:
+                wait_seconds = max(self._wait(parcel.attempts + 1), verdict.after_seconds)
+                await asyncio.to_thread(self._outbox.postpone, [parcel], wait_seconds, reason)
+                self._record(parcel, reason, seconds)
+        if verdict.separate:
+            await asyncio.to_thread(self._outbox.separate, parcels)
+        return await self._rest(verdict)
+
+    async def _rest(self, verdict: Verdict) -> float:
+        """How long the destination is left alone."""
+        if not verdict.unreachable:
+            if self._failures:
+                logger.info("the destination takes results again")
+                self._failures = 0
+                await asyncio.to_thread(self._outbox.hasten)
+            return 0.0
+        self._failures += 1
+        if self._failures == 1:
+            reason = next(iter(verdict.later.values()), "")
+            fields = {"reason": reason}
+            logger.warning("the destination takes no results", extra={"fields": fields})
+        return max(self._wait(self._failures), verdict.after_seconds)
+
+    def _wait(self, failures: int) -> float:
+        return backoff(failures, self._first_seconds, self._max_seconds)
+
+    async def _sleep(self, seconds: float) -> None:
+        """Something new wakes it, but not while the destination is to be left alone."""
+        event = self._hurry if self._failures else self._wake
+        try:
+            async with asyncio.timeout(seconds):
+                await event.wait()
+        except TimeoutError:
+            return
+
+    def _count_failed(self, parcels: Iterable[Parcel], reason: str) -> None:
+        for parcel in parcels:
+            self._metrics.outbox_failed.labels(parcel.kind).inc()
+            fields = {"result": parcel.result, "kind": parcel.kind, "reason": reason}
+            logger.error("a result was parked", extra={"fields": fields})
+
+    def _record(self, parcel: Parcel, result: str, seconds: float) -> None:
+        self._audit.record(
+            "deliver",
+            who=None,
+            request_id=parcel.request_id,
+            instance=parcel.sop,
+            result=result,
+            seconds=seconds,
+            kind=parcel.kind,
+        )

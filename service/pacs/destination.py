@@ -1,0 +1,170 @@
+"""The PACS that gets the results: STOW-RS as its client (DICOM PS3.18 2024e, section 10.5)."""
+
+import ssl
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import httpx
+
+from service.pacs.related import new_boundary, related_body, related_type
+from service.pacs.stow import MEDIA_TYPE
+from service.release import RELEASE
+from service.settings import Settings, SettingsError
+
+CONNECT_SECONDS: Final = 10.0
+
+DUPLICATE: Final = 0x0111
+"""Failure reason of an object that the destination has already (PS3.7 2024e, annex C.5)."""
+
+OUT_OF_RESOURCES: Final = range(0xA700, 0xA800)
+"""Failure reasons that may pass (PS3.4 2024e, table B.2-1)."""
+
+MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
+
+_OF_THE_DESTINATION: Final = frozenset({401, 403, 404, 405, 407, 408, 425, 429})
+"""Refusals that say nothing of the object: wrong credentials or address, or too much at once. Somebody
+mends that, and until then the results wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the destination made of the objects of one request.
+
+    Attributes:
+        delivered: SOP instance UIDs of those it has now.
+        refused: those it will not take, with a word for why.
+        later: those to send again, with a word for why.
+        unreachable: nothing gets through to it at present, whatever the object.
+        separate: the request as a whole was refused, and one object alone may be the reason.
+        after_seconds: it wants to be left alone for so long.
+    """
+
+    delivered: list[str] = field(default_factory=list)
+    refused: dict[str, str] = field(default_factory=dict)
+    later: dict[str, str] = field(default_factory=dict)
+    unreachable: bool = False
+    separate: bool = False
+    after_seconds: float = 0.0
+
+
+class Destination:
+    """Sends objects. Event loop only.
+
+    Args:
+        settings: address, credentials, certificates, timeout.
+
+    Raises:
+        SettingsError: the file of certificates is of no use.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        if settings.dicomweb_url is None:
+            raise SettingsError("BRAIN_DICOMWEB_URL is not set")
+        self._url = f"{str(settings.dicomweb_url).rstrip('/')}/studies"
+        headers = {"Accept": MEDIA_TYPE, "User-Agent": f"brain-mri/{RELEASE}"}
+        if settings.dicomweb_token is not None:
+            headers["Authorization"] = f"Bearer {settings.dicomweb_token.get_secret_value()}"
+        auth = None
+        if settings.dicomweb_user is not None and settings.dicomweb_password is not None:
+            password = settings.dicomweb_password.get_secret_value()
+            auth = httpx.BasicAuth(settings.dicomweb_user, password)
+        seconds = settings.dicomweb_timeout_ms / 1000
+        self._client = httpx.AsyncClient(
+            headers=headers,
+            auth=auth,
+            verify=_trust(settings),
+            timeout=httpx.Timeout(seconds, connect=min(seconds, CONNECT_SECONDS)),
+            # Neither a proxy nor a .netrc file that happens to be in the environment.
+            trust_env=False,
+        )
+
+    async def send(self, objects: Mapping[str, bytes]) -> Verdict:
+        """Sends objects in one request.
+
+        Args:
+            objects: SOP instance UID to DICOM file, at least one.
+        """
+        boundary = new_boundary()
+        content = b"".join(related_body(boundary, objects.values()))
+        headers = {"Content-Type": related_type(boundary)}
+        try:
+            response = await self._client.post(self._url, content=content, headers=headers)
+        except httpx.TimeoutException:
+            return _unreachable(objects, "timeout")
+        except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError):
+            return _unreachable(objects, "unreachable")
+        return judge(response, list(objects))
+
+    async def close(self) -> None:
+        """Ends the connections."""
+        await self._client.aclose()
+
+
+def judge(response: httpx.Response, sops: Sequence[str]) -> Verdict:
+    """What an answer means for the objects that were sent.
+
+    Args:
+        response: the answer.
+        sops: their SOP instance UIDs.
+    """
+    status = response.status_code
+    failures = _failures(response)
+    if response.is_success or (status == httpx.codes.CONFLICT and failures):
+        verdict = Verdict()
+        for sop in sops:
+            code = failures.get(sop)
+            if code is None or code == DUPLICATE:
+                verdict.delivered.append(sop)
+            elif code in OUT_OF_RESOURCES:
+                verdict.later[sop] = "out_of_resources"
+            else:
+                verdict.refused[sop] = f"refused_{code:04x}"
+        return verdict
+    reason = f"http_{status}"
+    if status in _OF_THE_DESTINATION or not response.is_client_error:
+        after_seconds = _retry_after(response)
+        return Verdict(
+            later=dict.fromkeys(sops, reason), unreachable=True, after_seconds=after_seconds
+        )
+    if len(sops) > 1:
+        return Verdict(separate=True)
+    return Verdict(refused=dict.fromkeys(sops, reason))
+
+
+def _unreachable(sops: Mapping[str, bytes], reason: str) -> Verdict:
+    return Verdict(later=dict.fromkeys(sops, reason), unreachable=True)
+
+
+def _failures(response: httpx.Response) -> dict[str, int]:
+    """SOP instance UID to failure reason, as far as the answer is in the DICOM JSON model."""
+    if len(response.content) > MAX_ANSWER_BYTES:
+        return {}
+    try:
+        items = response.json()["00081198"]["Value"]
+        return {
+            _value(item, "00081155"): int(_value(item, "00081197", default=0x0110))
+            for item in items
+        }
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        return {}
+
+
+def _value(item: Any, tag: str, default: Any = None) -> Any:
+    element = item.get(tag)
+    if element is None and default is not None:
+        return default
+    return element["Value"][0]
+
+
+def _retry_after(response: httpx.Response) -> float:
+    text = response.headers.get("retry-after", "")
+    return float(text) if text.isdecimal() and len(text) < 7 else 0.0
+
+
+def _trust(settings: Settings) -> ssl.SSLContext:
+    try:
+        context = ssl.create_default_context(cafile=settings.dicomweb_ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise SettingsError("BRAIN_DICOMWEB_CA_FILE: it holds no certificates") from error
+    return context

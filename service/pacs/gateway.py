@@ -1,0 +1,140 @@
+"""The parts of the way from a PACS and back, put together: start, stop, and how they are."""
+
+import asyncio
+from typing import Any, Final
+
+from service.audit import Audit
+from service.metrics import Metrics
+from service.pacs.analysis import Analysis
+from service.pacs.delivery import Delivery
+from service.pacs.destination import Destination
+from service.pacs.inbox import Inbox
+from service.pacs.ledger import Ledger
+from service.pacs.outbox import Dead, Outbox
+from service.pacs.receiver import Limits, Receiver
+from service.pacs.segments import Segments
+from service.settings import Settings
+from service.state import State
+
+STOP_SECONDS: Final = 5.0
+"""How long results may still be sent once everything else has stopped; the others wait on the disk."""
+
+
+class Gateway:
+    """What ``BRAIN_DICOMWEB_URL`` switches on.
+
+    Args:
+        settings: see :class:`Settings`.
+        metrics: counts what passes.
+        audit: is told of it.
+
+    Raises:
+        SettingsError: the spool or a certificate is of no use.
+    """
+
+    def __init__(self, settings: Settings, metrics: Metrics, audit: Audit) -> None:
+        self._settings = settings
+        self._metrics = metrics
+        self._destination = Destination(settings)
+        self._ledger = Ledger(settings.spool)
+        self._segments = Segments(settings.spool / "segments", settings.spool_max_bytes)
+        self._segments.keep_only(self._ledger.segments())
+        self.inbox = Inbox(
+            self._ledger,
+            self._segments,
+            settings.series_quiet_ms / 1000,
+            settings.series_keep_seconds,
+        )
+        self.outbox = Outbox(self._ledger, self._segments, self.inbox)
+        self._segments.make_room = self._spare
+        self._delivery = Delivery(
+            self.outbox,
+            self._segments,
+            self._destination,
+            metrics,
+            audit,
+            settings.dicomweb_retry_ms / 1000,
+            settings.dicomweb_retry_max_ms / 1000,
+        )
+        self._tasks: list[asyncio.Task[None]] = []
+
+    def start(self, state: State) -> None:
+        """Analyses what waits, and delivers what is ready. Event loop only."""
+        loop = asyncio.get_running_loop()
+        analysis = Analysis(state, self.inbox, self.outbox, self._segments, self._delivery.notify)
+        self._tasks = [
+            loop.create_task(analysis.run()),
+            loop.create_task(self._delivery.run()),
+        ]
+
+    async def stop(self) -> None:
+        """Ends after what is on its way; everything else is on the disk."""
+        analysis, delivery = self._tasks
+        analysis.cancel()
+        await asyncio.wait([analysis])
+        await self._delivery.stop(STOP_SECONDS, delivery)
+        await asyncio.to_thread(self._ledger.close)
+
+    def receiver(self, content_type: str | None, study: str | None) -> Receiver:
+        """Takes the body of one request. Any thread.
+
+        Raises:
+            UnsupportedRequestMedia, MalformedMultipart: see :class:`Receiver`.
+            SpoolFull: the spool cannot be written to.
+        """
+        limits = Limits(
+            self._settings.stow_max_body_bytes,
+            self._settings.stow_max_instance_bytes,
+            self._settings.stow_max_instances,
+            self._settings.dicom_checks,
+        )
+        return Receiver(content_type, study, limits, self.inbox, self._segments)
+
+    def measure(self) -> None:
+        """Sets the metrics of what there is now. Any thread."""
+        _, instances, dead_series = self.inbox.counts()
+        pending, dead, oldest_seconds = self.outbox.counts()
+        self._metrics.inbox_instances.set(instances)
+        self._metrics.inbox_dead.set(dead_series)
+        self._metrics.outbox_objects.set(pending)
+        self._metrics.outbox_dead.set(dead)
+        self._metrics.outbox_oldest_seconds.set(oldest_seconds)
+        self._metrics.spool_bytes.set(self._segments.used)
+
+    def report(self) -> dict[str, Any]:
+        """What /health says of it. Any thread."""
+        series, instances, dead_series = self.inbox.counts()
+        pending, dead, oldest_seconds = self.outbox.counts()
+        return {
+            "destination": self._delivery.state,
+            "series_waiting": series,
+            "instances_waiting": instances,
+            "series_dead": dead_series,
+            "objects_waiting": pending,
+            "objects_dead": dead,
+            "oldest_seconds": round(oldest_seconds, 1),
+            "spool_bytes": self._segments.used,
+            "spool_max_bytes": self._segments.max_bytes,
+        }
+
+    def dead(self, limit: int) -> list[Dead]:
+        """Results that the PACS refuses, the newest first. Any thread."""
+        return self.outbox.dead(limit)
+
+    async def retry(self) -> tuple[int, int]:
+        """Tries again what was given up, and at once what waits.
+
+        Returns:
+            Series and objects that were given up.
+        """
+        series = await asyncio.to_thread(self.inbox.retry_dead)
+        objects = await asyncio.to_thread(self.outbox.retry_dead)
+        self._delivery.hurry()
+        return series, objects
+
+    def _spare(self, missing: int) -> None:
+        before = self._segments.used
+        self.inbox.spare(missing)
+        freed = before - self._segments.used
+        if freed < missing:
+            self.outbox.spare(missing - freed)

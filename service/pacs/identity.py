@@ -1,0 +1,171 @@
+"""What an instance is, read from the beginning of its file: enough to accept or to refuse it.
+
+Nothing of it is logged, and no attribute of the patient is read.
+"""
+
+import io
+import re
+import zlib
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Final
+
+from pydicom import Dataset
+from pydicom.filereader import read_dataset, read_partial, read_preamble
+from pydicom.tag import BaseTag, Tag
+from pydicom.uid import (
+    UID,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+)
+
+from contract.dicom_kind import MR_SOP_CLASSES
+from contract.dicom_pixels import IN_PROCESS, SANDBOXED
+from contract.policy import Checks
+from service.dicom.making import MANUFACTURER
+
+HEAD_BYTES: Final = 4 * 2**20
+"""Of a deflated object at most this much is inflated; what is read lies in its first kilobytes."""
+
+_LAST: Final = Tag("SeriesInstanceUID")
+
+_KEYWORDS: Final = (
+    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"),
+    *("Modality", "Manufacturer"),
+)
+
+SYNTAXES: Final = frozenset(
+    {
+        ImplicitVRLittleEndian,
+        ExplicitVRLittleEndian,
+        DeflatedExplicitVRLittleEndian,
+        ExplicitVRBigEndian,
+        *IN_PROCESS,
+        *SANDBOXED,
+    }
+)
+"""Transfer syntaxes that the service reads."""
+
+WELL_FORMED: Final = re.compile(r"[0-9]+(\.[0-9]+)+")
+
+
+class Reason(IntEnum):
+    """Why an instance was not stored; the value is its Failure Reason (0008,1197).
+
+    The codes are those of PS3.4 2024e, table B.2-1, and PS3.7 2024e, annex C.
+    """
+
+    PROCESSING_FAILURE = 0x0110
+    """It belongs to another study than the request says."""
+    SOP_CLASS_NOT_SUPPORTED = 0x0122
+    """It is no MR image, or one of the service's own results."""
+    OUT_OF_RESOURCES = 0xA700
+    """It is larger than an instance may be."""
+    CANNOT_UNDERSTAND = 0xC000
+    """It is no DICOM file, or a UID is missing or malformed."""
+    TRANSFER_SYNTAX_NOT_SUPPORTED = 0xC122
+    """Nothing here reads its transfer syntax."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What an instance is.
+
+    Attributes:
+        sop_class, sop, series, study: its UIDs.
+    """
+
+    sop_class: str
+    sop: str
+    series: str
+    study: str
+
+
+class Refused(Exception):
+    """An instance that is not stored.
+
+    Attributes:
+        reason: why.
+        sop_class, sop: its UIDs, if they could be read.
+    """
+
+    def __init__(self, reason: Reason, sop_class: str | None = None, sop: str | None = None):
+        super().__init__(reason.name)
+        self.reason = reason
+        self.sop_class = sop_class
+        self.sop = sop
+
+
+def identify(data: bytes, study: str | None = None, checks: Checks = Checks.STRICT) -> Identity:
+    """Reads what an instance is.
+
+    Args:
+        data: a whole DICOM file.
+        study: the UID of the only study that is accepted; None accepts any.
+        checks: what it must say of itself. That it is of a head is looked at later.
+
+    Raises:
+        Refused: it cannot be stored.
+    """
+    try:
+        header, syntax = _read(data)
+        uids = [_uid(header, keyword) for keyword in _KEYWORDS[:4]]
+    except Exception:  # noqa: BLE001 - whatever damage makes pydicom raise, attribute values in it
+        raise Refused(Reason.CANNOT_UNDERSTAND) from None
+    sop_class, sop, study_uid, series = uids
+    if sop_class is None or sop is None or study_uid is None or series is None:
+        raise Refused(Reason.CANNOT_UNDERSTAND, sop_class, sop)
+    if not _is_wanted(header, sop_class, checks):
+        raise Refused(Reason.SOP_CLASS_NOT_SUPPORTED, sop_class, sop)
+    if syntax is not None and syntax not in SYNTAXES:
+        raise Refused(Reason.TRANSFER_SYNTAX_NOT_SUPPORTED, sop_class, sop)
+    if study is not None and study_uid != study:
+        raise Refused(Reason.PROCESSING_FAILURE, sop_class, sop)
+    return Identity(sop_class, sop, series, study_uid)
+
+
+def _is_wanted(header: Dataset, sop_class: str, checks: Checks) -> bool:
+    if str(header.get("Manufacturer", "")).strip() == MANUFACTURER:
+        # A PACS that forwards everything also forwards results, whose results it would forward...
+        return False
+    if checks is Checks.STRICT:
+        return sop_class in MR_SOP_CLASSES
+    if checks is Checks.LENIENT:
+        is_mr = str(header.get("Modality", "")).strip().upper() == "MR"
+        return is_mr or sop_class in MR_SOP_CLASSES
+    return "Image Storage" in UID(sop_class).name
+
+
+def _read(data: bytes) -> tuple[Dataset, str | None]:
+    """The beginning of an object, and its transfer syntax if it says one."""
+    reader = io.BytesIO(data)
+    if not read_preamble(reader, force=False):
+        raise ValueError("no preamble")
+    meta = read_dataset(
+        reader,
+        is_implicit_VR=False,
+        is_little_endian=True,
+        stop_when=lambda tag, _vr, _length: tag.group != 0x0002,
+    )
+    syntax = meta.get("TransferSyntaxUID")
+    if syntax == DeflatedExplicitVRLittleEndian:
+        head = zlib.decompressobj(-zlib.MAX_WBITS).decompress(reader.read(), HEAD_BYTES)
+        header = read_dataset(
+            io.BytesIO(head), is_implicit_VR=False, is_little_endian=True, stop_when=_beyond
+        )
+        return header, syntax
+    reader.seek(0)
+    tags: list[BaseTag | int] = [Tag(name) for name in _KEYWORDS]
+    return read_partial(reader, _beyond, specific_tags=tags), syntax
+
+
+def _beyond(tag: BaseTag, _vr: str | None, _length: int) -> bool:
+    return bool(tag > _LAST)
+
+
+def _uid(header: Dataset, keyword: str) -> str | None:
+    """A UID (PS3.5 2024e, 9.1), or None if it is missing or malformed."""
+    uid = str(header.get(keyword) or "").strip("\0 ")
+    return uid if len(uid) <= 64 and WELL_FORMED.fullmatch(uid) else None

@@ -1,0 +1,289 @@
+"""Instances that arrived and are to be analysed, series by series; what was accepted is on the disk.
+
+A series is analysed once it has been quiet for a while. Its instances are then kept for a time, so that
+slices that come late give a result of the whole series.
+"""
+
+import logging
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from hashlib import sha256
+from threading import Lock
+from time import monotonic, time
+from typing import Final
+
+from service.pacs.identity import Identity
+from service.pacs.ledger import Ledger
+from service.pacs.segments import Place, Segment, Segments
+
+logger = logging.getLogger("service.pacs")
+
+REMEMBERED_RESULTS: Final = 20_000
+"""Results of which it is known that they need not be made again. An older one would be made of the same
+UIDs once more, so that the destination has it already."""
+
+_HASH_BYTES: Final = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """An instance in a segment that is about to be accepted."""
+
+    identity: Identity
+    offset: int
+    length: int
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """A series to analyse.
+
+    Attributes:
+        uid: of the series.
+        attempts: begun before, and neither ended nor given back.
+        sender, request_id: of its newest instance.
+        instances: SOP instance UID to place, in the order of arrival.
+    """
+
+    uid: str
+    attempts: int
+    sender: str | None
+    request_id: str
+    instances: dict[str, Place]
+
+
+class Inbox:
+    """Takes instances and gives them out as series. Any thread.
+
+    Args:
+        ledger: what there is.
+        segments: where the bytes lie.
+        quiet_seconds: nothing new for so long, and a series is complete.
+        keep_seconds: how long the instances of an analysed series stay.
+    """
+
+    def __init__(
+        self, ledger: Ledger, segments: Segments, quiet_seconds: float, keep_seconds: float
+    ) -> None:
+        self._ledger = ledger
+        self._segments = segments
+        self._quiet_seconds = quiet_seconds
+        self._keep_seconds = keep_seconds
+        # In this process' own time: neither a restart nor a changed clock makes a series complete.
+        self._started = monotonic()
+        self._last_arrival: dict[str, float] = {}
+        self._arriving: Counter[str] = Counter()
+        self._lock = Lock()
+
+    def announce(self, series: str) -> None:
+        """An instance of a series is arriving; until :meth:`dismiss` the series is not complete."""
+        with self._lock:
+            self._arriving[series] += 1
+
+    def dismiss(self, announced: Iterable[str]) -> None:
+        """They have arrived, or never will."""
+        with self._lock:
+            for series in announced:
+                self._arriving[series] -= 1
+                self._last_arrival[series] = monotonic()
+            self._arriving = +self._arriving
+
+    def accept(
+        self, segment: Segment, received: Sequence[Received], sender: str | None, request_id: str
+    ) -> None:
+        """Makes instances this service's own; returns once that would survive a power cut.
+
+        An instance that is here already is replaced.
+
+        Raises:
+            SpoolFull: the disk does not take them; none was accepted.
+        """
+        segment.sync()
+        now = time()
+        replaced = []
+        with self._ledger.transaction() as connection:
+            for series in {item.identity.series for item in received}:
+                connection.execute(
+                    "INSERT INTO series VALUES (?, 'waiting', ?, 0, 0, NULL, ?, ?)"
+                    " ON CONFLICT (uid) DO UPDATE SET state = 'waiting', arrived = excluded.arrived,"
+                    " due = 0, attempts = 0, sender = excluded.sender,"
+                    " request_id = excluded.request_id",
+                    (series, now, sender, request_id),
+                )
+            for item in received:
+                key = (item.identity.series, item.identity.sop)
+                replaced += connection.execute(
+                    "DELETE FROM instances WHERE series = ? AND sop = ? RETURNING segment", key
+                ).fetchall()
+                connection.execute(
+                    "INSERT INTO instances (series, sop, segment, offset, length)"
+                    " VALUES (?, ?, ?, ?, ?)",
+                    (*key, segment.name, item.offset, item.length),
+                )
+        self._remove(name for (name,) in replaced)
+
+    def complete(self) -> str | None:
+        """The series that has waited longest of those that are complete and due."""
+        with self._ledger.reading() as connection:
+            rows = connection.execute(
+                "SELECT uid FROM series WHERE state = 'waiting' AND due <= ? ORDER BY arrived",
+                (time(),),
+            ).fetchall()
+        before = monotonic() - self._quiet_seconds
+        with self._lock:
+            for (uid,) in rows:
+                last = self._last_arrival.get(uid, self._started)
+                if last <= before and uid not in self._arriving:
+                    return str(uid)
+        return None
+
+    def begin(self, uid: str) -> Waiting:
+        """A series to analyse now.
+
+        That it was begun is on the disk, so that one that ends the process each time is found out.
+        """
+        with self._ledger.transaction() as connection:
+            attempts, sender, request_id = connection.execute(
+                "UPDATE series SET attempts = attempts + 1 WHERE uid = ?"
+                " RETURNING attempts, sender, request_id",
+                (uid,),
+            ).fetchone()
+            rows = connection.execute(
+                "SELECT sop, segment, offset, length FROM instances WHERE series = ? ORDER BY id",
+                (uid,),
+            ).fetchall()
+        instances = {sop: Place(*place) for sop, *place in rows}
+        return Waiting(uid, attempts - 1, sender, request_id, instances)
+
+    def is_known(self, series: Waiting, model: str) -> bool:
+        """Whether a result of this model covers all of these instances."""
+        wanted = set(_hashes(series.instances))
+        with self._ledger.reading() as connection:
+            rows = connection.execute(
+                "SELECT sops FROM results WHERE series = ? AND model = ?",
+                (_hash(series.uid), model),
+            ).fetchall()
+        return any(wanted <= set(_split(sops)) for (sops,) in rows)
+
+    def settle(self, connection: sqlite3.Connection, series: Waiting, model: str) -> int:
+        """Within a transaction: the series has its result, whose number is returned.
+
+        What arrived meanwhile waits for the next one.
+        """
+        self._keep(connection, series)
+        (number,) = connection.execute(
+            "INSERT INTO results (series, model, sops) VALUES (?, ?, ?) RETURNING id",
+            (_hash(series.uid), model, b"".join(sorted(_hashes(series.instances)))),
+        ).fetchone()
+        connection.execute("DELETE FROM results WHERE id <= ?", (number - REMEMBERED_RESULTS,))
+        return int(number)
+
+    def keep(self, series: Waiting) -> None:
+        """The series needs no result."""
+        with self._ledger.transaction() as connection:
+            self._keep(connection, series)
+
+    def _keep(self, connection: sqlite3.Connection, series: Waiting) -> None:
+        rows = connection.execute(
+            "SELECT sop, segment, offset, length FROM instances WHERE series = ?", (series.uid,)
+        ).fetchall()
+        if {sop: Place(*place) for sop, *place in rows} == series.instances:
+            connection.execute(
+                "UPDATE series SET state = 'kept', due = ?, attempts = 0, reason = NULL"
+                " WHERE uid = ?",
+                (time() + self._keep_seconds, series.uid),
+            )
+
+    def give_back(self, series: Waiting) -> None:
+        """The service stops, and the series is analysed after the restart."""
+        with self._ledger.transaction() as connection:
+            connection.execute(
+                "UPDATE series SET attempts = ? WHERE uid = ?", (series.attempts, series.uid)
+            )
+
+    def postpone(self, series: Waiting, seconds: float, reason: str) -> None:
+        """The series is tried again later."""
+        with self._ledger.transaction() as connection:
+            connection.execute(
+                "UPDATE series SET due = ?, reason = ? WHERE uid = ?",
+                (time() + seconds, reason, series.uid),
+            )
+
+    def park(self, series: Waiting, reason: str) -> None:
+        """The series cannot be analysed; it stays as long as there is room."""
+        with self._ledger.transaction() as connection:
+            connection.execute(
+                "UPDATE series SET state = 'dead', reason = ? WHERE uid = ?", (reason, series.uid)
+            )
+
+    def retry_dead(self) -> int:
+        """Lets series that could not be analysed wait again; how many there were."""
+        with self._ledger.transaction() as connection:
+            return connection.execute(
+                "UPDATE series SET state = 'waiting', due = 0, attempts = 0 WHERE state = 'dead'"
+            ).rowcount
+
+    def expire(self) -> None:
+        """Removes instances that have been kept long enough."""
+        with self._ledger.reading() as connection:
+            rows = connection.execute(
+                "SELECT uid FROM series WHERE state = 'kept' AND due <= ?", (time(),)
+            ).fetchall()
+        for (uid,) in rows:
+            self._drop(uid, "kept")
+
+    def spare(self, missing: int) -> None:
+        """Makes room: what is only kept goes first, then what cannot be analysed."""
+        target = self._segments.used - missing
+        for state in ("kept", "dead"):
+            with self._ledger.reading() as connection:
+                rows = connection.execute(
+                    "SELECT uid FROM series WHERE state = ? ORDER BY arrived", (state,)
+                ).fetchall()
+            for (uid,) in rows:
+                if self._segments.used <= target:
+                    return
+                if self._drop(uid, state) and state == "dead":
+                    logger.error("a series that could not be analysed was removed to make room")
+
+    def counts(self) -> tuple[int, int, int]:
+        """Waiting series, their instances, and series that cannot be analysed."""
+        with self._ledger.reading() as connection:
+            waiting, dead = connection.execute(
+                "SELECT count(*) FILTER (WHERE state = 'waiting'),"
+                " count(*) FILTER (WHERE state = 'dead') FROM series"
+            ).fetchone()
+            (instances,) = connection.execute(
+                "SELECT count(*) FROM instances JOIN series ON series = uid WHERE state = 'waiting'"
+            ).fetchone()
+        return waiting, instances, dead
+
+    def _drop(self, uid: str, state: str) -> bool:
+        with self._ledger.transaction() as connection:
+            rows = connection.execute(
+                "SELECT DISTINCT segment FROM instances JOIN series ON series = uid"
+                " WHERE uid = ? AND state = ?",
+                (uid, state),
+            ).fetchall()
+            connection.execute("DELETE FROM series WHERE uid = ? AND state = ?", (uid, state))
+        with self._lock:
+            self._last_arrival.pop(uid, None)
+        self._remove(name for (name,) in rows)
+        return bool(rows)
+
+    def _remove(self, names: Iterable[str]) -> None:
+        self._segments.remove(self._ledger.unused(names))
+
+
+def _hash(uid: str) -> bytes:
+    return sha256(uid.encode()).digest()[:_HASH_BYTES]
+
+
+def _hashes(uids: Iterable[str]) -> list[bytes]:
+    return [_hash(uid) for uid in uids]
+
+
+def _split(hashes: bytes) -> list[bytes]:
+    return [hashes[at : at + _HASH_BYTES] for at in range(0, len(hashes), _HASH_BYTES)]

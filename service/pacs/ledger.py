@@ -1,0 +1,154 @@
+"""What the spool holds, in SQLite: which instances wait, which results are to be delivered.
+
+A transaction that has been committed is on the disk. Times are Unix seconds, so that they hold across a
+restart.
+"""
+
+import fcntl
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import RLock
+from typing import Final
+
+from service.settings import SettingsError
+
+SCHEMA_VERSION: Final = 1
+
+_SCHEMA: Final = """
+CREATE TABLE series (
+    uid TEXT PRIMARY KEY,
+    state TEXT NOT NULL,           -- waiting: to be analysed; kept: was; dead: cannot be
+    arrived REAL NOT NULL,         -- of the newest instance
+    due REAL NOT NULL,             -- waiting: not before; kept: until then
+    attempts INTEGER NOT NULL,     -- begun and not ended
+    reason TEXT,                   -- error code of the last attempt
+    sender TEXT,                   -- name of the API key
+    request_id TEXT NOT NULL       -- of the newest instance
+) STRICT;
+CREATE TABLE instances (
+    id INTEGER PRIMARY KEY,
+    series TEXT NOT NULL REFERENCES series (uid) ON DELETE CASCADE,
+    sop TEXT NOT NULL,
+    segment TEXT NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL,
+    UNIQUE (series, sop)
+) STRICT;
+CREATE INDEX instances_segment ON instances (segment);
+CREATE TABLE results (
+    id INTEGER PRIMARY KEY,
+    series BLOB NOT NULL,          -- hash of the UID
+    model TEXT NOT NULL,           -- hash of the version and of where it operates
+    sops BLOB NOT NULL             -- hashes of the UIDs, sorted, one after the other
+) STRICT;
+CREATE INDEX results_series ON results (series, model);
+CREATE TABLE objects (
+    id INTEGER PRIMARY KEY,
+    result INTEGER NOT NULL,       -- objects of one result travel together
+    kind TEXT NOT NULL,            -- modality
+    sop TEXT NOT NULL,
+    segment TEXT NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL,
+    state TEXT NOT NULL,           -- pending, dead
+    created REAL NOT NULL,
+    due REAL NOT NULL,             -- not before
+    attempts INTEGER NOT NULL,
+    alone INTEGER NOT NULL,        -- the destination refused it together with others
+    reason TEXT,
+    request_id TEXT NOT NULL
+) STRICT;
+CREATE INDEX objects_segment ON objects (segment);
+CREATE INDEX objects_due ON objects (state, due);
+"""
+
+
+class Ledger:
+    """The database; one process has it at a time. Any thread.
+
+    Args:
+        folder: where it lies, beside the segments.
+
+    Raises:
+        SettingsError: another process has it, or it is of a later release, or it cannot be opened.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._lock = RLock()
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._guard = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as error:
+            raise SettingsError("BRAIN_SPOOL: the folder cannot be written to") from error
+        try:
+            fcntl.flock(self._guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            self._connection = _open(folder / "spool.sqlite")
+        except BlockingIOError as error:
+            os.close(self._guard)
+            raise SettingsError("BRAIN_SPOOL: another process uses this folder") from error
+        except (sqlite3.Error, SettingsError) as error:
+            os.close(self._guard)
+            raise SettingsError(f"BRAIN_SPOOL: {error}") from error
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """All or nothing, and on the disk once it has ended."""
+        with self._lock:
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield self._connection
+            except BaseException:
+                self._connection.execute("ROLLBACK")
+                raise
+            self._connection.execute("COMMIT")
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """Looks at it."""
+        with self._lock:
+            yield self._connection
+
+    def segments(self) -> set[str]:
+        """Names of all segments that something lies in."""
+        with self.reading() as connection:
+            rows = connection.execute(
+                "SELECT segment FROM instances UNION SELECT segment FROM objects"
+            ).fetchall()
+        return {name for (name,) in rows}
+
+    def unused(self, names: Iterable[str]) -> list[str]:
+        """Those of some segments that nothing lies in any more."""
+        query = (
+            "SELECT EXISTS (SELECT 1 FROM instances WHERE segment = :name)"
+            " OR EXISTS (SELECT 1 FROM objects WHERE segment = :name)"
+        )
+        with self.reading() as connection:
+            return [
+                name
+                for name in set(names)
+                if not connection.execute(query, {"name": name}).fetchone()[0]
+            ]
+
+    def close(self) -> None:
+        """Lets another process have it."""
+        with self._lock:
+            self._connection.close()
+            os.close(self._guard)
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    connection.execute("PRAGMA journal_mode = WAL")
+    # In WAL mode, anything less may lose the last transactions with the power.
+    connection.execute("PRAGMA synchronous = FULL")
+    connection.execute("PRAGMA foreign_keys = ON")
+    connection.execute("PRAGMA secure_delete = ON")
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version == 0:
+        connection.executescript(
+            f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+        )
+    elif version != SCHEMA_VERSION:
+        connection.close()
+        raise SettingsError("the folder was written by another release")
+    return connection

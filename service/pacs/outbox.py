@@ -1,0 +1,225 @@
+"""Results on their way to the PACS: on the disk until the destination has taken them."""
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from time import time
+
+from service.dicom.results import MadeObject
+from service.pacs.inbox import Inbox, Waiting
+from service.pacs.ledger import Ledger
+from service.pacs.segments import Place, Segments
+
+logger = logging.getLogger("service.pacs")
+
+_COLUMNS = "id, result, kind, sop, segment, offset, length, attempts, request_id"
+
+
+@dataclass(frozen=True, slots=True)
+class Parcel:
+    """An object to deliver.
+
+    Attributes:
+        number: its place in the outbox.
+        result: objects of one result travel together.
+        kind: modality.
+        sop: SOP instance UID.
+        place: its DICOM file.
+        attempts: made before.
+        request_id: of the request that brought the newest image that it is about.
+    """
+
+    number: int
+    result: int
+    kind: str
+    sop: str
+    place: Place
+    attempts: int
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Dead:
+    """An object that the destination will not take.
+
+    Attributes:
+        sop: its SOP instance UID.
+        reason: word for why.
+        created: Unix seconds.
+    """
+
+    kind: str
+    sop: str
+    reason: str
+    attempts: int
+    created: float
+
+
+class Outbox:
+    """Any thread.
+
+    Args:
+        ledger: what there is.
+        segments: where the bytes lie.
+        inbox: where the series come from that the results are about.
+    """
+
+    def __init__(self, ledger: Ledger, segments: Segments, inbox: Inbox) -> None:
+        self._ledger = ledger
+        self._segments = segments
+        self._inbox = inbox
+
+    def post(self, series: Waiting, model: str, objects: Sequence[MadeObject]) -> None:
+        """Puts a result in; with it, the series is done. Both or neither, and on the disk.
+
+        Args:
+            series: what the result is about.
+            model: see :func:`service.pacs.results.identity`.
+            objects: the result.
+
+        Raises:
+            SpoolFull: there is no room.
+        """
+        segment = self._segments.create()
+        places = []
+        try:
+            for item in objects:
+                places.append(Place(segment.name, segment.size, len(item.content)))
+                segment.write(item.content)
+            segment.sync()
+            now = time()
+            with self._ledger.transaction() as connection:
+                number = self._inbox.settle(connection, series, model)
+                connection.executemany(
+                    "INSERT INTO objects (result, kind, sop, segment, offset, length, state,"
+                    " created, due, attempts, alone, request_id)"
+                    " VALUES (?, ?, ?, ?, ?, ?, 'pending', ?, 0, 0, 0, ?)",
+                    [
+                        (
+                            *(number, item.modality, item.sop_instance_uid),
+                            *(*place, now, series.request_id),
+                        )
+                        for item, place in zip(objects, places, strict=True)
+                    ],
+                )
+        except BaseException:
+            segment.discard()
+            raise
+
+    def next(self) -> list[Parcel]:
+        """What to send now, in one request: the objects of the oldest result that is due."""
+        now = time()
+        with self._ledger.reading() as connection:
+            first = connection.execute(
+                "SELECT id, result, alone FROM objects WHERE state = 'pending' AND due <= ?"
+                " ORDER BY id LIMIT 1",
+                (now,),
+            ).fetchone()
+            if first is None:
+                return []
+            number, result, alone = first
+            where = "id = ?" if alone else "result = ? AND alone = 0"
+            rows = connection.execute(
+                f"SELECT {_COLUMNS} FROM objects WHERE state = 'pending' AND due <= ? AND {where}"  # noqa: S608
+                " ORDER BY id",
+                (now, number if alone else result),
+            ).fetchall()
+        return [
+            Parcel(id_, result, kind, sop, Place(*place), attempts, request_id)
+            for id_, result, kind, sop, *place, attempts, request_id in rows
+        ]
+
+    def wait_seconds(self) -> float | None:
+        """Until the next one is due; None if there is nothing to send."""
+        with self._ledger.reading() as connection:
+            (due,) = connection.execute(
+                "SELECT min(due) FROM objects WHERE state = 'pending'"
+            ).fetchone()
+        return None if due is None else max(0.0, due - time())
+
+    def remove(self, parcels: Iterable[Parcel]) -> None:
+        """They have been delivered."""
+        parcels = list(parcels)
+        with self._ledger.transaction() as connection:
+            connection.executemany(
+                "DELETE FROM objects WHERE id = ?", [(parcel.number,) for parcel in parcels]
+            )
+        names = {parcel.place.segment for parcel in parcels}
+        self._segments.remove(self._ledger.unused(names))
+
+    def postpone(self, parcels: Iterable[Parcel], seconds: float, reason: str) -> None:
+        """They are sent again later."""
+        due = time() + seconds
+        with self._ledger.transaction() as connection:
+            connection.executemany(
+                "UPDATE objects SET due = ?, attempts = attempts + 1, reason = ? WHERE id = ?",
+                [(due, reason, parcel.number) for parcel in parcels],
+            )
+
+    def hasten(self) -> None:
+        """The destination is back: what waits for it to be is due now."""
+        with self._ledger.transaction() as connection:
+            connection.execute(
+                "UPDATE objects SET due = 0 WHERE state = 'pending'"
+                " AND (reason LIKE 'http_%' OR reason IN ('timeout', 'unreachable'))"
+                " AND reason <> 'http_500'"
+            )
+
+    def separate(self, parcels: Iterable[Parcel]) -> None:
+        """One of them is not wanted, and it is not known which: each is sent alone from now on."""
+        with self._ledger.transaction() as connection:
+            connection.executemany(
+                "UPDATE objects SET alone = 1, attempts = attempts + 1 WHERE id = ?",
+                [(parcel.number,) for parcel in parcels],
+            )
+
+    def park(self, parcels: Iterable[Parcel], reason: str) -> None:
+        """The destination will not take them; they stay as long as there is room."""
+        with self._ledger.transaction() as connection:
+            connection.executemany(
+                "UPDATE objects SET state = 'dead', attempts = attempts + 1, reason = ?"
+                " WHERE id = ?",
+                [(reason, parcel.number) for parcel in parcels],
+            )
+
+    def retry_dead(self) -> int:
+        """Lets parked objects be sent again; how many there were."""
+        with self._ledger.transaction() as connection:
+            return connection.execute(
+                "UPDATE objects SET state = 'pending', due = 0, attempts = 0, alone = 0"
+                " WHERE state = 'dead'"
+            ).rowcount
+
+    def spare(self, missing: int) -> None:
+        """Makes room: the oldest of what will not be taken goes."""
+        target = self._segments.used - missing
+        while self._segments.used > target:
+            with self._ledger.transaction() as connection:
+                row = connection.execute(
+                    "DELETE FROM objects WHERE id ="
+                    " (SELECT min(id) FROM objects WHERE state = 'dead') RETURNING segment"
+                ).fetchone()
+            if row is None:
+                return
+            logger.error("a result that the destination refused was removed to make room")
+            self._segments.remove(self._ledger.unused(row))
+
+    def dead(self, limit: int) -> list[Dead]:
+        """The newest objects that the destination will not take."""
+        with self._ledger.reading() as connection:
+            rows = connection.execute(
+                "SELECT kind, sop, reason, attempts, created FROM objects WHERE state = 'dead'"
+                " ORDER BY id DESC LIMIT ?",
+                (limit,),
+            ).fetchall()
+        return [Dead(*row) for row in rows]
+
+    def counts(self) -> tuple[int, int, float]:
+        """Objects to deliver, objects that are not wanted, and the age of the oldest of the former."""
+        with self._ledger.reading() as connection:
+            pending, dead, oldest = connection.execute(
+                "SELECT count(*) FILTER (WHERE state = 'pending'),"
+                " count(*) FILTER (WHERE state = 'dead'),"
+                " min(created) FILTER (WHERE state = 'pending') FROM objects"
+            ).fetchone()
+        return pending, dead, 0.0 if oldest is None else max(0.0, time() - oldest)

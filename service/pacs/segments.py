@@ -1,0 +1,185 @@
+"""Files of the spool: each holds the objects of one request or one result, one after the other.
+
+One file for each request means one ``fsync`` for a whole series instead of one for each slice. File
+names are random, so they tell nothing; whose objects a file holds stands in the ledger alone.
+"""
+
+import os
+import secrets
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from threading import Lock
+from typing import BinaryIO, Final, NamedTuple
+
+from service.errors import SpoolFull
+
+SUFFIX: Final = ".segment"
+
+
+class Place(NamedTuple):
+    """Where an object lies.
+
+    Attributes:
+        segment: name of the file.
+        offset, length: of the object in it, in bytes.
+    """
+
+    segment: str
+    offset: int
+    length: int
+
+
+class Segments:
+    """The files, and how much room they may take. Any thread.
+
+    Args:
+        folder: theirs; made if need be, for this user alone.
+        max_bytes: of all files together.
+
+    Attributes:
+        make_room: asked to remove what can be spared, with the bytes that are missing.
+    """
+
+    def __init__(self, folder: Path, max_bytes: int) -> None:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.folder = folder
+        self.max_bytes = max_bytes
+        self.make_room: Callable[[int], None] = lambda _missing: None
+        self._used = 0
+        self._lock = Lock()
+
+    @property
+    def used(self) -> int:
+        """Bytes of all files."""
+        return self._used
+
+    def keep_only(self, names: Iterable[str]) -> None:
+        """Removes files that nothing refers to, such as those of requests that a crash cut off."""
+        wanted = set(names)
+        for path in self.folder.glob(f"*{SUFFIX}"):
+            if path.stem not in wanted:
+                path.unlink()
+        self._used = sum(path.stat().st_size for path in self.folder.glob(f"*{SUFFIX}"))
+
+    def create(self, share: float = 1.0) -> "Segment":
+        """A new, empty file.
+
+        Args:
+            share: of all room; what is written to this file may not fill the spool beyond it.
+        """
+        return Segment(self, secrets.token_hex(16), int(self.max_bytes * share))
+
+    def path(self, name: str) -> Path:
+        """Of a file."""
+        return self.folder / f"{name}{SUFFIX}"
+
+    def read(self, place: Place) -> bytes:
+        """The bytes of an object.
+
+        Raises:
+            OSError: they cannot be read, or are not all there.
+        """
+        with self.path(place.segment).open("rb") as file:
+            file.seek(place.offset)
+            data = file.read(place.length)
+        if len(data) != place.length:
+            raise OSError("a segment is shorter than it was")
+        return data
+
+    def remove(self, names: Iterable[str]) -> None:
+        """Deletes files that nothing refers to any more."""
+        for name in names:
+            path = self.path(name)
+            # What cannot be deleted now is at the next start.
+            with suppress(OSError):
+                size = path.stat().st_size
+                path.unlink()
+                self.release(size)
+
+    def reserve(self, size: int, limit: int) -> None:
+        """Counts bytes that are about to be written.
+
+        Args:
+            size: how many.
+            limit: bytes of all files after that.
+
+        Raises:
+            SpoolFull: there is no room for them.
+        """
+        missing = self.used + size - limit
+        if missing > 0:
+            self.make_room(missing)
+        with self._lock:
+            if self._used + size > limit:
+                raise SpoolFull("the spool is full; try again")
+            self._used += size
+
+    def release(self, size: int) -> None:
+        """Counts bytes that are gone."""
+        with self._lock:
+            self._used -= size
+
+
+class Segment:
+    """A file that is being written; nothing refers to it yet. One thread at a time."""
+
+    def __init__(self, segments: Segments, name: str, limit: int) -> None:
+        self.name = name
+        self.size = 0
+        self._segments = segments
+        self._limit = limit
+        descriptor = os.open(segments.path(name), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        self._file: BinaryIO = os.fdopen(descriptor, "r+b", buffering=0)
+
+    def write(self, data: bytes) -> None:
+        """Appends.
+
+        Raises:
+            SpoolFull: the spool or its disk has no room.
+        """
+        self._segments.reserve(len(data), self._limit)
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[self._file.write(view) :]
+        except OSError as error:
+            self._segments.release(len(data))
+            raise SpoolFull("the spool cannot be written to; try again") from error
+        self.size += len(data)
+
+    def read(self, offset: int) -> bytes:
+        """What has been written from there on."""
+        return os.pread(self._file.fileno(), self.size - offset, offset)
+
+    def cut(self, size: int) -> None:
+        """Forgets what was written after that many bytes."""
+        self._file.truncate(size)
+        self._file.seek(size)
+        self._segments.release(self.size - size)
+        self.size = size
+
+    def sync(self) -> None:
+        """Returns once all of it is on the disk; it is closed then.
+
+        Raises:
+            SpoolFull: the disk does not take it.
+        """
+        try:
+            os.fsync(self._file.fileno())
+            self._file.close()
+            folder = os.open(self._segments.folder, os.O_RDONLY | os.O_DIRECTORY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        except OSError as error:
+            raise SpoolFull("the spool cannot be written to; try again") from error
+
+    def discard(self) -> None:
+        """Deletes it."""
+        self._file.close()
+        with suppress(FileNotFoundError):
+            self._segments.path(self.name).unlink()
+        self._segments.release(self.size)
+        self.size = 0

@@ -1,0 +1,43 @@
+"""``/deliveries``: for the administrator, what the PACS refuses, and to try it again."""
+
+import asyncio
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from service.audit import hashed
+from service.errors import NoDestination
+from service.state import State
+
+LISTED: Final = 100
+"""Refused results that are listed, the newest ones."""
+
+
+async def show(request: Request) -> Response:
+    """What waits, and what the PACS refuses and why; objects are named by hashes."""
+    gateway = State.of(request.scope).gateway
+    if gateway is None:
+        raise NoDestination("BRAIN_DICOMWEB_URL is not set")
+    report = await asyncio.to_thread(gateway.report)
+    dead = await asyncio.to_thread(gateway.dead, LISTED)
+    refused = [
+        {
+            "kind": item.kind,
+            "object": hashed(item.sop),
+            "reason": item.reason,
+            "attempts": item.attempts,
+            "created": item.created,
+        }
+        for item in dead
+    ]
+    return JSONResponse({**report, "refused": refused})
+
+
+async def retry(request: Request) -> Response:
+    """Tries everything again that was given up."""
+    gateway = State.of(request.scope).gateway
+    if gateway is None:
+        raise NoDestination("BRAIN_DICOMWEB_URL is not set")
+    series, objects = await gateway.retry()
+    return JSONResponse({"series": series, "objects": objects})

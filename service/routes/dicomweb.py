@@ -1,0 +1,127 @@
+"""``/dicom-web/studies``: STOW-RS, by which a PACS sends images whose results it gets back."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from time import monotonic
+from typing import TYPE_CHECKING, Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+
+from service.context import Context
+from service.errors import (
+    BodyTimeout,
+    BodyTooLarge,
+    Draining,
+    MalformedRequest,
+    NoDestination,
+    NotAcceptable,
+)
+from service.state import State
+
+if TYPE_CHECKING:  # pydicom costs a quarter of a second, which only a PACS has to pay
+    from service.pacs.gateway import Gateway
+    from service.pacs.receiver import Receipt
+
+PIECE_BYTES: Final = 1024 * 1024
+"""How much of a body is handed to the disk at a time."""
+
+MIN_BYTES_PER_SECOND: Final = 64 * 1024
+"""Beside the time that every body has, each so many bytes earn another second."""
+
+
+async def store(request: Request) -> Response:
+    """Stores the instances of one request; what was stored has a result delivered some time later."""
+    state, context = State.of(request.scope), Context.of(request.scope)
+    gateway = state.gateway
+    if gateway is None:
+        raise NoDestination(
+            "set BRAIN_DICOMWEB_URL: results of what is stored here would go nowhere"
+        )
+    if state.draining:
+        raise Draining("the service is about to stop")
+    _check_accept(request.headers.get("accept"))
+    _check_length(request, state.settings.stow_max_body_bytes)
+    receipt = await _receive(request, gateway, state, context)
+    return _answer(receipt, state, context)
+
+
+async def _receive(
+    request: Request, gateway: "Gateway", state: State, context: Context
+) -> "Receipt":
+    from service.pacs.identity import WELL_FORMED
+
+    study = request.path_params.get("study")
+    if study is not None and (len(study) > 64 or not WELL_FORMED.fullmatch(study)):
+        raise MalformedRequest("the address names no study")
+    receiver = await asyncio.to_thread(gateway.receiver, request.headers.get("content-type"), study)
+    try:
+        async for piece in _pieces(request, state.settings.body_timeout_ms / 1000):
+            await asyncio.to_thread(receiver.feed, piece)
+    except BaseException:
+        await asyncio.to_thread(receiver.abandon)
+        raise
+    try:
+        # A thread ends what it has begun: nobody can stop it half way, nor what it has accepted.
+        return await asyncio.to_thread(receiver.finish, context.key, context.request_id)
+    except Exception:
+        await asyncio.to_thread(receiver.abandon)
+        raise
+
+
+async def _pieces(request: Request, seconds: float) -> AsyncIterator[bytes]:
+    """The body in pieces that are worth a thread's while."""
+    start, received = monotonic(), 0
+    chunks: list[bytes] = []
+    size = 0
+    stream = request.stream()
+    while True:
+        left = start + seconds + received / MIN_BYTES_PER_SECOND - monotonic()
+        try:
+            async with asyncio.timeout(left):
+                chunk = await anext(stream, None)
+        except TimeoutError as error:
+            raise BodyTimeout("the body did not arrive in time") from error
+        if chunk is not None:
+            chunks.append(chunk)
+            size += len(chunk)
+            received += len(chunk)
+        if chunk is None or size >= PIECE_BYTES:
+            if size:
+                yield b"".join(chunks)
+            chunks, size = [], 0
+        if chunk is None:
+            return
+
+
+def _answer(receipt: "Receipt", state: State, context: Context) -> Response:
+    from service.pacs import stow
+
+    for identity in receipt.stored:
+        state.metrics.stow_instances.labels("stored").inc()
+        state.record("store", context, "stored", identity.sop)
+    for refusal in receipt.refused:
+        outcome = refusal.reason.name.lower()
+        state.metrics.stow_instances.labels(outcome).inc()
+        state.record("store", context, outcome, refusal.sop)
+    context.fields |= {"stored": len(receipt.stored), "refused": len(receipt.refused)}
+    return Response(
+        json.dumps(stow.dataset(receipt)), stow.status(receipt), media_type=stow.MEDIA_TYPE
+    )
+
+
+def _check_accept(accept: str | None) -> None:
+    from service.pacs.stow import ACCEPTABLE
+
+    if accept is None:
+        return
+    wanted = {item.partition(";")[0].strip().lower() for item in accept.split(",")}
+    if not wanted & ACCEPTABLE:
+        raise NotAcceptable("the answer is application/dicom+json")
+
+
+def _check_length(request: Request, max_body_bytes: int) -> None:
+    declared = request.headers.get("content-length", "")
+    if declared.isdecimal() and int(declared) > max_body_bytes:
+        raise BodyTooLarge(f"a request may have {max_body_bytes} bytes")

@@ -1,0 +1,229 @@
+"""Results to a destination that refuses, is away, or has them already; nothing is lost and none is sent
+for ever."""
+
+import base64
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from service.pacs.delivery import JITTER, backoff
+from service.pacs.destination import judge
+from service.schemas import Deliveries, Retried
+from tests.support.pacs import Pacs, pacs_settings, report, series, settled, stow
+from tests.support.service import FakeRuntimes, Service, serving, wait_until
+
+
+def send(service: Service, slices: int = 1) -> str:
+    """A new series; its study."""
+    sent = series(slices)
+    assert stow(service.client, [item.data for item in sent]).status_code == 200
+    return sent[0].study
+
+
+def serve(store: Path, folder: Path, destination: Pacs, **changes: Any) -> Any:
+    return serving(pacs_settings(store, folder, destination.url, **changes), FakeRuntimes())
+
+
+def test_objects_of_a_result_travel_together(
+    model_store: Path, tmp_path: Path, destination: Pacs
+) -> None:
+    with serve(model_store, tmp_path, destination) as service:
+        study = send(service, 3)
+        wait_until(lambda: len(destination.objects) == 2)
+        wait_until(lambda: settled(service))
+        assert service.metric("brain_outbox_delivered_total", kind="SR") == 1
+        assert service.metric("brain_outbox_retries_total") == 0
+    ((headers, _),) = destination.requests
+    assert headers["path"] == "/dicom-web/studies"
+    assert headers["accept"] == "application/dicom+json"
+    assert "authorization" not in headers
+    assert {item.StudyInstanceUID for item in destination.objects.values()} == {study}
+
+
+@pytest.mark.parametrize(
+    ("changes", "header"),
+    [
+        ({"dicomweb_token": SecretStr("abc")}, "Bearer abc"),
+        (
+            {"dicomweb_user": "brain", "dicomweb_password": SecretStr("geheim")},
+            f"Basic {base64.b64encode(b'brain:geheim').decode()}",
+        ),
+    ],
+    ids=["token", "password"],
+)
+def test_credentials_are_sent(
+    model_store: Path, tmp_path: Path, destination: Pacs, changes: Any, header: str
+) -> None:
+    with serve(model_store, tmp_path, destination, **changes) as service:
+        send(service)
+        wait_until(lambda: destination.requests)
+    assert destination.requests[0][0]["authorization"] == header
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 401, 403, 404, 429, 302])
+def test_a_destination_that_cannot_take_results_gets_them_later(
+    model_store: Path, tmp_path: Path, destination: Pacs, status: int
+) -> None:
+    destination.status = status
+    with serve(model_store, tmp_path, destination) as service:
+        send(service)
+        wait_until(lambda: len(destination.requests) >= 3)
+        now = report(service)
+        assert (now["destination"], now["objects_waiting"], now["objects_dead"]) == (
+            "unreachable",
+            2,
+            0,
+        )
+        assert now["oldest_seconds"] > 0
+        assert service.client.get("/health/ready").status_code == 200
+        assert "brain_outbox_objects 2.0" in service.client.get("/metrics").text
+        destination.status = 200
+        wait_until(lambda: settled(service))
+        wait_until(lambda: report(service)["destination"] == "ok")
+        assert service.metric("brain_outbox_retries_total") >= 2
+    assert len(destination.objects) == len(destination.stored) == 2
+
+
+def test_retry_after_is_heeded(model_store: Path, tmp_path: Path, destination: Pacs) -> None:
+    destination.status = 503
+    destination.headers = {"Retry-After": "3600"}
+    with serve(model_store, tmp_path, destination) as service:
+        send(service)
+        wait_until(lambda: report(service)["destination"] == "unreachable")
+        destination.status = 200
+        send(service)
+        wait_until(lambda: report(service)["objects_waiting"] == 4)
+        assert len(destination.requests) == 1
+        # An administrator need not wait for it.
+        assert service.client.post("/deliveries/retry").status_code == 200
+        wait_until(lambda: settled(service))
+
+
+def test_a_destination_that_is_away_gets_them_after_a_restart_of_the_service(
+    model_store: Path, tmp_path: Path, destination: Pacs
+) -> None:
+    away = "http://127.0.0.1:9/dicom-web"
+    with serving(pacs_settings(model_store, tmp_path, away), FakeRuntimes()) as service:
+        studies = {send(service) for _ in range(3)}
+        wait_until(lambda: report(service)["objects_waiting"] == 6)
+    with serve(model_store, tmp_path, destination) as service:
+        wait_until(lambda: settled(service))
+    assert {item.StudyInstanceUID for item in destination.of_kind("SR")} == studies
+    assert len(destination.stored) == 6
+
+
+def test_what_is_refused_is_parked_and_can_be_tried_again(
+    model_store: Path, tmp_path: Path, destination: Pacs
+) -> None:
+    destination.status = 400
+    with serve(model_store, tmp_path, destination) as service:
+        send(service)
+        wait_until(lambda: report(service)["objects_dead"] == 2)
+        # Together first, then each alone, to find out which of them is not wanted.
+        assert [len(sops) for _, sops in destination.requests] == [2, 1, 1]
+        assert report(service)["destination"] == "ok"
+        assert service.metric("brain_outbox_failed_total", kind="SR") == 1
+        shown = Deliveries.model_validate_json(service.client.get("/deliveries").content)
+        assert {item.reason for item in shown.refused} == {"http_400"}
+        assert {item.kind for item in shown.refused} == {"SR", "OT"}
+        destination.status = 200
+        answer = service.client.post("/deliveries/retry")
+        assert Retried.model_validate_json(answer.content).objects == 2
+        wait_until(lambda: len(destination.objects) == 2)
+        wait_until(lambda: settled(service))
+        assert report(service)["objects_dead"] == 0
+
+
+def test_one_refused_object_does_not_hold_up_its_neighbours(
+    model_store: Path, tmp_path: Path, destination: Pacs
+) -> None:
+    destination.status = 503
+    with serve(model_store, tmp_path, destination) as service:
+        send(service)
+        wait_until(lambda: destination.requests)
+        sops = destination.requests[0][1]
+        destination.reasons[sops[0]] = 0x0122
+        destination.status = 200
+        wait_until(lambda: settled(service))
+        (dead,) = service.client.get("/deliveries").json()["refused"]
+    assert dead["reason"] == "refused_0122"
+    assert list(destination.objects) == sops[1:]
+
+
+def test_the_spool_is_bounded_though_refused_results_stay(
+    model_store: Path, tmp_path: Path, destination: Pacs
+) -> None:
+    """The oldest refused result makes room for new work."""
+    destination.status = 400
+    changes = {"spool_max_bytes": 3 * 1024**2, "series_keep_seconds": 0}
+    with serve(model_store, tmp_path, destination, **changes) as service:
+        for _ in range(6):
+            send(service)
+            wait_until(lambda: settled(service))
+        assert report(service)["spool_bytes"] <= 3 * 1024**2
+        assert 0 < report(service)["objects_dead"] < 12
+
+
+def answer(status: int, content: Any = None, text: str | None = None) -> httpx.Response:
+    if text is not None:
+        return httpx.Response(status, text=text)
+    return httpx.Response(status, json=content) if content is not None else httpx.Response(status)
+
+
+def failed(**reasons: int) -> dict[str, Any]:
+    items = [
+        {"00081155": {"vr": "UI", "Value": [sop]}, "00081197": {"vr": "US", "Value": [reason]}}
+        for sop, reason in reasons.items()
+    ]
+    return {"00081198": {"vr": "SQ", "Value": items}}
+
+
+@pytest.mark.parametrize(
+    ("response", "delivered", "refused", "later"),
+    [
+        (answer(200), ["a", "b"], {}, {}),
+        (answer(200, text="<xml/>"), ["a", "b"], {}, {}),
+        (answer(202, {"00081198": {"vr": "SQ"}}), ["a", "b"], {}, {}),
+        (answer(202, {"00081198": {"vr": "SQ", "Value": [{}]}}), ["a", "b"], {}, {}),
+        (answer(202, failed(a=0x0122)), ["b"], {"a": "refused_0122"}, {}),
+        (answer(200, failed(a=0xA700)), ["b"], {}, {"a": "out_of_resources"}),
+        (answer(409, failed(a=0x0111, b=0xC000)), ["a"], {"b": "refused_c000"}, {}),
+        (answer(409, failed(a=0x0111, b=0x0111)), ["a", "b"], {}, {}),
+        (answer(503), [], {}, {"a": "http_503", "b": "http_503"}),
+        (answer(301), [], {}, {"a": "http_301", "b": "http_301"}),
+    ],
+    ids=[
+        "no dataset",
+        "XML",
+        "empty sequence",
+        "empty item",
+        "one refused",
+        "no room for one",
+        "one there already",
+        "all there already",
+        "busy",
+        "redirect",
+    ],
+)
+def test_what_an_answer_means(
+    response: httpx.Response, delivered: list[str], refused: Any, later: Any
+) -> None:
+    verdict = judge(response, ["a", "b"])
+    assert (verdict.delivered, verdict.refused, verdict.later) == (delivered, refused, later)
+    assert not verdict.separate
+
+
+def test_a_conflict_without_a_word_is_looked_into() -> None:
+    assert judge(answer(409), ["a", "b"]).separate
+    assert judge(answer(409), ["a"]).refused == {"a": "http_409"}
+
+
+def test_waits_grow_up_to_a_limit_and_never_in_step() -> None:
+    waits = [backoff(failures, 1, 60) for failures in range(1, 40)]
+    for failures, seconds in enumerate(waits, 1):
+        expected = min(60, 2 ** (failures - 1))
+        assert expected * (1 - JITTER) <= seconds <= expected * (1 + JITTER)
+    assert len(set(waits)) == len(waits)

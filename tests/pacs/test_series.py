@@ -1,0 +1,307 @@
+"""From instances to results: chunks become series, each has one result, and a crash loses nothing."""
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pydicom import Dataset
+
+from service.app import create_app
+from service.pacs.analysis import MAX_ATTEMPTS, STEP
+from service.pacs.inbox import Inbox
+from service.pacs.ledger import Ledger
+from service.pacs.segments import Segments
+from service.settings import SettingsError
+from tests.support.pacs import (
+    Instance,
+    Pacs,
+    pacs_settings,
+    report,
+    series,
+    settled,
+    stow,
+)
+from tests.support.service import (
+    MODEL,
+    FakeRuntimes,
+    Service,
+    add_version,
+    at_once,
+    newest,
+    process,
+    serving,
+    wait_until,
+)
+
+
+def serve(store: Path, folder: Path, destination: Pacs, **changes: Any) -> Any:
+    return serving(pacs_settings(store, folder, destination.url, **changes), FakeRuntimes())
+
+
+def send(service: Service, instances: list[Instance]) -> None:
+    assert stow(service.client, [item.data for item in instances]).status_code == 200
+
+
+def reported(item: Dataset) -> set[str]:
+    """Images that a structured report lists in its evidence."""
+    (study,) = item.CurrentRequestedProcedureEvidenceSequence
+    return {
+        image.ReferencedSOPInstanceUID
+        for one in study.ReferencedSeriesSequence
+        for image in one.ReferencedSOPSequence
+        if image.ReferencedSOPClassUID == "1.2.840.10008.5.1.4.1.1.4"
+    }
+
+
+def sops(instances: list[Instance]) -> set[str]:
+    return {item.sop for item in instances}
+
+
+def test_chunks_of_a_series_give_one_result(
+    model_store: Path, tmp_path: Path, destination: Pacs
+) -> None:
+    sent = series(STEP + 4)
+    with serve(model_store, tmp_path, destination, series_quiet_ms=1500) as service:
+        for at in range(0, len(sent), 4):
+            send(service, sent[at : at + 4])
+        wait_until(lambda: settled(service))
+        assert service.metric("brain_series_total", outcome="reported") == 1
+    (found,) = destination.of_kind("SR")
+    assert found.StudyInstanceUID == sent[0].study
+    assert reported(found) == sops(sent)
+
+
+def test_series_that_arrive_mixed_are_told_apart(
+    model_store: Path, tmp_path: Path, destination: Pacs
+) -> None:
+    first = series(3)
+    second, third = series(2, study=first[0].study), series(1)
+    mixed = [first[0], second[0], third[0], first[1], second[1], first[2]]
+    with serve(model_store, tmp_path, destination) as service:
+        send(service, mixed)
+        wait_until(lambda: settled(service))
+    found = {frozenset(reported(item)) for item in destination.of_kind("SR")}
+    assert found == {frozenset(sops(one)) for one in (first, second, third)}
+
+
+def test_the_same_series_again_gives_nothing_new(
+    model_store: Path, tmp_path: Path, destination: Pacs
+) -> None:
+    sent = series(3)
+    with serve(model_store, tmp_path, destination) as service:
+        for again in (sent, sent, sent[:1], sent[::-1]):
+            send(service, again)
+            wait_until(lambda: settled(service))
+        assert service.metric("brain_series_total", outcome="known") == 3
+    # Nor after a restart, with the kept instances gone.
+    with serve(model_store, tmp_path, destination, series_keep_seconds=0) as service:
+        send(service, sent[:2])
+        wait_until(lambda: settled(service))
+        assert service.metric("brain_series_total", outcome="known") == 1
+    assert len(destination.stored) == 2
+
+
+def test_late_slices_give_a_result_of_the_whole_series(
+    model_store: Path, tmp_path: Path, destination: Pacs
+) -> None:
+    sent = series(3)
+    with serve(model_store, tmp_path, destination) as service:
+        send(service, sent[:2])
+        wait_until(lambda: settled(service))
+        send(service, sent[2:])
+        wait_until(lambda: settled(service))
+    found = [reported(item) for item in destination.of_kind("SR")]
+    assert found == [sops(sent[:2]), sops(sent)]
+
+
+def test_slices_that_are_later_than_the_keeping_give_a_result_of_their_own(
+    model_store: Path, tmp_path: Path, destination: Pacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.pacs.analysis.EXPIRE_SECONDS", 0.05)
+    sent = series(3)
+    with serve(model_store, tmp_path, destination, series_keep_seconds=0) as service:
+        send(service, sent[:2])
+        wait_until(lambda: settled(service) and report(service)["spool_bytes"] == 0)
+        send(service, sent[2:])
+        wait_until(lambda: settled(service))
+    found = [reported(item) for item in destination.of_kind("SR")]
+    assert found == [sops(sent[:2]), sops(sent[2:])]
+
+
+def test_another_model_gives_another_result(
+    store_copy: Path, tmp_path: Path, destination: Pacs
+) -> None:
+    sent = series(2)
+    for _ in range(2):
+        with serve(store_copy, tmp_path, destination) as service:
+            send(service, sent)
+            wait_until(lambda: settled(service))
+        add_version(store_copy)
+    assert len(destination.of_kind("SR")) == 2
+
+
+def test_a_slice_that_cannot_be_read_does_not_cost_the_others_their_result(
+    model_store: Path, tmp_path: Path, destination: Pacs
+) -> None:
+    sent = series(3)
+    cut = sent[1].data[: len(sent[1].data) // 2]
+    with serve(model_store, tmp_path, destination) as service:
+        assert stow(service.client, [sent[0].data, cut, sent[2].data]).status_code == 200
+        wait_until(lambda: settled(service))
+        assert service.metric("brain_errors_total", code="truncated_image") == 1
+    (found,) = destination.of_kind("SR")
+    assert {sent[0].sop, sent[2].sop} <= reported(found)
+
+
+def test_a_series_without_a_suitable_slice_has_no_result(
+    model_store: Path, tmp_path: Path, destination: Pacs
+) -> None:
+    sent = series(2)
+    with serve(model_store, tmp_path, destination) as service:
+        stow(service.client, [item.data[: len(item.data) // 2] for item in sent])
+        wait_until(lambda: settled(service))
+        send(service, series(2, attributes={"BodyPartExamined": "KNEE"}))
+        wait_until(lambda: settled(service))
+        assert service.metric("brain_series_total", outcome="unsuitable") == 2
+        assert service.metric("brain_errors_total", code="truncated_image") == 2
+        assert service.metric("brain_errors_total", code="not_head") == 2
+        # A better copy of it is another matter.
+        send(service, sent)
+        wait_until(lambda: settled(service))
+    assert len(destination.of_kind("SR")) == 1
+
+
+def test_a_runtime_that_fails_is_tried_again(
+    model_store: Path, tmp_path: Path, destination: Pacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.pacs.analysis.FIRST_RETRY_SECONDS", 0.05)
+    runtimes = FakeRuntimes()
+    settings = pacs_settings(model_store, tmp_path, destination.url)
+    with serving(settings, runtimes) as service:
+        runtimes.last.error = ValueError("the runtime broke")
+        send(service, series(1))
+        wait_until(lambda: report(service)["series_dead"] == 1)
+        assert service.metric("brain_series_total", outcome="postponed") == MAX_ATTEMPTS
+        for runtime in runtimes.opened:
+            runtime.error = None
+        wait_until(lambda: service.client.get("/health").status_code == 200)
+        assert service.client.post("/deliveries/retry").json() == {"series": 1, "objects": 0}
+        wait_until(lambda: len(destination.of_kind("SR")) == 1)
+
+
+def test_interactive_requests_are_answered_while_a_series_is_analysed(
+    model_store: Path, tmp_path: Path, destination: Pacs, jpeg: bytes
+) -> None:
+    """The series is longer than the queue; nobody gets a 503 for it."""
+    sent = series(40)
+    changes = {"queue_size": 4, "max_batch_size": 2}
+    with serve(model_store, tmp_path, destination, **changes) as service:
+        send(service, sent)
+        wait_until(lambda: not settled(service))
+        while not settled(service):
+            assert service.predict(jpeg).status_code == 200
+        answers = at_once([lambda: service.predict(jpeg)] * 2)
+        assert [answer.status_code for answer in answers] == [200, 200]
+    (found,) = destination.of_kind("SR")
+    assert reported(found) == sops(sent)
+
+
+def test_without_a_model_series_wait_for_one(
+    store_copy: Path, tmp_path: Path, destination: Pacs
+) -> None:
+    wanted = newest(store_copy)
+    changes = {"model_version": str(wanted + 1)}
+    settings = pacs_settings(store_copy, tmp_path, destination.url, **changes)
+    with serving(settings, FakeRuntimes(), ready=False) as service:
+        send(service, series(1))
+        wait_until(lambda: report(service)["series_waiting"] == 1)
+        assert service.client.post(f"/models/{MODEL}/{wanted}/activate").status_code == 200
+        wait_until(lambda: settled(service))
+    assert len(destination.of_kind("SR")) == 1
+
+
+@pytest.mark.slow
+def test_what_was_accepted_survives_a_kill(
+    model_store: Path, tmp_path: Path, destination: Pacs
+) -> None:
+    """Killed with series that wait, and again with results that wait: each arrives, and once."""
+    variables = {
+        "BRAIN_DICOMWEB_URL": destination.url,
+        "BRAIN_SPOOL": str(tmp_path / "spool"),
+        "BRAIN_DICOMWEB_RETRY_MS": "50",
+        "BRAIN_DICOMWEB_RETRY_MAX_MS": "200",
+        "BRAIN_LOG_LEVEL": "error",
+    }
+    sent = [series(2) for _ in range(3)]
+    with (
+        process(model_store, **variables, BRAIN_SERIES_QUIET_MS="600000") as (child, port),
+        httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client,
+    ):
+        for one in sent:
+            assert stow(client, [item.data for item in one]).status_code == 200
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    destination.status = 503
+    with process(model_store, **variables, BRAIN_SERIES_QUIET_MS="50") as (child, port):
+
+        def now() -> Any:
+            return httpx.get(f"http://127.0.0.1:{port}/health").json()["pacs"]
+
+        wait_until(lambda: now()["objects_waiting"] == 6)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    destination.status = 200
+    with process(model_store, **variables, BRAIN_SERIES_QUIET_MS="50") as (child, port):
+        wait_until(lambda: len(destination.objects) == 6)
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(30) == 0
+    found = {frozenset(reported(item)) for item in destination.of_kind("SR")}
+    assert found == {frozenset(sops(one)) for one in sent}
+    assert len(destination.stored) == 6
+
+
+def test_a_series_that_ends_the_process_is_given_up(
+    model_store: Path, tmp_path: Path, destination: Pacs
+) -> None:
+    """As a decoder that crashes would: each time it was begun, the process ended."""
+    (one,) = series(1)
+    changes = {"series_quiet_ms": 600_000}
+    with serve(model_store, tmp_path, destination, **changes) as service:
+        send(service, [one])
+    ledger = Ledger(tmp_path / "spool")
+    inbox = Inbox(ledger, Segments(tmp_path / "spool" / "segments", 10**9), 0, 0)
+    for _ in range(MAX_ATTEMPTS):
+        inbox.begin(one.series)
+    ledger.close()
+    with serve(model_store, tmp_path, destination) as service:
+        wait_until(lambda: report(service)["series_dead"] == 1)
+        send(service, series(1))
+        wait_until(lambda: settled(service))
+    assert len(destination.of_kind("SR")) == 1
+
+
+def test_a_stop_is_no_attempt(model_store: Path, tmp_path: Path, destination: Pacs) -> None:
+    """Stopped in the midst of a series, again and again."""
+    runtimes = FakeRuntimes()
+    settings = pacs_settings(model_store, tmp_path, destination.url)
+    (one,) = series(1)
+    for number in range(MAX_ATTEMPTS + 1):
+        with serving(settings, runtimes) as service:
+            runtimes.last.gate.clear()
+            if number == 0:
+                send(service, [one])
+            wait_until(runtimes.last.entered.is_set)
+        runtimes.last.gate.set()
+    with serving(settings, runtimes) as service:
+        wait_until(lambda: settled(service))
+    assert len(destination.of_kind("SR")) == 1
+
+
+def test_one_process_at_a_time_uses_a_spool(
+    model_store: Path, tmp_path: Path, destination: Pacs
+) -> None:
+    settings = pacs_settings(model_store, tmp_path, destination.url)
+    with serving(settings, FakeRuntimes()), pytest.raises(SettingsError, match="another process"):
+        create_app(settings)

@@ -1,0 +1,388 @@
+"""``POST /dicom-web/studies``: what is stored and what is refused, and how the answer says so."""
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from pydicom import Dataset, dcmread
+from pydicom.data import get_testdata_file
+from pydicom.encaps import encapsulate
+from pydicom.uid import (
+    MPEG2MPML,
+    UID,
+    CTImageStorage,
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRBigEndian,
+    ImplicitVRLittleEndian,
+    generate_uid,
+)
+
+from contract.policy import Checks
+from service.dicom.making import MANUFACTURER
+from service.pacs.identity import Reason
+from tests.contract.samples import mr_object
+from tests.support.pacs import (
+    AXIAL,
+    FAILED,
+    OTHER,
+    REASON,
+    SOP,
+    SOP_CLASS,
+    STORED,
+    Instance,
+    Pacs,
+    form,
+    pacs,
+    pacs_settings,
+    report,
+    series,
+    settled,
+    stow,
+    values,
+    written,
+)
+from tests.support.service import FakeRuntimes, Service, serving, settings_for, wait_until
+
+TOO_LARGE = 600_000
+
+
+@pytest.fixture(scope="module")
+def pacs_there() -> Iterator[Pacs]:
+    with pacs() as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def service(
+    model_store: Path, pacs_there: Pacs, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Service]:
+    settings = pacs_settings(
+        model_store,
+        tmp_path_factory.mktemp("pacs"),
+        pacs_there.url,
+        stow_max_instances=4,
+        stow_max_instance_bytes=TOO_LARGE,
+        stow_max_body_bytes=4_000_000,
+        body_timeout_ms=1000,
+    )
+    with serving(settings, FakeRuntimes()) as running:
+        yield running
+        wait_until(lambda: settled(running))
+
+
+def names(response: Any, sequence: str) -> list[str]:
+    return values(response, sequence, SOP)
+
+
+def test_stored_instances_are_referenced(service: Service) -> None:
+    sent = series(3)
+    response = stow(service.client, [item.data for item in sent])
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "application/dicom+json"
+    assert names(response, STORED) == [item.sop for item in sent]
+    assert len(set(values(response, STORED, SOP_CLASS))) == 1
+    assert FAILED not in response.json()
+    # The DICOM JSON model wants tags in ascending order (PS3.18, F.2.2), and it is one.
+    assert list(response.json()) == sorted(response.json())
+    assert Dataset.from_json(response.text).ReferencedSOPSequence[0].ReferencedSOPInstanceUID
+
+
+def test_results_of_what_is_stored_arrive(service: Service, pacs_there: Pacs) -> None:
+    sent = series(2)
+    assert stow(service.client, [item.data for item in sent]).status_code == 200
+    wait_until(
+        lambda: any(item.StudyInstanceUID == sent[0].study for item in pacs_there.of_kind("SR"))
+    )
+
+
+def test_an_instance_alone_needs_no_multipart(service: Service) -> None:
+    (sent,) = series(1)
+    response = service.client.post(
+        "/dicom-web/studies", content=sent.data, headers={"Content-Type": "application/dicom"}
+    )
+    assert response.status_code == 200
+    assert names(response, STORED) == [sent.sop]
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "multipart/related; type=application/dicom; boundary={}",
+        'Multipart/Related; boundary="{}"; type="APPLICATION/DICOM"; start="<a@b>"',
+        "multipart/related; boundary={}",
+    ],
+    ids=["unquoted", "start and case", "without type"],
+)
+def test_ways_to_write_the_content_type(service: Service, content_type: str) -> None:
+    (sent,) = series(1)
+    made, body = form([sent.data])
+    boundary = made.rpartition("=")[2]
+    headers = {"Content-Type": content_type.format(boundary)}
+    response = service.client.post("/dicom-web/studies", content=body, headers=headers)
+    assert response.status_code == 200
+
+
+def test_a_study_in_the_address_keeps_others_out(service: Service) -> None:
+    right, wrong = series(1)[0], series(1)[0]
+    response = stow(service.client, [right.data, wrong.data], right.study)
+    assert response.status_code == 202
+    assert names(response, STORED) == [right.sop]
+    assert names(response, FAILED) == [wrong.sop]
+    assert values(response, FAILED, REASON) == [Reason.PROCESSING_FAILURE]
+    assert stow(service.client, [wrong.data], right.study).status_code == 409
+
+
+def with_letters(instance: Instance) -> bytes:
+    """With a SOP instance UID that is none."""
+    return instance.data.replace(instance.sop.encode(), b"x" * len(instance.sop))
+
+
+def as_class(uid: str) -> bytes:
+    return series(1, attributes={"SOPClassUID": uid})[0].data
+
+
+@pytest.mark.parametrize(
+    ("data", "reason", "named"),
+    [
+        (lambda: as_class(CTImageStorage), Reason.SOP_CLASS_NOT_SUPPORTED, True),
+        (
+            lambda: Path(str(get_testdata_file("reportsi.dcm"))).read_bytes(),
+            Reason.SOP_CLASS_NOT_SUPPORTED,
+            True,
+        ),
+        (
+            lambda: series(1, attributes={"StudyInstanceUID": ""})[0].data,
+            Reason.CANNOT_UNDERSTAND,
+            True,
+        ),
+        (
+            lambda: with_letters(series(1)[0]),
+            Reason.CANNOT_UNDERSTAND,
+            False,
+        ),
+        (lambda: series(1)[0].data[:100], Reason.CANNOT_UNDERSTAND, False),
+        (lambda: series(1)[0].data[:400], Reason.CANNOT_UNDERSTAND, False),
+        (lambda: b"", Reason.CANNOT_UNDERSTAND, False),
+        (lambda: b"\xff\xd8\xff no DICOM", Reason.CANNOT_UNDERSTAND, False),
+        (lambda: series(1)[0].data + bytes(TOO_LARGE), Reason.OUT_OF_RESOURCES, True),
+    ],
+    ids=[
+        "CT",
+        "SR",
+        "no study",
+        "malformed UID",
+        "cut in the preamble",
+        "cut in the header",
+        "empty",
+        "JPEG",
+        "too large",
+    ],
+)
+def test_what_cannot_be_stored_has_its_reason(
+    service: Service, data: Any, reason: Reason, named: bool
+) -> None:
+    (good,) = series(1)
+    response = stow(service.client, [data(), good.data])
+    assert response.status_code == 202
+    assert names(response, STORED) == [good.sop]
+    assert values(response, FAILED if named else OTHER, REASON) == [reason]
+    assert (OTHER if named else FAILED) not in response.json()
+    alone = stow(service.client, [data()])
+    assert alone.status_code == 409
+    assert STORED not in alone.json()
+
+
+def test_results_of_this_service_are_not_taken(model_store: Path, tmp_path: Path) -> None:
+    """Whatever they say they are: what a PACS forwards must not go round in circles."""
+    own = series(1, attributes={"Manufacturer": MANUFACTURER})[0]
+    with (
+        pacs() as there,
+        serving(
+            pacs_settings(model_store, tmp_path, there.url, dicom_checks=Checks.OFF), FakeRuntimes()
+        ) as service,
+    ):
+        response = stow(service.client, [own.data])
+        assert values(response, FAILED, REASON) == [Reason.SOP_CLASS_NOT_SUPPORTED]
+        # What this setting is for.
+        assert stow(service.client, [as_class(CTImageStorage)]).status_code == 200
+        wait_until(lambda: there.of_kind("SR"))
+
+
+def test_a_transfer_syntax_that_nothing_reads(service: Service) -> None:
+    dataset = dcmread(AXIAL)
+    dataset.file_meta.TransferSyntaxUID = MPEG2MPML
+    dataset.PixelData = encapsulate([b"no frame"])
+    response = stow(service.client, [written(dataset)])
+    assert values(response, FAILED, REASON) == [Reason.TRANSFER_SYNTAX_NOT_SUPPORTED]
+
+
+@pytest.mark.parametrize(
+    "syntax",
+    [ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian],
+    ids=lambda u: u.name,
+)
+def test_instances_of_any_encoding_are_stored(service: Service, syntax: UID) -> None:
+    attributes = {"StudyInstanceUID": generate_uid(), "SOPInstanceUID": generate_uid()}
+    pixels = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
+    data = mr_object(pixels, syntax, attributes=attributes)
+    assert stow(service.client, [data]).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "status", "code"),
+    [
+        (
+            {"Content-Type": "multipart/form-data; boundary=x"},
+            b"x",
+            415,
+            "unsupported_request_media_type",
+        ),
+        (
+            {"Content-Type": 'multipart/related; type="application/dicom+json"; boundary=x'},
+            b"--x\r\n\r\n[]\r\n--x--",
+            415,
+            "unsupported_request_media_type",
+        ),
+        (
+            {"Content-Type": 'multipart/related; type="application/dicom"; boundary=x'},
+            b"--x\r\nContent-Type: text/plain\r\n\r\n[]\r\n--x--",
+            415,
+            "unsupported_request_media_type",
+        ),
+        ({}, b"x", 415, "unsupported_request_media_type"),
+        ({"Content-Type": "multipart/related"}, b"x", 400, "malformed_multipart"),
+        (
+            {"Content-Type": "multipart/related; boundary=x"},
+            b"--x\r\n\r\nabc",
+            400,
+            "malformed_multipart",
+        ),
+        (
+            {"Content-Type": "multipart/related; boundary=x"},
+            b"--x\r\nContent-Transfer-Encoding: base64\r\n\r\nabc\r\n--x--",
+            400,
+            "malformed_multipart",
+        ),
+        ({"Content-Type": "multipart/related; boundary=x"}, b"--x--", 400, "no_input"),
+        ({"Content-Type": "application/dicom"}, b"", 400, "no_input"),
+        ({"Content-Type": "application/dicom"}, bytes(4_000_001), 413, "body_too_large"),
+        (
+            {"Content-Type": "multipart/related; boundary=x"},
+            b"--x\r\n\r\n" + b"a\r\n--x\r\n\r\n" * 5 + b"\r\n--x--",
+            413,
+            "too_many_files",
+        ),
+        (
+            {"Content-Type": "application/dicom", "Accept": "application/dicom+xml"},
+            b"x",
+            406,
+            "not_acceptable",
+        ),
+    ],
+    ids=[
+        "form",
+        "metadata",
+        "part of another type",
+        "no type",
+        "no boundary",
+        "cut off",
+        "base64",
+        "no part",
+        "empty",
+        "too large",
+        "too many",
+        "XML wanted",
+    ],
+)
+def test_malformed_requests_are_problems(
+    service: Service, headers: dict[str, str], body: bytes, status: int, code: str
+) -> None:
+    response = service.client.post("/dicom-web/studies", content=body, headers=headers)
+    assert (response.status_code, response.json()["code"]) == (status, code)
+    assert response.headers["content-type"] == "application/problem+json"
+
+
+def test_a_body_without_its_length_is_counted(service: Service) -> None:
+    response = service.client.post(
+        "/dicom-web/studies",
+        content=(bytes(100_000) for _ in range(41)),
+        headers={"Content-Type": "application/dicom"},
+    )
+    assert (response.status_code, response.json()["code"]) == (413, "body_too_large")
+
+
+@pytest.mark.parametrize("study", ["x", "1.2.x", "1", "1." + "2" * 64])
+def test_an_address_that_names_no_study(service: Service, study: str) -> None:
+    assert stow(service.client, [series(1)[0].data], study).status_code == 400
+
+
+def stop_half_way(service: Service) -> bytes:
+    """Sends the beginning of a request, and returns that of the answer."""
+    with socket.create_connection(service.address, timeout=30) as client:
+        client.sendall(
+            b"POST /dicom-web/studies HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n"
+            b"Content-Type: application/dicom\r\n\r\nabc"
+        )
+        return client.recv(100)
+
+
+def test_what_is_refused_leaves_nothing_behind(
+    model_store: Path, tmp_path: Path, destination: Pacs
+) -> None:
+    settings = pacs_settings(model_store, tmp_path, destination.url, body_timeout_ms=1000)
+    with serving(settings, FakeRuntimes()) as service:
+        assert b" 408 " in stop_half_way(service)
+        stow(service.client, [as_class(CTImageStorage)])
+        service.client.post(
+            "/dicom-web/studies",
+            content=b"--x\r\n\r\n" + series(1)[0].data,
+            headers={"Content-Type": "multipart/related; boundary=x"},
+        )
+        assert report(service)["spool_bytes"] == 0
+        assert list((settings.spool / "segments").iterdir()) == []
+        assert report(service)["series_waiting"] == 0
+
+
+def test_without_a_destination_it_says_so(model_store: Path, tmp_path: Path) -> None:
+    settings = settings_for(model_store, spool=tmp_path / "spool")
+    with serving(settings, FakeRuntimes()) as service:
+        response = stow(service.client, [b"x"])
+        assert (response.status_code, response.json()["code"]) == (501, "no_destination")
+        assert service.client.get("/deliveries").status_code == 501
+        assert "pacs" not in service.client.get("/health").json()
+    assert not (tmp_path / "spool").exists()
+
+
+def test_a_full_spool_says_when_to_return(
+    model_store: Path, tmp_path: Path, destination: Pacs
+) -> None:
+    destination.status = 503
+    settings = pacs_settings(
+        model_store, tmp_path, destination.url, spool_max_bytes=2 * 1024**2, series_keep_seconds=0
+    )
+    sent = series(8)
+    with serving(settings, FakeRuntimes()) as service:
+        assert stow(service.client, [item.data for item in sent[:4]]).status_code == 200
+        full = stow(service.client, [item.data for item in sent[4:]])
+        assert (full.status_code, full.json()["code"]) == (503, "spool_full")
+        assert int(full.headers["retry-after"]) > 0
+        assert report(service)["spool_bytes"] <= 2 * 1024**2
+        # The results of what it took make room for the rest.
+        destination.status = 200
+        wait_until(lambda: settled(service))
+        assert stow(service.client, [item.data for item in sent[4:]]).status_code == 200
+        wait_until(lambda: settled(service))
+    # The second one is of the whole series only if the first half was still there; it made room.
+    assert len(destination.of_kind("SR")) == 2
+
+
+def test_draining_stores_nothing_new(service: Service) -> None:
+    service.state.draining = True
+    try:
+        response = stow(service.client, [series(1)[0].data])
+    finally:
+        service.state.draining = False
+    assert (response.status_code, response.json()["code"]) == (503, "draining")

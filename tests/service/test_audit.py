@@ -1,0 +1,133 @@
+"""The audit log: a line for each image, rotated, durable, and never in anybody's way."""
+
+import io
+import json
+import os
+import re
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pydicom
+import pytest
+
+from service.audit import MAX_WAITING, AuditFile
+from service.keys import Role, make_key
+from service.metrics import Metrics
+from service.settings import SettingsError
+from tests.support.service import FakeRuntimes, serving, settings_for, wait_until
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+
+
+def fill(audit: AuditFile, count: int, start: int = 0) -> None:
+    for number in range(start, start + count):
+        audit.record("predict", who="pacs-1", request_id=f"{number:06}", result="glioma")
+
+
+def test_predictions_are_recorded(
+    model_store: Path, tmp_path: Path, dicom: bytes, jpeg: bytes
+) -> None:
+    path = tmp_path / "audit.log"
+    presented, key = make_key("pacs-1", [Role.PREDICT])
+    keys = tmp_path / "keys"
+    keys.write_text(f"{key.line()}\n", encoding="utf-8")
+    settings = settings_for(model_store, audit_log=path, api_keys_file=keys)
+    headers = {"Authorization": f"Bearer {presented}", "X-Request-ID": "visit-1"}
+    with serving(settings, FakeRuntimes()) as service:
+        assert service.predict(dicom, jpeg, b"junk", headers=headers).status_code == 200
+        digest = service.state.registry.engine().stored.manifest_digest
+    uid = pydicom.dcmread(io.BytesIO(dicom)).SOPInstanceUID
+    found = lines(path)
+    assert [line["result"] for line in found] == ["glioma", "glioma", "unsupported_media_type"]
+    assert [line["instance"] for line in found] == [sha256(uid.encode()).hexdigest(), None, None]
+    for line in found:
+        assert (line["who"], line["action"], line["request_id"]) == ("pacs-1", "predict", "visit-1")
+        assert (line["model"], line["manifest"]) == ("brain-tumor/1", digest)
+        assert line["duration_ms"] >= 0
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", line["time"])
+    assert path.stat().st_mode & 0o077 == 0
+
+
+def test_it_is_appended_to(tmp_path: Path) -> None:
+    path = tmp_path / "audit.log"
+    for number in range(2):
+        audit = AuditFile(path, 10**6, 3, True, Metrics())
+        fill(audit, 2, 2 * number)
+        audit.close()
+    assert [line["request_id"] for line in lines(path)] == ["000000", "000001", "000002", "000003"]
+
+
+@pytest.mark.parametrize("files", [0, 1, 3])
+def test_rotation_keeps_the_newest(tmp_path: Path, files: int) -> None:
+    path = tmp_path / "audit.log"
+    audit = AuditFile(path, 2000, files, False, Metrics())
+    fill(audit, 200)
+    audit.close()
+    names = ["audit.log", *(f"audit.log.{number}" for number in range(1, files + 1))]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    found = [line["request_id"] for name in reversed(names) for line in lines(tmp_path / name)]
+    assert found == [f"{number:06}" for number in range(200 - len(found), 200)]
+    assert all((tmp_path / name).stat().st_size <= 2000 for name in names)
+
+
+def test_every_line_is_on_the_disk_when_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[int] = []
+    monkeypatch.setattr(os, "fsync", synced.append)
+    for durable in (False, True):
+        audit = AuditFile(tmp_path / "audit.log", 10**6, 1, durable, Metrics())
+        fill(audit, 3)
+        audit.close()
+        assert bool(synced) is durable
+
+
+def test_a_disk_that_fails_holds_nobody_up_and_loses_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.audit.RETRY_SECONDS", 0.05)
+    metrics = Metrics()
+    path = tmp_path / "audit.log"
+    audit = AuditFile(path, 500, 9, True, metrics)
+
+    def failures() -> float:
+        return metrics.registry.get_sample_value("brain_audit_failures_total") or 0.0
+
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda _number: (_ for _ in ()).throw(OSError("disk")))
+    fill(audit, 4)
+    wait_until(lambda: failures() >= 2)
+    monkeypatch.setattr(os, "fsync", real)
+    wait_until(lambda: len(sorted(tmp_path.iterdir())) == 2)
+    audit.close()
+    found = [
+        line["request_id"]
+        for name in ("audit.log.1", "audit.log")
+        for line in lines(tmp_path / name)
+    ]
+    assert found == [f"{number:06}" for number in range(4)]
+    assert not metrics.registry.get_sample_value("brain_audit_lost_lines_total")
+
+
+def test_lines_that_nothing_takes_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.audit.RETRY_SECONDS", 0.05)
+    monkeypatch.setattr("service.audit.MAX_WAITING", 10)
+    assert MAX_WAITING > 10
+    metrics = Metrics()
+    audit = AuditFile(tmp_path / "audit.log", 10**6, 1, True, metrics)
+    monkeypatch.setattr(os, "fsync", lambda _number: (_ for _ in ()).throw(OSError("disk")))
+    fill(audit, 1000)
+    audit.close()
+    lost = metrics.registry.get_sample_value("brain_audit_lost_lines_total")
+    assert lost is not None
+    assert lost > 0
+
+
+def test_a_folder_that_is_not_there_stops_the_start(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="BRAIN_AUDIT_LOG"):
+        AuditFile(tmp_path / "absent" / "audit.log", 10**6, 1, True, Metrics())
