@@ -3,6 +3,7 @@
 import * as exports from "./page/exports.js";
 import { byName, chosen, chosenFolder, dropped, sniff } from "./page/files.js";
 import { watch } from "./page/health.js";
+import * as regions from "./page/regions.js";
 import { draw } from "./page/rows.js";
 import { Sender } from "./page/sending.js";
 import * as words from "./page/words.js";
@@ -208,11 +209,41 @@ function clear() {
   place("choose-files").focus();
 }
 
-function enlarge(item) {
+/** Counts what the viewer shows, so that a heat map that comes late is not shown over another slice. */
+let viewed = 0;
+
+async function enlarge(item, entry, { heat = false } = {}) {
+  const turn = ++viewed;
+  const image = place("viewer-image");
   place("viewer-name").textContent = item.path;
-  place("viewer-image").src = item.url;
-  place("viewer-image").alt = item.path;
+  place("viewer-picture").querySelector("svg")?.remove();
   place("viewer").showModal();
+  if (!heat) {
+    const region = regions.overlay(entry);
+    if (region) place("viewer-picture").append(region);
+    show(item.url, item.path, region ? "The line and the box show where the model sees a tumour." : "");
+    return;
+  }
+  image.hidden = true;
+  place("viewer-note").textContent = "Asking for the heat map";
+  const { url, error } = await regions.explained(item, entry);
+  if (turn !== viewed || !place("viewer").open) {
+    if (url) URL.revokeObjectURL(url);
+  } else if (error) {
+    place("viewer-note").textContent = `${words.error(error)}.`;
+  } else {
+    image.addEventListener("load", () => URL.revokeObjectURL(url), { once: true });
+    const box = entry.region ? " The line and the box show the region in the answer." : "";
+    show(url, `Heat map of ${item.path}`, `From yellow to red, a tumour is more probable.${box}`);
+  }
+}
+
+function show(url, text, note) {
+  const image = place("viewer-image");
+  image.src = url;
+  image.alt = text;
+  image.hidden = false;
+  place("viewer-note").textContent = note;
 }
 
 function download(kind) {

@@ -87,7 +87,7 @@ def test_nothing_leaves_runs_or_stays(browser: Browser, url: str, folder: Path) 
     browser.wait_for_answers()
     assert browser.run("return window.harm ?? null") is None
     loaded = browser.run("return performance.getEntriesByType('resource').map((it) => it.name)")
-    assert f"{url}predict" in loaded
+    assert f"{url}predict?mask=rle" in loaded
     assert [name for name in loaded if not name.startswith((url, f"blob:{url}"))] == []
     stored = "return [document.cookie, localStorage.length, sessionStorage.length]"
     assert browser.run(stored) == ["", 0, 0]

@@ -1,7 +1,7 @@
 // Results as files: made in the browser, from what the service answered.
 
 const NOTE =
-  "Research use only, not a medical device. Tumour probability is an uncalibrated model output.";
+  "Research use only, not a medical device. Tumour probability is a model output, not a patient's risk.";
 
 /** Every answer as the service gave it, with the model and the request it belongs to. */
 export function toJson(items) {
@@ -24,7 +24,10 @@ export function toCsv(items) {
   const columns = [
     ["file", ({ item }) => item.path],
     ["decision", ({ entry }) => entry.decision],
-    ["tumor_probability_uncalibrated", ({ entry }) => entry.tumor_probability],
+    [
+      occurs("prediction_set") ? "tumor_probability" : "tumor_probability_uncalibrated",
+      ({ entry }) => entry.tumor_probability,
+    ],
     ["label", ({ entry }) => entry.label],
     ["probability", ({ entry }) => entry.probability],
     ...[...classes].map((name) => [`p_${name}`, ({ entry }) => entry.probabilities?.[name]]),
@@ -35,7 +38,9 @@ export function toCsv(items) {
   if (occurs("in_distribution")) {
     columns.push(["in_distribution", ({ entry }) => entry.in_distribution]);
   }
-  if (occurs("region")) columns.push(["region", ({ entry }) => json(entry.region)]);
+  if (occurs("region")) {
+    columns.push(["region", ({ entry }) => json(entry.region && { ...entry.region, mask: undefined })]);
+  }
   if (occurs("dicom")) {
     columns.push(
       ["sop_instance_uid", ({ entry }) => entry.dicom?.sop_instance_uid],

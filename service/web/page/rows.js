@@ -1,5 +1,6 @@
 // A file as a row of the list. Whatever comes from a file or the service enters as text only.
 
+import * as regions from "./regions.js";
 import * as words from "./words.js";
 
 const template = document.getElementById("row");
@@ -20,17 +21,18 @@ export function draw(item, enlarge) {
 
 function focusOf(node) {
   if (!node.contains(document.activeElement)) return null;
-  return document.activeElement.closest(".thumb") ? ".thumb button" : "summary";
+  if (document.activeElement.closest(".thumb")) return ".thumb button";
+  return document.activeElement.matches(".heat") ? ".heat" : "summary";
 }
 
 function row(item, entry, enlarge) {
   const node = template.content.cloneNode(true).firstElementChild;
   const part = (name) => node.querySelector(`.${name}`);
   part("name").textContent = item.path;
-  part("thumb").append(thumb(item, enlarge));
+  part("thumb").append(thumb(item, entry, enlarge));
   const error = item.error ?? entry?.error;
   if (error) drawError(node, part, item, error);
-  else if (entry) drawEntry(node, part, item, entry);
+  else if (entry) drawEntry(node, part, item, entry, enlarge);
   else {
     node.dataset.state = item.state;
     part("decision").textContent = item.state === "sending" ? "Sent" : "Waiting";
@@ -38,7 +40,7 @@ function row(item, entry, enlarge) {
   return node;
 }
 
-function thumb(item, enlarge) {
+function thumb(item, entry, enlarge) {
   if (!item.url) {
     const kind = element("span", { dicom: "DICOM", unknown: "File" }[item.kind] ?? "");
     kind.className = "kind";
@@ -52,7 +54,9 @@ function thumb(item, enlarge) {
   button.type = "button";
   button.setAttribute("aria-label", `Enlarge ${item.path}`);
   button.append(image);
-  button.addEventListener("click", () => enlarge(item));
+  const region = regions.overlay(entry);
+  if (region) button.append(region);
+  button.addEventListener("click", () => enlarge(item, entry));
   image.addEventListener("error", () => {
     const kind = element("span", "No preview");
     kind.className = "kind";
@@ -79,12 +83,14 @@ function drawError(node, part, item, error) {
   part("remarks").hidden = false;
 }
 
-function drawEntry(node, part, item, entry) {
+function drawEntry(node, part, item, entry, enlarge) {
   node.dataset.state = "done";
   node.dataset.decision = entry.decision ?? "";
   part("decision").textContent =
     entry.decision === undefined ? "No decision" : words.decision(entry.decision);
-  if (entry.label !== undefined) {
+  // Of an image that the model cannot judge, nothing is shown as if it had.
+  const judged = entry.in_distribution !== false;
+  if (judged && entry.label !== undefined) {
     part("label").append("Most likely class: ", element("strong", words.label(entry.label)));
   }
   list(part("remarks"), remarks(item, entry));
@@ -95,13 +101,20 @@ function drawEntry(node, part, item, entry) {
     part("remarks").prepend(first);
     part("remarks").hidden = false;
   }
-  if (typeof entry.tumor_probability === "number") {
+  if (judged && typeof entry.tumor_probability === "number") {
     part("score-value").textContent = words.share(entry.tumor_probability);
+    if (entry.prediction_set !== undefined) part("score-note").textContent = "(calibrated)";
     part("score").hidden = false;
   }
   for (const [name, value] of Object.entries(entry.probabilities ?? {})) {
-    part("classes").append(bar(name, value, name === entry.label));
+    part("classes").append(bar(name, value, judged && name === entry.label));
     part("classes").hidden = false;
+  }
+  // A version that knows regions has a heat map as well.
+  if (entry.region !== undefined) {
+    part("heat").hidden = false;
+    part("heat").setAttribute("aria-label", `Heat map of ${item.path}`);
+    part("heat").addEventListener("click", () => enlarge(item, entry, { heat: true }));
   }
   const facts = details(item, entry);
   for (const [term, text] of facts) part("more").querySelector("dl").append(fact(term, text));
@@ -111,6 +124,11 @@ function drawEntry(node, part, item, entry) {
 function remarks(item, entry) {
   const found = [];
   if (item.entries.length > 1 && entry.dicom?.frame) found.push(`Frame ${entry.dicom.frame}`);
+  const referral = words.referral(entry);
+  if (referral) found.push(referral);
+  if (entry.in_distribution === false) return found;
+  if (entry.region?.box) found.push(`Region: ${regions.describe(entry.region)}`);
+  else if (entry.region === null) found.push("No region found");
   if (Array.isArray(entry.prediction_set)) {
     const names = entry.prediction_set.map(words.label).join(", ");
     found.push(`Prediction set: ${names || "none of the classes"}`);
@@ -138,7 +156,7 @@ function details(item, entry) {
     facts.push(["Time in the service", text + whole]);
   }
   facts.push(["Time with transfer", words.milliseconds(elapsed)]);
-  if (entry.in_distribution === true) facts.push(["In distribution", "yes"]);
+  if (entry.in_distribution === true) facts.push(["Like the training images", "yes"]);
   if (entry.region?.box) {
     const score = typeof entry.region.score === "number" ? `, score ${entry.region.score}` : "";
     facts.push(["Region (box in pixels)", entry.region.box.join(", ") + score]);

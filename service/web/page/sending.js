@@ -152,7 +152,7 @@ async function post(items, signal) {
   signal.addEventListener("abort", end);
   const started = performance.now();
   try {
-    const response = await fetch("predict", {
+    const response = await fetch("predict?mask=rle", {
       method: "POST",
       body: form,
       headers: { Accept: "application/json" },

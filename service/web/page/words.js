@@ -13,6 +13,14 @@ const DECISIONS = {
   refer: "Refer to a reader",
 };
 
+/** Why an answer is left to a person, where it is. */
+export function referral({ decision: made, in_distribution: familiar }) {
+  if (made !== "refer") return undefined;
+  return familiar === false
+    ? "The model cannot judge this image: a person has to."
+    : "The model is not sure enough to decide: a person has to.";
+}
+
 const RUNTIMES = { litert: "LiteRT", tensorflow: "TensorFlow" };
 
 const STATES = {
@@ -42,6 +50,7 @@ const ERRORS = {
   runtime_unusable: "The model cannot run on this server",
   runtime_lost: "The model stopped and is being restarted",
   deadline_exceeded: "The service took too long",
+  not_explainable: "This model has no heat map",
   inference_failed: "The model failed on this image",
   // The page's own.
   network: "The service could not be reached",

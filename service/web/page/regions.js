@@ -1,0 +1,79 @@
+// The region of an answer as lines over its slice.
+
+const template = document.getElementById("region");
+
+/** Outline and box over an image of the original's shape; null if the answer has no region to draw. */
+export function overlay(entry) {
+  const region = entry?.in_distribution === false ? null : entry?.region;
+  const size = region?.mask?.size;
+  if (!size || !Array.isArray(region.box)) return null;
+  const [rows, columns] = size;
+  const svg = template.content.cloneNode(true).firstElementChild;
+  // Like the image below it, it keeps its shape and is centred.
+  svg.setAttribute("viewBox", `0 0 ${columns} ${rows}`);
+  const [left, top, right, bottom] = region.box;
+  const box = `M${left} ${top}H${right}V${bottom}H${left}Z`;
+  svg.querySelector(".region-box").setAttribute("d", box);
+  svg.querySelector(".region-outline").setAttribute("d", outline(region));
+  return svg;
+}
+
+/** The edges between pixels inside and outside of a mask in run lengths. */
+function outline({ mask, box }) {
+  const [left, top, right, bottom] = box;
+  const height = bottom - top;
+  const inside = new Uint8Array((right - left) * height);
+  let place = 0;
+  mask.counts.forEach((count, number) => {
+    if (number % 2) {
+      for (let pixel = place; pixel < place + count; pixel += 1) {
+        // Runs go down the columns of the image.
+        const column = Math.floor(pixel / mask.size[0]) - left;
+        inside[column * height + (pixel % mask.size[0]) - top] = 1;
+      }
+    }
+    place += count;
+  });
+  const has = (column, row) =>
+    column >= 0 &&
+    column < right - left &&
+    row >= 0 &&
+    row < height &&
+    inside[column * height + row] === 1;
+  const edges = [];
+  for (let column = 0; column <= right - left; column += 1) {
+    for (let row = 0; row <= height; row += 1) {
+      const here = has(column, row);
+      if (here !== has(column - 1, row)) edges.push(`M${left + column} ${top + row}v1`);
+      if (here !== has(column, row - 1)) edges.push(`M${left + column} ${top + row}h1`);
+    }
+  }
+  return edges.join("");
+}
+
+/** In words: {size, area}. */
+export function describe({ box, area_pixels: pixels, area_mm2: area }) {
+  const [left, top, right, bottom] = box;
+  const size = `${right - left} × ${bottom - top} pixels`;
+  if (typeof area === "number") return `${size}, area ${area.toFixed(0)}\u00a0mm²`;
+  return typeof pixels === "number" ? `${size}, area ${pixels} pixels` : size;
+}
+
+/** The slice with its heat map, drawn by the service: {url} of a picture, or {error}. */
+export async function explained(item, entry) {
+  const form = new FormData();
+  form.append("files", item.file, item.file.name);
+  const frame = entry.dicom?.frame;
+  try {
+    const response = await fetch(`explain${frame ? `?frame=${frame}` : ""}`, {
+      method: "POST",
+      body: form,
+      headers: { Accept: "image/png" },
+    });
+    if (response.ok) return { url: URL.createObjectURL(await response.blob()) };
+    const { code } = await response.json().catch(() => ({}));
+    return { error: { status: response.status, code } };
+  } catch {
+    return { error: { code: "network" } };
+  }
+}
