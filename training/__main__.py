@@ -1,9 +1,10 @@
-"""``python -m training fit | audit | evaluate | export``."""
+"""``python -m training fit | audit | crossval | evaluate | export | compare``."""
 
 import argparse
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 from contract.errors import StoreError
 from training.errors import TrainingError
@@ -25,6 +26,36 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--epochs", type=int, help="of every phase, instead of the recipe's")
     fit.add_argument("--resolution", type=int, help="of every phase, instead of the recipe's")
     fit.add_argument("--seed", type=int, help="instead of the recipe's")
+    fit.add_argument(
+        "--weights", help="instead of the recipe's: imagenet, none, a package's name or a file"
+    )
+    fit.add_argument(
+        "--mixed-precision",
+        dest="precision",
+        nargs="?",
+        const="mixed_float16",
+        choices=["mixed_float16", "mixed_bfloat16"],
+        help="layers compute in half precision (GPUs: mixed_float16, the default)",
+    )
+    fit.add_argument(
+        "--strategy",
+        choices=["none", "mirrored", "multiworker"],
+        default="none",
+        help="all GPUs of this machine, or the workers that TF_CONFIG lists",
+    )
+
+    crossval = commands.add_parser(
+        "crossval", help="train and test by patient-wise folds, or by repeated splits of groups"
+    )
+    crossval.add_argument("--recipe", required=True)
+    crossval.add_argument("--data", type=Path, action="append", required=True, metavar="DIR")
+    crossval.add_argument("--out", type=Path, required=True, metavar="runs/NAME")
+    crossval.add_argument(
+        "--repeats", type=int, default=5, help="splits of data without folds (default: 5)"
+    )
+    crossval.add_argument("--epochs", type=int, help="of every phase, instead of the recipe's")
+    crossval.add_argument("--resolution", type=int, help="of every phase, instead of the recipe's")
+    crossval.add_argument("--weights", help="as for fit")
 
     audit = commands.add_parser("audit", help="find duplicates; writes audit.json and a PNG")
     audit.add_argument("--data", type=Path, action="append", required=True, metavar="DIR")
@@ -48,7 +79,22 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--store", type=Path, default=Path("model_store"))
     export.add_argument("--name", default="brain-tumor")
     export.add_argument("--version", type=int, help="the next free number if not given")
+    export.add_argument(
+        "--allow-float",
+        action="store_true",
+        help="publish a float32 LiteRT file where the int8 one strays, instead of refusing",
+    )
+
+    compare = commands.add_parser("compare", help="write the table of all runs")
+    compare.add_argument("runs", type=Path, nargs="+", metavar="runs/NAME")
+    compare.add_argument("--out", type=Path, default=Path("docs/models.md"), metavar="FILE")
     return parser
+
+
+def _overrides(options: argparse.Namespace) -> dict[str, Any]:
+    """What the command line says instead of the recipe."""
+    names = ("epochs", "resolution", "seed", "weights", "precision")
+    return {n: getattr(options, n) for n in names if getattr(options, n, None) is not None}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -60,16 +106,27 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "fit":
             from training.prepare import prepare, start
             from training.recipe import load_recipe
+            from training.run import Run
             from training.splits import Protocol
 
-            names = ("epochs", "resolution", "seed")
-            overrides = {n: getattr(options, n) for n in names if getattr(options, n) is not None}
-            recipe = load_recipe(options.recipe, overrides)
+            recipe = load_recipe(options.recipe, _overrides(options))
             prepared = prepare(recipe, options.data, Protocol(options.protocol), options.hold_out)
-            run = start(options.out, prepared, options.resume)
             from training.fit import train
+            from training.strategy import Strategy, StrategyName
 
-            train(run, prepared.images, prepared.audit.groups, prepared.parts)
+            strategy = Strategy(StrategyName(options.strategy))
+            run = (
+                start(options.out, prepared.config, options.resume)
+                if strategy.chief
+                else Run(options.out, prepared.config)
+            )
+            train(run, prepared.images, prepared.audit.groups, prepared.parts, strategy)
+        elif options.command == "crossval":
+            from training.crossval import crossval
+            from training.recipe import load_recipe
+
+            recipe = load_recipe(options.recipe, _overrides(options))
+            crossval(recipe, options.data, options.out, options.repeats)
         elif options.command == "audit":
             from training.contactsheet import run_audit
 
@@ -82,7 +139,12 @@ def main(arguments: list[str] | None = None) -> int:
             from contract.store import ModelStore
             from training.export import export
 
-            export(options.run, ModelStore(options.store), options.name, options.version)
+            store = ModelStore(options.store)
+            export(options.run, store, options.name, options.version, options.allow_float)
+        elif options.command == "compare":
+            from training.compare import compare
+
+            compare(options.runs, options.out)
     except (TrainingError, StoreError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

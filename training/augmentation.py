@@ -27,11 +27,14 @@ def augment(
         masks: uint8 (N, H, W), which are warped along.
 
     Returns:
-        float32 (N, resolution, resolution), 0 to 255; what the warp brings in from outside is black.
+        float32 (N, resolution, resolution), 0 to 255; what the warp brings in from outside is black or
+        the nearest pixel, as the settings say.
         With masks also those, float32 (N, resolution, resolution), 0 to 1.
     """
     count, side = tf.shape(slices)[0], slices.shape[1]
     seeds = tf.unstack(tf.random.experimental.stateless_split(seed, 8))
+    # Of their own, so that the draws of recipes without them stay what they were.
+    more = tf.unstack(tf.random.experimental.stateless_split(seeds[6], 2))
 
     def draw(number: int, reach: float) -> Any:
         return tf.random.stateless_uniform((count,), seeds[number], -reach, reach)
@@ -42,19 +45,29 @@ def augment(
     if settings.flip_horizontal:
         mirror = tf.where(draw(2, 1.0) < 0, -1.0, 1.0)
     shift_x, shift_y = draw(3, settings.shift) * side, draw(4, settings.shift) * side
-    transforms = _transforms(angle, zoom, mirror, shift_x, shift_y, side, resolution)
+    upside = tf.ones((count,))
+    if settings.flip_vertical:
+        upside = tf.where(tf.random.stateless_uniform((count,), more[0]) < 0.5, -1.0, 1.0)
+    lean = tf.random.stateless_uniform((count,), more[1], -settings.shear, settings.shear)
+    transforms = _transforms(
+        _linear(angle, zoom, lean, mirror, upside, side / resolution),
+        shift_x,
+        shift_y,
+        side,
+        resolution,
+    )
 
-    def warp(images: Any) -> Any:
+    def warp(images: Any, fill: str) -> Any:
         return tf.raw_ops.ImageProjectiveTransformV3(
             images=tf.cast(images, tf.float32)[..., None],
             transforms=transforms,
             output_shape=tf.constant([resolution, resolution]),
             fill_value=0.0,
             interpolation="BILINEAR",
-            fill_mode="CONSTANT",
+            fill_mode=fill,
         )[..., 0]
 
-    warped = warp(slices)
+    warped = warp(slices, "CONSTANT" if settings.fill == "black" else "NEAREST")
     # Black stays black: the background of a slice is air at any brightness.
     air = warped <= 0
     looks = _structure(_curve(warped, settings, seeds[7]), settings, seeds[7])
@@ -63,7 +76,7 @@ def augment(
     brightness = 255.0 * draw(6, settings.brightness)[:, None, None]
     lit = tf.where(air, 0.0, (looks - mean) * contrast + mean + brightness)
     result = tf.clip_by_value(lit, 0.0, 255.0)
-    return result if masks is None else (result, warp(masks) / 255.0)
+    return result if masks is None else (result, warp(masks, "CONSTANT") / 255.0)
 
 
 def _curve(images: Any, settings: Augmentation, seed: Any) -> Any:
@@ -104,15 +117,23 @@ def _structure(images: Any, settings: Augmentation, seed: Any) -> Any:
     return images
 
 
-def _transforms(
-    angle: Any, zoom: Any, mirror: Any, shift_x: Any, shift_y: Any, side: int, resolution: int
-) -> Any:
+def _linear(angle: Any, zoom: Any, lean: Any, mirror: Any, upside: Any, scale: float) -> Any:
+    """Output to input pixels about the centre, [a, b, d, e] of (N,) each: rotation, shear and flips."""
+    cosine, sine = tf.cos(angle) * (scale / zoom), tf.sin(angle) * (scale / zoom)
+    # Columns lean before they are turned: the shear adds to what multiplies the row.
+    return (
+        cosine * mirror,
+        (cosine * lean - sine) * upside,
+        sine * mirror,
+        (sine * lean + cosine) * upside,
+    )
+
+
+def _transforms(linear: Any, shift_x: Any, shift_y: Any, side: int, resolution: int) -> Any:
     """Rows [a, b, c, d, e, f, 0, 0] that map output pixels to input pixels, (N, 8)."""
-    scale = side / resolution / zoom
-    cosine, sine = tf.cos(angle) * scale, tf.sin(angle) * scale
     # Pixel centres lie at half-integers: output centre maps to input centre plus the shift.
     out_centre, in_centre = (resolution - 1) / 2, (side - 1) / 2
-    a, b, d, e = cosine * mirror, -sine, sine * mirror, cosine
+    a, b, d, e = linear
     c = in_centre + shift_x - (a + b) * out_centre
     f = in_centre + shift_y - (d + e) * out_centre
     zero = tf.zeros_like(a)

@@ -19,18 +19,19 @@ from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
 from contract.preprocessing import DEFAULT_SPEC
-from training.backbones import LITE_INPUT_MEAN, LITE_INPUT_SCALE
 from training.datasets import ImageSet, allowed
 from training.errors import ExportRefused
+from training.explain import class_maps, grad_cam
 from training.fidelity import AGREEMENT_FILE, LITERT_FILE, SAVED_MODEL, agreement, strayed
+from training.inputs import INPUTS, SCALE
 from training.model import EMBEDDING, LOGITS, MASK_LOGITS, NETWORK, build
 from training.recipe import Recipe
 from training.run import Run
 from training.splits import Split
 
 CALIBRATION_SLICES: Final = (100, 200, 300, 600)
-"""Numbers of slices that are tried. More of them widen the activation ranges, which saves outliers and
-costs resolution everywhere else; which is better differs from model to model."""
+"""Numbers of slices that are tried. More of them widen the activation ranges, which saves outliers
+and costs resolution everywhere else; which is better differs from model to model."""
 BATCH: Final = 32
 
 
@@ -41,19 +42,22 @@ Predictor = Callable[[NDArray[np.uint8]], Outputs]
 
 def trained_model(run: Run) -> keras.Model:
     """The run's best model at the input size that serves; see :func:`training.model.build`."""
-    model = build(run.config.recipe, DEFAULT_SPEC.height, pretrained=False)
+    recipe = run.config.recipe
+    model = build(recipe, recipe.served_resolution, pretrained=False)
     model.set_weights(run.load_best())
     return model
 
 
-def served(model: keras.Model, normalised: Any) -> dict[str, Any]:
-    """What a version answers, from normalised slices.
+def served(model: keras.Model, scaled: Any, recipe: Recipe) -> dict[str, Any]:
+    """What a version answers, from scaled slices.
 
     Returns:
         ``probabilities`` and ``logits`` (N, classes), ``embedding`` (N, d) and, with a mask head,
-        ``mask``: the probability of tumour in each cell, (N, height / 2, width / 2).
+        ``mask``: the probability of tumour in each cell, (N, height / 2, width / 2); without one,
+        where the head is linear, ``cam``: each class's activation map, (N, h, w, classes), whose
+        mean over the cells is the logit.
     """
-    raw = model.get_layer(NETWORK)(normalised, training=False)
+    raw = model.get_layer(NETWORK)(_sized(scaled, recipe), training=False)
     outputs = {
         "probabilities": tf.nn.softmax(raw[LOGITS]),
         "logits": raw[LOGITS],
@@ -61,44 +65,78 @@ def served(model: keras.Model, normalised: Any) -> dict[str, Any]:
     }
     if MASK_LOGITS in raw:
         outputs["mask"] = tf.sigmoid(raw[MASK_LOGITS])
+    elif recipe.head.linear:
+        outputs["cam"] = class_maps(model, raw)
     return outputs
+
+
+def _sized(scaled: Any, recipe: Recipe) -> Any:
+    size = (recipe.served_resolution, recipe.served_resolution)
+    if size == (DEFAULT_SPEC.height, DEFAULT_SPEC.width):
+        return scaled
+    return tf.image.resize(scaled[..., None], size)[..., 0]
 
 
 class _Served(tf.Module):
     """What a SavedModel holds: each variable once, where Keras's own exporter writes two copies."""
 
-    def __init__(self, model: keras.Model, batch: int | None, dtype: Any) -> None:
+    def __init__(self, model: keras.Model, recipe: Recipe, batch: int | None, dtype: Any) -> None:
         super().__init__()
         self.weights = [variable.value for variable in model.weights]
         shape = (batch, DEFAULT_SPEC.height, DEFAULT_SPEC.width)
+        spec = [tf.TensorSpec(shape, dtype, name="slices")]
+
+        def scaled(slices: Any) -> Any:
+            # A converter that quantises sees the network from the scaled slice on.
+            is_pixels = dtype == tf.uint8
+            return model.get_layer(SCALE)(tf.cast(slices, tf.float32)) if is_pixels else slices
 
         def serve(slices: Any) -> dict[str, Any]:
-            if dtype == tf.uint8:
-                slices = (tf.cast(slices, tf.float32) - LITE_INPUT_MEAN) / LITE_INPUT_SCALE
-            return served(model, slices)
+            return served(model, scaled(slices), recipe)
 
-        self.serve = tf.function(
-            serve, input_signature=[tf.TensorSpec(shape, dtype, name="slices")]
-        )
+        def explain(slices: Any) -> dict[str, Any]:
+            return {"heatmap": grad_cam(model, _sized(scaled(slices), recipe), recipe)}
+
+        self.functions = {"serving_default": tf.function(serve, input_signature=spec)}
+        if recipe.mask is None and not recipe.head.linear and dtype == tf.uint8:
+            self.functions["explain"] = tf.function(explain, input_signature=spec)
 
     def save(self, path: Path) -> None:
-        """Writes it with the signature ``serving_default``."""
-        tf.saved_model.save(self, str(path), signatures={"serving_default": self.serve})
+        """Writes it with its signatures."""
+        tf.saved_model.save(self, str(path), signatures=self.functions)
 
 
-def write_saved_model(model: keras.Model, path: Path) -> None:
-    """Writes the float model with the signature ``serving_default``."""
-    _Served(model, None, tf.uint8).save(path)
+def write_saved_model(model: keras.Model, recipe: Recipe, path: Path) -> None:
+    """Writes the float model.
+
+    Its signature ``serving_default`` gives the outputs of :func:`served`. Where these hold neither
+    a mask nor class activation maps, ``explain`` gives ``heatmap`` for slices; see
+    :func:`training.explain.grad_cam`.
+    """
+    _Served(model, recipe, None, tf.uint8).save(path)
 
 
-def write_litert(model: keras.Model, calibration: NDArray[np.uint8], path: Path) -> None:
+def write_float_litert(model: keras.Model, recipe: Recipe, path: Path) -> None:
+    """Writes a LiteRT file that computes in float32, from pixels as the 8-bit one does."""
+    with tempfile.TemporaryDirectory() as folder:
+        _Served(model, recipe, 1, tf.uint8).save(Path(folder))
+        converter = tf.lite.TFLiteConverter.from_saved_model(
+            folder, signature_keys=["serving_default"]
+        )
+        path.write_bytes(converter.convert())
+
+
+def write_litert(
+    model: keras.Model, recipe: Recipe, calibration: NDArray[np.uint8], path: Path
+) -> None:
     """Quantises weights and activations to 8 bits and writes the LiteRT file.
 
-    The converter sees the network from the normalised slice on. Its range is exactly that of the
+    The converter sees the network from the scaled slice on. Its range is exactly that of the
     pixels, so the quantised input is the pixel itself: no rescaling runs, and nothing is rounded.
 
     Args:
         model: see :func:`training.model.build`.
+        recipe: the model's.
         calibration: training slices, uint8 (N, H, W), from which activation ranges are read.
         path: the file to write.
 
@@ -106,15 +144,16 @@ def write_litert(model: keras.Model, calibration: NDArray[np.uint8], path: Path)
         ExportRefused: the quantised input is not the pixel value.
     """
     height, width = DEFAULT_SPEC.height, DEFAULT_SPEC.width
+    way = INPUTS[recipe.preprocessing]
 
     def representative() -> Any:
         # The full ramp pins the input's range whatever the slices hold.
         ramp = np.resize(np.arange(256, dtype=np.uint8), (height, width))
         for pixels in [*calibration, ramp]:
-            yield [(pixels[None].astype(np.float32) - LITE_INPUT_MEAN) / LITE_INPUT_SCALE]
+            yield [((pixels[None] - way.zero) * way.scale).astype(np.float32)]
 
     with tempfile.TemporaryDirectory() as folder:
-        _Served(model, 1, tf.float32).save(Path(folder))
+        _Served(model, recipe, 1, tf.float32).save(Path(folder))
         converter = tf.lite.TFLiteConverter.from_saved_model(folder)
         converter.optimizations = [tf.lite.Optimize.DEFAULT]
         converter.representative_dataset = representative
@@ -126,14 +165,21 @@ def write_litert(model: keras.Model, calibration: NDArray[np.uint8], path: Path)
             warnings.filterwarnings("ignore", "Statistics for quantized inputs", UserWarning)
             path.write_bytes(converter.convert())
     scale, zero = Interpreter(model_path=str(path)).get_input_details()[0]["quantization"]
-    if zero != LITE_INPUT_MEAN or not np.isclose(scale, 1 / LITE_INPUT_SCALE, rtol=1e-6):
+    if zero != way.zero or not np.isclose(scale, way.scale, rtol=1e-6):
         raise ExportRefused(f"the input is quantised with scale {scale} and zero point {zero}")
+
+
+def keras_predictor(model: keras.Model, recipe: Recipe) -> Predictor:
+    """Runs a trained model as its SavedModel would, without writing one."""
+    return _in_batches(_Served(model, recipe, None, tf.uint8).functions["serving_default"])
 
 
 def saved_model_predictor(path: Path) -> Predictor:
     """Runs a SavedModel in batches."""
-    signature = tf.saved_model.load(str(path)).signatures["serving_default"]
+    return _in_batches(tf.saved_model.load(str(path)).signatures["serving_default"])
 
+
+def _in_batches(signature: Any) -> Predictor:
     def predict(slices: NDArray[np.uint8]) -> Outputs:
         batches = [
             signature(slices=tf.constant(slices[start : start + BATCH]))
@@ -161,8 +207,9 @@ def calibration_slices(
     """Training slices for quantisation: as many of each class, drawn with the recipe's seed."""
     rng = np.random.default_rng(recipe.seed)
     labels = images.labels[train]
-    each = count // len(recipe.classes)
-    chosen = [rng.permutation(train[labels == label])[:each] for label in recipe.classes]
+    present = np.unique(labels)
+    each = count // len(present)
+    chosen = [rng.permutation(train[labels == label])[:each] for label in present]
     slices: NDArray[np.uint8] = images.slices[np.concatenate(chosen)]
     return slices
 
@@ -185,16 +232,21 @@ def convert(run: Run, images: ImageSet, parts: Split) -> Path:
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
     model = trained_model(run)
-    write_saved_model(model, target / SAVED_MODEL)
     recipe = run.config.recipe
+    write_saved_model(model, recipe, target / SAVED_MODEL)
     slices = images.slices[parts.validation]
     truth = allowed(images.labels[parts.validation], recipe.classes, recipe.tumor_classes)
     reference = saved_model_predictor(target / SAVED_MODEL)(slices)
     tried: list[dict[str, float]] = []
+    calibrated = 0
     for count in CALIBRATION_SLICES:
         candidate = target / f"{count}.tflite"
         calibration = calibration_slices(images, parts.train, recipe, count)
-        write_litert(model, calibration, candidate)
+        if tried and len(calibration) == calibrated:
+            # There are no more slices to calibrate with.
+            break
+        calibrated = len(calibration)
+        write_litert(model, recipe, calibration, candidate)
         found = agreement(reference, litert_predictor(candidate)(slices), truth)
         tried.append({"calibration_slices": float(count), **found})
     result = min(tried, key=strayed)

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -119,6 +119,11 @@ class ImageSet:
 
     def __len__(self) -> int:
         return len(self.files)
+
+    def relabelled(self, labels: Mapping[str, str]) -> "ImageSet":
+        """The same images, with labels renamed that the map holds: four classes to two, say."""
+        files = tuple(f._replace(label=labels.get(f.label, f.label)) for f in self.files)
+        return replace(self, files=files)
 
     @property
     def labels(self) -> NDArray[np.str_]:

@@ -5,6 +5,7 @@ TrainingError
 ├── DatasetError             the folders hold no usable, labelled images
 ├── PretrainedWeightsError   the weights are missing or not what they should be
 ├── RunError                 the run's folder is missing, unfinished or belongs to other settings
+├── StrategyError            the machines that are to share a run are not described
 ├── DivergedError            the loss is no longer a number
 └── ExportRefused            the int8 model is not faithful to the float model
 """
@@ -28,6 +29,10 @@ class PretrainedWeightsError(TrainingError):
 
 class RunError(TrainingError):
     """The run's folder is missing, unfinished or belongs to other settings."""
+
+
+class StrategyError(TrainingError):
+    """The machines that are to share a run are not described."""
 
 
 class DivergedError(TrainingError):

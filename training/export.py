@@ -14,14 +14,23 @@ from contract.preprocessing import DEFAULT_SPEC, probe_digest
 from contract.store import ModelStore
 from training.answering import Fitted, read_fitted
 from training.card import METRICS_FILE
-from training.errors import RunError
-from training.fidelity import AGREEMENT_FILE, LITERT_FILE, SAVED_MODEL, require_faithful
+from training.convert import trained_model, write_float_litert
+from training.errors import ExportRefused, RunError
+from training.fidelity import (
+    AGREEMENT_FILE,
+    LITERT_FILE,
+    LITERT_FLOAT_FILE,
+    SAVED_MODEL,
+    require_faithful,
+)
 from training.run import Run
 
 PACKAGES: Final = ("tensorflow", "tensorflow_cpu", "keras", "numpy", "pillow", "ai-edge-litert")
 
 
-def export(path: Path, store: ModelStore, name: str, version: int | None) -> Path:
+def export(
+    path: Path, store: ModelStore, name: str, version: int | None, allow_float: bool = False
+) -> Path:
     """Publishes a run.
 
     Args:
@@ -29,6 +38,7 @@ def export(path: Path, store: ModelStore, name: str, version: int | None) -> Pat
         store: where to.
         name: the model's name.
         version: its number; the next free one if None.
+        allow_float: publish a float32 LiteRT file where the int8 one strays.
 
     Returns:
         The version's folder.
@@ -42,21 +52,35 @@ def export(path: Path, store: ModelStore, name: str, version: int | None) -> Pat
     artifacts, report = path / "artifacts", path / "report"
     if not (report / METRICS_FILE).is_file():
         raise RunError(f"{path} has no report; evaluate it first")
-    require_faithful(json.loads((artifacts / AGREEMENT_FILE).read_text(encoding="utf-8")))
+    litert = _litert_file(run, allow_float)
     metrics = json.loads((report / METRICS_FILE).read_text(encoding="utf-8"))
     number = version or max(store.versions(name), default=0) + 1
     fitted = read_fitted(artifacts)
-    manifest = _manifest(run, metrics, name, number, fitted, _tensors(artifacts / LITERT_FILE))
+    manifest = _manifest(run, metrics, name, number, fitted, artifacts / litert)
     with store.staging(name) as staged:
         if fitted and fitted.answer.ood:
             shutil.copy(artifacts / fitted.answer.ood.file, staged / fitted.answer.ood.file)
         shutil.copytree(artifacts / SAVED_MODEL, staged / SAVED_MODEL)
-        shutil.copy(artifacts / LITERT_FILE, staged / LITERT_FILE)
+        shutil.copy(artifacts / litert, staged / litert)
         shutil.copytree(report, staged / "report")
         published = store.publish(staged, manifest)
     store.load(name, number)
     print(f"published {published}")
     return published
+
+
+def _litert_file(run: Run, allow_float: bool) -> str:
+    """Name of the LiteRT file to publish, in the run's artifacts."""
+    artifacts = run.path / "artifacts"
+    try:
+        require_faithful(json.loads((artifacts / AGREEMENT_FILE).read_text(encoding="utf-8")))
+    except ExportRefused as refused:
+        if not allow_float:
+            raise
+        print(f"{refused}; the LiteRT file is float32")
+        write_float_litert(trained_model(run), run.config.recipe, artifacts / LITERT_FLOAT_FILE)
+        return LITERT_FLOAT_FILE
+    return LITERT_FILE
 
 
 def _tensors(path: Path) -> dict[str, TensorSpec]:
@@ -74,7 +98,7 @@ def _manifest(
     name: str,
     version: int,
     fitted: Fitted | None,
-    outputs: dict[str, TensorSpec],
+    litert: Path,
 ) -> Manifest:
     recipe = run.config.recipe
     parameters = DEFAULT_SPEC.model_dump()
@@ -84,15 +108,15 @@ def _manifest(
         created=datetime.now(UTC).replace(microsecond=0),
         classes=recipe.classes,
         tumor_classes=recipe.tumor_classes,
-        tumor_threshold=fitted.tumor_threshold if fitted else 0.5,
+        tumor_threshold=fitted.tumor_threshold if fitted else recipe.tumor_threshold,
         input=TensorSpec(dtype="uint8", shape=(None, DEFAULT_SPEC.height, DEFAULT_SPEC.width)),
-        outputs=outputs,
+        outputs=_tensors(litert),
         preprocess=PreprocessRecord(
             parameters=parameters,
             digest=DEFAULT_SPEC.digest,
             probe_digest=probe_digest(DEFAULT_SPEC),
         ),
-        artifacts={"litert": LITERT_FILE, "tensorflow": SAVED_MODEL},
+        artifacts={"litert": litert.name, "tensorflow": SAVED_MODEL},
         metrics=_headline(metrics),
         answer=fitted.answer if fitted else None,
         reference=fitted.reference if fitted else None,

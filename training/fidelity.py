@@ -10,6 +10,7 @@ from training.errors import ExportRefused
 
 SAVED_MODEL: Final = "saved_model"
 LITERT_FILE: Final = "model.int8.tflite"
+LITERT_FLOAT_FILE: Final = "model.float32.tflite"
 AGREEMENT_FILE: Final = "agreement.json"
 MAX_LABEL_DISAGREEMENT: Final = 0.01
 MAX_ACCURACY_DIFFERENCE: Final = 0.003

@@ -17,80 +17,52 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from training.augmentation import augment, dataset
+from training.callbacks import AverageWeights, RaiseOnNaN
 from training.datasets import ImageSet
-from training.errors import DivergedError
 from training.examples import Examples, training_examples, validation_examples
 from training.losses import UNKNOWN, AllowedClasses, MaskLoss, accuracy
 from training.model import LOGITS, MASK_LOGITS, build, unfreeze
+from training.progress import Progress, lowered_rate, next_phase, note
 from training.recipe import Phase, Recipe
-from training.run import Progress, Run
+from training.run import Run
 from training.splits import Split
+from training.strategy import Strategy, StrategyName
 
 
-class RaiseOnNaN(keras.callbacks.Callback):
-    """Ends training where Keras's own TerminateOnNaN would only stop quietly."""
+def train(
+    run: Run,
+    images: ImageSet,
+    groups: NDArray[np.intp],
+    parts: Split,
+    strategy: Strategy | None = None,
+) -> None:
+    """Runs the phases that are not done yet; the result is in the run's folder.
 
-    def on_train_batch_end(self, batch: int, logs: dict[str, float] | None = None) -> None:
-        """Raises DivergedError when the loss so far is not finite."""
-        loss = (logs or {}).get("loss", 0.0)
-        if not math.isfinite(loss):
-            raise DivergedError(f"the loss is {loss} at batch {batch}; lower the learning rate")
-
-
-class AverageWeights(keras.callbacks.Callback):
-    """Keeps an exponential average of the trainable weights, which validates better than the last.
-
-    The average starts fast, (1 + n) / (10 + n) after n batches, and ends at ``momentum``.
+    Args:
+        run: the folder.
+        images: what was read.
+        groups: near-duplicate group of each image.
+        parts: who trains and who validates.
+        strategy: over which devices; one if None.
     """
-
-    def __init__(self, model: keras.Model, momentum: float) -> None:
-        super().__init__()
-        self.momentum = momentum
-        self.sources = model.trainable_variables
-        self.averages = [tf.Variable(source.value, trainable=False) for source in self.sources]
-        self.batches = tf.Variable(0.0, trainable=False)
-        self._step = tf.function(self._update)
-
-    def on_train_batch_end(self, *_: Any, **__: Any) -> None:
-        """Moves the averages one step."""
-        self._step()
-
-    def _update(self) -> None:
-        self.batches.assign_add(1.0)
-        momentum = tf.minimum(self.momentum, (1.0 + self.batches) / (10.0 + self.batches))
-        for average, source in zip(self.averages, self.sources, strict=True):
-            average.assign(momentum * average + (1.0 - momentum) * source.value)
-
-    @property
-    def variables(self) -> list[Any]:
-        """The averages' whole state."""
-        return [*self.averages, self.batches]
-
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """Puts the averages into the model, and the model's own weights back afterwards."""
-        own = [source.numpy() for source in self.sources]
-        for source, average in zip(self.sources, self.averages, strict=True):
-            source.assign(average)
-        try:
-            yield
-        finally:
-            for source, value in zip(self.sources, own, strict=True):
-                source.assign(value)
+    strategy = strategy or Strategy(StrategyName.NONE)
+    if strategy.replicas > 1:
+        print(f"{strategy.replicas} replicas share each batch", flush=True)
+    with strategy.scope():
+        examples = training_examples(images, groups, parts, run.config.recipe)
+        _train(run, examples, validation_examples(images, parts, run.config.recipe), strategy)
 
 
-def train(run: Run, images: ImageSet, groups: NDArray[np.intp], parts: Split) -> None:
-    """Runs the phases that are not done yet; the result is in the run's folder."""
+def _train(run: Run, examples: Examples, checked: Examples, strategy: Strategy) -> None:
     recipe = run.config.recipe
     keras.utils.set_random_seed(recipe.seed)
-    model = build(recipe)
-    fitted = _fitted(model, recipe)
+    with _precision(recipe):
+        model = build(recipe)
+        fitted = _fitted(model, recipe)
     loaded = run.load_progress()
     progress, saved = loaded or (Progress(), None)
-    examples = training_examples(images, groups, parts, recipe)
     print(f"training on {examples.describe()}", flush=True)
     arrays = _tensors(examples)
-    checked = validation_examples(images, parts, recipe)
     steps = math.ceil(examples.epoch_size / recipe.batch_size)
     while not progress.finished:
         phase = recipe.phases[progress.phase]
@@ -98,7 +70,7 @@ def train(run: Run, images: ImageSet, groups: NDArray[np.intp], parts: Split) ->
         if saved is not None:
             _assign(model.variables, saved)
         if progress.phase and not progress.epoch:
-            model.set_weights(run.load_best())
+            model.set_weights(run.load_restart())
         _compile(fitted, recipe, phase, steps)
         average = AverageWeights(fitted, recipe.average_momentum)
         if saved is not None and progress.epoch:
@@ -115,23 +87,46 @@ def train(run: Run, images: ImageSet, groups: NDArray[np.intp], parts: Split) ->
                 (recipe.seed, progress.total_epochs),
             )
             print(f"phase {phase.name}, epoch {progress.epoch + 1} of {phase.epochs}", flush=True)
-            # The data set is in its order already.
-            result = fitted.fit(
-                batches, callbacks=[RaiseOnNaN(), average], shuffle=False, verbose=2
-            ).history
-            logs = {name: values[-1] for name, values in result.items()}
+            logs = strategy.fit(fitted, batches, [RaiseOnNaN(), average])
             with average.applied():
-                found = fitted.evaluate(validation, return_dict=True, verbose=2)
+                found = strategy.evaluate(fitted, validation)
                 logs |= {f"val_{name}": value for name, value in found.items()}
                 # Keras names an output's metrics after it as soon as there are two.
                 logs = {_plain(name): value for name, value in logs.items()}
-                better = _note(progress, phase, logs)
-                if better:
-                    run.save_best(model.get_weights())
-            run.save_progress(progress, _state(model, fitted, average))
-        _next_phase(progress, recipe)
-        run.save_progress(progress, model.variables)
+                better = note(progress, recipe, phase, logs)
+                # Every worker reads its variables, which may take them all; one writes.
+                weights = model.get_weights()
+            _lower_rate(fitted.optimizer, progress, phase, logs["val_loss"])
+            state = [variable.numpy() for variable in _state(model, fitted, average)]
+            if strategy.chief:
+                run.save_weights(weights, better)
+                run.save_progress(progress, state)
+            strategy.wait()
+        next_phase(progress, recipe)
+        state = [variable.numpy() for variable in model.variables]
+        if strategy.chief:
+            run.save_progress(progress, state)
     print(f"best validation loss {progress.best_loss:.4f} in epoch {progress.best_epoch}")
+
+
+@contextmanager
+def _precision(recipe: Recipe) -> Iterator[None]:
+    """Layers that are made inside compute in the recipe's precision."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(recipe.precision)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def _lower_rate(optimizer: Any, progress: Progress, phase: Phase, loss: float) -> None:
+    if phase.plateau is not None:
+        rate = float(optimizer.learning_rate.numpy())
+        lowered = lowered_rate(progress, phase.plateau, rate, loss)
+        if lowered != rate:
+            print(f"learning rate {lowered:.2g}", flush=True)
+            optimizer.learning_rate.assign(lowered)
 
 
 def _plain(name: str) -> str:
@@ -190,22 +185,32 @@ def _validation(examples: Examples, phase: Phase, recipe: Recipe) -> tf.data.Dat
 
 
 def _compile(model: keras.Model, recipe: Recipe, phase: Phase, steps: int) -> None:
-    warmup = round(phase.warmup_epochs * steps)
-    schedule: Any = keras.optimizers.schedules.CosineDecay(
-        phase.learning_rate if not warmup else 0.0,
-        max(1, phase.epochs * steps - warmup),
-        warmup_target=phase.learning_rate if warmup else None,
-        warmup_steps=warmup,
-    )
-    optimizer = keras.optimizers.AdamW(schedule, weight_decay=phase.weight_decay)
-    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    rate = _learning_rate(phase, steps)
+    if recipe.optimizer == "adamw":
+        optimizer = keras.optimizers.AdamW(rate, weight_decay=phase.weight_decay)
+        optimizer.exclude_from_weight_decay(var_names=["bias"])
+    else:
+        optimizer = keras.optimizers.Adam(rate)
     # Compiled anew in each phase: Keras fixes what is trainable when it compiles.
     losses: dict[str, Any] = {LOGITS: AllowedClasses(recipe.label_smoothing)}
     metrics: dict[str, Any] = {LOGITS: [accuracy]}
     if recipe.mask is not None:
         losses[MASK_LOGITS] = MaskLoss(recipe.mask)
     model.compile(optimizer, losses, metrics=metrics)
-    optimizer.build(model.trainable_variables)
+    # Half precision wraps it in another one, which scales the loss.
+    model.optimizer.build(model.trainable_variables)
+
+
+def _learning_rate(phase: Phase, steps: int) -> Any:
+    if phase.schedule != "cosine":
+        return phase.learning_rate
+    warmup = round(phase.warmup_epochs * steps)
+    return keras.optimizers.schedules.CosineDecay(
+        phase.learning_rate if not warmup else 0.0,
+        max(1, phase.epochs * steps - warmup),
+        warmup_target=phase.learning_rate if warmup else None,
+        warmup_steps=warmup,
+    )
 
 
 def _state(model: keras.Model, fitted: keras.Model, average: AverageWeights) -> list[Any]:
@@ -216,25 +221,3 @@ def _state(model: keras.Model, fitted: keras.Model, average: AverageWeights) -> 
 def _assign(variables: Sequence[Any], saved: Sequence[np.ndarray]) -> None:
     for variable, value in zip(variables, saved[: len(variables)], strict=True):
         variable.assign(value)
-
-
-def _note(progress: Progress, phase: Phase, logs: dict[str, float]) -> bool:
-    """Books an epoch; whether it is the best so far."""
-    progress.epoch += 1
-    progress.total_epochs += 1
-    progress.waited += 1
-    progress.history.append({"epoch": progress.total_epochs, "phase": phase.name, **logs})
-    if logs["val_loss"] >= progress.best_loss:
-        return False
-    progress.best_loss, progress.best_epoch = logs["val_loss"], progress.total_epochs
-    progress.waited = 0
-    return True
-
-
-def _next_phase(progress: Progress, recipe: Recipe) -> None:
-    size = recipe.phases[progress.phase].resolution
-    progress.phase, progress.epoch, progress.waited = progress.phase + 1, 0, 0
-    progress.finished = progress.phase == len(recipe.phases)
-    if not progress.finished and recipe.phases[progress.phase].resolution != size:
-        # Losses at two sizes do not compare: the new size must find its own best.
-        progress.best_loss = float("inf")

@@ -4,67 +4,81 @@ from typing import Any, Final
 
 import keras
 
-from training import backbones
+from training.backbones import backbone
 from training.errors import RecipeError
-from training.recipe import Mask, Phase, Recipe
+from training.inputs import channels, scale_layer
+from training.recipe import ALL_LAYERS, Head, Mask, Phase, Recipe
+from training.weights import load_weights
 
 CLASSIFIER: Final = "classifier"
 NETWORK: Final = "network"
-"""The layer that holds everything from the normalised slice on."""
+"""The layer that holds everything from the scaled slice on."""
 LOGITS, MASK_LOGITS, EMBEDDING = "logits", "mask_logits", "embedding"
-_BACKBONES: Final = {
-    "efficientnet_lite0": (
-        backbones.efficientnet_lite0,
-        backbones.load_efficientnet_lite0_imagenet,
-    ),
-}
-_TAPS: Final = {
-    "efficientnet_lite0": ("block1_1_add", "block2_1_add", "block4_2_add", "block6_0_project"),
-}
-"""Layers of a backbone with 1/4, 1/8, 1/16 and 1/32 of the input's resolution."""
+FEATURES: Final = "features"
+"""The backbone's, (N, h, w, d), of which the head makes the logits."""
+DECODER_LEVELS: Final = 4
 
 
 def build(recipe: Recipe, size: int | None = None, pretrained: bool = True) -> keras.Model:
     """Builds the trainable model.
 
     Args:
-        recipe: names the backbone, the classes and the second head.
-        size: input side in pixels; None leaves it open, as training at several sizes needs.
+        recipe: names the backbone, the classes and the heads.
+        size: input side in pixels; None leaves it open, as training at several sizes needs, but for a
+            flatten head, whose size the recipe says.
         pretrained: load the recipe's weights.
 
     Returns:
         Model from grey levels, float32 (N, size, size) in 0 to 255, to ``logits`` (N, classes),
-        ``embedding`` (N, d) and, with a mask head, ``mask_logits`` (N, size / 2, size / 2).
+        ``features`` (N, h, w, c), ``embedding`` (N, d) and, with a mask head, ``mask_logits``
+        (N, size / 2, size / 2).
 
     Raises:
-        RecipeError: the backbone is unknown.
+        RecipeError: the backbone is unknown, or too short for a mask head.
         PretrainedWeightsError: the weights cannot be had.
     """
-    if recipe.backbone not in _BACKBONES:
-        raise RecipeError(f"no backbone {recipe.backbone!r}; there are {', '.join(_BACKBONES)}")
-    make, load = _BACKBONES[recipe.backbone]
-    plain = make(size)
+    if size is None and recipe.head.pooling == "flatten":
+        size = recipe.served_resolution
+    kind = backbone(recipe.backbone)
+    plain = kind.make(size)
     if pretrained:
-        load(plain)
-    taps = [plain.get_layer(name).output for name in _TAPS[recipe.backbone]]
-    backbone = keras.Model(plain.input, [plain.output, *taps], name=recipe.backbone)
-    normalised = keras.Input((size, size), name="slices")
-    features, *levels = backbone(keras.ops.expand_dims(normalised, -1))
-    x = keras.layers.GlobalAveragePooling2D(name="pool")(features)
-    dropped = keras.layers.Dropout(recipe.dropout, seed=recipe.seed, name="dropout")(x)
-    # float32 whatever the policy: softmax and loss lose too much in half precision.
+        load_weights(plain, recipe.backbone, recipe.weights)
+    extractor = kind.extractor(plain, recipe.backbone)
+    scaled = keras.Input((size, size), name="slices")
+    grey = keras.ops.expand_dims(scaled, -1)
+    features, *levels = extractor(channels(grey, recipe.preprocessing, kind.channels))
     outputs = {
-        LOGITS: keras.layers.Dense(len(recipe.classes), name=CLASSIFIER, dtype="float32")(dropped),
+        LOGITS: _logits(features, recipe),
         EMBEDDING: _embedding(levels),
+        FEATURES: features,
     }
     if recipe.mask is not None:
+        if len(levels) < DECODER_LEVELS:
+            raise RecipeError(f"{recipe.backbone} is too short for a mask head")
         outputs[MASK_LOGITS] = _decoder(levels, recipe.mask)
-    network = keras.Model(normalised, outputs, name=NETWORK)
+    network = keras.Model(scaled, outputs, name=NETWORK)
     inputs = keras.Input((size, size), name="grey")
-    scale = keras.layers.Rescaling(
-        1 / backbones.LITE_INPUT_SCALE, -backbones.LITE_INPUT_MEAN / backbones.LITE_INPUT_SCALE
-    )
-    return keras.Model(inputs, network(scale(inputs)), name=recipe.name)
+    return keras.Model(inputs, network(scale_layer(recipe.preprocessing)(inputs)), name=recipe.name)
+
+
+def _logits(features: Any, recipe: Recipe) -> Any:
+    head: Head = recipe.head
+    if head.pooling == "average":
+        x = keras.layers.GlobalAveragePooling2D(name="pool")(features)
+    else:
+        x = keras.layers.Flatten(name="flatten")(features)
+    for number, units in enumerate(head.dense):
+        x = keras.layers.Dense(units, activation="relu", name=f"dense{number}")(x)
+    x = keras.layers.Dropout(recipe.dropout, seed=recipe.seed, name="dropout")(x)
+    # float32 whatever the policy: softmax and loss lose too much in half precision.
+    units = len(recipe.classes) if head.output == "softmax" else 1
+    logits = keras.layers.Dense(units, name=CLASSIFIER, dtype="float32")(x)
+    if head.output == "softmax":
+        return logits
+    # The softmax of 0 and z is the sigmoid of z, and so is their loss.
+    both = [keras.ops.zeros_like(logits), logits]
+    tumor_first = recipe.classes[0] in recipe.tumor_classes
+    return keras.ops.concatenate(both[::-1] if tumor_first else both, axis=-1)
 
 
 def _embedding(levels: list[Any]) -> Any:
@@ -118,17 +132,24 @@ def _separable(x: Any, filters: int, name: str) -> Any:
 
 
 def unfreeze(model: keras.Model, recipe: Recipe, phase: Phase) -> None:
-    """Lets the layers of a phase learn, by name, and of the rest only the classifier and the decoder.
+    """Lets the layers of a phase learn, by name or from the end, and of the rest only the heads.
+
+    BatchNorm layers that keep their statistics learn nothing: a frozen one is in inference mode.
 
     Raises:
         RecipeError: a name in the phase fits no layer.
     """
-    backbone = model.get_layer(NETWORK).get_layer(recipe.backbone)
-    backbone.trainable = True
-    unused = set(phase.trainable)
-    for layer in backbone.layers:
+    extractor = model.get_layer(NETWORK).get_layer(recipe.backbone)
+    extractor.trainable = True
+    unused = set(phase.trainable) - {ALL_LAYERS}
+    first_of_last = len(extractor.layers) - phase.trainable_last
+    for number, layer in enumerate(extractor.layers):
         fits = {prefix for prefix in phase.trainable if layer.name.startswith(prefix)}
-        layer.trainable = bool(fits)
         unused -= fits
+        learns = bool(fits) or ALL_LAYERS in phase.trainable or number >= first_of_last
+        kept = recipe.batch_norm == "inference"
+        if kept and isinstance(layer, keras.layers.BatchNormalization):
+            learns = False
+        layer.trainable = learns
     if unused:
         raise RecipeError(f"phase {phase.name}: no layer is named {', '.join(sorted(unused))}…")

@@ -124,6 +124,21 @@ def training_curves(path: Path, history: Sequence[dict[str, Any]], best_epoch: i
     _save(figure, path)
 
 
+def accuracies(path: Path, bars: Sequence[tuple[str, str, float, tuple[float, float]]]) -> None:
+    """A dot with its 95 % interval for each run: recipe, what it was tested on, accuracy, limits."""
+    figure, axes = plt.subplots(figsize=(7.6, 1.2 + 0.32 * len(bars)), layout="constrained")
+    kinds = list(dict.fromkeys(kind for _, kind, _, _ in bars))
+    for row, (_, kind, value, (low, high)) in enumerate(bars):
+        colour = f"C{kinds.index(kind)}"
+        axes.plot([100 * low, 100 * high], [row, row], color=colour, lw=2)
+        axes.plot(100 * value, row, "o", color=colour)
+    axes.set_yticks(range(len(bars)), [f"{recipe}, {kind}" for recipe, kind, _, _ in bars])
+    axes.invert_yaxis()
+    axes.set(xlabel="accuracy in percent, with 95 % interval")
+    axes.grid(axis="x", alpha=0.3)
+    _save(figure, path)
+
+
 def _save(figure: Any, path: Path) -> None:
     figure.savefig(path, dpi=DPI)
     plt.close(figure)

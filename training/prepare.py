@@ -23,23 +23,31 @@ class Prepared(NamedTuple):
     config: RunConfig
 
 
-def prepare(
-    recipe: Recipe, roots: Sequence[Path], protocol: Protocol, held_out: Sequence[str] = ()
-) -> Prepared:
-    """Reads, audits and splits; says what it found.
+def read(recipe: Recipe, roots: Sequence[Path]) -> tuple[ImageSet, Audit]:
+    """Reads and audits data sets, with the recipe's labels; says what it found.
 
     Raises:
         DatasetError: the folders hold no usable images, or of classes that the recipe lacks.
     """
     images = read_images(find_images(roots))
     print(images.describe(), flush=True)
+    images = images.relabelled(recipe.labels)
     unknown = set(images.labels) - {*recipe.classes, ANY_TUMOR}
     if unknown:
         raise DatasetError(f"{recipe.name} knows no class {', '.join(sorted(unknown))}")
-    found = audit(images)
-    parts = split(images, found, protocol, recipe, held_out)
-    print(f"split ({protocol}): {parts.counts()}", flush=True)
-    config = RunConfig(
+    return images, audit(images)
+
+
+def configure(
+    recipe: Recipe,
+    roots: Sequence[Path],
+    images: ImageSet,
+    parts: Split,
+    protocol: Protocol,
+    held_out: Sequence[str] = (),
+) -> RunConfig:
+    """What a run on that data and that split is."""
+    return RunConfig(
         recipe=recipe,
         protocol=protocol,
         held_out=tuple(held_out),
@@ -49,19 +57,34 @@ def prepare(
             name: tuple(images.sha256[i] for i in getattr(parts, name)) for name in SPLIT_PARTS
         },
     )
-    return Prepared(images, found, parts, config)
 
 
-def start(path: Path, prepared: Prepared, resume: bool) -> Run:
+def prepare(
+    recipe: Recipe, roots: Sequence[Path], protocol: Protocol, held_out: Sequence[str] = ()
+) -> Prepared:
+    """Reads, audits and splits; says what it found.
+
+    Raises:
+        DatasetError: see :func:`read`; or a class is left without images to train or validate on.
+    """
+    images, found = read(recipe, roots)
+    parts = split(images, found, protocol, recipe, held_out)
+    print(f"split ({protocol}): {parts.counts()}", flush=True)
+    return Prepared(
+        images, found, parts, configure(recipe, roots, images, parts, protocol, held_out)
+    )
+
+
+def start(path: Path, config: RunConfig, resume: bool) -> Run:
     """A new run, or the one in the folder if it is to be resumed.
 
     Raises:
         RunError: the folder holds a run that is not to be resumed, or another run.
     """
     if not (resume and (path / "run.json").exists()):
-        return Run.create(path, prepared.config)
+        return Run.create(path, config)
     run = Run.open(path)
-    run.require_same(prepared.config)
+    run.require_same(config)
     return run
 
 

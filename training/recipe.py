@@ -3,11 +3,21 @@
 import hashlib
 import tomllib
 from importlib import resources
-from typing import Self
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from contract.preprocessing import DEFAULT_SPEC
 from training.errors import RecipeError
+
+Monitor = Literal["loss", "accuracy"]
+"""A figure of the validation images: the lower loss or the higher accuracy is better."""
+Preprocessing = Literal["lite", "unit", "tf", "caffe", "torch"]
+"""How grey levels become what a backbone was trained on; see :mod:`training.inputs`."""
+Precision = Literal["float32", "mixed_float16", "mixed_bfloat16"]
+"""What layers compute in; weights, softmax and loss stay float32."""
+ALL_LAYERS = "*"
+"""In a phase: the whole backbone learns."""
 
 
 class _Strict(BaseModel):
@@ -21,11 +31,13 @@ class Augmentation(_Strict):
         rotation_degrees: up to this many, either way.
         shift: share of the side, either way, along both axes.
         zoom: share, in or out.
-        flip_horizontal: with probability one half.
+        shear: tangent of the angle by which columns lean.
+        fill: what comes in from outside: black, or the nearest pixel of the slice.
+        flip_horizontal, flip_vertical: with probability one half.
         brightness: share of the grey range that is added or taken.
         contrast: share by which distances from the mean grey level grow or shrink.
-        curve: share of the grey range by which the knots of a smooth grey-level curve are moved, which
-            stands for another sequence or another scanner's processing.
+        curve: share of the grey range by which the knots of a smooth grey-level curve are moved,
+            which stands for another sequence or another scanner's processing.
         shading: share by which brightness changes across the slice, as an uneven coil has it.
         blur: share of fine structure that is taken away, or added.
         noise: standard deviation of added noise, up to this share of the grey range.
@@ -35,6 +47,9 @@ class Augmentation(_Strict):
     shift: float = Field(ge=0, lt=1)
     zoom: float = Field(ge=0, lt=1)
     flip_horizontal: bool
+    flip_vertical: bool = False
+    shear: float = Field(0.0, ge=0, lt=1)
+    fill: Literal["black", "nearest"] = "black"
     brightness: float = Field(ge=0, lt=1)
     contrast: float = Field(ge=0, lt=1)
     curve: float = Field(0.0, ge=0, lt=1)
@@ -81,33 +96,95 @@ class Mask(_Strict):
     mask_weight: float = Field(1.0, gt=0)
 
 
+class Head(_Strict):
+    """From the backbone's features to the classes.
+
+    Attributes:
+        pooling: the mean of each feature over the slice, or all of them side by side.
+        dense: units of each ReLU layer between.
+        output: ``softmax`` has a unit for each class; ``sigmoid`` has one, for the tumour class of
+            two.
+    """
+
+    pooling: Literal["average", "flatten"] = "average"
+    dense: tuple[int, ...] = ()
+    output: Literal["softmax", "sigmoid"] = "softmax"
+
+    @property
+    def linear(self) -> bool:
+        """Whether a class's logit is the mean over the slice of a weighted sum of features."""
+        return self.pooling == "average" and not self.dense and self.output == "softmax"
+
+
+class Plateau(_Strict):
+    """Lowers the learning rate where the validation loss no longer falls.
+
+    Attributes:
+        factor: by which the rate is multiplied.
+        patience: epochs without a lower loss before that.
+        min_learning_rate: it stays at or above this.
+    """
+
+    factor: float = Field(gt=0, lt=1)
+    patience: int = Field(ge=1)
+    min_learning_rate: float = Field(ge=0)
+
+
 class Phase(_Strict):
     """One stage of training; each starts a fresh optimiser.
 
     Attributes:
-        trainable: name prefixes of the backbone's layers that learn; the classifier always does.
+        trainable: name prefixes of the backbone's layers that learn, or :data:`ALL_LAYERS`; the head
+            always does.
+        trainable_last: so many of the backbone's last layers learn as well.
         resolution: side in pixels to which slices are scaled while they are augmented.
-        learning_rate: peak of a linear warm-up followed by a cosine decay to zero.
+        learning_rate: of a constant schedule, at the start of a plateau schedule, or the peak of a
+            linear warm-up followed by a cosine decay to zero.
+        schedule: which of these.
+        plateau: of a plateau schedule.
         warmup_epochs: length of that warm-up; parts of an epoch count.
     """
 
     name: str
     trainable: tuple[str, ...]
+    trainable_last: int = Field(0, ge=0)
     resolution: int = Field(ge=32, le=1024)
     epochs: int = Field(ge=1)
     learning_rate: float = Field(gt=0)
+    schedule: Literal["cosine", "constant", "plateau"] = "cosine"
+    plateau: Plateau | None = None
     warmup_epochs: float = Field(ge=0)
     weight_decay: float = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _schedule_is_whole(self) -> Self:
+        if (self.schedule == "plateau") != (self.plateau is not None):
+            raise ValueError("a plateau schedule, and no other, needs plateau")
+        if self.warmup_epochs and self.schedule != "cosine":
+            raise ValueError("only a cosine schedule has a warm-up")
+        return self
 
 
 class Recipe(_Strict):
     """A whole training run; unknown keys are refused.
 
     Attributes:
-        weights: what the backbone starts from.
+        weights: what the backbone starts from: ``imagenet`` (keras.applications), ``none``, a
+            package of :data:`training.weights.PACKAGES`, or a file.
+        labels: other labels that the data may have, and the class that each is here.
+        preprocessing: how grey levels enter the backbone.
+        head: between backbone and classes.
+        input_resolution: side to which a slice is scaled inside the model that serves, where that
+            is not the size of a preprocessed slice.
+        batch_norm: whether BatchNorm layers keep the statistics that they came with, as pretrained
+            ones must with small batches, or learn, as they must without pretrained weights.
+        optimizer: ``weight_decay`` is AdamW's; Adam has none.
         validation_share: of the training images of each class, in whole near-duplicate groups.
-        early_stopping_patience: epochs without a lower validation loss that end a phase.
-        average_momentum: of the exponential average of the weights that is validated and kept.
+        early_stopping_patience: epochs without a better ``stop_monitor`` that end a phase.
+        stop_monitor: what ends a phase; the next starts from its best epoch.
+        checkpoint_monitor: of which epoch's weights the run ends with.
+        average_momentum: of the exponential average of the weights that is validated and kept; 0
+            takes the weights as they are.
         epoch_images: training images drawn for each epoch; all of them, once, if None.
         copy_weight: how likely a tumour slice without a mask is drawn into such an epoch where its
             near-duplicate group holds slices with one.
@@ -115,6 +192,8 @@ class Recipe(_Strict):
         test_share: of each class, in whole groups, in the protocol ``grouped``.
         train_only: data sets that are too few persons to be divided.
         mask: the second head, if there is one.
+        tumor_threshold: tumour probability from which the decision is ``tumor``.
+        precision: what layers compute in while they are trained.
     """
 
     name: str
@@ -122,11 +201,19 @@ class Recipe(_Strict):
     weights: str
     classes: tuple[str, ...] = Field(min_length=2)
     tumor_classes: tuple[str, ...] = Field(min_length=1)
+    labels: dict[str, str] = Field(default_factory=dict)
+    preprocessing: Preprocessing = "lite"
+    head: Head = Head()
+    input_resolution: int | None = Field(None, ge=32, le=1024)
+    batch_norm: Literal["inference", "training"] = "inference"
+    optimizer: Literal["adamw", "adam"] = "adamw"
     dropout: float = Field(ge=0, lt=1)
     label_smoothing: float = Field(ge=0, lt=1)
     batch_size: int = Field(ge=1)
     validation_share: float = Field(gt=0, lt=1)
     early_stopping_patience: int = Field(ge=1)
+    stop_monitor: Monitor = "loss"
+    checkpoint_monitor: Monitor = "loss"
     average_momentum: float = Field(ge=0, lt=1)
     epoch_images: int | None = Field(None, ge=1)
     copy_weight: float = Field(1.0, gt=0, le=1)
@@ -134,6 +221,8 @@ class Recipe(_Strict):
     test_share: float = Field(0.2, gt=0, lt=1)
     train_only: tuple[str, ...] = ()
     mask: Mask | None = None
+    tumor_threshold: float = Field(0.5, gt=0, lt=1)
+    precision: Precision = "float32"
     seed: int
     augmentation: Augmentation
     phases: tuple[Phase, ...] = Field(min_length=1)
@@ -142,12 +231,37 @@ class Recipe(_Strict):
     def _classes_agree(self) -> Self:
         if not set(self.tumor_classes) < set(self.classes):
             raise ValueError("tumor_classes must be some, but not all, of the classes")
+        if not set(self.labels.values()) <= set(self.classes):
+            raise ValueError("labels must lead to classes")
+        if self.head.output == "sigmoid" and len(self.classes) != 2:
+            raise ValueError("a sigmoid output is for two classes")
+        return self
+
+    @model_validator(mode="after")
+    def _parts_agree(self) -> Self:
+        sizes = {phase.resolution for phase in self.phases}
+        if self.head.pooling == "flatten" and sizes != {self.served_resolution}:
+            raise ValueError(
+                "a flatten head has one size: all phases' resolution and input_resolution must agree"
+            )
+        if self.optimizer == "adam" and any(phase.weight_decay for phase in self.phases):
+            raise ValueError("adam has no weight_decay")
         return self
 
     @property
+    def served_resolution(self) -> int:
+        """Side in pixels at which the model that serves looks at a slice."""
+        return self.input_resolution or DEFAULT_SPEC.height
+
+    @property
     def digest(self) -> str:
-        """sha256 of the canonical JSON form, in hex."""
-        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+        """sha256 of the canonical JSON form, in hex.
+
+        What holds its default is left out, so that a recipe keeps its digest when recipes learn a new
+        key; a default must therefore never change.
+        """
+        text = self.model_dump_json(exclude_defaults=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
 
 def recipe_names() -> list[str]:
@@ -160,13 +274,13 @@ def recipe_names() -> list[str]:
     )
 
 
-def load_recipe(name: str, overrides: dict[str, int] | None = None) -> Recipe:
+def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
     """Reads a recipe.
 
     Args:
         name: one of :func:`recipe_names`.
-        overrides: ``epochs`` (of every phase), ``resolution`` (likewise) or ``seed``, for short
-            runs and repeats.
+        overrides: ``epochs`` or ``resolution`` (of every phase), ``seed``, ``weights`` or
+            ``precision``, for short runs, repeats and other machines.
 
     Raises:
         RecipeError: there is no such recipe, or it is not valid.
@@ -181,6 +295,9 @@ def load_recipe(name: str, overrides: dict[str, int] | None = None) -> Recipe:
                 content["phases"] = [phase | {key: value} for phase in content["phases"]]
             else:
                 content[key] = value
+            flat = content.get("head", {}).get("pooling") == "flatten"
+            if key == "resolution" and (flat or "input_resolution" in content):
+                content["input_resolution"] = value
         return Recipe.model_validate(content)
     except (tomllib.TOMLDecodeError, ValidationError) as error:
         raise RecipeError(f"recipe {name}: {error}") from error

@@ -1,14 +1,15 @@
 """A training run's folder: what it is, how far it got, its best weights.
 
 ``run.json`` says what the run is; ``progress.npz`` holds everything that the next epoch depends on;
-``best.npz`` the weights that did best on validation. Each is written aside and renamed, so that a run
-killed at any moment goes on from its last whole epoch.
+``best.npz`` the weights that did best on validation, and ``restart.npz``, where another figure ends
+a phase than chooses the best, those that the next phase starts from. Each is written aside and
+renamed, so that a run killed at any moment goes on from its last whole epoch.
 """
 
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -17,6 +18,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contract.manifest import DataSource
 from training.errors import RunError
+from training.progress import Better, Progress
 from training.recipe import Recipe
 from training.splits import Protocol
 
@@ -39,30 +41,6 @@ class RunConfig(BaseModel):
     data: tuple[DataSource, ...]
     roots: tuple[Path, ...]
     splits: dict[str, tuple[str, ...]]
-
-
-@dataclass
-class Progress:
-    """How far a run got.
-
-    Attributes:
-        phase: index of the current phase.
-        epoch: whole epochs done in it.
-        total_epochs: whole epochs done in all.
-        best_loss: lowest validation loss, and in which epoch of all it was reached.
-        waited: epochs since the phase last improved on it.
-        finished: nothing is left to do.
-        history: one row for each epoch.
-    """
-
-    phase: int = 0
-    epoch: int = 0
-    total_epochs: int = 0
-    best_loss: float = float("inf")
-    best_epoch: int = 0
-    waited: int = 0
-    finished: bool = False
-    history: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -121,10 +99,22 @@ class Run:
         progress = Progress(**json.loads(arrays.pop("progress").tobytes()))
         return progress, [arrays[name] for name in sorted(arrays)]
 
-    def save_best(self, weights: Sequence[np.ndarray]) -> None:
-        """Keeps the weights, in the model's order, that did best on validation so far."""
+    def save_weights(self, weights: Sequence[np.ndarray], better: Better) -> None:
+        """Keeps the weights, in the model's order, of an epoch that did best on validation so far."""
         arrays = {f"w{i:04}": value for i, value in enumerate(weights)}
-        _save_arrays(self.path / "best.npz", arrays)
+        if better.checkpoint:
+            _save_arrays(self.path / "best.npz", arrays)
+        if better.stop and self._has_restart:
+            _save_arrays(self.path / "restart.npz", arrays)
+
+    @property
+    def _has_restart(self) -> bool:
+        recipe = self.config.recipe
+        return recipe.stop_monitor != recipe.checkpoint_monitor
+
+    def load_restart(self) -> list[np.ndarray]:
+        """The weights that the next phase starts from; raises as :meth:`load_best`."""
+        return self._load_weights("restart.npz" if self._has_restart else "best.npz")
 
     def load_best(self) -> list[np.ndarray]:
         """The weights that did best on validation.
@@ -132,7 +122,10 @@ class Run:
         Raises:
             RunError: the run has not finished its first epoch.
         """
-        arrays = _load_arrays(self.path / "best.npz")
+        return self._load_weights("best.npz")
+
+    def _load_weights(self, name: str) -> list[np.ndarray]:
+        arrays = _load_arrays(self.path / name)
         if arrays is None:
             raise RunError(f"{self.path} has no weights yet")
         return [arrays[name] for name in sorted(arrays)]

@@ -86,7 +86,7 @@ def split(
     elif protocol is Protocol.GROUPED:
         test = _in_folds(images, folds.test if folds else ()) & ~fixed
         free = _free(images, groups, fixed)
-        test |= _pick(labels, groups, free & ~np.isin(groups, groups[test]), recipe.test_share, rng)
+        test |= pick(labels, groups, free & ~np.isin(groups, groups[test]), recipe.test_share, rng)
     else:
         test = images.parts == "testing"
     usable = ~test & ~np.isin(sources, list(held_out))
@@ -95,7 +95,7 @@ def split(
         usable &= ~np.isin(groups, groups[test])
     validates &= usable
     free = usable & _free(images, groups, fixed) & ~np.isin(groups, groups[validates])
-    validates |= _pick(labels, groups, free, recipe.validation_share, rng)
+    validates |= pick(labels, groups, free, recipe.validation_share, rng)
     result = Split(
         np.flatnonzero(usable & ~validates & ~np.isin(groups, groups[validates])),
         np.flatnonzero(validates),
@@ -117,7 +117,7 @@ def _free(
     return np.asarray(~np.isin(groups, groups[bound]))
 
 
-def _pick(
+def pick(
     labels: NDArray[np.str_],
     groups: NDArray[np.intp],
     usable: NDArray[np.bool_],

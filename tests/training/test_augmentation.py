@@ -83,3 +83,39 @@ def test_light_changes_the_head_and_never_the_air_or_the_range() -> None:
     assert head.max() > 210
     assert lit.min() >= 0
     assert lit.max() <= 255
+
+
+def test_half_are_turned_upside_down() -> None:
+    rows = [_centre(i)[0] for i in _augment(NONE.model_copy(update={"flip_vertical": True}))]
+    upside = sum(row > 32 for row in rows)
+    assert set(np.round(rows)) == {20.0, 43.0}
+    assert 16 < upside < 48
+
+
+def test_a_shear_moves_rows_apart_and_keeps_their_height() -> None:
+    bar = np.zeros((64, 64), np.uint8)
+    bar[8:56, 30:34] = 200
+    batch = tf.constant(np.repeat(bar[None], 64, axis=0))
+    settings = NONE.model_copy(update={"shear": 0.2})
+    leaning = np.asarray(augment(batch, tf.constant([0, 1]), settings=settings, resolution=64))
+    columns = np.arange(64)
+    top, bottom = (
+        (leaning[:, row] * columns).sum(axis=1) / leaning[:, row].sum(axis=1) for row in (12, 52)
+    )
+    # 40 rows apart, a slope of at most 0.2.
+    assert 4 < np.abs(top - bottom).max() <= 8.5
+    rows = (leaning > 100).any(axis=2).sum(axis=1)
+    assert set(rows) <= {47, 48, 49}
+
+
+def test_what_comes_in_from_outside_is_black_or_the_nearest_pixel() -> None:
+    bright = tf.constant(np.full((16, 32, 32), 100, np.uint8))
+    masks = tf.constant(np.full((16, 32, 32), 255, np.uint8))
+    for fill, lowest in (("black", 0.0), ("nearest", 100.0)):
+        settings = NONE.model_copy(update={"shift": 0.3, "fill": fill})
+        moved, outlines = augment(
+            bright, tf.constant([0, 1]), settings=settings, resolution=32, masks=masks
+        )
+        assert float(tf.reduce_min(moved)) == pytest.approx(lowest, abs=1e-3)
+        # A tumour never grows out of the slice.
+        assert float(tf.reduce_min(outlines)) == 0.0

@@ -9,6 +9,7 @@ from contract.preprocessing import preprocess
 from tests.support.data import require_data
 from training.datasets import allowed, canonical_label, find_images, read_images
 from training.errors import DatasetError
+from training.recipe import load_recipe
 
 SLICES = Path(__file__).parents[1] / "data" / "slices"
 
@@ -129,3 +130,13 @@ def test_finds_every_image_of_the_real_sets() -> None:
         ("navoneel", "", "tumor"): 155,
         ("navoneel", "", "notumor"): 98,
     }
+
+
+def test_a_label_map_makes_two_classes_of_four(tmp_path: Path) -> None:
+    shutil.copytree(SLICES, tmp_path / "set")
+    images = read_images(find_images([tmp_path / "set"]))
+    mapped = images.relabelled(load_recipe("vgg16_binary").labels)
+    assert set(mapped.labels) == {"notumor", "tumor"}
+    assert ((mapped.labels == "notumor") == (images.labels == "notumor")).all()
+    assert mapped.sha256 == images.sha256
+    assert mapped.sources() == images.sources()

@@ -93,8 +93,8 @@ def _progress(path: Path) -> dict[str, object]:
 
 
 def test_a_loss_that_is_no_number_ends_the_run() -> None:
+    from training.callbacks import RaiseOnNaN
     from training.errors import DivergedError
-    from training.fit import RaiseOnNaN
 
     RaiseOnNaN().on_train_batch_end(3, {"loss": 0.5})
     with pytest.raises(DivergedError, match="batch 4"):

@@ -1,0 +1,136 @@
+"""Cross-validation by folds and by repeated splits, and the table of all runs."""
+
+import csv
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from training.datasets import find_images, read_images
+from training.duplicates import audit
+from training.recipe import load_recipe
+
+from .conftest import Training  # noqa: TID252
+
+pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
+
+TINY = ("--recipe", "baseline_cnn", "--epochs", "1", "--resolution", "32")
+
+
+@pytest.fixture(scope="module")
+def folded(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small data's tumours as a set with three patient-wise folds."""
+    root = tmp_path_factory.mktemp("folded") / "folded"
+    (root / "images").mkdir(parents=True)
+    rows = []
+    for label in ("glioma", "meningioma", "pituitary"):
+        for number, path in enumerate(sorted((small_data / "Training" / label).glob("*.png"))):
+            name = f"{label}{number}"
+            shutil.copy(path, root / "images" / f"{name}.jpg")
+            rows.append({"id": name, "label": label, "fold": 1 + number % 3})
+    with (root / "index.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["id", "label", "fold"])
+        writer.writeheader()
+        writer.writerows(rows)
+    return root
+
+
+@pytest.fixture(scope="module")
+def by_fold(folded: Path, training: Training, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("crossval") / "folds"
+    done = training("crossval", *TINY, "--data", folded, "--out", out)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_each_fold_is_tested_once_by_a_model_that_never_saw_it(folded: Path, by_fold: Path) -> None:
+    found = json.loads((by_fold / "crossval.json").read_text())
+    assert [part["name"] for part in found["parts"]] == ["fold1", "fold2", "fold3"]
+    images = read_images(find_images([folded]))
+    groups = dict(zip(images.sha256, audit(images).groups.tolist(), strict=True))
+    part_of = dict(zip(images.sha256, images.parts.tolist(), strict=True))
+    tested: list[str] = []
+    for name in ("fold1", "fold2", "fold3"):
+        splits = json.loads((by_fold / name / "run.json").read_text())["splits"]
+        assert {part_of[digest] for digest in splits["test"]} == {name}
+        learned = {groups[d] for part in ("train", "validation") for d in splits[part]}
+        assert learned.isdisjoint(groups[d] for d in splits["test"])
+        tested += splits["test"]
+    assert sorted(tested) == sorted(images.sha256)
+    together = found["together"]
+    assert together["images"] == len(images)
+    assert together["accuracy"] == pytest.approx(
+        np.average(
+            [part["accuracy"] for part in found["parts"]],
+            weights=[part["split"]["test"] for part in found["parts"]],
+        )
+    )
+    # All are tumours: there is no figure for tumour or none, and none for the class that is absent.
+    assert "tumor" not in together
+    assert set(together["classes"]) == {"glioma", "meningioma", "pituitary"}
+    low, high = together["interval"]["accuracy"]
+    assert low <= together["accuracy"] <= high
+
+
+def test_a_cross_validation_goes_on_where_it_was(
+    folded: Path, by_fold: Path, training: Training, tmp_path: Path
+) -> None:
+    out = tmp_path / "again"
+    shutil.copytree(by_fold, out)
+    shutil.rmtree(out / "fold3")
+    before = (out / "crossval.json").read_text()
+    done = training("crossval", *TINY, "--data", folded, "--out", out)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("phase all, epoch 1 of 1") == 1
+    assert (out / "crossval.json").read_text() == before
+
+
+def test_data_without_folds_are_split_repeatedly_in_whole_groups(
+    small_data: Path, training: Training, tmp_path: Path
+) -> None:
+    out = tmp_path / "repeats"
+    done = training("crossval", *TINY, "--data", small_data, "--out", out, "--repeats", "2")
+    assert done.returncode == 0, done.stderr
+    found = json.loads((out / "crossval.json").read_text())
+    first, second = (
+        json.loads((out / name / "run.json").read_text()) for name in ("repeat1", "repeat2")
+    )
+    assert first["splits"]["test"] != second["splits"]["test"]
+    assert first["recipe"]["seed"] != second["recipe"]["seed"]
+    assert found["together"]["images"] == sum(part["split"]["test"] for part in found["parts"])
+    assert "tumor" in found["together"]
+
+
+def test_the_comparison_holds_every_run_and_its_figures(
+    small_data: Path, by_fold: Path, training: Training, tmp_path: Path
+) -> None:
+    runs = {}
+    for protocol in ("clean", "published"):
+        runs[protocol] = tmp_path / protocol
+        fitted = training(
+            "fit", *TINY, "--data", small_data, "--out", runs[protocol], "--protocol", protocol
+        )
+        assert fitted.returncode == 0, fitted.stderr
+        tested = training("evaluate", "--run", runs[protocol])
+        assert tested.returncode == 0, tested.stderr
+    out = tmp_path / "docs" / "models.md"
+    done = training("compare", *runs.values(), by_fold, "--out", out)
+    assert done.returncode == 0, done.stderr
+    text = out.read_text()
+    for protocol, run in runs.items():
+        metrics = json.loads((run / "report" / "metrics.json").read_text())
+        accuracy = metrics["protocols"][protocol]["testing"]["int8"]["accuracy"]
+        row = next(line for line in text.splitlines() if f"| baseline_cnn | {protocol} |" in line)
+        assert f"{100 * accuracy:.2f} [" in row
+    crossval = json.loads((by_fold / "crossval.json").read_text())
+    assert f"{100 * crossval['mean_accuracy']:.2f}" in text
+    sizes = json.loads((runs["clean"] / "artifacts" / "latency.json").read_text())
+    assert f"{sizes['parameters']:,.0f}" in text
+    assert sizes["int8_ms"] > 0
+    assert (out.parent / "models.png").stat().st_size > 5000
+    nothing = training("compare", tmp_path, "--out", out)
+    assert nothing.returncode == 1
+    assert "neither an evaluated run nor a cross-validation" in nothing.stderr
+    assert load_recipe("baseline_cnn").weights in text

@@ -1,0 +1,121 @@
+"""Every backbone from training to the real service: fitted, tested, exported, asked for slices."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from contract.decoding import decode
+from contract.preprocessing import preprocess
+from contract.store import ModelStore, StoredVersion
+from service.settings import RuntimeChoice
+from tests.support.service import serving, settings_for
+
+from .conftest import REPOSITORY, SLICES, quiet  # noqa: TID252
+
+pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
+
+SCRIPT = """
+import sys
+from training.__main__ import main
+data, out, store, *options = sys.argv[1:]
+for command in (
+    ["fit", "--data", data, "--out", out, "--epochs", "1", *options],
+    ["evaluate", "--run", out],
+    ["export", "--run", out, "--store", store, "--allow-float"],
+):
+    if main(command):
+        sys.exit(1)
+"""
+"""The three commands in one process: TensorFlow is imported once."""
+
+RECIPES = {
+    "baseline_cnn": (),
+    "mobilenet_v2": ("--resolution", "64"),
+    "vgg16_binary": ("--resolution", "64"),
+    "resnet50_4class": ("--resolution", "64", "--weights", "none"),
+    "efficientnetb4_scratch": (),
+}
+
+
+@pytest.fixture(scope="module", params=RECIPES)
+def exported(
+    request: pytest.FixtureRequest, small_data: Path, tmp_path_factory: pytest.TempPathFactory
+) -> StoredVersion:
+    recipe: str = request.param
+    folder = tmp_path_factory.mktemp(recipe)
+    store = folder / "store"
+    options = ["--recipe", recipe, *RECIPES[recipe]]
+    command = [sys.executable, "-c", SCRIPT, small_data, folder / "run", store, *options]
+    done = subprocess.run(
+        list(map(str, command)),
+        cwd=REPOSITORY,
+        env=quiet(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return ModelStore(store).load("brain-tumor", 1)
+
+
+def _slices() -> dict[Path, np.ndarray]:
+    return {path: preprocess(decode(path.read_bytes()).pixels) for path in SLICES.rglob("*.jpg")}
+
+
+def test_a_recipe_is_served_and_highlights_regions(exported: StoredVersion) -> None:
+    from training.convert import litert_predictor, saved_model_predictor
+    from training.run import Run
+
+    manifest = exported.manifest
+    run = Run.open(exported.path.parents[2] / "run")
+    assert manifest.classes == run.config.recipe.classes
+    slices = _slices()
+    batch = np.stack(list(slices.values()))
+    full = saved_model_predictor(exported.path / "saved_model")(batch)
+    light = litert_predictor(exported.path / manifest.artifacts["litert"])(batch)
+    assert full.keys() == light.keys()
+    assert full["probabilities"].shape == (len(batch), len(manifest.classes))
+    assert np.abs(full["probabilities"] - light["probabilities"]).max() < 0.2
+    if run.config.recipe.head.linear:
+        for outputs, tolerance in ((full, 1e-3), (light, 0.5)):
+            assert outputs["cam"].shape[-1] == len(manifest.classes)
+            means = outputs["cam"].mean(axis=(1, 2))
+            assert np.abs(means - outputs["logits"]).max() < tolerance
+    else:
+        _check_grad_cam(exported.path / "saved_model", batch)
+    settings = settings_for(exported.path.parents[1])
+    for choice, expected in ((RuntimeChoice.LITERT, light), (RuntimeChoice.TENSORFLOW, full)):
+        with serving(settings.model_copy(update={"runtime": choice})) as service:
+            answers = service.predict(*(path.read_bytes() for path in slices)).json()
+        for answer, row in zip(answers["predictions"], expected["probabilities"], strict=True):
+            found = [answer["probabilities"][name] for name in manifest.classes]
+            assert found == pytest.approx(row.tolist(), abs=1e-3)
+
+
+def _check_grad_cam(path: Path, batch: np.ndarray) -> None:
+    import tensorflow as tf
+
+    model = tf.saved_model.load(str(path))
+    heat = model.signatures["explain"](slices=tf.constant(batch))["heatmap"].numpy()
+    assert heat.shape[0] == len(batch)
+    assert heat.ndim == 3
+    assert heat.min() >= 0
+    peaks = heat.max(axis=(1, 2))
+    # Each slice's highest cell is 1, but where no cell speaks for a tumour.
+    assert np.all((np.abs(peaks - 1) < 1e-5) | (peaks == 0))
+
+
+def test_the_report_says_what_was_exported(exported: StoredVersion) -> None:
+    metrics = json.loads((exported.path / "report" / "metrics.json").read_text())
+    assert metrics["recipe"] == exported.manifest.provenance.recipe
+    agreed = json.loads((exported.path.parents[2] / "run/artifacts/agreement.json").read_text())
+    strayed = (
+        agreed["label_disagreement"] > 0.01
+        or abs(agreed["accuracy_float"] - agreed["accuracy_int8"]) > 0.003
+    )
+    expected = "model.float32.tflite" if strayed else "model.int8.tflite"
+    assert exported.manifest.artifacts["litert"] == expected

@@ -1,0 +1,123 @@
+"""Two worker processes on this machine share a run; one alone ends at the same place."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support.service import free_port
+from training.run import Run
+
+from .conftest import REPOSITORY, Training, quiet  # noqa: TID252
+
+pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
+
+SHORT = ("fit", "--recipe", "baseline_cnn", "--epochs", "2", "--resolution", "32")
+
+
+@pytest.fixture(scope="module")
+def alone(small_data: Path, training: Training, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    out = tmp_path_factory.mktemp("alone") / "run"
+    done = training(*SHORT, "--data", small_data, "--out", out)
+    assert done.returncode == 0, done.stderr
+    return Run.open(out)
+
+
+def _workers(small_data: Path, out: Path) -> list[tuple[int, str]]:
+    """Exit code and output of each of two workers."""
+    addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
+    command = [sys.executable, "-m", "training", *SHORT, "--data", str(small_data)]
+    logs = [out.with_name(f"worker{index}.log") for index in range(2)]
+    processes = []
+    for index, log in enumerate(logs):
+        config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
+        with log.open("wb") as file:
+            process = subprocess.Popen(
+                [*command, "--out", str(out), "--strategy", "multiworker"],
+                cwd=REPOSITORY,
+                env=quiet() | {"TF_CONFIG": json.dumps(config)},
+                stdout=file,
+                stderr=subprocess.STDOUT,
+            )
+        processes.append(process)
+    try:
+        codes = [process.wait() for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    return [(code, log.read_text()) for code, log in zip(codes, logs, strict=True)]
+
+
+def test_two_workers_share_each_batch_and_end_where_one_does(
+    small_data: Path, alone: Run, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    for code, text in _workers(small_data, out):
+        assert code == 0, text
+        assert "2 replicas share each batch" in text
+    together = Run.open(out)
+    assert together.config == alone.config
+    ours, theirs = together.require_finished(), alone.require_finished()
+    assert [row["phase"] for row in ours.history] == [row["phase"] for row in theirs.history]
+    # The same batches, divided: sums in another order, and Dropout draws of its own on each worker.
+    for one, other in zip(ours.history, theirs.history, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=0.25)
+        assert one["val_loss"] == pytest.approx(other["val_loss"], rel=0.25)
+    weights = [
+        np.concatenate([w.ravel() for w in run.load_best() if w.dtype == np.float32])
+        for run in (together, alone)
+    ]
+    assert np.corrcoef(weights[0], weights[1])[0, 1] > 0.98
+
+
+def test_a_mirrored_run_on_one_device_is_the_run_alone(
+    small_data: Path, alone: Run, training: Training, tmp_path: Path
+) -> None:
+    out = tmp_path / "run"
+    done = training(*SHORT, "--data", small_data, "--out", out, "--strategy", "mirrored")
+    assert done.returncode == 0, done.stderr
+    ours, theirs = Run.open(out).require_finished(), alone.require_finished()
+    for one, other in zip(ours.history, theirs.history, strict=True):
+        assert one["val_loss"] == pytest.approx(other["val_loss"], rel=0.25)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [None, "{}", '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}'],
+    ids=["none", "empty", "stranger"],
+)
+def test_workers_without_a_cluster_are_a_clear_error(
+    config: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training.errors import StrategyError
+    from training.strategy import Strategy, StrategyName
+
+    monkeypatch.delenv("TF_CONFIG", raising=False)
+    if config is not None:
+        monkeypatch.setitem(os.environ, "TF_CONFIG", config)
+    with pytest.raises(StrategyError, match="TF_CONFIG"):
+        Strategy(StrategyName.MULTIWORKER)
+
+
+def test_half_precision_trains_and_serves_in_full(
+    small_data: Path, training: Training, tmp_path: Path
+) -> None:
+    from training.convert import keras_predictor, trained_model
+
+    out = tmp_path / "run"
+    short = ("fit", "--recipe", "baseline_cnn", "--epochs", "1", "--resolution", "32")
+    half = ("--mixed-precision", "mixed_bfloat16")
+    done = training(*short, *half, "--data", small_data, "--out", out)
+    assert done.returncode == 0, done.stderr
+    run = Run.open(out)
+    assert run.config.recipe.precision == "mixed_bfloat16"
+    assert all(w.dtype != np.float16 for w in run.load_best())
+    slices = np.zeros((2, 224, 224), np.uint8)
+    found = keras_predictor(trained_model(run), run.config.recipe)(slices)["probabilities"]
+    assert found.dtype == np.float32
+    assert found.sum(axis=1) == pytest.approx(1.0)

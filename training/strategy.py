@@ -1,0 +1,155 @@
+"""One device, all of a machine's GPUs, or several machines (``tf.distribute``)."""
+
+import contextlib
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+from training.callbacks import require_finite
+from training.errors import StrategyError
+
+
+class StrategyName(StrEnum):
+    """How a run is spread.
+
+    ``mirrored`` shares each batch among this machine's GPUs, or has one replica where there is none;
+    ``multiworker`` among the processes that the environment variable ``TF_CONFIG`` lists, all of which
+    run the same command on the same data and read the same run's folder.
+    """
+
+    NONE = "none"
+    MIRRORED = "mirrored"
+    MULTIWORKER = "multiworker"
+
+
+class Strategy:
+    """A run's share of the work.
+
+    Args:
+        name: which.
+
+    Attributes:
+        chief: whether this process writes the run's folder.
+
+    Raises:
+        StrategyError: ``multiworker`` without a usable ``TF_CONFIG``.
+    """
+
+    def __init__(self, name: StrategyName) -> None:
+        self._strategy: Any = None
+        self._compiled: Any = None
+        self._traced: tuple[Any, Any] = (None, None)
+        self.chief = True
+        if name is StrategyName.MIRRORED:
+            self._strategy = tf.distribute.MirroredStrategy()
+        elif name is StrategyName.MULTIWORKER:
+            self.chief = _task_index() == 0
+            self._strategy = tf.distribute.MultiWorkerMirroredStrategy()
+
+    @property
+    def replicas(self) -> int:
+        """Devices that share a batch."""
+        return self._strategy.num_replicas_in_sync if self._strategy else 1
+
+    @contextmanager
+    def scope(self) -> Iterator[None]:
+        """Where variables are made, and used, that all replicas have."""
+        with self._strategy.scope() if self._strategy else contextlib.nullcontext():
+            yield
+
+    def wait(self) -> None:
+        """Returns when every process has come here, so that what the chief wrote can be read."""
+        if self._strategy is not None:
+            strategy = self._strategy
+
+            @tf.function  # type: ignore[untyped-decorator]  # TensorFlow ships no types
+            def meet() -> Any:
+                return strategy.reduce("SUM", strategy.run(lambda: tf.constant(1.0)), axis=None)
+
+            meet()
+
+    def fit(
+        self,
+        model: keras.Model,
+        batches: tf.data.Dataset,
+        callbacks: Sequence[keras.callbacks.Callback],
+    ) -> dict[str, float]:
+        """Trains one epoch on batches in their order; its loss and metrics."""
+        if self._strategy is None:
+            history = model.fit(
+                batches, callbacks=list(callbacks), shuffle=False, verbose=2
+            ).history
+            return {name: values[-1] for name, values in history.items()}
+
+        def after(number: int) -> None:
+            for callback in callbacks:
+                callback.on_train_batch_end(number, {})
+
+        logs = self._pass(model, batches, self._steps(model)[0], after)
+        require_finite(logs["loss"], len(batches))
+        return logs
+
+    def evaluate(self, model: keras.Model, batches: tf.data.Dataset) -> dict[str, float]:
+        """Loss and metrics of a pass without training."""
+        if self._strategy is None:
+            found: dict[str, float] = model.evaluate(batches, return_dict=True, verbose=2)
+            return found
+        return self._pass(model, batches, self._steps(model)[1], lambda _: None)
+
+    def _steps(self, model: keras.Model) -> tuple[Any, Any]:
+        """A step of training and one of validation, traced once for each compilation."""
+        if self._compiled is not model.optimizer:
+            self._compiled = model.optimizer
+            run = self._strategy.run
+            self._traced = (
+                tf.function(lambda data: run(model.train_step, args=(data,))),
+                tf.function(lambda data: run(model.test_step, args=(data,))),
+            )
+        return self._traced
+
+    def _pass(
+        self,
+        model: keras.Model,
+        batches: tf.data.Dataset,
+        step: Any,
+        after: Callable[[int], None],
+    ) -> dict[str, float]:
+        """All batches, of which each worker takes its rows.
+
+        Keras's own ``fit`` (3.15) takes means over the replicas of nested batches and of scalars, both
+        of which a strategy of several workers refuses.
+        """
+        options = tf.data.Options()
+        # There are no files by which the data could be split.
+        options.experimental_distribute.auto_shard_policy = (
+            tf.data.experimental.AutoShardPolicy.DATA
+        )
+        shared = self._strategy.experimental_distribute_dataset(batches.with_options(options))
+        model.reset_metrics()
+        for number, data in enumerate(shared):
+            step(data)
+            after(number)
+        logs = {name: float(value) for name, value in model.get_metrics_result().items()}
+        print(" - ".join(f"{name}: {value:.4f}" for name, value in logs.items()), flush=True)
+        return logs
+
+
+def _task_index() -> int:
+    try:
+        config = json.loads(os.environ["TF_CONFIG"])
+        workers, task = config["cluster"]["worker"], config["task"]
+        index = int(task["index"])
+    except (KeyError, ValueError, TypeError) as error:
+        raise StrategyError(
+            "multiworker needs TF_CONFIG: "
+            '{"cluster": {"worker": ["HOST:PORT", …]}, "task": {"type": "worker", "index": 0}}'
+        ) from error
+    if task.get("type") != "worker" or not 0 <= index < len(workers):
+        raise StrategyError("TF_CONFIG's task must be one of its cluster's workers")
+    return index
