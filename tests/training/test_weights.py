@@ -103,7 +103,9 @@ TORCH_STRIDES = {2, 4, 7, 14}
 
 
 def _unit(state: dict[str, np.ndarray], prefix: str, x: np.ndarray, stride: int) -> np.ndarray:
-    return np.clip(_norm(state, f"{prefix}.1", _conv(state, f"{prefix}.0", x, stride)), 0, 6)
+    x = _norm(state, f"{prefix}.1", _conv(state, f"{prefix}.0", x, stride))
+    clipped: np.ndarray = np.clip(x, 0, 6)
+    return clipped
 
 
 def _norm(state: dict[str, np.ndarray], prefix: str, x: np.ndarray) -> np.ndarray:
