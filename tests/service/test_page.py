@@ -129,9 +129,23 @@ def test_later_fields_are_shown(browser: Browser, slices: Sequence[Path]) -> Non
 
 @needs_browser
 def test_fields_that_are_absent_are_not_shown(browser: Browser, slices: Sequence[Path]) -> None:
+    entry = {
+        "input": "a.jpg",
+        "label": "glioma",
+        "probability": 0.9,
+        "probabilities": {"glioma": 0.9, "notumor": 0.1},
+        "tumor_probability": 0.9,
+        "decision": "tumor",
+    }
+    body = {"request_id": "1", "predictions": [entry]}
+    browser.run(STUB)
+    browser.run("window.answers = [arguments[0]]", {"status": 200, "headers": {}, "body": body})
     browser.choose(slices[:1])
     browser.wait_for_answers()
     [row] = browser.rows()
+    assert row["decision"] == "Tumour"
+    assert "uncalibrated" in row["note"]
+    assert not browser.run("return document.querySelector('.heat').checkVisibility()")
     text = " ".join(row.values())
     assert re.findall("Prediction set|distribution|Region|SOP|Refer", text) == []
 

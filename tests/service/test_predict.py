@@ -31,6 +31,12 @@ def test_answer_has_the_fields_of_the_contract(service: Service, jpeg: bytes) ->
     }
     assert content["timing_ms"].keys() == {"decode", "queue", "inference", "total"}
     assert content["timing_ms"]["total"] >= content["timing_ms"]["inference"] > 0
+    rules = service.state.registry.engine().rules
+    capabilities = {
+        "prediction_set": rules.set_threshold is not None,
+        "in_distribution": rules.space is not None,
+        "region": rules.region is not None,
+    }
     assert content["predictions"][0].keys() == {
         "input",
         "label",
@@ -38,6 +44,7 @@ def test_answer_has_the_fields_of_the_contract(service: Service, jpeg: bytes) ->
         "probabilities",
         "tumor_probability",
         "decision",
+        *(name for name, there in capabilities.items() if there),
     }
 
 
@@ -49,6 +56,7 @@ def test_answers_validate_against_the_openapi_model(
 
 def test_prediction_is_consistent_in_itself(service: Service, slices: list[Path]) -> None:
     manifest = service.state.registry.engine().stored.manifest
+    rules = service.state.registry.engine().rules
     for entry in service.predict(*(path.read_bytes() for path in slices)).json()["predictions"]:
         probabilities = entry["probabilities"]
         assert list(probabilities) == list(manifest.classes)
@@ -56,8 +64,12 @@ def test_prediction_is_consistent_in_itself(service: Service, slices: list[Path]
         assert entry["probability"] == probabilities[entry["label"]] == max(probabilities.values())
         tumor = sum(probabilities[name] for name in manifest.tumor_classes)
         assert entry["tumor_probability"] == pytest.approx(tumor, abs=1e-5)
+        low, high = rules.refer_band or (1.0, 0.0)
         over = entry["tumor_probability"] >= manifest.tumor_threshold
-        assert entry["decision"] == ("tumor" if over else "no_tumor")
+        if low <= entry["tumor_probability"] < high or entry.get("in_distribution") is False:
+            assert entry["decision"] == "refer"
+        else:
+            assert entry["decision"] == ("tumor" if over else "no_tumor")
 
 
 def test_files_of_many_kinds_are_answered_in_order(
