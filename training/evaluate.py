@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from training.prepare import Prepared, reopen
 from training.recipe import Recipe
 from training.scores import scores
 from training.splits import Protocol
+
+TEST_IMAGES_FILE: Final = "test_images.txt"
+"""sha256 of each test image's file, a line each: so that others can test on the same."""
 
 Outputs = Mapping[str, NDArray[np.float32]]
 
@@ -91,6 +94,8 @@ def evaluate(path: Path, beside: Path | None, foreign: Path | None = None) -> Pa
     plots.training_curves(report / "training.png", progress.history, progress.best_epoch)
     card = model_card(metrics, run.config)
     (report / CARD_FILE).write_text(card, encoding="utf-8")
+    tested = "\n".join(run.config.splits["test"]) + "\n"
+    (report / TEST_IMAGES_FILE).write_text(tested, encoding="utf-8")
     # Written last: its presence says that the test images have been read and the report is whole.
     text = json.dumps(metrics, indent=1, allow_nan=False) + "\n"
     (report / METRICS_FILE).write_text(text, encoding="utf-8")

@@ -34,7 +34,7 @@ def test_predictions_are_recorded(
     presented, key = make_key("pacs-1", [Role.PREDICT])
     keys = tmp_path / "keys"
     keys.write_text(f"{key.line()}\n", encoding="utf-8")
-    settings = settings_for(model_store, audit_log=path, api_keys_file=keys)
+    settings = settings_for(model_store, model_version="1", audit_log=path, api_keys_file=keys)
     headers = {"Authorization": f"Bearer {presented}", "X-Request-ID": "visit-1"}
     with serving(settings, FakeRuntimes()) as service:
         assert service.predict(dicom, jpeg, b"junk", headers=headers).status_code == 200

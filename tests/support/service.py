@@ -37,7 +37,7 @@ PATIENCE_SECONDS = 30.0
 class FakeRuntime(Runtime):
     """Answers every slice with the first class, and does what a broken runtime does on command.
 
-    Outputs other than the probabilities are 0.
+    Logits and mask agree with it; other outputs are 0.
 
     Attributes:
         gate: cleared, a batch hangs until it is set again.
@@ -69,6 +69,10 @@ class FakeRuntime(Runtime):
             name: np.zeros((len(batch), *shape), np.float32) for name, shape in self._shapes.items()
         }
         arrays["probabilities"][:, 0] = 1
+        if "logits" in arrays:
+            arrays["logits"][:, 0] = 20
+        if "mask" in arrays:
+            arrays["mask"][:] = 1
         return Outputs(**arrays)
 
     def warm_up(self, height: int, width: int, shapes: Shapes) -> None:

@@ -94,6 +94,7 @@ def test_the_report_says_where_how_sure_and_when_not(run: Path) -> None:
     card = (report / "MODEL_CARD.md").read_text()
     for section in ("Where:", "How sure:", "Tumour or not", "When not:", "Robust:"):
         assert f"## {section}" in card
+    assert len((report / "test_images.txt").read_text().split()) == metrics["split"]["test"]
     for name in ("regions.jpg", "reliability.png", "risk_coverage.png"):
         assert (report / name).stat().st_size > 5000
         assert name in card
