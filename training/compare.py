@@ -151,8 +151,8 @@ def _document(entries: Sequence[Entry]) -> str:
         "## Size and speed",
         "",
         (
-            "Milliseconds for one slice: int8 and float32 LiteRT on one core, and the SavedModel under "
-            "TensorFlow on all. Tenth percentiles of 100 calls, on a machine that was not idle."
+            "Milliseconds of processor time for one slice, all threads together: int8 and float32 "
+            "LiteRT, and the SavedModel under TensorFlow. Medians of 100 calls."
         ),
         "",
         "| recipe | weights | parameters | int8 file | SavedModel | int8 | float32 | TensorFlow |",
