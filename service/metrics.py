@@ -65,7 +65,7 @@ class Metrics:
         outbox_dead: parked now, as the PACS refuses them.
         outbox_delivered, outbox_failed: objects by modality.
         outbox_retries: requests that were sent again.
-        spool_bytes: on the disk now.
+        spool_bytes, spool_max_bytes: on the disk now, and at most; 0 where there is no PACS.
         audit_failures, audit_lost: failed writes of the audit log, and lines that it lacks for good.
     """
 
@@ -144,6 +144,9 @@ class Metrics:
             "brain_outbox_retries", "Deliveries tried again.", registry=registry
         )
         self.spool_bytes = Gauge("brain_spool_bytes", "Bytes of the spool.", registry=registry)
+        self.spool_max_bytes = Gauge(
+            "brain_spool_max_bytes", "Bytes that it may have.", registry=registry
+        )
         self.audit_failures = Counter(
             "brain_audit_failures", "Failed writes of the audit log.", registry=registry
         )

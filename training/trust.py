@@ -211,8 +211,7 @@ def robustness(
         table[name] = {
             "accuracy": float(correct.mean()),
             "tumor_auc": float(roc_auc_score(test.tumor, answers.tumor_probability)),
-            # A data set that was left out may have no masks.
-            **({"dice": float(np.mean(dice))} if dice else {}),
+            "dice": float(np.mean(dice)),
             "ece": expected_calibration_error(answers.probabilities[named].max(1), correct),
             "in_distribution": float(answers.in_distribution.mean()),
         }

@@ -11,6 +11,7 @@ from time import monotonic
 from typing import Any, Final
 
 from contract.errors import ContractError
+from contract.preprocessing import DicomReference
 from service.errors import QueueFull, ServiceError, SpoolFull, UnidentifiedSource
 from service.jobs import Job, Upload
 from service.logs import log_discreetly
@@ -149,9 +150,15 @@ class Analysis:
     async def _analyse(self, series: Waiting, engine: Engine) -> None:
         jobs: list[Job] = []
         entries: list[dict[str, Any]] = []
-        for step in _steps(list(series.instances.values())):
-            uploads = await asyncio.to_thread(self._read, step)
+        for step in _steps(list(series.instances.items())):
+            uploads = await asyncio.to_thread(self._read, [place for _, place in step])
             predicted = await self._predict(engine, uploads)
+            names = {id(upload): sop for upload, (sop, _) in zip(uploads, step, strict=True)}
+            for job in predicted:
+                if job.dicom is None:
+                    # It cannot be read, but by now it is known which image it is.
+                    sop = names[id(job.upload)]
+                    job.dicom = DicomReference(sop, series.uid, job.frame, None)
             described = await answered(predicted, engine, Options(), self._state)
             for job in predicted:
                 results.lighten(job)
@@ -177,7 +184,15 @@ class Analysis:
             lambda sop: self._segments.read(series.instances[sop]),
             self._state.results,
         )
-        await asyncio.to_thread(self._outbox.post, series, results.identity(engine), objects)
+        # An image that could not be read may come again, and better.
+        unread = {
+            job.dicom.sop_instance_uid
+            for job, entry in zip(jobs, entries, strict=True)
+            if job.dicom and "error" in entry
+        }
+        covered = series.instances.keys() - unread
+        identity = results.identity(engine)
+        await asyncio.to_thread(self._outbox.post, series, identity, covered, objects)
         self._state.metrics.series.labels("reported").inc()
         self._posted()
 
@@ -222,15 +237,15 @@ class Analysis:
         logger.error("a series cannot be analysed", extra={"fields": fields})
 
 
-def _steps(places: Sequence[Place]) -> Iterator[Sequence[Place]]:
-    """Files that are read together: a few, and not too many bytes."""
-    step: list[Place] = []
+def _steps(images: Sequence[tuple[str, Place]]) -> Iterator[Sequence[tuple[str, Place]]]:
+    """Images that are read together: a few, and not too many bytes."""
+    step: list[tuple[str, Place]] = []
     size = 0
-    for place in places:
+    for sop, place in images:
         if step and (len(step) == STEP or size + place.length > STEP_BYTES):
             yield step
             step, size = [], 0
-        step.append(place)
+        step.append((sop, place))
         size += place.length
     if step:
         yield step

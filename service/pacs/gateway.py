@@ -100,6 +100,7 @@ class Gateway:
         self._metrics.outbox_dead.set(dead)
         self._metrics.outbox_oldest_seconds.set(oldest_seconds)
         self._metrics.spool_bytes.set(self._segments.used)
+        self._metrics.spool_max_bytes.set(self._segments.max_bytes)
 
     def report(self) -> dict[str, Any]:
         """What /health says of it. Any thread."""

@@ -167,15 +167,24 @@ class Inbox:
             ).fetchall()
         return any(wanted <= set(_split(sops)) for (sops,) in rows)
 
-    def settle(self, connection: sqlite3.Connection, series: Waiting, model: str) -> int:
-        """Within a transaction: the series has its result, whose number is returned.
+    def settle(
+        self, connection: sqlite3.Connection, series: Waiting, model: str, covered: Iterable[str]
+    ) -> int:
+        """Within a transaction: the series has its result. What arrived meanwhile waits for the next.
 
-        What arrived meanwhile waits for the next one.
+        Args:
+            connection: of the transaction.
+            series: what the result is about.
+            model: see :func:`service.pacs.results.identity`.
+            covered: SOP instance UIDs of the images that it is about.
+
+        Returns:
+            The result's number.
         """
         self._keep(connection, series)
         (number,) = connection.execute(
             "INSERT INTO results (series, model, sops) VALUES (?, ?, ?) RETURNING id",
-            (_hash(series.uid), model, b"".join(sorted(_hashes(series.instances)))),
+            (_hash(series.uid), model, b"".join(sorted(_hashes(covered)))),
         ).fetchone()
         connection.execute("DELETE FROM results WHERE id <= ?", (number - REMEMBERED_RESULTS,))
         return int(number)

@@ -69,12 +69,19 @@ class Outbox:
         self._segments = segments
         self._inbox = inbox
 
-    def post(self, series: Waiting, model: str, objects: Sequence[MadeObject]) -> None:
+    def post(
+        self,
+        series: Waiting,
+        model: str,
+        covered: Iterable[str],
+        objects: Sequence[MadeObject],
+    ) -> None:
         """Puts a result in; with it, the series is done. Both or neither, and on the disk.
 
         Args:
             series: what the result is about.
             model: see :func:`service.pacs.results.identity`.
+            covered: SOP instance UIDs of the images that it is about.
             objects: the result.
 
         Raises:
@@ -89,7 +96,7 @@ class Outbox:
             segment.sync()
             now = time()
             with self._ledger.transaction() as connection:
-                number = self._inbox.settle(connection, series, model)
+                number = self._inbox.settle(connection, series, model, covered)
                 connection.executemany(
                     "INSERT INTO objects (result, kind, sop, segment, offset, length, state,"
                     " created, due, attempts, alone, request_id)"
