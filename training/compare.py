@@ -10,6 +10,7 @@ from training.card import METRICS_FILE
 from training.crossval import CROSSVAL_FILE
 from training.errors import RunError
 from training.latency import measure
+from training.recipe import recipe_names
 from training.run import Run
 
 LATENCY_FILE: Final = "latency.json"
@@ -150,8 +151,8 @@ def _document(entries: Sequence[Entry]) -> str:
         "## Size and speed",
         "",
         (
-            "Milliseconds for one slice: int8 and float32 LiteRT on one core, and the SavedModel under "
-            "TensorFlow on all. Tenth percentiles of 100 calls, on a machine that was not idle."
+            "Milliseconds of processor time for one slice, all threads together: int8 and float32 "
+            "LiteRT, and the SavedModel under TensorFlow. Medians of 100 calls."
         ),
         "",
         "| recipe | weights | parameters | int8 file | SavedModel | int8 | float32 | TensorFlow |",
@@ -188,7 +189,7 @@ def _document(entries: Sequence[Entry]) -> str:
     if any(entry.crossvals for entry in entries):
         lines += ["", *_crossval_section(entries)]
     lines += ["", f"![Accuracies with intervals]({PLOT_FILE})", "", "## What the leak is worth", ""]
-    lines += [*_reading(entries), ""]
+    lines += [*_reading(entries), "", "## What is missing", "", *_missing(entries), ""]
     return "\n".join(lines)
 
 
@@ -287,6 +288,22 @@ def _crossval_row(recipe: str, data: str, found: dict[str, Any]) -> str:
         f"{100 * auc:.2f}",
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _missing(entries: Sequence[Entry]) -> list[str]:
+    """Recipes that ship and have no figures, or only some."""
+    known = {entry.recipe: entry for entry in entries}
+    lines = []
+    for name in recipe_names():
+        entry = known.get(name)
+        if entry is None:
+            lines.append(f"- `{name}`: not run.")
+            continue
+        absent = [p for p in ("clean", "published") if p not in entry.evaluated]
+        absent += [] if entry.crossvals else ["cross-validation"]
+        if absent:
+            lines.append(f"- `{name}`: no figures for {', '.join(absent)}.")
+    return lines or ["Nothing: every recipe was run on both protocols and cross-validated."]
 
 
 def _reading(entries: Sequence[Entry]) -> list[str]:

@@ -24,7 +24,7 @@ def measure(artifacts: Path) -> dict[str, float]:
 
     Returns:
         ``parameters``; ``int8_bytes`` and ``saved_model_bytes``; ``int8_ms``, ``float32_ms`` and
-        ``tensorflow_ms`` for one slice on one thread (TensorFlow: on all cores), see :func:`_fast_ms`.
+        ``tensorflow_ms``: processor time for one slice, of all threads together.
     """
     saved = artifacts / SAVED_MODEL
     model = tf.saved_model.load(str(saved))
@@ -33,13 +33,13 @@ def measure(artifacts: Path) -> dict[str, float]:
     result = {
         "parameters": float(sum(variable.shape.num_elements() for variable in signature.variables)),
         "saved_model_bytes": float(sum(entry.stat().st_size for entry in files)),
-        "float32_ms": _fast_ms(_litert(_float_file(saved))),
-        "tensorflow_ms": _fast_ms(_tensorflow(signature)),
+        "float32_ms": _cpu_ms(_litert(_float_file(saved))),
+        "tensorflow_ms": _cpu_ms(_tensorflow(signature)),
     }
     light = artifacts / LITERT_FILE
     if light.is_file():
         result["int8_bytes"] = float(light.stat().st_size)
-        result["int8_ms"] = _fast_ms(_litert(light.read_bytes()))
+        result["int8_ms"] = _cpu_ms(_litert(light.read_bytes()))
     return result
 
 
@@ -80,11 +80,11 @@ def _tensorflow(signature: Any) -> Callable[[], Any]:
     return call
 
 
-def _fast_ms(call: Callable[[], Any]) -> float:
-    """Tenth percentile: what the call takes where nothing else runs, on a machine that is not idle."""
+def _cpu_ms(call: Callable[[], Any]) -> float:
+    """Median processor time of all threads: it leaves out what others run on a machine meanwhile."""
     times = []
     for _ in range(_WARM_UP + _CALLS):
-        start = time.perf_counter()
+        start = time.process_time()
         call()
-        times.append(1000 * (time.perf_counter() - start))
-    return float(np.percentile(times[_WARM_UP:], 10))
+        times.append(1000 * (time.process_time() - start))
+    return float(np.median(times[_WARM_UP:]))

@@ -211,7 +211,8 @@ def robustness(
         table[name] = {
             "accuracy": float(correct.mean()),
             "tumor_auc": float(roc_auc_score(test.tumor, answers.tumor_probability)),
-            "dice": float(np.mean(dice)),
+            # A data set that was left out may have no masks.
+            **({"dice": float(np.mean(dice))} if dice else {}),
             "ece": expected_calibration_error(answers.probabilities[named].max(1), correct),
             "in_distribution": float(answers.in_distribution.mean()),
         }

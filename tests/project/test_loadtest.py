@@ -78,7 +78,7 @@ def service(request: pytest.FixtureRequest) -> Iterator[Service]:
 )
 def test_load_test_tells_right_answers_from_wrong_ones(service: Service, exit_code: int) -> None:
     host = f"http://127.0.0.1:{service.server_address[1]}"
-    options = f"--headless --users 2 --spawn-rate 2 --run-time 2s --host {host}"
+    options = f"--headless --users 2 --spawn-rate 2 --run-time 6s --host {host}"
     result = subprocess.run(
         [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", *options.split()],
         cwd=ROOT,

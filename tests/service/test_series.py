@@ -71,7 +71,9 @@ def test_summary_follows_the_rule(service: Service, slices: list[Path]) -> None:
     assert series["most_suspicious"] == leading
     found = [k for k in np.argsort(depths).tolist() if entries[k]["decision"] != "no_tumor"]
     assert series["suspicious"] == found
-    assert series["decision"] == ("tumor" if series["tumor_probability"] >= 0.5 else "no_tumor")
+    rules = service.state.registry.engine().rules
+    familiar = all(entries[k].get("in_distribution", True) for k in window)
+    assert series["decision"] == rules.decide(series["tumor_probability"], familiar=familiar)
 
 
 def test_two_series_and_a_picture(few: Service, slices: list[Path], jpeg: bytes) -> None:

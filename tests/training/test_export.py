@@ -69,7 +69,7 @@ def test_the_export_loads_and_both_models_take_the_same_slices(
     )
     full = saved_model_predictor(version.path / "saved_model")(slices)
     quantised = litert_predictor(version.path / "model.int8.tflite")(slices)
-    assert full.keys() == quantised.keys() == {"probabilities", "logits", "embedding"}
+    assert full.keys() == quantised.keys() == {"probabilities", "logits", "embedding", "cam"}
     assert full["probabilities"].shape == quantised["probabilities"].shape == (8, 4)
     assert np.abs(full["probabilities"] - quantised["probabilities"]).max() < 0.15
     assert full["probabilities"].sum(axis=1) == pytest.approx(1.0)

@@ -1,0 +1,83 @@
+"""What learns in each phase, and one step of each recipe of the field at its full size."""
+
+import numpy as np
+import pytest
+
+tf = pytest.importorskip("tensorflow", reason="training needs TensorFlow")
+
+import keras  # noqa: E402
+
+from training.fit import _compile, _fitted  # noqa: E402
+from training.model import LOGITS, NETWORK, build, unfreeze  # noqa: E402
+from training.recipe import Recipe, load_recipe  # noqa: E402
+
+pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
+
+
+def _counts(model: keras.Model) -> tuple[int, int]:
+    learning = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
+    return model.count_params(), learning
+
+
+def test_vgg16_has_the_parameters_of_the_field() -> None:
+    recipe = load_recipe("vgg16_binary", {"weights": "none"})
+    model = build(recipe)
+    unfreeze(model, recipe, recipe.phases[0])
+    assert _counts(model) == (14_846_273, 131_585)
+    unfreeze(model, recipe, recipe.phases[1])
+    # Block 5 has three convolutions of 512 to 512 channels.
+    assert _counts(model) == (14_846_273, 131_585 + 3 * (9 * 512 * 512 + 512))
+
+
+def test_the_last_forty_layers_of_resnet50_learn_but_for_batchnorm() -> None:
+    recipe = load_recipe("resnet50_4class", {"weights": "none", "resolution": 64})
+    model = build(recipe)
+    unfreeze(model, recipe, recipe.phases[1])
+    layers = model.get_layer(NETWORK).get_layer("resnet50").layers
+    learning = [number for number, layer in enumerate(layers) if layer.trainable_variables]
+    assert min(learning) >= len(layers) - 40
+    last = layers[-40:]
+    norms = [layer for layer in last if isinstance(layer, keras.layers.BatchNormalization)]
+    assert norms
+    assert not any(layer.trainable for layer in norms)
+    convolutions = [layer for layer in last if isinstance(layer, keras.layers.Conv2D)]
+    assert all(layer.trainable for layer in convolutions)
+
+
+def test_from_scratch_batchnorm_learns() -> None:
+    recipe = load_recipe("resnet50_scratch")
+    model = build(recipe)
+    unfreeze(model, recipe, recipe.phases[0])
+    assert any("bn/gamma" in variable.path for variable in model.trainable_variables)
+
+
+@pytest.mark.parametrize("name", ["vgg16_binary", "resnet50_4class", "efficientnetb4_binary"])
+def test_a_step_of_the_full_recipe_at_its_full_size(name: str) -> None:
+    """The last phase, with the recipe's batch and resolution; weights apart, it is what a GPU runs."""
+    recipe = load_recipe(name, {"weights": "none"})
+    phase = recipe.phases[-1]
+    model = build(recipe)
+    unfreeze(model, recipe, phase)
+    fitted = _fitted(model, recipe)
+    _compile(fitted, recipe, phase, steps=1)
+    before = {variable.path: variable.numpy() for variable in model.variables}
+    slices, allowed = _batch(recipe, phase.resolution)
+    loss = fitted.train_on_batch(slices, {LOGITS: allowed})
+    assert np.isfinite(np.asarray(loss)).all()
+    learning = {variable.path for variable in model.trainable_variables}
+    changed = {
+        variable.path
+        for variable in model.variables
+        if not np.array_equal(before[variable.path], variable.numpy())
+    }
+    weights = {variable.path for variable in model.weights}
+    # Of the frozen layers nothing moves, BatchNorm's statistics included.
+    assert changed & weights <= learning
+    assert len(changed & learning) > 0.8 * len(learning)
+
+
+def _batch(recipe: Recipe, side: int) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    slices = rng.uniform(0, 255, (recipe.batch_size, side, side)).astype(np.float32)
+    classes = rng.integers(0, len(recipe.classes), recipe.batch_size)
+    return slices, np.eye(len(recipe.classes), dtype=np.float32)[classes]
