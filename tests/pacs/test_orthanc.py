@@ -13,6 +13,7 @@ import httpx
 import pytest
 from pydicom import Dataset, dcmread
 
+from scripts.mr_study import write_study
 from scripts.orthanc import Orthanc, free_port, missing
 from service.dicom.making import MANUFACTURER
 from service.keys import Role, make_key
@@ -145,6 +146,20 @@ def test_a_series_comes_back_with_its_results(beside: Beside) -> None:
     (capture,) = [item for item in results if item.Modality == "OT"]
     (image,) = capture.SourceImageSequence
     assert image.ReferencedSOPInstanceUID in {item.sop for item in sent}
+
+
+def test_a_region_comes_back_as_a_segmentation_of_its_source(beside: Beside) -> None:
+    slices = sorted((ROOT / "tests" / "data" / "slices" / "glioma").glob("*.jpg"))
+    files = write_study(beside.folder, {"Axial": slices})
+    source = dcmread(files[0])
+    beside.orthanc.send(files)
+    beside.await_results(source.StudyInstanceUID)
+    results = beside.results(source.StudyInstanceUID)
+    (segmentation,) = [item for item in results if item.Modality == "SEG"]
+    (referenced,) = segmentation.ReferencedSeriesSequence
+    assert referenced.SeriesInstanceUID == source.SeriesInstanceUID
+    assert segmentation.FrameOfReferenceUID == source.FrameOfReferenceUID
+    assert segmentation.pixel_array.any()
 
 
 def test_nothing_goes_round_in_circles_and_nothing_comes_twice(beside: Beside) -> None:
