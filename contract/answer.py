@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.errors import CorruptVersion
-from contract.manifest import Manifest, RegionRecord, TumorEvidence
+from contract.manifest import AnswerRecord, Manifest, RegionRecord, TumorEvidence
 
 DECIMALS: Final = 6
 """Probabilities are rounded to this many before anything is decided on them, so that a client can
@@ -213,19 +213,44 @@ class Rules:
         given = (manifest.classes, manifest.tumor_classes, manifest.tumor_threshold)
         if record is None:
             return cls(*given)
-        point, ood = record.operating_point, record.ood
-        conformal = record.conformal
-        space = EmbeddingSpace.read(folder / ood.file) if ood else None
+        rules = cls.of(*given, record, folder)
+        space = rules.space
         if space and manifest.outputs["embedding"].shape != (None, space.features):
             raise CorruptVersion("the training embeddings are not of this model")
+        return rules
+
+    @classmethod
+    def of(
+        cls,
+        classes: tuple[str, ...],
+        tumor_classes: tuple[str, ...],
+        tumor_threshold: float,
+        record: AnswerRecord,
+        folder: Path,
+    ) -> Self:
+        """The rules that a record states.
+
+        Args:
+            classes: labels in the order of the outputs.
+            tumor_classes: those of them that mean a tumour.
+            tumor_threshold: tumour probability from which the decision is ``tumor``.
+            record: the rest of it.
+            folder: where the record's file of training embeddings lies.
+
+        Raises:
+            CorruptVersion: that file is of no use.
+        """
+        point, conformal, ood = record.operating_point, record.conformal, record.ood
         return cls(
-            *given,
+            classes,
+            tumor_classes,
+            tumor_threshold,
             temperature=record.temperature,
             tumor=record.tumor,
             set_threshold=conformal.threshold if conformal else None,
             refer_band=(point.refer_low, point.refer_high) if point else None,
             region=record.region,
-            space=space,
+            space=EmbeddingSpace.read(folder / ood.file) if ood else None,
             ood_threshold=ood.threshold if ood else None,
         )
 

@@ -1,6 +1,5 @@
 """From a converted run to its answers: the record is fitted on validation, test is answered with it."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -54,22 +53,8 @@ class Fitted(BaseModel):
 
     def rules(self, recipe: Recipe, folder: Path) -> Rules:
         """The rules that the service will follow."""
-        answer = self.answer
-        assert answer.ood is not None
-        assert answer.operating_point is not None
-        assert answer.conformal is not None
-        return Rules(
-            recipe.classes,
-            recipe.tumor_classes,
-            self.tumor_threshold,
-            temperature=answer.temperature,
-            tumor=answer.tumor,
-            set_threshold=answer.conformal.threshold,
-            refer_band=(answer.operating_point.refer_low, answer.operating_point.refer_high),
-            region=answer.region,
-            space=EmbeddingSpace.read(folder / answer.ood.file),
-            ood_threshold=answer.ood.threshold,
-        )
+        classes, tumor_classes = recipe.classes, recipe.tumor_classes
+        return Rules.of(classes, tumor_classes, self.tumor_threshold, self.answer, folder)
 
 
 def as_outputs(outputs: Mapping[str, NDArray[np.float32]]) -> Outputs:
@@ -86,9 +71,8 @@ def fit_answers(run: Run, artifacts: Path, images: ImageSet, parts: Split) -> Fi
     a tumour cut out of a slice, or pasted into one, is there in the mask alone, while the class head
     may have learned which data set a slice comes from.
     """
-    target = artifacts / ANSWER_FILE
-    if target.is_file():
-        return Fitted.model_validate_json(target.read_text(encoding="utf-8"))
+    if (before := read_fitted(artifacts)) is not None:
+        return before
     recipe = run.config.recipe
     assert recipe.mask is not None
     predict = litert_predictor(artifacts / LITERT_FILE)
@@ -156,7 +140,7 @@ def fit_answers(run: Run, artifacts: Path, images: ImageSet, parts: Split) -> Fi
             **_synthetic_figures(plain.answer(as_outputs(synthetic)), made.labels),
         },
     )
-    target.write_text(fitted.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    (artifacts / ANSWER_FILE).write_text(fitted.model_dump_json(indent=1) + "\n", encoding="utf-8")
     return fitted
 
 
@@ -170,4 +154,6 @@ def _synthetic_figures(answers: Answers, labels: NDArray[np.str_]) -> dict[str, 
 def read_fitted(artifacts: Path) -> Fitted | None:
     """What :func:`fit_answers` wrote; None where the run has no answers of its own."""
     path = artifacts / ANSWER_FILE
-    return Fitted.model_validate(json.loads(path.read_text("utf-8"))) if path.is_file() else None
+    if not path.is_file():
+        return None
+    return Fitted.model_validate_json(path.read_text(encoding="utf-8"))

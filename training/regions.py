@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from contract.manifest import RegionRecord
-from contract.region import Region, find_region
+from contract.region import Geometry, Region, find_region
 from training.datasets import ImageSet
 
 THRESHOLDS: Final = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
@@ -57,11 +57,18 @@ def regions(
         record: when a region is reported.
     """
     return [
-        find_region(mask, images.geometries[row], record)
-        if probability >= record.min_tumor_probability
-        else None
+        reported(mask, images.geometries[row], float(probability), record)
         for row, mask, probability in zip(rows, masks, tumor_probability, strict=True)
     ]
+
+
+def reported(
+    mask: NDArray[np.float32], geometry: Geometry, probability: float, record: RegionRecord
+) -> Region | None:
+    """The region of one slice, where its tumour probability allows one."""
+    if probability < record.min_tumor_probability:
+        return None
+    return find_region(mask, geometry, record)
 
 
 def compare(region: Region | None, truth: NDArray[np.bool_], probability: float) -> Found:

@@ -16,14 +16,14 @@ from contract.answer import Answers, Decision, Rules
 from contract.decoding import decode
 from contract.manifest import RegionRecord
 from contract.preprocessing import DEFAULT_SPEC, preprocess_placed
-from contract.region import Geometry, Region, find_region
+from contract.region import Geometry
 from training.answering import as_outputs
 from training.calibrate import class_indices, expected_calibration_error
 from training.convert import Predictor
 from training.datasets import NO_TUMOR, ImageSet
 from training.perturb import PERTURBATIONS, ROTATED, perturbed
 from training.recipe import Recipe
-from training.regions import average_precision, compare, read_mask, regions, summary
+from training.regions import average_precision, compare, read_mask, regions, reported, summary
 from training.scores import bootstrap, tumor_scores
 
 CONFIDENT: Final = 0.9
@@ -204,7 +204,7 @@ def robustness(
                 turned = perturbed(truth.astype(np.uint8) * 255, change, rng)
                 truth = turned > 127
             probability = float(answers.tumor_probability[index])
-            region = _region(outputs["mask"][index], geometries[index], probability, rules.region)
+            region = reported(outputs["mask"][index], geometries[index], probability, rules.region)
             dice.append(compare(region, truth, probability).dice)
         correct = answers.labels[named] == known[named]
         assert answers.in_distribution is not None
@@ -218,14 +218,6 @@ def robustness(
         }
         print(f"{name}: {table[name]}", flush=True)
     return table
-
-
-def _region(
-    mask: NDArray[np.float32], geometry: Geometry, probability: float, record: RegionRecord
-) -> Region | None:
-    if probability < record.min_tumor_probability:
-        return None
-    return find_region(mask, geometry, record)
 
 
 def foreign_figures(
