@@ -1,8 +1,6 @@
 """Services that run for the tests."""
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -15,8 +13,8 @@ from tests.support.service import (
     ROOT,
     FakeRuntimes,
     Service,
-    environment_with,
     process,
+    run_python,
     serving,
     settings_for,
 )
@@ -35,16 +33,7 @@ def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if find_spec("tensorflow") is None:
         pytest.skip("TensorFlow, which builds the tiny models, is not installed")
     store = tmp_path_factory.mktemp("tiny") / "store"
-    finished = subprocess.run(
-        [sys.executable, "-m", "tests.support.models", str(store)],
-        cwd=ROOT,
-        env=environment_with(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stderr
+    run_python("-m", "tests.support.models", str(store))
     return store
 
 

@@ -1,8 +1,6 @@
 """POST /explain: the picture and the numbers, of tiny models with a mask, with maps, and without."""
 
 import io
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,7 @@ from service.schemas import Explanation
 from tests.contract.samples import RANGE, encode, mr_object
 from tests.support.models import EXPLAINED, MAPS, NAME, head
 from tests.support.results import enhanced
-from tests.support.service import ROOT, Service, environment_with, serving, settings_for
+from tests.support.service import Service, run_python, serving, settings_for
 from tests.support.slices import HEALTHY, PATCH, TUMOR
 
 JSON = {"Accept": "application/json"}
@@ -194,13 +192,4 @@ with serving(settings) as service:
     assert abs(column - PATCH[0]) < 25 and abs(row - PATCH[1]) < 25, (column, row)
     assert picture(service, TUMOR).shape[0] == 512
 """
-    finished = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env=environment_with(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stderr
+    run_python("-c", code)

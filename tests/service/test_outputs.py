@@ -1,7 +1,5 @@
 """Models with more than probabilities, in the runtimes: the tiny ones of tests/support/models.py."""
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,7 +24,7 @@ from tests.support.models import (
     embedding,
     head,
 )
-from tests.support.service import ROOT, FakeRuntime, environment_with, settings_for
+from tests.support.service import FakeRuntime, run_python, settings_for
 
 BATCH = np.stack([preprocess(head()), preprocess(head(patch=None)), preprocess(head()[:, ::-1])])
 
@@ -149,13 +147,4 @@ for version in ({TWO_HEADS}, {MAPS}, {EXPLAINED}):
     for name in one:
         np.testing.assert_allclose(one[name], other[name], atol=1e-4, err_msg=name)
 """
-    finished = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=ROOT,
-        env=environment_with(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stderr
+    run_python("-c", code)

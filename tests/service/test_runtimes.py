@@ -1,6 +1,5 @@
 """The runtimes: LiteRT on real slices, TensorFlow in agreement with it, and which one is chosen."""
 
-import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +19,7 @@ from service.runtimes.litert import LiteRtRuntime
 from service.runtimes.selection import choose, open_runtime
 from service.runtimes.tensorflow import padded_sizes
 from service.settings import RuntimeChoice
-from tests.support.service import MODEL, ROOT, environment_with, newest, settings_for
+from tests.support.service import MODEL, newest, run_python, settings_for
 
 MAX_DIFFERENCE = 0.05
 BOTH: frozenset[RuntimeName] = frozenset(get_args(RuntimeName))
@@ -82,17 +81,8 @@ def test_litert_refuses_a_file_that_is_no_model(tmp_path: Path) -> None:
 @needs_tensorflow
 def test_both_runtimes_agree_on_real_slices(model_store: Path, slices: list[Path]) -> None:
     """TensorFlow runs in a process of its own: its warnings and threads are not these tests'."""
-    finished = subprocess.run(
-        [sys.executable, "-m", "tests.support.agreement", str(model_store)],
-        cwd=ROOT,
-        env=environment_with(),
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert finished.returncode == 0, finished.stderr
-    rows = [line.split() for line in finished.stdout.splitlines()]
+    output = run_python("-m", "tests.support.agreement", str(model_store))
+    rows = [line.split() for line in output.splitlines()]
     assert len(rows) == len(slices)
     for litert_label, tensorflow_label, difference in rows:
         assert litert_label == tensorflow_label

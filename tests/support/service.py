@@ -235,6 +235,25 @@ def free_port() -> int:
         return port
 
 
+def run_python(*arguments: str) -> str:
+    """Runs Python in a process of its own, as for TensorFlow; fails the test if that does.
+
+    Returns:
+        What it printed.
+    """
+    finished = subprocess.run(
+        [sys.executable, *arguments],
+        cwd=ROOT,
+        env=environment_with(),
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert finished.returncode == 0, finished.stderr
+    return finished.stdout
+
+
 def wait_until(condition: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> None:
     """Returns once the condition holds; fails the test if it never does."""
     end = monotonic() + seconds
