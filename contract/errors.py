@@ -19,7 +19,9 @@ ContractError
     ├── IncompleteVersion      a file that the manifest names is missing
     ├── CorruptVersion         a file or the manifest is not what was published
     ├── NewerSchema            written by a later release of this project
-    └── PreprocessMismatch     its preprocessing cannot be reproduced here
+    ├── PreprocessMismatch     its preprocessing cannot be reproduced here
+    ├── InvalidAlias           a word that cannot be an alias
+    └── ReadOnlyStore          nothing can be changed in it from here
 
 Every message is safe to show to a client: it never holds pixel values, file contents or DICOM
 attribute values.
@@ -162,3 +164,13 @@ class NewerSchema(StoreError):
 
 class PreprocessMismatch(StoreError):
     code = "preprocess_mismatch"
+
+
+class InvalidAlias(StoreError):
+    code = "invalid_alias"
+    status = 422
+
+
+class ReadOnlyStore(StoreError):
+    code = "read_only_store"
+    status = 409

@@ -5,6 +5,7 @@ all; it is verified, file by file, each time it is loaded. Aliases live beside t
 ``aliases.json`` and are the only thing in the store that changes.
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -12,7 +13,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,8 +23,9 @@ from pydantic import TypeAdapter, ValidationError
 from contract.errors import (
     CorruptVersion,
     IncompleteVersion,
+    InvalidAlias,
     NewerSchema,
-    StoreError,
+    ReadOnlyStore,
     VersionExists,
     VersionNotFound,
 )
@@ -93,23 +95,35 @@ class ModelStore:
         except (OSError, ValidationError) as error:
             raise CorruptVersion(f"{name}/{ALIASES} is damaged") from error
 
-    def set_alias(self, name: str, alias: str, version: int) -> None:
-        """Points an alias at a version, atomically.
+    def set_alias(self, name: str, alias: str, version: int) -> int | None:
+        """Points an alias at a version, atomically; whoever else moves one meanwhile waits.
+
+        Returns:
+            The version that it pointed at before.
 
         Raises:
-            StoreError: the name is none for an alias.
+            InvalidAlias: the name is none for an alias.
             VersionNotFound: there is no such version.
+            CorruptVersion: the alias file is damaged.
+            ReadOnlyStore: the store cannot be written.
         """
         if alias == LATEST or not _ALIAS_NAME.fullmatch(alias):
-            raise StoreError("an alias is a lower-case word other than 'latest'")
+            raise InvalidAlias("an alias is a lower-case word other than 'latest'")
         if version not in self.versions(name):
             raise VersionNotFound(f"there is no version {version} of {name}")
-        aliases = self.aliases(name) | {alias: version}
-        aside = self.root / name / f".{ALIASES}.{os.getpid()}"
-        aside.write_text(json.dumps(aliases, indent=2, sort_keys=True) + "\n", encoding="utf-8")
-        _sync(aside)
-        aside.replace(self.root / name / ALIASES)
-        _sync(self.root / name)
+        folder = self.root / name
+        with _locked(folder):
+            aliases = self.aliases(name)
+            aside = folder / f".{ALIASES}"
+            text = json.dumps(aliases | {alias: version}, indent=2, sort_keys=True) + "\n"
+            try:
+                aside.write_text(text, encoding="utf-8")
+                _sync(aside)
+                aside.replace(folder / ALIASES)
+            except OSError as error:
+                raise ReadOnlyStore("the model store cannot be written") from error
+            _sync(folder)
+        return aliases.get(alias)
 
     def resolve(self, name: str, selector: str) -> int:
         """The version number that ``latest``, a number or an alias stands for.
@@ -129,6 +143,20 @@ class ModelStore:
         if number not in versions:
             raise VersionNotFound(f"{selector} names no version of {name}")
         return number
+
+    def stamp(self, name: str, version: int) -> str:
+        """What changes with any file of a version: hash of their names, sizes and times.
+
+        Cheap enough to be asked again and again; whether the version is sound, :meth:`load` says.
+        """
+        path = self.root / name / str(version)
+        lines = []
+        for file in sorted(path.rglob("*")):
+            # A folder that is being copied into the store: what is there now may be gone at once.
+            with suppress(FileNotFoundError):
+                status = file.stat()
+                lines.append(f"{file.relative_to(path)}\0{status.st_size}\0{status.st_mtime_ns}")
+        return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
 
     def load(self, name: str, version: int) -> StoredVersion:
         """Verifies a version: its manifest, the hash of every file, its preprocessing.
@@ -258,6 +286,17 @@ def _require_artifacts(manifest: Manifest) -> None:
             raise IncompleteVersion(
                 f"{manifest.name}/{manifest.version} lacks its artifact {artifact}"
             )
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Held by one thread of one process at a time."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _sync(path: Path) -> None:

@@ -15,6 +15,7 @@ from service.access import Access
 from service.audit import Audit, AuditFile
 from service.buffers import Buffers
 from service.dicom.answer import ResultWriter
+from service.follower import Follower
 from service.keys import Keyring
 from service.metrics import Metrics
 from service.middleware import Observer
@@ -43,6 +44,7 @@ from service.routes import deliveries, dicomweb, explain, health, models, pages,
 from service.runtimes import Runtime, open_runtime
 from service.schemas import (
     Activation,
+    Alias,
     Deliveries,
     Explanation,
     Health,
@@ -136,7 +138,8 @@ def create_app(
         app.state.parts = state
         if gateway is not None:
             gateway.start(state)
-        tasks = [loop.create_task(registry.load()), loop.create_task(registry.watch())]
+        selected = _follower(settings, registry).run() if settings.watch else registry.load()
+        tasks = [loop.create_task(selected), loop.create_task(registry.watch())]
         yield
         if gateway is not None:
             await gateway.stop()
@@ -163,6 +166,11 @@ def _open_gateway(settings: Settings, metrics: Metrics, audit: Audit) -> "Gatewa
     from service.pacs.gateway import Gateway
 
     return Gateway(settings, metrics, audit)
+
+
+def _follower(settings: Settings, registry: Registry) -> Follower:
+    interval_seconds = settings.watch_interval_ms / 1000
+    return Follower(registry, settings.model, settings.model_version, interval_seconds)
 
 
 def _add_routes(app: FastAPI) -> None:
@@ -237,6 +245,24 @@ def _add_routes(app: FastAPI) -> None:
         response_model=None,
         tags=["models"],
         responses={200: {"model": Activation}, **problems(401, 403, 404, 409, 422, 429)},
+        openapi_extra=AUTHENTICATED,
+    )
+    app.add_api_route(
+        "/models/{name}/rollback",
+        models.rollback,
+        methods=["POST"],
+        response_model=None,
+        tags=["models"],
+        responses={200: {"model": Activation}, **problems(401, 403, 409, 429)},
+        openapi_extra=AUTHENTICATED,
+    )
+    app.add_api_route(
+        "/models/{name}/aliases/{alias}/{version}",
+        models.set_alias,
+        methods=["PUT"],
+        response_model=None,
+        tags=["models"],
+        responses={200: {"model": Alias}, **problems(401, 403, 404, 409, 422, 429, 503)},
         openapi_extra=AUTHENTICATED,
     )
     for path in ("/dicom-web/studies", "/dicom-web/studies/{study}"):

@@ -30,6 +30,7 @@ ServiceError                       500  internal_error
 ├── UnidentifiedSource             422  unidentified_source
 ├── NotExplainable                 501  not_explainable
 ├── ActivationRefused              409  the code of what was wrong with the version
+├── NoEarlierVersion               409  no_earlier_version
 ├── Unavailable                    503  with Retry-After
 │   ├── QueueFull                    503  queue_full
 │   ├── TooManyConnections           503  too_many_connections
@@ -231,6 +232,13 @@ class ActivationRefused(ServiceError):
     def __init__(self, reason: Failure) -> None:
         super().__init__(reason.detail)
         self.code = reason.code
+
+
+class NoEarlierVersion(ServiceError):
+    """A rollback finds nothing to go back to."""
+
+    status = 409
+    code = "no_earlier_version"
 
 
 class Unavailable(ServiceError):

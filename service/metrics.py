@@ -54,6 +54,7 @@ class Metrics:
         shadow_info: the shadow version.
         errors: refused requests and images by error code.
         runtime_restarts: runtimes rebuilt after their thread died or hung.
+        activations: versions that were to take the place of the active one, by what came of it.
         queue_depth: images in the service now.
         ready: 1 if predictions are answered.
         model: the active version.
@@ -110,6 +111,14 @@ class Metrics:
         self.runtime_restarts = Counter(
             "brain_runtime_restarts", "Runtimes rebuilt after a fault.", registry=registry
         )
+        self.activations = Counter(
+            "brain_activations",
+            "Versions that were to take over.",
+            ("outcome",),
+            registry=registry,
+        )
+        for outcome in ("activated", "refused"):
+            self.activations.labels(outcome)
         self.queue_depth = Gauge(
             "brain_queue_depth_images", "Images waiting or being predicted.", registry=registry
         )

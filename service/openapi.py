@@ -1,5 +1,6 @@
 """What OpenAPI says beyond the answers' models: bodies, problems and examples."""
 
+import re
 from http import HTTPStatus
 from typing import Any, Final
 
@@ -54,6 +55,14 @@ _REASONS: Final = {
     ),
     504: ("The deadline passed before the prediction.", "deadline_exceeded"),
 }
+
+_PLACES: Final = {
+    "name": ("Of a model.", "brain-tumor"),
+    "version": ("A version number, an alias or `latest`.", "latest"),
+    "alias": ("A lower-case word other than `latest`, such as `stable`.", "stable"),
+    "study": ("Study Instance UID of everything in the body.", "1.2.3"),
+}
+"""What stands in the addresses of routes, and an example of it."""
 
 _SHARE: Final = {"type": "number", "minimum": 0, "maximum": 1}
 _ADMIN: Final = "Of this request alone; needs the role `admin`, where there are API keys."
@@ -278,5 +287,23 @@ def describe(app: FastAPI) -> dict[str, Any]:
         answer = document["paths"]["/predict"]["post"]["responses"]["200"]["content"]
         # Not through FastAPI, which drops every null from examples.
         answer["application/json"]["examples"] = PREDICT_EXAMPLES
+        for path, operations in document["paths"].items():
+            for operation in operations.values():
+                operation.setdefault("parameters", []).extend(_parameters(path))
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def _parameters(path: str) -> list[dict[str, Any]]:
+    """The parameters in an address; the routes take them out of it themselves."""
+    return [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "description": _PLACES[name][0],
+            "schema": {"type": "string", "minLength": 1},
+            "example": _PLACES[name][1],
+        }
+        for name in re.findall(r"{(\w+)}", path)
+    ]

@@ -16,6 +16,7 @@ from service.errors import (
     Failure,
     ModelLoading,
     ModelUnavailable,
+    NoEarlierVersion,
     RuntimeLost,
     RuntimeUnusable,
     ServiceError,
@@ -38,6 +39,9 @@ CLOSE_SECONDS: Final = 1.0
 
 REBUILD_SECONDS: Final = (0.0, 1.0, 5.0, 30.0)
 """Waits before each attempt to rebuild a runtime; the last one repeats."""
+
+MAX_SERVED: Final = 32
+"""So many versions are remembered to roll back to; activations are rare."""
 
 Deliver = Callable[[Sequence[Job]], None]
 Open = Callable[[Settings, StoredVersion], Runtime]
@@ -117,6 +121,9 @@ class Registry:
         metrics: is told of the active version.
         deliver: where batches go.
         open_runtime: loads a verified version; another one in tests of faults.
+
+    Attributes:
+        refused: why a version did not serve when that was last tried, by name and number.
     """
 
     def __init__(
@@ -129,11 +136,14 @@ class Registry:
         self.store = ModelStore(settings.model_store)
         self.active: Engine | None = None
         self.failure: Unavailable = ModelLoading("the model is being loaded and warmed up")
+        self.refused: dict[tuple[str, int], Failure] = {}
         self._settings = settings
         self._metrics = metrics
         self._deliver = deliver
         self._open = open_runtime
         self._changing = asyncio.Lock()
+        # In the order in which they served; the last one serves, or did before it was lost.
+        self._served: list[tuple[str, int]] = []
         self._retiring: set[asyncio.Task[None]] = set()
         self._shadow: Shadow | None = None
 
@@ -167,14 +177,42 @@ class Registry:
             ActivationRefused: it must not serve; the active one is still active.
         """
         async with self._changing:
-            number = await asyncio.to_thread(self.store.resolve, name, selector)
-            try:
-                engine = await self._build(name, str(number))
-            except (ServiceError, ContractError) as failure:
-                logger.warning("activation refused", extra={"fields": {"code": failure.code}})
-                raise ActivationRefused(failure) from failure
+            number = await asyncio.to_thread(self._resolve, name, selector)
+            engine = await self._build_beside(name, number)
             self._swap(engine)
             return engine
+
+    async def rollback(self, name: str) -> Engine:
+        """Makes the version of a model active that served before the one that does now.
+
+        The next call goes one further back. What has served is remembered until the service ends.
+
+        Raises:
+            NoEarlierVersion: the model does not serve, or nothing of it did before.
+            ActivationRefused: the earlier version must not serve; the active one is still active.
+        """
+        async with self._changing:
+            place = self._place_before(name)
+            engine = await self._build_beside(*self._served[place])
+            del self._served[place:]
+            self._swap(engine)
+            return engine
+
+    async def set_alias(self, name: str, alias: str, selector: str) -> tuple[int, int | None]:
+        """Points an alias at a version; which one is active stays as it is.
+
+        Returns:
+            The version's number, and that of the version that it pointed at before.
+
+        Raises:
+            StoreError: there is no such version, or the store cannot be changed.
+        """
+        async with self._changing:
+            number = await asyncio.to_thread(self._resolve, name, selector)
+            before = await asyncio.to_thread(self.store.set_alias, name, alias, number)
+        fields = {"name": name, "alias": alias, "version": number}
+        logger.info("alias moved", extra={"fields": fields})
+        return number, before
 
     async def watch(self) -> None:
         """Replaces an engine whose thread died or hangs; runs until cancelled."""
@@ -224,6 +262,28 @@ class Registry:
             self._metrics.runtime_restarts.inc()
             self._swap(engine)
 
+    def _place_before(self, name: str) -> int:
+        """Where in what has served the version is that a rollback goes to."""
+        if not self._served or self._served[-1][0] != name:
+            raise NoEarlierVersion("this model does not serve, so there is nothing to go back from")
+        for place in range(len(self._served) - 2, -1, -1):
+            if self._served[place][0] == name:
+                return place
+        raise NoEarlierVersion("no other version of this model has served since the start")
+
+    async def _build_beside(self, name: str, number: int) -> Engine:
+        """A version that may take the place of the active one, which goes on meanwhile."""
+        try:
+            engine = await self._build(name, str(number))
+        except (ServiceError, ContractError) as failure:
+            fields = {"name": name, "version": number, "code": failure.code}
+            fields["reason"] = failure.detail
+            logger.warning("activation refused", extra={"fields": fields})
+            self._metrics.activations.labels("refused").inc()
+            raise ActivationRefused(failure) from failure
+        self._metrics.activations.labels("activated").inc()
+        return engine
+
     async def _build(self, name: str, selector: str) -> Engine:
         start = monotonic()
         engine = await asyncio.to_thread(self._load, name, selector)
@@ -231,9 +291,25 @@ class Registry:
         logger.info("model loaded", extra={"fields": {**engine.identity, "seconds": seconds}})
         return engine
 
-    def _load(self, name: str, selector: str) -> Engine:
+    def _resolve(self, name: str, selector: str) -> int:
         try:
-            stored = self.store.load(name, self.store.resolve(name, selector))
+            return self.store.resolve(name, selector)
+        except OSError as error:
+            raise _unreadable(error) from error
+
+    def _load(self, name: str, selector: str) -> Engine:
+        number = self._resolve(name, selector)
+        try:
+            engine = self._open_engine(name, number)
+        except (ServiceError, ContractError) as failure:
+            self.refused[name, number] = failure
+            raise
+        self.refused.pop((name, number), None)
+        return engine
+
+    def _open_engine(self, name: str, number: int) -> Engine:
+        try:
+            stored = self.store.load(name, number)
             rules = adjusted(Rules.read(stored.manifest, stored.path), self._settings)
             runtime = self._open(self._settings, stored)
             batcher = Batcher(
@@ -247,8 +323,7 @@ class Registry:
         except (ServiceError, ContractError):
             raise
         except OSError as error:
-            logger.exception("the model store cannot be read")
-            raise StoreError("the model store cannot be read; the log says why") from error
+            raise _unreadable(error) from error
         except Exception as error:
             logger.exception("the runtime failed to load a version")
             raise RuntimeUnusable(
@@ -288,6 +363,9 @@ class Registry:
 
     def _swap(self, engine: Engine) -> None:
         previous, self.active = self.active, engine
+        key = (engine.identity["name"], engine.identity["version"])
+        if self._served[-1:] != [key]:
+            self._served = [*self._served[1 - MAX_SERVED :], key]
         identity = {key: str(value) for key, value in engine.identity.items()}
         self._metrics.model.info(identity | {"manifest": engine.stored.manifest_digest})
         self._metrics.ready.set(1)
@@ -308,3 +386,8 @@ class Registry:
         task = asyncio.get_running_loop().create_task(engine.close(patience_seconds))
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
+
+
+def _unreadable(error: OSError) -> StoreError:
+    logger.error("the model store cannot be read", exc_info=error)
+    return StoreError("the model store cannot be read; the log says why")

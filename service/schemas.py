@@ -232,7 +232,7 @@ class Liveness(_Answer):
 
 
 class VersionError(_Answer):
-    """Why a version cannot be described."""
+    """Why a version cannot be described, or must not serve."""
 
     code: str
     detail: str
@@ -248,7 +248,10 @@ class Version(_Answer):
     classes: list[str] | None = None
     runtimes: list[str] | None = None
     metrics: dict[str, float] | None = None
-    error: VersionError | None = None
+    error: VersionError | None = Field(None, description="It cannot be described.")
+    refused: VersionError | None = Field(
+        None, description="It was to become the active one the last time that this was tried."
+    )
 
 
 class StoredModel(_Answer):
@@ -262,6 +265,9 @@ class Models(_Answer):
     """The store."""
 
     models: list[StoredModel]
+    follows: str | None = Field(
+        description="`latest` or the alias whose changes the service acts on, with BRAIN_WATCH."
+    )
 
 
 class Activation(_Answer):
@@ -269,6 +275,14 @@ class Activation(_Answer):
 
     model: Model
     previous: Model | None
+
+
+class Alias(_Answer):
+    """An alias, the version that it points at, and the one before."""
+
+    alias: str
+    version: int
+    previous: int | None
 
 
 class RefusedObject(_Answer):

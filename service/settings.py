@@ -114,6 +114,17 @@ class Settings(BaseSettings):
         description="Another version, named as BRAIN_MODEL_VERSION is, that predicts the same slices "
         "when there is time to spare. Its answers only go into the metrics.",
     )
+    watch: bool = Field(
+        False,
+        description="Follows the store: when `latest`, or the alias in BRAIN_MODEL_VERSION, comes to "
+        "stand for another version, this is verified, warmed up and swapped in; where that fails, the "
+        "old one goes on.",
+    )
+    watch_interval_ms: float = Field(
+        5_000,
+        ge=10,
+        description="How often it looks. A version is taken once it has been the same twice.",
+    )
     runtime: RuntimeChoice = Field(
         RuntimeChoice.AUTO,
         description="'tensorflow' uses a GPU if there is one; 503 if it is not installed.",
@@ -329,6 +340,15 @@ class Settings(BaseSettings):
                 "BRAIN_HOST is not a loopback address, so whoever reaches it could use the service: "
                 "name a file of API keys in BRAIN_API_KEYS_FILE, "
                 "or set BRAIN_ALLOW_ANONYMOUS=true where something else keeps strangers out"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_watched_can_change(self) -> Self:
+        if self.watch and self.model_version.isdecimal():
+            raise ValueError(
+                "BRAIN_WATCH follows `latest` or an alias; BRAIN_MODEL_VERSION is a number, which "
+                "always stands for the same version"
             )
         return self
 

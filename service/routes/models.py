@@ -11,15 +11,18 @@ from contract.errors import StoreError
 from contract.manifest import Manifest
 from contract.store import MANIFEST, ModelStore
 from service.context import Context
-from service.registry import Engine
+from service.registry import Engine, Registry
 from service.state import State
 
 
 async def list_models(request: Request) -> Response:
     """Every version in the store with its metrics; a damaged one with what is wrong."""
-    registry = State.of(request.scope).registry
-    models = await asyncio.to_thread(_describe_store, registry.store, registry.active)
-    return JSONResponse({"models": models})
+    state = State.of(request.scope)
+    registry, settings = state.registry, state.settings
+    models = await asyncio.to_thread(_describe_store, registry)
+    return JSONResponse(
+        {"models": models, "follows": settings.model_version if settings.watch else None}
+    )
 
 
 async def activate(request: Request) -> Response:
@@ -29,26 +32,51 @@ async def activate(request: Request) -> Response:
     parameters = request.path_params
     engine = await state.registry.activate(parameters["name"], parameters["version"])
     state.record("activate", context, engine.label, None)
+    return _activated(engine, previous)
+
+
+async def rollback(request: Request) -> Response:
+    """Lets the version answer that did before the active one; or keeps this and says why."""
+    state, context = State.of(request.scope), Context.of(request.scope)
+    previous = state.registry.active
+    engine = await state.registry.rollback(request.path_params["name"])
+    state.record("rollback", context, engine.label, None)
+    return _activated(engine, previous)
+
+
+async def set_alias(request: Request) -> Response:
+    """Points an alias at a version. Only BRAIN_WATCH makes the service act on it by itself."""
+    state, context = State.of(request.scope), Context.of(request.scope)
+    name, alias, selector = (request.path_params[key] for key in ("name", "alias", "version"))
+    number, before = await state.registry.set_alias(name, alias, selector)
+    state.record("alias", context, f"{alias}={name}/{number}", None)
+    return JSONResponse({"alias": alias, "version": number, "previous": before})
+
+
+def _activated(engine: Engine, previous: Engine | None) -> Response:
     return JSONResponse(
         {"model": engine.identity, "previous": previous.identity if previous else None}
     )
 
 
-def _describe_store(store: ModelStore, active: Engine | None) -> list[dict[str, Any]]:
+def _describe_store(registry: Registry) -> list[dict[str, Any]]:
+    store = registry.store
     return [
         {
             "name": name,
-            "versions": [
-                _describe(store, name, version, active) for version in store.versions(name)
-            ],
+            "versions": [_describe(registry, name, version) for version in store.versions(name)],
         }
         for name in store.names()
     ]
 
 
-def _describe(store: ModelStore, name: str, version: int, active: Engine | None) -> dict[str, Any]:
+def _describe(registry: Registry, name: str, version: int) -> dict[str, Any]:
+    store, active = registry.store, registry.active
     served = (active.identity["name"], active.identity["version"]) if active else None
     entry: dict[str, Any] = {"version": version, "active": served == (name, version), "aliases": []}
+    refusal = registry.refused.get((name, version))
+    if refusal is not None:
+        entry["refused"] = {"code": refusal.code, "detail": refusal.detail}
     try:
         entry["aliases"] = sorted(
             alias for alias, number in store.aliases(name).items() if number == version

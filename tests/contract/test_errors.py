@@ -64,7 +64,7 @@ def test_code_and_status_fit_a_client(kind: type[ContractError]) -> None:
     if issubclass(kind, DecodeError):
         assert kind.status in ({503} if kind is DecoderUnavailable else {413, 415, 422})
     elif issubclass(kind, StoreError):
-        assert kind.status in {404, 409, 503}
+        assert kind.status in {404, 409, 422, 503}
 
 
 @pytest.mark.parametrize(

@@ -173,6 +173,33 @@ class TestResolve:
             ["1", "2", "10", ALIASES]
         )
 
+    def test_aliases_that_are_moved_at_once_are_all_moved(self, three: ModelStore) -> None:
+        """None of them takes back what another one has just written."""
+        words = [f"alias-{letter}" for letter in "abcdefgh"]
+
+        def move(word: str) -> None:
+            for version in (1, 2, 10):
+                three.set_alias(NAME, word, version)
+
+        threads = [threading.Thread(target=move, args=(word,)) for word in words]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=60)
+        assert three.aliases(NAME) == dict.fromkeys(words, 10)
+
+    def test_an_alias_tells_where_it_pointed(self, three: ModelStore) -> None:
+        assert three.set_alias(NAME, "stable", 1) is None
+        assert three.set_alias(NAME, "stable", 2) == 1
+
+    def test_a_stamp_changes_with_any_file(self, three: ModelStore) -> None:
+        before = three.stamp(NAME, 1)
+        assert before == three.stamp(NAME, 1)
+        assert before != three.stamp(NAME, 2)
+        (three.root / NAME / "1" / "more").write_bytes(b"")
+        assert before != three.stamp(NAME, 1)
+        assert three.stamp(NAME, 4711) != before
+
     @pytest.mark.parametrize("alias", ["latest", "", "1", "Stable", "a/b", "..", "a" * 33])
     def test_an_alias_is_a_word(self, three: ModelStore, alias: str) -> None:
         with pytest.raises(StoreError):

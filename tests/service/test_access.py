@@ -98,6 +98,15 @@ def test_roles_do_not_include_each_other(guarded: Service, model_store: Path, jp
 
 
 @pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", f"/models/{MODEL}/rollback"), ("PUT", f"/models/{MODEL}/aliases/stable/latest")],
+)
+def test_versions_are_for_administrators(guarded: Service, method: str, path: str) -> None:
+    assert guarded.client.request(method, path).status_code == 401
+    assert guarded.client.request(method, path, headers=sent("pacs")).status_code == 403
+
+
+@pytest.mark.parametrize(
     "path",
     ["/health", "/health/live", "/health/ready", "/metrics", "/models", "/docs", "/openapi.json"],
 )
@@ -147,6 +156,8 @@ def test_openapi_names_both_ways_to_send_a_key(guarded: Service) -> None:
         "/predict",
         "/explain",
         "/models/{name}/{version}/activate",
+        "/models/{name}/rollback",
+        "/models/{name}/aliases/{alias}/{version}",
         "/dicom-web/studies",
         "/dicom-web/studies/{study}",
         "/deliveries",

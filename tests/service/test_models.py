@@ -3,15 +3,17 @@
 import threading
 from pathlib import Path
 
+import httpx
 import pytest
 
 from contract.store import ModelStore
-from service.schemas import Activation, Models
+from service.schemas import Activation, Alias, Models
 from tests.support.service import (
     MODEL,
     FakeRuntimes,
     Service,
     add_version,
+    edit_manifest,
     newest,
     serving,
     settings_for,
@@ -153,3 +155,88 @@ def test_swaps_under_load_lose_nothing(
         wait_until(
             lambda: {id(runtime) for runtime in runtimes.opened if runtime.closed} == retired
         )
+
+
+def rolled_back(service: Service) -> tuple[int, int | None]:
+    """Rolls back; what serves then, and what did before."""
+    response = service.client.post(f"/models/{MODEL}/rollback")
+    assert response.status_code == 200
+    answer = Activation.model_validate_json(response.content)
+    return answer.model.version, answer.previous.version if answer.previous else None
+
+
+def test_rollback_goes_back_through_what_has_served(
+    store_copy: Path, jpeg: bytes, runtimes: FakeRuntimes
+) -> None:
+    versions = [newest(store_copy), add_version(store_copy), add_version(store_copy)]
+    with serving(settings_for(store_copy, model_version=str(versions[0])), runtimes) as service:
+        for number in (versions[1], versions[1], versions[2]):
+            path = f"/models/{MODEL}/{number}/activate"
+            assert service.client.post(path).status_code == 200
+        assert rolled_back(service) == (versions[1], versions[2])
+        assert serves(service, jpeg) == versions[1]
+        assert rolled_back(service) == (versions[0], versions[1])
+        response = service.client.post(f"/models/{MODEL}/rollback")
+        assert (response.status_code, response.json()["code"]) == (409, "no_earlier_version")
+        assert serves(service, jpeg) == versions[0]
+        response = service.client.post("/models/another/rollback")
+        assert (response.status_code, response.json()["code"]) == (409, "no_earlier_version")
+
+
+def test_rollback_to_a_version_that_is_damaged_by_now_leaves_the_active_one(
+    store_copy: Path, jpeg: bytes, runtimes: FakeRuntimes
+) -> None:
+    first, second = newest(store_copy), add_version(store_copy)
+    with serving(settings_for(store_copy, model_version=str(first)), runtimes) as service:
+        assert service.client.post(f"/models/{MODEL}/{second}/activate").status_code == 200
+        edit_manifest(store_copy, first, {"schema_version": 99})
+        response = service.client.post(f"/models/{MODEL}/rollback")
+        assert (response.status_code, response.json()["code"]) == (409, "newer_schema")
+        assert serves(service, jpeg) == second
+        edit_manifest(store_copy, first, {"schema_version": manifest_schema(store_copy, second)})
+        assert rolled_back(service) == (first, second)
+
+
+def manifest_schema(store: Path, version: int) -> int:
+    return ModelStore(store).load(MODEL, version).manifest.schema_version
+
+
+def test_an_alias_is_moved_and_activated(
+    store_copy: Path, jpeg: bytes, runtimes: FakeRuntimes
+) -> None:
+    first, second = newest(store_copy), add_version(store_copy)
+    with serving(settings_for(store_copy, model_version=str(first)), runtimes) as service:
+
+        def move(alias: str, selector: str) -> httpx.Response:
+            return service.client.put(f"/models/{MODEL}/aliases/{alias}/{selector}")
+
+        moved = Alias.model_validate_json(move("canary", "latest").content)
+        assert (moved.alias, moved.version, moved.previous) == ("canary", second, None)
+        assert move("stable", str(first)).json()["version"] == first
+        assert move("stable", "canary").json() == {
+            "alias": "stable",
+            "version": second,
+            "previous": first,
+        }
+        assert ModelStore(store_copy).aliases(MODEL) == {"canary": second, "stable": second}
+        assert serves(service, jpeg) == first, "an alias alone swaps nothing"
+        assert service.client.post(f"/models/{MODEL}/stable/activate").status_code == 200
+        assert serves(service, jpeg) == second
+        refusals = [move("latest", "latest"), move("Stable", "latest"), move("stable", "nightly")]
+        assert [(refusal.status_code, refusal.json()["code"]) for refusal in refusals] == [
+            (422, "invalid_alias"),
+            (422, "invalid_alias"),
+            (404, "version_not_found"),
+        ]
+
+
+def test_a_store_that_cannot_be_written_says_so(
+    store_copy: Path, runtimes: FakeRuntimes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    with serving(settings_for(store_copy), runtimes) as service:
+        monkeypatch.setattr(Path, "write_text", refuse)
+        response = service.client.put(f"/models/{MODEL}/aliases/stable/latest")
+        assert (response.status_code, response.json()["code"]) == (409, "read_only_store")

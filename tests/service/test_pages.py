@@ -16,6 +16,8 @@ PATHS = {
     "/metrics",
     "/models",
     "/models/{name}/{version}/activate",
+    "/models/{name}/rollback",
+    "/models/{name}/aliases/{alias}/{version}",
     "/dicom-web/studies",
     "/dicom-web/studies/{study}",
     "/deliveries",
@@ -40,6 +42,17 @@ def references(node: object) -> set[str]:
 
 def test_every_route_is_described(document: dict[str, Any]) -> None:
     assert document["paths"].keys() == PATHS
+
+
+def test_what_stands_in_an_address_is_described(document: dict[str, Any]) -> None:
+    for path, operations in document["paths"].items():
+        for operation in operations.values():
+            described = {
+                parameter["name"]
+                for parameter in operation["parameters"]
+                if parameter["in"] == "path" and parameter["required"] and parameter["description"]
+            }
+            assert described == set(re.findall(r"{(\w+)}", path))
 
 
 def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:

@@ -1,0 +1,98 @@
+"""The store watcher: what ``latest`` or an alias comes to mean is verified, warmed up and swapped in.
+
+It asks again and again instead of being told, which works on every file system, a network's too.
+"""
+
+import asyncio
+import logging
+from typing import NamedTuple
+
+from contract.errors import StoreError
+from service.errors import ActivationRefused
+from service.registry import Registry
+
+logger = logging.getLogger("service.follower")
+
+
+class Found(NamedTuple):
+    """What the selector stands for now, and what changes with any of its files."""
+
+    number: int
+    stamp: str
+
+
+class Follower:
+    """Acts when a selector comes to stand for another version; event loop only.
+
+    It acts on changes alone: an activation or a rollback by hand stays until the selector stands for
+    yet another version. One that was refused is tried again when its files change.
+
+    Args:
+        registry: what it activates in.
+        name: the model.
+        selector: ``latest`` or an alias.
+        interval_seconds: how often it looks. What it finds must be the same twice, so that a version
+            that is being copied into the store is left alone until the copy is complete.
+    """
+
+    def __init__(
+        self, registry: Registry, name: str, selector: str, interval_seconds: float
+    ) -> None:
+        self._registry = registry
+        self._name = name
+        self._selector = selector
+        self._interval_seconds = interval_seconds
+        self._taken: int | None = None
+        self._refused: Found | None = None
+        self._seen: Found | None = None
+        self._trouble: str | None = None
+
+    async def run(self) -> None:
+        """Has the first version loaded, and follows from there; runs until cancelled."""
+        found = await self._look()
+        await self._registry.load()
+        if found is not None and self._registry.active is None:
+            self._refused = found
+        elif found is not None:
+            self._taken = found.number
+        while True:
+            await asyncio.sleep(self._interval_seconds)
+            try:
+                await self._act(await self._look())
+            except Exception:
+                logger.exception("following the store failed")
+
+    async def _look(self) -> Found | None:
+        try:
+            found = await asyncio.to_thread(self._find)
+        except (StoreError, OSError) as error:
+            self._complain(getattr(error, "code", "model_store_error"))
+            return None
+        self._complain(None)
+        return found
+
+    def _find(self) -> Found:
+        store = self._registry.store
+        number = store.resolve(self._name, self._selector)
+        return Found(number, store.stamp(self._name, number))
+
+    def _complain(self, code: str | None) -> None:
+        """Logs once that the selector stands for nothing, however often it is looked at."""
+        if code is not None and code != self._trouble:
+            fields = {"selector": self._selector, "code": code}
+            logger.warning("the store has nothing to follow", extra={"fields": fields})
+        self._trouble = code
+
+    async def _act(self, found: Found | None) -> None:
+        settled = found == self._seen
+        self._seen = found
+        if found is None or not settled or found.number == self._taken or found == self._refused:
+            return
+        fields = {"selector": self._selector, "version": found.number}
+        logger.info("the selector stands for another version", extra={"fields": fields})
+        try:
+            await self._registry.activate(self._name, str(found.number))
+        except ActivationRefused:
+            self._refused = found
+        else:
+            self._taken = found.number

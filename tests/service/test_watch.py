@@ -1,0 +1,236 @@
+"""BRAIN_WATCH: a version that comes into the store takes over by itself, or stays where it is."""
+
+import logging
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from contract.store import ModelStore
+from service.settings import Settings, SettingsError
+from tests.support.service import (
+    MODEL,
+    FakeRuntimes,
+    Service,
+    add_version,
+    edit_manifest,
+    newest,
+    process,
+    serving,
+    settings_for,
+    wait_until,
+)
+
+INTERVAL_MS = 20.0
+
+
+@pytest.fixture
+def watched(store_copy: Path, runtimes: FakeRuntimes) -> Iterator[Service]:
+    """A service that follows the newest version of ``store_copy``."""
+    settings = settings_for(store_copy, watch=True, watch_interval_ms=INTERVAL_MS)
+    with serving(settings, runtimes) as service:
+        yield service
+
+
+def active(service: Service) -> int | None:
+    model = service.client.get("/health").json()["model"]
+    return model and int(model["version"])
+
+
+def described(service: Service, number: int) -> dict[str, Any]:
+    (model,) = service.client.get("/models").json()["models"]
+    (version,) = (version for version in model["versions"] if version["version"] == number)
+    return dict(version)
+
+
+def looks(service: Service, store: Path, count: int = 4) -> None:
+    """Waits until the store has been looked at a few more times."""
+    seen = []
+    following = service.state.registry.store
+    ask = following.resolve
+
+    def counted(name: str, selector: str) -> int:
+        seen.append(selector)
+        return ask(name, selector)
+
+    following.resolve = counted  # type: ignore[method-assign]
+    wait_until(lambda: len(seen) >= count)
+    following.resolve = ask  # type: ignore[method-assign]
+    assert following.root == store
+
+
+def test_a_published_version_takes_over_under_load_and_nothing_is_lost(
+    store_copy: Path, jpeg: bytes
+) -> None:
+    """The whole service as a process; the version is published as training does it."""
+    first = newest(store_copy)
+    answers: list[tuple[int, int]] = []
+    stop = threading.Event()
+    variables = {
+        "BRAIN_WATCH": "true",
+        "BRAIN_WATCH_INTERVAL_MS": "50",
+        "BRAIN_LOG_LEVEL": "error",
+    }
+    with process(store_copy, **variables) as (_, port):
+        url = f"http://127.0.0.1:{port}"
+
+        def ask() -> None:
+            with httpx.Client(base_url=url) as client:
+                headers = {"Content-Type": "image/jpeg"}
+                while not stop.is_set():
+                    response = client.post("/predict", content=jpeg, headers=headers)
+                    answers.append((response.status_code, response.json()["model"]["version"]))
+
+        clients = [threading.Thread(target=ask) for _ in range(2)]
+        for client in clients:
+            client.start()
+        wait_until(lambda: answers)
+        store = ModelStore(store_copy)
+        with store.staging(MODEL) as staged:
+            source = store_copy / MODEL / str(first)
+            shutil.copytree(source, staged, dirs_exist_ok=True)
+            (staged / "manifest.json").unlink()
+            manifest = store.load(MODEL, first).manifest
+            store.publish(staged, manifest.model_copy(update={"version": first + 1}))
+        try:
+            wait_until(lambda: (200, first + 1) in answers)
+        finally:
+            stop.set()
+        for client in clients:
+            client.join()
+        models = httpx.get(f"{url}/models").json()
+    assert {status for status, _ in answers} == {200}
+    assert {version for _, version in answers} == {first, first + 1}
+    assert models["follows"] == "latest"
+
+
+def test_without_it_nothing_takes_over(
+    store_copy: Path, runtimes: FakeRuntimes, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = newest(store_copy)
+    caplog.set_level(logging.INFO)
+    with serving(settings_for(store_copy, watch_interval_ms=INTERVAL_MS), runtimes) as service:
+        add_version(store_copy)
+        service.client.get("/health")
+        assert service.client.get("/models").json()["follows"] is None
+        assert active(service) == first
+    assert len(runtimes.opened) == 1
+
+
+def test_a_version_that_fails_is_named_and_tried_again_only_once_it_has_changed(
+    store_copy: Path,
+    watched: Service,
+    runtimes: FakeRuntimes,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    first = newest(store_copy)
+    bad = add_version(store_copy, schema_version=99)
+    wait_until(lambda: "refused" in described(watched, bad))
+    assert described(watched, bad)["refused"]["code"] == "newer_schema"
+    assert "newer_schema" in [
+        record.fields["code"]  # type: ignore[attr-defined]
+        for record in caplog.records
+        if record.getMessage() == "activation refused"
+    ]
+    looks(watched, store_copy)
+    assert active(watched) == first
+    assert len(runtimes.opened) == 1
+    refused = {"outcome": "refused"}
+    assert watched.metric("brain_activations_total", **refused) == 1
+
+    good = ModelStore(store_copy).load(MODEL, first).manifest.schema_version
+    edit_manifest(store_copy, bad, {"schema_version": good})
+    wait_until(lambda: active(watched) == bad)
+    assert "refused" not in described(watched, bad)
+    assert watched.metric("brain_activations_total", **refused) == 1
+
+
+def test_a_version_that_does_not_warm_up_leaves_the_old_one(
+    store_copy: Path, jpeg: bytes, watched: Service, runtimes: FakeRuntimes
+) -> None:
+    first = newest(store_copy)
+    runtimes.error = RuntimeError("no")
+    second = add_version(store_copy)
+    wait_until(lambda: "refused" in described(watched, second))
+    assert described(watched, second)["refused"]["code"] == "runtime_unusable"
+    assert watched.predict_raw(jpeg).json()["model"]["version"] == first
+
+
+def test_a_version_that_is_being_copied_in_is_left_alone_until_it_is_complete(
+    store_copy: Path, watched: Service
+) -> None:
+    """File by file, as nobody should: with pauses that are longer than the interval."""
+    first = newest(store_copy)
+    second = first + 1
+    folder = store_copy / MODEL / str(second)
+    shutil.copytree(store_copy / MODEL / str(first), store_copy / "aside")
+    for path in sorted((store_copy / "aside").rglob("*")):
+        target = folder / path.relative_to(store_copy / "aside")
+        if path.is_dir():
+            target.mkdir(parents=True)
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        content = path.read_bytes()
+        target.write_bytes(content[: len(content) // 2])
+        assert active(watched) == first
+        target.write_bytes(content)
+    looks(watched, store_copy)
+    assert active(watched) == first
+    edit_manifest(store_copy, second, {"version": second})
+    wait_until(lambda: active(watched) == second)
+
+
+def test_an_alias_is_followed_wherever_it_goes(store_copy: Path, runtimes: FakeRuntimes) -> None:
+    first, second = newest(store_copy), add_version(store_copy)
+    ModelStore(store_copy).set_alias(MODEL, "stable", first)
+    settings = settings_for(
+        store_copy, watch=True, watch_interval_ms=INTERVAL_MS, model_version="stable"
+    )
+    with serving(settings, runtimes) as service:
+        assert active(service) == first
+        service.client.put(f"/models/{MODEL}/aliases/stable/{second}")
+        wait_until(lambda: active(service) == second)
+        service.client.put(f"/models/{MODEL}/aliases/stable/{first}")
+        wait_until(lambda: active(service) == first)
+        add_version(store_copy)
+        looks(service, store_copy)
+        assert active(service) == first
+
+
+def test_what_was_activated_by_hand_stays_until_the_next_version(
+    store_copy: Path, watched: Service
+) -> None:
+    first, second = newest(store_copy), add_version(store_copy)
+    wait_until(lambda: active(watched) == second)
+    assert watched.client.post(f"/models/{MODEL}/rollback").status_code == 200
+    looks(watched, store_copy)
+    assert active(watched) == first
+    third = add_version(store_copy)
+    wait_until(lambda: active(watched) == third)
+
+
+def test_a_store_that_is_filled_later_brings_the_service_up(
+    store_copy: Path, tmp_path: Path, runtimes: FakeRuntimes, caplog: pytest.LogCaptureFixture
+) -> None:
+    empty = tmp_path / "empty"
+    settings = settings_for(empty, watch=True, watch_interval_ms=INTERVAL_MS)
+    with serving(settings, runtimes, ready=False) as service:
+        wait_until(lambda: service.client.get("/health").json().get("code") == "version_not_found")
+        looks(service, empty)
+        shutil.copytree(store_copy, empty)
+        wait_until(lambda: active(service) == newest(store_copy))
+    complaints = [r for r in caplog.records if r.getMessage() == "the store has nothing to follow"]
+    assert len(complaints) == 1
+
+
+def test_a_number_is_nothing_to_follow(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="BRAIN_WATCH follows"):
+        Settings(watch=True, model_version="2")
+    monkeypatch.setenv("BRAIN_WATCH", "true")
+    monkeypatch.setenv("BRAIN_MODEL_VERSION", "2")
+    with pytest.raises(SettingsError, match="BRAIN_WATCH"):
+        Settings.from_environment()
