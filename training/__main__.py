@@ -23,20 +23,8 @@ def _parser() -> argparse.ArgumentParser:
         "--hold-out", action="append", default=[], metavar="NAME", help="data set to test on alone"
     )
     fit.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    fit.add_argument("--epochs", type=int, help="of every phase, instead of the recipe's")
-    fit.add_argument("--resolution", type=int, help="of every phase, instead of the recipe's")
     fit.add_argument("--seed", type=int, help="instead of the recipe's")
-    fit.add_argument(
-        "--weights", help="instead of the recipe's: imagenet, none, a package's name or a file"
-    )
-    fit.add_argument(
-        "--mixed-precision",
-        dest="precision",
-        nargs="?",
-        const="mixed_float16",
-        choices=["mixed_float16", "mixed_bfloat16"],
-        help="layers compute in half precision (GPUs: mixed_float16, the default)",
-    )
+    _add_overrides(fit)
     fit.add_argument(
         "--strategy",
         choices=["none", "mirrored", "multiworker"],
@@ -53,9 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     crossval.add_argument(
         "--repeats", type=int, default=5, help="splits of data without folds (default: 5)"
     )
-    crossval.add_argument("--epochs", type=int, help="of every phase, instead of the recipe's")
-    crossval.add_argument("--resolution", type=int, help="of every phase, instead of the recipe's")
-    crossval.add_argument("--weights", help="as for fit")
+    _add_overrides(crossval)
 
     audit = commands.add_parser("audit", help="find duplicates; writes audit.json and a PNG")
     audit.add_argument("--data", type=Path, action="append", required=True, metavar="DIR")
@@ -89,6 +75,23 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("runs", type=Path, nargs="+", metavar="runs/NAME")
     compare.add_argument("--out", type=Path, default=Path("docs/models.md"), metavar="FILE")
     return parser
+
+
+def _add_overrides(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--epochs", type=int, help="of every phase, instead of the recipe's")
+    command.add_argument("--resolution", type=int, help="of every phase, instead of the recipe's")
+    command.add_argument(
+        "--weights", help="instead of the recipe's: imagenet, none, a package's name or a file"
+    )
+    command.add_argument(
+        "--mixed-precision",
+        dest="precision",
+        nargs="?",
+        const="mixed_float16",
+        choices=["mixed_float16", "mixed_bfloat16"],
+        help="layers compute in half precision: mixed_float16 (the default) suits GPUs, "
+        "mixed_bfloat16 processors with AVX512-BF16",
+    )
 
 
 def _overrides(options: argparse.Namespace) -> dict[str, Any]:

@@ -1,7 +1,8 @@
 """Writes docs/models.md: the recipes that were run, side by side, and what the leak is worth."""
 
 import json
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -29,7 +30,7 @@ class Entry(NamedTuple):
     """What is known of one recipe.
 
     Attributes:
-        evaluated: protocol to ``report/metrics.json`` of a run.
+        evaluated: protocol and data sets to ``report/metrics.json`` of a run.
         crossvals: data sets to ``crossval.json``.
         sizes: parameters, bytes and milliseconds; see :func:`training.latency.measure`.
         weights: what the runs started from.
@@ -37,7 +38,7 @@ class Entry(NamedTuple):
 
     recipe: str
     weights: set[str]
-    evaluated: dict[str, dict[str, Any]]
+    evaluated: dict[tuple[str, str], dict[str, Any]]
     crossvals: dict[str, dict[str, Any]]
     sizes: dict[str, float]
 
@@ -68,7 +69,7 @@ def _add(entries: dict[str, Entry], path: Path) -> None:
     if (path / CROSSVAL_FILE).is_file():
         found = _read(path / CROSSVAL_FILE)
         entry = entries.setdefault(found["recipe"], Entry(found["recipe"], set(), {}, {}, {}))
-        entry.crossvals[" + ".join(source["name"] for source in found["data"])] = found
+        entry.crossvals[_together(source["name"] for source in found["data"])] = found
         entry.weights.add(found["weights"])
         return
     if not (path / "report" / METRICS_FILE).is_file():
@@ -81,20 +82,24 @@ def _add(entries: dict[str, Entry], path: Path) -> None:
     for protocol, figures in found["protocols"].items():
         own = protocol == found["protocol"]
         # Of a run that was only shown beside this one, its own report says more.
-        if own or protocol not in entry.evaluated:
+        if own or (protocol, data) not in entry.evaluated:
             split = found["split"] if own else {}
-            entry.evaluated[protocol] = {"figures": figures, "split": split, "data": data}
+            entry.evaluated[protocol, data] = {"figures": figures, "split": split}
     if not entry.sizes:
         entry.sizes.update(_sizes(path))
 
 
-def _origin(path: Path) -> tuple[list[str], str]:
+def _together(names: Iterable[str]) -> str:
+    return " + ".join(names)
+
+
+def _origin(path: Path) -> tuple[str, str]:
     """Data sets and starting weights of a run, or of a version in a store."""
     if (path / MANIFEST_FILE).is_file():
         provenance = _read(path / MANIFEST_FILE)["provenance"]
-        return [source["name"] for source in provenance["data"]], provenance["weights"]
+        return _together(source["name"] for source in provenance["data"]), provenance["weights"]
     config = Run.open(path).config
-    return [source.name for source in config.data], config.recipe.weights
+    return _together(source.name for source in config.data), config.recipe.weights
 
 
 def _sizes(path: Path) -> dict[str, float]:
@@ -116,9 +121,10 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _bars(entry: Entry) -> list[tuple[str, str, float, tuple[float, float]]]:
     bars = []
-    for protocol, found in sorted(entry.evaluated.items()):
+    for (protocol, data), found in sorted(entry.evaluated.items()):
         figures = _best_file(found["figures"]["testing"])
-        bars.append((entry.recipe, protocol, figures["accuracy"], _interval(figures, "accuracy")))
+        kind = f"{protocol}, {data}"
+        bars.append((entry.recipe, kind, figures["accuracy"], _interval(figures, "accuracy")))
     for data, found in sorted(entry.crossvals.items()):
         figures = found["together"]
         bars.append(
@@ -247,20 +253,20 @@ def _percent(figures: dict[str, Any], value: float, name: str) -> str:
 
 def _testing_rows(entries: Sequence[Entry], protocols: Collection[str]) -> list[str]:
     return [
-        _testing_row(entry.recipe, protocol, found)
+        _testing_row(entry.recipe, protocol, data, found)
         for entry in entries
-        for protocol, found in sorted(entry.evaluated.items())
+        for (protocol, data), found in sorted(entry.evaluated.items())
         if protocol in protocols
     ]
 
 
-def _testing_row(recipe: str, protocol: str, found: dict[str, Any]) -> str:
+def _testing_row(recipe: str, protocol: str, data: str, found: dict[str, Any]) -> str:
     figures = _best_file(found["figures"]["testing"])
     tumor = figures["tumor"]
     cells = [
         recipe,
         protocol,
-        ", ".join(found["data"]),
+        data,
         str(found["split"].get("train", _DASH)),
         _percent(figures, figures["accuracy"], "accuracy"),
         _percent(figures, figures["macro_f1"], "macro_f1"),
@@ -299,7 +305,8 @@ def _missing(entries: Sequence[Entry]) -> list[str]:
         if entry is None:
             lines.append(f"- `{name}`: not run.")
             continue
-        absent = [p for p in ("clean", "published") if p not in entry.evaluated]
+        run = {protocol for protocol, _ in entry.evaluated}
+        absent = [p for p in ("clean", "published") if p not in run]
         absent += [] if entry.crossvals else ["cross-validation"]
         if absent:
             lines.append(f"- `{name}`: no figures for {', '.join(absent)}.")
@@ -309,16 +316,19 @@ def _missing(entries: Sequence[Entry]) -> list[str]:
 def _reading(entries: Sequence[Entry]) -> list[str]:
     lines = []
     for entry in entries:
-        if {"clean", "published"} <= entry.evaluated.keys():
+        for data in sorted({data for _, data in entry.evaluated}):
+            pair = [entry.evaluated.get((name, data)) for name in ("published", "clean")]
             leaked, clean = (
-                _best_file(entry.evaluated[name]["figures"]["testing"])["accuracy"]
-                for name in ("published", "clean")
+                _best_file(found["figures"]["testing"])["accuracy"] if found else math.nan
+                for found in pair
             )
-            lines.append(
-                f"- **{entry.recipe}**: {100 * leaked:.2f} % where the leak stays and "
-                f"{100 * clean:.2f} % without it, on the same images: {100 * (leaked - clean):+.2f} "
-                "points. Part of it is the smaller training set that `clean` leaves of nickparvar."
-            )
+            if not math.isnan(leaked - clean):
+                lines.append(
+                    f"- **{entry.recipe}**, {data}: {100 * leaked:.2f} % where the leak stays and "
+                    f"{100 * clean:.2f} % without it, on the same images: "
+                    f"{100 * (leaked - clean):+.2f} points. Part of it is the smaller training set "
+                    "that `clean` leaves."
+                )
     if not lines:
         lines.append("No recipe was run on both protocols.")
     lines += [
