@@ -172,7 +172,8 @@ class OodRecord(_Frozen):
     """How far from the training data a slice may lie, in the embedding.
 
     Attributes:
-        file: npz with ``means`` (k, d) and ``whitening`` (d, r), both float32.
+        file: npz with ``means`` (k, d) and ``whitening`` (d, r), both float32, and perhaps with what
+            tells turned slices; see :class:`contract.answer.EmbeddingSpace`.
         threshold: largest distance of a slice that is in distribution.
     """
 

@@ -1,8 +1,9 @@
 """From a converted run to its answers: the record is fitted on validation, test is answered with it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from training.calibrate import (
     embedding_space,
     expected_calibration_error,
     fit_evidence,
+    fit_orientation,
     fit_temperature,
     operating_point,
 )
@@ -33,6 +35,12 @@ ANSWER_FILE: Final = "answer.json"
 SYNTHETIC_SHARE: Final = 0.5
 """What the synthetic validation slices weigh in all, against the real ones, for the evidence."""
 SPACE_FILE: Final = "embeddings.npz"
+TURNS: Final[tuple[Callable[[NDArray[np.uint8]], NDArray[np.uint8]], ...]] = (
+    lambda slices: slices,
+    *(partial(np.rot90, k=quarters, axes=(1, 2)) for quarters in (1, 2, 3)),
+    partial(np.flip, axis=1),
+)
+"""As training slices lie, then as they never do; left and right are mirrored in training."""
 
 
 class Fitted(BaseModel):
@@ -93,10 +101,16 @@ def fit_answers(run: Run, artifacts: Path, images: ImageSet, parts: Split) -> Fi
             [1.0, SYNTHETIC_SHARE * len(rows) / len(made.slices)], [len(rows), len(made.slices)]
         ),
     )
-    means, whitening = embedding_space(
-        predict(images.slices[parts.train])["embedding"], recipe.seed
+    train = images.slices[parts.train]
+    turned = [predict(turn(train))["embedding"] for turn in TURNS]
+    means, whitening = embedding_space(turned[0], recipe.seed)
+    orientation = fit_orientation(
+        turned,
+        outputs["embedding"],
+        EmbeddingSpace(means, whitening).distance(outputs["embedding"]),
     )
-    np.savez(artifacts / SPACE_FILE, means=means, whitening=whitening)
+    arrays: dict[str, Any] = {"means": means, "whitening": whitening, **orientation}
+    np.savez(artifacts / SPACE_FILE, **arrays)
     space = EmbeddingSpace.read(artifacts / SPACE_FILE)
     distance = space.distance(outputs["embedding"])
     threshold = float(np.quantile(distance, ACCEPTANCE))

@@ -15,7 +15,7 @@ from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from contract.answer import mask_logit
+from contract.answer import ORIENTATION_ARRAYS, Orientation, mask_logit
 from contract.manifest import ConformalRecord, OperatingPoint, TumorEvidence
 
 COVERAGE: Final = 0.95
@@ -25,6 +25,10 @@ SPECIFICITY: Final = 0.98
 """From the tumour probability on that has it, on validation, nothing is referred."""
 ACCEPTANCE: Final = 0.99
 """Share of the validation slices that count as in distribution."""
+LIMIT: Final = (1 + ACCEPTANCE) / 2
+"""Share that one of two reasons to be out of distribution leaves in, so that both leave enough."""
+ORIENTATION_STRENGTH: Final = 0.1
+"""C of the logistic regression that tells turned slices; of 0.01 and 0.1 the better on validation."""
 MASK_CELLS: Final = (25, 50, 100, 200)
 """Numbers of highest cells that are tried as the mask's evidence."""
 CLUSTERS: Final = 10
@@ -161,6 +165,38 @@ def embedding_space(
     whitening = (vectors / np.sqrt(values)) / scale[:, None]
     # Distances of the usual slice are then about one, whatever the number of features.
     return means.astype(np.float32), (whitening / np.sqrt(size)).astype(np.float32)
+
+
+def fit_orientation(
+    turned: Sequence[NDArray[np.float32]], upright: NDArray[np.float32], distance: NDArray[Any]
+) -> dict[str, NDArray[np.float32]]:
+    """A linear classifier that tells turned slices, its odds in the unit of a distance.
+
+    Median and limit of the odds become those of the distance, on slices that are all in distribution,
+    so that one threshold serves both.
+
+    Args:
+        turned: embeddings of the same training slices, (N, d) each: upright ones first, then turned
+            in two ways at least.
+        upright: embeddings of validation slices, (M, d).
+        distance: theirs, (M,).
+
+    Returns:
+        The arrays of :class:`contract.answer.Orientation`, by their names in its file.
+    """
+    features = np.concatenate(turned).astype(np.float64)
+    kinds = np.repeat(np.arange(len(turned)), [len(kind) for kind in turned])
+    mean, deviation = features.mean(axis=0), features.std(axis=0) + 1e-6
+    fit = LogisticRegression(C=ORIENTATION_STRENGTH, max_iter=500)
+    fit.fit((features - mean) / deviation, kinds)
+    weights = (fit.coef_.T / deviation[:, None]).astype(np.float32)
+    bias = (fit.intercept_ - mean @ weights).astype(np.float32)
+    odds = Orientation(weights, bias, np.ones(2, np.float32)).odds(upright)
+    low, high = (np.quantile(odds, share) for share in (0.5, LIMIT))
+    near, far = (np.quantile(distance, share) for share in (0.5, LIMIT))
+    factor = (far - near) / (high - low)
+    scale = np.array([factor, far - factor * high], np.float32)
+    return dict(zip(ORIENTATION_ARRAYS, (weights, bias, scale), strict=True))
 
 
 def expected_calibration_error(

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from contract.answer import Decision, EmbeddingSpace, Outputs, Rules, mask_logit
+from contract.answer import Decision, EmbeddingSpace, Orientation, Outputs, Rules, mask_logit
 from contract.errors import CorruptVersion, IncompleteVersion
 from contract.manifest import Manifest, TumorEvidence
 from contract.store import ModelStore
@@ -178,6 +178,17 @@ class TestDistribution:
         embedding = floats([3, 8], [10, 0], [10, -2])
         np.testing.assert_allclose(SPACE.distance(embedding), [5, 0, 1], atol=1e-6)
 
+    def test_a_turned_slice_is_far_and_an_upright_one_no_nearer(self) -> None:
+        """Logits at (3, 8): 3 for upright; 8 and 7 for turned ones, together 8.3133. Odds 5.3133."""
+        weights = floats([1, 0, 0], [0, 1, 0.875])
+        turned = Orientation(weights, floats(0, 0, 0), floats(2, 1))
+        space = EmbeddingSpace(
+            np.array([[0, 0], [10, 0]], np.float32), np.eye(2, dtype=np.float32), turned
+        )
+        embedding = floats([3, 8], [10, 0])
+        np.testing.assert_allclose(turned.odds(embedding)[0], 5.313262, atol=1e-5)
+        np.testing.assert_allclose(space.distance(embedding), [2 * 5.313262 + 1, 0], atol=1e-5)
+
     @pytest.mark.parametrize(("threshold", "familiar"), [(5.0001, True), (4.9999, False)])
     def test_a_slice_is_in_distribution_up_to_the_threshold(
         self, threshold: float, familiar: bool
@@ -284,6 +295,11 @@ def pickled() -> bytes:
 
 
 GOOD = {"means": np.zeros((2, 3), np.float32), "whitening": np.eye(3, 2, dtype=np.float32)}
+TURNED = {
+    "orientation_weights": np.ones((3, 2), np.float32),
+    "orientation_bias": np.zeros(2, np.float32),
+    "orientation_scale": np.ones(2, np.float32),
+}
 BAD: dict[str, bytes] = {
     "empty": b"",
     "no-zip": b"PK\x03\x04 but no more",
@@ -296,6 +312,22 @@ BAD: dict[str, bytes] = {
     "no-mean": npz(**{**GOOD, "means": np.zeros((0, 3), np.float32)}),
     "of-different-embeddings": npz(**{**GOOD, "means": np.zeros((2, 4), np.float32)}),
     "not-finite": npz(**{**GOOD, "means": np.full((2, 3), np.nan, np.float32)}),
+    "orientation-in-part": npz(**GOOD, orientation_bias=TURNED["orientation_bias"]),
+    "orientation-of-another": npz(
+        **GOOD, **{**TURNED, "orientation_weights": np.ones((4, 2), np.float32)}
+    ),
+    "orientation-float64": npz(**GOOD, **{**TURNED, "orientation_bias": np.zeros(2)}),
+    "orientation-of-one-kind": npz(
+        **GOOD,
+        **{
+            **TURNED,
+            "orientation_weights": np.ones((3, 1), np.float32),
+            "orientation_bias": np.zeros(1, np.float32),
+        },
+    ),
+    "orientation-not-finite": npz(
+        **GOOD, **{**TURNED, "orientation_scale": np.full(2, np.inf, np.float32)}
+    ),
     "bomb": archive(means=bytes(65 * 2**20), whitening=b""),
 }
 
@@ -328,6 +360,13 @@ class TestFiles:
         assert rules.ood_threshold == record.ood.threshold
         assert rules.space is not None
         assert rules.space.features == 3
+
+    def test_a_file_that_tells_turned_slices_does(self, tmp_path: Path) -> None:
+        path = tmp_path / "ood.npz"
+        path.write_bytes(npz(**GOOD, **TURNED))
+        assert EmbeddingSpace.read(path).distance(floats([0, 0, 0])).tolist() == [1.0]
+        path.write_bytes(npz(**GOOD))
+        assert EmbeddingSpace.read(path).distance(floats([0, 0, 0])).tolist() == [0.0]
 
     def test_a_version_without_records_has_none(self, tmp_path: Path) -> None:
         manifest = Manifest.model_validate(manifest_fields())

@@ -1,12 +1,13 @@
 import numpy as np
 import pytest
 
-from contract.answer import EmbeddingSpace
+from contract.answer import ORIENTATION_ARRAYS, EmbeddingSpace, Orientation
 from training.calibrate import (
     conformal,
     embedding_space,
     expected_calibration_error,
     fit_evidence,
+    fit_orientation,
     fit_temperature,
     operating_point,
     risk_coverage,
@@ -67,6 +68,22 @@ def test_a_slice_far_from_every_cluster_is_far() -> None:
     far = space.distance(training[:100] + 6)
     assert np.median(near) == pytest.approx(1, abs=0.25)
     assert far.min() > np.quantile(near, 0.99)
+
+
+def test_turned_slices_lie_beyond_the_limit_of_the_distance() -> None:
+    upright, turned, flipped = (
+        (RNG.normal(size=(2000, 12)) + shift).astype(np.float32)
+        for shift in (np.zeros(12), np.repeat([3.0, 0.0], 6), np.repeat([0.0, 3.0], 6))
+    )
+    distance = RNG.gamma(20, 0.05, 1000)
+    training = [kind[:1000] for kind in (upright, turned, flipped)]
+    arrays = fit_orientation(training, upright[1000:], distance)
+    orientation = Orientation(*(arrays[name] for name in ORIENTATION_ARRAYS))
+    seen = orientation.distance(upright[1000:])
+    for share in (0.5, 0.995):
+        assert np.quantile(seen, share) == pytest.approx(np.quantile(distance, share), rel=0.02)
+    for strange in (turned, flipped):
+        assert (orientation.distance(strange[1000:]) > np.quantile(distance, 0.995)).mean() > 0.95
 
 
 def test_the_calibration_error_is_the_gap_between_confidence_and_accuracy() -> None:
