@@ -4,6 +4,7 @@ PYTHON ?=
 SERVICE_ENV := .venv
 TEST_ENV := .venv-test
 
+WORKERS ?= 2
 RECIPE ?= efficientnet_lite0
 DATA ?=
 OUT ?= runs/$(RECIPE)
@@ -28,8 +29,8 @@ help: ## list the commands
 serve: $(SERVICE_ENV)/.ready ## set up and start the service on port 8000; Ctrl-C drains and stops it
 	@exec $(SERVICE_ENV)/bin/python -m service
 
-test: $(TEST_ENV)/.ready ## set up and run all tests (ARGS: more for pytest)
-	$(TEST_ENV)/bin/python -m pytest $(ARGS)
+test: $(TEST_ENV)/.ready ## set up and run all tests (ARGS: more for pytest; WORKERS=0: in one process)
+	$(TEST_ENV)/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
 check: $(TEST_ENV)/.ready ## ruff, format and mypy
 	$(TEST_ENV)/bin/ruff check .

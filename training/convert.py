@@ -171,15 +171,17 @@ def write_litert(
 
 def keras_predictor(model: keras.Model, recipe: Recipe) -> Predictor:
     """Runs a trained model as its SavedModel would, without writing one."""
-    return _in_batches(_Served(model, recipe, None, tf.uint8).functions["serving_default"])
+    return in_batches(_Served(model, recipe, None, tf.uint8).functions["serving_default"])
 
 
 def saved_model_predictor(path: Path) -> Predictor:
     """Runs a SavedModel in batches."""
-    return _in_batches(tf.saved_model.load(str(path)).signatures["serving_default"])
+    return in_batches(tf.saved_model.load(str(path)).signatures["serving_default"])
 
 
-def _in_batches(signature: Any) -> Predictor:
+def in_batches(signature: Any) -> Predictor:
+    """Runs a signature of a SavedModel in batches."""
+
     def predict(slices: NDArray[np.uint8]) -> Outputs:
         batches = [
             signature(slices=tf.constant(slices[start : start + BATCH]))

@@ -1,8 +1,11 @@
 """A small data set, grown from the real slices in git, and one short training run on it."""
 
+import contextlib
+import io
 import os
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -40,7 +43,33 @@ Training = Callable[..., "subprocess.CompletedProcess[str]"]
 
 @pytest.fixture(scope="session")
 def training() -> Training:
-    """Runs ``python -m training`` as people do."""
+    """Runs a command of ``python -m training``, in this process: TensorFlow is imported once.
+
+    Warnings are those of the command, so they do not fail the test.
+    """
+    keras = pytest.importorskip("keras", reason="training needs TensorFlow")
+    from training.__main__ import main
+
+    def run(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+        command = [*map(str, arguments)]
+        # Names of layers count on from what was built before, which a new process has not.
+        keras.utils.clear_session()
+        out, errors = io.StringIO(), io.StringIO()
+        with (
+            contextlib.redirect_stdout(out),
+            contextlib.redirect_stderr(errors),
+            warnings.catch_warnings(),
+        ):
+            warnings.simplefilter("default")
+            code = main(command)
+        return subprocess.CompletedProcess(command, code, out.getvalue(), errors.getvalue())
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def training_process() -> Training:
+    """Runs ``python -m training`` as people do, in a process of its own."""
 
     def run(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, "-m", "training", *map(str, arguments)]
@@ -54,17 +83,3 @@ def training() -> Training:
 def quiet() -> dict[str, str]:
     """The environment of a training process."""
     return os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONUNBUFFERED": "1"}
-
-
-@pytest.fixture(scope="session")
-def finished_run(
-    small_data: Path, training: Training, tmp_path_factory: pytest.TempPathFactory
-) -> Path:
-    """A run of one epoch a phase at 64 pixels."""
-    out = tmp_path_factory.mktemp("runs") / "finished"
-    done = training("fit", *SHORT, "--data", small_data, "--out", out)
-    assert done.returncode == 0, done.stderr
-    return out
-
-
-SHORT = ("--recipe", "efficientnet_lite0", "--epochs", "1", "--resolution", "64")

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support.data import require_data
 from training.contactsheet import run_audit
 from training.datasets import ImageSet, find_images, read_images
 from training.duplicates import ORIENTATIONS, audit, orient
@@ -125,29 +124,3 @@ def test_clean_splits_share_no_group_and_published_keeps_testing_whole(planted: 
     with pytest.raises(DatasetError, match="no "):
         # Every class's first slice goes: one of each is left, too few to validate on too.
         split(images, found, Protocol.CLEAN, _recipe(0.1, 1))
-
-
-@pytest.mark.data
-@pytest.mark.slow
-def test_the_published_leak_is_found_and_the_clean_split_is_free_of_it() -> None:
-    images = read_images(find_images([require_data("nickparvar") / "nickparvar"]))
-    found = audit(images)
-    summary = found.summary(images)
-    assert summary["images"] == 7023
-    assert summary["distinct_files"] == 6726
-    assert summary["testing_with_exact_copy_in_training"] >= 103
-    assert summary["testing_with_near_duplicate_in_training"] > 479
-    for protocol in (Protocol.CLEAN, Protocol.PUBLISHED):
-        parts = split(images, found, protocol, _recipe(0.1, 3))
-        assert len(parts.test) == 1311
-        groups = [
-            set(found.groups[p].tolist()) for p in (parts.train, parts.validation, parts.test)
-        ]
-        assert not groups[0] & groups[1]
-        if protocol is Protocol.CLEAN:
-            assert not groups[2] & (groups[0] | groups[1])
-            hashes = {images.sha256[i] for i in parts.test}
-            assert not hashes & {images.sha256[i] for i in [*parts.train, *parts.validation]}
-        else:
-            assert len(groups[2] & groups[0]) > 100
-        assert 0.08 < len(parts.validation) / (len(parts.train) + len(parts.validation)) < 0.12

@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
+from sklearn.metrics import roc_auc_score
 
-from training.scores import bootstrap, scores, tumor_probability
+from training.scores import bootstrap, scores, tumor_probability, tumor_scores
 
 CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
 TUMORS = ("glioma", "meningioma", "pituitary")
@@ -29,6 +30,21 @@ def test_figures_are_those_counted_by_hand() -> None:
     assert result["tumor"]["specificity"] == pytest.approx(2 / 3)
     low, high = result["interval"]["accuracy"]
     assert 0 < low < 0.75 < high <= 1
+
+
+@pytest.mark.parametrize("digits", [1, 8], ids=["ties", "none"])
+def test_the_area_under_the_curve_is_scikit_learn_s(digits: int) -> None:
+    rng = np.random.default_rng(digits)
+    tumor = rng.random(200) < 0.3
+    probability = np.round(np.clip(rng.random(200) + 0.3 * tumor, 0, 1), digits)
+    found = tumor_scores(probability, tumor, np.arange(200))
+    assert found["auc"] == pytest.approx(roc_auc_score(tumor, probability), abs=1e-12)
+
+
+def test_slices_with_a_tumor_alone_have_no_area() -> None:
+    found = tumor_scores(np.linspace(0, 1, 9), np.ones(9, bool), np.arange(9))
+    assert "auc" not in found
+    assert "auc" not in found["interval"]
 
 
 def test_tumor_probability_adds_the_tumor_classes() -> None:

@@ -1,8 +1,6 @@
 """Every backbone from training to the real service: fitted, tested, exported, asked for slices."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,23 +12,9 @@ from contract.store import ModelStore, StoredVersion
 from service.settings import RuntimeChoice
 from tests.support.service import serving, settings_for
 
-from .conftest import REPOSITORY, SLICES, quiet  # noqa: TID252
+from .conftest import SLICES, Training  # noqa: TID252
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
-
-SCRIPT = """
-import sys
-from training.__main__ import main
-data, out, store, *options = sys.argv[1:]
-for command in (
-    ["fit", "--data", data, "--out", out, "--epochs", "1", *options],
-    ["evaluate", "--run", out],
-    ["export", "--run", out, "--store", store, "--allow-float"],
-):
-    if main(command):
-        sys.exit(1)
-"""
-"""The three commands in one process: TensorFlow is imported once."""
 
 RECIPES = {
     "baseline_cnn": (),
@@ -43,22 +27,22 @@ RECIPES = {
 
 @pytest.fixture(scope="module", params=RECIPES)
 def exported(
-    request: pytest.FixtureRequest, small_data: Path, tmp_path_factory: pytest.TempPathFactory
+    request: pytest.FixtureRequest,
+    small_data: Path,
+    training: Training,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> StoredVersion:
     recipe: str = request.param
     folder = tmp_path_factory.mktemp(recipe)
-    store = folder / "store"
-    options = ["--recipe", recipe, *RECIPES[recipe]]
-    command = [sys.executable, "-c", SCRIPT, small_data, folder / "run", store, *options]
-    done = subprocess.run(
-        list(map(str, command)),
-        cwd=REPOSITORY,
-        env=quiet(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    run, store = folder / "run", folder / "store"
+    options = ("--recipe", recipe, "--epochs", "1", *RECIPES[recipe])
+    for command in (
+        ("fit", *options, "--data", small_data, "--out", run),
+        ("evaluate", "--run", run),
+        ("export", "--run", run, "--store", store, "--allow-float"),
+    ):
+        done = training(*command)
+        assert done.returncode == 0, done.stderr
     return ModelStore(store).load("brain-tumor", 1)
 
 
@@ -67,7 +51,9 @@ def _slices() -> dict[Path, np.ndarray]:
 
 
 def test_a_recipe_is_served_and_highlights_regions(exported: StoredVersion) -> None:
-    from training.convert import litert_predictor, saved_model_predictor
+    import tensorflow as tf
+
+    from training.convert import in_batches, litert_predictor
     from training.run import Run
 
     manifest = exported.manifest
@@ -75,7 +61,8 @@ def test_a_recipe_is_served_and_highlights_regions(exported: StoredVersion) -> N
     assert manifest.classes == run.config.recipe.classes
     slices = _slices()
     batch = np.stack(list(slices.values()))
-    full = saved_model_predictor(exported.path / "saved_model")(batch)
+    model = tf.saved_model.load(str(exported.path / "saved_model"))
+    full = in_batches(model.signatures["serving_default"])(batch)
     light = litert_predictor(exported.path / manifest.artifacts["litert"])(batch)
     assert full.keys() == light.keys()
     assert full["probabilities"].shape == (len(batch), len(manifest.classes))
@@ -86,8 +73,10 @@ def test_a_recipe_is_served_and_highlights_regions(exported: StoredVersion) -> N
             means = outputs["cam"].mean(axis=(1, 2))
             assert np.abs(means - outputs["logits"]).max() < tolerance
     else:
-        _check_grad_cam(exported.path / "saved_model", batch)
-    settings = settings_for(exported.path.parents[1])
+        heat = model.signatures["explain"](slices=tf.constant(batch))["heatmap"].numpy()
+        _check_grad_cam(heat, batch)
+    # Each batch size is warmed up, and a large one takes VGG16 long.
+    settings = settings_for(exported.path.parents[1], max_batch_size=4)
     for choice, expected in ((RuntimeChoice.LITERT, light), (RuntimeChoice.TENSORFLOW, full)):
         with serving(settings.model_copy(update={"runtime": choice})) as service:
             answers = service.predict(*(path.read_bytes() for path in slices)).json()
@@ -96,11 +85,7 @@ def test_a_recipe_is_served_and_highlights_regions(exported: StoredVersion) -> N
             assert found == pytest.approx(row.tolist(), abs=1e-3)
 
 
-def _check_grad_cam(path: Path, batch: np.ndarray) -> None:
-    import tensorflow as tf
-
-    model = tf.saved_model.load(str(path))
-    heat = model.signatures["explain"](slices=tf.constant(batch))["heatmap"].numpy()
+def _check_grad_cam(heat: np.ndarray, batch: np.ndarray) -> None:
     assert heat.shape[0] == len(batch)
     assert heat.ndim == 3
     assert heat.min() >= 0
