@@ -52,7 +52,7 @@ def training() -> Training:
 
     def run(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
         command = [*map(str, arguments)]
-        # Names of layers count on from what was built before, which a new process has not.
+        # As in a new process: layers are numbered from the start.
         keras.utils.clear_session()
         out, errors = io.StringIO(), io.StringIO()
         with (
