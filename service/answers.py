@@ -107,9 +107,15 @@ class Answer:
         return fields
 
 
-def answer_jobs(jobs: Sequence[Job], rules: Rules, form: MaskForm) -> list[dict[str, Any]]:
-    """Fills in :attr:`Job.answer` of what was predicted, and gives the entry of each job."""
-    return [_entry(job, rules, form) for job in jobs]
+def answer_job(job: Job) -> None:
+    """Fills in :attr:`Job.answer` of what was predicted and has none. Any thread."""
+    if job.answer is None and isinstance(job.outcome, Outputs):
+        job.answer = Answer.of(job.outcome, job.geometry, job.rules)
+
+
+def entries_of(jobs: Sequence[Job], form: MaskForm) -> list[dict[str, Any]]:
+    """The entry of each job; what was predicted is answered first. Any thread."""
+    return [_entry(job, form) for job in jobs]
 
 
 def region_content(region: Region, form: MaskForm) -> dict[str, Any]:
@@ -137,13 +143,13 @@ def known_failure(job: Job) -> Failure:
     return outcome if isinstance(outcome, ServiceError | ContractError) else ServiceError()
 
 
-def _entry(job: Job, rules: Rules, form: MaskForm) -> dict[str, Any]:
+def _entry(job: Job, form: MaskForm) -> dict[str, Any]:
     place = _place(job)
-    if not isinstance(job.outcome, Outputs):
+    answer_job(job)
+    if job.answer is None or not isinstance(job.outcome, Outputs):
         failure = known_failure(job)
         error = {"status": failure.status, "code": failure.code, "detail": failure.detail}
         return {"input": job.upload.name, "error": error, **place}
-    job.answer = Answer.of(job.outcome, job.geometry, rules)
     return {"input": job.upload.name, **job.answer.content(form), **place}
 
 

@@ -3,6 +3,10 @@
 One mechanism for every runtime; it knows only ``predict(batch)``. There is no artificial wait by
 default: on an idle service an image is predicted at once, and under load the batches grow by
 themselves, because a busy runtime lets the queue grow.
+
+A runtime that gains nothing from batches has several lanes instead, one for each core: each is a thread
+that takes one slice all the way, from file to answer, because each hop between threads costs processor
+time and the interpreter's lock.
 """
 
 import logging
@@ -10,122 +14,150 @@ from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
 from threading import Thread
 from time import monotonic
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from contract.answer import Outputs
-from service.errors import DeadlineExceeded, Failure, InferenceFailed, RuntimeLost
+from service.answers import answer_job
+from service.errors import DeadlineExceeded, Failure, InferenceFailed, RuntimeLost, ServiceError
 from service.jobs import Job
+from service.runtimes import Predictor
 
 logger = logging.getLogger("service.batching")
+
+TOO_LATE: Final = "the deadline passed before the image was predicted"
 
 MAX_FAILURES: Final = 3
 """Batches that may fail in a row before the runtime itself is taken to be broken."""
 
 
-class Predictor(Protocol):
-    """The part of a runtime that batching needs."""
+Decode = Callable[[Job], Failure | None]
+"""Fills in a job's pixels, or says why there are none."""
 
-    def predict(self, batch: NDArray[np.uint8]) -> Outputs:
-        """uint8 (n, height, width) to outputs for ``n`` slices."""
-        ...
+
+class _Lane:
+    """A predictor and the thread that calls it.
+
+    Attributes:
+        current: what it has in hand.
+        busy_since: monotonic seconds since when it has been predicting, if it is.
+        failures: batches that failed in a row.
+    """
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor = predictor
+        self.thread: Thread
+        self.current: Sequence[Job] = ()
+        self.busy_since: float | None = None
+        self.failures = 0
 
 
 class Batcher:
-    """A queue and the thread that predicts what is in it.
+    """A queue and the threads that predict what is in it.
 
     Args:
-        predictor: called in this thread only, with 1 to ``max_batch_size`` images.
+        predictors: one for each thread, which alone calls it, with 1 to ``max_batch_size`` images.
         max_batch_size: most images in a batch.
         max_wait_seconds: how long an incomplete batch waits for more, from its first image on.
         deliver: gets settled jobs, a whole batch at a time; called in this thread or in the one
             that submits or abandons.
         observe: gets the size and the seconds of each batch.
+        decode: what is submitted has yet to be decoded, by this, and is answered as well; without it,
+            jobs come decoded, and go out with the model's outputs.
     """
 
     def __init__(
         self,
-        predictor: Predictor,
+        predictors: Sequence[Predictor],
         max_batch_size: int,
         max_wait_seconds: float,
         deliver: Callable[[Sequence[Job]], None],
         observe: Callable[[int, float], None],
+        decode: Decode | None = None,
     ) -> None:
-        self._predictor = predictor
         self._max_batch_size = max_batch_size
         self._max_wait_seconds = max_wait_seconds
         self._deliver = deliver
         self._observe = observe
+        self._decode = decode
         self._queue: SimpleQueue[Job | None] = SimpleQueue()
         self._lost: Failure | None = None
-        self._current: Sequence[Job] = ()
-        self._busy_since: float | None = None
-        self._failures = 0
         self._closing = False
-        self._thread = Thread(target=self._run, name="inference", daemon=True)
-        self._thread.start()
+        self._lanes = [_Lane(predictor) for predictor in predictors]
+        for number, lane in enumerate(self._lanes):
+            name = f"inference-{number}"
+            lane.thread = Thread(target=self._run, args=(lane,), name=name, daemon=True)
+            lane.thread.start()
+
+    @property
+    def decodes(self) -> bool:
+        """Whether it takes jobs that have yet to be decoded."""
+        return self._decode is not None
 
     def submit(self, job: Job) -> None:
-        """Queues a decoded job; never blocks. Any thread."""
+        """Queues a job; never blocks. Any thread."""
         self._queue.put(job)
         if self._lost is not None:
-            # The thread may have ended between its last look at the queue and this job.
+            # The threads may have ended between their last look at the queue and this job.
             self._fail_queued(self._lost)
 
     def close(self) -> None:
-        """Predicts everything that was submitted, then ends the thread."""
+        """Predicts everything that was submitted, then ends the threads."""
         self._closing = True
         self._queue.put(None)
-        self._thread.join()
+        for lane in self._lanes:
+            lane.thread.join()
 
     @property
     def idle(self) -> bool:
         """Whether nothing is being predicted, or waits for it. Any thread."""
-        return self._busy_since is None and self._queue.empty()
+        return not any(lane.current for lane in self._lanes) and self._queue.empty()
 
     def problem(self, batch_timeout_seconds: float) -> str | None:
-        """What is wrong with the thread or the runtime, if anything is. Any thread."""
-        if not self._thread.is_alive() and not self._closing:
-            return "the inference thread died"
-        busy_since = self._busy_since
-        if busy_since is not None and monotonic() - busy_since > batch_timeout_seconds:
-            return "a batch takes longer than its limit"
-        if self._failures >= MAX_FAILURES:
-            return "the runtime fails on every batch"
+        """What is wrong with a thread or the runtime, if anything is. Any thread."""
+        for lane in self._lanes:
+            if not lane.thread.is_alive() and not self._closing:
+                return "the inference thread died"
+            busy_since = lane.busy_since
+            if busy_since is not None and monotonic() - busy_since > batch_timeout_seconds:
+                return "a batch takes longer than its limit"
+            if lane.failures >= MAX_FAILURES:
+                return "the runtime fails on every batch"
         return None
 
     def abandon(self, failure: Failure) -> None:
-        """Fails everything submitted and yet to be submitted, and leaves the thread to itself.
+        """Fails everything submitted and yet to be submitted, and leaves the threads to themselves.
 
-        The thread ends by itself if it ever comes back from its batch; what it returns then is
-        ignored.
+        A thread ends by itself if it ever comes back from its batch; what it returns then is ignored.
         """
         self._lost = failure
-        current = self._current
-        self._fail(current, failure)
+        for lane in self._lanes:
+            self._fail(lane.current, failure)
         self._fail_queued(failure)
         self._queue.put(None)
 
-    def _run(self) -> None:
+    def _run(self, lane: _Lane) -> None:
         try:
             while self._lost is None and (batch := self._collect()):
-                self._predict(batch)
+                self._take(lane, batch)
                 del batch
         except BaseException:
             # Only this makes readiness drop; whatever ended the thread, nobody may wait for ever.
             logger.exception("the inference thread died")
             self._lost = RuntimeLost("the inference thread died; a new runtime is being built")
-            self._fail(self._current, self._lost)
+            self._fail(lane.current, self._lost)
         finally:
             if self._lost is not None:
                 self._fail_queued(self._lost)
+                # The other threads end as well; the runtime is rebuilt as a whole.
+                self._queue.put(None)
 
     def _collect(self) -> list[Job]:
         """The next batch; empty when the queue is closed and used up."""
         first = self._queue.get()
         if first is None:
+            # Each thread finds the mark.
+            self._queue.put(None)
             return []
         batch = [first]
         end = first.waiting_since + self._max_wait_seconds
@@ -144,41 +176,51 @@ class Batcher:
             batch.append(job)
         return batch
 
-    def _predict(self, batch: Sequence[Job]) -> None:
-        start = monotonic()
+    def _take(self, lane: _Lane, batch: Sequence[Job]) -> None:
+        lane.current = batch
+        now = monotonic()
+        for job in batch:
+            job.stop_waiting(now)
+        if self._decode is not None:
+            for job in batch:
+                job.outcome = self._decode(job)
         live = []
         for job in batch:
-            job.stop_waiting(start)
-            if job.expired():
-                job.outcome = DeadlineExceeded("the deadline passed before the image was predicted")
-            else:
+            if job.outcome is None and job.expired():
+                job.outcome = DeadlineExceeded(TOO_LATE)
+            elif job.outcome is None:
                 live.append(job)
-        self._current = batch
         if live:
-            self._busy_since = start
-            self._infer(live)
-            self._busy_since = None
-            seconds = monotonic() - start
+            self._predict(lane, live)
+        if self._decode is not None:
             for job in live:
-                job.inference_seconds = seconds
-            self._observe(len(live), seconds)
+                _answer(job)
         self._deliver(batch)
-        self._current = ()
+        lane.current = ()
 
-    def _infer(self, jobs: Sequence[Job]) -> None:
+    def _predict(self, lane: _Lane, jobs: Sequence[Job]) -> None:
+        lane.busy_since = start = monotonic()
+        self._infer(lane, jobs)
+        lane.busy_since = None
+        seconds = monotonic() - start
+        for job in jobs:
+            job.inference_seconds = seconds
+        self._observe(len(jobs), seconds)
+
+    def _infer(self, lane: _Lane, jobs: Sequence[Job]) -> None:
         try:
             pixels = np.stack([job.pixels for job in jobs if job.pixels is not None])
-            outputs = self._predictor.predict(pixels)
+            outputs = lane.predictor.predict(pixels)
             for name, array in outputs.arrays.items():
                 if len(array) != len(jobs) or not np.isfinite(array).all():
                     raise ValueError(f"{name} of {len(jobs)} images: {array.shape}, or not finite")
         except Exception:
-            self._failures += 1
+            lane.failures += 1
             logger.exception("inference failed", extra={"fields": {"images": len(jobs)}})
             for job in jobs:
                 job.outcome = InferenceFailed("the model failed on the batch with this image")
             return
-        self._failures = 0
+        lane.failures = 0
         for index, job in enumerate(jobs):
             job.outcome = outputs.at(index)
 
@@ -190,11 +232,24 @@ class Batcher:
 
     def _fail_queued(self, failure: Failure) -> None:
         jobs: list[Job] = []
+        closed = False
         while True:
             try:
                 job = self._queue.get_nowait()
             except Empty:
                 break
-            if job is not None:
+            if job is None:
+                closed = True
+            else:
                 jobs.append(job)
+        if closed:
+            self._queue.put(None)
         self._fail(jobs, failure)
+
+
+def _answer(job: Job) -> None:
+    try:
+        answer_job(job)
+    except Exception:
+        logger.exception("answering raised an unknown error")
+        job.outcome = ServiceError()

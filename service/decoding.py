@@ -27,30 +27,21 @@ Forward = Callable[[Job], None]
 
 
 class DecodePool:
-    """A few threads that open files, decode slices and preprocess them.
+    """A few threads that decode, for runtimes whose threads have better to do.
 
     A decoded job goes on to its batch straight from the decoding thread; a job that cannot be
     decoded never gets there, so it cannot harm its neighbours.
 
     Args:
         threads: how many.
-        policy: what is accepted of a file.
-        on_expand: gets the job and the source of a file that turns out to have several slices, before
-            the job itself, which stands for the first of them, goes on.
-        on_failure: gets a job that has no pixels.
-
-    Both are called in a decoding thread.
+        decoder: what they do.
+        on_failure: gets a job that has no pixels; called in a decoding thread.
     """
 
     def __init__(
-        self,
-        threads: int,
-        policy: Policy,
-        on_expand: Callable[[Job, Source], None],
-        on_failure: Callable[[Job], None],
+        self, threads: int, decoder: "Decoder", on_failure: Callable[[Job], None]
     ) -> None:
-        self._policy = policy
-        self._on_expand = on_expand
+        self._decoder = decoder
         self._on_failure = on_failure
         self._queue: SimpleQueue[tuple[Job, Forward] | None] = SimpleQueue()
         self._threads = [
@@ -75,7 +66,7 @@ class DecodePool:
         while (item := self._queue.get()) is not None:
             job, forward = item
             job.stop_waiting(monotonic())
-            failure = self._decode(job)
+            failure = self._decoder.decode(job)
             if failure is None:
                 job.waiting_since = monotonic()
                 forward(job)
@@ -85,7 +76,22 @@ class DecodePool:
             # While this thread waits, it must not keep the last image alive.
             del item, job, forward, failure
 
-    def _decode(self, job: Job) -> Failure | None:
+
+class Decoder:
+    """Opens files, decodes slices and preprocesses them. Any thread.
+
+    Args:
+        policy: what is accepted of a file.
+        on_expand: gets the job and the source of a file that turns out to have several slices, before
+            the job itself, which stands for the first of them, goes on; called in the same thread.
+    """
+
+    def __init__(self, policy: Policy, on_expand: Callable[[Job, Source], None]) -> None:
+        self._policy = policy
+        self._on_expand = on_expand
+
+    def decode(self, job: Job) -> Failure | None:
+        """Fills in a job's pixels and what belongs to them, or says why there are none."""
         if job.expired():
             return DeadlineExceeded("the deadline passed before the image was decoded")
         if job.upload.failure is not None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.answer import Outputs
+from contract.answer import Outputs, Rules
 from contract.preprocessing import DicomReference, PreprocessSpec
 from contract.region import Geometry
 from contract.source import Source
@@ -110,7 +110,16 @@ class Group:
         if self.done.done():
             return
         more = [
-            Job(first.upload, first.spec, first.deadline, self, first.keep_header, frame, source)
+            Job(
+                first.upload,
+                first.spec,
+                first.rules,
+                first.deadline,
+                self,
+                first.keep_header,
+                frame,
+                source,
+            )
             for frame in range(2, source.frames + 1)
         ]
         next(file for file in self._files if file[0] is first).extend(more)
@@ -146,6 +155,7 @@ class Job:
     Attributes:
         upload: the file that it is in.
         spec: preprocessing of the version that will predict it.
+        rules: how that version's outputs become answers, for this request.
         deadline: monotonic seconds after which nobody waits for it.
         group: its request.
         keep_header: whether ``header`` is wanted.
@@ -157,7 +167,7 @@ class Job:
         header: all attributes of its DICOM object but the pixels, if wanted; the frames share it.
         geometry: how its original image lies in ``pixels``, likewise.
         outcome: the model's outputs for this slice alone, or why there are none.
-        answer: what the outputs mean, once the request has asked.
+        answer: what the outputs mean, once that has been asked.
         delivered: the event loop has counted it; a hung runtime may settle a job twice.
         queue_seconds: time spent waiting for a decoding thread and for the runtime.
         waiting_since: monotonic seconds since when it has been waiting.
@@ -165,6 +175,7 @@ class Job:
 
     upload: Upload
     spec: PreprocessSpec
+    rules: Rules
     deadline: float
     group: Group
     keep_header: bool = False

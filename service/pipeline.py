@@ -3,11 +3,14 @@
 import asyncio
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from time import monotonic
 
+from contract.answer import Rules
 from contract.policy import Policy
 from contract.source import Source
-from service.decoding import DecodePool
+from service.decoding import DecodePool, Decoder
+from service.batching import TOO_LATE
 from service.errors import DeadlineExceeded, QueueFull
 from service.jobs import Group, Job, Upload
 from service.metrics import Metrics
@@ -22,7 +25,7 @@ class Pipeline:
     Args:
         loop: the event loop that serves requests.
         capacity: most images in the service at a time; one request has half of that at most.
-        decode_threads: threads that decode.
+        decode_threads: threads that decode, where the engine's own do not.
         policy: what is accepted of a file; its frames are counted for the whole request.
         metrics: counts what passes.
     """
@@ -40,8 +43,9 @@ class Pipeline:
         self._share = max(1, capacity // 2)
         self._max_frames = policy.max_frames
         self._metrics = metrics
+        self.decoder = Decoder(policy, self._expand)
         self._decoders = DecodePool(
-            decode_threads, policy, self._expand, lambda job: self.deliver([job])
+            decode_threads, self.decoder, lambda job: self.deliver([job])
         )
         self.depth = 0
 
@@ -58,6 +62,7 @@ class Pipeline:
         self,
         engine: Engine,
         uploads: Sequence[Upload],
+        rules: Rules,
         deadline: float,
         *,
         keep_headers: bool = False,
@@ -67,6 +72,7 @@ class Pipeline:
         Args:
             engine: the version that predicts them.
             uploads: at least one.
+            rules: how its outputs become answers.
             deadline: monotonic seconds.
             keep_headers: keep all attributes of DICOM objects but the pixels, in :attr:`Job.header`.
 
@@ -83,7 +89,11 @@ class Pipeline:
                 return False
             self.depth += 1
             engine.acquire(1)
-            self._decoders.submit(job, engine.batcher.submit)
+            batcher = engine.batcher
+            if batcher.decodes:
+                batcher.submit(job)
+            else:
+                self._decoders.submit(job, batcher.submit)
             return True
 
         group = Group(start, engine.release, self._share, self._max_frames, self._loop)
@@ -92,17 +102,19 @@ class Pipeline:
         engine.acquire(1)
         timer = self._loop.call_later(max(0.0, deadline - monotonic()), group.finish)
         try:
-            group.begin([Job(upload, spec, deadline, group, keep_headers) for upload in uploads])
+            group.begin(
+                [Job(upload, spec, rules, deadline, group, keep_headers) for upload in uploads]
+            )
             await group.done
         finally:
             timer.cancel()
             group.finish()
             engine.release()
-        jobs = group.jobs
-        for job in jobs:
-            if not job.delivered:
-                job.outcome = DeadlineExceeded("the deadline passed before the image was predicted")
-        return jobs
+        # A thread may still have a late one in hand; what it writes there is nobody's answer.
+        return [
+            job if job.delivered else replace(job, outcome=DeadlineExceeded(TOO_LATE), answer=None)
+            for job in group.jobs
+        ]
 
     def deliver(self, jobs: Sequence[Job]) -> None:
         """Hands settled jobs to the event loop with a single wake-up. Any thread."""

@@ -10,7 +10,7 @@ from typing import Final, TypedDict
 from contract.answer import Rules
 from contract.errors import ContractError, StoreError
 from contract.store import ModelStore, StoredVersion
-from service.batching import Batcher
+from service.batching import Batcher, Decode
 from service.errors import (
     ActivationRefused,
     Failure,
@@ -120,6 +120,7 @@ class Registry:
         settings: which version to load and how.
         metrics: is told of the active version.
         deliver: where batches go.
+        decode: what the threads of a runtime without batches do first.
         open_runtime: loads a verified version; another one in tests of faults.
 
     Attributes:
@@ -131,6 +132,7 @@ class Registry:
         settings: Settings,
         metrics: Metrics,
         deliver: Deliver,
+        decode: Decode,
         open_runtime: Open = open_runtime,
     ) -> None:
         self.store = ModelStore(settings.model_store)
@@ -140,6 +142,7 @@ class Registry:
         self._settings = settings
         self._metrics = metrics
         self._deliver = deliver
+        self._decode = decode
         self._open = open_runtime
         self._changing = asyncio.Lock()
         # In the order in which they served; the last one serves, or did before it was lost.
@@ -313,11 +316,12 @@ class Registry:
             rules = adjusted(Rules.read(stored.manifest, stored.path), self._settings)
             runtime = self._open(self._settings, stored)
             batcher = Batcher(
-                runtime,
+                runtime.lanes,
                 runtime.batch_sizes[-1],
                 self._settings.max_wait_ms / 1000,
                 partial(self._delivered, rules),
                 self._metrics.observe_batch,
+                self._decode if runtime.whole else None,
             )
             return Engine(stored, rules, runtime, batcher)
         except (ServiceError, ContractError):

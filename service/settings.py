@@ -133,7 +133,8 @@ class Settings(BaseSettings):
         default_factory=available_cores,
         ge=1,
         le=256,
-        description="Single-threaded LiteRT interpreters that share a batch. Default: all cores.",
+        description="Single-threaded LiteRT interpreters, each in a thread that takes a slice from its "
+        "file to its answer. Default: all cores.",
     )
 
     tumor_threshold: float | None = Field(
@@ -175,7 +176,7 @@ class Settings(BaseSettings):
     )
 
     max_batch_size: int = Field(
-        32, ge=1, le=1024, description="Most images that are predicted together."
+        32, ge=1, le=1024, description="Most images that are predicted together under TensorFlow; LiteRT gains nothing by that."
     )
     max_wait_ms: float = Field(
         0.0,
@@ -247,7 +248,8 @@ class Settings(BaseSettings):
         default_factory=available_cores,
         ge=1,
         le=256,
-        description="Threads that decode images. Default: all cores.",
+        description="Threads that decode images under TensorFlow; under LiteRT those of the interpreters "
+        "do. Default: all cores.",
     )
 
     dicom_uid_root: Annotated[str, AfterValidator(_uid_root)] = Field(

@@ -12,10 +12,10 @@ from typing import Any, Final
 
 from contract.errors import ContractError
 from contract.preprocessing import DicomReference
+from service.answers import MaskForm
 from service.errors import QueueFull, ServiceError, SpoolFull, UnidentifiedSource
 from service.jobs import Job, Upload
 from service.logs import log_discreetly
-from service.operation import Options
 from service.pacs import results
 from service.pacs.delivery import backoff
 from service.pacs.inbox import Inbox, Waiting
@@ -159,7 +159,7 @@ class Analysis:
                     # It cannot be read, but by now it is known which image it is.
                     sop = names[id(job.upload)]
                     job.dicom = DicomReference(sop, series.uid, job.frame, None)
-            described = await answered(predicted, engine, Options(), self._state)
+            described = await answered(predicted, MaskForm.NONE, self._state)
             for job in predicted:
                 results.lighten(job)
             jobs += predicted
@@ -210,7 +210,7 @@ class Analysis:
                 try:
                     deadline = monotonic() + PATIENCE_SECONDS
                     jobs = await self._state.pipeline.predict(
-                        engine, uploads, deadline, keep_headers=True
+                        engine, uploads, engine.rules, deadline, keep_headers=True
                     )
                 except QueueFull:
                     pass

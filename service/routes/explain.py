@@ -44,8 +44,9 @@ async def _explain(request: Request, state: State, claim: Claim) -> Response:
     # A version that is replaced meanwhile must not be closed before its heat map is there.
     engine.acquire(1)
     try:
-        jobs = await state.pipeline.predict(engine, uploads, deadline)
-        entries = await answered(jobs, engine, options, state)
+        rules = options.applied(engine.rules)
+        jobs = await state.pipeline.predict(engine, uploads, rules, deadline)
+        entries = await answered(jobs, options.mask, state)
         slices = zip(jobs, entries, strict=True)
         state.record_slices("explain", context.key, context.request_id, slices, engine)
         index = _chosen(jobs, frame)

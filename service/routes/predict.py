@@ -10,18 +10,17 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from contract.answer import Outputs
-from service.answers import answer_jobs, known_failure
+from service.answers import MaskForm, entries_of, known_failure
 from service.buffers import Claim
 from service.context import Context
 from service.dicom.findings import ModelIdentity
 from service.dicom.series import is_dicom, sort_into_series
-from service.errors import NoDicomSource, UnidentifiedSource
+from service.errors import Failure, NoDicomSource, UnidentifiedSource
 from service.jobs import Job
 from service.negotiation import Form, accepted_forms
 from service.operation import Options
 from service.problems import problem_response
 from service.receiving import receive
-from service.registry import Engine
 from service.series import summaries
 from service.state import State
 
@@ -43,9 +42,9 @@ async def _predict(request: Request, state: State, claim: Claim) -> Response:
         if Form.JSON not in forms:
             raise NoDicomSource("results come as DICOM objects only where every input is DICOM")
         as_objects = False
-    jobs = await state.pipeline.predict(engine, uploads, deadline, keep_headers=as_objects)
     rules = options.applied(engine.rules)
-    entries = await answered(jobs, engine, options, state)
+    jobs = await state.pipeline.predict(engine, uploads, rules, deadline, keep_headers=as_objects)
+    entries = await answered(jobs, options.mask, state)
     timing = timing_of(jobs, context)
     slices = zip(jobs, entries, strict=True)
     state.record_slices("predict", context.key, context.request_id, slices, engine)
@@ -77,19 +76,16 @@ async def _predict(request: Request, state: State, claim: Claim) -> Response:
     return Response(json.dumps(content), media_type="application/json")
 
 
-async def answered(
-    jobs: Sequence[Job], engine: Engine, options: Options, state: State
-) -> list[dict[str, Any]]:
+async def answered(jobs: Sequence[Job], mask: MaskForm, state: State) -> list[dict[str, Any]]:
     """The entry of each job; counts what was answered."""
-    rules = options.applied(engine.rules)
-    if rules.temperature is None and rules.space is None:
-        entries = answer_jobs(jobs, rules, options.mask)
+    if mask is MaskForm.NONE and all(job.answer or isinstance(job.outcome, Failure) for job in jobs):
+        entries = entries_of(jobs, mask)
     else:
         # Masks and embeddings take a while, which nobody else's request may wait for.
-        entries = await asyncio.to_thread(answer_jobs, jobs, rules, options.mask)
+        entries = await asyncio.to_thread(entries_of, jobs, mask)
     for job in jobs:
         if job.answer is not None:
-            state.metrics.observe_answer(job.answer, rules.ood_threshold)
+            state.metrics.observe_answer(job.answer, job.rules.ood_threshold)
     return entries
 
 

@@ -2,7 +2,8 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from itertools import product
+from typing import ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,14 @@ def served_shapes(manifest: Manifest) -> dict[str, tuple[int, ...]]:
     }
 
 
+class Predictor(Protocol):
+    """What predicts in a thread of its own."""
+
+    def predict(self, batch: NDArray[np.uint8]) -> Outputs:
+        """uint8 (n, height, width) to outputs for ``n`` slices."""
+        ...
+
+
 class Runtime(ABC):
     """A loaded model version that predicts.
 
@@ -36,9 +45,12 @@ class Runtime(ABC):
         device: ``cpu``, or the accelerator's name.
         batch_sizes: the sizes that a warm-up has to cover, ascending; no batch may be larger than
             the last of them.
+        whole: a lane takes each slice all the way, from its file to its answer. Otherwise other threads
+            decode, while a batch is being predicted.
     """
 
     name: ClassVar[str]
+    whole: ClassVar[bool] = False
     device: str
     batch_sizes: Sequence[int]
 
@@ -52,6 +64,11 @@ class Runtime(ABC):
         Returns:
             All of the version's outputs that mean something to the service.
         """
+
+    @property
+    def lanes(self) -> Sequence[Predictor]:
+        """What predicts at the same time as the others do, each called by a thread of its own."""
+        return (self,)
 
     @property
     def explains(self) -> bool:
@@ -76,7 +93,7 @@ class Runtime(ABC):
         return
 
     def warm_up(self, height: int, width: int, shapes: Shapes) -> None:
-        """Predicts once at every batch size, so that no client pays for a first time.
+        """Predicts once in every lane at every batch size, so that no client pays for a first time.
 
         Args:
             height: of the model's input.
@@ -87,8 +104,8 @@ class Runtime(ABC):
             RuntimeUnusable: the model does not answer with what its manifest says.
         """
         ramp = np.linspace(0, 255, height * width).astype(np.uint8).reshape(1, height, width)
-        for size in self.batch_sizes:
-            outputs = self.predict(np.repeat(ramp, size, axis=0))
+        for lane, size in product(self.lanes, self.batch_sizes):
+            outputs = lane.predict(np.repeat(ramp, size, axis=0))
             found = {
                 name: (str(array.dtype), array.shape) for name, array in outputs.arrays.items()
             }

@@ -66,4 +66,4 @@ def _open(name: RuntimeName, settings: Settings, path: Path, shapes: Shapes) -> 
         from service.runtimes.tensorflow import TensorFlowRuntime
 
         return TensorFlowRuntime(path, shapes, settings.max_batch_size)
-    return LiteRtRuntime(path, shapes, settings.interpreters, settings.max_batch_size)
+    return LiteRtRuntime(path, shapes, settings.interpreters)

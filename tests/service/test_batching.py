@@ -52,7 +52,7 @@ def collector() -> Collector:
 
 @pytest.fixture
 def batcher(runtime: FakeRuntime, collector: Collector) -> Iterator[Batcher]:
-    running = Batcher(runtime, MAX_BATCH_SIZE, 0.0, collector.deliver, collector.observe)
+    running = Batcher([runtime], MAX_BATCH_SIZE, 0.0, collector.deliver, collector.observe)
     yield running
     runtime.gate.set()
     running.close()
@@ -109,7 +109,7 @@ def test_a_batch_is_delivered_with_one_call(
 
 
 def test_an_incomplete_batch_waits_if_told_to(runtime: FakeRuntime, collector: Collector) -> None:
-    patient = Batcher(runtime, MAX_BATCH_SIZE, 30.0, collector.deliver, collector.observe)
+    patient = Batcher([runtime], MAX_BATCH_SIZE, 30.0, collector.deliver, collector.observe)
     start = monotonic()
     for _ in range(MAX_BATCH_SIZE):
         patient.submit(job())
@@ -122,7 +122,7 @@ def test_an_incomplete_batch_waits_if_told_to(runtime: FakeRuntime, collector: C
 
 
 def test_the_wait_ends(runtime: FakeRuntime, collector: Collector) -> None:
-    patient = Batcher(runtime, MAX_BATCH_SIZE, 0.05, collector.deliver, collector.observe)
+    patient = Batcher([runtime], MAX_BATCH_SIZE, 0.05, collector.deliver, collector.observe)
     waiting = job()
     patient.submit(waiting)
     wait_until(lambda: collector.batches)
@@ -180,7 +180,7 @@ class WrongRuntime(FakeRuntime):
 def test_a_runtime_that_answers_nonsense_fails(
     collector: Collector, name: str, array: NDArray[np.float32]
 ) -> None:
-    nonsense = Batcher(WrongRuntime(**{name: array}), 4, 0.0, collector.deliver, collector.observe)
+    nonsense = Batcher([WrongRuntime(**{name: array})], 4, 0.0, collector.deliver, collector.observe)
     submitted = job()
     nonsense.submit(submitted)
     nonsense.close()
@@ -234,7 +234,7 @@ def test_an_idle_thread_does_not_hang(batcher: Batcher, collector: Collector) ->
 
 
 def test_close_predicts_what_was_submitted(runtime: FakeRuntime, collector: Collector) -> None:
-    closing = Batcher(runtime, MAX_BATCH_SIZE, 0.0, collector.deliver, collector.observe)
+    closing = Batcher([runtime], MAX_BATCH_SIZE, 0.0, collector.deliver, collector.observe)
     runtime.gate.clear()
     jobs = [job() for _ in range(11)]
     for submitted in jobs:

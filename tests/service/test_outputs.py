@@ -83,7 +83,7 @@ def test_an_output_that_the_artifact_lacks_is_a_clear_error(tiny_store: Path) ->
     path = stored.path / stored.manifest.artifacts["litert"]
     shapes = {**served_shapes(stored.manifest), "mask": (112, 112)}
     with pytest.raises(RuntimeUnusable, match="lacks the output mask"):
-        LiteRtRuntime(path, shapes, 1, 8)
+        LiteRtRuntime(path, shapes, 1)
 
 
 @pytest.mark.parametrize("name", ["mask", "embedding", "logits"])

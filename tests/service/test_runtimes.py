@@ -43,7 +43,7 @@ def batch(slices: list[Path], stored: StoredVersion) -> NDArray[np.uint8]:
 
 def litert(stored: StoredVersion, interpreters: int) -> LiteRtRuntime:
     path = stored.path / stored.manifest.artifacts["litert"]
-    return LiteRtRuntime(path, served_shapes(stored.manifest), interpreters, 8)
+    return LiteRtRuntime(path, served_shapes(stored.manifest), interpreters)
 
 
 def test_litert_gives_probabilities(stored: StoredVersion, batch: NDArray[np.uint8]) -> None:
@@ -73,7 +73,7 @@ def test_litert_refuses_a_file_that_is_no_model(tmp_path: Path) -> None:
     path = tmp_path / "model.tflite"
     path.write_bytes(b"junk" * 100)
     with pytest.raises(ValueError, match="Flatbuffer"):
-        LiteRtRuntime(path, {"probabilities": (4,)}, 1, 8)
+        LiteRtRuntime(path, {"probabilities": (4,)}, 1)
 
 
 @pytest.mark.tensorflow

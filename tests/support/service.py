@@ -44,13 +44,17 @@ class FakeRuntime(Runtime):
         error: raised instead of an answer.
         batches: sizes of the batches that it was given after its warm-up.
         closed: its engine has retired it.
+        whole: as of :attr:`Runtime.whole`.
     """
 
     name = "litert"
     device = "cpu"
 
-    def __init__(self, shapes: Shapes | None = None, max_batch_size: int = 8) -> None:
-        self.batch_sizes = [1, max_batch_size]
+    def __init__(
+        self, shapes: Shapes | None = None, max_batch_size: int = 8, *, whole: bool = False
+    ) -> None:
+        self.whole = whole  # type: ignore[misc]
+        self.batch_sizes = [1] if whole else [1, max_batch_size]
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Event()
