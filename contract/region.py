@@ -145,17 +145,22 @@ def find_region(
     best = _heaviest(cells, found, record.min_cells)
     if best is None:
         return None
-    # Other regions become nothing; cells below the threshold stay, to interpolate with.
-    values = np.where(best | ~found, cells, 0).astype(np.float64)
     rows = vertical.pixels(np.flatnonzero(best.any(axis=1)))
     columns = horizontal.pixels(np.flatnonzero(best.any(axis=0)))
-    probability = _interpolated(values, vertical.places(rows), horizontal.places(columns))
+    down, across = vertical.places(rows), horizontal.places(columns)
+    top, left = int(down[0]), int(across[0])
+    # Between these cells the region lies, and what it is interpolated with.
+    window = np.s_[top : int(down[-1]) + 2, left : int(across[-1]) + 2]
+    # Other regions become nothing; cells below the threshold stay, to interpolate with.
+    values = np.where(best[window] | ~found[window], cells[window], 0).astype(np.float64)
+    probability = _interpolated(values, down - top, across - left)
     inside = probability >= record.threshold
     if not inside.any():
         # Pixels larger than cells may all have their centres beside it: the one with its peak is it.
         row, column = np.unravel_index(np.where(best, cells, 0).argmax(), cells.shape)
         rows, columns = vertical.pixel(int(row)), horizontal.pixel(int(column))
-        inside, probability = np.ones((1, 1), np.bool_), values[row : row + 1, column : column + 1]
+        peak = cells[row : row + 1, column : column + 1].astype(np.float64)
+        inside, probability = np.ones((1, 1), np.bool_), peak
     return _region(inside, probability, (int(columns[0]), int(rows[0])), geometry)
 
 
@@ -310,11 +315,11 @@ def _heaviest(
         slice(places[0], places[-1] + 1)
         for places in (np.flatnonzero(found.any(axis=axis)) for axis in (1, 0))
     )
-    edges = np.diff(np.pad(found[window], ((0, 0), (1, 1))).astype(np.int8), axis=1)
-    lines, starts = np.nonzero(edges == 1)
-    ends = np.nonzero(edges == -1)[1]
+    lines, starts, ends = _runs(found[window])
     parts = np.array(_joined(lines.tolist(), starts.tolist(), ends.tolist()))
-    sums = np.cumsum(np.pad(cells[window], ((0, 0), (1, 0))), axis=1, dtype=np.float64)
+    height, width = found[window].shape
+    sums = np.zeros((height, width + 1))
+    np.cumsum(cells[window], axis=1, dtype=np.float64, out=sums[:, 1:])
     sizes = np.bincount(parts, ends - starts)
     weights = np.bincount(parts, sums[lines, ends] - sums[lines, starts])
     weights[sizes < min_cells] = 0
@@ -326,6 +331,16 @@ def _heaviest(
     for run in np.flatnonzero(parts == heaviest):
         inner[lines[run], starts[run] : ends[run]] = True
     return part
+
+
+def _runs(found: NDArray[np.bool_]) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]:
+    """Line, start and end of every run of cells, in reading order."""
+    height, width = found.shape
+    padded = np.zeros((height, width + 2), np.bool_)
+    padded[:, 1:-1] = found
+    # In reading order, what changes is a start, an end, a start, and so on.
+    lines, places = np.nonzero(padded[:, 1:] != padded[:, :-1])
+    return lines[::2], places[::2], places[1::2]
 
 
 def _joined(lines: list[int], starts: list[int], ends: list[int]) -> list[int]:
