@@ -38,9 +38,7 @@ class DecodePool:
         on_failure: gets a job that has no pixels; called in a decoding thread.
     """
 
-    def __init__(
-        self, threads: int, decoder: "Decoder", on_failure: Callable[[Job], None]
-    ) -> None:
+    def __init__(self, threads: int, decoder: "Decoder", on_failure: Callable[[Job], None]) -> None:
         self._decoder = decoder
         self._on_failure = on_failure
         self._queue: SimpleQueue[tuple[Job, Forward] | None] = SimpleQueue()

@@ -9,8 +9,8 @@ from time import monotonic
 from contract.answer import Rules
 from contract.policy import Policy
 from contract.source import Source
-from service.decoding import DecodePool, Decoder
 from service.batching import TOO_LATE
+from service.decoding import DecodePool, Decoder
 from service.errors import DeadlineExceeded, QueueFull
 from service.jobs import Group, Job, Upload
 from service.metrics import Metrics
@@ -44,9 +44,7 @@ class Pipeline:
         self._max_frames = policy.max_frames
         self._metrics = metrics
         self.decoder = Decoder(policy, self._expand)
-        self._decoders = DecodePool(
-            decode_threads, self.decoder, lambda job: self.deliver([job])
-        )
+        self._decoders = DecodePool(decode_threads, self.decoder, lambda job: self.deliver([job]))
         self.depth = 0
 
     def admit(self, images: int = 1) -> None:

@@ -176,7 +176,11 @@ class Settings(BaseSettings):
     )
 
     max_batch_size: int = Field(
-        32, ge=1, le=1024, description="Most images that are predicted together under TensorFlow; LiteRT gains nothing by that."
+        32,
+        ge=1,
+        le=1024,
+        description="Most images that are predicted together under TensorFlow. LiteRT gains nothing by "
+        "that, and takes them one by one.",
     )
     max_wait_ms: float = Field(
         0.0,
@@ -248,8 +252,8 @@ class Settings(BaseSettings):
         default_factory=available_cores,
         ge=1,
         le=256,
-        description="Threads that decode images under TensorFlow; under LiteRT those of the interpreters "
-        "do. Default: all cores.",
+        description="Threads that decode images under TensorFlow; under LiteRT the interpreters' own "
+        "threads do. Default: all cores.",
     )
 
     dicom_uid_root: Annotated[str, AfterValidator(_uid_root)] = Field(

@@ -78,7 +78,9 @@ async def _predict(request: Request, state: State, claim: Claim) -> Response:
 
 async def answered(jobs: Sequence[Job], mask: MaskForm, state: State) -> list[dict[str, Any]]:
     """The entry of each job; counts what was answered."""
-    if mask is MaskForm.NONE and all(job.answer or isinstance(job.outcome, Failure) for job in jobs):
+    if mask is MaskForm.NONE and all(
+        job.answer or isinstance(job.outcome, Failure) for job in jobs
+    ):
         entries = entries_of(jobs, mask)
     else:
         # Masks and embeddings take a while, which nobody else's request may wait for.

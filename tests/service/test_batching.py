@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from contract.answer import Outputs
 from contract.preprocessing import DEFAULT_SPEC
 from service.batching import MAX_FAILURES, Batcher
-from service.errors import DeadlineExceeded, InferenceFailed, RuntimeLost
+from service.errors import DeadlineExceeded, Failure, InferenceFailed, RuntimeLost, ServiceError
 from service.jobs import Group, Job, Upload
-from tests.support.service import FakeRuntime, wait_until
+from tests.support.service import RULES, FakeRuntime, wait_until
 
 MAX_BATCH_SIZE = 4
 FAR = monotonic() + 3600
@@ -61,7 +61,7 @@ def batcher(runtime: FakeRuntime, collector: Collector) -> Iterator[Batcher]:
 def job(deadline: float = FAR) -> Job:
     loop = asyncio.new_event_loop()
     group = Group(lambda _: True, lambda: None, 1, 1, loop)
-    made = Job(Upload(None, b""), DEFAULT_SPEC, deadline, group)
+    made = Job(Upload(None, b""), DEFAULT_SPEC, RULES, deadline, group)
     loop.close()
     made.pixels = np.zeros((DEFAULT_SPEC.height, DEFAULT_SPEC.width), np.uint8)
     return made
@@ -180,7 +180,9 @@ class WrongRuntime(FakeRuntime):
 def test_a_runtime_that_answers_nonsense_fails(
     collector: Collector, name: str, array: NDArray[np.float32]
 ) -> None:
-    nonsense = Batcher([WrongRuntime(**{name: array})], 4, 0.0, collector.deliver, collector.observe)
+    nonsense = Batcher(
+        [WrongRuntime(**{name: array})], 4, 0.0, collector.deliver, collector.observe
+    )
     submitted = job()
     nonsense.submit(submitted)
     nonsense.close()
@@ -245,3 +247,82 @@ def test_close_predicts_what_was_submitted(runtime: FakeRuntime, collector: Coll
     closer.join(10)
     assert not closer.is_alive()
     assert all(isinstance(submitted.outcome, Outputs) for submitted in jobs)
+
+
+class TestLanes:
+    """Threads that take a slice from its file to its answer."""
+
+    @pytest.fixture
+    def runtimes(self) -> list[FakeRuntime]:
+        return [FakeRuntime(whole=True), FakeRuntime(whole=True)]
+
+    @pytest.fixture
+    def lanes(self, runtimes: list[FakeRuntime], collector: Collector) -> Iterator[Batcher]:
+        running = Batcher(runtimes, 1, 0.0, collector.deliver, collector.observe, decoded)
+        yield running
+        for runtime in runtimes:
+            runtime.gate.set()
+        running.close()
+
+    def test_each_predicts_while_the_others_do(
+        self, lanes: Batcher, runtimes: list[FakeRuntime], collector: Collector
+    ) -> None:
+        for runtime in runtimes:
+            runtime.gate.clear()
+        for _ in runtimes:
+            lanes.submit(job())
+        for runtime in runtimes:
+            assert runtime.entered.wait(10)
+        assert not lanes.idle
+        for runtime in runtimes:
+            runtime.gate.set()
+        wait_until(lambda: len(collector.jobs) == 2)
+        wait_until(lambda: lanes.idle)
+
+    def test_a_job_is_decoded_and_answered(self, lanes: Batcher, collector: Collector) -> None:
+        assert lanes.decodes
+        submitted = job()
+        submitted.pixels = None
+        lanes.submit(submitted)
+        wait_until(lambda: collector.jobs)
+        assert submitted.answer is not None
+        assert submitted.answer.label == "glioma"
+
+    def test_what_cannot_be_decoded_is_not_predicted(
+        self, lanes: Batcher, runtimes: list[FakeRuntime], collector: Collector
+    ) -> None:
+        unreadable = job()
+        unreadable.upload = Upload(None, b"unreadable")
+        lanes.submit(unreadable)
+        wait_until(lambda: collector.jobs)
+        assert isinstance(unreadable.outcome, ServiceError)
+        assert unreadable.answer is None
+        assert [runtime.batches for runtime in runtimes] == [[], []]
+
+    @pytest.mark.parametrize("fault", ["dies", "hangs"])
+    def test_one_that_fails_takes_nobody_with_it_unsettled(
+        self, lanes: Batcher, runtimes: list[FakeRuntime], collector: Collector, fault: str
+    ) -> None:
+        for runtime in runtimes:
+            runtime.gate.clear()
+        jobs = [job() for _ in range(6)]
+        for submitted in jobs:
+            lanes.submit(submitted)
+        for runtime in runtimes:
+            assert runtime.entered.wait(10)
+        if fault == "dies":
+            runtimes[0].error = SystemExit()
+            runtimes[0].gate.set()
+            wait_until(lambda: lanes.problem(60) == "the inference thread died")
+        else:
+            wait_until(lambda: lanes.problem(0.05) == "a batch takes longer than its limit")
+        lanes.abandon(RuntimeLost("lost"))
+        assert {type(submitted.outcome) for submitted in jobs} == {RuntimeLost}
+        assert {id(settled) for settled in collector.jobs} == {id(made) for made in jobs}
+
+
+def decoded(submitted: Job) -> Failure | None:
+    if submitted.upload.data:
+        return ServiceError()
+    submitted.pixels = np.zeros((DEFAULT_SPEC.height, DEFAULT_SPEC.width), np.uint8)
+    return None

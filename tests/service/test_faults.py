@@ -20,6 +20,12 @@ from tests.support.service import (
 )
 
 
+@pytest.fixture(params=[False, True], ids=["batches", "lanes"])
+def runtimes(request: pytest.FixtureRequest) -> FakeRuntimes:
+    """Runtimes that misbehave on command, as TensorFlow's are and as LiteRT's."""
+    return FakeRuntimes(whole=request.param)
+
+
 def refused(response: httpx.Response) -> tuple[int, str]:
     code: str = response.json()["code"]
     return response.status_code, code

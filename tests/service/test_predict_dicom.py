@@ -47,6 +47,7 @@ from tests.support.results import (
 from tests.support.service import (
     PATIENCE_SECONDS,
     ROOT,
+    RULES,
     Service,
     serving,
     settings_for,
@@ -279,7 +280,7 @@ def test_failure_names_the_place_in_the_log_and_no_patient(
     header.PatientName = "Zuckertort^Hermione"
     said = finding(header)
     broken = series_of([replace(said, probabilities={})])
-    job = Job(Upload(None, SAGITTAL.read_bytes()), DEFAULT_SPEC, 0.0, cast("Group", None))
+    job = Job(Upload(None, SAGITTAL.read_bytes()), DEFAULT_SPEC, RULES, 0.0, cast("Group", None))
 
     async def write() -> None:
         await writer.write([PredictedSeries((header,), broken, (job,))], MODEL, monotonic() + 60)

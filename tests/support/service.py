@@ -19,7 +19,7 @@ import uvicorn
 from fastapi import FastAPI
 from numpy.typing import NDArray
 
-from contract.answer import Outputs
+from contract.answer import Outputs, Rules
 from contract.store import ModelStore, StoredVersion
 from service.app import create_app
 from service.runtimes import Runtime
@@ -30,6 +30,11 @@ from service.state import State
 
 MODEL = "brain-tumor"
 ROOT = Path(__file__).resolve().parents[2]
+RULES = Rules(
+    classes=("glioma", "meningioma", "notumor", "pituitary"),
+    tumor_classes=("glioma", "meningioma", "pituitary"),
+    tumor_threshold=0.5,
+)
 PATIENCE_SECONDS = 30.0
 """How long a test waits for what should happen at once; the machine may be busy."""
 
@@ -91,12 +96,16 @@ class FakeRuntime(Runtime):
 class FakeRuntimes:
     """Opens :class:`FakeRuntime`, and keeps each for the test to command.
 
+    Args:
+        whole: as of :attr:`Runtime.whole`.
+
     Attributes:
         gate: cleared, opening waits until it is set again.
         error: raised instead of opening one.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, whole: bool = False) -> None:
+        self._whole = whole
         self.opened: list[FakeRuntime] = []
         self.gate = threading.Event()
         self.gate.set()
@@ -107,7 +116,7 @@ class FakeRuntimes:
         if self.error is not None:
             raise self.error
         shapes = served_shapes(stored.manifest)
-        runtime = FakeRuntime(shapes, settings.max_batch_size)
+        runtime = FakeRuntime(shapes, settings.max_batch_size, whole=self._whole)
         runtime.warm_up(stored.preprocess.height, stored.preprocess.width, shapes)
         self.opened.append(runtime)
         return runtime
