@@ -31,7 +31,7 @@ class Figure:
         return median if low == high else f"{median} ({low}-{high})"
 
 
-def percentile(ascending: Sequence[int], percent: float) -> float:
+def percentile(ascending: Sequence[float], percent: float) -> float:
     """Nearest-rank percentile: a value that occurred; not a number if there are none."""
     if not ascending:
         return math.nan

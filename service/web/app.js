@@ -3,6 +3,7 @@
 import * as exports from "./page/exports.js";
 import { byName, chosen, chosenFolder, dropped, sniff } from "./page/files.js";
 import { watch } from "./page/health.js";
+import * as key from "./page/key.js";
 import * as regions from "./page/regions.js";
 import { draw } from "./page/rows.js";
 import { Sender } from "./page/sending.js";
@@ -49,6 +50,7 @@ const sender = new Sender({
       const number = items.filter(canRetry).length;
       notify(`${words.count(number, "file")} got no result. ${explain(failed.error)}`);
     }
+    askForKey(failed?.error);
     refresh();
     announce(place("summary").textContent);
     watch();
@@ -57,7 +59,7 @@ const sender = new Sender({
 
 function explain(error) {
   const text = `${words.error(error)}.`;
-  if (error.code === "stopped" || error.status === 401 || error.status === 403) return text;
+  if (error.code === "stopped" || key.isWanted(error)) return text;
   return `${text} Try again ${error.wait ? `in ${Math.ceil(error.wait)} s` : "later"}.`;
 }
 
@@ -186,6 +188,19 @@ function arrange() {
   place("nothing").hidden = visible > 0 || !items.length;
 }
 
+function askForKey(error) {
+  place("key-form").hidden = !key.isWanted(error);
+  if (!place("key-form").hidden) place("key").focus();
+}
+
+function sendAgain() {
+  const again = items.filter(canRetry);
+  for (const item of again) change(item, { state: "waiting" });
+  startedAt ??= performance.now();
+  sender.add(again);
+  refresh();
+}
+
 function notify(text) {
   place("notice").textContent = text;
   place("notice").hidden = false;
@@ -205,6 +220,7 @@ function clear() {
   list.replaceChildren();
   place("results").hidden = true;
   place("notice").hidden = true;
+  place("key-form").hidden = true;
   announce("Cleared.");
   place("choose-files").focus();
 }
@@ -295,12 +311,13 @@ addEventListener("paste", (event) => add(chosen(event.clipboardData?.files ?? []
 place("filter").addEventListener("change", arrange);
 place("sort").addEventListener("change", arrange);
 place("stop").addEventListener("click", () => sender.stop());
-place("retry").addEventListener("click", () => {
-  const again = items.filter(canRetry);
-  for (const item of again) change(item, { state: "waiting" });
-  startedAt ??= performance.now();
-  sender.add(again);
-  refresh();
+place("retry").addEventListener("click", sendAgain);
+place("key-form").addEventListener("submit", (event) => {
+  event.preventDefault();
+  key.use(place("key").value);
+  place("key").value = "";
+  place("key-form").hidden = true;
+  sendAgain();
 });
 place("save-csv").addEventListener("click", () => download("csv"));
 place("save-json").addEventListener("click", () => download("json"));

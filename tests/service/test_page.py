@@ -64,7 +64,7 @@ def test_good_and_bad_files_together(browser: Browser, url: str, folder: Path) -
         assert ("SOP instance" in row["details"]) == ("dicom" in entry)
     labels = [row["label"] for row in rows]
     assert labels.count("The file is incomplete") == 1
-    assert labels.count("Not a JPEG, PNG or DICOM file") == 2
+    assert labels.count("Not a JPEG, PNG, DICOM or zip file") == 2
     previews = [row["name"] for row in rows if row["preview"] == "true"]
     assert set(previews) >= {path.name for path in paths if path.name.startswith("Te-")}
     tumors = sum(entry.get("decision") == "tumor" for entry in entries)

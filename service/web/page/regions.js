@@ -1,5 +1,7 @@
 // The region of an answer as lines over its slice.
 
+import * as key from "./key.js";
+
 const template = document.getElementById("region");
 
 /** Outline and box over an image of the original's shape; null if the answer has no region to draw. */
@@ -68,7 +70,7 @@ export async function explained(item, entry) {
     const response = await fetch(`explain${frame ? `?frame=${frame}` : ""}`, {
       method: "POST",
       body: form,
-      headers: { Accept: "image/png" },
+      headers: key.headers({ Accept: "image/png" }),
     });
     if (response.ok) return { url: URL.createObjectURL(await response.blob()) };
     const { code } = await response.json().catch(() => ({}));

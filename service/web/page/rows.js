@@ -42,7 +42,7 @@ function row(item, entry, enlarge) {
 
 function thumb(item, entry, enlarge) {
   if (!item.url) {
-    const kind = element("span", { dicom: "DICOM", unknown: "File" }[item.kind] ?? "");
+    const kind = element("span", { dicom: "DICOM", zip: "ZIP", unknown: "File" }[item.kind] ?? "");
     kind.className = "kind";
     return kind;
   }

@@ -4,6 +4,8 @@
 // hides the others. What can pass (429, 503, 504, no connection) is tried again a few times; where
 // it does not pass, the remaining files are not sent, and say why.
 
+import * as key from "./key.js";
+
 const BATCH_FILES = 8;
 const BATCH_BYTES = 8e6;
 const RETRIES = 4;
@@ -16,8 +18,6 @@ const ANSWER_WITHIN_SECONDS = 90;
 const PASSING = new Set([408, 429, 503, 504]);
 /** Among them, what a single file can cause: it is tried once more, and then fails alone. */
 const ITS_OWN = new Set([408, 504]);
-const REFUSING = new Set([401, 403]);
-
 const STOPPED = { code: "stopped", again: true };
 
 export class Sender {
@@ -75,7 +75,7 @@ export class Sender {
       this.halt(items, this.halted);
     } else if (answer.entries) {
       await this.accept(items, answer, attempt);
-    } else if (REFUSING.has(answer.error.status)) {
+    } else if (key.isWanted(answer.error)) {
       this.halt(items, { ...answer.error, again: true });
     } else if (answer.error.code === "network" || PASSING.has(answer.error.status)) {
       await this.repeat(items, answer, attempt);
@@ -155,7 +155,7 @@ async function post(items, signal) {
     const response = await fetch("predict?mask=rle", {
       method: "POST",
       body: form,
-      headers: { Accept: "application/json" },
+      headers: key.headers({ Accept: "application/json" }),
       signal: limit.signal,
     });
     const content = await response.json().catch(() => null);

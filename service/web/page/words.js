@@ -32,7 +32,7 @@ const STATES = {
 };
 
 const ERRORS = {
-  unsupported_media_type: "Not a JPEG, PNG or DICOM file",
+  unsupported_media_type: "Not a JPEG, PNG, DICOM or zip file",
   undecodable_image: "The image is damaged",
   truncated_image: "The file is incomplete",
   too_many_pixels: "The image has too many pixels",
@@ -62,7 +62,7 @@ const ERRORS = {
 
 const STATUSES = {
   401: "The service asks for a key",
-  403: "Not permitted",
+  403: "The key is not for this",
   413: "Too large",
   415: "This kind of file is not accepted",
   422: "The file cannot be read as an MR slice",

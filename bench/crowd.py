@@ -1,0 +1,193 @@
+"""Very many clients in one thread, each on a connection of its own with one request under way.
+
+wrk needs a thread for each client to time it, and hundreds of threads take more of two cores than the
+service; this one takes a twentieth of a core at a thousand requests a second.
+"""
+
+import re
+import select
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from time import monotonic
+from typing import Final
+
+HOST: Final = "127.0.0.1"
+CHUNK_BYTES: Final = 65536
+
+_STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
+_RETRY_AFTER = re.compile(rb"\r\nretry-after: *(\d+)\r\n", re.IGNORECASE)
+
+
+@dataclass(slots=True)
+class Tally:
+    """What the clients saw after the warm-up.
+
+    Attributes:
+        latencies_ms: of every answer with 200, from its request's first byte to its own last one.
+        statuses: how many answers had each status.
+        broken: connections that ended before their answer did.
+        seconds: that were counted.
+    """
+
+    latencies_ms: list[float] = field(default_factory=list)
+    statuses: dict[int, int] = field(default_factory=dict)
+    broken: int = 0
+    seconds: float = 0.0
+
+    @property
+    def goodput(self) -> float:
+        """Answers with 200 a second."""
+        return len(self.latencies_ms) / self.seconds if self.seconds else 0.0
+
+    @property
+    def refused(self) -> int:
+        """Answers with 503."""
+        return self.statuses.get(503, 0)
+
+
+class _Client:
+    """One connection and what is on its way over it."""
+
+    def __init__(self, place: int) -> None:
+        self.place = place
+        self.turn = place
+        self.socket: socket.socket | None = None
+        self.unsent = memoryview(b"")
+        self.received = bytearray()
+        self.started = 0.0
+
+
+class Crowd:
+    """Clients that POST in a closed loop.
+
+    Args:
+        port: of a server on this machine.
+        path: where to POST.
+        bodies: client ``n`` begins with the ``n``-th of them, and takes them in turn.
+        media_type: of them all.
+        clients: how many.
+        patient: a client that gets 503 waits as long as ``Retry-After`` says.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        path: str,
+        bodies: Sequence[bytes],
+        media_type: str,
+        clients: int,
+        *,
+        patient: bool = False,
+    ) -> None:
+        self._port = port
+        self._requests = [
+            f"POST {path} HTTP/1.1\r\nHost: {HOST}\r\nContent-Type: {media_type}\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n".encode()
+            + body
+            for body in bodies
+        ]
+        self._patient = patient
+        self._clients = [_Client(place) for place in range(clients)]
+        self._poll = select.epoll()
+        self._by_file: dict[int, _Client] = {}
+        self._waiting: list[tuple[float, int]] = []
+
+    def run(self, seconds: float, warm_up: float = 0.0) -> Tally:
+        """Drives the server for a while; answers that come in the warm-up do not count."""
+        tally = Tally()
+        begin = monotonic() + warm_up
+        end = begin + seconds
+        for client in self._clients:
+            self._ask(client)
+        try:
+            while (now := monotonic()) < end:
+                until = min(end, self._waiting[0][0]) if self._waiting else end
+                for file, _ in self._poll.poll(max(0.0, until - now)):
+                    self._step(self._by_file[file], tally, counted=monotonic() >= begin)
+                while self._waiting and self._waiting[0][0] <= monotonic():
+                    self._ask(self._clients[heappop(self._waiting)[1]])
+        finally:
+            for client in self._clients:
+                self._drop(client)
+            self._poll.close()
+        tally.seconds = seconds
+        return tally
+
+    def _ask(self, client: _Client) -> None:
+        if client.socket is None:
+            client.socket = socket.create_connection((HOST, self._port))
+            client.socket.setblocking(False)
+            client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._by_file[client.socket.fileno()] = client
+            self._poll.register(client.socket, select.EPOLLIN)
+        client.turn += 1
+        client.unsent = memoryview(self._requests[client.turn % len(self._requests)])
+        client.received.clear()
+        client.started = monotonic()
+        self._send(client)
+
+    def _send(self, client: _Client) -> None:
+        assert client.socket is not None  # noqa: S101 - it has just been asked or has an event
+        try:
+            client.unsent = client.unsent[client.socket.send(client.unsent) :]
+        except BlockingIOError:
+            pass
+        except OSError:
+            # The server has hung up; what it said before is still to be read.
+            client.unsent = memoryview(b"")
+        wanted = select.EPOLLIN | (select.EPOLLOUT if client.unsent else 0)
+        self._poll.modify(client.socket, wanted)
+
+    def _step(self, client: _Client, tally: Tally, *, counted: bool) -> None:
+        assert client.socket is not None  # noqa: S101 - it has an event
+        if client.unsent:
+            self._send(client)
+        try:
+            piece = client.socket.recv(CHUNK_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            piece = b""
+        client.received += piece
+        answer = _complete(client.received)
+        if answer is None and piece:
+            return
+        pause = 0.0
+        if answer is None:
+            tally.broken += counted
+            self._drop(client)
+        else:
+            status, pause = answer
+            if counted:
+                tally.statuses[status] = tally.statuses.get(status, 0) + 1
+                if status == 200:
+                    tally.latencies_ms.append((monotonic() - client.started) * 1000)
+            if not piece or b"\r\nconnection: close" in client.received.lower():
+                self._drop(client)
+        if self._patient and pause:
+            heappush(self._waiting, (monotonic() + pause, client.place))
+        else:
+            self._ask(client)
+
+    def _drop(self, client: _Client) -> None:
+        if client.socket is not None:
+            self._poll.unregister(client.socket)
+            del self._by_file[client.socket.fileno()]
+            client.socket.close()
+            client.socket = None
+
+
+def _complete(received: bytearray) -> tuple[int, float] | None:
+    """Status of a whole answer, and the seconds of its ``Retry-After``; None if more has to come."""
+    end = received.find(b"\r\n\r\n")
+    if end < 0:
+        return None
+    head = bytes(received[: end + 2])
+    status, length = _STATUS.match(head), _LENGTH.search(head)
+    if status is None or length is None or len(received) < end + 4 + int(length[1]):
+        return None
+    wait = _RETRY_AFTER.search(head)
+    return int(status[1]), float(wait[1]) if wait else 0.0

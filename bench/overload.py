@@ -1,0 +1,216 @@
+"""The service at ten times the load that it can serve: who is answered, how fast, and who is refused.
+
+usage: python -m bench.overload [--seconds 6] [--times 10]
+
+Closed loops of clients that each have one request under way. Full load is a client for each slice that
+the service lets in (``BRAIN_QUEUE_SIZE``), so that nobody is refused. Overload is ten times as many,
+once patient (a refused client waits as long as ``Retry-After`` says) and once impatient (it asks again
+at once, as no client should). All the while /health and /metrics are asked on new connections. Exits
+with 1 where a bar is missed.
+"""
+
+import argparse
+import http.client
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from threading import Event, Thread
+from time import monotonic, sleep
+from typing import Final
+
+from bench.crowd import HOST, Crowd, Tally
+from bench.environments import FOLDER, ROOT
+from bench.forms import Form, encode
+from bench.machine import busy_share, describe
+from bench.processes import adopt_orphans
+from bench.server import Server, environment, free_port
+from bench.slices import choose
+from bench.summary import percentile, ratio
+
+QUEUE_SIZE: Final = 64
+"""The default of BRAIN_QUEUE_SIZE, and so the clients of full load."""
+
+LIGHTER: Final = (8, 32)
+"""Clients of loads at which throughput may peak already."""
+
+IMAGES: Final = 8
+WARM_UP_SECONDS: Final = 1.0
+PAUSE_SECONDS: Final = 1.0
+"""Between two loads, for the connections to end."""
+
+PROBE_SECONDS: Final = 0.05
+PROBES: Final = ("/health", "/metrics")
+
+LEAST_GOODPUT: Final = 0.9
+MOST_OF_P99: Final = 3.0
+MOST_PROBE_MS: Final = 100.0
+
+
+@dataclass(slots=True)
+class Load:
+    """One load and what was seen of it.
+
+    Attributes:
+        name: in words.
+        seen: by the clients.
+        probes_ms: how long each probe took, by address; infinite where it failed.
+    """
+
+    name: str
+    clients: int
+    seen: Tally
+    probes_ms: dict[str, list[float]] = field(default_factory=dict)
+
+    @property
+    def goodput(self) -> float:
+        """Right answers a second."""
+        return self.seen.goodput
+
+    def latency_ms(self, percent: float) -> float:
+        """Percentile of the time to a right answer, as its client saw it."""
+        return percentile(sorted(self.seen.latencies_ms), percent)
+
+    def slowest_probe_ms(self, path: str) -> float:
+        """The longest time that an address took to answer."""
+        return max(self.probes_ms.get(path, [float("nan")]))
+
+    @property
+    def other(self) -> int:
+        """Answers with another status than 200 and 503, and connections that broke off."""
+        seen = self.seen
+        return sum(seen.statuses.values()) - len(seen.latencies_ms) - seen.refused + seen.broken
+
+    def row(self) -> str:
+        """A line of the table."""
+        refused = self.seen.refused / self.seen.seconds
+        probes = " ".join(f"{self.slowest_probe_ms(path):>9.0f}" for path in PROBES)
+        return (
+            f"{self.name:<22}{self.clients:>8}{self.goodput:>10.0f}{refused:>10.0f}"
+            f"{self.latency_ms(50):>8.0f}{self.latency_ms(99):>8.0f} {probes}{self.other:>7}"
+        )
+
+
+HEAD: Final = (
+    f"{'load':<22}{'clients':>8}{'answers/s':>10}{'refused/s':>10}{'p50 ms':>8}{'p99 ms':>8} "
+    f"{'health ms':>9} {'metrics ms':>9}{'other':>6}"
+)
+
+
+def main() -> int:
+    """Runs it; returns the process' exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=int, default=6, help="of each load")
+    parser.add_argument("--times", type=int, default=10, help="overload, in full loads")
+    options = parser.parse_args()
+    adopt_orphans()
+    for name, value in describe():
+        say(f"{name}: {value}")
+    say(f"Busy before: {busy_share():.0%}\n")
+    with served() as (port, bodies):
+        loads = measure(port, bodies, options.seconds, options.times)
+    missed = [text for text, held in verdicts(loads) if not held]
+    say("")
+    for text, held in verdicts(loads):
+        say(f"{'holds ' if held else 'MISSED'} {text}")
+    return 1 if missed else 0
+
+
+def say(line: str) -> None:
+    """Tells the person at the terminal."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+@contextmanager
+def served() -> Iterator[tuple[int, list[bytes]]]:
+    """The service with its defaults: its port, and real slices to send."""
+    FOLDER.mkdir(exist_ok=True)
+    files = choose([("tests/data/slices", ROOT / "tests" / "data" / "slices")], IMAGES).files
+    bodies = [encode(file.read_bytes(), Form.RAW, "") for file in files]
+    port = free_port()
+    variables = {"BRAIN_PORT": str(port), "BRAIN_MODEL_STORE": str(ROOT / "model_store")}
+    command = [sys.executable, "-m", "service"]
+    log = FOLDER / "overload.log"
+    with Server(command, environment(ROOT, variables), ROOT, log, port) as server:
+        server.await_answer("/predict", bodies[0], '"label"')
+        yield port, [body.content for body in bodies]
+
+
+def measure(port: int, bodies: Sequence[bytes], seconds: float, times: int) -> list[Load]:
+    """Loads one after the other: the lighter ones, full load, patient and impatient overload."""
+    many = QUEUE_SIZE * times
+    wanted = [
+        *((f"{clients} clients", clients, False) for clients in LIGHTER),
+        ("full load", QUEUE_SIZE, False),
+        (f"{times} times, patient", many, True),
+        (f"{times} times, impatient", many, False),
+    ]
+    say(HEAD)
+    loads = []
+    for name, clients, patient in wanted:
+        crowd = Crowd(port, "/predict", bodies, "image/jpeg", clients, patient=patient)
+        with probed(port) as probes:
+            seen = crowd.run(seconds, WARM_UP_SECONDS)
+        loads.append(Load(name, clients, seen, probes))
+        say(loads[-1].row())
+        sleep(PAUSE_SECONDS)
+    return loads
+
+
+@contextmanager
+def probed(port: int) -> Iterator[dict[str, list[float]]]:
+    """Asks the probes' addresses in turn, each time on a new connection; how long each took."""
+    times: dict[str, list[float]] = {path: [] for path in PROBES}
+    stop = Event()
+
+    def ask(path: str) -> float:
+        start = monotonic()
+        connection = http.client.HTTPConnection(HOST, port, timeout=10)
+        try:
+            connection.request("GET", path, headers={"Connection": "close"})
+            response = connection.getresponse()
+            response.read()
+            failed = response.status != 200
+        except OSError:
+            failed = True
+        finally:
+            connection.close()
+        return float("inf") if failed else (monotonic() - start) * 1000
+
+    def watch() -> None:
+        sleep(WARM_UP_SECONDS)
+        while not stop.wait(PROBE_SECONDS):
+            for path in PROBES:
+                times[path].append(ask(path))
+
+    thread = Thread(target=watch)
+    thread.start()
+    try:
+        yield times
+    finally:
+        stop.set()
+        thread.join()
+
+
+def verdicts(loads: Sequence[Load]) -> list[tuple[str, bool]]:
+    """Each bar in words, and whether it holds; the last three loads are full and both overloads."""
+    full, *over = loads[-3:]
+    peak = max(load.goodput for load in loads[:-2])
+    found = []
+    for load in over:
+        goodput = ratio(load.goodput, peak)
+        slower = ratio(load.latency_ms(99), full.latency_ms(99))
+        found += [
+            (f"{load.name}: goodput {goodput:.2f} of its peak", goodput >= LEAST_GOODPUT),
+            (f"{load.name}: p99 {slower:.2f} of that at full load", slower < MOST_OF_P99),
+        ]
+        for path in PROBES:
+            slowest = load.slowest_probe_ms(path)
+            found.append((f"{load.name}: {path} in {slowest:.0f} ms", slowest <= MOST_PROBE_MS))
+        found.append((f"{load.name}: {load.other} answers of another kind", load.other == 0))
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,13 @@
+// The API key, where the service asks for one. It is in this page's memory and nowhere else.
+
+let key = "";
+
+export const use = (text) => {
+  key = text.trim();
+};
+
+/** Headers of a request, with the key if there is one. */
+export const headers = (others) => (key ? { ...others, Authorization: `Bearer ${key}` } : others);
+
+/** Whether an error says that a key is missing, wrong, or not for this. */
+export const isWanted = (error) => error?.status === 401 || error?.status === 403;
