@@ -21,7 +21,7 @@ TEST_LOCKS := $(SERVICE_LOCKS) requirements/training.txt requirements/dev.txt re
 PACKAGES := contract service training tests loadtests scripts bench
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format train stack stack-down load pacs-demo bench lock clean
+.PHONY: help serve test check format train stack stack-down load pacs-demo bench sbom audit lock clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s%s\n", $$1, $$2}'
@@ -60,6 +60,13 @@ pacs-demo: $(SERVICE_ENV)/.ready ## run Orthanc beside the service, send it a st
 
 bench: $(SERVICE_ENV)/.ready ## compare with other servers, each in its own environment (ARGS: --quick, --only NAME, --help)
 	PYTHON="$(PYTHON)" $(SERVICE_ENV)/bin/python -m bench $(ARGS)
+
+sbom: $(SERVICE_ENV)/.ready $(TEST_ENV)/.ready ## what the service is made of, with licences: build/sbom.cdx.json (CycloneDX)
+	@mkdir -p build
+	$(TEST_ENV)/bin/python -m cyclonedx_py environment $(SERVICE_ENV)/bin/python --output-reproducible -o build/sbom.cdx.json
+
+audit: $(TEST_ENV)/.ready ## ask a vulnerability service about the service's pinned packages
+	$(TEST_ENV)/bin/python -m scripts.vulnerabilities
 
 lock: $(TEST_ENV)/.ready ## pin and hash the newest versions that requirements/*.in allow (ARGS=--upgrade)
 	scripts/lock $(TEST_ENV)/bin/uv $(ARGS)

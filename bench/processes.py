@@ -68,6 +68,11 @@ class Tree:
         """Whether the first process still runs."""
         return self._process.poll() is None
 
+    @property
+    def process_id(self) -> int:
+        """Of the process that the command started."""
+        return self._process.pid
+
     def memory(self) -> Memory:
         """What the tree holds now."""
         resident = proportional = 0

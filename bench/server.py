@@ -72,6 +72,11 @@ class Server:
     ) -> None:
         self._tree.stop()
 
+    @property
+    def process_id(self) -> int:
+        """Of the process that the command started."""
+        return self._tree.process_id
+
     def await_answer(self, path: str, body: Body, answer: str) -> float:
         """Seconds from the start of the process to its first right answer with 200.
 

@@ -1,0 +1,106 @@
+"""Very many requests: does the service hold on to memory, threads or files?
+
+usage: python -m bench.soak [--requests 200000] [--clients 16]
+
+Clients in a closed loop send real slices. What the process holds is read after a warm-up and at the
+end, each time when nothing is under way. Exits with 1 where it has grown: resident memory by 5 % or
+more, or any thread or file.
+"""
+
+import argparse
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Final
+
+from bench.crowd import Crowd
+from bench.environments import FOLDER, ROOT
+from bench.forms import Form, encode
+from bench.machine import describe
+from bench.overload import IMAGES, say
+from bench.processes import adopt_orphans
+from bench.server import Server, environment, free_port
+from bench.slices import choose
+
+WARM_UP_REQUESTS: Final = 5000
+TURN_SECONDS: Final = 5.0
+"""After each, the requests are counted and the connections are made anew."""
+
+SETTLE_SECONDS: Final = 3.0
+MOST_GROWTH: Final = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a process holds.
+
+    Attributes:
+        resident_kb: RSS, as Linux counts it.
+        threads: of the process.
+        files: open descriptors.
+    """
+
+    resident_kb: int
+    threads: int
+    files: int
+
+    @classmethod
+    def by(cls, process: int) -> "Held":
+        """Of a running process."""
+        folder = Path("/proc") / str(process)
+        lines = (folder / "status").read_text().splitlines()
+        status = dict(line.split(":", 1) for line in lines)
+        return cls(
+            int(status["VmRSS"].split()[0]),
+            int(status["Threads"]),
+            len(list((folder / "fd").iterdir())),
+        )
+
+
+def main() -> int:
+    """Runs it; returns the process' exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--requests", type=int, default=200_000)
+    parser.add_argument("--clients", type=int, default=16)
+    options = parser.parse_args()
+    adopt_orphans()
+    for name, value in describe():
+        say(f"{name}: {value}")
+    FOLDER.mkdir(exist_ok=True)
+    files = choose([("tests/data/slices", ROOT / "tests" / "data" / "slices")], IMAGES).files
+    forms = [encode(file.read_bytes(), Form.RAW, "") for file in files]
+    port = free_port()
+    variables = {"BRAIN_PORT": str(port), "BRAIN_MODEL_STORE": str(ROOT / "model_store")}
+    command = [sys.executable, "-m", "service"]
+    with Server(command, environment(ROOT, variables), ROOT, FOLDER / "soak.log", port) as server:
+        server.await_answer("/predict", forms[0], '"label"')
+        bodies = [form.content for form in forms]
+        send(port, bodies, options.clients, WARM_UP_REQUESTS)
+        before = Held.by(server.process_id)
+        say(f"after {WARM_UP_REQUESTS} requests: {before}")
+        start = monotonic()
+        other = send(port, bodies, options.clients, options.requests)
+        seconds = monotonic() - start
+        after = Held.by(server.process_id)
+    growth = after.resident_kb / before.resident_kb - 1
+    say(f"after {options.requests} more in {seconds:.0f} s: {after}")
+    say(f"resident memory {growth:+.1%}, answers that were not 200: {other}")
+    grown = growth >= MOST_GROWTH or after.threads > before.threads or after.files > before.files
+    return 1 if grown or other else 0
+
+
+def send(port: int, bodies: list[bytes], clients: int, requests: int) -> int:
+    """Sends that many at least; how many had another answer than 200, or none."""
+    done = other = 0
+    while done < requests:
+        seen = Crowd(port, "/predict", bodies, "image/jpeg", clients).run(TURN_SECONDS)
+        done += sum(seen.statuses.values())
+        other += sum(n for status, n in seen.statuses.items() if status != 200) + seen.broken
+    # What was under way when the last turn ended.
+    sleep(SETTLE_SECONDS)
+    return other
+
+
+if __name__ == "__main__":
+    sys.exit(main())
