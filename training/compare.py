@@ -123,14 +123,25 @@ def _bars(entry: Entry) -> list[tuple[str, str, float, tuple[float, float]]]:
     bars = []
     for (protocol, data), found in sorted(entry.evaluated.items()):
         figures = _best_file(found["figures"]["testing"])
-        kind = f"{protocol}, {data}"
+        kind = f"{protocol}, {_short(data)}"
         bars.append((entry.recipe, kind, figures["accuracy"], _interval(figures, "accuracy")))
     for data, found in sorted(entry.crossvals.items()):
         figures = found["together"]
         bars.append(
-            (entry.recipe, f"held out, {data}", figures["accuracy"], _interval(figures, "accuracy"))
+            (
+                entry.recipe,
+                f"held out, {_short(data)}",
+                figures["accuracy"],
+                _interval(figures, "accuracy"),
+            )
         )
     return bars
+
+
+def _short(data: str) -> str:
+    """Of data sets; more than two are counted."""
+    count = data.count(" + ") + 1
+    return data if count <= 2 else f"{count} data sets"
 
 
 def _best_file(kinds: dict[str, Any]) -> dict[str, Any]:

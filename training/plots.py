@@ -126,13 +126,15 @@ def training_curves(path: Path, history: Sequence[dict[str, Any]], best_epoch: i
 
 def accuracies(path: Path, bars: Sequence[tuple[str, str, float, tuple[float, float]]]) -> None:
     """A dot with its 95 % interval for each run: recipe, what it was tested on, accuracy, limits."""
-    figure, axes = plt.subplots(figsize=(7.6, 1.2 + 0.32 * len(bars)), layout="constrained")
+    figure, axes = plt.subplots(figsize=(7.6, 1.2 + 0.42 * len(bars)), layout="constrained")
     kinds = list(dict.fromkeys(kind for _, kind, _, _ in bars))
     for row, (_, kind, value, (low, high)) in enumerate(bars):
         colour = f"C{kinds.index(kind)}"
         axes.plot([100 * low, 100 * high], [row, row], color=colour, lw=2)
         axes.plot(100 * value, row, "o", color=colour)
-    axes.set_yticks(range(len(bars)), [f"{recipe}, {kind}" for recipe, kind, _, _ in bars])
+    # In two lines, so that long names leave room for the dots.
+    names = [f"{recipe}\n{kind}" for recipe, kind, _, _ in bars]
+    axes.set_yticks(range(len(bars)), names, fontsize=8)
     axes.invert_yaxis()
     axes.set(xlabel="accuracy in percent, with 95 % interval")
     axes.grid(axis="x", alpha=0.3)
