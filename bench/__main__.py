@@ -14,7 +14,7 @@ from bench.load import Plan, command
 from bench.processes import adopt_orphans
 from bench.report import Setting, render
 from bench.results import Ceiling, Results, Row
-from bench.slices import Source, choose
+from bench.slices import PUBLIC, SHIPPED, Source, choose
 from service.release import RELEASE
 
 IMAGES = 32
@@ -81,9 +81,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _folders(data: Path | None) -> list[tuple[str, Path]]:
-    public = ROOT.parent / "shared" / "data" / "nickparvar" / "Testing"
-    shipped = ("tests/data/slices", ROOT / "tests" / "data" / "slices")
-    return [(data.name, data)] if data else [("nickparvar/Testing", public), shipped]
+    return [(data.name, data)] if data else [PUBLIC, SHIPPED]
 
 
 def _options(arguments: argparse.Namespace, source: Source) -> rounds.Options:

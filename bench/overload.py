@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Event, Thread
 from time import monotonic, sleep
-from typing import Final
+from typing import Final, NamedTuple
 
 from bench.crowd import HOST, Crowd, Tally
 from bench.environments import FOLDER, ROOT
@@ -25,7 +25,7 @@ from bench.forms import Form, encode
 from bench.machine import busy_share, describe
 from bench.processes import adopt_orphans
 from bench.server import Server, environment, free_port
-from bench.slices import choose
+from bench.slices import SHIPPED, choose
 from bench.summary import percentile, ratio
 
 QUEUE_SIZE: Final = 64
@@ -107,8 +107,8 @@ def main() -> int:
     for name, value in describe():
         say(f"{name}: {value}")
     say(f"Busy before: {busy_share():.0%}\n")
-    with served() as (port, bodies):
-        loads = measure(port, bodies, options.seconds, options.times)
+    with served("overload.log") as service:
+        loads = measure(service.port, service.bodies, options.seconds, options.times)
     missed = [text for text, held in verdicts(loads) if not held]
     say("")
     for text, held in verdicts(loads):
@@ -122,19 +122,32 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
+class Served(NamedTuple):
+    """The service as it runs.
+
+    Attributes:
+        process_id: of it.
+        port: where it listens.
+        bodies: real slices to send.
+    """
+
+    process_id: int
+    port: int
+    bodies: list[bytes]
+
+
 @contextmanager
-def served() -> Iterator[tuple[int, list[bytes]]]:
-    """The service with its defaults: its port, and real slices to send."""
+def served(log_name: str) -> Iterator[Served]:
+    """The service with its defaults; its output goes into the log of that name."""
     FOLDER.mkdir(exist_ok=True)
-    files = choose([("tests/data/slices", ROOT / "tests" / "data" / "slices")], IMAGES).files
+    files = choose([SHIPPED], IMAGES).files
     bodies = [encode(file.read_bytes(), Form.RAW, "") for file in files]
     port = free_port()
     variables = {"BRAIN_PORT": str(port), "BRAIN_MODEL_STORE": str(ROOT / "model_store")}
     command = [sys.executable, "-m", "service"]
-    log = FOLDER / "overload.log"
-    with Server(command, environment(ROOT, variables), ROOT, log, port) as server:
+    with Server(command, environment(ROOT, variables), ROOT, FOLDER / log_name, port) as server:
         server.await_answer("/predict", bodies[0], '"label"')
-        yield port, [body.content for body in bodies]
+        yield Served(server.process_id, port, [body.content for body in bodies])
 
 
 def measure(port: int, bodies: Sequence[bytes], seconds: float, times: int) -> list[Load]:

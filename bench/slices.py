@@ -4,6 +4,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from bench.environments import ROOT
+
+SHIPPED: Final = ("tests/data/slices", ROOT / "tests" / "data" / "slices")
+PUBLIC: Final = (
+    "nickparvar/Testing",
+    ROOT.parent / "shared" / "data" / "nickparvar" / "Testing",
+)
+
 SIZE: Final = (512, 512)
 SOF_MARKERS: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 """Markers of a JPEG's frame header, which states its size (ITU-T T.81, table B.1)."""

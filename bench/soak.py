@@ -15,13 +15,9 @@ from time import monotonic, sleep
 from typing import Final
 
 from bench.crowd import Crowd
-from bench.environments import FOLDER, ROOT
-from bench.forms import Form, encode
 from bench.machine import describe
-from bench.overload import IMAGES, say
+from bench.overload import say, served
 from bench.processes import adopt_orphans
-from bench.server import Server, environment, free_port
-from bench.slices import choose
 
 WARM_UP_REQUESTS: Final = 5000
 TURN_SECONDS: Final = 5.0
@@ -67,22 +63,14 @@ def main() -> int:
     adopt_orphans()
     for name, value in describe():
         say(f"{name}: {value}")
-    FOLDER.mkdir(exist_ok=True)
-    files = choose([("tests/data/slices", ROOT / "tests" / "data" / "slices")], IMAGES).files
-    forms = [encode(file.read_bytes(), Form.RAW, "") for file in files]
-    port = free_port()
-    variables = {"BRAIN_PORT": str(port), "BRAIN_MODEL_STORE": str(ROOT / "model_store")}
-    command = [sys.executable, "-m", "service"]
-    with Server(command, environment(ROOT, variables), ROOT, FOLDER / "soak.log", port) as server:
-        server.await_answer("/predict", forms[0], '"label"')
-        bodies = [form.content for form in forms]
-        send(port, bodies, options.clients, WARM_UP_REQUESTS)
-        before = Held.by(server.process_id)
+    with served("soak.log") as service:
+        send(service.port, service.bodies, options.clients, WARM_UP_REQUESTS)
+        before = Held.by(service.process_id)
         say(f"after {WARM_UP_REQUESTS} requests: {before}")
         start = monotonic()
-        other = send(port, bodies, options.clients, options.requests)
+        other = send(service.port, service.bodies, options.clients, options.requests)
         seconds = monotonic() - start
-        after = Held.by(server.process_id)
+        after = Held.by(service.process_id)
     growth = after.resident_kb / before.resident_kb - 1
     say(f"after {options.requests} more in {seconds:.0f} s: {after}")
     say(f"resident memory {growth:+.1%}, answers that were not 200: {other}")

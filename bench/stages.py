@@ -16,7 +16,7 @@ from time import perf_counter
 from typing import Any, Final
 
 from bench.environments import ROOT
-from bench.slices import choose
+from bench.slices import PUBLIC, SHIPPED, choose
 from contract.answer import Rules
 from contract.decoding import open_source
 from contract.policy import DEFAULT_POLICY
@@ -29,10 +29,6 @@ from service.runtimes.litert import Interpreter
 
 IMAGES: Final = 27
 PASSES: Final = 15
-FOLDERS: Final = [
-    ("nickparvar/Testing", ROOT.parent / "shared" / "data" / "nickparvar" / "Testing"),
-    ("tests/data/slices", ROOT / "tests" / "data" / "slices"),
-]
 
 
 def stages(folder: Path) -> dict[str, float]:
@@ -46,7 +42,7 @@ def stages(folder: Path) -> dict[str, float]:
     spec = stored.preprocess
     artifact = stored.path / stored.manifest.artifacts["litert"]
     interpreter = Interpreter(artifact, served_shapes(stored.manifest))
-    files = [path.read_bytes() for path in choose(FOLDERS, IMAGES).files]
+    files = [path.read_bytes() for path in choose([PUBLIC, SHIPPED], IMAGES).files]
 
     def decode(data: bytes) -> Any:
         return open_source(data, spec, DEFAULT_POLICY, keep_header=False).slice(1)

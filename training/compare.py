@@ -1,7 +1,6 @@
 """Writes docs/models.md: the recipes that were run, side by side, and what the leak is worth."""
 
 import json
-import math
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -328,18 +327,18 @@ def _reading(entries: Sequence[Entry]) -> list[str]:
     lines = []
     for entry in entries:
         for data in sorted({data for _, data in entry.evaluated}):
-            pair = [entry.evaluated.get((name, data)) for name in ("published", "clean")]
+            pair = [("published", data), ("clean", data)]
+            if not entry.evaluated.keys() >= set(pair):
+                continue
             leaked, clean = (
-                _best_file(found["figures"]["testing"])["accuracy"] if found else math.nan
-                for found in pair
+                _best_file(entry.evaluated[run]["figures"]["testing"])["accuracy"] for run in pair
             )
-            if not math.isnan(leaked - clean):
-                lines.append(
-                    f"- **{entry.recipe}**, {data}: {100 * leaked:.2f} % where the leak stays and "
-                    f"{100 * clean:.2f} % without it, on the same images: "
-                    f"{100 * (leaked - clean):+.2f} points. Part of it is the smaller training set "
-                    "that `clean` leaves."
-                )
+            lines.append(
+                f"- **{entry.recipe}**, {data}: {100 * leaked:.2f} % where the leak stays and "
+                f"{100 * clean:.2f} % without it, on the same images: "
+                f"{100 * (leaked - clean):+.2f} points. Part of it is the smaller training set "
+                "that `clean` leaves."
+            )
     if not lines:
         lines.append("No recipe was run on both protocols.")
     lines += [
