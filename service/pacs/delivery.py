@@ -142,10 +142,14 @@ class Delivery:
                 self._count_failed([parcel], reason)
                 self._record(parcel, reason, seconds)
                 await asyncio.to_thread(self._outbox.park, [parcel], reason)
-        for parcel in parcels:
-            if (reason := verdict.later.get(parcel.sop)) is not None:
-                wait_seconds = max(self._wait(parcel.attempts + 1), verdict.after_seconds)
-                await asyncio.to_thread(self._outbox.postpone, [parcel], wait_seconds, reason)
+        later = {
+            parcel: verdict.later[parcel.sop] for parcel in parcels if parcel.sop in verdict.later
+        }
+        if later:
+            attempts = max(parcel.attempts for parcel in later) + 1
+            wait_seconds = max(self._wait(attempts), verdict.after_seconds)
+            await asyncio.to_thread(self._outbox.postpone, later, wait_seconds)
+            for parcel, reason in later.items():
                 self._record(parcel, reason, seconds)
         if verdict.separate:
             await asyncio.to_thread(self._outbox.separate, parcels)

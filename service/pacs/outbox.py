@@ -1,7 +1,7 @@
 """Results on their way to the PACS: on the disk until the destination has taken them."""
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from time import time
 
@@ -154,13 +154,18 @@ class Outbox:
         names = {parcel.place.segment for parcel in parcels}
         self._segments.remove(self._ledger.unused(names))
 
-    def postpone(self, parcels: Iterable[Parcel], seconds: float, reason: str) -> None:
-        """They are sent again later."""
+    def postpone(self, parcels: Mapping[Parcel, str], seconds: float) -> None:
+        """They are sent again later, and as together as they were.
+
+        Args:
+            parcels: each with the reason.
+            seconds: until then.
+        """
         due = time() + seconds
         with self._ledger.transaction() as connection:
             connection.executemany(
                 "UPDATE objects SET due = ?, attempts = attempts + 1, reason = ? WHERE id = ?",
-                [(due, reason, parcel.number) for parcel in parcels],
+                [(due, reason, parcel.number) for parcel, reason in parcels.items()],
             )
 
     def hasten(self) -> None:

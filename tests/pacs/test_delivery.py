@@ -152,6 +152,8 @@ def test_one_refused_object_does_not_hold_up_its_neighbours(
         wait_until(lambda: settled(service))
         (dead,) = service.client.get("/deliveries").json()["refused"]
     assert dead["reason"] == "refused_0122"
+    # What waits for the destination is as together in each attempt as it was in the first.
+    assert all(names == sops for _, names in destination.requests)
     assert list(destination.objects) == sops[1:]
 
 

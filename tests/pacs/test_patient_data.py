@@ -66,7 +66,7 @@ def test_no_word_of_a_patient_leaves_the_objects(
     }
     heard: list[str] = []
     destination.status = 503
-    with process(model_store, **variables) as (child, port):
+    with process(model_store, tmp_path / "log", **variables) as (child, port):
         headers = {"Authorization": f"Bearer {presented}"}
         client = httpx.Client(
             base_url=f"http://127.0.0.1:{port}", headers=headers, timeout=PATIENCE_SECONDS
@@ -82,14 +82,14 @@ def test_no_word_of_a_patient_leaves_the_objects(
             wait_until(lambda: not client.get("/health").json()["pacs"]["objects_waiting"])
             heard += [client.get(path).text for path in ("/metrics", "/health", "/models")]
         child.send_signal(signal.SIGTERM)
-        _, written = child.communicate(timeout=PATIENCE_SECONDS)
+        child.wait(timeout=PATIENCE_SECONDS)
     # They are where they belong, or this test would prove nothing.
     assert any(str(item.PatientName) == "Mustermann^Erika" for item in destination.of_kind("SR"))
     audit = (tmp_path / "audit.log").read_text("utf-8")
     assert audit.count('"action":"store"') > 10
     assert audit.count('"result":"delivered"') >= 2
     produced = {
-        "log": written.decode(),
+        "log": (tmp_path / "log").read_text("utf-8"),
         "audit log": audit,
         "answers": "\n".join(heard),
         "file names": "\n".join([*found, *(path.name for path in tmp_path.rglob("*"))]),

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -211,14 +211,25 @@ def settings_for(store: Path, **changes: Any) -> Settings:
 
 
 @contextmanager
-def process(store: Path, **variables: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
-    """``python -m service`` in a process of its own, ready, and the port that it listens on."""
+def process(
+    store: Path, log: Path | None = None, /, **variables: str
+) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    """``python -m service`` in a process of its own, ready, and the port that it listens on.
+
+    Args:
+        log: file that its log goes to; without it, where this process' own goes. A pipe that nobody
+            reads would fill up and stop the service.
+    """
     port = free_port()
     command = [sys.executable, "-m", "service"]
     environment = environment_with(
         BRAIN_MODEL_STORE=str(store), BRAIN_PORT=str(port), BRAIN_RUNTIME="litert", **variables
     )
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE) as child:
+    with ExitStack() as stack:
+        written = None if log is None else stack.enter_context(log.open("wb"))
+        child = stack.enter_context(
+            subprocess.Popen(command, cwd=ROOT, env=environment, stderr=written)
+        )
         try:
             wait_until(lambda: is_ready(port))
             yield child, port
