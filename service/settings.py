@@ -42,6 +42,14 @@ class RuntimeChoice(StrEnum):
     TENSORFLOW = "tensorflow"
 
 
+class Device(StrEnum):
+    """Where a model is to run; ``auto`` is a GPU where there is one."""
+
+    AUTO = "auto"
+    CPU = "cpu"
+    GPU = "gpu"
+
+
 class LogLevel(StrEnum):
     """Severities, ascending."""
 
@@ -128,6 +136,21 @@ class Settings(BaseSettings):
     runtime: RuntimeChoice = Field(
         RuntimeChoice.AUTO,
         description="'tensorflow' uses a GPU if there is one; 503 if it is not installed.",
+    )
+    device: Device = Field(
+        Device.AUTO,
+        description="'gpu' is TensorFlow on a GPU, and 503 with the reason where there is none or the "
+        "model does not run on it; 'cpu' leaves a GPU alone.",
+    )
+    xla: bool = Field(
+        False,
+        description="Compiles the model with XLA for each batch size under TensorFlow: a longer start. "
+        "Meant for a GPU; no figure of one was measured.",
+    )
+    mixed_precision: bool = Field(
+        False,
+        description="Under TensorFlow most of the model computes in float16 on a GPU, in bfloat16 on "
+        "a CPU; probabilities change a little.",
     )
     interpreters: int = Field(
         default_factory=available_cores,
@@ -347,6 +370,12 @@ class Settings(BaseSettings):
                 "name a file of API keys in BRAIN_API_KEYS_FILE, "
                 "or set BRAIN_ALLOW_ANONYMOUS=true where something else keeps strangers out"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _only_tensorflow_uses_a_gpu(self) -> Self:
+        if self.device is Device.GPU and self.runtime is RuntimeChoice.LITERT:
+            raise ValueError("BRAIN_DEVICE=gpu is for TensorFlow; BRAIN_RUNTIME is litert")
         return self
 
     @model_validator(mode="after")

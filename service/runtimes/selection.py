@@ -10,7 +10,7 @@ from contract.store import StoredVersion
 from service.errors import RuntimeUnusable
 from service.runtimes.base import Runtime, Shapes, served_shapes
 from service.runtimes.litert import LiteRtRuntime
-from service.settings import RuntimeChoice, Settings
+from service.settings import Device, RuntimeChoice, Settings
 
 logger = logging.getLogger("service.runtimes")
 
@@ -25,7 +25,7 @@ def open_runtime(settings: Settings, stored: StoredVersion) -> Runtime:
         RuntimeUnusable: no runtime here can run it.
     """
     manifest = stored.manifest
-    name = choose(settings.runtime, frozenset(manifest.artifacts))
+    name = choose(settings.runtime, settings.device, frozenset(manifest.artifacts))
     artifact = manifest.artifacts.get(name)
     if artifact is None:
         raise RuntimeUnusable(f"the version has no artifact for the runtime {name}")
@@ -40,18 +40,21 @@ def open_runtime(settings: Settings, stored: StoredVersion) -> Runtime:
 
 
 def choose(
-    choice: RuntimeChoice, artifacts: frozenset[RuntimeName], devices: Path = Path("/dev")
+    choice: RuntimeChoice,
+    device: Device,
+    artifacts: frozenset[RuntimeName],
+    nodes: Path = Path("/dev"),
 ) -> RuntimeName:
     """The runtime that a choice stands for on this machine.
 
     TensorFlow takes seconds to import, so with ``auto`` it is asked for a GPU only where it is
     installed and a device node says that there may be one.
     """
-    if choice is RuntimeChoice.TENSORFLOW:
+    if choice is RuntimeChoice.TENSORFLOW or device is Device.GPU:
         return "tensorflow"
-    if choice is RuntimeChoice.LITERT or "tensorflow" not in artifacts:
+    if choice is RuntimeChoice.LITERT or device is Device.CPU or "tensorflow" not in artifacts:
         return "litert"
-    if not any(True for pattern in GPU_DEVICE_NODES for _ in devices.glob(pattern)):
+    if not any(True for pattern in GPU_DEVICE_NODES for _ in nodes.glob(pattern)):
         return "litert"
     if find_spec("tensorflow") is None:
         logger.warning("there is a GPU, but TensorFlow is not installed; predicting on the CPU")
@@ -65,5 +68,12 @@ def _open(name: RuntimeName, settings: Settings, path: Path, shapes: Shapes) -> 
     if name == "tensorflow":
         from service.runtimes.tensorflow import TensorFlowRuntime
 
-        return TensorFlowRuntime(path, shapes, settings.max_batch_size)
+        return TensorFlowRuntime(
+            path,
+            shapes,
+            settings.max_batch_size,
+            device=settings.device,
+            xla=settings.xla,
+            mixed_precision=settings.mixed_precision,
+        )
     return LiteRtRuntime(path, shapes, settings.interpreters)

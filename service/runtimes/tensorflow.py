@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from contract.answer import Outputs
 from service.errors import RuntimeUnusable
 from service.runtimes.base import Runtime, Shapes
+from service.settings import Device
 
 SIGNATURE = "serving_default"
 INPUT = "slices"
@@ -29,18 +30,35 @@ class TensorFlowRuntime(Runtime):
         path: its folder.
         shapes: of the outputs that are wanted.
         max_batch_size: most images that :meth:`predict` gets.
+        device: where it is to run.
+        xla: whether XLA compiles it, for each batch size by itself.
+        mixed_precision: whether most of it computes in 16 bits; for all models of this process.
 
     Raises:
-        RuntimeUnusable: TensorFlow is not installed, or the folder holds no such model.
+        RuntimeUnusable: TensorFlow is not installed, or sees no GPU where one was asked for, or the
+            folder holds no such model.
     """
 
     name: ClassVar[str] = "tensorflow"
 
-    def __init__(self, path: Path, shapes: Shapes, max_batch_size: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        shapes: Shapes,
+        max_batch_size: int,
+        *,
+        device: Device = Device.AUTO,
+        xla: bool = False,
+        mixed_precision: bool = False,
+    ) -> None:
         tf = import_tensorflow()
-        gpus = tf.config.list_logical_devices("GPU")
+        gpus = [] if device is Device.CPU else tf.config.list_logical_devices("GPU")
+        if device is Device.GPU and not gpus:
+            raise RuntimeUnusable("BRAIN_DEVICE is gpu, and TensorFlow sees no GPU")
         self.device = gpu_name(tf) if gpus else "cpu"
         self._placement = gpus[0].name if gpus else "/CPU:0"
+        kind = "auto_mixed_precision" if gpus else "auto_mixed_precision_onednn_bfloat16"
+        tf.config.optimizer.set_experimental_options({kind: mixed_precision})
         # A new shape costs a retrace and, on a GPU, kernel selection: seconds. So only these occur.
         self.batch_sizes = padded_sizes(max_batch_size)
         self._tf = tf
@@ -52,7 +70,7 @@ class TensorFlowRuntime(Runtime):
         missing = shapes.keys() - signature.structured_outputs.keys()
         if missing:
             raise RuntimeUnusable(f"the SavedModel lacks the output {', '.join(sorted(missing))}")
-        self._signature = signature
+        self._signature = tf.function(signature, jit_compile=True) if xla else signature
         self._names = tuple(shapes)
         self._explain = self._model.signatures.get(EXPLAIN)
         if self._explain is not None and HEATMAP not in self._explain.structured_outputs:
@@ -65,9 +83,30 @@ class TensorFlowRuntime(Runtime):
         if size > count:
             padding = np.zeros((size - count, *batch.shape[1:]), np.uint8)
             batch = np.concatenate([batch, padding])
-        with self._tf.device(self._placement):
-            answer = self._signature(**{INPUT: self._tf.constant(batch)})
+        answer = self._answer(batch)
         return Outputs(**{name: answer[name].numpy()[:count] for name in self._names})
+
+    def warm_up(self, height: int, width: int, shapes: Shapes) -> None:
+        """See :meth:`Runtime.warm_up`.
+
+        Raises:
+            RuntimeUnusable: as there, or the model ran elsewhere than on its device.
+        """
+        super().warm_up(height, width, shapes)
+        # Without this, what a GPU cannot do would be done by the CPU, silently.
+        wanted = self._tf.DeviceSpec.from_string(self._placement).device_type
+        answer = self._answer(np.zeros((1, height, width), np.uint8))
+        for name in self._names:
+            ran = self._tf.DeviceSpec.from_string(answer[name].backing_device).device_type
+            if ran != wanted:
+                raise RuntimeUnusable(
+                    f"the model is to run on a {wanted}, and {name} comes from a {ran}"
+                )
+
+    def _answer(self, batch: NDArray[np.uint8]) -> dict[str, Any]:
+        with self._tf.device(self._placement):
+            outputs: dict[str, Any] = self._signature(**{INPUT: self._tf.constant(batch)})
+        return outputs
 
     @property
     def explains(self) -> bool:

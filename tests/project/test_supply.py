@@ -10,21 +10,45 @@ import pytest
 
 from scripts import vulnerabilities
 from tests.project.test_locks import pinned
+from tests.support.service import ROOT
 
 
-def test_the_bill_of_materials_has_every_package_of_the_lock(tmp_path: Path) -> None:
-    out = tmp_path / "sbom.json"
-    command = [sys.executable, "-m", "cyclonedx_py", "environment", sys.executable, "-o", str(out)]
-    subprocess.run(command, check=True, capture_output=True)
+def test_the_bill_of_materials_is_of_the_services_environment(tmp_path: Path) -> None:
+    # In a new environment: that of the tests has more in it.
+    for name in ("Makefile", "requirements", "scripts", "pyproject.toml"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    # The environment of the tests is not to be rebuilt by one of them.
+    tests = f"{sys.prefix}/.ready"
+    made = subprocess.run(
+        [
+            "make",
+            f"--old-file={tests}",
+            "sbom",
+            f"PYTHON={sys.executable}",
+            f"TEST_ENV={sys.prefix}",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert made.returncode == 0, made.stdout + made.stderr
+    bill = json.loads((tmp_path / "build" / "sbom.cdx.json").read_bytes())
+    assert bill["bomFormat"] == "CycloneDX"
     found = {
-        part["name"].lower().replace("_", "-").replace(".", "-"): part["version"]
-        for part in json.loads(out.read_text())["components"]
+        part["name"].lower().replace("_", "-").replace(".", "-"): part
+        for part in bill["components"]
     }
-    # uvloop and the like are not for every system.
-    wanted = {name: version for name, version in pinned("service").items() if name in found}
-    assert len(wanted) > 25
-    assert {name: found[name] for name in wanted} == wanted
-    assert pinned("service").keys() - found.keys() <= {"colorama", "win32-setctime"}
+    wanted = pinned("service")
+    # What installs the others is there as well; colorama is for another system.
+    assert found.keys() - wanted.keys() <= {"pip", "setuptools", "wheel"}
+    assert wanted.keys() - found.keys() <= {"colorama", "win32-setctime"}
+    assert {name: found[name]["version"] for name in wanted.keys() & found.keys()} == {
+        name: wanted[name] for name in wanted.keys() & found.keys()
+    }
+    # protobuf's wheel names none; it is under BSD-3-Clause.
+    silent = {name for name in wanted.keys() & found.keys() if not found[name].get("licenses")}
+    assert silent <= {"protobuf"}
 
 
 def package(name: str, **fields: Any) -> dict[str, Any]:
@@ -48,6 +72,27 @@ def test_what_was_not_checked_is_not_called_sound(
     status: int,
     said: str,
 ) -> None:
-    monkeypatch.setattr(vulnerabilities, "audit", lambda: packages)
+    monkeypatch.setattr(vulnerabilities, "audit", lambda _: packages)
     assert vulnerabilities.main() == status
     assert said in capsys.readouterr().out
+
+
+def test_an_audit_that_breaks_fails(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    absent = tmp_path / "absent.txt"
+    assert vulnerabilities.main(absent) == 2
+    assert "not checked" in capsys.readouterr().err
+    absent.write_text("")
+    assert vulnerabilities.main(absent) == 2
+
+
+@pytest.mark.parametrize(
+    "errors",
+    [
+        "ERROR:pip_audit._cli:Couldn't connect to the vulnerability service",
+        "Traceback\nrequests.exceptions.ConnectionError: Failed to resolve",
+    ],
+)
+def test_nobody_answering_is_told_from_a_tool_that_breaks(errors: str) -> None:
+    assert vulnerabilities.packages_in("", errors) is None
+    with pytest.raises(vulnerabilities.AuditFailed, match="No module named pip_audit"):
+        vulnerabilities.packages_in("", "python: No module named pip_audit")

@@ -1,5 +1,6 @@
 """The runtimes: LiteRT on real slices, TensorFlow in agreement with it, and which one is chosen."""
 
+import json
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -18,7 +19,7 @@ from service.runtimes.base import served_shapes
 from service.runtimes.litert import LiteRtRuntime
 from service.runtimes.selection import choose, open_runtime
 from service.runtimes.tensorflow import padded_sizes
-from service.settings import RuntimeChoice
+from service.settings import Device, RuntimeChoice, Settings, SettingsError
 from tests.support.service import MODEL, newest, run_python, settings_for
 
 MAX_DIFFERENCE = 0.05
@@ -89,6 +90,30 @@ def test_both_runtimes_agree_on_real_slices(model_store: Path, slices: list[Path
         assert float(difference) <= MAX_DIFFERENCE
 
 
+@pytest.mark.tensorflow
+@pytest.mark.slow
+@needs_tensorflow
+def test_settings_of_tensorflow(model_store: Path) -> None:
+    found = json.loads(run_python("-m", "tests.support.tensorflow_settings", str(model_store)))
+    # Nothing but the padded sizes reaches TensorFlow, and after the warm-up nothing is traced anew.
+    assert found["shapes"] == padded_sizes(6)
+    assert found["traces"] == [len(padded_sizes(6))] * 2
+    assert found["xla"] < 1e-4
+    # Something changes, but not much: the answer is that of 8 bits of mantissa.
+    assert 0 < found["mixed"] < MAX_DIFFERENCE
+    # Not a silent CPU run, whether there is no GPU or the model does not run on it.
+    assert found["gpu"] == "BRAIN_DEVICE is gpu, and TensorFlow sees no GPU"
+    assert "to run on a GPU" in found["elsewhere"]
+    assert "comes from a CPU" in found["elsewhere"]
+
+
+def test_a_gpu_is_not_for_litert(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRAIN_DEVICE", "gpu")
+    monkeypatch.setenv("BRAIN_RUNTIME", "litert")
+    with pytest.raises(SettingsError, match="BRAIN_RUNTIME is litert"):
+        Settings.from_environment()
+
+
 def test_asking_for_tensorflow_without_it_is_a_clear_error(
     stored: StoredVersion, model_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -110,21 +135,31 @@ def test_version_without_the_artifact_is_a_clear_error(
 
 
 @pytest.mark.parametrize(
-    ("choice", "artifacts", "node", "chosen"),
+    ("choice", "device", "artifacts", "node", "chosen"),
     [
-        pytest.param("litert", BOTH, "nvidia0", "litert", id="litert asked for"),
-        pytest.param("tensorflow", BOTH, None, "tensorflow", id="tensorflow asked for, no GPU"),
-        pytest.param("auto", BOTH, None, "litert", id="auto, no GPU"),
-        pytest.param("auto", BOTH, "nvidiactl", "litert", id="auto, driver without a GPU"),
-        pytest.param("auto", frozenset({"litert"}), "nvidia0", "litert", id="auto, no SavedModel"),
+        pytest.param("litert", "auto", BOTH, "nvidia0", "litert", id="litert asked for"),
+        pytest.param("tensorflow", "auto", BOTH, None, "tensorflow", id="tensorflow, no GPU"),
+        pytest.param("auto", "auto", BOTH, None, "litert", id="auto, no GPU"),
+        pytest.param("auto", "auto", BOTH, "nvidiactl", "litert", id="driver without a GPU"),
+        pytest.param(
+            "auto", "auto", frozenset({"litert"}), "nvidia0", "litert", id="no SavedModel"
+        ),
+        pytest.param("auto", "gpu", BOTH, None, "tensorflow", id="GPU asked for, none there"),
+        pytest.param("auto", "cpu", BOTH, "nvidia0", "litert", id="GPU to be left alone"),
+        pytest.param("tensorflow", "cpu", BOTH, "nvidia0", "tensorflow", id="TensorFlow on a CPU"),
     ],
 )
 def test_choice_of_runtime(
-    tmp_path: Path, choice: str, artifacts: frozenset[RuntimeName], node: str | None, chosen: str
+    tmp_path: Path,
+    choice: str,
+    device: str,
+    artifacts: frozenset[RuntimeName],
+    node: str | None,
+    chosen: str,
 ) -> None:
     if node is not None:
         (tmp_path / node).touch()
-    assert choose(RuntimeChoice(choice), artifacts, tmp_path) == chosen
+    assert choose(RuntimeChoice(choice), Device(device), artifacts, tmp_path) == chosen
 
 
 @pytest.mark.parametrize(("visible", "chosen"), [(True, "tensorflow"), (False, "litert")])
@@ -134,7 +169,7 @@ def test_auto_asks_tensorflow_only_where_there_may_be_a_gpu(
     (tmp_path / "nvidia0").touch()
     monkeypatch.setattr("service.runtimes.selection.find_spec", lambda _: object())
     monkeypatch.setattr("service.runtimes.tensorflow.gpu_is_visible", lambda: visible)
-    assert choose(RuntimeChoice.AUTO, BOTH, tmp_path) == chosen
+    assert choose(RuntimeChoice.AUTO, Device.AUTO, BOTH, tmp_path) == chosen
 
 
 def test_auto_without_tensorflow_is_litert_even_with_a_gpu(
@@ -142,7 +177,7 @@ def test_auto_without_tensorflow_is_litert_even_with_a_gpu(
 ) -> None:
     (tmp_path / "nvidia0").touch()
     monkeypatch.setattr("service.runtimes.selection.find_spec", lambda _: None)
-    assert choose(RuntimeChoice.AUTO, BOTH, tmp_path) == "litert"
+    assert choose(RuntimeChoice.AUTO, Device.AUTO, BOTH, tmp_path) == "litert"
 
 
 @pytest.mark.parametrize(
