@@ -245,6 +245,10 @@ async function enlarge(item, entry, { heat = false } = {}) {
   const { url, error } = await regions.explained(item, entry);
   if (turn !== viewed || !place("viewer").open) {
     if (url) URL.revokeObjectURL(url);
+  } else if (key.isWanted(error)) {
+    place("viewer").close();
+    notify(explain(error));
+    askForKey(error);
   } else if (error) {
     place("viewer-note").textContent = `${words.error(error)}.`;
   } else {

@@ -45,7 +45,7 @@ def test_every_control_has_a_name(browser: Browser, slices: Sequence[Path]) -> N
             assert name or role == "status", browser.call("GET", f"/element/{control}/property/id")
 
 
-CONTRAST = """
+COLORS = """
 const canvas = new OffscreenCanvas(1, 1).getContext("2d", { willReadFrequently: true });
 const rgba = (color) => {
   canvas.clearRect(0, 0, 1, 1);
@@ -65,6 +65,12 @@ const behind = (node) => {
   }
   return "Canvas";
 };
+"""
+"""Functions of scripts: how light a color is, and the color behind a node."""
+
+CONTRAST = (
+    COLORS
+    + """
 return [...document.querySelectorAll("body *")]
   .filter((node) => node.checkVisibility() && !node.matches(":disabled, .quiet, .skip, option"))
   .filter((node) => [...node.childNodes].some((it) => it.nodeType === 3 && it.data.trim()))
@@ -73,6 +79,7 @@ return [...document.querySelectorAll("body *")]
     return [node.textContent.trim(), (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05)];
   });
 """
+)
 
 
 @needs_browser

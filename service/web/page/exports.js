@@ -1,5 +1,7 @@
 // Results as files: made in the browser, from what the service answered.
 
+import { nameOf } from "./files.js";
+
 const NOTE =
   "Research use only, not a medical device. Tumour probability is a model output, not a patient's risk.";
 
@@ -7,7 +9,7 @@ const NOTE =
 export function toJson(items) {
   const results = rows(items).map(({ item, entry, context }) => ({
     ...entry,
-    file: { name: item.path, size_bytes: item.file.size },
+    file: { name: nameOf(item, entry), size_bytes: item.file.size },
     model: context?.model,
     request_id: context?.request_id,
     timing_ms: context?.timing_ms,
@@ -22,7 +24,7 @@ export function toCsv(items) {
   const occurs = (name) => all.some(({ entry }) => entry[name] !== undefined);
   const json = (value) => (value === undefined ? undefined : JSON.stringify(value));
   const columns = [
-    ["file", ({ item }) => item.path],
+    ["file", ({ item, entry }) => nameOf(item, entry)],
     ["decision", ({ entry }) => entry.decision],
     [
       occurs("prediction_set") ? "tumor_probability" : "tumor_probability_uncalibrated",

@@ -28,6 +28,12 @@ export function chosenFolder(files) {
     .sort((a, b) => byName(a.path, b.path));
 }
 
+/** Name of an answer's slice: the file's, or within a zip file the service's for what is in it. */
+export function nameOf({ file, path }, entry) {
+  const inside = entry?.input?.startsWith(`${file.name}/`);
+  return inside ? path + entry.input.slice(file.name.length) : path;
+}
+
 /** Order of names that hold numbers: 2 before 10. */
 export const byName = new Intl.Collator(undefined, { numeric: true }).compare;
 

@@ -1,5 +1,6 @@
 // A file as a row of the list. Whatever comes from a file or the service enters as text only.
 
+import { nameOf } from "./files.js";
 import * as regions from "./regions.js";
 import * as words from "./words.js";
 
@@ -28,7 +29,7 @@ function focusOf(node) {
 function row(item, entry, enlarge) {
   const node = template.content.cloneNode(true).firstElementChild;
   const part = (name) => node.querySelector(`.${name}`);
-  part("name").textContent = item.path;
+  part("name").textContent = nameOf(item, entry);
   part("thumb").append(thumb(item, entry, enlarge));
   const error = item.error ?? entry?.error;
   if (error) drawError(node, part, item, error);
@@ -110,8 +111,8 @@ function drawEntry(node, part, item, entry, enlarge) {
     part("classes").append(bar(name, value, judged && name === entry.label));
     part("classes").hidden = false;
   }
-  // A version that knows regions has a heat map as well.
-  if (entry.region !== undefined) {
+  // A version that knows regions has a heat map as well; of a zip file it is not known which slice.
+  if (entry.region !== undefined && item.kind !== "zip") {
     part("heat").hidden = false;
     part("heat").setAttribute("aria-label", `Heat map of ${item.path}`);
     part("heat").addEventListener("click", () => enlarge(item, entry, { heat: true }));
