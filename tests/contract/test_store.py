@@ -20,6 +20,7 @@ from contract.errors import (
 from contract.manifest import Manifest
 from contract.store import ALIASES, MANIFEST, STAGING_PREFIX, ModelStore, file_digest
 from tests.contract.versions import FILES, NAME, fill, manifest_fields, publish
+from tests.support.killing import require_all_or_nothing
 
 ROOT = Path(__file__).parents[2]
 
@@ -108,26 +109,15 @@ class TestPublish:
             store.load(NAME, version)
 
     def test_a_publish_killed_anywhere_leaves_all_or_nothing(self) -> None:
-        script = "import tests.contract.killed_publish as trial; trial.main()"
         done = subprocess.run(
-            [sys.executable, "-c", script],
+            [sys.executable, "-m", "tests.support.killing"],
             cwd=ROOT,
-            env=os.environ | {"PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"},
+            env=os.environ | {"OPENBLAS_NUM_THREADS": "1"},
             capture_output=True,
             timeout=120,
             check=True,
         )
-        outcomes = json.loads(done.stdout)
-        assert [outcome for outcome in outcomes if "error" in outcome] == []
-        assert all(outcome["versions"] in ([1], [1, 2]) for outcome in outcomes)
-        assert all(outcome["latest"] == outcome["versions"][-1] for outcome in outcomes)
-        assert all(outcome["names"] == [NAME] for outcome in outcomes)
-        killed = outcomes[:-1]
-        assert len(killed) > 2 * len(FILES), "every file is written, hashed and synced"
-        assert any(outcome["staged"] for outcome in killed), "killed in the middle"
-        assert [outcome["versions"] for outcome in outcomes[::-1]].index([1]) > 1, "killed at last"
-        assert outcomes[-1]["exit"] == 0
-        assert outcomes[-1]["versions"] == [1, 2]
+        require_all_or_nothing(json.loads(done.stdout), 2 * len(FILES) + 1)
 
     def test_a_full_disk_leaves_no_version(
         self, store: ModelStore, monkeypatch: pytest.MonkeyPatch

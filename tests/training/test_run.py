@@ -14,6 +14,7 @@ import pytest
 from contract.decoding import decode
 from contract.preprocessing import preprocess
 from contract.store import ModelStore
+from tests.support.killing import require_all_or_nothing
 from training.errors import ExportRefused, RunError
 from training.fidelity import agreement, require_faithful
 from training.run import Run
@@ -140,6 +141,15 @@ def evaluated_run(
     shutil.copytree(finished_run, path)
     done = training("evaluate", "--run", path)
     assert done.returncode == 0, done.stderr
+    agreed = path / "artifacts" / "agreement.json"
+    # A model of three short epochs may round either way: the limits have a test of their own.
+    agreed.write_text(
+        json.dumps(
+            json.loads(agreed.read_text())
+            | {"label_disagreement": 0.0, "accuracy_int8": 1.0}
+            | {"accuracy_float": 1.0}
+        )
+    )
     return path
 
 
@@ -162,15 +172,6 @@ def test_the_report_is_whole_and_test_is_read_once(evaluated_run: Path, training
 def test_the_export_loads_and_both_models_take_the_same_slices(
     evaluated_run: Path, training: Training, tmp_path: Path
 ) -> None:
-    agreed = evaluated_run / "artifacts" / "agreement.json"
-    # A model of three short epochs may round either way: the limits have a test of their own.
-    agreed.write_text(
-        json.dumps(
-            json.loads(agreed.read_text())
-            | {"label_disagreement": 0.0, "accuracy_int8": 1.0}
-            | {"accuracy_float": 1.0}
-        )
-    )
     done = training("export", "--run", evaluated_run, "--store", tmp_path / "store")
     assert done.returncode == 0, done.stderr
     version = ModelStore(tmp_path / "store").load("brain-tumor", 1)
@@ -195,6 +196,23 @@ def test_the_export_loads_and_both_models_take_the_same_slices(
     )
     assert taken.returncode == 1
     assert "never change" in taken.stderr
+
+
+@pytest.mark.slow
+def test_an_export_killed_anywhere_leaves_all_or_nothing(evaluated_run: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.support.killing", str(evaluated_run)],
+        cwd=REPOSITORY,
+        env=quiet() | {"OPENBLAS_NUM_THREADS": "1"},
+        capture_output=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    published = [path for path in evaluated_run.rglob("*") if path.is_file()]
+    kept = [path for path in published if {"report", "saved_model"} & set(path.parts)]
+    # Each file is copied, hashed and synced.
+    require_all_or_nothing(json.loads(done.stdout), 3 * len(kept))
 
 
 def test_an_unfaithful_model_is_not_published(
