@@ -1,10 +1,10 @@
-"""Very many requests: does the service hold on to memory, threads or files?
+"""Very many requests: does the service hold on to memory, threads, files or tasks?
 
 usage: python -m bench.soak [--requests 200000] [--clients 16]
 
 Clients in a closed loop send real slices. What the process holds is read after a warm-up and at the
 end, each time when nothing is under way. Exits with 1 where it has grown: resident memory by 5 % or
-more, or any thread or file.
+more, or any thread, file or task.
 """
 
 import argparse
@@ -13,6 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Final
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
 
 from bench.crowd import Crowd
 from bench.machine import describe
@@ -35,15 +38,19 @@ class Held:
         resident_kb: RSS, as Linux counts it.
         threads: of the process.
         files: open descriptors.
+        tasks: of its event loop, that of the request that asks among them.
     """
 
     resident_kb: int
     threads: int
     files: int
+    tasks: int
 
     @classmethod
-    def by(cls, process: int) -> "Held":
-        """Of a running process."""
+    def by(cls, process: int, port: int) -> "Held":
+        """Of a running service, which listens on that port."""
+        metrics = httpx.get(f"http://127.0.0.1:{port}/metrics").text
+        found = {family.name: family for family in text_string_to_metric_families(metrics)}
         folder = Path("/proc") / str(process)
         lines = (folder / "status").read_text().splitlines()
         status = dict(line.split(":", 1) for line in lines)
@@ -51,6 +58,7 @@ class Held:
             int(status["VmRSS"].split()[0]),
             int(status["Threads"]),
             len(list((folder / "fd").iterdir())),
+            int(found["brain_event_loop_tasks"].samples[0].value),
         )
 
 
@@ -65,16 +73,19 @@ def main() -> int:
         say(f"{name}: {value}")
     with served("soak.log") as service:
         send(service.port, service.bodies, options.clients, WARM_UP_REQUESTS)
-        before = Held.by(service.process_id)
+        before = Held.by(service.process_id, service.port)
         say(f"after {WARM_UP_REQUESTS} requests: {before}")
         start = monotonic()
         other = send(service.port, service.bodies, options.clients, options.requests)
         seconds = monotonic() - start
-        after = Held.by(service.process_id)
+        after = Held.by(service.process_id, service.port)
     growth = after.resident_kb / before.resident_kb - 1
     say(f"after {options.requests} more in {seconds:.0f} s: {after}")
     say(f"resident memory {growth:+.1%}, answers that were not 200: {other}")
-    grown = growth >= MOST_GROWTH or after.threads > before.threads or after.files > before.files
+    more = (
+        after.threads > before.threads or after.files > before.files or after.tasks > before.tasks
+    )
+    grown = growth >= MOST_GROWTH or more
     return 1 if grown or other else 0
 
 

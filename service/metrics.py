@@ -56,6 +56,7 @@ class Metrics:
         runtime_restarts: runtimes rebuilt after their thread died or hung.
         activations: versions that were to take the place of the active one, by what came of it.
         queue_depth: images in the service now.
+        tasks: of the event loop now; idle, always the same number.
         ready: 1 if predictions are answered.
         model: the active version.
         stow_instances: instances that came by STOW-RS, stored or by the reason of their refusal.
@@ -122,6 +123,7 @@ class Metrics:
         self.queue_depth = Gauge(
             "brain_queue_depth_images", "Images waiting or being predicted.", registry=registry
         )
+        self.tasks = Gauge("brain_event_loop_tasks", "Tasks of the event loop.", registry=registry)
         self.ready = Gauge("brain_ready", "1 if predictions are answered.", registry=registry)
         self.model = Info("brain_model", "The active model version.", registry=registry)
         self.stow_instances = Counter(

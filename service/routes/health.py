@@ -25,6 +25,7 @@ async def live(_request: Request) -> Response:
 async def metrics(request: Request) -> Response:
     """Prometheus metrics."""
     state = State.of(request.scope)
+    state.metrics.tasks.set(len(asyncio.all_tasks()))
     state.metrics.queue_depth.set(state.pipeline.depth)
     if state.gateway is not None:
         await asyncio.to_thread(state.gateway.measure)

@@ -14,7 +14,7 @@ REQUESTS = 60
 """Of each client; ``python -m bench.soak`` sends many more."""
 
 
-def test_threads_and_files_are_given_back(model_store: Path, slices: Sequence[Path]) -> None:
+def test_threads_files_and_tasks_are_given_back(model_store: Path, slices: Sequence[Path]) -> None:
     whole = slices[0].read_bytes()
     bodies = [whole, whole[:9000], b"junk"]
 
@@ -32,19 +32,21 @@ def test_threads_and_files_are_given_back(model_store: Path, slices: Sequence[Pa
     ):
         url = f"http://127.0.0.1:{port}/predict"
         list(clients.map(client, [len(bodies)] * CLIENTS))
-        idle = settled(child.pid)
+        idle = settled(child.pid, port)
         assert set().union(*clients.map(client, [REQUESTS] * CLIENTS)) == {200, 422, 415}
-        wait_until(lambda: Held.by(child.pid).files <= idle.files)
-        assert settled(child.pid).threads <= idle.threads
+        wait_until(lambda: Held.by(child.pid, port).files <= idle.files)
+        left = settled(child.pid, port)
+        assert left.threads <= idle.threads
+        assert left.tasks <= idle.tasks
 
 
-def settled(process_id: int) -> Held:
+def settled(process_id: int, port: int) -> Held:
     """What a process holds once its last connections are closed: the same at two looks."""
-    seen = [Held.by(process_id)]
+    seen = [Held.by(process_id, port)]
 
     def same() -> bool:
-        seen.append(Held.by(process_id))
-        return seen[-1].files == seen[-2].files
+        seen.append(Held.by(process_id, port))
+        return (seen[-1].files, seen[-1].tasks) == (seen[-2].files, seen[-2].tasks)
 
     wait_until(same)
     return seen[-1]
