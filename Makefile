@@ -21,7 +21,7 @@ TEST_LOCKS := $(SERVICE_LOCKS) requirements/training.txt requirements/dev.txt re
 PACKAGES := contract service training tests loadtests scripts bench
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test check format train stack stack-down load pacs-demo bench sbom audit lock clean
+.PHONY: help serve test check format train stack stack-down load pacs-demo bench sbom audit mutants lock clean
 
 help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-18s%s\n", $$1, $$2}'
@@ -67,6 +67,9 @@ sbom: $(SERVICE_ENV)/.ready $(TEST_ENV)/.ready ## what the service is made of, w
 
 audit: $(TEST_ENV)/.ready ## ask a vulnerability service about the service's pinned packages
 	$(TEST_ENV)/bin/python -m scripts.vulnerabilities
+
+mutants: $(TEST_ENV)/.ready ## take the handling of each fault away, and show that its test fails then (7 minutes)
+	$(TEST_ENV)/bin/python -m scripts.mutants $(ARGS)
 
 lock: $(TEST_ENV)/.ready ## pin and hash the newest versions that requirements/*.in allow (ARGS=--upgrade)
 	scripts/lock $(TEST_ENV)/bin/uv $(ARGS)

@@ -193,6 +193,10 @@ def test_readiness_drops_while_the_runtime_cannot_be_rebuilt(
         assert service.client.get("/health/ready").status_code == 503
         assert service.metric("brain_ready") == 0
         assert service.predict(jpeg).json()["code"] == "runtime_unusable"
+        # It is tried again and again; once the device is back, so is the service.
+        runtimes.error = None
+        wait_until(lambda: service.predict(jpeg).status_code == 200)
+        assert service.metric("brain_ready") == 1
 
 
 def test_service_stops_even_if_a_batch_hangs(

@@ -4,6 +4,7 @@ import logging
 import shutil
 import threading
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,19 @@ def test_a_version_that_is_being_copied_in_is_left_alone_until_it_is_complete(
     looks(watched, store_copy)
     assert active(watched) == first
     edit_manifest(store_copy, second, {"version": second})
+    wait_until(lambda: active(watched) == second)
+
+
+def test_what_still_changes_is_not_tried(store_copy: Path, watched: Service) -> None:
+    first = newest(store_copy)
+    following, stamps = watched.state.registry.store, count()
+    stamp = following.stamp
+    # As if it were being written: it is another one at each look.
+    following.stamp = lambda *_: str(next(stamps))  # type: ignore[method-assign]
+    second = add_version(store_copy)
+    looks(watched, store_copy)
+    assert active(watched) == first
+    following.stamp = stamp  # type: ignore[method-assign]
     wait_until(lambda: active(watched) == second)
 
 

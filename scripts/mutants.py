@@ -1,0 +1,305 @@
+"""Takes the handling of each fault away and shows that its test fails without it.
+
+usage: python -m scripts.mutants [WORD ...]      only those whose name holds one of the words
+
+A copy of the project is changed, one place at a time, and the test that belongs to it is run there.
+Exits with 1 where a test passes all the same, and where a place is not found any more.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from time import monotonic
+from typing import Final, NamedTuple
+
+ROOT: Final = Path(__file__).resolve().parents[1]
+COPIED: Final = ("contract", "service", "training", "bench", "scripts", "loadtests", "tests")
+LINKED: Final = ("model_store", "pyproject.toml", "README.md")
+
+TIMEOUT_SECONDS: Final = 120
+"""A test that hangs has noticed something."""
+
+
+class Mutant(NamedTuple):
+    """One handling, taken away.
+
+    Attributes:
+        name: the fault.
+        file: where it is handled.
+        old, new: the code that does, which is there once, and what takes its place.
+        test: what has to fail then.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    test: str
+
+
+FAULTS: Final = "tests/service/test_faults.py"
+BATCHING: Final = "service/batching.py"
+CONNECTIONS: Final = "tests/service/test_connections.py"
+
+MUTANTS: Final = (
+    Mutant(
+        "full queue",
+        "service/pipeline.py",
+        "if self.depth + images > self._capacity:",
+        "if False:",
+        f"{FAULTS}::test_full_queue_refuses_at_once",
+    ),
+    Mutant(
+        "deadline, the client",
+        "service/pipeline.py",
+        "self._loop.call_later(max(0.0, deadline - monotonic()), group.finish)",
+        "self._loop.call_later(60, group.finish)",
+        f"{FAULTS}::test_deadline_passes_and_expired_work_is_never_predicted",
+    ),
+    Mutant(
+        "deadline, expired work",
+        BATCHING,
+        "if job.outcome is None and job.expired():",
+        "if False:",
+        f"{FAULTS}::test_deadline_passes_and_expired_work_is_never_predicted",
+    ),
+    Mutant(
+        "runtime that raises",
+        BATCHING,
+        "        except Exception:\n            lane.failures += 1",
+        "        except ZeroDivisionError:\n            lane.failures += 1",
+        f"{FAULTS}::test_runtime_that_raises_fails_only_its_batch",
+    ),
+    Mutant(
+        "runtime that always raises",
+        BATCHING,
+        "if lane.failures >= MAX_FAILURES:",
+        "if False:",
+        f"{FAULTS}::test_runtime_that_always_raises_is_rebuilt",
+    ),
+    Mutant(
+        "dead inference thread, the job in hand",
+        BATCHING,
+        "            self._fail(lane.current, self._lost)\n        finally",
+        "        finally",
+        "tests/service/test_batching.py::test_a_dead_thread_is_noticed_and_nothing_waits_for_it",
+    ),
+    Mutant(
+        "dead inference thread, readiness",
+        BATCHING,
+        "if not lane.thread.is_alive() and not self._closing:",
+        "if False:",
+        "tests/service/test_batching.py::test_a_dead_thread_is_noticed_and_nothing_waits_for_it",
+    ),
+    Mutant(
+        "batch that hangs",
+        BATCHING,
+        "if busy_since is not None and monotonic() - busy_since > batch_timeout_seconds:",
+        "if False:",
+        f"{FAULTS}::test_batch_that_hangs_is_given_up_and_the_runtime_rebuilt",
+    ),
+    Mutant(
+        "runtime that is gone, readiness",
+        "service/registry.py",
+        "        self._go_down(failure)\n        # Its thread",
+        "        # Its thread",
+        f"{FAULTS}::test_readiness_drops_while_the_runtime_cannot_be_rebuilt",
+    ),
+    Mutant(
+        "runtime that cannot be rebuilt at once",
+        "service/registry.py",
+        "        while self.active is None:\n            await asyncio.sleep(REBUILD",
+        "        if self.active is None:\n            await asyncio.sleep(REBUILD",
+        f"{FAULTS}::test_readiness_drops_while_the_runtime_cannot_be_rebuilt",
+    ),
+    Mutant(
+        "answer that is not finite",
+        BATCHING,
+        "if len(array) != len(jobs) or not np.isfinite(array).all():",
+        "if False:",
+        "tests/service/test_batching.py::test_a_runtime_that_answers_nonsense_fails",
+    ),
+    Mutant(
+        "SIGTERM, accepted requests",
+        "service/server.py",
+        "        state.drain()\n        asyncio.get_running_loop()"
+        ".call_later(self._notice_seconds, self._close)",
+        "        self.force_exit = self.should_exit = True",
+        "tests/service/test_process.py::test_request_in_flight_is_finished",
+    ),
+    Mutant(
+        "SIGTERM, readiness",
+        "service/server.py",
+        "        state.drain()\n",
+        "",
+        "tests/service/test_process.py::test_signal_loses_no_accepted_request",
+    ),
+    Mutant(
+        "SIGTERM, exit status",
+        "service/server.py",
+        "    @contextmanager\n    def capture_signals(",
+        "    @contextmanager\n    def captured(",
+        "tests/service/test_process.py::test_signal_loses_no_accepted_request",
+    ),
+    Mutant(
+        "swap under load",
+        "service/pipeline.py",
+        "            engine.acquire(1)\n            batcher = engine.batcher",
+        "            batcher = engine.batcher",
+        "tests/service/test_models.py::test_swaps_under_load_lose_nothing",
+    ),
+    Mutant(
+        "version that fails its warm-up",
+        "service/registry.py",
+        '        except Exception as error:\n            logger.exception("the runtime failed',
+        '        except ZeroDivisionError as error:\n            logger.exception("the runtime failed',
+        "tests/service/test_models.py::test_a_failed_warm_up_leaves_the_old_one",
+    ),
+    Mutant(
+        "damaged version",
+        "contract/store.py",
+        "        if not same:",
+        "        if False:",
+        "tests/service/test_models.py::test_a_version_that_must_not_serve_leaves_the_old_one",
+    ),
+    Mutant(
+        "publish killed, half a version",
+        "contract/store.py",
+        "            staged.rename(target)",
+        "            shutil.copytree(staged, target)",
+        "tests/contract/test_store.py::TestPublish::"
+        "test_a_publish_killed_anywhere_leaves_all_or_nothing",
+    ),
+    Mutant(
+        "version that is being copied in",
+        "service/follower.py",
+        "if found is None or not settled or",
+        "if found is None or",
+        "tests/service/test_watch.py::test_what_still_changes_is_not_tried",
+    ),
+    Mutant(
+        "headers that do not arrive",
+        "service/connections.py",
+        "        super().connection_made(transport)\n        self._arm(self._limits.header_seconds)",
+        "        super().connection_made(transport)",
+        f"{CONNECTIONS}::test_a_client_that_says_nothing_is_let_go",
+    ),
+    Mutant(
+        "body that does not arrive",
+        "service/receiving.py",
+        "asyncio.timeout(settings.body_timeout_ms / 1000)",
+        "asyncio.timeout(60)",
+        "tests/service/test_uploads.py::test_body_that_does_not_arrive_is_given_up",
+    ),
+    Mutant(
+        "answer that is never read",
+        "service/connections.py",
+        "        self._send_timer = self.loop.call_later(SEND_SECONDS, self.transport.abort)",
+        "        pass",
+        f"{CONNECTIONS}::test_an_answer_that_is_never_read_is_given_up",
+    ),
+    Mutant(
+        "too many connections",
+        "service/connections.py",
+        "if len(self.connections) >= self._limits.connections:",
+        "if False:",
+        f"{CONNECTIONS}::test_too_many_connections_are_refused_until_one_ends",
+    ),
+    Mutant(
+        "client over its rate",
+        "service/rates.py",
+        "wait = 0.0 if tokens >= 1 else (1 - tokens) / self._per_second",
+        "wait = 0.0",
+        "tests/service/test_rates.py::test_over_its_rate_a_client_gets_429",
+    ),
+    Mutant(
+        "results while the PACS is away",
+        "service/pacs/delivery.py",
+        "            await asyncio.to_thread(self._outbox.postpone, later, wait_seconds)",
+        "            await asyncio.to_thread(self._outbox.remove, list(later))",
+        "tests/pacs/test_delivery.py::test_one_refused_object_does_not_hold_up_its_neighbours",
+    ),
+    Mutant(
+        "TensorFlow off its device",
+        "service/runtimes/tensorflow.py",
+        "            if ran != wanted:",
+        "            if False:",
+        "tests/service/test_runtimes.py::test_settings_of_tensorflow",
+    ),
+)
+
+
+def copy(folder: Path) -> None:
+    """The project, as far as its tests need it."""
+    for name in COPIED:
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in LINKED:
+        (folder / name).symlink_to(ROOT / name)
+
+
+def survives(mutant: Mutant, folder: Path) -> bool:
+    """Whether the test passes without the handling.
+
+    Raises:
+        LookupError: the code is not there once.
+    """
+    file = folder / mutant.file
+    text = file.read_text(encoding="utf-8")
+    if text.count(mutant.old) != 1:
+        raise LookupError(
+            f"{mutant.name}: {mutant.file} has its code {text.count(mutant.old)} times"
+        )
+    file.write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", mutant.test]
+    environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    process = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        output, _ = process.communicate(timeout=TIMEOUT_SECONDS)
+    except subprocess.TimeoutExpired:
+        return False
+    finally:
+        # What the test has started, as well.
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, 9)
+        file.write_text(text, encoding="utf-8")
+    if process.returncode not in (0, 1):
+        raise LookupError(f"{mutant.name}: {mutant.test} did not run\n{output}")
+    return process.returncode == 0
+
+
+def main(words: list[str]) -> int:
+    """Tries them; returns the process' exit status."""
+    chosen = [mutant for mutant in MUTANTS if not words or any(w in mutant.name for w in words)]
+    wrong = 0
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        copy(folder)
+        for mutant in chosen:
+            start = monotonic()
+            try:
+                passed = survives(mutant, folder)
+            except LookupError as error:
+                print(error, flush=True)
+                wrong += 1
+                continue
+            wrong += passed
+            said = "PASSES ALL THE SAME" if passed else "fails"
+            print(f"{mutant.name}: {mutant.test} {said} ({monotonic() - start:.0f} s)", flush=True)
+    print(f"{len(chosen) - wrong} of {len(chosen)} tests fail without the handling")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
