@@ -42,15 +42,22 @@ class DecodePool:
         self._decoder = decoder
         self._on_failure = on_failure
         self._queue: SimpleQueue[tuple[Job, Forward] | None] = SimpleQueue()
-        self._threads = [
-            Thread(target=self._run, name=f"decode-{number}", daemon=True)
-            for number in range(threads)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._count = threads
+        self._threads: list[Thread] = []
 
     def submit(self, job: Job, forward: Forward) -> None:
-        """Queues a job; never blocks, since the number of jobs in the service is bounded."""
+        """Queues a job; never blocks, since the number of jobs in the service is bounded.
+
+        One thread only. With the first job the others start: a runtime that decodes for itself has
+        none.
+        """
+        if not self._threads:
+            self._threads = [
+                Thread(target=self._run, name=f"decode-{number}", daemon=True)
+                for number in range(self._count)
+            ]
+            for thread in self._threads:
+                thread.start()
         self._queue.put((job, forward))
 
     def close(self) -> None:

@@ -2,7 +2,7 @@
 
 Data sets that name patient-wise folds are tested fold by fold; others by repeated splits in whole
 near-duplicate groups. What is tested neither trains nor validates, nor does any image that shares a
-group with it.
+group with it. Data sets that the recipe has for training alone are never tested.
 """
 
 import json
@@ -23,7 +23,7 @@ from training.prepare import configure, read, start
 from training.recipe import Recipe
 from training.run import Run
 from training.scores import scores
-from training.splits import Protocol, Split, pick
+from training.splits import Protocol, Split, divisible, pick
 
 CROSSVAL_FILE: Final = "crossval.json"
 _PREDICTIONS: Final = "predictions.npz"
@@ -56,13 +56,13 @@ def crossval(recipe: Recipe, roots: Sequence[Path], out: Path, repeats: int) -> 
         What the file holds: figures of each part, and of all tested images together.
 
     Raises:
-        DatasetError: some of the data name folds and others do not.
+        DatasetError: of the data to be tested, some name folds and others do not.
     """
     images, audit = read(recipe, roots)
     probabilities: list[NDArray[np.float32]] = []
     tested: list[NDArray[np.intp]] = []
     rows: list[dict[str, Any]] = []
-    for part in _parts(recipe, images, audit, repeats):
+    for part in parts(recipe, images, audit, repeats):
         print(f"{part.name}: {part.split.counts()}", flush=True)
         config = configure(part.recipe, roots, images, part.split, Protocol.GROUPED)
         run = start(out / part.name, config, resume=True)
@@ -103,14 +103,19 @@ def crossval(recipe: Recipe, roots: Sequence[Path], out: Path, repeats: int) -> 
     return result
 
 
-def _parts(recipe: Recipe, images: ImageSet, audit: Audit, repeats: int) -> Iterator[Part]:
-    folds = sorted({str(part) for part in images.parts})
+def parts(recipe: Recipe, images: ImageSet, audit: Audit, repeats: int) -> Iterator[Part]:
+    """Who trains and who is tested, each time.
+
+    Raises:
+        DatasetError: of the data to be tested, some name folds and others do not.
+    """
+    free = divisible(images, recipe)
+    folds = sorted({str(part) for part in images.parts[free]})
     if all(fold.startswith("fold") for fold in folds):
-        tests = [(fold, images.parts == fold) for fold in folds]
+        tests = [(fold, free & (images.parts == fold)) for fold in folds]
     elif any(fold.startswith("fold") for fold in folds):
         raise DatasetError("some of the data name folds and others do not; test them apart")
     else:
-        free = np.ones(len(images), bool)
         tests = [
             (f"repeat{number}", pick(images.labels, audit.groups, free, recipe.test_share, rng))
             for number in range(1, repeats + 1)
@@ -126,8 +131,9 @@ def _around(images: ImageSet, audit: Audit, test: NDArray[np.bool_], recipe: Rec
     groups = audit.groups
     usable = ~np.isin(groups, groups[test])
     usable[audit.conflicting] = False
+    free = usable & divisible(images, recipe)
     rng = np.random.default_rng(recipe.seed)
-    validates = pick(images.labels, groups, usable, recipe.validation_share, rng)
+    validates = pick(images.labels, groups, free, recipe.validation_share, rng)
     trains = usable & ~np.isin(groups, groups[validates])
     return Split(np.flatnonzero(trains), np.flatnonzero(validates), np.flatnonzero(test))
 

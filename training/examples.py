@@ -50,13 +50,15 @@ def training_examples(
 ) -> Examples:
     """The training images and, with a mask head, the synthetic slices made from them."""
     real = _real(images, parts.train, recipe)
-    weights = np.ones(len(parts.train))
+    weights = np.array(
+        [recipe.source_weights.get(file.source, 1.0) for file in _files(images, parts.train)]
+    )
     kinds = Counter(f"{file.source} {file.label}" for file in _files(images, parts.train))
     if recipe.mask is not None:
         masked = [index for index in parts.train if int(index) in images.masks]
         copies = np.isin(groups[parts.train], groups[masked]) & ~real.known
-        weights[copies] = recipe.copy_weight
-        weights[np.isin(parts.train, masked)] = recipe.mask.mask_weight
+        weights[copies] *= recipe.copy_weight
+        weights[np.isin(parts.train, masked)] *= recipe.mask.mask_weight
         made = synthesise(images, parts, recipe.mask, recipe.seed)
         assert real.masks is not None
         real = Examples(

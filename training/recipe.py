@@ -3,7 +3,7 @@
 import hashlib
 import tomllib
 from importlib import resources
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -186,11 +186,13 @@ class Recipe(_Strict):
         average_momentum: of the exponential average of the weights that is validated and kept; 0
             takes the weights as they are.
         epoch_images: training images drawn for each epoch; all of them, once, if None.
+        source_weights: how likely a slice of a data set is drawn into such an epoch; 1 of others.
         copy_weight: how likely a tumour slice without a mask is drawn into such an epoch where its
             near-duplicate group holds slices with one.
         folds: for data sets that name patient-wise folds.
         test_share: of each class, in whole groups, in the protocol ``grouped``.
-        train_only: data sets that are too few persons to be divided.
+        train_only: data sets that neither validate nor are tested: too few persons to be divided, or
+            there to help with another set.
         mask: the second head, if there is one.
         tumor_threshold: tumour probability from which the decision is ``tumor``.
         precision: what layers compute in while they are trained.
@@ -216,6 +218,7 @@ class Recipe(_Strict):
     checkpoint_monitor: Monitor = "loss"
     average_momentum: float = Field(ge=0, lt=1)
     epoch_images: int | None = Field(None, ge=1)
+    source_weights: dict[str, Annotated[float, Field(gt=0)]] = Field(default_factory=dict)
     copy_weight: float = Field(1.0, gt=0, le=1)
     folds: Folds | None = None
     test_share: float = Field(0.2, gt=0, lt=1)

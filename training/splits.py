@@ -75,7 +75,7 @@ def split(
     if missing:
         raise DatasetError(f"no data set is named {', '.join(sorted(missing))}")
     groups, labels = audit.groups, images.labels
-    fixed = np.isin(sources, list(recipe.train_only))
+    fixed = ~divisible(images, recipe)
     folds = recipe.folds
     validates = _in_folds(images, folds.validation if folds else ()) & ~fixed
     rng = np.random.default_rng(recipe.seed)
@@ -103,6 +103,12 @@ def split(
     )
     _check(result, images, groups, protocol)
     return result
+
+
+def divisible(images: ImageSet, recipe: Recipe) -> NDArray[np.bool_]:
+    """Images of data sets that may validate and be tested as well."""
+    sources = np.array([file.source for file in images.files])
+    return np.asarray(~np.isin(sources, list(recipe.train_only)))
 
 
 def _in_folds(images: ImageSet, folds: Collection[int]) -> NDArray[np.bool_]:

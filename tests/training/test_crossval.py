@@ -103,6 +103,28 @@ def test_data_without_folds_are_split_repeatedly_in_whole_groups(
     assert "tumor" in found["together"]
 
 
+@pytest.mark.usefixtures("training")
+def test_a_set_that_only_helps_is_never_tested(small_data: Path, folded: Path) -> None:
+    from training.crossval import parts
+
+    images = read_images(find_images([folded, small_data]))
+    sources = np.array([file.source for file in images.files])
+    groups = audit(images).groups
+    recipe = load_recipe("baseline_cnn").model_copy(update={"train_only": ("small",)})
+    helped: list[str] = []
+    for part in parts(recipe, images, audit(images), repeats=2):
+        split = part.split
+        assert set(sources[split.test]) == set(sources[split.validation]) == {"folded"}
+        others = np.concatenate([split.train, split.validation])
+        assert not np.isin(groups[others], groups[split.test]).any()
+        helped += sources[split.train].tolist()
+    assert "small" in helped
+    # The other way round it is the set without folds that is tested.
+    recipe = load_recipe("baseline_cnn").model_copy(update={"train_only": ("folded",)})
+    found = [part.name for part in parts(recipe, images, audit(images), repeats=2)]
+    assert found == ["repeat1", "repeat2"]
+
+
 def test_the_comparison_holds_every_run_and_its_figures(
     small_data: Path, by_fold: Path, training: Training, tmp_path: Path
 ) -> None:
