@@ -210,6 +210,13 @@ MUTANTS: Final = (
         f"{CONNECTIONS}::test_too_many_connections_are_refused_until_one_ends",
     ),
     Mutant(
+        "log that nobody reads",
+        "service/logs.py",
+        "            self._urgent.set()\n        self._waiting.set()\n\n    def flush",
+        "            self._write()\n        self._waiting.set()\n\n    def flush",
+        "tests/service/test_logs.py::test_a_log_that_nobody_reads_holds_nobody_up",
+    ),
+    Mutant(
         "client over its rate",
         "service/rates.py",
         "wait = 0.0 if tokens >= 1 else (1 - tokens) / self._per_second",

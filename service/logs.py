@@ -6,19 +6,30 @@ it, or a query: whatever could name a patient.
 
 import json
 import logging
-import sys
+import os
 import traceback
 from collections import deque
 from contextlib import suppress
 from datetime import UTC, datetime
-from threading import Event, Lock, Thread
-from time import sleep
+from threading import Event, Thread
+from time import monotonic, sleep
 from typing import Any, Final
 
 from service.settings import LogLevel
 
 WRITE_SECONDS: Final = 0.1
 """How long a line below a warning may wait to be written."""
+
+STDERR: Final = 2
+"""Its file descriptor."""
+
+MAX_LINES: Final = 10_000
+"""Lines that wait to be written; beyond them, lines are lost."""
+
+FLUSH_SECONDS: Final = 1.0
+"""How long the end of the process waits for a log that nobody reads."""
+
+POLL_SECONDS: Final = 0.002
 
 _encode = json.JSONEncoder(default=str).encode
 
@@ -47,44 +58,69 @@ class JsonFormatter(logging.Formatter):
 
 
 class BufferedHandler(logging.Handler):
-    """Writes to standard error ten times a second; a warning or worse, and all before it, at once.
+    """Writes to standard error in a thread of its own, ten times a second, and for a warning at once.
 
     A write of its own for each request would make the event loop give up the interpreter's lock and
-    queue for it again behind the decoding threads: a tenth of a request's time.
+    queue for it again behind the decoding threads: a tenth of a request's time. And a pipe that nobody
+    reads any more fills up: then lines are lost, and said to be, but nobody else waits.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, max_lines: int = MAX_LINES) -> None:
         super().__init__()
+        self._max_lines = max_lines
         self._lines: deque[str] = deque()
+        self._lost = 0
+        self._writing = False
         self._waiting = Event()
-        self._writing = Lock()
+        self._urgent = Event()
         Thread(target=self._run, name="log", daemon=True).start()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Takes one record."""
+        """Takes one record; never blocks."""
+        if len(self._lines) >= self._max_lines:
+            self._lost += 1
+            return
         self._lines.append(f"{self.format(record)}\n")
         if record.levelno >= logging.WARNING:
-            self.flush()
-        else:
-            self._waiting.set()
+            self._urgent.set()
+        self._waiting.set()
 
     def flush(self) -> None:
-        """Writes what has been taken; :func:`logging.shutdown` does so at the end."""
-        with self._writing:
-            lines = []
-            while self._lines:
-                lines.append(self._lines.popleft())
-            # A log that nobody reads any more must not take the service with it.
-            with suppress(OSError, ValueError):
-                sys.stderr.write("".join(lines))
-                sys.stderr.flush()
+        """Returns once what has been taken is written, or cannot be; also called at the end."""
+        end = monotonic() + FLUSH_SECONDS
+        while (self._lines or self._writing) and monotonic() < end:
+            self._urgent.set()
+            self._waiting.set()
+            sleep(POLL_SECONDS)
 
     def _run(self) -> None:
         while True:
             self._waiting.wait()
-            sleep(WRITE_SECONDS)
+            self._urgent.wait(WRITE_SECONDS)
             self._waiting.clear()
-            self.flush()
+            self._urgent.clear()
+            self._writing = True
+            self._write()
+            self._writing = False
+
+    def _write(self) -> None:
+        lines = []
+        while self._lines:
+            lines.append(self._lines.popleft())
+        if self._lost:
+            lines.append(f"{self.format(self._loss())}\n")
+        rest = "".join(lines).encode()
+        # A log that nobody can read any more must not take the service with it. Python's own stream has
+        # a lock, which a write that never ends would hold while the interpreter ends.
+        with suppress(OSError):
+            while rest:
+                rest = rest[os.write(STDERR, rest) :]
+
+    def _loss(self) -> logging.LogRecord:
+        lost, self._lost = self._lost, 0
+        text = "the log was not read in time, and lines are missing here"
+        fields = {"name": __name__, "levelname": "WARNING", "msg": text, "fields": {"lines": lost}}
+        return logging.makeLogRecord(fields)
 
 
 def configuration(level: LogLevel) -> dict[str, Any]:

@@ -3,10 +3,13 @@
 import io
 import json
 import logging
+import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from threading import Thread
+from time import monotonic
 from typing import Any
 
 import httpx
@@ -14,9 +17,22 @@ import pydicom
 import pytest
 
 from service.logs import BufferedHandler, JsonFormatter
-from tests.support.service import PATIENCE_SECONDS, process, wait_until
+from tests.support.service import (
+    PATIENCE_SECONDS,
+    ROOT,
+    environment_with,
+    free_port,
+    is_ready,
+    process,
+    wait_until,
+)
 
 FILE_NAME = "Mustermann_Erika_19640812.dcm"
+PIPE_BYTES = 70_000
+"""More than a pipe holds."""
+LINE_BYTES = 100
+"""Less than a line has."""
+
 PATIENT = "Mustermann^Erika"
 PATIENT_ID = "PID-8675309"
 PATH = "/patients/Mustermann"
@@ -105,23 +121,23 @@ def test_exception_is_one_line_with_its_traceback() -> None:
     assert "ValueError: what happened" in content["traceback"]
 
 
-def test_lines_are_written_soon_and_warnings_at_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_lines_are_written_soon_and_warnings_at_once(capfd: pytest.CaptureFixture[str]) -> None:
     handler = BufferedHandler()
     handler.setFormatter(JsonFormatter())
     written: list[str] = []
 
     def read() -> list[str]:
-        written.extend(json.loads(line)["message"] for line in capsys.readouterr().err.splitlines())
+        written.extend(json.loads(line)["message"] for line in capfd.readouterr().err.splitlines())
         return written
 
     for number, level in enumerate((logging.INFO, logging.INFO, logging.WARNING)):
         handler.handle(logging.LogRecord("n", level, "", 0, str(number), (), None))
-    assert read() == ["0", "1", "2"]
+    wait_until(lambda: read() == ["0", "1", "2"])
     handler.handle(logging.LogRecord("n", logging.INFO, "", 0, "3", (), None))
     wait_until(lambda: read() == ["0", "1", "2", "3"])
 
 
-def test_every_line_is_written_once(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_line_is_written_once(capfd: pytest.CaptureFixture[str]) -> None:
     handler = BufferedHandler()
 
     def write(writer: int) -> None:
@@ -135,5 +151,48 @@ def test_every_line_is_written_once(capsys: pytest.CaptureFixture[str]) -> None:
     for thread in threads:
         thread.join()
     handler.flush()
-    lines = capsys.readouterr().err.splitlines()
+    lines = capfd.readouterr().err.splitlines()
     assert sorted(lines) == sorted(f"{w}-{n}" for w in range(4) for n in range(500))
+
+
+def test_a_log_that_nobody_reads_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = os.pipe()
+    monkeypatch.setattr("service.logs.STDERR", writer)
+    handler = BufferedHandler(max_lines=100)
+    handler.setFormatter(JsonFormatter())
+    filling = "x" * PIPE_BYTES
+
+    def log(text: str) -> None:
+        handler.handle(logging.LogRecord("n", logging.ERROR, "", 0, text, (), None))
+
+    log(filling)
+    wait_until(lambda: handler._writing and not handler._lines)
+    # The pipe is full and the writing thread waits; this one must not.
+    for number in range(150):
+        log(str(number))
+    start = monotonic()
+    handler.flush()
+    assert monotonic() - start < PATIENCE_SECONDS
+    with os.fdopen(reader) as end:
+        lines = [json.loads(end.readline()) for _ in range(102)]
+    handler.flush()
+    os.close(writer)
+    assert [line["message"] for line in lines[:-1]] == [filling, *map(str, range(100))]
+    assert lines[-1]["lines"] == 50
+
+
+def test_a_service_whose_log_is_not_read_answers_and_ends(model_store: Path) -> None:
+    port = free_port()
+    variables = {"BRAIN_MODEL_STORE": str(model_store), "BRAIN_RUNTIME": "litert"}
+    environment = environment_with(BRAIN_PORT=str(port), BRAIN_LOG_LEVEL="debug", **variables)
+    command = [sys.executable, "-m", "service"]
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE) as child:
+        try:
+            wait_until(lambda: is_ready(port))
+            with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=5) as client:
+                for _ in range(2 * PIPE_BYTES // LINE_BYTES):
+                    assert client.get("/nowhere").status_code == 404
+            child.send_signal(signal.SIGTERM)
+            assert child.wait(PATIENCE_SECONDS) == 0
+        finally:
+            child.kill()
