@@ -16,7 +16,8 @@ from bench.rounds import Contender, rotated
 from bench.slices import choose, jpeg_size
 
 LOCK_ENTRY = re.compile(
-    r"^(?P<name>[a-z0-9-]+)(?:\[[a-z0-9,-]+\])?==[\w.+!]+( ; [^\\]+)? \\\n(    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+",
+    r"^(?P<name>[a-z0-9-]+)(?:\[[a-z0-9,-]+\])?==[\w.+!]+( ; [^\\]+)? \\\n"
+    r"(    --hash=sha256:[0-9a-f]{64}(?: \\)?\n)+",
     re.MULTILINE,
 )
 
