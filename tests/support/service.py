@@ -218,7 +218,7 @@ def process(
 
     Args:
         log: file that its log goes to; without it, where this process' own goes. A pipe that nobody
-            reads would fill up and stop the service.
+            reads would fill up, and lines would be lost.
     """
     port = free_port()
     command = [sys.executable, "-m", "service"]
