@@ -12,12 +12,14 @@ time and the interpreter's lock.
 import logging
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
-from threading import Thread
+from threading import Lock, Thread
 from time import monotonic
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
+from contract.answer import Outputs
 from service.answers import answer_job
 from service.errors import DeadlineExceeded, Failure, InferenceFailed, RuntimeLost, ServiceError
 from service.jobs import Job
@@ -64,6 +66,7 @@ class Batcher:
         observe: gets the size and the seconds of each batch.
         decode: what is submitted has yet to be decoded, by this, and is answered as well; without it,
             jobs come decoded, and go out with the model's outputs.
+        solo: predicts in place of a thread's own predictor while no other thread has anything to do.
     """
 
     def __init__(
@@ -74,12 +77,15 @@ class Batcher:
         deliver: Callable[[Sequence[Job]], None],
         observe: Callable[[int, float], None],
         decode: Decode | None = None,
+        solo: Predictor | None = None,
     ) -> None:
         self._max_batch_size = max_batch_size
         self._max_wait_seconds = max_wait_seconds
         self._deliver = deliver
         self._observe = observe
         self._decode = decode
+        self._solo = solo
+        self._solo_lock = Lock()
         self._queue: SimpleQueue[Job | None] = SimpleQueue()
         self._lost: Failure | None = None
         self._closing = False
@@ -210,7 +216,7 @@ class Batcher:
     def _infer(self, lane: _Lane, jobs: Sequence[Job]) -> None:
         try:
             pixels = np.stack([job.pixels for job in jobs if job.pixels is not None])
-            outputs = lane.predictor.predict(pixels)
+            outputs = self._outputs(lane, pixels)
             for name, array in outputs.arrays.items():
                 if len(array) != len(jobs) or not np.isfinite(array).all():
                     raise ValueError(f"{name} of {len(jobs)} images: {array.shape}, or not finite")
@@ -223,6 +229,19 @@ class Batcher:
         lane.failures = 0
         for index, job in enumerate(jobs):
             job.outcome = outputs.at(index)
+
+    def _outputs(self, lane: _Lane, pixels: NDArray[np.uint8]) -> Outputs:
+        solo = self._solo
+        if solo is not None and self._is_alone(lane) and self._solo_lock.acquire(blocking=False):
+            try:
+                return solo.predict(pixels)
+            finally:
+                self._solo_lock.release()
+        return lane.predictor.predict(pixels)
+
+    def _is_alone(self, lane: _Lane) -> bool:
+        others = (other for other in self._lanes if other is not lane)
+        return self._queue.empty() and not any(other.current for other in others)
 
     def _fail(self, jobs: Sequence[Job], failure: Failure) -> None:
         for job in jobs:

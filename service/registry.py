@@ -322,6 +322,7 @@ class Registry:
                 partial(self._delivered, rules),
                 self._metrics.observe_batch,
                 self._decode if runtime.whole else None,
+                runtime.solo,
             )
             return Engine(stored, rules, runtime, batcher)
         except (ServiceError, ContractError):

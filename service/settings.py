@@ -157,7 +157,8 @@ class Settings(BaseSettings):
         ge=1,
         le=256,
         description="Single-threaded LiteRT interpreters, each in a thread that takes a slice from its "
-        "file to its answer. Default: all cores.",
+        "file to its answer; from two on, a slice that is alone is predicted on all these cores, at "
+        "most four. Default: all cores.",
     )
 
     tumor_threshold: float | None = Field(

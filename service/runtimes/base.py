@@ -71,6 +71,11 @@ class Runtime(ABC):
         return (self,)
 
     @property
+    def solo(self) -> Predictor | None:
+        """What predicts faster than a lane, on the cores of all of them; for one thread at a time."""
+        return None
+
+    @property
     def explains(self) -> bool:
         """Whether :meth:`explain` can be asked."""
         return False
@@ -95,6 +100,8 @@ class Runtime(ABC):
     def warm_up(self, height: int, width: int, shapes: Shapes) -> None:
         """Predicts once in every lane at every batch size, so that no client pays for a first time.
 
+        So does :attr:`solo`.
+
         Args:
             height: of the model's input.
             width: likewise.
@@ -104,7 +111,8 @@ class Runtime(ABC):
             RuntimeUnusable: the model does not answer with what its manifest says.
         """
         ramp = np.linspace(0, 255, height * width).astype(np.uint8).reshape(1, height, width)
-        for lane, size in product(self.lanes, self.batch_sizes):
+        predictors = (*self.lanes, *filter(None, [self.solo]))
+        for lane, size in product(predictors, self.batch_sizes):
             outputs = lane.predict(np.repeat(ramp, size, axis=0))
             found = {
                 name: (str(array.dtype), array.shape) for name, array in outputs.arrays.items()

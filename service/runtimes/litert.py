@@ -1,7 +1,8 @@
 """The int8 model on the CPU: single-threaded LiteRT interpreters, one for each core.
 
 Two interpreters with one thread each beat one interpreter with two threads, and a batch in one tensor
-is no faster than its images one by one. So each interpreter is a lane of its own.
+is no faster than its images one by one. So each interpreter is a lane of its own. One more, with
+several threads, is for a slice that is alone in the service: its client waits while cores are idle.
 """
 
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,9 @@ PROBABILITIES: Final = "probabilities"
 
 SIGNATURE: Final = "serving_default"
 """The signature that names the outputs, where there are several."""
+
+MAX_SOLO_THREADS: Final = 4
+"""The layers of a small model give more threads than that too little to do."""
 
 
 class LiteRtRuntime(Runtime):
@@ -41,11 +45,19 @@ class LiteRtRuntime(Runtime):
 
     def __init__(self, path: Path, shapes: Shapes, interpreters: int) -> None:
         self._lanes = [Interpreter(path, shapes) for _ in range(interpreters)]
+        self._solo: Interpreter | None = None
+        if interpreters > 1:
+            self._solo = Interpreter(path, shapes, min(interpreters, MAX_SOLO_THREADS))
 
     @property
     def lanes(self) -> Sequence[Predictor]:
         """See :attr:`Runtime.lanes`."""
         return self._lanes
+
+    @property
+    def solo(self) -> Predictor | None:
+        """See :attr:`Runtime.solo`."""
+        return self._solo
 
     def predict(self, batch: NDArray[np.uint8]) -> Outputs:
         """See :meth:`Runtime.predict`; in the first lane, image by image."""
@@ -54,17 +66,24 @@ class LiteRtRuntime(Runtime):
     def close(self) -> None:
         """Frees the interpreters."""
         self._lanes.clear()
+        self._solo = None
 
 
 class Interpreter:
-    """One interpreter, for one thread at a time."""
+    """One interpreter, for one thread at a time.
 
-    def __init__(self, path: Path, shapes: Shapes) -> None:
+    Args:
+        path: the ``.tflite`` file.
+        shapes: of the outputs that are wanted.
+        threads: that share the work of one slice.
+    """
+
+    def __init__(self, path: Path, shapes: Shapes, threads: int = 1) -> None:
         try:
             from ai_edge_litert import interpreter
         except ImportError as error:
             raise RuntimeUnusable("LiteRT is not installed (package ai-edge-litert)") from error
-        self._interpreter: Any = interpreter.Interpreter(model_path=str(path), num_threads=1)
+        self._interpreter: Any = interpreter.Interpreter(model_path=str(path), num_threads=threads)
         inputs = self._interpreter.get_input_details()
         if len(inputs) != 1 or inputs[0]["dtype"] is not np.uint8:
             raise RuntimeUnusable("the LiteRT model does not take one uint8 tensor")

@@ -288,6 +288,43 @@ class TestLanes:
         assert submitted.answer is not None
         assert submitted.answer.label == "glioma"
 
+    def test_a_job_that_is_alone_gets_all_cores(
+        self, runtimes: list[FakeRuntime], collector: Collector
+    ) -> None:
+        solo = FakeRuntime(whole=True)
+        running = Batcher(runtimes, 1, 0.0, collector.deliver, collector.observe, decoded, solo)
+        solo.gate.clear()
+        running.submit(job())
+        assert solo.entered.wait(10)
+        # While one thread is at it, the other predicts with its own, and so on its own core.
+        running.submit(job())
+        wait_until(lambda: len(collector.jobs) == 1)
+        assert [len(solo.batches), *sorted(len(runtime.batches) for runtime in runtimes)] == [
+            1,
+            0,
+            1,
+        ]
+        solo.gate.set()
+        wait_until(lambda: running.idle)
+        running.submit(job())
+        wait_until(lambda: len(collector.jobs) == 3)
+        assert len(solo.batches) == 2
+        running.close()
+
+    def test_a_solo_that_raises_fails_its_job_alone(
+        self, runtimes: list[FakeRuntime], collector: Collector
+    ) -> None:
+        solo = FakeRuntime(whole=True)
+        solo.error = ValueError()
+        running = Batcher(runtimes, 1, 0.0, collector.deliver, collector.observe, decoded, solo)
+        running.submit(job())
+        wait_until(lambda: running.idle)
+        solo.error = None
+        running.submit(job())
+        wait_until(lambda: len(collector.jobs) == 2)
+        assert [type(settled.outcome) for settled in collector.jobs] == [InferenceFailed, Outputs]
+        running.close()
+
     def test_what_cannot_be_decoded_is_not_predicted(
         self, lanes: Batcher, runtimes: list[FakeRuntime], collector: Collector
     ) -> None:

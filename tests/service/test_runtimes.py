@@ -70,6 +70,27 @@ def test_litert_gives_each_image_its_own_row(
     alone.close()
 
 
+@pytest.mark.parametrize("interpreters", [2, 3, 16])
+def test_several_threads_for_one_image_change_nothing(
+    stored: StoredVersion, batch: NDArray[np.uint8], interpreters: int
+) -> None:
+    runtime = litert(stored, interpreters)
+    assert runtime.solo is not None
+    for image in batch:
+        expected = runtime.predict(image[None]).arrays
+        found = runtime.solo.predict(image[None]).arrays
+        assert found.keys() == expected.keys()
+        for name, array in found.items():
+            np.testing.assert_array_equal(array, expected[name])
+    runtime.close()
+
+
+def test_one_core_has_no_threads_to_share(stored: StoredVersion) -> None:
+    runtime = litert(stored, 1)
+    assert runtime.solo is None
+    runtime.close()
+
+
 def test_litert_refuses_a_file_that_is_no_model(tmp_path: Path) -> None:
     path = tmp_path / "model.tflite"
     path.write_bytes(b"junk" * 100)
