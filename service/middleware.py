@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from math import ceil
 from time import monotonic
 from typing import Final
 
@@ -15,7 +16,7 @@ from service.context import KEY, Context, request_id
 from service.errors import ServiceError
 from service.headers import protected
 from service.metrics import Metrics
-from service.pacing import EXTENSION, Pacer
+from service.pacing import EXTENSION, MAX_PAUSE_SECONDS, Pacer
 from service.problems import problem_response
 from service.state import State
 
@@ -26,6 +27,8 @@ UNMATCHED: Final = "unmatched"
 
 CLIENT_GONE: Final = 499
 """Status in log and metrics for a client that left before its answer, as nginx writes it."""
+
+RETRY_AFTER: Final = "retry-after"
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
@@ -86,8 +89,14 @@ class Observer:
         except ClientDisconnect:
             status = CLIENT_GONE
         except ServiceError as refusal:
-            await problem_response(refusal, context)(scope, receive, send_identified)
-            context.logged = not self._hold_off(scope)
+            turn_seconds = self._pacer.turn(monotonic())
+            context.logged = turn_seconds == 0
+            response = problem_response(refusal, context)
+            if RETRY_AFTER in response.headers:
+                seconds = max(int(response.headers[RETRY_AFTER]), ceil(turn_seconds))
+                response.headers[RETRY_AFTER] = str(seconds)
+            await response(scope, receive, send_identified)
+            _hold_off(scope, min(turn_seconds, MAX_PAUSE_SECONDS))
         except Exception:
             fields = {"request_id": context.request_id}
             logger.exception("a route raised an unknown error", extra={"fields": fields})
@@ -117,13 +126,12 @@ class Observer:
                 fields["code"] = context.code
             logger.info("request", extra={"fields": fields})
 
-    def _hold_off(self, scope: Scope) -> bool:
-        """Whether a refused client has to wait before it is listened to; see :mod:`service.pacing`."""
-        connection = scope.get("extensions", {}).get(EXTENSION)
-        seconds = self._pacer.pause(monotonic())
-        if connection is not None and seconds > 0:
-            connection["for_seconds"](seconds)
-        return seconds > 0
+
+def _hold_off(scope: Scope, seconds: float) -> None:
+    """Does not listen to a refused client for a while; see :mod:`service.pacing`."""
+    connection = scope.get("extensions", {}).get(EXTENSION)
+    if connection is not None and seconds > 0:
+        connection["for_seconds"](seconds)
 
 
 async def _answer(endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:

@@ -1,8 +1,9 @@
-"""Overload: a client that was refused is listened to again only after a moment.
+"""Overload: whoever was refused comes back in turn, and is not listened to for a moment.
 
-Its refusal goes out at once. What it sends next, the rest of the refused body first, then waits in the
-kernel, where it costs nothing, so that clients that ask again at once cannot spend the time in which
-the others are answered. Who waits as long as ``Retry-After`` says never notices.
+The refusal goes out at once, with a ``Retry-After`` that is the longer the more are refused. What an
+impatient client sends next, the rest of the refused body first, waits in the kernel, where it costs
+nothing, so that those who ask again at once cannot spend the time in which the others are answered. Who
+waits as long as ``Retry-After`` says never notices.
 """
 
 from typing import Final
@@ -10,8 +11,12 @@ from typing import Final
 REFUSALS_PER_SECOND: Final = 200
 """Refusals in a second that are worth their time; more of them are spaced out."""
 
+MAX_TURN_SECONDS: Final = 3.0
+"""A client is not sent away for longer, since there may be room again by then."""
+
 MAX_PAUSE_SECONDS: Final = 0.6
-"""Longest pause; well within the shortest ``Retry-After``, which is a second."""
+"""Longest pause. Who has gone meanwhile is not noticed and keeps a place among the connections, so
+this is less than a turn may be; it is also less than the shortest ``Retry-After``."""
 
 EXTENSION: Final = "brain.pause"
 """ASGI extension of :class:`service.connections.Connection`; calling its ``for_seconds`` pauses it."""
@@ -23,12 +28,12 @@ class Pacer:
     def __init__(self) -> None:
         self._free = 0.0
 
-    def pause(self, now: float) -> float:
-        """How long the client of a refusal is not listened to; 0 as long as refusals are few.
+    def turn(self, now: float) -> float:
+        """Seconds until it is the turn of a client that is refused; 0 as long as refusals are few.
 
         Args:
             now: monotonic seconds.
         """
-        turn = min(max(self._free, now), now + MAX_PAUSE_SECONDS)
+        turn = min(max(self._free, now), now + MAX_TURN_SECONDS)
         self._free = turn + 1 / REFUSALS_PER_SECOND
         return turn - now

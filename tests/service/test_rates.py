@@ -1,13 +1,22 @@
 """How often a client may ask, and how refusals are spaced out."""
 
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
 
 from service.keys import Role, make_key
-from service.pacing import MAX_PAUSE_SECONDS, REFUSALS_PER_SECOND, Pacer
+from service.pacing import MAX_TURN_SECONDS, REFUSALS_PER_SECOND, Pacer
 from service.rates import RateLimiter
-from tests.support.service import MODEL, FakeRuntimes, serving, settings_for
+from tests.support.service import (
+    MODEL,
+    PATIENCE_SECONDS,
+    FakeRuntimes,
+    serving,
+    settings_for,
+    wait_until,
+)
 
 
 def test_a_second_s_worth_at_once_and_then_the_rate() -> None:
@@ -64,9 +73,29 @@ def test_each_key_has_a_rate_of_its_own(
 
 def test_few_refusals_pause_nobody_and_many_each_have_their_turn() -> None:
     pacer, spacing = Pacer(), 1 / REFUSALS_PER_SECOND
-    assert [pacer.pause(now) for now in (10.0, 11.0, 12.0)] == [0, 0, 0]
-    assert [pacer.pause(12.0) for _ in range(3)] == pytest.approx(
+    assert [pacer.turn(now) for now in (10.0, 11.0, 12.0)] == [0, 0, 0]
+    assert [pacer.turn(12.0) for _ in range(3)] == pytest.approx(
         [spacing, 2 * spacing, 3 * spacing]
     )
-    assert max(pacer.pause(12.0) for _ in range(10_000)) == pytest.approx(MAX_PAUSE_SECONDS)
-    assert pacer.pause(12.0 + 2 * MAX_PAUSE_SECONDS) == 0
+    assert max(pacer.turn(12.0) for _ in range(10_000)) == pytest.approx(MAX_TURN_SECONDS)
+    assert pacer.turn(12.0 + 2 * MAX_TURN_SECONDS) == 0
+
+
+def test_the_more_are_refused_the_later_they_shall_return(
+    model_store: Path, jpeg: bytes, runtimes: FakeRuntimes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.pacing.REFUSALS_PER_SECOND", 1)
+    # Else each refusal would have to wait until the client before it is listened to again.
+    monkeypatch.setattr("service.middleware.MAX_PAUSE_SECONDS", 0)
+    with serving(settings_for(model_store, queue_size=1, max_files=1), runtimes) as service:
+        runtimes.last.gate.clear()
+        with closing(HTTPConnection(*service.address, PATIENCE_SECONDS)) as accepted:
+            accepted.request("POST", "/predict", jpeg, {"Content-Type": "image/jpeg"})
+            wait_until(lambda: service.state.pipeline.depth == 1)
+            refused = [service.predict_raw(jpeg) for _ in range(6)]
+            runtimes.last.gate.set()
+            assert accepted.getresponse().status == 200
+        assert {answer.status_code for answer in refused} == {503}
+        waits = [int(answer.headers["retry-after"]) for answer in refused]
+        assert waits == sorted(waits)
+        assert (waits[0], waits[-1]) == (1, MAX_TURN_SECONDS)
