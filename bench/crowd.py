@@ -42,6 +42,14 @@ class Tally:
         """Answers with 200 a second."""
         return len(self.latencies_ms) / self.seconds if self.seconds else 0.0
 
+    def add(self, other: "Tally") -> None:
+        """Counts what others saw as well."""
+        self.latencies_ms += other.latencies_ms
+        for status, count in other.statuses.items():
+            self.statuses[status] = self.statuses.get(status, 0) + count
+        self.broken += other.broken
+        self.seconds += other.seconds
+
     @property
     def refused(self) -> int:
         """Answers with 503."""

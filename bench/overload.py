@@ -1,6 +1,6 @@
 """The service at ten times the load that it can serve: who is answered, how fast, and who is refused.
 
-usage: python -m bench.overload [--seconds 6] [--times 10]
+usage: python -m bench.overload [--rounds 3] [--seconds 6] [--times 10]
 
 Closed loops of clients that each have one request under way. Full load is a client for each slice that
 the service lets in (``BRAIN_QUEUE_SIZE``), so that nobody is refused. Overload is ten times as many,
@@ -100,6 +100,7 @@ HEAD: Final = (
 def main() -> int:
     """Runs it; returns the process' exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=3, help="of all loads")
     parser.add_argument("--seconds", type=int, default=6, help="of each load")
     parser.add_argument("--times", type=int, default=10, help="overload, in full loads")
     options = parser.parse_args()
@@ -108,7 +109,12 @@ def main() -> int:
         say(f"{name}: {value}")
     say(f"Busy before: {busy_share():.0%}\n")
     with served("overload.log") as service:
-        loads = measure(service.port, service.bodies, options.seconds, options.times)
+        rounds = []
+        for _ in range(options.rounds):
+            rounds.append(measure(service.port, service.bodies, options.seconds, options.times))
+            say("")
+    loads = [pooled(same) for same in zip(*rounds, strict=True)]
+    say("\n".join([HEAD, *(load.row() for load in loads)]))
     missed = [text for text, held in verdicts(loads) if not held]
     say("")
     for text, held in verdicts(loads):
@@ -169,6 +175,17 @@ def measure(port: int, bodies: Sequence[bytes], seconds: float, times: int) -> l
         say(loads[-1].row())
         sleep(PAUSE_SECONDS)
     return loads
+
+
+def pooled(loads: Sequence[Load]) -> Load:
+    """One load in several rounds, as if it had been one."""
+    seen = Tally()
+    probes: dict[str, list[float]] = {path: [] for path in PROBES}
+    for load in loads:
+        seen.add(load.seen)
+        for path in PROBES:
+            probes[path] += load.probes_ms[path]
+    return Load(loads[0].name, loads[0].clients, seen, probes)
 
 
 @contextmanager

@@ -35,6 +35,7 @@ from service.openapi import (
     describe,
     problems,
 )
+from service.pacing import Pacer
 from service.pipeline import Pipeline
 from service.problems import install_handlers
 from service.rates import RateLimiter
@@ -55,6 +56,7 @@ from service.schemas import (
 )
 from service.settings import Settings
 from service.state import State
+from service.turnstile import Turnstile
 
 if TYPE_CHECKING:
     from service.pacs.gateway import Gateway
@@ -68,9 +70,11 @@ class App(FastAPI):
 
     Attributes:
         metrics: of everything that it does.
+        turnstile: for the server's connections.
     """
 
     def __init__(self, metrics: Metrics, access: Access, lifespan: Lifespan[FastAPI]) -> None:
+        pacer = Pacer()
         super().__init__(
             title=TITLE,
             description=DESCRIPTION,
@@ -80,12 +84,15 @@ class App(FastAPI):
             redoc_url=None,
         )
         self.metrics = metrics
+        self.turnstile = Turnstile(pacer, metrics, PREDICT)
         self._access = access
+        self._pacer = pacer
 
     def build_middleware_stack(self) -> ASGIApp:
         """Predictions take the short way; FastAPI still describes their route in OpenAPI."""
         direct = {("POST", PREDICT): predict.predict}
-        return Observer(super().build_middleware_stack(), self.metrics, self._access, direct)
+        stack = super().build_middleware_stack()
+        return Observer(stack, self.metrics, self._access, direct, self._pacer)
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document."""
@@ -126,7 +133,7 @@ def create_app(
     gateway = _open_gateway(settings, metrics, audit)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         loop = asyncio.get_running_loop()
         pipeline = Pipeline(
             loop, settings.queue_size, settings.decode_threads, settings.policy, metrics
@@ -138,6 +145,7 @@ def create_app(
         buffers = Buffers(settings.max_buffered_bytes)
         state = State(settings, metrics, registry, pipeline, results, buffers, audit, gateway)
         app.state.parts = state
+        app.turnstile.watch(state)
         if gateway is not None:
             gateway.start(state)
         selected = _follower(settings, registry).run() if settings.watch else registry.load()

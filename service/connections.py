@@ -5,12 +5,11 @@ client take for ever to send a body that is not wanted or to receive an answer.
 """
 
 import asyncio
-import json
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Any, Final
 
 import uvicorn
+from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.server import ServerState
 
@@ -22,11 +21,11 @@ from service.errors import (
     ServiceError,
     TooManyConnections,
 )
-from service.headers import protected
 from service.metrics import Metrics
 from service.middleware import UNMATCHED
 from service.pacing import EXTENSION
-from service.problems import MEDIA_TYPE, problem
+from service.problems import whole_answer
+from service.turnstile import Turnstile
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 """Request line and headers together; more than any client of this service has reason to send."""
@@ -65,10 +64,12 @@ class Connection(HttpToolsProtocol):
         *,
         limits: Limits,
         metrics: Metrics,
+        turnstile: Turnstile,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._limits = limits
         self._metrics = metrics
+        self._turnstile = turnstile
         self._timer: asyncio.TimerHandle | None = None
         self._send_timer: asyncio.TimerHandle | None = None
         self._in_message = False
@@ -144,6 +145,21 @@ class Connection(HttpToolsProtocol):
         """What is no HTTP gets a problem as everything else does."""
         self._refuse(MalformedRequest(msg))
 
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        """Turns a request away, or lets it in."""
+        # Of several under way at once only the first is certain to be answered next.
+        refusal = None
+        if cycle.keep_alive and not self.pipeline:
+            refusal = self._turnstile.turn_away(cycle.scope)
+        if refusal is None:
+            super()._start_asgi_task(cycle, app)
+            return
+        self.transport.write(refusal.answer)
+        cycle.response_started = cycle.response_complete = True
+        self.on_response_complete()
+        if refusal.pause_seconds > 0:
+            self._pause(refusal.pause_seconds)
+
     def _pause(self, seconds: float) -> None:
         self.flow.pause_reading()
         self.loop.call_later(seconds, self._listen)
@@ -185,20 +201,6 @@ class Connection(HttpToolsProtocol):
             cycle.message_event.set()
         self._metrics.requests.labels(UNMATCHED, str(failure.status)).inc()
         self._metrics.errors.labels(failure.code).inc()
-        self.transport.write(_render(failure))
+        self.transport.write(whole_answer(failure, new_request_id(), {"connection": "close"}))
         self.transport.write_eof()
         self.loop.call_later(LINGER_SECONDS, self.transport.abort)
-
-
-def _render(failure: ServiceError) -> bytes:
-    body = json.dumps(problem(failure, new_request_id())).encode()
-    own = {
-        "content-type": MEDIA_TYPE,
-        "content-length": str(len(body)),
-        "connection": "close",
-        **failure.headers,
-    }
-    headers = protected([(name.encode(), value.encode()) for name, value in own.items()], "")
-    lines = [b"%s: %s\r\n" % header for header in headers]
-    phrase = HTTPStatus(failure.status).phrase.encode()
-    return b"".join([b"HTTP/1.1 %d %s\r\n" % (failure.status, phrase), *lines, b"\r\n", body])

@@ -1,15 +1,18 @@
 """What the service knows of a request besides its body; it is logged, so it names no patient."""
 
-import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from random import Random
 from time import monotonic
 from typing import Any, Final
 
 KEY: Final = "brain"
 """Where a request's context lies in its ASGI state."""
 
+# Ids are no secret. Asked of the system for each request, they would have the event loop give the
+# interpreter's lock away each time, and wait for it behind the inference threads.
+_ids = Random()  # noqa: S311
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
@@ -46,7 +49,7 @@ class Context:
         return context
 
 
-def request_id(headers: list[tuple[bytes, bytes]]) -> str:
+def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
     """The client's request id where it is safe to repeat, else 32 random hex digits."""
     for name, value in headers:
         if name == b"x-request-id":
@@ -58,4 +61,4 @@ def request_id(headers: list[tuple[bytes, bytes]]) -> str:
 
 def new_request_id() -> str:
     """32 random hex digits."""
-    return os.urandom(16).hex()
+    return f"{_ids.getrandbits(128):032x}"

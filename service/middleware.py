@@ -42,6 +42,7 @@ class Observer:
         access: refuses who may not.
         direct: method and path of routes that are called without the rest of the application: its
             layers cost a busy route more than the route itself.
+        pacer: of all refusals.
     """
 
     def __init__(
@@ -50,12 +51,13 @@ class Observer:
         metrics: Metrics,
         access: Access,
         direct: Mapping[tuple[str, str], Endpoint],
+        pacer: Pacer,
     ) -> None:
         self._app = app
         self._metrics = metrics
         self._access = access
         self._direct = direct
-        self._pacer = Pacer()
+        self._pacer = pacer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request, whatever happens in it."""

@@ -28,6 +28,10 @@ class Pacer:
     def __init__(self) -> None:
         self._free = 0.0
 
+    def is_flooded(self, now: float) -> bool:
+        """Whether the next refusal would have to wait for its turn."""
+        return self._free > now
+
     def turn(self, now: float) -> float:
         """Seconds until it is the turn of a client that is refused; 0 as long as refusals are few.
 

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from contract.errors import ContractError
 from service.context import Context
 from service.errors import BadRequest, Failure, ServiceError
+from service.headers import protected
 
 MEDIA_TYPE: Final = "application/problem+json"
 
@@ -43,6 +44,27 @@ def problem_response(
 def problem(failure: Failure, request_id: str) -> dict[str, Any]:
     """The problem details of a failure."""
     return _details(failure.status, failure.code, failure.detail, request_id)
+
+
+def whole_answer(failure: ServiceError, request_id: str, headers: Mapping[str, str]) -> bytes:
+    """The HTTP response of a request that never reached the application.
+
+    Args:
+        failure: why.
+        request_id: of the request.
+        headers: further ones, or others than the failure's; in lower case.
+    """
+    body = json.dumps(problem(failure, request_id)).encode()
+    own = {
+        "content-type": MEDIA_TYPE,
+        "content-length": str(len(body)),
+        **{name.lower(): value for name, value in failure.headers.items()},
+        **headers,
+    }
+    fields = protected([(name.encode(), value.encode()) for name, value in own.items()], "")
+    lines = [b"%s: %s\r\n" % field for field in fields]
+    phrase = HTTPStatus(failure.status).phrase.encode()
+    return b"".join([b"HTTP/1.1 %d %s\r\n" % (failure.status, phrase), *lines, b"\r\n", body])
 
 
 def install_handlers(app: FastAPI) -> None:

@@ -31,7 +31,7 @@ def configure(app: App, settings: Settings, log_config: dict[str, Any] | None) -
         header_seconds=settings.header_timeout_ms / 1000,
         body_seconds=settings.body_timeout_ms / 1000,
     )
-    protocol = partial(Connection, limits=limits, metrics=app.metrics)
+    protocol = partial(Connection, limits=limits, metrics=app.metrics, turnstile=app.turnstile)
     return uvicorn.Config(
         app,
         host=settings.host,

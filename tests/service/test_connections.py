@@ -10,6 +10,8 @@ from time import monotonic, sleep
 from typing import Any
 
 import pytest
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service import connections
 from tests.support.service import (
@@ -162,7 +164,7 @@ def test_too_many_connections_are_refused_until_one_ends(strict: Service) -> Non
     with connected(strict) as connection:
         answer = everything(connection)
         assert problem(answer) == (503, "too_many_connections")
-        assert b"\r\nRetry-After: 1\r\n" in answer
+        assert b"\r\nretry-after: 1\r\n" in answer
     taken[0].sendall(HEAD + b"\r\n")
     assert taken[0].recv(65536).startswith(b"HTTP/1.1 200 ")
     for connection in taken:
@@ -198,6 +200,54 @@ def test_a_refused_client_that_asks_again_at_once_is_slowed_down(
             assert status(accepted) == 200
             refused.request("POST", "/predict", jpeg, headers)
             assert status(refused) == 200
+
+
+def test_in_a_flood_the_connection_itself_refuses_and_goes_on(
+    model_store: Path, jpeg: bytes, runtimes: FakeRuntimes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.pacing.REFUSALS_PER_SECOND", 1)
+    monkeypatch.setattr("service.middleware.MAX_PAUSE_SECONDS", 0)
+    monkeypatch.setattr("service.turnstile.MAX_PAUSE_SECONDS", 0)
+    let_in: list[str] = []
+    begin = HttpToolsProtocol._start_asgi_task
+
+    def count(self: HttpToolsProtocol, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        let_in.append(cycle.scope["path"])
+        begin(self, cycle, app)
+
+    monkeypatch.setattr(HttpToolsProtocol, "_start_asgi_task", count)
+    with serving(settings_for(model_store, queue_size=1, max_files=1), runtimes) as service:
+        runtimes.last.gate.clear()
+        image = {"Content-Type": "image/jpeg"}
+        accepted, refused = (HTTPConnection(*service.address, PATIENCE_SECONDS) for _ in range(2))
+        with closing(accepted), closing(refused):
+            accepted.request("POST", "/predict", jpeg, image)
+            wait_until(lambda: service.state.pipeline.depth == 1)
+            answers = []
+            for number in range(4):
+                refused.request("POST", "/predict", jpeg, {**image, "X-Request-ID": f"r{number}"})
+                answer = refused.getresponse()
+                answers.append((answer, json.loads(answer.read())))
+            # The first one begins the flood, and so was a request like any other.
+            assert let_in.count("/predict") == 2
+            for number, (answer, content) in enumerate(answers):
+                assert (answer.status, content["code"]) == (503, "queue_full")
+                assert content["request_id"] == answer.headers["X-Request-ID"] == f"r{number}"
+            first, last = (answer.headers for answer, _ in (answers[0], answers[-1]))
+            assert {name.lower() for name in first} - {"date", "server"} == {
+                name.lower() for name in last
+            }
+            assert (first["Retry-After"], last["Retry-After"]) == ("1", "3")
+            assert service.metric("brain_errors_total", code="queue_full") == 4
+            assert service.metric("brain_http_requests_total", route="/predict", status="503") == 4
+            # Other addresses are open all the while, on the same connection too.
+            refused.request("GET", "/health")
+            assert refused.getresponse().read()
+            runtimes.last.gate.set()
+            assert accepted.getresponse().status == 200
+            wait_until(lambda: service.state.pipeline.depth == 0)
+            refused.request("POST", "/predict", jpeg, image)
+            assert refused.getresponse().status == 200
 
 
 def test_a_flood_of_refusals_is_counted_and_not_logged_one_by_one(

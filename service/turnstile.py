@@ -1,0 +1,79 @@
+"""Refusals in a flood of them: written by the connection itself, which costs less than a request does.
+
+Only where nothing but room is missing, and only for predictions; every other request, and every refusal
+as long as they are few, takes the way through the application.
+"""
+
+from math import ceil
+from time import monotonic
+from typing import NamedTuple
+
+from uvicorn._types import HTTPScope
+
+from service.context import request_id
+from service.errors import QueueFull
+from service.metrics import Metrics
+from service.pacing import MAX_PAUSE_SECONDS, Pacer
+from service.problems import whole_answer
+from service.state import State
+
+
+class TurnedAway(NamedTuple):
+    """A request that there is no room for.
+
+    Attributes:
+        answer: the whole HTTP response.
+        pause_seconds: how long its client is not listened to.
+    """
+
+    answer: bytes
+    pause_seconds: float
+
+
+class Turnstile:
+    """Looks at a request before the application does. Event loop only.
+
+    Args:
+        pacer: of all refusals.
+        metrics: counts them.
+        path: that predicts.
+    """
+
+    def __init__(self, pacer: Pacer, metrics: Metrics, path: str) -> None:
+        self._pacer = pacer
+        self._metrics = metrics
+        self._path = path
+        self._state: State | None = None
+
+    def watch(self, state: State) -> None:
+        """Begins; before that everybody is let in."""
+        self._state = state
+
+    def turn_away(self, scope: HTTPScope) -> TurnedAway | None:
+        """The refusal of a request, which counts as one in the metrics; None lets it in."""
+        now = monotonic()
+        state = self._state
+        if state is None or state.draining or state.registry.active is None:
+            return None
+        if scope["method"] != "POST" or scope["path"] != self._path:
+            return None
+        if not self._pacer.is_flooded(now):
+            return None
+        try:
+            state.pipeline.admit()
+        except QueueFull as refusal:
+            return self._refused(refusal, scope, now)
+        return None
+
+    def _refused(self, refusal: QueueFull, scope: HTTPScope, now: float) -> TurnedAway:
+        seconds = self._pacer.turn(now)
+        identification = request_id(scope["headers"])
+        headers = {
+            "retry-after": str(max(refusal.retry_after_seconds, ceil(seconds))),
+            "x-request-id": identification,
+        }
+        answer = whole_answer(refusal, identification, headers)
+        self._metrics.requests.labels(self._path, str(refusal.status)).inc()
+        self._metrics.request_seconds.labels(self._path).observe(monotonic() - now)
+        self._metrics.errors.labels(refusal.code).inc()
+        return TurnedAway(answer, min(seconds, MAX_PAUSE_SECONDS))
