@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.datasets import NO_TUMOR, ImageFile, ImageSet, allowed
-from training.recipe import Recipe
+from training.recipe import Mask, Recipe
 from training.splits import Split
 from training.synthesis import synthesise
 
@@ -63,7 +63,7 @@ def training_examples(
         assert real.masks is not None
         real = Examples(
             np.concatenate([real.slices, made.slices]),
-            np.concatenate([real.allowed, _allowed(made.labels, recipe)]),
+            np.concatenate([real.allowed, _allowed_synthetic(made.labels, recipe.mask, recipe)]),
             np.concatenate([real.masks, made.masks]),
             np.concatenate([real.known, np.ones(len(made.slices), bool)]),
             np.concatenate([weights, np.full(len(made.slices), recipe.mask.synthetic_weight)]),
@@ -97,6 +97,13 @@ def _real(images: ImageSet, rows: NDArray[np.intp], recipe: Recipe) -> Examples:
 
 def _allowed(labels: NDArray[np.str_], recipe: Recipe) -> NDArray[np.float32]:
     return allowed(labels, recipe.classes, recipe.tumor_classes)
+
+
+def _allowed_synthetic(labels: NDArray[np.str_], mask: Mask, recipe: Recipe) -> NDArray[np.float32]:
+    if mask.synthetic_classes:
+        return _allowed(labels, recipe)
+    # Where every class is right, none is learned.
+    return np.ones((len(labels), len(recipe.classes)), np.float32)
 
 
 def _files(images: ImageSet, rows: NDArray[np.intp]) -> list[ImageFile]:

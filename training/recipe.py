@@ -84,6 +84,8 @@ class Mask(_Strict):
             swelling and shifted tissue behind, and with them a slice that is not free of tumour.
         synthetic_weight, mask_weight: how likely a synthetic slice, and a real one with a mask, is
             drawn into an epoch, against other real slices.
+        synthetic_classes: whether synthetic slices train the classes too, or the mask alone: what is
+            left where a tumour was cut out may look like one to a radiologist as well.
     """
 
     weight: float = Field(gt=0)
@@ -94,6 +96,7 @@ class Mask(_Strict):
     removed_area: float = Field(1.0, gt=0, le=1)
     synthetic_weight: float = Field(1.0, gt=0)
     mask_weight: float = Field(1.0, gt=0)
+    synthetic_classes: bool = True
 
 
 class Head(_Strict):

@@ -4,32 +4,17 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.support.textured import SIDE, head, with_tumor
 from training.datasets import ImageFile, ImageSet
 from training.recipe import Mask
 from training.splits import Split
 from training.synthesis import fill, paste, synthesise
 
-SIDE = 224
 SETTINGS = Mask(weight=1, cell_weight=5, channels=32, removed=1.0, pasted=1.0)
 
 
-def _head(seed: int = 0) -> np.ndarray:
-    rows, columns = np.mgrid[0:SIDE, 0:SIDE]
-    texture = 90 + np.random.default_rng(seed).integers(-8, 9, (SIDE, SIDE))
-    inside = ((rows - 112) / 105) ** 2 + ((columns - 112) / 85) ** 2 < 1
-    return np.where(inside, texture, 0).astype(np.uint8)
-
-
-def _with_tumor() -> tuple[np.ndarray, np.ndarray]:
-    rows, columns = np.mgrid[0:SIDE, 0:SIDE]
-    spot = (rows - 90) ** 2 + (columns - 70) ** 2 < 15**2
-    pixels = _head()
-    pixels[spot] = 220
-    return pixels, np.where(spot, 255, 0).astype(np.uint8)
-
-
 def test_what_is_cut_out_looks_like_its_surroundings() -> None:
-    pixels, mask = _with_tumor()
+    pixels, mask = with_tumor()
     emptied = fill(pixels, mask > 0, mask > 0, np.random.default_rng(1))
     assert emptied is not None
     assert emptied.dtype == np.uint8
@@ -39,8 +24,8 @@ def test_what_is_cut_out_looks_like_its_surroundings() -> None:
 
 
 def test_a_pasted_tumor_stands_out_inside_the_head_where_its_mask_says() -> None:
-    donor, mask = _with_tumor()
-    target = _head(5)
+    donor, mask = with_tumor()
+    target = head(5)
     made = paste(target, donor, mask, np.random.default_rng(2))
     assert made is not None
     pasted, where = made
@@ -52,15 +37,15 @@ def test_a_pasted_tumor_stands_out_inside_the_head_where_its_mask_says() -> None
 
 
 def test_a_slice_without_a_head_takes_no_tumor() -> None:
-    donor, mask = _with_tumor()
+    donor, mask = with_tumor()
     assert paste(np.zeros_like(donor), donor, mask, np.random.default_rng(0)) is None
 
 
 def test_only_training_slices_are_used_and_labels_follow_what_was_done() -> None:
-    tumor, mask = _with_tumor()
+    tumor, mask = with_tumor()
     labels = ["glioma", "notumor", "glioma", "notumor"]
     files = tuple(ImageFile(Path(f"{n}.png"), "s", "", name) for n, name in enumerate(labels))
-    slices = np.stack([tumor, _head(1), np.full_like(tumor, 255), np.full_like(tumor, 255)])
+    slices = np.stack([tumor, head(1), np.full_like(tumor, 255), np.full_like(tumor, 255)])
     images = ImageSet(files, ("a", "b", "c", "d"), slices, {0: mask, 2: np.full_like(mask, 255)})
     parts = Split(np.array([0, 1]), np.array([2]), np.array([3]))
     made = synthesise(images, parts, SETTINGS, seed=3)

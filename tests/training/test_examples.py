@@ -1,0 +1,37 @@
+"""What a model is fitted on, and what each of its rows teaches."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from tests.support.textured import SIDE, head, with_tumor
+from training.datasets import ImageFile, ImageSet
+from training.examples import training_examples
+from training.recipe import load_recipe
+from training.splits import Split
+
+
+@pytest.mark.parametrize("teaches", [True, False], ids=["classes too", "mask alone"])
+def test_what_synthetic_slices_teach(teaches: bool) -> None:
+    recipe = load_recipe("efficientnet_lite0_mask")
+    assert recipe.mask is not None
+    settings = recipe.mask.model_copy(
+        update={"removed": 1.0, "pasted": 1.0, "removed_area": 1.0, "synthetic_classes": teaches}
+    )
+    tumor, mask = with_tumor()
+    files = tuple(ImageFile(Path(f"{name}.png"), "s", "", name) for name in ("glioma", "notumor"))
+    images = ImageSet(files, ("a", "b"), np.stack([tumor, head(1)]), {0: mask})
+    parts = Split(np.array([0, 1]), np.array([], int), np.array([], int))
+    made = training_examples(
+        images, np.array([0, 1]), parts, recipe.model_copy(update={"mask": settings})
+    )
+    real, synthetic = made.allowed[:2], made.allowed[2:]
+    glioma, no_tumor = (recipe.classes.index(name) for name in ("glioma", "notumor"))
+    assert real.argmax(axis=1).tolist() == [glioma, no_tumor]
+    assert (real.sum(axis=1) == 1).all()
+    # One without its tumour, one with a patch beside it, and one with a tumour pasted in.
+    assert sorted(synthetic.sum(axis=1).tolist()) == ([1, 1, 3] if teaches else [4, 4, 4])
+    assert made.masks is not None
+    assert made.masks.shape == (5, SIDE, SIDE)
+    assert made.known.all()
