@@ -18,6 +18,7 @@ from tests.support.service import (
     PATIENCE_SECONDS,
     FakeRuntimes,
     Service,
+    read_status,
     serving,
     settings_for,
     wait_until,
@@ -182,24 +183,18 @@ def test_a_refused_client_that_asks_again_at_once_is_slowed_down(
         headers = {"Content-Type": "image/jpeg"}
         accepted, refused = (HTTPConnection(*service.address, PATIENCE_SECONDS) for _ in range(2))
         with closing(accepted), closing(refused):
-
-            def status(client: HTTPConnection) -> int:
-                answer = client.getresponse()
-                answer.read()
-                return answer.status
-
             accepted.request("POST", "/predict", jpeg, headers)
             wait_until(lambda: service.state.pipeline.depth == 1)
             start = monotonic()
             for _ in range(4):
                 refused.request("POST", "/predict", jpeg, headers)
-                assert status(refused) == 503
+                assert read_status(refused) == 503
             assert monotonic() - start > 0.15
             assert service.client.get("/health").status_code == 200
             runtimes.last.gate.set()
-            assert status(accepted) == 200
+            assert read_status(accepted) == 200
             refused.request("POST", "/predict", jpeg, headers)
-            assert status(refused) == 200
+            assert read_status(refused) == 200
 
 
 def test_in_a_flood_the_connection_itself_refuses_and_goes_on(
@@ -242,12 +237,12 @@ def test_in_a_flood_the_connection_itself_refuses_and_goes_on(
             assert service.metric("brain_http_requests_total", route="/predict", status="503") == 4
             # Other addresses are open all the while, on the same connection too.
             refused.request("GET", "/health")
-            assert refused.getresponse().read()
+            assert read_status(refused) == 200
             runtimes.last.gate.set()
-            assert accepted.getresponse().status == 200
+            assert read_status(accepted) == 200
             wait_until(lambda: service.state.pipeline.depth == 0)
             refused.request("POST", "/predict", jpeg, image)
-            assert refused.getresponse().status == 200
+            assert read_status(refused) == 200
 
 
 def test_a_flood_of_refusals_is_counted_and_not_logged_one_by_one(

@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -276,6 +277,13 @@ def run_python(*arguments: str) -> str:
     )
     assert finished.returncode == 0, finished.stderr
     return finished.stdout
+
+
+def read_status(client: HTTPConnection) -> int:
+    """The status of an answer, which is read to its end, so that the connection can go on or be closed."""
+    answer = client.getresponse()
+    answer.read()
+    return answer.status
 
 
 def wait_until(condition: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> None:
