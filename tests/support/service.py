@@ -280,7 +280,7 @@ def run_python(*arguments: str) -> str:
 
 
 def read_status(client: HTTPConnection) -> int:
-    """The status of an answer, which is read to its end, so that the connection can go on or be closed."""
+    """The status of an answer, read to its end, so that the connection can go on or be closed."""
     answer = client.getresponse()
     answer.read()
     return answer.status
