@@ -54,6 +54,20 @@ MUTANTS: Final = (
         f"{FAULTS}::test_full_queue_refuses_at_once",
     ),
     Mutant(
+        "flood of refusals",
+        "service/turnstile.py",
+        "if not self._pacer.is_flooded(now):",
+        "if True:",
+        f"{CONNECTIONS}::test_in_a_flood_the_connection_itself_refuses_and_goes_on",
+    ),
+    Mutant(
+        "many refused at once",
+        "service/pacing.py",
+        "self._free = turn + 1 / REFUSALS_PER_SECOND",
+        "self._free = now",
+        "tests/service/test_rates.py::test_the_more_are_refused_the_later_they_shall_return",
+    ),
+    Mutant(
         "deadline, the client",
         "service/pipeline.py",
         "self._loop.call_later(max(0.0, deadline - monotonic()), group.finish)",

@@ -1,7 +1,7 @@
 """Refusals in a flood of them: written by the connection itself, which costs less than a request does.
 
-Only where nothing but room is missing, and only for predictions; every other request, and every refusal
-as long as they are few, takes the way through the application.
+Only predictions are refused here: there is no room whoever asks, so that no key is looked at. Every
+other request, and every refusal as long as they are few, takes the way through the application.
 """
 
 from math import ceil
