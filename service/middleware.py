@@ -2,7 +2,6 @@
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
-from math import ceil
 from time import monotonic
 from typing import Final
 
@@ -16,7 +15,7 @@ from service.context import KEY, Context, request_id
 from service.errors import ServiceError
 from service.headers import protected
 from service.metrics import Metrics
-from service.pacing import EXTENSION, MAX_PAUSE_SECONDS, Pacer
+from service.pacing import EXTENSION, Pacer, pause_seconds, retry_after
 from service.problems import problem_response
 from service.state import State
 
@@ -95,10 +94,10 @@ class Observer:
             context.logged = turn_seconds == 0
             response = problem_response(refusal, context)
             if RETRY_AFTER in response.headers:
-                seconds = max(int(response.headers[RETRY_AFTER]), ceil(turn_seconds))
-                response.headers[RETRY_AFTER] = str(seconds)
+                least_seconds = int(response.headers[RETRY_AFTER])
+                response.headers[RETRY_AFTER] = retry_after(least_seconds, turn_seconds)
             await response(scope, receive, send_identified)
-            _hold_off(scope, min(turn_seconds, MAX_PAUSE_SECONDS))
+            _hold_off(scope, pause_seconds(turn_seconds))
         except Exception:
             fields = {"request_id": context.request_id}
             logger.exception("a route raised an unknown error", extra={"fields": fields})

@@ -6,6 +6,7 @@ nothing, so that those who ask again at once cannot spend the time in which the 
 waits as long as ``Retry-After`` says never notices.
 """
 
+from math import ceil
 from typing import Final
 
 REFUSALS_PER_SECOND: Final = 200
@@ -20,6 +21,21 @@ this is less than a turn may be; it is also less than the shortest ``Retry-After
 
 EXTENSION: Final = "brain.pause"
 """ASGI extension of :class:`service.connections.Connection`; calling its ``for_seconds`` pauses it."""
+
+
+def pause_seconds(turn_seconds: float) -> float:
+    """How long a refused client is not listened to, given how long it is until its turn."""
+    return min(turn_seconds, MAX_PAUSE_SECONDS)
+
+
+def retry_after(least_seconds: int, turn_seconds: float) -> str:
+    """The value of ``Retry-After``, likewise.
+
+    Args:
+        least_seconds: what the refusal itself asks for.
+        turn_seconds: as :meth:`Pacer.turn` has it.
+    """
+    return str(max(least_seconds, ceil(turn_seconds)))
 
 
 class Pacer:

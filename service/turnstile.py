@@ -4,7 +4,6 @@ Only predictions are refused here: there is no room whoever asks, so that no key
 other request, and every refusal as long as they are few, takes the way through the application.
 """
 
-from math import ceil
 from time import monotonic
 from typing import NamedTuple
 
@@ -13,7 +12,7 @@ from uvicorn._types import HTTPScope
 from service.context import request_id
 from service.errors import QueueFull
 from service.metrics import Metrics
-from service.pacing import MAX_PAUSE_SECONDS, Pacer
+from service.pacing import Pacer, pause_seconds, retry_after
 from service.problems import whole_answer
 from service.state import State
 
@@ -69,11 +68,11 @@ class Turnstile:
         seconds = self._pacer.turn(now)
         identification = request_id(scope["headers"])
         headers = {
-            "retry-after": str(max(refusal.retry_after_seconds, ceil(seconds))),
+            "retry-after": retry_after(refusal.retry_after_seconds, seconds),
             "x-request-id": identification,
         }
         answer = whole_answer(refusal, identification, headers)
         self._metrics.requests.labels(self._path, str(refusal.status)).inc()
         self._metrics.request_seconds.labels(self._path).observe(monotonic() - now)
         self._metrics.errors.labels(refusal.code).inc()
-        return TurnedAway(answer, min(seconds, MAX_PAUSE_SECONDS))
+        return TurnedAway(answer, pause_seconds(seconds))

@@ -201,8 +201,7 @@ def test_in_a_flood_the_connection_itself_refuses_and_goes_on(
     model_store: Path, jpeg: bytes, runtimes: FakeRuntimes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.pacing.REFUSALS_PER_SECOND", 1)
-    monkeypatch.setattr("service.middleware.MAX_PAUSE_SECONDS", 0)
-    monkeypatch.setattr("service.turnstile.MAX_PAUSE_SECONDS", 0)
+    monkeypatch.setattr("service.pacing.MAX_PAUSE_SECONDS", 0)
     let_in: list[str] = []
     begin = HttpToolsProtocol._start_asgi_task
 

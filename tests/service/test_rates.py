@@ -87,7 +87,7 @@ def test_the_more_are_refused_the_later_they_shall_return(
 ) -> None:
     monkeypatch.setattr("service.pacing.REFUSALS_PER_SECOND", 1)
     # Else each refusal would have to wait until the client before it is listened to again.
-    monkeypatch.setattr("service.middleware.MAX_PAUSE_SECONDS", 0)
+    monkeypatch.setattr("service.pacing.MAX_PAUSE_SECONDS", 0)
     with serving(settings_for(model_store, queue_size=1, max_files=1), runtimes) as service:
         runtimes.last.gate.clear()
         with closing(HTTPConnection(*service.address, PATIENCE_SECONDS)) as accepted:
