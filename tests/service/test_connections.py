@@ -3,8 +3,7 @@
 import json
 import socket
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
-from http.client import HTTPConnection
+from contextlib import contextmanager
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -18,6 +17,7 @@ from tests.support.service import (
     PATIENCE_SECONDS,
     FakeRuntimes,
     Service,
+    occupied,
     read_status,
     serving,
     settings_for,
@@ -179,12 +179,8 @@ def test_a_refused_client_that_asks_again_at_once_is_slowed_down(
 ) -> None:
     monkeypatch.setattr("service.pacing.REFUSALS_PER_SECOND", 10)
     with serving(settings_for(model_store, queue_size=1, max_files=1), runtimes) as service:
-        runtimes.last.gate.clear()
         headers = {"Content-Type": "image/jpeg"}
-        accepted, refused = (HTTPConnection(*service.address, PATIENCE_SECONDS) for _ in range(2))
-        with closing(accepted), closing(refused):
-            accepted.request("POST", "/predict", jpeg, headers)
-            wait_until(lambda: service.state.pipeline.depth == 1)
+        with occupied(service, runtimes, jpeg) as (accepted, refused):
             start = monotonic()
             for _ in range(4):
                 refused.request("POST", "/predict", jpeg, headers)
@@ -211,12 +207,8 @@ def test_in_a_flood_the_connection_itself_refuses_and_goes_on(
 
     monkeypatch.setattr(HttpToolsProtocol, "_start_asgi_task", count)
     with serving(settings_for(model_store, queue_size=1, max_files=1), runtimes) as service:
-        runtimes.last.gate.clear()
         image = {"Content-Type": "image/jpeg"}
-        accepted, refused = (HTTPConnection(*service.address, PATIENCE_SECONDS) for _ in range(2))
-        with closing(accepted), closing(refused):
-            accepted.request("POST", "/predict", jpeg, image)
-            wait_until(lambda: service.state.pipeline.depth == 1)
+        with occupied(service, runtimes, jpeg) as (accepted, refused):
             answers = []
             for number in range(4):
                 refused.request("POST", "/predict", jpeg, {**image, "X-Request-ID": f"r{number}"})

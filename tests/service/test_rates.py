@@ -1,7 +1,5 @@
 """How often a client may ask, and how refusals are spaced out."""
 
-from contextlib import closing
-from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -11,12 +9,11 @@ from service.pacing import MAX_TURN_SECONDS, REFUSALS_PER_SECOND, Pacer
 from service.rates import RateLimiter
 from tests.support.service import (
     MODEL,
-    PATIENCE_SECONDS,
     FakeRuntimes,
+    occupied,
     read_status,
     serving,
     settings_for,
-    wait_until,
 )
 
 
@@ -89,10 +86,7 @@ def test_the_more_are_refused_the_later_they_shall_return(
     # Else each refusal would have to wait until the client before it is listened to again.
     monkeypatch.setattr("service.pacing.MAX_PAUSE_SECONDS", 0)
     with serving(settings_for(model_store, queue_size=1, max_files=1), runtimes) as service:
-        runtimes.last.gate.clear()
-        with closing(HTTPConnection(*service.address, PATIENCE_SECONDS)) as accepted:
-            accepted.request("POST", "/predict", jpeg, {"Content-Type": "image/jpeg"})
-            wait_until(lambda: service.state.pipeline.depth == 1)
+        with occupied(service, runtimes, jpeg) as (accepted, _):
             refused = [service.predict_raw(jpeg) for _ in range(6)]
             runtimes.last.gate.set()
             assert read_status(accepted) == 200

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
 from time import monotonic, sleep
@@ -284,6 +284,22 @@ def read_status(client: HTTPConnection) -> int:
     answer = client.getresponse()
     answer.read()
     return answer.status
+
+
+@contextmanager
+def occupied(
+    service: Service, runtimes: "FakeRuntimes", image: bytes
+) -> Iterator[tuple[HTTPConnection, HTTPConnection]]:
+    """Two clients of a service for one slice: that of the slice in hand, and one without room.
+
+    The slice is predicted once the runtime's gate is set.
+    """
+    runtimes.last.gate.clear()
+    accepted, refused = (HTTPConnection(*service.address, PATIENCE_SECONDS) for _ in range(2))
+    with closing(accepted), closing(refused):
+        accepted.request("POST", "/predict", image, {"Content-Type": "image/jpeg"})
+        wait_until(lambda: service.state.pipeline.depth == 1)
+        yield accepted, refused
 
 
 def wait_until(condition: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> None:
