@@ -1,13 +1,15 @@
 """ImageNet weights from installed packages, read without PyTorch and without running any code in them.
 
-The packages carry PyTorch's pre-1.6 serialisation: five pickles (magic number, protocol, system
+Two of them carry PyTorch's pre-1.6 serialisation: five pickles (magic number, protocol, system
 information, state dict, storage keys) and then each storage as an int64 length and raw little-endian
-values. Layout: ``torch/serialization.py``, ``_legacy_save``, PyTorch 1.6.
+values. Layout: ``torch/serialization.py``, ``_legacy_save``, PyTorch 1.6. One carries a plain pickle of
+NumPy arrays in dicts.
 """
 
 import collections
 import importlib.util
 import pickle
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -93,6 +95,61 @@ def read_legacy_state_dict(path: Path) -> dict[str, np.ndarray]:
             return {name: _view(storages[ref.storage], ref) for name, ref in refs.items()}
     except (pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
         raise PretrainedWeightsError(f"{path.name} is unreadable: {error}") from error
+
+
+def _empty_array(*_: Any) -> np.ndarray:
+    """What an array is before the pickle sets its shape, type and values."""
+    return np.empty(0, np.int8)
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Resolves what an array of numbers consists of; every other global is refused."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        known = {
+            # Before NumPy 2.0, and since.
+            ("numpy.core.multiarray", "_reconstruct"): _empty_array,
+            ("numpy._core.multiarray", "_reconstruct"): _empty_array,
+            ("numpy", "ndarray"): np.ndarray,
+            ("numpy", "dtype"): np.dtype,
+        }
+        if (module, name) not in known:
+            raise PretrainedWeightsError(
+                f"the weights file asks for {module}.{name}, which is refused"
+            )
+        return known[module, name]
+
+
+def read_pickled_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Reads a pickle of dicts within dicts, whose leaves are arrays of numbers.
+
+    Args:
+        path: the ``.ckpt`` file.
+
+    Returns:
+        The keys that lead to an array, joined by dots, to the array.
+
+    Raises:
+        PretrainedWeightsError: the file is missing, truncated or of another format, or holds
+            anything else.
+    """
+    if not path.is_file():
+        raise PretrainedWeightsError(f"no weights file at {path}")
+    try:
+        with path.open("rb") as file:
+            return dict(_leaves(_ArrayUnpickler(file).load(), ""))
+    except (pickle.UnpicklingError, EOFError, TypeError, ValueError) as error:
+        raise PretrainedWeightsError(f"{path.name} is unreadable: {error}") from error
+
+
+def _leaves(node: Any, prefix: str) -> Iterator[tuple[str, np.ndarray]]:
+    if isinstance(node, dict):
+        for key, below in node.items():
+            yield from _leaves(below, f"{prefix}.{key}" if prefix else str(key))
+    elif isinstance(node, np.ndarray) and node.dtype.kind in "fiu":
+        yield prefix, node
+    else:
+        raise ValueError(f"{prefix or 'the file'} is no array of numbers")
 
 
 def _read_storage(file: IO[bytes], kind: str) -> np.ndarray:

