@@ -136,7 +136,7 @@ class Orientation:
         _check({"weights": (weights, 2), "bias": (bias, 1), "scale": (scale, 1)})
         if bias.shape != weights.shape[1:] or len(bias) < 2 or scale.shape != (2,):
             raise ValueError("weights, bias and scale must be (d, o), (o,) and (2,)")
-        self.weights, self._bias = weights, bias
+        self.weights, self.bias = weights, bias
         self._factor, self._offset = scale.tolist()
 
     def distance(self, embedding: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -145,7 +145,7 @@ class Orientation:
 
     def odds(self, embedding: NDArray[np.float32]) -> NDArray[np.float64]:
         """Log odds of "turned", (n,)."""
-        logits = (embedding @ self.weights + self._bias).astype(np.float64)
+        logits = (embedding @ self.weights + self.bias).astype(np.float64)
         return _log_sum(logits[:, 1:]) - logits[:, 0]
 
 

@@ -72,12 +72,15 @@ def as_outputs(outputs: Mapping[str, NDArray[np.float32]]) -> Outputs:
     )
 
 
-def fit_answers(run: Run, artifacts: Path, images: ImageSet, parts: Split) -> Fitted:
+def fit_answers(
+    run: Run, artifacts: Path, images: ImageSet, parts: Split, doubtful: NDArray[np.bool_]
+) -> Fitted:
     """Fits the answers of a run's int8 model with two heads, once; test is not looked at.
 
     How much the mask counts is fitted on the validation slices and on synthetic ones made from them:
     a tumour cut out of a slice, or pasted into one, is there in the mask alone, while the class head
-    may have learned which data set a slice comes from.
+    may have learned which data set a slice comes from. What is in distribution is fitted on slices that
+    lie upright for certain: the doubtful ones, (len(images),), may not.
     """
     if (before := read_fitted(artifacts)) is not None:
         return before
@@ -102,17 +105,19 @@ def fit_answers(run: Run, artifacts: Path, images: ImageSet, parts: Split) -> Fi
         ),
     )
     train = images.slices[parts.train]
-    turned = [predict(turn(train))["embedding"] for turn in TURNS]
-    means, whitening = embedding_space(turned[0], recipe.seed)
+    views = [predict(turn(train))["embedding"] for turn in TURNS]
+    means, whitening = embedding_space(views[0], recipe.seed)
+    upright = outputs["embedding"][~doubtful[rows]]
     orientation = fit_orientation(
-        turned,
-        outputs["embedding"],
-        EmbeddingSpace(means, whitening).distance(outputs["embedding"]),
+        views,
+        doubtful[parts.train],
+        upright,
+        EmbeddingSpace(means, whitening).distance(upright),
     )
     arrays: dict[str, Any] = {"means": means, "whitening": whitening, **orientation}
     np.savez(artifacts / SPACE_FILE, **arrays)
     space = EmbeddingSpace.read(artifacts / SPACE_FILE)
-    distance = space.distance(outputs["embedding"])
+    distance = space.distance(upright)
     threshold = float(np.quantile(distance, ACCEPTANCE))
     plain = Rules(
         recipe.classes, recipe.tumor_classes, 0.5, temperature=temperature, tumor=evidence

@@ -168,35 +168,52 @@ def embedding_space(
 
 
 def fit_orientation(
-    turned: Sequence[NDArray[np.float32]], upright: NDArray[np.float32], distance: NDArray[Any]
+    views: Sequence[NDArray[np.float32]],
+    doubtful: NDArray[np.bool_],
+    upright: NDArray[np.float32],
+    distance: NDArray[Any],
 ) -> dict[str, NDArray[np.float32]]:
     """A linear classifier that tells turned slices, its odds in the unit of a distance.
 
-    Median and limit of the odds become those of the distance, on slices that are all in distribution,
-    so that one threshold serves both.
+    Fitted twice: on the slices that lie upright for certain, and then on all, each of the doubtful
+    ones laid the way that the first fit finds more upright. Median and limit of the odds become those
+    of the distance, on slices that are all in distribution, so that one threshold serves both.
 
     Args:
-        turned: embeddings of the same training slices, (N, d) each: upright ones first, then turned
-            in two ways at least.
-        upright: embeddings of validation slices, (M, d).
+        views: embeddings of the same training slices, (N, d) each: as they lie, turned by one, two and
+            three quarters, and then in any other way, as a mirror image from top to bottom.
+        doubtful: slices that may lie upside down, (N,).
+        upright: embeddings of validation slices that lie upright, (M, d).
         distance: theirs, (M,).
 
     Returns:
         The arrays of :class:`contract.answer.Orientation`, by their names in its file.
     """
-    features = np.concatenate(turned).astype(np.float64)
-    kinds = np.repeat(np.arange(len(turned)), [len(kind) for kind in turned])
+    first = _tell_turned([view[~doubtful] for view in views])
+    upside_down = doubtful & (first.odds(views[0]) > first.odds(views[2]))
+    laid = [
+        np.where(upside_down[:, None], views[(quarters + 2) % 4], views[quarters])
+        for quarters in range(4)
+    ]
+    fit = _tell_turned([*laid, *(view[~upside_down] for view in views[4:])])
+    odds = fit.odds(upright)
+    low, high = (np.quantile(odds, share) for share in (0.5, LIMIT))
+    near, far = (np.quantile(distance, share) for share in (0.5, LIMIT))
+    factor = (far - near) / (high - low)
+    scale = np.array([factor, far - factor * high], np.float32)
+    return dict(zip(ORIENTATION_ARRAYS, (fit.weights, fit.bias, scale), strict=True))
+
+
+def _tell_turned(views: Sequence[NDArray[np.float32]]) -> Orientation:
+    """Fitted on one view after the other, upright ones first; its distance is the odds."""
+    features = np.concatenate(views).astype(np.float64)
+    kinds = np.repeat(np.arange(len(views)), [len(view) for view in views])
     mean, deviation = features.mean(axis=0), features.std(axis=0) + 1e-6
     fit = LogisticRegression(C=ORIENTATION_STRENGTH, max_iter=500)
     fit.fit((features - mean) / deviation, kinds)
     weights = (fit.coef_.T / deviation[:, None]).astype(np.float32)
     bias = (fit.intercept_ - mean @ weights).astype(np.float32)
-    odds = Orientation(weights, bias, np.ones(2, np.float32)).odds(upright)
-    low, high = (np.quantile(odds, share) for share in (0.5, LIMIT))
-    near, far = (np.quantile(distance, share) for share in (0.5, LIMIT))
-    factor = (far - near) / (high - low)
-    scale = np.array([factor, far - factor * high], np.float32)
-    return dict(zip(ORIENTATION_ARRAYS, (weights, bias, scale), strict=True))
+    return Orientation(weights, bias, np.array([1, 0], np.float32))
 
 
 def expected_calibration_error(

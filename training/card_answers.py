@@ -12,7 +12,7 @@ def answer_sections(answers: Mapping[str, Any]) -> list[str]:
     lines += _how_sure(answers)
     lines += _tumor(answers["tumor"])
     if "foreign" in answers:
-        lines += _when_not(answers["foreign"], answers["decisions"])
+        lines += _when_not(answers["foreign"], answers["decisions_upright"])
     return lines + _robust(answers["robustness"])
 
 
@@ -58,7 +58,7 @@ def _where(regions: Mapping[str, Any]) -> list[str]:
 
 
 def _how_sure(answers: Mapping[str, Any]) -> list[str]:
-    figures, decisions = answers["calibration"], answers["decisions"]
+    figures = answers["calibration"]
     fitted = answers["fitted"]["answer"]
     point, evidence = fitted["operating_point"], fitted["tumor"]
     by_class = ", ".join(
@@ -87,17 +87,27 @@ def _how_sure(answers: Mapping[str, Any]) -> list[str]:
         f"| classes in a set | {figures['set_size']:.2f} on average; {sizes} |",
         (
             f"| referred (tumour probability from {point['refer_low']:.3f} to "
-            f"{point['refer_high']:.3f}, or out of distribution) | {decisions['referred']:.2%} |"
+            f"{point['refer_high']:.3f}, or out of distribution) | {_decided(answers, 'referred')} |"
         ),
-        f"| right where it decides tumour or no tumour | {decisions['right_of_decided']:.2%} |",
-        f"| tumours decided as none | {decisions['tumors_missed']:.2%} |",
-        f"| slices without tumour decided as tumour | {decisions['false_alarms']:.2%} |",
-        f"| real slices taken as in distribution | {decisions['in_distribution']:.2%} |",
+        f"| right where it decides tumour or no tumour | {_decided(answers, 'right_of_decided')} |",
+        f"| tumours decided as none | {_decided(answers, 'tumors_missed')} |",
+        f"| slices without tumour decided as tumour | {_decided(answers, 'false_alarms')} |",
+        f"| real slices taken as in distribution | {_decided(answers, 'in_distribution')} |",
+        "",
+        (
+            f"In brackets, the {answers['decisions_upright']['images']:.0f} slices that lie upright "
+            "for certain. Of the others the data hold a copy that is turned or upside down against "
+            "them, so one of the two lies wrong, and is out of distribution rightly."
+        ),
         "",
         "![Reliability](reliability.png)",
         "![Risk and coverage](risk_coverage.png)",
         "",
     ]
+
+
+def _decided(answers: Mapping[str, Any], name: str) -> str:
+    return f"{answers['decisions'][name]:.2%} ({answers['decisions_upright'][name]:.2%})"
 
 
 def _tumor(sources: Mapping[str, Any]) -> list[str]:
@@ -123,16 +133,17 @@ def _tumor(sources: Mapping[str, Any]) -> list[str]:
     return [*lines, ""]
 
 
-def _when_not(foreign: Mapping[str, Any], decisions: Mapping[str, float]) -> list[str]:
+def _when_not(foreign: Mapping[str, Any], upright: Mapping[str, float]) -> list[str]:
     lines = [
         "## When not: pictures that are not its business",
         "",
         (
-            "AUROC of the distance in the embedding against the test slices, and what is decided. A "
-            f"picture out of distribution is referred. {decisions['in_distribution']:.1%} of the test "
-            "slices are in distribution. `normal brain` is a template of a healthy man's T1 (Colin27), "
-            "no picture of "
-            "another kind: there, a low AUROC is right, and what is decided tells."
+            "AUROC of the distance in the embedding against test slices, and what is decided. A "
+            "picture out of distribution is referred. Compared with the test slices that lie upright "
+            f"for certain, of which {upright['in_distribution']:.1%} are in distribution; the turned "
+            "and mirrored ones are made from these. `normal brain` is a template of a healthy man's "
+            "T1 (Colin27), no picture of another kind: there, a low AUROC is right, and what is "
+            "decided tells."
         ),
         "",
         (

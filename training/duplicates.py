@@ -114,6 +114,18 @@ def _testing_hit(parts: NDArray[np.str_], pairs: Any) -> set[int]:
     }
 
 
+def turned(found: Audit) -> NDArray[np.bool_]:
+    """Which images have a near duplicate that lies otherwise, mirror images apart, (N,).
+
+    One of the two is turned or upside down, and nothing in the pair says which.
+    """
+    result = np.zeros(len(found.groups), np.bool_)
+    for pair in found.near_pairs:
+        if pair.orientation % (ORIENTATIONS // 2):
+            result[[pair.first, pair.second]] = True
+    return result
+
+
 def orient(images: NDArray[Any], orientation: int) -> NDArray[Any]:
     """Turns and flips (..., side, side): quarter turns by ``orientation % 4``, a flip from 4 on."""
     turned = np.rot90(images, orientation % 4, axes=(-2, -1))

@@ -14,6 +14,7 @@ from training.answering import Fitted, as_outputs, fit_answers
 from training.calibrate import class_indices
 from training.card import CARD_FILE, METRICS_FILE, model_card
 from training.convert import convert, litert_predictor, saved_model_predictor
+from training.duplicates import turned
 from training.errors import RunError
 from training.fidelity import AGREEMENT_FILE, LITERT_FILE, SAVED_MODEL
 from training.prepare import Prepared, reopen
@@ -55,7 +56,12 @@ def evaluate(path: Path, beside: Path | None, foreign: Path | None = None) -> Pa
     recipe, test = run.config.recipe, prepared.parts.test
     if not test.size:
         raise RunError("the data have no images to test on")
-    fitted = fit_answers(run, artifacts, prepared.images, prepared.parts) if recipe.mask else None
+    doubtful = turned(prepared.audit)
+    fitted = (
+        fit_answers(run, artifacts, prepared.images, prepared.parts, doubtful)
+        if recipe.mask
+        else None
+    )
     rules = fitted.rules(recipe, artifacts) if fitted else None
     slices = prepared.images.slices[test]
     outputs: dict[str, Outputs] = {
@@ -157,12 +163,13 @@ def _answer_figures(
     foreign: Path | None,
 ) -> dict[str, Any]:
     """Everything that :mod:`training.trust` measures, and its pictures."""
-    images, test, groups = prepared.images, prepared.parts.test, prepared.audit.groups
+    images, test = prepared.images, prepared.parts.test
     record = fitted.answer.region
     assert record is not None
     predict = litert_predictor(artifacts / LITERT_FILE)
     found = {
-        kind: trust.tested(images, test, groups, rules, values) for kind, values in outputs.items()
+        kind: trust.tested(images, test, prepared.audit, rules, values)
+        for kind, values in outputs.items()
     }
     ours = found["int8"]
     result = {
@@ -171,7 +178,8 @@ def _answer_figures(
         "calibration": trust.calibration_figures(
             ours, recipe.classes, outputs["int8"]["probabilities"]
         ),
-        "decisions": trust.decision_figures(ours),
+        "decisions": trust.decision_figures(ours, np.ones(len(test), np.bool_)),
+        "decisions_upright": trust.decision_figures(ours, ~ours.doubtful),
         "robustness": trust.robustness(images, ours, rules, predict, recipe),
     }
     if any(images.files[int(row)].mask is not None for row in test):

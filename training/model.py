@@ -82,9 +82,21 @@ def _logits(features: Any, recipe: Recipe) -> Any:
 
 
 def _embedding(levels: list[Any]) -> Any:
-    """Mean features of every level but the finest: what a slice looks like, from edges to parts."""
+    """What a slice looks like, and how it lies.
+
+    Mean features of every level, from edges to parts, and of the last but one what the upper half has
+    more than the lower one: a mean over all places hardly moves when a slice is turned.
+    """
     pools = [keras.layers.GlobalAveragePooling2D(name=f"pool{n}")(x) for n, x in enumerate(levels)]
-    return keras.layers.Concatenate(name=EMBEDDING)(pools)
+    halves = keras.layers.Lambda(_upper_less_lower, name="halves")(levels[-2:][0])
+    return keras.layers.Concatenate(name=EMBEDDING)([*pools, halves])
+
+
+def _upper_less_lower(features: Any) -> Any:
+    """(N, h, w, c) to (N, c)."""
+    half = keras.ops.shape(features)[1] // 2
+    upper, lower = features[:, :half], features[:, -half:]
+    return keras.ops.mean(upper, axis=(1, 2)) - keras.ops.mean(lower, axis=(1, 2))
 
 
 def _decoder(levels: list[Any], settings: Mask) -> Any:

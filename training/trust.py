@@ -21,6 +21,7 @@ from training.answering import as_outputs
 from training.calibrate import class_indices, expected_calibration_error
 from training.convert import Predictor
 from training.datasets import NO_TUMOR, ImageSet
+from training.duplicates import Audit, turned
 from training.perturb import PERTURBATIONS, ROTATED, perturbed
 from training.recipe import Recipe
 from training.regions import average_precision, compare, read_mask, regions, reported, summary
@@ -38,6 +39,7 @@ class Tested(NamedTuple):
         labels: class names, (N,).
         sources: data sets, (N,).
         groups: near-duplicate groups, (N,).
+        doubtful: whether a copy of the slice lies turned or upside down against it, (N,).
         answers: by the rules.
         masks: tumour probability of the cells, (N, h, w).
     """
@@ -46,6 +48,7 @@ class Tested(NamedTuple):
     labels: NDArray[np.str_]
     sources: NDArray[np.str_]
     groups: NDArray[np.intp]
+    doubtful: NDArray[np.bool_]
     answers: Answers
     masks: NDArray[np.float32]
 
@@ -58,7 +61,7 @@ class Tested(NamedTuple):
 def tested(
     images: ImageSet,
     rows: NDArray[np.intp],
-    groups: NDArray[np.intp],
+    found: Audit,
     rules: Rules,
     outputs: Mapping[str, NDArray[np.float32]],
 ) -> Tested:
@@ -67,13 +70,20 @@ def tested(
     Args:
         images: what was read.
         rows: which of them the outputs are of.
-        groups: near-duplicate groups of all images.
+        found: what is alike among all images.
         rules: how outputs become answers.
         outputs: the model's, by name.
     """
     sources = np.array([images.files[int(row)].source for row in rows])
-    answers = rules.answer(as_outputs(outputs))
-    return Tested(rows, images.labels[rows], sources, groups[rows], answers, outputs["mask"])
+    return Tested(
+        rows,
+        images.labels[rows],
+        sources,
+        found.groups[rows],
+        turned(found)[rows],
+        rules.answer(as_outputs(outputs)),
+        outputs["mask"],
+    )
 
 
 def tumor_figures(test: Tested) -> dict[str, Any]:
@@ -114,20 +124,22 @@ def calibration_figures(
     }
 
 
-def decision_figures(test: Tested) -> dict[str, float]:
-    """What is decided and how often rightly, and what is referred."""
-    decisions = np.array([str(decision) for decision in test.answers.decisions])
+def decision_figures(test: Tested, inside: NDArray[np.bool_]) -> dict[str, float]:
+    """What is decided and how often rightly, and what is referred, of the slices inside, (N,)."""
+    decisions = np.array([str(decision) for decision in test.answers.decisions])[inside]
+    tumor = test.tumor[inside]
     referred = decisions == Decision.REFER
-    right = np.where(test.tumor, decisions == Decision.TUMOR, decisions == Decision.NO_TUMOR)
-    missed = test.tumor & (decisions == Decision.NO_TUMOR)
-    false = ~test.tumor & (decisions == Decision.TUMOR)
+    right = np.where(tumor, decisions == Decision.TUMOR, decisions == Decision.NO_TUMOR)
+    missed = tumor & (decisions == Decision.NO_TUMOR)
+    false = ~tumor & (decisions == Decision.TUMOR)
     assert test.answers.in_distribution is not None
     return {
+        "images": float(inside.sum()),
         "referred": float(referred.mean()),
         "right_of_decided": float(right[~referred].mean()),
-        "tumors_missed": float(missed.sum() / test.tumor.sum()),
-        "false_alarms": float(false.sum() / (~test.tumor).sum()),
-        "in_distribution": float(test.answers.in_distribution.mean()),
+        "tumors_missed": float(missed.sum() / tumor.sum()),
+        "false_alarms": float(false.sum() / (~tumor).sum()),
+        "in_distribution": float(test.answers.in_distribution[inside].mean()),
     }
 
 
@@ -201,8 +213,7 @@ def robustness(
                 continue
             truth = read_mask(path)
             if name == ROTATED:
-                turned = perturbed(truth.astype(np.uint8) * 255, change, rng)
-                truth = turned > 127
+                truth = perturbed(truth.astype(np.uint8) * 255, change, rng) > 127
             probability = float(answers.tumor_probability[index])
             region = reported(outputs["mask"][index], geometries[index], probability, rules.region)
             dice.append(compare(region, truth, probability).dice)
@@ -228,8 +239,8 @@ def foreign_figures(
     Args:
         folder: a folder of pictures for each kind; see ``scripts/foreign.py``.
         test: test slices.
-        slices: theirs, uint8 (N, H, W); also turned by a quarter and upside down, as kinds of their
-            own.
+        slices: theirs, uint8 (N, H, W); those that lie upright for certain are also turned by a quarter
+            and upside down, as kinds of their own.
         rules: how outputs become answers.
         predict: the model.
     """
@@ -243,10 +254,13 @@ def foreign_figures(
         for kind in sorted(folder.iterdir())
         if kind.is_dir()
     }
-    kinds["brain, turned by 90 degrees"] = np.rot90(slices, axes=(1, 2)).copy()
-    kinds["brain, upside down"] = slices[:, ::-1].copy()
-    ours = test.answers.distance
-    assert ours is not None
+    upright = slices[~test.doubtful]
+    kinds["brain, turned by 90 degrees"] = np.rot90(upright, axes=(1, 2)).copy()
+    kinds["brain, turned by 180 degrees"] = np.rot90(upright, 2, axes=(1, 2)).copy()
+    kinds["brain, mirrored from top to bottom"] = upright[:, ::-1].copy()
+    assert test.answers.distance is not None
+    # What is upside down itself cannot show how well this is told.
+    ours = test.answers.distance[~test.doubtful]
     table = {}
     for kind, pictures in kinds.items():
         answers = rules.answer(as_outputs(predict(pictures)))

@@ -70,20 +70,41 @@ def test_a_slice_far_from_every_cluster_is_far() -> None:
     assert far.min() > np.quantile(near, 0.99)
 
 
+def _views(count: int) -> list[np.ndarray]:
+    """Embeddings of slices as they lie, turned by one to three quarters, and mirrored downwards."""
+    directions = np.repeat(np.eye(5, dtype=np.float32), 4, axis=1)
+    directions[0] = 0
+    return [(RNG.normal(size=(count, 20)) + 3 * way).astype(np.float32) for way in directions]
+
+
 def test_turned_slices_lie_beyond_the_limit_of_the_distance() -> None:
-    upright, turned, flipped = (
-        (RNG.normal(size=(2000, 12)) + shift).astype(np.float32)
-        for shift in (np.zeros(12), np.repeat([3.0, 0.0], 6), np.repeat([0.0, 3.0], 6))
-    )
+    upright = _views(1000)[0]
     distance = RNG.gamma(20, 0.05, 1000)
-    training = [kind[:1000] for kind in (upright, turned, flipped)]
-    arrays = fit_orientation(training, upright[1000:], distance)
+    arrays = fit_orientation(_views(1000), np.zeros(1000, np.bool_), upright, distance)
     orientation = Orientation(*(arrays[name] for name in ORIENTATION_ARRAYS))
-    seen = orientation.distance(upright[1000:])
+    seen = orientation.distance(upright)
     for share in (0.5, 0.995):
         assert np.quantile(seen, share) == pytest.approx(np.quantile(distance, share), rel=0.02)
-    for strange in (turned, flipped):
-        assert (orientation.distance(strange[1000:]) > np.quantile(distance, 0.995)).mean() > 0.95
+    for strange in _views(1000)[1:]:
+        assert (orientation.distance(strange) > np.quantile(distance, 0.995)).mean() > 0.95
+
+
+def test_slices_of_doubt_are_laid_upright_before_they_count() -> None:
+    views = _views(1000)
+    doubtful = np.arange(1000) < 700
+    # Most of the doubtful ones lie upside down, and all of them have what no other slice has.
+    wrong = np.arange(1000) < 500
+    for view in views:
+        view[doubtful, 0] += 5
+    as_filed = [view.copy() for view in views]
+    for quarters in range(4):
+        as_filed[quarters][wrong] = views[(quarters + 2) % 4][wrong]
+    distance = RNG.gamma(20, 0.05, 300)
+    arrays = fit_orientation(as_filed, doubtful, views[0][~doubtful], distance)
+    orientation = Orientation(*(arrays[name] for name in ORIENTATION_ARRAYS))
+    limit = np.quantile(distance, 0.995)
+    assert (orientation.distance(views[0][doubtful]) > limit).mean() < 0.03
+    assert (orientation.distance(views[2][doubtful]) > limit).mean() > 0.9
 
 
 def test_the_calibration_error_is_the_gap_between_confidence_and_accuracy() -> None:

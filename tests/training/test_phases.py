@@ -8,7 +8,7 @@ tf = pytest.importorskip("tensorflow", reason="training needs TensorFlow")
 import keras  # noqa: E402
 
 from training.fit import _compile, _fitted  # noqa: E402
-from training.model import LOGITS, NETWORK, build, unfreeze  # noqa: E402
+from training.model import EMBEDDING, LOGITS, NETWORK, build, unfreeze  # noqa: E402
 from training.recipe import Recipe, load_recipe  # noqa: E402
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
@@ -81,3 +81,17 @@ def _batch(recipe: Recipe, side: int) -> tuple[np.ndarray, np.ndarray]:
     slices = rng.uniform(0, 255, (recipe.batch_size, side, side)).astype(np.float32)
     classes = rng.integers(0, len(recipe.classes), recipe.batch_size)
     return slices, np.eye(len(recipe.classes), dtype=np.float32)[classes]
+
+
+def test_the_embedding_sees_how_a_slice_lies() -> None:
+    model = build(load_recipe("efficientnet_lite0"), 64)
+    slices = np.zeros((1, 64, 64), np.float32)
+    slices[0, 8:24, 20:50] = 200
+    lying = [np.asarray(model(view)[EMBEDDING])[0] for view in (slices, slices[:, ::-1])]
+    levels = 24 + 40 + 112 + 320
+    assert lying[0].shape == (levels + 112,)
+    # What the upper half has more, in the mirrored slice the lower half has; the whole is the same.
+    halves = np.corrcoef(lying[0][levels:], lying[1][levels:])[0, 1]
+    whole = np.corrcoef(lying[0][:levels], lying[1][:levels])[0, 1]
+    assert halves < -0.5
+    assert whole > 0.8
