@@ -59,6 +59,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="pictures that are no brain MRI, a folder a kind",
     )
+    evaluate.add_argument(
+        "--answers-of",
+        type=Path,
+        metavar="runs/OTHER",
+        help="evaluated run with the same weights: keep its answers but for what is in distribution",
+    )
 
     export = commands.add_parser("export", help="publish an evaluated run as a version")
     export.add_argument("--run", type=Path, required=True, metavar="runs/NAME")
@@ -137,7 +143,7 @@ def main(arguments: list[str] | None = None) -> int:
         elif options.command == "evaluate":
             from training.evaluate import evaluate
 
-            evaluate(options.run, options.beside, options.foreign)
+            evaluate(options.run, options.beside, options.foreign, options.answers_of)
         elif options.command == "export":
             from contract.store import ModelStore
             from training.export import export

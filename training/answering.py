@@ -10,7 +10,15 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from contract.answer import Answers, EmbeddingSpace, Outputs, Rules
-from contract.manifest import AnswerRecord, OodRecord, ReferenceRecord
+from contract.manifest import (
+    AnswerRecord,
+    ConformalRecord,
+    OodRecord,
+    OperatingPoint,
+    ReferenceRecord,
+    RegionRecord,
+    TumorEvidence,
+)
 from training.calibrate import (
     ACCEPTANCE,
     class_indices,
@@ -22,14 +30,14 @@ from training.calibrate import (
     fit_temperature,
     operating_point,
 )
-from training.convert import litert_predictor
+from training.convert import Predictor, litert_predictor
 from training.datasets import NO_TUMOR, ImageSet, allowed
 from training.fidelity import LITERT_FILE
 from training.recipe import Recipe
-from training.regions import choose_record
+from training.regions import choose_record, on_validation
 from training.run import Run
 from training.splits import Split
-from training.synthesis import synthesise
+from training.synthesis import Synthetic, synthesise
 
 ANSWER_FILE: Final = "answer.json"
 SYNTHETIC_SHARE: Final = 0.5
@@ -73,14 +81,27 @@ def as_outputs(outputs: Mapping[str, NDArray[np.float32]]) -> Outputs:
 
 
 def fit_answers(
-    run: Run, artifacts: Path, images: ImageSet, parts: Split, doubtful: NDArray[np.bool_]
+    run: Run,
+    artifacts: Path,
+    images: ImageSet,
+    parts: Split,
+    doubtful: NDArray[np.bool_],
+    kept: Fitted | None = None,
 ) -> Fitted:
     """Fits the answers of a run's int8 model with two heads, once; test is not looked at.
 
     How much the mask counts is fitted on the validation slices and on synthetic ones made from them:
     a tumour cut out of a slice, or pasted into one, is there in the mask alone, while the class head
-    may have learned which data set a slice comes from. What is in distribution is fitted on slices that
-    lie upright for certain: the doubtful ones, (len(images),), may not.
+    may have learned which data set a slice comes from.
+
+    Args:
+        run: whose recipe it is.
+        artifacts: its converted models; ``answer.json`` and the embeddings are written there.
+        images: what was read.
+        parts: who trains and who validates.
+        doubtful: slices that may not lie upright, (len(images),): what is in distribution is fitted
+            without them.
+        kept: answers of a run with the same weights, of which all is kept but what is in distribution.
     """
     if (before := read_fitted(artifacts)) is not None:
         return before
@@ -90,24 +111,104 @@ def fit_answers(
     rows = parts.validation
     outputs = predict(images.slices[rows])
     labels = images.labels[rows]
-    may_be = allowed(labels, recipe.classes, recipe.tumor_classes)
-    temperature = fit_temperature(outputs["logits"], may_be)
     made = synthesise(images, Split(rows, rows[:0], rows[:0]), recipe.mask, recipe.seed)
     synthetic = predict(made.slices)
-    is_tumor_class = np.isin(recipe.classes, recipe.tumor_classes)
+    evidence: TumorEvidence | None
+    if kept is None:
+        temperature, evidence = _fit_evidence(recipe, labels, outputs, made, synthetic)
+    else:
+        temperature, evidence = kept.answer.temperature, kept.answer.tumor
+    plain = Rules(
+        recipe.classes, recipe.tumor_classes, 0.5, temperature=temperature, tumor=evidence
+    )
+    answers = plain.answer(as_outputs(outputs))
+    tumor = labels != NO_TUMOR
+    known = class_indices(labels, recipe.classes)
+    named = known >= 0
+    point: OperatingPoint | None
+    region: RegionRecord | None
+    sets: ConformalRecord | None
+    if kept is None:
+        tumor_threshold, point = operating_point(answers.tumor_probability, tumor)
+        region = choose_record(
+            images, rows, outputs["mask"], answers.tumor_probability, tumor, tumor_threshold
+        )
+        sets = conformal(answers.probabilities[named], known[named])
+    else:
+        tumor_threshold, point = kept.tumor_threshold, kept.answer.operating_point
+        region, sets = kept.answer.region, kept.answer.conformal
+    assert region is not None
+    ood, distance = _fit_distribution(recipe, artifacts, predict, images, parts, doubtful)
+    correct = answers.labels == known
+    confidence = answers.probabilities.max(axis=1)
+    located = on_validation(images, rows, outputs["mask"], answers.tumor_probability, tumor, region)
+    fitted = Fitted(
+        tumor_threshold=tumor_threshold,
+        answer=AnswerRecord(
+            temperature=temperature,
+            tumor=evidence,
+            conformal=sets,
+            operating_point=point,
+            region=region,
+            ood=ood,
+        ),
+        reference=ReferenceRecord(
+            class_shares={
+                name: float((answers.labels == index).mean())
+                for index, name in enumerate(recipe.classes)
+            },
+            mean_confidence=float(confidence.mean()),
+            out_of_distribution_rate=float((distance > ood.threshold).mean()),
+            embedding_distance_mean=float(distance.mean()),
+            embedding_distance_std=float(distance.std()),
+        ),
+        validation={
+            "accuracy": float(correct[named].mean()),
+            "ece": expected_calibration_error(confidence[named], correct[named]),
+            "sensitivity": float((answers.tumor_probability[tumor] >= tumor_threshold).mean()),
+            **{f"region_{name}": value for name, value in located.items()},
+            **_synthetic_figures(plain.answer(as_outputs(synthetic)), made.labels),
+        },
+    )
+    (artifacts / ANSWER_FILE).write_text(fitted.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    return fitted
+
+
+def _fit_evidence(
+    recipe: Recipe,
+    labels: NDArray[np.str_],
+    outputs: Mapping[str, NDArray[np.float32]],
+    made: Synthetic,
+    synthetic: Mapping[str, NDArray[np.float32]],
+) -> tuple[float, TumorEvidence]:
+    """The temperature, and what class head and mask weigh, on real and made validation slices."""
+    may_be = allowed(labels, recipe.classes, recipe.tumor_classes)
+    temperature = fit_temperature(outputs["logits"], may_be)
+    weight = SYNTHETIC_SHARE * len(labels) / len(made.slices)
     evidence = fit_evidence(
         np.concatenate([outputs["logits"], synthetic["logits"]]) / temperature,
         np.concatenate([outputs["mask"], synthetic["mask"]]),
         np.concatenate([labels, made.labels]) != NO_TUMOR,
-        is_tumor_class,
-        np.repeat(
-            [1.0, SYNTHETIC_SHARE * len(rows) / len(made.slices)], [len(rows), len(made.slices)]
-        ),
+        np.isin(recipe.classes, recipe.tumor_classes),
+        np.repeat([1.0, weight], [len(labels), len(made.slices)]),
     )
+    return temperature, evidence
+
+
+def _fit_distribution(
+    recipe: Recipe,
+    artifacts: Path,
+    predict: Predictor,
+    images: ImageSet,
+    parts: Split,
+    doubtful: NDArray[np.bool_],
+) -> tuple[OodRecord, NDArray[np.float64]]:
+    """What is in distribution, and the distances of the validation slices that lie upright."""
     train = images.slices[parts.train]
     views = [predict(turn(train))["embedding"] for turn in TURNS]
     means, whitening = embedding_space(views[0], recipe.seed)
-    upright = outputs["embedding"][~doubtful[rows]]
+    rows = parts.validation
+    upright = predict(images.slices[rows[~doubtful[rows]]])["embedding"]
     orientation = fit_orientation(
         views,
         doubtful[parts.train],
@@ -116,51 +217,9 @@ def fit_answers(
     )
     arrays: dict[str, Any] = {"means": means, "whitening": whitening, **orientation}
     np.savez(artifacts / SPACE_FILE, **arrays)
-    space = EmbeddingSpace.read(artifacts / SPACE_FILE)
-    distance = space.distance(upright)
+    distance = EmbeddingSpace.read(artifacts / SPACE_FILE).distance(upright)
     threshold = float(np.quantile(distance, ACCEPTANCE))
-    plain = Rules(
-        recipe.classes, recipe.tumor_classes, 0.5, temperature=temperature, tumor=evidence
-    )
-    answers = plain.answer(as_outputs(outputs))
-    tumor = labels != NO_TUMOR
-    tumor_threshold, point = operating_point(answers.tumor_probability, tumor)
-    region, located = choose_record(
-        images, rows, outputs["mask"], answers.tumor_probability, tumor, tumor_threshold
-    )
-    known = class_indices(labels, recipe.classes)
-    named = known >= 0
-    correct = answers.labels == known
-    confidence = answers.probabilities.max(axis=1)
-    fitted = Fitted(
-        tumor_threshold=tumor_threshold,
-        answer=AnswerRecord(
-            temperature=temperature,
-            tumor=evidence,
-            conformal=conformal(answers.probabilities[named], known[named]),
-            operating_point=point,
-            region=region,
-            ood=OodRecord(file=SPACE_FILE, threshold=threshold),
-        ),
-        reference=ReferenceRecord(
-            class_shares={
-                name: float((answers.labels == index).mean())
-                for index, name in enumerate(recipe.classes)
-            },
-            mean_confidence=float(confidence.mean()),
-            out_of_distribution_rate=float((distance > threshold).mean()),
-            embedding_distance_mean=float(distance.mean()),
-            embedding_distance_std=float(distance.std()),
-        ),
-        validation={
-            "accuracy": float(correct[named].mean()),
-            "ece": expected_calibration_error(confidence[named], correct[named]),
-            **{f"region_{name}": value for name, value in located.items()},
-            **_synthetic_figures(plain.answer(as_outputs(synthetic)), made.labels),
-        },
-    )
-    (artifacts / ANSWER_FILE).write_text(fitted.model_dump_json(indent=1) + "\n", encoding="utf-8")
-    return fitted
+    return OodRecord(file=SPACE_FILE, threshold=threshold), distance
 
 
 def _synthetic_figures(answers: Answers, labels: NDArray[np.str_]) -> dict[str, float]:

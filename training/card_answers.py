@@ -107,7 +107,11 @@ def _how_sure(answers: Mapping[str, Any]) -> list[str]:
 
 
 def _decided(answers: Mapping[str, Any], name: str) -> str:
-    return f"{answers['decisions'][name]:.2%} ({answers['decisions_upright'][name]:.2%})"
+    every, upright = answers["decisions"].get(name), answers["decisions_upright"].get(name)
+    return " ".join(
+        form.format("none" if share is None else f"{share:.2%}")
+        for form, share in (("{}", every), ("({})", upright))
+    )
 
 
 def _tumor(sources: Mapping[str, Any]) -> list[str]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from contract.answer import Rules
 from training import plots, trust
-from training.answering import Fitted, as_outputs, fit_answers
+from training.answering import Fitted, as_outputs, fit_answers, read_fitted
 from training.calibrate import class_indices
 from training.card import CARD_FILE, METRICS_FILE, model_card
 from training.convert import convert, litert_predictor, saved_model_predictor
@@ -19,6 +19,7 @@ from training.errors import RunError
 from training.fidelity import AGREEMENT_FILE, LITERT_FILE, SAVED_MODEL
 from training.prepare import Prepared, reopen
 from training.recipe import Recipe
+from training.run import Run
 from training.scores import scores
 from training.splits import Protocol
 
@@ -28,7 +29,12 @@ TEST_IMAGES_FILE: Final = "test_images.txt"
 Outputs = Mapping[str, NDArray[np.float32]]
 
 
-def evaluate(path: Path, beside: Path | None, foreign: Path | None = None) -> Path:
+def evaluate(
+    path: Path,
+    beside: Path | None,
+    foreign: Path | None = None,
+    answers_of: Path | None = None,
+) -> Path:
     """Tests a finished run, as float and as int8.
 
     Args:
@@ -36,6 +42,8 @@ def evaluate(path: Path, beside: Path | None, foreign: Path | None = None) -> Pa
         beside: an evaluated run of the other protocol, whose figures are shown next to this one's.
         foreign: a folder of pictures that are no brain MRI for each kind of them, for a run with a
             mask head; see ``scripts/foreign.py``.
+        answers_of: an evaluated run with the same weights, whose answers are kept but for what is in
+            distribution.
 
     Returns:
         The folder with metrics.json, the plots and MODEL_CARD.md.
@@ -52,13 +60,14 @@ def evaluate(path: Path, beside: Path | None, foreign: Path | None = None) -> Pa
     if foreign is not None and not foreign.is_dir():
         raise RunError(f"{foreign} is no folder")
     run, prepared = reopen(path)
+    kept = _kept_answers(run, answers_of) if answers_of else None
     artifacts = convert(run, prepared.images, prepared.parts)
     recipe, test = run.config.recipe, prepared.parts.test
     if not test.size:
         raise RunError("the data have no images to test on")
     doubtful = turned(prepared.audit)
     fitted = (
-        fit_answers(run, artifacts, prepared.images, prepared.parts, doubtful)
+        fit_answers(run, artifacts, prepared.images, prepared.parts, doubtful, kept)
         if recipe.mask
         else None
     )
@@ -107,6 +116,19 @@ def evaluate(path: Path, beside: Path | None, foreign: Path | None = None) -> Pa
     (report / METRICS_FILE).write_text(text, encoding="utf-8")
     print(card)
     return report
+
+
+def _kept_answers(run: Run, answers_of: Path) -> Fitted:
+    other = Run.open(answers_of)
+    pairs = zip(run.load_best(), other.load_best(), strict=False)
+    if run.config != other.config or not all(
+        np.array_equal(ours, theirs) for ours, theirs in pairs
+    ):
+        raise RunError(f"{answers_of} has other weights than {run.path}; its answers are its own")
+    kept = read_fitted(other.path / "artifacts")
+    if kept is None:
+        raise RunError(f"{answers_of} has no answers to keep")
+    return kept
 
 
 def _named(prepared: Prepared, recipe: Recipe) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:

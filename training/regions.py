@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,7 +136,7 @@ def choose_record(
     tumor_probability: NDArray[np.float64],
     tumor: NDArray[np.bool_],
     least: float,
-) -> tuple[RegionRecord, dict[str, Any]]:
+) -> RegionRecord:
     """The region record with the best mean Dice on validation and few enough false regions.
 
     Args:
@@ -146,17 +146,9 @@ def choose_record(
         tumor_probability: theirs, (len(rows),).
         tumor: whether they show a tumour, (len(rows),).
         least: lowest ``min_tumor_probability``, the threshold of the decision.
-
-    Returns:
-        The record, and its mean Dice and share of false regions.
     """
-    masked = np.array([int(row) in images.masks for row in rows])
-    truths = {
-        i: read_mask(path)
-        for i in np.flatnonzero(masked)
-        if (path := images.files[rows[i]].mask) is not None
-    }
-    best: tuple[float, RegionRecord, dict[str, Any]] | None = None
+    truths = _truths(images, rows)
+    best: tuple[float, RegionRecord] | None = None
     for threshold in THRESHOLDS:
         for cells in MIN_CELLS:
             record = RegionRecord(threshold=threshold, min_cells=cells, min_tumor_probability=0)
@@ -180,7 +172,27 @@ def choose_record(
                 )
             )
             if best is None or dice > best[0]:
-                kept = record.model_copy(update={"min_tumor_probability": gate})
-                best = dice, kept, {"dice": dice, "false_regions": float((false >= gate).mean())}
+                best = dice, record.model_copy(update={"min_tumor_probability": gate})
     assert best is not None
-    return best[1], best[2]
+    return best[1]
+
+
+def on_validation(
+    images: ImageSet,
+    rows: NDArray[np.intp],
+    masks: NDArray[np.float32],
+    tumor_probability: NDArray[np.float64],
+    tumor: NDArray[np.bool_],
+    record: RegionRecord,
+) -> dict[str, float]:
+    """Mean Dice and share of false regions by a record; arguments as of :func:`choose_record`."""
+    found = regions(images, rows.tolist(), masks, tumor_probability, record)
+    dice = [compare(found[i], truth, 1.0).dice for i, truth in _truths(images, rows).items()]
+    false = [region is not None for region, shows in zip(found, tumor, strict=True) if not shows]
+    return {"dice": float(np.mean(dice)), "false_regions": float(np.mean(false))}
+
+
+def _truths(images: ImageSet, rows: NDArray[np.intp]) -> dict[int, NDArray[np.bool_]]:
+    """Masks by place in the rows, of those that have one."""
+    paths = {i: images.files[int(row)].mask for i, row in enumerate(rows)}
+    return {i: read_mask(path) for i, path in paths.items() if path is not None}

@@ -133,14 +133,16 @@ def decision_figures(test: Tested, inside: NDArray[np.bool_]) -> dict[str, float
     missed = tumor & (decisions == Decision.NO_TUMOR)
     false = ~tumor & (decisions == Decision.TUMOR)
     assert test.answers.in_distribution is not None
-    return {
-        "images": float(inside.sum()),
-        "referred": float(referred.mean()),
-        "right_of_decided": float(right[~referred].mean()),
-        "tumors_missed": float(missed.sum() / tumor.sum()),
-        "false_alarms": float(false.sum() / (~tumor).sum()),
-        "in_distribution": float(test.answers.in_distribution[inside].mean()),
+    shares = {
+        "referred": referred,
+        "right_of_decided": right[~referred],
+        "tumors_missed": missed[tumor],
+        "false_alarms": false[~tumor],
+        "in_distribution": test.answers.in_distribution[inside],
     }
+    # Of no slices there is no share.
+    known = {name: float(found.mean()) for name, found in shares.items() if found.size}
+    return {"images": float(inside.sum()), **known}
 
 
 def region_figures(images: ImageSet, test: Tested, record: RegionRecord) -> dict[str, Any]:

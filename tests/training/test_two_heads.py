@@ -100,6 +100,51 @@ def test_the_report_says_where_how_sure_and_when_not(run: Path) -> None:
         assert name in card
 
 
+def test_answers_of_the_same_weights_are_kept_but_for_what_is_in_distribution(
+    run: Path, tmp_path: Path
+) -> None:
+    from training.answering import ANSWER_FILE, fit_answers, read_fitted
+    from training.duplicates import turned
+    from training.prepare import reopen
+
+    opened, prepared = reopen(run)
+    artifacts = tmp_path / "artifacts"
+    shutil.copytree(run / "artifacts", artifacts)
+    (artifacts / ANSWER_FILE).unlink()
+    own = read_fitted(run / "artifacts")
+    assert own is not None
+    kept = own.model_copy(
+        update={
+            "answer": own.answer.model_copy(update={"temperature": 1.75}),
+            "tumor_threshold": 0.4,
+        }
+    )
+    found = fit_answers(
+        opened, artifacts, prepared.images, prepared.parts, turned(prepared.audit), kept
+    )
+    assert found == read_fitted(artifacts)
+    assert found.answer == kept.answer
+    assert found.tumor_threshold == 0.4
+    assert found.validation["ece"] != own.validation["ece"]
+    assert (artifacts / "embeddings.npz").stat().st_size > 5000
+
+
+def test_answers_of_other_weights_are_not_kept(
+    run: Path, training: Training, tmp_path: Path
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(run, other, ignore=shutil.ignore_patterns("report"))
+    with np.load(other / "best.npz") as arrays:
+        weights = dict(arrays)
+    name = next(name for name, array in weights.items() if array.ndim == 4)
+    weights[name] = weights[name] + 1
+    np.savez(other / "best.npz", **weights)
+    done = training("evaluate", "--run", other, "--answers-of", run)
+    assert done.returncode == 1
+    assert "other weights" in done.stderr
+    assert not (other / "report").exists()
+
+
 def test_the_version_answers_as_the_evaluation_did(
     run: Path, training: Training, tmp_path: Path
 ) -> None:
