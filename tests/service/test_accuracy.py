@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
@@ -56,3 +57,13 @@ def test_the_test_images_score_what_the_model_card_says(
     assert moved <= 6
     hits = sum(served[i][i] for i in range(len(classes)))
     assert hits / len(files) == pytest.approx(figures["accuracy"], abs=0.0025)
+
+
+def test_a_slice_that_lies_upside_down_is_referred(
+    service: Service, slices: Sequence[Path]
+) -> None:
+    files = {path.name: path.read_bytes() for path in slices}
+    pair = (files["Te-no_0224.jpg"], files["Te-no_0361.jpg"])
+    answers = service.predict(*pair).json()["predictions"]
+    assert [entry["in_distribution"] for entry in answers] == [True, False]
+    assert [entry["decision"] for entry in answers] == ["no_tumor", "refer"]
