@@ -85,6 +85,7 @@ class Audit:
             "exact_pairs": len(self.exact_pairs),
             "near_pairs": len(self.near_pairs),
             "near_pairs_turned_or_flipped": sum(p.orientation != 0 for p in self.near_pairs),
+            "images_turned_against_a_copy": int(self.doubtful.sum()),
             "testing_images": int((parts == "testing").sum()),
             "testing_with_exact_copy_in_training": len(leaked_exact),
             "testing_with_near_duplicate_in_training": len(leaked),
@@ -97,6 +98,18 @@ class Audit:
                 for i in self.conflicting
             ],
         }
+
+    @property
+    def doubtful(self) -> NDArray[np.bool_]:
+        """Which images have a near duplicate that lies otherwise, mirror images apart, (N,).
+
+        One of the two is turned or upside down, and nothing in the pair says which.
+        """
+        result = np.zeros(len(self.groups), np.bool_)
+        for pair in self.near_pairs:
+            if pair.orientation % (ORIENTATIONS // 2):
+                result[[pair.first, pair.second]] = True
+        return result
 
     def unleaked(self, images: ImageSet) -> NDArray[np.bool_]:
         """Which images share no group with an image of the other part, (N,)."""
@@ -112,18 +125,6 @@ def _testing_hit(parts: NDArray[np.str_], pairs: Any) -> set[int]:
         for a, b in pairs
         if (parts[a] == "testing") != (parts[b] == "testing")
     }
-
-
-def turned(found: Audit) -> NDArray[np.bool_]:
-    """Which images have a near duplicate that lies otherwise, mirror images apart, (N,).
-
-    One of the two is turned or upside down, and nothing in the pair says which.
-    """
-    result = np.zeros(len(found.groups), np.bool_)
-    for pair in found.near_pairs:
-        if pair.orientation % (ORIENTATIONS // 2):
-            result[[pair.first, pair.second]] = True
-    return result
 
 
 def orient(images: NDArray[Any], orientation: int) -> NDArray[Any]:

@@ -14,7 +14,6 @@ from training.answering import Fitted, as_outputs, fit_answers, read_fitted
 from training.calibrate import class_indices
 from training.card import CARD_FILE, METRICS_FILE, model_card
 from training.convert import convert, litert_predictor, saved_model_predictor
-from training.duplicates import turned
 from training.errors import RunError
 from training.fidelity import AGREEMENT_FILE, LITERT_FILE, SAVED_MODEL
 from training.prepare import Prepared, reopen
@@ -65,14 +64,12 @@ def evaluate(
     recipe, test = run.config.recipe, prepared.parts.test
     if not test.size:
         raise RunError("the data have no images to test on")
-    doubtful = turned(prepared.audit)
+    images, doubtful = prepared.images, prepared.audit.doubtful
     fitted = (
-        fit_answers(run, artifacts, prepared.images, prepared.parts, doubtful, kept)
-        if recipe.mask
-        else None
+        fit_answers(run, artifacts, images, prepared.parts, doubtful, kept) if recipe.mask else None
     )
     rules = fitted.rules(recipe, artifacts) if fitted else None
-    slices = prepared.images.slices[test]
+    slices = images.slices[test]
     outputs: dict[str, Outputs] = {
         "float": saved_model_predictor(artifacts / SAVED_MODEL)(slices),
         "int8": litert_predictor(artifacts / LITERT_FILE)(slices),

@@ -21,7 +21,7 @@ from training.answering import as_outputs
 from training.calibrate import class_indices, expected_calibration_error
 from training.convert import Predictor
 from training.datasets import NO_TUMOR, ImageSet
-from training.duplicates import Audit, turned
+from training.duplicates import Audit
 from training.perturb import PERTURBATIONS, ROTATED, perturbed
 from training.recipe import Recipe
 from training.regions import average_precision, compare, read_mask, regions, reported, summary
@@ -80,7 +80,7 @@ def tested(
         images.labels[rows],
         sources,
         found.groups[rows],
-        turned(found)[rows],
+        found.doubtful[rows],
         rules.answer(as_outputs(outputs)),
         outputs["mask"],
     )

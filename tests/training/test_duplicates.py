@@ -8,7 +8,7 @@ from PIL import Image
 
 from training.contactsheet import run_audit
 from training.datasets import ImageSet, find_images, read_images
-from training.duplicates import ORIENTATIONS, audit, orient, turned
+from training.duplicates import ORIENTATIONS, audit, orient
 from training.errors import DatasetError
 from training.recipe import Recipe, load_recipe
 from training.splits import Protocol, split
@@ -82,7 +82,7 @@ def test_what_lies_turned_against_a_copy_is_in_doubt_and_a_mirror_image_is_not(
     planted: Path,
 ) -> None:
     images = read_images(find_images([planted]))
-    doubtful = {images.files[i].path.name for i in np.flatnonzero(turned(audit(images)))}
+    doubtful = {images.files[i].path.name for i in np.flatnonzero(audit(images).doubtful)}
     assert {"turned.png", min((SLICES / "notumor").glob("*.jpg")).name} <= doubtful
     # nickparvar itself holds such pairs, all of them without a tumour.
     without_tumor = {path.name for path in (SLICES / "notumor").glob("*.jpg")}

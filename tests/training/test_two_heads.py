@@ -104,7 +104,6 @@ def test_answers_of_the_same_weights_are_kept_but_for_what_is_in_distribution(
     run: Path, tmp_path: Path
 ) -> None:
     from training.answering import ANSWER_FILE, fit_answers, read_fitted
-    from training.duplicates import turned
     from training.prepare import reopen
 
     opened, prepared = reopen(run)
@@ -120,7 +119,7 @@ def test_answers_of_the_same_weights_are_kept_but_for_what_is_in_distribution(
         }
     )
     found = fit_answers(
-        opened, artifacts, prepared.images, prepared.parts, turned(prepared.audit), kept
+        opened, artifacts, prepared.images, prepared.parts, prepared.audit.doubtful, kept
     )
     assert found == read_fitted(artifacts)
     assert found.answer == kept.answer
