@@ -94,8 +94,8 @@ class Prediction(_Answer):
     )
     in_distribution: bool | None = Field(
         None,
-        description="False for a slice unlike all that the version was trained on: its other fields "
-        "mean nothing then. Only of a version that can tell.",
+        description="False for a slice unlike all that the version was trained on, turned or upside "
+        "down: its other fields mean nothing then. Only of a version that can tell.",
     )
     region: Region | None = Field(
         None, description="Where the tumour is; null if nowhere. Only of a version that can tell."

@@ -96,7 +96,8 @@ function drawEntry(node, part, item, entry, enlarge) {
   }
   list(part("remarks"), remarks(item, entry));
   if (entry.in_distribution === false) {
-    const warning = "Unlike the images that the model was made for: do not rely on this result.";
+    const warning =
+      "Unlike the images that the model was made for, or not upright: do not rely on this result.";
     const first = element("li");
     first.append(element("strong", warning));
     part("remarks").prepend(first);
