@@ -49,15 +49,18 @@ class Held:
     @classmethod
     def by(cls, process: int, port: int) -> "Held":
         """Of a running service, which listens on that port."""
+        folder = Path("/proc") / str(process)
+        # First of all: the connection that asks for the tasks is a file as well, and may take a while
+        # to be closed.
+        files = len(list((folder / "fd").iterdir()))
         metrics = httpx.get(f"http://127.0.0.1:{port}/metrics").text
         found = {family.name: family for family in text_string_to_metric_families(metrics)}
-        folder = Path("/proc") / str(process)
         lines = (folder / "status").read_text().splitlines()
         status = dict(line.split(":", 1) for line in lines)
         return cls(
             int(status["VmRSS"].split()[0]),
             int(status["Threads"]),
-            len(list((folder / "fd").iterdir())),
+            files,
             int(found["brain_event_loop_tasks"].samples[0].value),
         )
 
