@@ -81,7 +81,9 @@ def _milliseconds(stage: Callable[[Any], object], items: list[Any]) -> float:
 def main() -> int:
     """Prints the table; returns the process' exit status."""
     store = ROOT / "model_store" / "brain-tumor"
-    folders = [Path(name).resolve() for name in sys.argv[1:]] or [store / "1", store / "4"]
+    newest = ModelStore(store.parent).versions(store.name)[-1]
+    shipped = [store / "1", store / str(newest)]
+    folders = [Path(name).resolve() for name in sys.argv[1:]] or shipped
     tables = [stages(folder) for folder in folders]
     names = " | ".join(f"{folder.parent.name} {folder.name}" for folder in folders)
     sys.stdout.write(f"| ms for one slice | {names} |\n|---|{'---:|' * len(folders)}\n")

@@ -10,15 +10,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from contract.answer import Answers, EmbeddingSpace, Outputs, Rules
-from contract.manifest import (
-    AnswerRecord,
-    ConformalRecord,
-    OodRecord,
-    OperatingPoint,
-    ReferenceRecord,
-    RegionRecord,
-    TumorEvidence,
-)
+from contract.manifest import AnswerRecord, OodRecord, ReferenceRecord, TumorEvidence
 from training.calibrate import (
     ACCEPTANCE,
     class_indices,
@@ -34,7 +26,7 @@ from training.convert import Predictor, litert_predictor
 from training.datasets import NO_TUMOR, ImageSet, allowed
 from training.fidelity import LITERT_FILE
 from training.recipe import Recipe
-from training.regions import choose_record, on_validation
+from training.regions import Judged, choose_record, on_validation
 from training.run import Run
 from training.splits import Split
 from training.synthesis import Synthetic, synthesise
@@ -113,45 +105,28 @@ def fit_answers(
     labels = images.labels[rows]
     made = synthesise(images, Split(rows, rows[:0], rows[:0]), recipe.mask, recipe.seed)
     synthetic = predict(made.slices)
-    evidence: TumorEvidence | None
-    if kept is None:
-        temperature, evidence = _fit_evidence(recipe, labels, outputs, made, synthetic)
-    else:
-        temperature, evidence = kept.answer.temperature, kept.answer.tumor
-    plain = Rules(
-        recipe.classes, recipe.tumor_classes, 0.5, temperature=temperature, tumor=evidence
+    tumor_threshold, record = (
+        _fit_decisions(recipe, images, rows, outputs, made, synthetic)
+        if kept is None
+        else (kept.tumor_threshold, kept.answer)
     )
+    assert record.region is not None
+    plain = _plain(recipe, record.temperature, record.tumor)
     answers = plain.answer(as_outputs(outputs))
+    upright = outputs["embedding"][~doubtful[rows]]
+    ood, distance = _fit_distribution(
+        recipe, artifacts, predict, images.slices[parts.train], doubtful[parts.train], upright
+    )
     tumor = labels != NO_TUMOR
     known = class_indices(labels, recipe.classes)
     named = known >= 0
-    point: OperatingPoint | None
-    region: RegionRecord | None
-    sets: ConformalRecord | None
-    if kept is None:
-        tumor_threshold, point = operating_point(answers.tumor_probability, tumor)
-        region = choose_record(
-            images, rows, outputs["mask"], answers.tumor_probability, tumor, tumor_threshold
-        )
-        sets = conformal(answers.probabilities[named], known[named])
-    else:
-        tumor_threshold, point = kept.tumor_threshold, kept.answer.operating_point
-        region, sets = kept.answer.region, kept.answer.conformal
-    assert region is not None
-    ood, distance = _fit_distribution(recipe, artifacts, predict, images, parts, doubtful)
     correct = answers.labels == known
     confidence = answers.probabilities.max(axis=1)
-    located = on_validation(images, rows, outputs["mask"], answers.tumor_probability, tumor, region)
+    judged = Judged(images, rows, outputs["mask"], answers.tumor_probability, tumor)
+    located = on_validation(judged, record.region)
     fitted = Fitted(
         tumor_threshold=tumor_threshold,
-        answer=AnswerRecord(
-            temperature=temperature,
-            tumor=evidence,
-            conformal=sets,
-            operating_point=point,
-            region=region,
-            ood=ood,
-        ),
+        answer=record.model_copy(update={"ood": ood}),
         reference=ReferenceRecord(
             class_shares={
                 name: float((answers.labels == index).mean())
@@ -174,47 +149,71 @@ def fit_answers(
     return fitted
 
 
-def _fit_evidence(
+def _plain(recipe: Recipe, temperature: float, evidence: TumorEvidence | None) -> Rules:
+    """Rules that give probabilities and decide nothing."""
+    classes, tumor_classes = recipe.classes, recipe.tumor_classes
+    return Rules(classes, tumor_classes, 0.5, temperature=temperature, tumor=evidence)
+
+
+def _fit_decisions(
     recipe: Recipe,
-    labels: NDArray[np.str_],
+    images: ImageSet,
+    rows: NDArray[np.intp],
     outputs: Mapping[str, NDArray[np.float32]],
     made: Synthetic,
     synthetic: Mapping[str, NDArray[np.float32]],
-) -> tuple[float, TumorEvidence]:
-    """The temperature, and what class head and mask weigh, on real and made validation slices."""
+) -> tuple[float, AnswerRecord]:
+    """The threshold of the decision, and all of the record but what is in distribution."""
+    labels = images.labels[rows]
+    tumor = labels != NO_TUMOR
     may_be = allowed(labels, recipe.classes, recipe.tumor_classes)
     temperature = fit_temperature(outputs["logits"], may_be)
     weight = SYNTHETIC_SHARE * len(labels) / len(made.slices)
     evidence = fit_evidence(
         np.concatenate([outputs["logits"], synthetic["logits"]]) / temperature,
         np.concatenate([outputs["mask"], synthetic["mask"]]),
-        np.concatenate([labels, made.labels]) != NO_TUMOR,
+        np.concatenate([tumor, made.labels != NO_TUMOR]),
         np.isin(recipe.classes, recipe.tumor_classes),
         np.repeat([1.0, weight], [len(labels), len(made.slices)]),
     )
-    return temperature, evidence
+    answers = _plain(recipe, temperature, evidence).answer(as_outputs(outputs))
+    threshold, point = operating_point(answers.tumor_probability, tumor)
+    known = class_indices(labels, recipe.classes)
+    named = known >= 0
+    record = AnswerRecord(
+        temperature=temperature,
+        tumor=evidence,
+        conformal=conformal(answers.probabilities[named], known[named]),
+        operating_point=point,
+        region=choose_record(
+            Judged(images, rows, outputs["mask"], answers.tumor_probability, tumor), threshold
+        ),
+    )
+    return threshold, record
 
 
 def _fit_distribution(
     recipe: Recipe,
     artifacts: Path,
     predict: Predictor,
-    images: ImageSet,
-    parts: Split,
+    train: NDArray[np.uint8],
     doubtful: NDArray[np.bool_],
+    upright: NDArray[np.float32],
 ) -> tuple[OodRecord, NDArray[np.float64]]:
-    """What is in distribution, and the distances of the validation slices that lie upright."""
-    train = images.slices[parts.train]
+    """What is in distribution, and the distances of the validation slices that lie upright.
+
+    Args:
+        recipe: whose seed it is.
+        artifacts: where the embeddings are written.
+        predict: the int8 model.
+        train: training slices, uint8 (N, H, W).
+        doubtful: which of them may not lie upright, (N,).
+        upright: embeddings of those validation slices, (M, d).
+    """
     views = [predict(turn(train))["embedding"] for turn in TURNS]
     means, whitening = embedding_space(views[0], recipe.seed)
-    rows = parts.validation
-    upright = predict(images.slices[rows[~doubtful[rows]]])["embedding"]
-    orientation = fit_orientation(
-        views,
-        doubtful[parts.train],
-        upright,
-        EmbeddingSpace(means, whitening).distance(upright),
-    )
+    plain = EmbeddingSpace(means, whitening).distance(upright)
+    orientation = fit_orientation(views, doubtful, upright, plain)
     arrays: dict[str, Any] = {"means": means, "whitening": whitening, **orientation}
     np.savez(artifacts / SPACE_FILE, **arrays)
     distance = EmbeddingSpace.read(artifacts / SPACE_FILE).distance(upright)

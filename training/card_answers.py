@@ -107,11 +107,11 @@ def _how_sure(answers: Mapping[str, Any]) -> list[str]:
 
 
 def _decided(answers: Mapping[str, Any], name: str) -> str:
-    every, upright = answers["decisions"].get(name), answers["decisions_upright"].get(name)
-    return " ".join(
-        form.format("none" if share is None else f"{share:.2%}")
-        for form, share in (("{}", every), ("({})", upright))
+    every, upright = (
+        f"{answers[which][name]:.2%}" if name in answers[which] else "none"
+        for which in ("decisions", "decisions_upright")
     )
+    return f"{every} ({upright})"
 
 
 def _tumor(sources: Mapping[str, Any]) -> list[str]:

@@ -117,10 +117,9 @@ def evaluate(
 
 def _kept_answers(run: Run, answers_of: Path) -> Fitted:
     other = Run.open(answers_of)
-    pairs = zip(run.load_best(), other.load_best(), strict=False)
-    if run.config != other.config or not all(
-        np.array_equal(ours, theirs) for ours, theirs in pairs
-    ):
+    ours, theirs = run.load_best(), other.load_best()
+    same = len(ours) == len(theirs) and all(map(np.array_equal, ours, theirs))
+    if run.config != other.config or not same:
         raise RunError(f"{answers_of} has other weights than {run.path}; its answers are its own")
     kept = read_fitted(other.path / "artifacts")
     if kept is None:

@@ -43,6 +43,10 @@ def _tensor_ref(
     return _TensorRef(storage, offset, shape, strides)
 
 
+def _refused(module: str, name: str) -> PretrainedWeightsError:
+    return PretrainedWeightsError(f"the weights file asks for {module}.{name}, which is refused")
+
+
 class _StateDictUnpickler(pickle.Unpickler):
     """Resolves the tensor rebuilder and ordered dicts; every other global is refused."""
 
@@ -57,7 +61,7 @@ class _StateDictUnpickler(pickle.Unpickler):
             return _tensor_ref
         if module == "torch" and name in STORAGE_DTYPES:
             return _StorageType(name)
-        raise PretrainedWeightsError(f"the weights file asks for {module}.{name}, which is refused")
+        raise _refused(module, name)
 
     def persistent_load(self, pid: Any) -> str:
         kind, storage_type, key = pid[0], pid[1], str(pid[2])
@@ -102,22 +106,22 @@ def _empty_array(*_: Any) -> np.ndarray:
     return np.empty(0, np.int8)
 
 
+_ARRAY_PARTS = {
+    # Before NumPy 2.0, and since.
+    ("numpy.core.multiarray", "_reconstruct"): _empty_array,
+    ("numpy._core.multiarray", "_reconstruct"): _empty_array,
+    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "dtype"): np.dtype,
+}
+
+
 class _ArrayUnpickler(pickle.Unpickler):
     """Resolves what an array of numbers consists of; every other global is refused."""
 
     def find_class(self, module: str, name: str) -> Any:
-        known = {
-            # Before NumPy 2.0, and since.
-            ("numpy.core.multiarray", "_reconstruct"): _empty_array,
-            ("numpy._core.multiarray", "_reconstruct"): _empty_array,
-            ("numpy", "ndarray"): np.ndarray,
-            ("numpy", "dtype"): np.dtype,
-        }
-        if (module, name) not in known:
-            raise PretrainedWeightsError(
-                f"the weights file asks for {module}.{name}, which is refused"
-            )
-        return known[module, name]
+        if (module, name) not in _ARRAY_PARTS:
+            raise _refused(module, name)
+        return _ARRAY_PARTS[module, name]
 
 
 def read_pickled_arrays(path: Path) -> dict[str, np.ndarray]:

@@ -1,6 +1,8 @@
 """Where the model sees a tumour against where the radiologist drew it, in the original's pixels."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -129,34 +131,52 @@ def summary(found: Sequence[Found]) -> dict[str, float]:
     }
 
 
-def choose_record(
-    images: ImageSet,
-    rows: NDArray[np.intp],
-    masks: NDArray[np.float32],
-    tumor_probability: NDArray[np.float64],
-    tumor: NDArray[np.bool_],
-    least: float,
-) -> RegionRecord:
+@dataclass(frozen=True)
+class Judged:
+    """Validation slices, and what the model says of them.
+
+    Attributes:
+        images: what was read.
+        rows: which of them these are, (N,).
+        masks: tumour probability of their cells, (N, h, w).
+        tumor_probability: theirs, (N,).
+        tumor: whether they show a tumour, (N,).
+    """
+
+    images: ImageSet
+    rows: NDArray[np.intp]
+    masks: NDArray[np.float32]
+    tumor_probability: NDArray[np.float64]
+    tumor: NDArray[np.bool_]
+
+    @cached_property
+    def truths(self) -> dict[int, NDArray[np.bool_]]:
+        """The radiologist's masks by place in the rows, of the slices that have one."""
+        paths = {i: self.images.files[int(row)].mask for i, row in enumerate(self.rows)}
+        return {i: read_mask(path) for i, path in paths.items() if path is not None}
+
+    def regions(self, record: RegionRecord) -> list[Region | None]:
+        """The region that a record gives each slice, if any."""
+        return regions(self.images, self.rows.tolist(), self.masks, self.tumor_probability, record)
+
+
+def choose_record(judged: Judged, least: float) -> RegionRecord:
     """The region record with the best mean Dice on validation and few enough false regions.
 
     Args:
-        images: what was read.
-        rows: validation slices.
-        masks: their cells, (len(rows), h, w).
-        tumor_probability: theirs, (len(rows),).
-        tumor: whether they show a tumour, (len(rows),).
+        judged: validation slices.
         least: lowest ``min_tumor_probability``, the threshold of the decision.
     """
-    truths = _truths(images, rows)
+    probability = judged.tumor_probability
     best: tuple[float, RegionRecord] | None = None
     for threshold in THRESHOLDS:
         for cells in MIN_CELLS:
             record = RegionRecord(threshold=threshold, min_cells=cells, min_tumor_probability=0)
-            found = regions(images, rows.tolist(), masks, tumor_probability, record)
+            found = judged.regions(record)
             false = np.sort(
                 [
                     p if r else 0.0
-                    for p, r, t in zip(tumor_probability, found, tumor, strict=True)
+                    for p, r, t in zip(probability, found, judged.tumor, strict=True)
                     if not t
                 ]
             )
@@ -166,8 +186,8 @@ def choose_record(
             dice = float(
                 np.mean(
                     [
-                        compare(found[i], truth, 1.0).dice if tumor_probability[i] >= gate else 0.0
-                        for i, truth in truths.items()
+                        compare(found[i], truth, 1.0).dice if probability[i] >= gate else 0.0
+                        for i, truth in judged.truths.items()
                     ]
                 )
             )
@@ -177,22 +197,9 @@ def choose_record(
     return best[1]
 
 
-def on_validation(
-    images: ImageSet,
-    rows: NDArray[np.intp],
-    masks: NDArray[np.float32],
-    tumor_probability: NDArray[np.float64],
-    tumor: NDArray[np.bool_],
-    record: RegionRecord,
-) -> dict[str, float]:
-    """Mean Dice and share of false regions by a record; arguments as of :func:`choose_record`."""
-    found = regions(images, rows.tolist(), masks, tumor_probability, record)
-    dice = [compare(found[i], truth, 1.0).dice for i, truth in _truths(images, rows).items()]
-    false = [region is not None for region, shows in zip(found, tumor, strict=True) if not shows]
+def on_validation(judged: Judged, record: RegionRecord) -> dict[str, float]:
+    """Mean Dice and share of false regions by a record."""
+    found = judged.regions(record)
+    dice = [compare(found[i], truth, 1.0).dice for i, truth in judged.truths.items()]
+    false = [region is not None for region, t in zip(found, judged.tumor, strict=True) if not t]
     return {"dice": float(np.mean(dice)), "false_regions": float(np.mean(false))}
-
-
-def _truths(images: ImageSet, rows: NDArray[np.intp]) -> dict[int, NDArray[np.bool_]]:
-    """Masks by place in the rows, of those that have one."""
-    paths = {i: images.files[int(row)].mask for i, row in enumerate(rows)}
-    return {i: read_mask(path) for i, path in paths.items() if path is not None}
