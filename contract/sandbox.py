@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from socket import socket, socketpair
@@ -132,7 +133,7 @@ class _Child:
     def __init__(self, target: str) -> None:
         self._socket, other = socketpair()
         try:
-            self._process = _start(target, other)
+            self._process = start_child(["contract.zygote", target], other)
         except OSError:
             self._socket.close()
             raise DecoderUnavailable("no process could be started for the decoder") from None
@@ -174,15 +175,28 @@ class _Child:
         self._process.wait()
 
 
-def _start(target: str, connection: socket) -> "subprocess.Popen[bytes]":
+def start_child(
+    arguments: Sequence[str], connection: socket, *, logs: bool = False, **variables: str
+) -> "subprocess.Popen[bytes]":
+    """Starts a module of this project in a process of its own, with nothing of this one's secrets.
+
+    Args:
+        arguments: the module, and what it is told.
+        connection: its standard input; what it prints is nobody's.
+        logs: its standard error is this process' own.
+        variables: that it gets beside the harmless part of this process' environment.
+
+    Raises:
+        OSError: no process can be started.
+    """
     environment = {name: os.environ[name] for name in _KEPT if name in os.environ}
     return subprocess.Popen(  # noqa: S603 - this interpreter, with arguments of this project
-        [sys.executable, "-P", "-m", "contract.zygote", target],
+        [sys.executable, "-P", "-m", *arguments],
         stdin=connection.fileno(),
         stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
+        stderr=None if logs else subprocess.DEVNULL,
         cwd=_ROOT,
-        env=environment | {"PYTHONPATH": str(_ROOT)},
+        env=environment | {"PYTHONPATH": str(_ROOT)} | variables,
         # Ctrl-C at a terminal is for the service, which ends its children when it has drained.
         start_new_session=True,
     )

@@ -139,7 +139,12 @@ def create_app(
             loop, settings.queue_size, settings.decode_threads, settings.policy, metrics
         )
         registry = Registry(
-            settings, metrics, pipeline.deliver, pipeline.decoder.decode, open_runtime
+            settings,
+            metrics,
+            pipeline.deliver,
+            pipeline.settle,
+            pipeline.decoder.decode,
+            open_runtime,
         )
         results = ResultWriter(settings.dicom_uid_root, settings.policy, settings.queue_size)
         buffers = Buffers(settings.max_buffered_bytes)

@@ -11,6 +11,7 @@ time and the interpreter's lock.
 
 import logging
 from collections.abc import Callable, Sequence
+from functools import partial
 from queue import Empty, SimpleQueue
 from threading import Lock, Thread
 from time import monotonic
@@ -200,35 +201,19 @@ class Batcher:
             self._predict(lane, live)
         if self._decode is not None:
             for job in live:
-                _answer(job)
+                answer_soundly(job)
         self._deliver(batch)
         lane.current = ()
 
     def _predict(self, lane: _Lane, jobs: Sequence[Job]) -> None:
         lane.busy_since = start = monotonic()
-        self._infer(lane, jobs)
+        worked = infer(partial(self._outputs, lane), jobs)
+        lane.failures = 0 if worked else lane.failures + 1
         lane.busy_since = None
         seconds = monotonic() - start
         for job in jobs:
             job.inference_seconds = seconds
         self._observe(len(jobs), seconds)
-
-    def _infer(self, lane: _Lane, jobs: Sequence[Job]) -> None:
-        try:
-            pixels = np.stack([job.pixels for job in jobs if job.pixels is not None])
-            outputs = self._outputs(lane, pixels)
-            for name, array in outputs.arrays.items():
-                if len(array) != len(jobs) or not np.isfinite(array).all():
-                    raise ValueError(f"{name} of {len(jobs)} images: {array.shape}, or not finite")
-        except Exception:
-            lane.failures += 1
-            logger.exception("inference failed", extra={"fields": {"images": len(jobs)}})
-            for job in jobs:
-                job.outcome = InferenceFailed("the model failed on the batch with this image")
-            return
-        lane.failures = 0
-        for index, job in enumerate(jobs):
-            job.outcome = outputs.at(index)
 
     def _outputs(self, lane: _Lane, pixels: NDArray[np.uint8]) -> Outputs:
         solo = self._solo
@@ -266,7 +251,34 @@ class Batcher:
         self._fail(jobs, failure)
 
 
-def _answer(job: Job) -> None:
+def infer(predict: Callable[[NDArray[np.uint8]], Outputs], jobs: Sequence[Job]) -> bool:
+    """Gives decoded jobs their outcome: outputs, or that inference failed. Any thread.
+
+    Args:
+        predict: uint8 (n, height, width) to outputs for ``n`` slices.
+        jobs: of one batch.
+
+    Returns:
+        Whether the model worked.
+    """
+    try:
+        pixels = np.stack([job.pixels for job in jobs if job.pixels is not None])
+        outputs = predict(pixels)
+        for name, array in outputs.arrays.items():
+            if len(array) != len(jobs) or not np.isfinite(array).all():
+                raise ValueError(f"{name} of {len(jobs)} images: {array.shape}, or not finite")
+    except Exception:
+        logger.exception("inference failed", extra={"fields": {"images": len(jobs)}})
+        for job in jobs:
+            job.outcome = InferenceFailed("the model failed on the batch with this image")
+        return False
+    for index, job in enumerate(jobs):
+        job.outcome = outputs.at(index)
+    return True
+
+
+def answer_soundly(job: Job) -> None:
+    """Answers what was predicted; what goes wrong with that is the job's outcome. Any thread."""
     try:
         answer_job(job)
     except Exception:

@@ -117,6 +117,7 @@ class Group:
                 first.deadline,
                 self,
                 first.keep_header,
+                first.answer_only,
                 frame,
                 source,
             )
@@ -159,6 +160,7 @@ class Job:
         deadline: monotonic seconds after which nobody waits for it.
         group: its request.
         keep_header: whether ``header`` is wanted.
+        answer_only: whether nothing is wanted but outcome and answer, which any process can give.
         frame: its number in the file, from 1.
         source: the opened file, once that is known to hold several slices.
         pixels: uint8 (height, width), once decoded.
@@ -179,6 +181,7 @@ class Job:
     deadline: float
     group: Group
     keep_header: bool = False
+    answer_only: bool = False
     frame: int = 1
     source: Source | None = None
     pixels: NDArray[np.uint8] | None = None

@@ -64,6 +64,7 @@ class Pipeline:
         deadline: float,
         *,
         keep_headers: bool = False,
+        answers_only: bool = False,
     ) -> list[Job]:
         """Decodes and predicts the slices of one request.
 
@@ -73,6 +74,8 @@ class Pipeline:
             rules: how its outputs become answers.
             deadline: monotonic seconds.
             keep_headers: keep all attributes of DICOM objects but the pixels, in :attr:`Job.header`.
+            answers_only: nothing is wanted of a job but its outcome and its answer; pixels, masks and
+                embeddings need not come back.
 
         Returns:
             One job for each slice, in order, each with an outcome; one for a file that is not readable.
@@ -87,8 +90,11 @@ class Pipeline:
                 return False
             self.depth += 1
             engine.acquire(1)
-            batcher = engine.batcher
-            if batcher.decodes:
+            batcher, crew = engine.batcher, engine.crew
+            # What is alone in the service is predicted on all cores, which a worker does not do.
+            if crew is not None and self.depth > 1 and crew.takes(job):
+                crew.submit(job)
+            elif batcher.decodes:
                 batcher.submit(job)
             else:
                 self._decoders.submit(job, batcher.submit)
@@ -101,7 +107,10 @@ class Pipeline:
         timer = self._loop.call_later(max(0.0, deadline - monotonic()), group.finish)
         try:
             group.begin(
-                [Job(upload, spec, rules, deadline, group, keep_headers) for upload in uploads]
+                [
+                    Job(upload, spec, rules, deadline, group, keep_headers, answers_only)
+                    for upload in uploads
+                ]
             )
             await group.done
         finally:
@@ -117,13 +126,14 @@ class Pipeline:
     def deliver(self, jobs: Sequence[Job]) -> None:
         """Hands settled jobs to the event loop with a single wake-up. Any thread."""
         try:
-            self._loop.call_soon_threadsafe(self._settle, jobs)
+            self._loop.call_soon_threadsafe(self.settle, jobs)
         except RuntimeError:
             # A batch that hung came back after the service had stopped.
             if not self._loop.is_closed():
                 raise
 
-    def _settle(self, jobs: Sequence[Job]) -> None:
+    def settle(self, jobs: Sequence[Job]) -> None:
+        """Counts jobs as done, and wakes the requests that have no others left."""
         for job in jobs:
             if job.delivered:
                 continue

@@ -11,6 +11,7 @@ from contract.answer import Rules
 from contract.errors import ContractError, StoreError
 from contract.store import ModelStore, StoredVersion
 from service.batching import Batcher, Decode
+from service.crew import Crew, Forks
 from service.errors import (
     ActivationRefused,
     Failure,
@@ -26,8 +27,10 @@ from service.jobs import Job
 from service.metrics import Metrics
 from service.operation import adjusted
 from service.runtimes import Runtime, open_runtime
+from service.runtimes.base import served_shapes
 from service.settings import Settings
 from service.shadow import Shadow
+from service.worker import Order
 
 logger = logging.getLogger("service.registry")
 
@@ -64,6 +67,7 @@ class Engine:
         rules: how its outputs become answers, here.
         runtime: what runs it.
         batcher: its queue and thread.
+        crew: its processes, if it has any.
         identity: how answers name it.
     """
 
@@ -74,6 +78,7 @@ class Engine:
         self.rules = rules
         self.runtime = runtime
         self.batcher = batcher
+        self.crew: Crew | None = None
         self.identity: ModelIdentity = {
             "name": stored.manifest.name,
             "version": stored.manifest.version,
@@ -107,10 +112,18 @@ class Engine:
                 await self._idle.wait()
         except TimeoutError:
             logger.exception("jobs of a retired version hang")
-            self.batcher.abandon(RuntimeLost("the runtime hangs"))
+            self.abandon(RuntimeLost("the runtime hangs"))
         else:
+            if self.crew is not None:
+                self.crew.close()
             await asyncio.to_thread(self.batcher.close)
             self.runtime.close()
+
+    def abandon(self, failure: Failure) -> None:
+        """Fails everything that was submitted; nobody waits for its threads or processes."""
+        self.batcher.abandon(failure)
+        if self.crew is not None:
+            self.crew.abandon(failure)
 
 
 class Registry:
@@ -120,6 +133,7 @@ class Registry:
         settings: which version to load and how.
         metrics: is told of the active version.
         deliver: where batches go.
+        settle: where those go that processes worked on; called in the event loop.
         decode: what the threads of a runtime without batches do first.
         open_runtime: loads a verified version; another one in tests of faults.
 
@@ -132,6 +146,7 @@ class Registry:
         settings: Settings,
         metrics: Metrics,
         deliver: Deliver,
+        settle: Deliver,
         decode: Decode,
         open_runtime: Open = open_runtime,
     ) -> None:
@@ -142,6 +157,8 @@ class Registry:
         self._settings = settings
         self._metrics = metrics
         self._deliver = deliver
+        self._settle = settle
+        self._forks = Forks()
         self._decode = decode
         self._open = open_runtime
         self._changing = asyncio.Lock()
@@ -240,12 +257,13 @@ class Registry:
             self.active = None
         if self._retiring:
             await asyncio.wait(self._retiring, timeout=2 * CLOSE_SECONDS)
+        self._forks.close()
 
     async def _replace(self, lost: Engine, problem: str) -> None:
         failure = RuntimeLost(f"{problem}; a new runtime is being built")
         self._go_down(failure)
         # Its thread may hang for good, so nothing here waits for it.
-        lost.batcher.abandon(failure)
+        lost.abandon(failure)
         attempt = 0
         while self.active is None:
             await asyncio.sleep(REBUILD_SECONDS[min(attempt, len(REBUILD_SECONDS) - 1)])
@@ -290,6 +308,7 @@ class Registry:
     async def _build(self, name: str, selector: str) -> Engine:
         start = monotonic()
         engine = await asyncio.to_thread(self._load, name, selector)
+        engine.crew = self._crew(engine)
         seconds = round(monotonic() - start, 3)
         logger.info("model loaded", extra={"fields": {**engine.identity, "seconds": seconds}})
         return engine
@@ -334,6 +353,22 @@ class Registry:
             raise RuntimeUnusable(
                 "the runtime failed to load this version; the log says why"
             ) from error
+
+    def _crew(self, engine: Engine) -> Crew | None:
+        """The processes of an engine; they get ready while its threads serve already."""
+        size, file = self._settings.crew_size, engine.runtime.file
+        if not size or file is None:
+            return None
+        order = Order(
+            file,
+            served_shapes(engine.stored.manifest),
+            engine.stored.preprocess,
+            engine.rules,
+            self._settings.policy,
+            self._settings.batch_timeout_ms / 1000,
+            self._settings.log_level,
+        )
+        return Crew(size, self._forks, order, self._settle, engine.batcher.submit, self._metrics)
 
     def _delivered(self, rules: Rules, jobs: Sequence[Job]) -> None:
         """Hands a batch to those who wait for it, and then to the shadow. Any thread."""

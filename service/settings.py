@@ -29,6 +29,9 @@ from service.dicom.uids import MAX_ROOT_LENGTH, UUID_ROOT, is_root
 
 PREFIX: Final = "BRAIN_"
 
+MAX_DEFAULT_WORKERS: Final = 8
+"""So many answer more pictures than the event loop, which is on one core, can take and give."""
+
 
 PLACEHOLDERS: Final = frozenset({"changeme", "change-me", "password", "secret", "token"})
 """Secrets that somebody forgot to replace; the service does not start with one."""
@@ -159,6 +162,15 @@ class Settings(BaseSettings):
         description="Single-threaded LiteRT interpreters, each in a thread that takes a slice from its "
         "file to its answer; from two on, a slice that is alone is predicted on all these cores, at "
         "most four. Default: all cores.",
+    )
+    workers: int | None = Field(
+        None,
+        ge=0,
+        le=64,
+        description="Processes that take JPEG and PNG pictures from their file to their answer under "
+        "LiteRT while the service has several of them; 30 MB each. 0: the interpreters' threads do all "
+        "the work. None run beside a shadow version. Default: as many as interpreters, at most eight, "
+        "and 0 where there is but one.",
     )
 
     tumor_threshold: float | None = Field(
@@ -395,6 +407,16 @@ class Settings(BaseSettings):
                 "max_body_bytes must not exceed max_buffered_bytes: such a request always got 503"
             )
         return self
+
+    @property
+    def crew_size(self) -> int:
+        """Processes that work on pictures."""
+        if self.shadow_version:
+            # It compares outputs and pixels, which stay with the processes.
+            return 0
+        if self.workers is not None:
+            return self.workers
+        return min(self.interpreters, MAX_DEFAULT_WORKERS) if self.interpreters > 1 else 0
 
     @property
     def policy(self) -> Policy:

@@ -43,7 +43,9 @@ async def _predict(request: Request, state: State, claim: Claim) -> Response:
             raise NoDicomSource("results come as DICOM objects only where every input is DICOM")
         as_objects = False
     rules = options.applied(engine.rules)
-    jobs = await state.pipeline.predict(engine, uploads, rules, deadline, keep_headers=as_objects)
+    jobs = await state.pipeline.predict(
+        engine, uploads, rules, deadline, keep_headers=as_objects, answers_only=not as_objects
+    )
     entries = await answered(jobs, options.mask, state)
     timing = timing_of(jobs, context)
     slices = zip(jobs, entries, strict=True)

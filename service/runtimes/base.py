@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from itertools import product
+from pathlib import Path
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -73,6 +74,11 @@ class Runtime(ABC):
     @property
     def solo(self) -> Predictor | None:
         """What predicts faster than a lane, on the cores of all of them; for one thread at a time."""
+        return None
+
+    @property
+    def file(self) -> Path | None:
+        """What an interpreter in another process predicts the same from, if one can."""
         return None
 
     @property

@@ -44,6 +44,7 @@ class LiteRtRuntime(Runtime):
     batch_sizes: Sequence[int] = (1,)
 
     def __init__(self, path: Path, shapes: Shapes, interpreters: int) -> None:
+        self._path = path
         self._lanes = [Interpreter(path, shapes) for _ in range(interpreters)]
         self._solo: Interpreter | None = None
         if interpreters > 1:
@@ -53,6 +54,11 @@ class LiteRtRuntime(Runtime):
     def lanes(self) -> Sequence[Predictor]:
         """See :attr:`Runtime.lanes`."""
         return self._lanes
+
+    @property
+    def file(self) -> Path | None:
+        """See :attr:`Runtime.file`."""
+        return self._path
 
     @property
     def solo(self) -> Predictor | None:

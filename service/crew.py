@@ -1,0 +1,301 @@
+"""The workers of one version, and what they have in hand; see :mod:`service.worker`.
+
+They are there for the mass of requests: pictures that are to be answered and nothing more, while the
+service has several of them. All else, and all while no worker is there, the engine's own threads do.
+"""
+
+import asyncio
+import logging
+import pickle
+from collections import deque
+from collections.abc import Callable, Sequence
+from socket import send_fds, socket, socketpair
+from subprocess import Popen
+from threading import Lock
+from typing import Final, cast
+
+from contract.answer import Outputs
+from contract.sandbox import start_child
+from service.batching import TOO_LATE
+from service.errors import DeadlineExceeded, Failure, RuntimeLost
+from service.jobs import Job
+from service.metrics import Metrics
+from service.worker import LENGTH, PICTURE, Order, Verdict, is_picture
+
+logger = logging.getLogger("service.crew")
+
+IN_HAND: Final = 3
+"""Pictures that a worker has at most, so that it need not wait for the event loop between two."""
+
+REPLACE_SECONDS: Final = (0.0, 1.0, 5.0, 30.0)
+"""Waits before a worker is replaced that ended before it was ready; the last one repeats."""
+
+KILL_SECONDS: Final = 1.0
+"""How long the process that forks workers may take to end."""
+
+
+class Forks:
+    """The process that forks workers: started with the first of them, and anew if it ended."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._process: Popen[bytes] | None = None
+        self._control: socket | None = None
+
+    def connect(self) -> socket:
+        """A connection to a new worker. Any thread.
+
+        Raises:
+            OSError: there can be none.
+        """
+        with self._lock:
+            control = self._control
+            if control is None or self._process is None or self._process.poll() is not None:
+                control = self._start()
+            ours, theirs = socketpair()
+            with theirs:
+                try:
+                    send_fds(control, [b"w"], [theirs.fileno()])
+                except OSError:
+                    ours.close()
+                    raise
+            return ours
+
+    def close(self) -> None:
+        """Ends it; workers go on until their connections are closed. Any thread."""
+        with self._lock:
+            self._stop()
+
+    def _start(self) -> socket:
+        self._stop()
+        self._control, other = socketpair()
+        with other:
+            # One slice is one core's work.
+            self._process = start_child(
+                ["service.worker"], other, logs=True, OPENBLAS_NUM_THREADS="1"
+            )
+        return self._control
+
+    def _stop(self) -> None:
+        if self._control is not None:
+            self._control.close()
+            self._control = None
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(KILL_SECONDS)
+            self._process = None
+
+
+class _Worker(asyncio.Protocol):
+    """The service's end of the connection to one worker; event loop only.
+
+    Attributes:
+        jobs: what it has in hand, in its order.
+        ready: done once it has loaded its model.
+        gone: done once it has ended.
+    """
+
+    def __init__(
+        self, order: bytes, deliver: Callable[["_Worker", Sequence[Verdict]], None]
+    ) -> None:
+        loop = asyncio.get_running_loop()
+        self.jobs: deque[Job] = deque()
+        self.ready: asyncio.Future[None] = loop.create_future()
+        self.gone: asyncio.Future[None] = loop.create_future()
+        self._order = order
+        self._deliver = deliver
+        self._received = bytearray()
+        self._transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Says what to work with."""
+        self._transport = cast("asyncio.Transport", transport)
+        self._transport.write(LENGTH.pack(len(self._order)) + self._order)
+
+    def give(self, job: Job) -> None:
+        """Hands it a picture."""
+        self.jobs.append(job)
+        data = job.upload.data
+        self._transport.writelines([PICTURE.pack(job.deadline, len(data)), data])
+
+    def data_received(self, data: bytes) -> None:
+        """Takes verdicts, or a part of one."""
+        received = self._received
+        received += data
+        verdicts = []
+        start = 0
+        while len(received) - start >= LENGTH.size:
+            (size,) = LENGTH.unpack_from(received, start)
+            end = start + LENGTH.size + size
+            if len(received) < end:
+                break
+            if size:
+                with memoryview(received)[start + LENGTH.size : end] as verdict:
+                    verdicts.append(pickle.loads(verdict))  # noqa: S301 - of this project's worker
+            elif not self.ready.done():
+                self.ready.set_result(None)
+            start = end
+        del received[:start]
+        if verdicts:
+            self._deliver(self, verdicts)
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
+        """The worker has ended."""
+        if not self.gone.done():
+            self.gone.set_result(None)
+
+    def dismiss(self) -> None:
+        """Lets it end."""
+        self._transport.abort()
+
+
+class Crew:
+    """A few workers, replaced when they end; event loop only.
+
+    A picture that a worker had begun when it ended is refused, since it may be the reason; what waited
+    behind it goes to the others, or to ``others`` if there are none.
+
+    Args:
+        size: how many workers.
+        forks: where they come from.
+        order: what they work with.
+        settle: gets settled jobs.
+        others: takes a job that no worker is there for.
+        metrics: counts what they do.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        forks: Forks,
+        order: Order,
+        settle: Callable[[Sequence[Job]], None],
+        others: Callable[[Job], None],
+        metrics: Metrics,
+    ) -> None:
+        self._forks = forks
+        self._order = pickle.dumps(order)
+        self._rules = order.rules
+        self._settle = settle
+        self._others = others
+        self._metrics = metrics
+        self._workers: list[_Worker] = []
+        self._queue: deque[Job] = deque()
+        self._closed = False
+        loop = asyncio.get_running_loop()
+        self._tasks = [loop.create_task(self._keep()) for _ in range(size)]
+
+    @property
+    def size(self) -> int:
+        """Workers that are there now."""
+        return len(self._workers)
+
+    def takes(self, job: Job) -> bool:
+        """Whether it is one for the workers."""
+        return (
+            bool(self._workers)
+            and job.answer_only
+            and job.rules is self._rules
+            and job.upload.failure is None
+            and is_picture(job.upload.data)
+        )
+
+    def submit(self, job: Job) -> None:
+        """Queues a job that it :meth:`takes`."""
+        self._queue.append(job)
+        self._hand_out()
+
+    def close(self) -> None:
+        """Ends the workers; to be called when no job is left, or :meth:`abandon` is."""
+        self._closed = True
+        for task in self._tasks:
+            task.cancel()
+        for worker in self._workers:
+            worker.dismiss()
+        self._workers.clear()
+
+    def abandon(self, failure: Failure) -> None:
+        """Fails everything that was submitted, and ends the workers."""
+        jobs = [*(job for worker in self._workers for job in worker.jobs), *self._queue]
+        for worker in self._workers:
+            worker.jobs.clear()
+        self._queue.clear()
+        self.close()
+        self._fail(jobs, failure)
+
+    async def _keep(self) -> None:
+        """Has one worker there, again and again."""
+        attempt = 0
+        while True:
+            await asyncio.sleep(REPLACE_SECONDS[min(attempt, len(REPLACE_SECONDS) - 1)])
+            try:
+                worker = await self._hire()
+            except OSError:
+                attempt += 1
+                logger.exception("no worker can be started")
+                continue
+            await asyncio.wait([worker.ready, worker.gone], return_when=asyncio.FIRST_COMPLETED)
+            if worker.ready.done():
+                attempt = 0
+                self._workers.append(worker)
+                self._metrics.workers.set(self.size)
+                self._hand_out()
+                await worker.gone
+                self._workers.remove(worker)
+                self._metrics.workers.set(self.size)
+                self._metrics.worker_restarts.inc()
+                logger.warning("a worker ended; another one takes its place")
+                self._lose(worker)
+            else:
+                attempt += 1
+                logger.error("a worker ended before it was ready")
+
+    async def _hire(self) -> _Worker:
+        connection = await asyncio.to_thread(self._forks.connect)
+        _, worker = await asyncio.get_running_loop().create_connection(
+            lambda: _Worker(self._order, self._take_back), sock=connection
+        )
+        return worker
+
+    def _hand_out(self) -> None:
+        while self._queue and self._workers:
+            worker = min(self._workers, key=lambda worker: len(worker.jobs))
+            if len(worker.jobs) >= IN_HAND:
+                return
+            job = self._queue.popleft()
+            if job.expired():
+                self._fail([job], DeadlineExceeded(TOO_LATE))
+            else:
+                worker.give(job)
+
+    def _take_back(self, worker: _Worker, verdicts: Sequence[Verdict]) -> None:
+        # After abandon() nobody waits for what still comes.
+        jobs = [worker.jobs.popleft() for _ in verdicts if worker.jobs]
+        # First of all, so that no worker waits for what the event loop does with the answers.
+        self._hand_out()
+        for job, verdict in zip(jobs, verdicts, strict=False):
+            job.outcome, job.answer = verdict.outcome, verdict.answer
+            job.decode_seconds = verdict.decode_seconds
+            job.inference_seconds = verdict.inference_seconds
+            job.stop_waiting(verdict.started)
+            if isinstance(verdict.outcome, Outputs):
+                self._metrics.observe_batch(1, verdict.inference_seconds)
+        self._settle(jobs)
+
+    def _lose(self, worker: _Worker) -> None:
+        """Of a worker that has ended: refuses what it had begun, and keeps the rest."""
+        if worker.jobs:
+            begun = worker.jobs.popleft()
+            self._fail([begun], RuntimeLost("the process that worked on the image ended"))
+        self._queue.extendleft(reversed(worker.jobs))
+        worker.jobs.clear()
+        if self._workers:
+            self._hand_out()
+            return
+        while self._queue:
+            self._others(self._queue.popleft())
+
+    def _fail(self, jobs: Sequence[Job], failure: Failure) -> None:
+        for job in jobs:
+            job.outcome = failure
+        self._settle(jobs)

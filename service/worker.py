@@ -1,0 +1,201 @@
+"""A process that takes pictures from their files to their answers: ``python -m service.worker``.
+
+Threads of one process share the interpreter's lock, and with it a good part of the processor time of a
+slice; processes do not. The module that was started never works itself: it is warm, and forks a worker
+for each connection that it is handed. A worker ends when the other side closes its connection.
+
+What passes: to the worker one :class:`Order`, which is answered with :data:`READY`; then pictures, each
+answered with a :class:`Verdict`, in their order. Both sides are this project's own code on one machine.
+"""
+
+import gc
+import logging
+import logging.config
+import os
+import pickle
+import signal
+import struct
+from contextlib import suppress
+from pathlib import Path
+from socket import recv_fds, socket
+from time import monotonic
+from typing import Final, NamedTuple, cast
+
+import numpy as np
+from PIL import Image
+
+from contract.answer import Outputs, Rules
+from contract.decoding import Media, open_source, sniff
+from contract.errors import UnsupportedMedia
+from contract.policy import Policy
+from contract.preprocessing import PreprocessSpec
+from contract.zygote import receive
+from service.answers import Answer
+from service.batching import MAX_FAILURES, TOO_LATE, answer_soundly, infer
+from service.decoding import Decoder
+from service.errors import DeadlineExceeded, Failure
+from service.jobs import Group, Job, Upload
+from service.logs import configuration
+from service.runtimes.base import Shapes
+from service.runtimes.litert import Interpreter
+from service.settings import LogLevel
+
+LENGTH: Final = struct.Struct("<Q")
+"""Bytes of the order or verdict that follows."""
+
+PICTURE: Final = struct.Struct("<dQ")
+"""Monotonic seconds of the deadline, and bytes of the file that follows."""
+
+READY: Final = LENGTH.pack(0)
+
+START_SECONDS: Final = 30.0
+"""How long a worker may take to load its model; it takes a twentieth of a second."""
+
+
+class Order(NamedTuple):
+    """What a worker is to work with.
+
+    Attributes:
+        file: the ``.tflite`` file, verified.
+        shapes: of its outputs that are wanted.
+        spec: preprocessing of the version.
+        rules: how its outputs become answers.
+        policy: what is accepted of a file.
+        picture_seconds: how long one picture may take; a worker that takes longer ends there and then.
+        log_level: of the service.
+    """
+
+    file: Path
+    shapes: Shapes
+    spec: PreprocessSpec
+    rules: Rules
+    policy: Policy
+    picture_seconds: float
+    log_level: LogLevel
+
+
+class Verdict(NamedTuple):
+    """What became of one picture.
+
+    Attributes:
+        outcome: the class probabilities, or why there are none. No other output comes back.
+        answer: what they mean.
+        started: monotonic seconds when it was begun; all processes of a machine have the same clock.
+        decode_seconds, inference_seconds: what each part took.
+    """
+
+    outcome: Outputs | Failure | None
+    answer: Answer | None
+    started: float
+    decode_seconds: float
+    inference_seconds: float
+
+
+def is_picture(data: bytes) -> bool:
+    """Whether a worker takes a file: a JPEG or PNG, which is one slice and needs no other process."""
+    try:
+        return sniff(data) is not Media.DICOM
+    except UnsupportedMedia:
+        return False
+
+
+class Bench:
+    """Where pictures are worked on, one after the other.
+
+    Args:
+        order: what with.
+
+    Raises:
+        RuntimeUnusable: the file is no such model.
+    """
+
+    def __init__(self, order: Order) -> None:
+        self._order = order
+        self._interpreter = Interpreter(order.file, order.shapes)
+        # A picture is one slice; there is nothing to expand.
+        self._decoder = Decoder(order.policy, lambda *_: None)
+        self._interpreter.predict(np.zeros((1, order.spec.height, order.spec.width), np.uint8))
+        self.failures = 0
+
+    def work(self, data: bytes, deadline: float) -> Verdict:
+        """Decodes, predicts and answers a picture; nothing is raised."""
+        spec, rules, policy = self._order.spec, self._order.rules, self._order.policy
+        started = monotonic()
+        # Only a file of several slices asks for its request.
+        job = Job(Upload(None, data), spec, rules, deadline, cast("Group", None))
+        job.source = open_source(data, spec, policy)
+        job.outcome = self._decoder.decode(job)
+        if job.outcome is None and job.expired():
+            job.outcome = DeadlineExceeded(TOO_LATE)
+        if job.outcome is None:
+            start = monotonic()
+            worked = infer(self._interpreter.predict, [job])
+            job.inference_seconds = monotonic() - start
+            self.failures = 0 if worked else self.failures + 1
+            answer_soundly(job)
+        return Verdict(
+            _lightened(job), job.answer, started, job.decode_seconds, job.inference_seconds
+        )
+
+
+def main() -> None:
+    """Forks a worker for each connection that comes in over standard input, until that is closed."""
+    with socket(fileno=os.dup(0)) as control:
+        null = os.open(os.devnull, os.O_RDWR)
+        for number in (0, 1):
+            os.dup2(null, number)
+        os.close(null)
+        # Nobody waits for a worker; its connection says when it has ended.
+        signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+        Image.preinit()
+        import ai_edge_litert.interpreter  # noqa: F401 - what is loaded now, all workers share
+
+        gc.freeze()
+        while files := recv_fds(control, 1, 1)[1]:
+            if os.fork() == 0:
+                control.close()
+                _serve(socket(fileno=files[0]))
+            os.close(files[0])
+
+
+def _serve(connection: socket) -> None:
+    """A worker's life; ends the process."""
+    status = 1
+    try:
+        # The signal's default action ends the process wherever it is, inside a library too.
+        signal.setitimer(signal.ITIMER_REAL, START_SECONDS)
+        with suppress(EOFError, ConnectionError):
+            order: Order = pickle.loads(_message(connection))  # noqa: S301 - of the service itself
+            logging.config.dictConfig(configuration(order.log_level))
+            bench = Bench(order)
+            connection.sendall(READY)
+            # What fails again and again is replaced as a whole.
+            while bench.failures < MAX_FAILURES:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                deadline, size = PICTURE.unpack(receive(connection, PICTURE.size))
+                data = receive(connection, size)
+                signal.setitimer(signal.ITIMER_REAL, order.picture_seconds)
+                verdict = pickle.dumps(bench.work(data, deadline), pickle.HIGHEST_PROTOCOL)
+                connection.sendall(LENGTH.pack(len(verdict)) + verdict)
+        status = 0
+    except Exception:
+        logging.getLogger("service.worker").exception("a worker failed")
+    finally:
+        logging.shutdown()
+        os._exit(status)
+
+
+def _lightened(job: Job) -> Outputs | Failure | None:
+    """What comes back of an outcome: a mask alone is 50 kB, and nobody asked for it."""
+    return Outputs(job.outcome.probabilities) if isinstance(job.outcome, Outputs) else job.outcome
+
+
+def _message(connection: socket) -> bytes:
+    return receive(connection, *LENGTH.unpack(receive(connection, LENGTH.size)))
+
+
+if __name__ == "__main__":
+    # Verdicts name the module that they come from, which the service knows by its own name alone.
+    from service.worker import main as forks
+
+    forks()
