@@ -35,9 +35,14 @@ KILL_SECONDS: Final = 1.0
 
 
 class Forks:
-    """The process that forks workers: started with the first of them, and anew if it ended."""
+    """The process that forks workers: started with the first of them, and anew if it ended.
 
-    def __init__(self) -> None:
+    Args:
+        module: what it runs.
+    """
+
+    def __init__(self, module: str = "service.worker") -> None:
+        self._module = module
         self._lock = Lock()
         self._process: Popen[bytes] | None = None
         self._control: socket | None = None
@@ -61,6 +66,12 @@ class Forks:
                     raise
             return ours
 
+    @property
+    def pid(self) -> int | None:
+        """Its process id, while there is one. Any thread."""
+        with self._lock:
+            return None if self._process is None else self._process.pid
+
     def close(self) -> None:
         """Ends it; workers go on until their connections are closed. Any thread."""
         with self._lock:
@@ -71,9 +82,7 @@ class Forks:
         self._control, other = socketpair()
         with other:
             # One slice is one core's work.
-            self._process = start_child(
-                ["service.worker"], other, logs=True, OPENBLAS_NUM_THREADS="1"
-            )
+            self._process = start_child([self._module], other, logs=True, OPENBLAS_NUM_THREADS="1")
         return self._control
 
     def _stop(self) -> None:

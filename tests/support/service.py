@@ -204,6 +204,8 @@ def settings_for(store: Path, **changes: Any) -> Settings:
         "model_store": store,
         "runtime": RuntimeChoice.LITERT,
         "interpreters": 2,
+        # Their start takes half a second of both cores, for which most tests have no use.
+        "workers": 0,
         "decode_threads": 2,
         "deadline_ms": PATIENCE_SECONDS * 1000,
         "batch_timeout_ms": PATIENCE_SECONDS * 1000,

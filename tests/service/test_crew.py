@@ -1,0 +1,310 @@
+"""Processes that work on pictures: they answer as threads do, and nothing waits for one that broke."""
+
+import asyncio
+import os
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from socket import socket
+from typing import Any
+
+import httpx
+import pytest
+
+from bench.processes import descendants
+from service import registry
+from service.crew import Crew, Forks
+from service.jobs import Job
+from service.settings import Settings
+from tests.support.broken_worker import Command
+from tests.support.service import (
+    MODEL,
+    PATIENCE_SECONDS,
+    Service,
+    add_version,
+    at_once,
+    newest,
+    process,
+    serving,
+    settings_for,
+    wait_until,
+)
+
+WORKERS = 2
+
+
+def crew_of(service: Service) -> Crew:
+    crew = service.state.registry.engine().crew
+    assert crew is not None
+    return crew
+
+
+@contextmanager
+def manned(store: Path, **changes: Any) -> Iterator[Service]:
+    """A service whose workers are there."""
+    with serving(settings_for(store, workers=WORKERS, **changes)) as service:
+        wait_until(lambda: crew_of(service).size == WORKERS)
+        yield service
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers do what pictures tell them."""
+    monkeypatch.setattr(registry, "Forks", partial(Forks, "tests.support.broken_worker"))
+
+
+@contextmanager
+def thread_jobs(service: Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Job]]:
+    """Notes the jobs that the engine's own threads get."""
+    batcher = service.state.registry.engine().batcher
+    submit = batcher.submit
+    jobs: list[Job] = []
+
+    def noted(job: Job) -> None:
+        jobs.append(job)
+        submit(job)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(batcher, "submit", noted)
+        yield jobs
+
+
+def workers_of(service: Service) -> list[int]:
+    """Process ids of the workers."""
+    forks = service.state.registry._forks.pid
+    assert forks is not None
+    return [pid for pid in descendants(forks) if pid != forks]
+
+
+def entries(answer: httpx.Response) -> list[dict[str, Any]]:
+    content = answer.json()
+    found: list[dict[str, Any]] = content.get("predictions") or content["errors"]
+    return found
+
+
+def codes(answer: httpx.Response) -> list[str | None]:
+    """The code of each entry's error."""
+    return [entry.get("error", {}).get("code") for entry in entries(answer)]
+
+
+@pytest.mark.parametrize("mask", ["none", "rle", "png"])
+def test_workers_answer_as_threads_do(
+    model_store: Path,
+    service: Service,
+    slices: Sequence[Path],
+    mask: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images = [path.read_bytes() for path in slices]
+    images += [images[0][:9000], b"junk", b"", b"\x89PNG\r\n\x1a\nnothing else"]
+    expected = service.predict(*images, params={"mask": mask})
+    with manned(model_store) as other, thread_jobs(other, monkeypatch) as by_threads:
+        answer = other.predict(*images, params={"mask": mask})
+        assert entries(answer) == entries(expected)
+        pictures = len(slices) + 2
+        # The first one was alone in the service when it came.
+        assert len(by_threads) == len(images) - pictures + 1
+        assert other.metric("brain_batch_images_count") == len(slices)
+        assert other.metric("brain_predictions_total", label="notumor") > 0
+        assert other.state.pipeline.depth == 0
+    assert codes(answer)[-4:] == [
+        "truncated_image",
+        "unsupported_media_type",
+        "unsupported_media_type",
+        "undecodable_image",
+    ]
+
+
+def test_other_work_stays_with_the_threads(
+    model_store: Path, jpeg: bytes, dicom: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with manned(model_store) as service, thread_jobs(service, monkeypatch) as by_threads:
+        assert service.predict(dicom, dicom, dicom).status_code == 200
+        assert len(by_threads) == 3
+        # An operating point of its own, whose rules the workers do not have.
+        moved = service.predict(jpeg, jpeg, params={"tumor_threshold": "0.9"})
+        assert moved.status_code == 200
+        assert len(by_threads) == 5
+        assert service.predict_raw(jpeg).status_code == 200
+        assert len(by_threads) == 6
+
+
+def test_limits_hold_in_workers_too(model_store: Path, jpeg: bytes) -> None:
+    with manned(model_store, max_pixels=1000) as service:
+        assert codes(service.predict(jpeg, jpeg, jpeg)) == ["too_many_pixels"] * 3
+
+
+@pytest.mark.usefixtures("broken")
+@pytest.mark.parametrize("command", [Command.HANG, Command.CRASH])
+def test_a_worker_that_ends_costs_one_picture(
+    model_store: Path, jpeg: bytes, command: Command
+) -> None:
+    with manned(model_store, batch_timeout_ms=1000.0) as service:
+        before = workers_of(service)
+        answer = service.predict(jpeg, jpeg, command.on(jpeg), *[jpeg] * 12)
+        assert answer.status_code == 200
+        assert codes(answer) == [None, None, "runtime_lost", *[None] * 12]
+        wait_until(lambda: crew_of(service).size == WORKERS)
+        assert service.metric("brain_worker_restarts_total") == 1
+        assert service.metric("brain_workers") == WORKERS
+        assert len(set(before) & set(workers_of(service))) == WORKERS - 1
+        assert service.client.get("/health/ready").status_code == 200
+        assert service.metric("brain_runtime_restarts_total") == 0
+
+
+@pytest.mark.usefixtures("broken")
+def test_when_all_workers_end_the_threads_take_over(model_store: Path, jpeg: bytes) -> None:
+    with manned(model_store) as service:
+        answer = service.predict(jpeg, *[Command.CRASH.on(jpeg)] * WORKERS, *[jpeg] * 12)
+        assert codes(answer) == [None, *["runtime_lost"] * WORKERS, *[None] * 12]
+        wait_until(lambda: crew_of(service).size == WORKERS)
+        assert service.state.pipeline.depth == 0
+
+
+@pytest.mark.usefixtures("broken")
+def test_a_worker_whose_model_fails_again_and_again_is_replaced(
+    model_store: Path, jpeg: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with manned(model_store) as service:
+        answer = service.predict(jpeg, *[Command.RAISE.on(jpeg)] * 6)
+        assert codes(answer) == [None, *["inference_failed"] * 6]
+        assert "secret" not in answer.text
+        wait_until(lambda: service.metric("brain_worker_restarts_total") >= 1)
+        wait_until(lambda: crew_of(service).size == WORKERS)
+        assert codes(service.predict(*[jpeg] * 8)) == [None] * 8
+    assert "secret of the runtime" in capfd.readouterr().err
+
+
+def test_what_has_expired_is_not_begun(model_store: Path, jpeg: bytes) -> None:
+    with manned(model_store, deadline_ms=400.0) as service:
+        assert codes(service.predict(*[jpeg] * 3)) == [None] * 3
+        predicted = service.metric("brain_batch_images_count")
+        pids = workers_of(service)
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        answer = service.predict(*[jpeg] * 20)
+        assert set(codes(answer)) == {None, "deadline_exceeded"}
+        in_time = codes(answer).count(None)
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+        wait_until(lambda: service.state.pipeline.depth == 0)
+        assert service.metric("brain_batch_images_count") == predicted + in_time
+        assert codes(service.predict(*[jpeg] * 3)) == [None] * 3
+
+
+def test_the_process_that_forks_is_replaced_as_well(model_store: Path, jpeg: bytes) -> None:
+    with manned(model_store) as service:
+        forks, first = service.state.registry._forks.pid, workers_of(service)[0]
+        assert forks is not None
+        os.kill(forks, signal.SIGKILL)
+        os.kill(first, signal.SIGKILL)
+        wait_until(lambda: service.metric("brain_worker_restarts_total") == 1)
+        wait_until(lambda: crew_of(service).size == WORKERS)
+        assert service.state.registry._forks.pid != forks
+        assert codes(service.predict(*[jpeg] * 8)) == [None] * 8
+
+
+def test_without_workers_the_threads_serve(
+    model_store: Path,
+    jpeg: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def refuse(_: Forks) -> socket:
+        raise BlockingIOError("no more processes")
+
+    monkeypatch.setattr(Forks, "connect", refuse)
+    with serving(settings_for(model_store, workers=WORKERS)) as service:
+        wait_until(lambda: "no worker can be started" in caplog.text)
+        assert codes(service.predict(*[jpeg] * 8)) == [None] * 8
+        assert crew_of(service).size == 0
+
+
+@pytest.mark.usefixtures("broken")
+def test_swaps_under_load_lose_nothing(store_copy: Path, jpeg: bytes) -> None:
+    versions = [newest(store_copy), add_version(store_copy)]
+    with manned(store_copy, model_version=str(versions[0])) as service:
+        stop = False
+
+        def post() -> list[int]:
+            found = []
+            while not stop:
+                found.append(service.predict(jpeg, jpeg, jpeg).status_code)
+            return found
+
+        with ThreadPoolExecutor(4) as clients:
+            posts = [clients.submit(post) for _ in range(4)]
+            for number in (1, 0, 1):
+                activate = f"/models/{MODEL}/{versions[number]}/activate"
+                assert service.client.post(activate).status_code == 200
+                wait_until(lambda: crew_of(service).size == WORKERS)
+            stop = True
+            statuses = [status for done in posts for status in done.result()]
+        assert set(statuses) == {200}
+        # Those of the versions that were replaced end.
+        wait_until(lambda: len(workers_of(service)) == WORKERS)
+        assert service.metric("brain_worker_restarts_total") == 0
+
+
+def test_an_engine_that_is_replaced_leaves_no_picture_waiting(
+    model_store: Path, jpeg: bytes
+) -> None:
+    with manned(model_store) as service:
+        lost = service.state.registry.engine()
+        # What the watcher does when a thread of the engine hangs.
+        pids = workers_of(service)
+        assert lost.crew is not None
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        loop = service.state.pipeline._loop
+
+        def lose() -> httpx.Response:
+            wait_until(lambda: service.state.pipeline.depth >= 4)
+            asyncio.run_coroutine_threadsafe(service.state.registry._replace(lost, "a test"), loop)
+            return service.client.get("/health/live")
+
+        answers = at_once([partial(service.predict, *[jpeg] * 6), lose])
+        assert set(codes(answers[0])) <= {None, "runtime_lost"}
+        assert "runtime_lost" in codes(answers[0])
+        wait_until(lambda: service.client.get("/health/ready").status_code == 200)
+        wait_until(lambda: crew_of(service).size == WORKERS)
+        assert codes(service.predict(*[jpeg] * 6)) == [None] * 6
+        for pid in pids:
+            os.kill(pid, signal.SIGKILL)
+
+
+def test_none_is_left_behind(model_store: Path) -> None:
+    """Not even by a service that is killed."""
+    with process(model_store, BRAIN_WORKERS="2", BRAIN_LOG_LEVEL="error") as (child, _):
+        wait_until(lambda: len(descendants(child.pid)) == 1 + WORKERS)
+        tree = descendants(child.pid)
+        child.kill()
+        child.wait(PATIENCE_SECONDS)
+        wait_until(lambda: not any(_runs(pid) for pid in tree))
+
+
+def _runs(pid: int) -> bool:
+    """Whether a worker, or the process that forks them, has that id."""
+    try:
+        return b"service.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("changes", "size"),
+    [
+        ({"interpreters": 1}, 0),
+        ({"interpreters": 2}, 2),
+        ({"interpreters": 32}, 8),
+        ({"interpreters": 2, "workers": 0}, 0),
+        ({"interpreters": 1, "workers": 3}, 3),
+        ({"interpreters": 2, "workers": 2, "shadow_version": "1"}, 0),
+    ],
+    ids=str,
+)
+def test_how_many_there_are(model_store: Path, changes: dict[str, Any], size: int) -> None:
+    assert Settings(model_store=model_store, **changes).crew_size == size
