@@ -4,7 +4,7 @@ usage: python -m bench.soak [--requests 200000] [--clients 16]
 
 Clients in a closed loop send real slices. What the process holds is read after a warm-up and at the
 end, each time when nothing is under way. Exits with 1 where it has grown: resident memory by 5 % or
-more, or any thread, file or task.
+more, or any process, thread, file or task.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from bench.crowd import Crowd
 from bench.machine import describe
 from bench.overload import say, served
-from bench.processes import adopt_orphans
+from bench.processes import adopt_orphans, descendants
 
 WARM_UP_REQUESTS: Final = 5000
 TURN_SECONDS: Final = 5.0
@@ -32,16 +32,18 @@ MOST_GROWTH: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What a process holds.
+    """What a service holds, itself and its workers.
 
     Attributes:
-        resident_kb: RSS, as Linux counts it.
-        threads: of the process.
+        resident_kb: RSS, as Linux counts it, of all its processes together.
+        processes: how many these are.
+        threads: of the first process, as what follows.
         files: open descriptors.
         tasks: of its event loop, that of the request that asks among them.
     """
 
     resident_kb: int
+    processes: int
     threads: int
     files: int
     tasks: int
@@ -55,14 +57,19 @@ class Held:
         files = len(list((folder / "fd").iterdir()))
         metrics = httpx.get(f"http://127.0.0.1:{port}/metrics").text
         found = {family.name: family for family in text_string_to_metric_families(metrics)}
-        lines = (folder / "status").read_text().splitlines()
-        status = dict(line.split(":", 1) for line in lines)
+        tree = [process, *descendants(process)]
         return cls(
-            int(status["VmRSS"].split()[0]),
-            int(status["Threads"]),
+            sum(int(_status(member)["VmRSS"].split()[0]) for member in tree),
+            len(tree),
+            int(_status(process)["Threads"]),
             files,
             int(found["brain_event_loop_tasks"].samples[0].value),
         )
+
+
+def _status(process: int) -> dict[str, str]:
+    lines = (Path("/proc") / str(process) / "status").read_text().splitlines()
+    return dict(line.split(":", 1) for line in lines)
 
 
 def main() -> int:
@@ -85,8 +92,9 @@ def main() -> int:
     growth = after.resident_kb / before.resident_kb - 1
     say(f"after {options.requests} more in {seconds:.0f} s: {after}")
     say(f"resident memory {growth:+.1%}, answers that were not 200: {other}")
-    more = (
-        after.threads > before.threads or after.files > before.files or after.tasks > before.tasks
+    more = any(
+        getattr(after, name) > getattr(before, name)
+        for name in ("processes", "threads", "files", "tasks")
     )
     grown = growth >= MOST_GROWTH or more
     return 1 if grown or other else 0

@@ -43,6 +43,8 @@ class Mutant(NamedTuple):
 
 FAULTS: Final = "tests/service/test_faults.py"
 BATCHING: Final = "service/batching.py"
+CREW: Final = "service/crew.py"
+CREW_TESTS: Final = "tests/service/test_crew.py"
 CONNECTIONS: Final = "tests/service/test_connections.py"
 
 MUTANTS: Final = (
@@ -129,6 +131,48 @@ MUTANTS: Final = (
         "        while self.active is None:\n            await asyncio.sleep(REBUILD",
         "        if self.active is None:\n            await asyncio.sleep(REBUILD",
         f"{FAULTS}::test_readiness_drops_while_the_runtime_cannot_be_rebuilt",
+    ),
+    Mutant(
+        "worker that ends, the picture in hand",
+        CREW,
+        "            self._fail([begun], RuntimeLost",
+        "            (begun, RuntimeLost",
+        f"{CREW_TESTS}::test_a_worker_that_ends_costs_one_picture",
+    ),
+    Mutant(
+        "worker that ends, what waits behind it",
+        CREW,
+        "        self._queue.extendleft(reversed(worker.jobs))",
+        "        pass",
+        f"{CREW_TESTS}::test_a_worker_that_ends_costs_one_picture",
+    ),
+    Mutant(
+        "worker that hangs",
+        "service/worker.py",
+        "signal.setitimer(signal.ITIMER_REAL, order.picture_seconds)",
+        "pass",
+        f"{CREW_TESTS}::test_a_worker_that_ends_costs_one_picture",
+    ),
+    Mutant(
+        "no worker left",
+        CREW,
+        "            self._others(self._queue.popleft())",
+        "            self._queue.popleft()",
+        f"{CREW_TESTS}::test_when_all_workers_end_the_threads_take_over",
+    ),
+    Mutant(
+        "worker whose model always fails",
+        "service/worker.py",
+        "while bench.failures < MAX_FAILURES:",
+        "while True:",
+        f"{CREW_TESTS}::test_a_worker_whose_model_fails_again_and_again_is_replaced",
+    ),
+    Mutant(
+        "workers of a version that was replaced",
+        "service/registry.py",
+        "                self.crew.close()",
+        "                pass",
+        f"{CREW_TESTS}::test_swaps_under_load_lose_nothing",
     ),
     Mutant(
         "answer that is not finite",

@@ -70,14 +70,13 @@ def crossval(recipe: Recipe, roots: Sequence[Path], out: Path, repeats: int) -> 
         found = _predicted(run, images, part.split)
         right = _right(found, images, part.split.test, recipe)
         progress = run.require_finished()
-        validated = len(part.split.validation) > 0
         rows.append(
             {
                 "name": part.name,
                 "split": part.split.counts(),
                 "best_epoch": progress.best_epoch,
                 "epochs": progress.total_epochs,
-                "validation_accuracy": progress.best_accuracy if validated else None,
+                "validation_accuracy": progress.best_accuracy,
                 "accuracy": float(right.mean()),
             }
         )
@@ -128,18 +127,13 @@ def parts(recipe: Recipe, images: ImageSet, audit: Audit, repeats: int) -> Itera
 
 
 def _around(images: ImageSet, audit: Audit, test: NDArray[np.bool_], recipe: Recipe) -> Split:
-    """Of what shares no group with the test images, a share validates and the rest trains.
-
-    ``pick`` takes at least a group of each class, even of a share of 0.
-    """
+    """Of what shares no group with the test images, a share validates and the rest trains."""
     groups = audit.groups
     usable = ~np.isin(groups, groups[test])
     usable[audit.conflicting] = False
     free = usable & divisible(images, recipe)
     rng = np.random.default_rng(recipe.seed)
-    validates = np.zeros_like(free)
-    if recipe.validation_share:
-        validates = pick(images.labels, groups, free, recipe.validation_share, rng)
+    validates = pick(images.labels, groups, free, recipe.validation_share, rng)
     trains = usable & ~np.isin(groups, groups[validates])
     return Split(np.flatnonzero(trains), np.flatnonzero(validates), np.flatnonzero(test))
 

@@ -83,7 +83,7 @@ def validation_examples(images: ImageSet, parts: Split, recipe: Recipe) -> Examp
 
 def _real(images: ImageSet, rows: NDArray[np.intp], recipe: Recipe) -> Examples:
     labels = images.labels[rows]
-    known = np.array([int(i) in images.masks for i in rows], bool) | (labels == NO_TUMOR)
+    known = np.array([int(i) in images.masks for i in rows]) | (labels == NO_TUMOR)
     masks = None
     if recipe.mask is not None:
         empty = np.zeros(images.slices.shape[1:], np.uint8)

@@ -76,7 +76,7 @@ def _train(run: Run, examples: Examples, checked: Examples, strategy: Strategy) 
         if saved is not None and progress.epoch:
             _assign(_state(model, fitted, average), saved)
         saved = None
-        validation = _validation(checked, phase, recipe) if len(checked.slices) else None
+        validation = _validation(checked, phase, recipe)
         while progress.epoch < phase.epochs and progress.waited < recipe.early_stopping_patience:
             rng = np.random.default_rng((recipe.seed, progress.total_epochs))
             batches = dataset(
@@ -89,14 +89,14 @@ def _train(run: Run, examples: Examples, checked: Examples, strategy: Strategy) 
             print(f"phase {phase.name}, epoch {progress.epoch + 1} of {phase.epochs}", flush=True)
             logs = strategy.fit(fitted, batches, [RaiseOnNaN(), average])
             with average.applied():
-                found = strategy.evaluate(fitted, validation) if validation else {}
+                found = strategy.evaluate(fitted, validation)
                 logs |= {f"val_{name}": value for name, value in found.items()}
                 # Keras names an output's metrics after it as soon as there are two.
                 logs = {_plain(name): value for name, value in logs.items()}
                 better = note(progress, recipe, phase, logs)
                 # Every worker reads its variables, which may take them all; one writes.
                 weights = model.get_weights()
-            _lower_rate(fitted.optimizer, progress, phase, logs)
+            _lower_rate(fitted.optimizer, progress, phase, logs["val_loss"])
             state = [variable.numpy() for variable in _state(model, fitted, average)]
             if strategy.chief:
                 run.save_weights(weights, better)
@@ -106,8 +106,7 @@ def _train(run: Run, examples: Examples, checked: Examples, strategy: Strategy) 
         state = [variable.numpy() for variable in model.variables]
         if strategy.chief:
             run.save_progress(progress, state)
-    if len(checked.slices):
-        print(f"best validation loss {progress.best_loss:.4f} in epoch {progress.best_epoch}")
+    print(f"best validation loss {progress.best_loss:.4f} in epoch {progress.best_epoch}")
 
 
 @contextmanager
@@ -121,10 +120,10 @@ def _precision(recipe: Recipe) -> Iterator[None]:
         keras.config.set_dtype_policy(before)
 
 
-def _lower_rate(optimizer: Any, progress: Progress, phase: Phase, logs: dict[str, float]) -> None:
+def _lower_rate(optimizer: Any, progress: Progress, phase: Phase, loss: float) -> None:
     if phase.plateau is not None:
         rate = float(optimizer.learning_rate.numpy())
-        lowered = lowered_rate(progress, phase.plateau, rate, logs["val_loss"])
+        lowered = lowered_rate(progress, phase.plateau, rate, loss)
         if lowered != rate:
             print(f"learning rate {lowered:.2g}", flush=True)
             optimizer.learning_rate.assign(lowered)

@@ -64,17 +64,13 @@ def note(progress: Progress, recipe: Recipe, phase: Phase, logs: dict[str, float
         progress: is changed.
         recipe: its monitors.
         phase: the current one.
-        logs: the epoch's figures; ``val_loss`` and ``val_accuracy`` among them, unless nothing
-            validates: then each epoch replaces the one before.
+        logs: the epoch's figures, ``val_loss`` and ``val_accuracy`` among them.
     """
+    loss, accuracy = logs["val_loss"], logs["val_accuracy"]
     progress.epoch += 1
     progress.total_epochs += 1
-    progress.history.append({"epoch": progress.total_epochs, "phase": phase.name, **logs})
-    if "val_loss" not in logs:
-        progress.best_epoch = progress.total_epochs
-        return Better(checkpoint=True, stop=True)
-    loss, accuracy = logs["val_loss"], logs["val_accuracy"]
     progress.waited += 1
+    progress.history.append({"epoch": progress.total_epochs, "phase": phase.name, **logs})
     best = _value(recipe.checkpoint_monitor, progress.best_loss, progress.best_accuracy)
     checkpoint = _value(recipe.checkpoint_monitor, loss, accuracy) < best
     # A run of the release before has no stop value: there it was the best loss.

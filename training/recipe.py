@@ -182,8 +182,7 @@ class Recipe(_Strict):
         batch_norm: whether BatchNorm layers keep the statistics that they came with, as pretrained
             ones must with small batches, or learn, as they must without pretrained weights.
         optimizer: ``weight_decay`` is AdamW's; Adam has none.
-        validation_share: of the training images of each class, in whole near-duplicate groups. 0 is
-            for cross-validation alone: nothing validates, and the last epoch is what is tested.
+        validation_share: of the training images of each class, in whole near-duplicate groups.
         early_stopping_patience: epochs without a better ``stop_monitor`` that end a phase.
         stop_monitor: what ends a phase; the next starts from its best epoch.
         checkpoint_monitor: of which epoch's weights the run ends with.
@@ -216,7 +215,7 @@ class Recipe(_Strict):
     dropout: float = Field(ge=0, lt=1)
     label_smoothing: float = Field(ge=0, lt=1)
     batch_size: int = Field(ge=1)
-    validation_share: float = Field(ge=0, lt=1)
+    validation_share: float = Field(gt=0, lt=1)
     early_stopping_patience: int = Field(ge=1)
     stop_monitor: Monitor = "loss"
     checkpoint_monitor: Monitor = "loss"
@@ -253,8 +252,6 @@ class Recipe(_Strict):
             )
         if self.optimizer == "adam" and any(phase.weight_decay for phase in self.phases):
             raise ValueError("adam has no weight_decay")
-        if not self.validation_share and any(phase.plateau for phase in self.phases):
-            raise ValueError("a plateau schedule needs validation images")
         return self
 
     @property

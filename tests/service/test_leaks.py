@@ -36,6 +36,7 @@ def test_threads_files_and_tasks_are_given_back(model_store: Path, slices: Seque
         assert set().union(*clients.map(client, [REQUESTS] * CLIENTS)) == {200, 422, 415}
         wait_until(lambda: Held.by(child.pid, port).files <= idle.files)
         left = settled(child.pid, port)
+        assert left.processes <= idle.processes
         assert left.threads <= idle.threads
         assert left.tasks <= idle.tasks
 

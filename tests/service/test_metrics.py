@@ -49,6 +49,8 @@ def test_requests_images_and_errors_are_counted(fresh: Service, jpeg: bytes) -> 
         "brain_queue_depth_images[]": 0,
         "brain_ready[]": 1,
         "brain_runtime_restarts_total[]": 0,
+        "brain_worker_restarts_total[]": 0,
+        "brain_workers[]": 0,
     }.items():
         assert (name, found.get(name)) == (name, value)
     labels = [value for name, value in found.items() if name.startswith("brain_predictions_total")]
