@@ -73,6 +73,8 @@ def main(target: str) -> None:
         for number in (0, 1, 2):
             os.dup2(null, number)
         os.close(null)
+        # A supervisor may tell all processes to stop; this one is there until the other side is not.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         connection.sendall(ANSWER.pack(Outcome.READY, 0))
         with suppress(EOFError, ConnectionError):
             while True:

@@ -16,6 +16,8 @@ from pathlib import Path
 from time import monotonic
 from typing import Final, NamedTuple
 
+from bench.processes import adopt_orphans, descendants
+
 ROOT: Final = Path(__file__).resolve().parents[1]
 COPIED: Final = ("contract", "service", "training", "bench", "scripts", "loadtests", "tests")
 LINKED: Final = ("model_store", "pyproject.toml", "README.md")
@@ -335,9 +337,10 @@ def survives(mutant: Mutant, folder: Path) -> bool:
     except subprocess.TimeoutExpired:
         return False
     finally:
-        # What the test has started, as well.
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, 9)
+        # What the test has started, as well, whatever session it is in.
+        for pid in descendants(os.getpid()):
+            with suppress(ProcessLookupError):
+                os.kill(pid, 9)
         file.write_text(text, encoding="utf-8")
     if process.returncode not in (0, 1):
         raise LookupError(f"{mutant.name}: {mutant.test} did not run\n{output}")
@@ -346,6 +349,7 @@ def survives(mutant: Mutant, folder: Path) -> bool:
 
 def main(words: list[str]) -> int:
     """Tries them; returns the process' exit status."""
+    adopt_orphans()
     chosen = [mutant for mutant in MUTANTS if not words or any(w in mutant.name for w in words)]
     wrong = 0
     with tempfile.TemporaryDirectory() as name:

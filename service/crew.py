@@ -9,8 +9,9 @@ import logging
 import pickle
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from socket import send_fds, socket, socketpair
-from subprocess import Popen
+from subprocess import Popen, TimeoutExpired
 from threading import Lock
 from typing import Final, cast
 
@@ -91,7 +92,8 @@ class Forks:
             self._control = None
         if self._process is not None:
             self._process.kill()
-            self._process.wait(KILL_SECONDS)
+            with suppress(TimeoutExpired):
+                self._process.wait(KILL_SECONDS)
             self._process = None
 
 
@@ -190,7 +192,6 @@ class Crew:
         self._metrics = metrics
         self._workers: list[_Worker] = []
         self._queue: deque[Job] = deque()
-        self._closed = False
         loop = asyncio.get_running_loop()
         self._tasks = [loop.create_task(self._keep()) for _ in range(size)]
 
@@ -216,11 +217,11 @@ class Crew:
 
     def close(self) -> None:
         """Ends the workers; to be called when no job is left, or :meth:`abandon` is."""
-        self._closed = True
         for task in self._tasks:
             task.cancel()
         for worker in self._workers:
             worker.dismiss()
+        self._metrics.workers.dec(self.size)
         self._workers.clear()
 
     def abandon(self, failure: Failure) -> None:
@@ -247,11 +248,11 @@ class Crew:
             if worker.ready.done():
                 attempt = 0
                 self._workers.append(worker)
-                self._metrics.workers.set(self.size)
+                self._metrics.workers.inc()
                 self._hand_out()
                 await worker.gone
                 self._workers.remove(worker)
-                self._metrics.workers.set(self.size)
+                self._metrics.workers.dec()
                 self._metrics.worker_restarts.inc()
                 logger.warning("a worker ended; another one takes its place")
                 self._lose(worker)

@@ -145,6 +145,10 @@ def main() -> None:
         for number in (0, 1):
             os.dup2(null, number)
         os.close(null)
+        # A supervisor may tell all processes to stop. The service first finishes what it has accepted,
+        # and a worker ends when its connection is closed.
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         # Nobody waits for a worker; its connection says when it has ended.
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         Image.preinit()

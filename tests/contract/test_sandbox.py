@@ -227,3 +227,12 @@ def test_interrupt_at_a_terminal_leaves_it_alone(box: Sandbox) -> None:
     call(box)
     (child,) = box.children
     assert os.getpgid(child) != os.getpgid(0)
+
+
+def test_signal_to_stop_leaves_it_alone(box: Sandbox) -> None:
+    """A supervisor may send it to every process, while the service finishes what it has accepted."""
+    call(box)
+    (child,) = box.children
+    os.kill(child, signal.SIGTERM)
+    assert call(box)
+    assert box.children == [child]

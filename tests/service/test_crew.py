@@ -207,6 +207,17 @@ def test_the_process_that_forks_is_replaced_as_well(model_store: Path, jpeg: byt
         assert codes(service.predict(*[jpeg] * 8)) == [None] * 8
 
 
+def test_a_signal_to_stop_leaves_them_to_finish(model_store: Path, jpeg: bytes) -> None:
+    """As a supervisor sends it to every process of a service."""
+    with manned(model_store) as service:
+        before = workers_of(service)
+        for pid in before:
+            os.kill(pid, signal.SIGTERM)
+        assert codes(service.predict(*[jpeg] * 8)) == [None] * 8
+        assert workers_of(service) == before
+        assert service.metric("brain_worker_restarts_total") == 0
+
+
 def test_without_workers_the_threads_serve(
     model_store: Path,
     jpeg: bytes,
@@ -246,6 +257,7 @@ def test_swaps_under_load_lose_nothing(store_copy: Path, jpeg: bytes) -> None:
         assert set(statuses) == {200}
         # Those of the versions that were replaced end.
         wait_until(lambda: len(workers_of(service)) == WORKERS)
+        assert service.metric("brain_workers") == WORKERS
         assert service.metric("brain_worker_restarts_total") == 0
 
 
