@@ -119,8 +119,15 @@ class _Worker(asyncio.Protocol):
         self._transport: asyncio.Transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Says what to work with."""
+        """Keeps the connection."""
         self._transport = cast("asyncio.Transport", transport)
+
+    def begin(self) -> None:
+        """Says what to work with.
+
+        Not as soon as the connection is made: uvloop (0.23) waits for ever for a connection that is
+        lost in that very moment, as one to a process that is just being killed.
+        """
         self._transport.write(LENGTH.pack(len(self._order)) + self._order)
 
     def give(self, job: Job) -> None:
@@ -244,27 +251,35 @@ class Crew:
                 attempt += 1
                 logger.exception("no worker can be started")
                 continue
-            await asyncio.wait([worker.ready, worker.gone], return_when=asyncio.FIRST_COMPLETED)
-            if worker.ready.done():
-                attempt = 0
-                self._workers.append(worker)
-                self._metrics.workers.inc()
-                self._hand_out()
-                await worker.gone
-                self._workers.remove(worker)
-                self._metrics.workers.dec()
-                self._metrics.worker_restarts.inc()
-                logger.warning("a worker ended; another one takes its place")
-                self._lose(worker)
-            else:
-                attempt += 1
-                logger.error("a worker ended before it was ready")
+            try:
+                await asyncio.wait([worker.ready, worker.gone], return_when=asyncio.FIRST_COMPLETED)
+                if worker.ready.done():
+                    attempt = 0
+                    await self._employ(worker)
+                else:
+                    attempt += 1
+                    logger.error("a worker ended before it was ready")
+            finally:
+                worker.dismiss()
+
+    async def _employ(self, worker: _Worker) -> None:
+        """Gives a worker pictures until it ends."""
+        self._workers.append(worker)
+        self._metrics.workers.inc()
+        self._hand_out()
+        await worker.gone
+        self._workers.remove(worker)
+        self._metrics.workers.dec()
+        self._metrics.worker_restarts.inc()
+        logger.warning("a worker ended; another one takes its place")
+        self._lose(worker)
 
     async def _hire(self) -> _Worker:
         connection = await asyncio.to_thread(self._forks.connect)
         _, worker = await asyncio.get_running_loop().create_connection(
             lambda: _Worker(self._order, self._take_back), sock=connection
         )
+        worker.begin()
         return worker
 
     def _hand_out(self) -> None:
