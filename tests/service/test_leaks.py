@@ -27,10 +27,13 @@ def test_threads_files_and_tasks_are_given_back(model_store: Path, slices: Seque
             }
 
     with (
-        process(model_store, BRAIN_LOG_LEVEL="error") as (child, port),
+        process(model_store, BRAIN_WORKERS="2", BRAIN_LOG_LEVEL="error") as (child, port),
         ThreadPoolExecutor(CLIENTS) as clients,
     ):
-        url = f"http://127.0.0.1:{port}/predict"
+        base = f"http://127.0.0.1:{port}"
+        url = f"{base}/predict"
+        # Workers come after the service is ready.
+        wait_until(lambda: "brain_workers 2.0" in httpx.get(f"{base}/metrics").text)
         list(clients.map(client, [len(bodies)] * CLIENTS))
         idle = settled(child.pid, port)
         assert set().union(*clients.map(client, [REQUESTS] * CLIENTS)) == {200, 422, 415}
