@@ -283,8 +283,10 @@ class Crew:
         return worker
 
     def _hand_out(self) -> None:
-        while self._queue and self._workers:
-            worker = min(self._workers, key=lambda worker: len(worker.jobs))
+        # One that has just ended is still counted until its task comes to see to what it had in hand.
+        there = [worker for worker in self._workers if not worker.gone.done()]
+        while self._queue and there:
+            worker = min(there, key=lambda worker: len(worker.jobs))
             if len(worker.jobs) >= IN_HAND:
                 return
             job = self._queue.popleft()
