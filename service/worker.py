@@ -49,7 +49,7 @@ PICTURE: Final = struct.Struct("<dQ")
 READY: Final = LENGTH.pack(0)
 
 START_SECONDS: Final = 30.0
-"""How long a worker may take to load its model; it takes a twentieth of a second."""
+"""How long a worker may take to load its model; it takes 0.03 s."""
 
 
 class Order(NamedTuple):
