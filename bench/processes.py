@@ -4,7 +4,7 @@ import ctypes
 import os
 import signal
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,13 +75,7 @@ class Tree:
 
     def memory(self) -> Memory:
         """What the tree holds now."""
-        resident = proportional = 0
-        for pid in descendants(os.getpid()):
-            with suppress(OSError):
-                fields = _rollup(pid)
-                resident += fields["Rss"]
-                proportional += fields["Pss"]
-        return Memory(resident, proportional)
+        return memory(descendants(os.getpid()))
 
     def cpu_seconds(self) -> float:
         """Processor time of the tree so far, of processes that still run."""
@@ -128,6 +122,17 @@ def descendants(root: int) -> list[int]:
         found += below
         waiting += below
     return found
+
+
+def memory(pids: Iterable[int]) -> Memory:
+    """What processes hold together; one that has ended holds nothing."""
+    resident = proportional = 0
+    for pid in pids:
+        with suppress(OSError):
+            fields = _rollup(pid)
+            resident += fields["Rss"]
+            proportional += fields["Pss"]
+    return Memory(resident, proportional)
 
 
 def cpu_seconds(pid: int) -> float:

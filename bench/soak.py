@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from bench.crowd import Crowd
 from bench.machine import describe
 from bench.overload import say, served
-from bench.processes import adopt_orphans, descendants
+from bench.processes import adopt_orphans, descendants, memory
 
 WARM_UP_REQUESTS: Final = 5000
 TURN_SECONDS: Final = 5.0
@@ -35,14 +35,14 @@ class Held:
     """What a service holds, itself and its workers.
 
     Attributes:
-        resident_kb: RSS, as Linux counts it, of all its processes together.
+        resident: RSS of all its processes together, in bytes.
         processes: how many these are.
         threads: of the first process, as what follows.
         files: open descriptors.
         tasks: of its event loop, that of the request that asks among them.
     """
 
-    resident_kb: int
+    resident: int
     processes: int
     threads: int
     files: int
@@ -59,17 +59,12 @@ class Held:
         found = {family.name: family for family in text_string_to_metric_families(metrics)}
         tree = [process, *descendants(process)]
         return cls(
-            sum(int(_status(member)["VmRSS"].split()[0]) for member in tree),
+            memory(tree).resident,
             len(tree),
-            int(_status(process)["Threads"]),
+            len(list((folder / "task").iterdir())),
             files,
             int(found["brain_event_loop_tasks"].samples[0].value),
         )
-
-
-def _status(process: int) -> dict[str, str]:
-    lines = (Path("/proc") / str(process) / "status").read_text().splitlines()
-    return dict(line.split(":", 1) for line in lines)
 
 
 def main() -> int:
@@ -89,7 +84,7 @@ def main() -> int:
         other = send(service.port, service.bodies, options.clients, options.requests)
         seconds = monotonic() - start
         after = Held.by(service.process_id, service.port)
-    growth = after.resident_kb / before.resident_kb - 1
+    growth = after.resident / before.resident - 1
     say(f"after {options.requests} more in {seconds:.0f} s: {after}")
     say(f"resident memory {growth:+.1%}, answers that were not 200: {other}")
     more = any(

@@ -63,16 +63,21 @@ def receive(connection: socket, size: int) -> bytes:
     return bytes(data)
 
 
+def silence(*numbers: int) -> None:
+    """Makes file descriptors of this process lead nowhere."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for number in numbers:
+        os.dup2(null, number)
+    os.close(null)
+
+
 def main(target: str) -> None:
     """Answers requests on standard input, a socket, until the other side closes it."""
     module, name = target.split(":")
     function: Function = getattr(importlib.import_module(module), name)
     with socket(fileno=os.dup(0)) as connection:
         # What libraries print must not get into an answer, nor anywhere else.
-        null = os.open(os.devnull, os.O_RDWR)
-        for number in (0, 1, 2):
-            os.dup2(null, number)
-        os.close(null)
+        silence(0, 1, 2)
         # A supervisor may tell all processes to stop; this one is there until the other side is not.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
         connection.sendall(ANSWER.pack(Outcome.READY, 0))

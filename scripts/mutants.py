@@ -130,8 +130,8 @@ MUTANTS: Final = (
     Mutant(
         "runtime that cannot be rebuilt at once",
         "service/registry.py",
-        "        while self.active is None:\n            await asyncio.sleep(REBUILD",
-        "        if self.active is None:\n            await asyncio.sleep(REBUILD",
+        "        while self.active is None:\n            await asyncio.sleep(rebuild",
+        "        if self.active is None:\n            await asyncio.sleep(rebuild",
         f"{FAULTS}::test_readiness_drops_while_the_runtime_cannot_be_rebuilt",
     ),
     Mutant(

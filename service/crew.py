@@ -21,15 +21,13 @@ from service.batching import TOO_LATE
 from service.errors import DeadlineExceeded, Failure, RuntimeLost
 from service.jobs import Job
 from service.metrics import Metrics
+from service.rebuilding import rebuild_seconds
 from service.worker import LENGTH, PICTURE, Order, Verdict, is_picture
 
 logger = logging.getLogger("service.crew")
 
 IN_HAND: Final = 3
 """Pictures that a worker has at most, so that it need not wait for the event loop between two."""
-
-REPLACE_SECONDS: Final = (0.0, 1.0, 5.0, 30.0)
-"""Waits before a worker is replaced that ended before it was ready; the last one repeats."""
 
 KILL_SECONDS: Final = 1.0
 """How long the process that forks workers may take to end."""
@@ -244,7 +242,7 @@ class Crew:
         """Has one worker there, again and again."""
         attempt = 0
         while True:
-            await asyncio.sleep(REPLACE_SECONDS[min(attempt, len(REPLACE_SECONDS) - 1)])
+            await asyncio.sleep(rebuild_seconds(attempt))
             try:
                 worker = await self._hire()
             except OSError:

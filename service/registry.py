@@ -26,6 +26,7 @@ from service.errors import (
 from service.jobs import Job
 from service.metrics import Metrics
 from service.operation import adjusted
+from service.rebuilding import rebuild_seconds
 from service.runtimes import Runtime, open_runtime
 from service.runtimes.base import served_shapes
 from service.settings import Settings
@@ -39,9 +40,6 @@ WATCH_SECONDS: Final = 0.25
 
 CLOSE_SECONDS: Final = 1.0
 """How long the last engine may take to end; requests have had their time to drain before."""
-
-REBUILD_SECONDS: Final = (0.0, 1.0, 5.0, 30.0)
-"""Waits before each attempt to rebuild a runtime; the last one repeats."""
 
 MAX_SERVED: Final = 32
 """So many versions are remembered to roll back to; activations are rare."""
@@ -266,7 +264,7 @@ class Registry:
         lost.abandon(failure)
         attempt = 0
         while self.active is None:
-            await asyncio.sleep(REBUILD_SECONDS[min(attempt, len(REBUILD_SECONDS) - 1)])
+            await asyncio.sleep(rebuild_seconds(attempt))
             attempt += 1
             async with self._changing:
                 # An activation may have been quicker.

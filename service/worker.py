@@ -29,7 +29,7 @@ from contract.decoding import Media, open_source, sniff
 from contract.errors import UnsupportedMedia
 from contract.policy import Policy
 from contract.preprocessing import PreprocessSpec
-from contract.zygote import receive
+from contract.zygote import receive, silence
 from service.answers import Answer
 from service.batching import MAX_FAILURES, TOO_LATE, answer_soundly, infer
 from service.decoding import Decoder
@@ -141,10 +141,8 @@ class Bench:
 def main() -> None:
     """Forks a worker for each connection that comes in over standard input, until that is closed."""
     with socket(fileno=os.dup(0)) as control:
-        null = os.open(os.devnull, os.O_RDWR)
-        for number in (0, 1):
-            os.dup2(null, number)
-        os.close(null)
+        # Standard error stays: a worker has the service's log.
+        silence(0, 1)
         # A supervisor may tell all processes to stop. The service first finishes what it has accepted,
         # and a worker ends when its connection is closed.
         signal.signal(signal.SIGTERM, signal.SIG_IGN)

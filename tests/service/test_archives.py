@@ -19,7 +19,15 @@ from service.jobs import Upload
 from service.schemas import PredictAnswer, Problem
 from tests.contract.samples import RANGE, grey_slice, mr_object
 from tests.contract.test_fuzz import mutations
-from tests.support.service import FakeRuntimes, Service, at_once, serving, settings_for, wait_until
+from tests.support.service import (
+    FakeRuntimes,
+    Service,
+    at_once,
+    codes,
+    serving,
+    settings_for,
+    wait_until,
+)
 
 MAX_FILES = 6
 MAX_BODY_BYTES = 3_000_000
@@ -72,12 +80,6 @@ def overlapping() -> bytes:
     closing = bytearray(data[end:])
     struct.pack_into("<HHI", closing, 8, 5, 5, 5 * len(entry))
     return data[:start] + 5 * entry + bytes(closing)
-
-
-def codes(response: httpx.Response) -> list[str | None]:
-    content = response.json()
-    entries = content.get("predictions", content.get("errors"))
-    return [entry.get("error", {}).get("code") for entry in entries]
 
 
 def test_raw_zip_is_a_request_of_its_files(small: Service, jpeg: bytes) -> None:

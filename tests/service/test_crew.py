@@ -26,6 +26,8 @@ from tests.support.service import (
     Service,
     add_version,
     at_once,
+    codes,
+    entries,
     newest,
     process,
     serving,
@@ -77,17 +79,6 @@ def workers_of(service: Service) -> list[int]:
     forks = service.state.registry._forks.pid
     assert forks is not None
     return [pid for pid in descendants(forks) if pid != forks]
-
-
-def entries(answer: httpx.Response) -> list[dict[str, Any]]:
-    content = answer.json()
-    found: list[dict[str, Any]] = content.get("predictions") or content["errors"]
-    return found
-
-
-def codes(answer: httpx.Response) -> list[str | None]:
-    """The code of each entry's error."""
-    return [entry.get("error", {}).get("code") for entry in entries(answer)]
 
 
 @pytest.mark.parametrize("mask", ["none", "rle", "png"])

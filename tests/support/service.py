@@ -327,6 +327,18 @@ def at_once(calls: Sequence[Callable[[], httpx.Response]]) -> list[httpx.Respons
     return [answers[number] for number in range(len(calls))]
 
 
+def entries(answer: httpx.Response) -> list[dict[str, Any]]:
+    """The entry of each slice, whether the request was answered or all of it refused."""
+    content = answer.json()
+    found: list[dict[str, Any]] = content.get("predictions", content.get("errors"))
+    return found
+
+
+def codes(answer: httpx.Response) -> list[str | None]:
+    """The code of each entry's error; None where there is none."""
+    return [entry.get("error", {}).get("code") for entry in entries(answer)]
+
+
 def newest(store: Path) -> int:
     """The newest version of the model."""
     return ModelStore(store).versions(MODEL)[-1]
