@@ -77,8 +77,8 @@ def _parser() -> argparse.ArgumentParser:
         help="publish a float32 LiteRT file where the int8 one strays, instead of refusing",
     )
 
-    compare = commands.add_parser("compare", help="write the table of all runs")
-    compare.add_argument("runs", type=Path, nargs="+", metavar="runs/NAME")
+    compare = commands.add_parser("compare", help="add runs to the table of all that were compared")
+    compare.add_argument("runs", type=Path, nargs="*", metavar="runs/NAME")
     compare.add_argument("--out", type=Path, default=Path("docs/models.md"), metavar="FILE")
     return parser
 

@@ -156,3 +156,17 @@ def test_the_comparison_holds_every_run_and_its_figures(
     assert nothing.returncode == 1
     assert "neither an evaluated run nor a cross-validation" in nothing.stderr
     assert load_recipe("baseline_cnn").weights in text
+    for run in runs.values():
+        shutil.rmtree(run)
+    assert training("compare", by_fold, "--out", out).returncode == 0
+    assert out.read_text() == text, "runs that are gone must stay in the table"
+
+
+def test_a_damaged_record_of_runs_is_an_error(training: Training, tmp_path: Path) -> None:
+    out = tmp_path / "models.md"
+    for damage in ("{", "[]", '{"baseline_cnn": {"colour": 1}}'):
+        out.with_suffix(".json").write_text(damage)
+        done = training("compare", "--out", out)
+        assert done.returncode == 1
+        assert "no record of runs" in done.stderr
+        assert not out.exists()

@@ -1,0 +1,161 @@
+"""What is known of each recipe, of the runs that are there and of those that are gone.
+
+Runs stay out of git and are lost with the machine that made them; what a comparison shows of them is
+kept in a record beside it, so that the next comparison needs only what is new.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from training.card import METRICS_FILE
+from training.crossval import CROSSVAL_FILE
+from training.errors import RunError
+from training.latency import measure
+from training.run import Run
+
+LATENCY_FILE: Final = "latency.json"
+MANIFEST_FILE: Final = "manifest.json"
+_SEPARATOR: Final = " on "
+
+
+@dataclass
+class Entry:
+    """One recipe.
+
+    Attributes:
+        weights: what the runs started from.
+        evaluated: ``PROTOCOL on DATA SETS`` to the figures of the int8 file (``accuracy``,
+            ``macro_f1``, ``tumor.f1``, ``tumor.auc`` and their ``interval``), ``float_accuracy`` and
+            ``trained``, the number of slices, if it is known.
+        crossvals: data sets to ``parts``, ``mean_accuracy``, ``accuracy_deviation`` and
+            ``lowest_accuracy`` of the parts, and the figures of all tested images together.
+        sizes: parameters, bytes and milliseconds; see :func:`training.latency.measure`.
+    """
+
+    weights: list[str] = field(default_factory=list)
+    evaluated: dict[str, dict[str, Any]] = field(default_factory=dict)
+    crossvals: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sizes: dict[str, float] = field(default_factory=dict)
+
+    def add_weights(self, name: str) -> None:
+        """Notes what another run started from."""
+        self.weights = sorted({*self.weights, name})
+
+
+Entries = dict[str, Entry]
+"""By the recipe's name."""
+
+
+def run_key(protocol: str, data: str) -> str:
+    """Key of :attr:`Entry.evaluated`."""
+    return f"{protocol}{_SEPARATOR}{data}"
+
+
+def protocol_and_data(key: str) -> tuple[str, str]:
+    """Of a key of :attr:`Entry.evaluated`."""
+    protocol, _, data = key.partition(_SEPARATOR)
+    return protocol, data
+
+
+def read_record(path: Path) -> Entries:
+    """What earlier comparisons knew; nothing if there is no record.
+
+    Raises:
+        RunError: the record is damaged.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        return {name: Entry(**entry) for name, entry in _read(path).items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise RunError(f"{path} is no record of runs: {error}") from error
+
+
+def write_record(entries: Entries, path: Path) -> None:
+    """Writes what :func:`read_record` reads."""
+    content = {name: asdict(entries[name]) for name in sorted(entries)}
+    path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def add(entries: Entries, path: Path) -> None:
+    """Takes in a folder of ``fit`` or ``crossval``, or a version in a store, for what was known of it.
+
+    Raises:
+        RunError: the folder holds neither an evaluated run nor a cross-validation.
+    """
+    if (path / CROSSVAL_FILE).is_file():
+        found = _read(path / CROSSVAL_FILE)
+        entry = entries.setdefault(found["recipe"], Entry())
+        entry.crossvals[_together(source["name"] for source in found["data"])] = _crossval(found)
+        entry.add_weights(found["weights"])
+        return
+    if not (path / "report" / METRICS_FILE).is_file():
+        raise RunError(f"{path} holds neither an evaluated run nor a cross-validation")
+    found = _read(path / "report" / METRICS_FILE)
+    data, weights = _origin(path)
+    entry = entries.setdefault(found["recipe"], Entry())
+    entry.add_weights(weights)
+    for protocol, figures in found["protocols"].items():
+        own = protocol == found["protocol"]
+        # Of a run that was only shown beside this one, its own report says more.
+        if own or run_key(protocol, data) not in entry.evaluated:
+            kinds = figures["testing"]
+            entry.evaluated[run_key(protocol, data)] = {
+                **_figures(kinds["int8"]),
+                "float_accuracy": kinds["float"]["accuracy"],
+                "trained": found["split"]["train"] if own else None,
+            }
+    entry.sizes = _sizes(path)
+
+
+def _figures(found: dict[str, Any]) -> dict[str, Any]:
+    """Of what :func:`training.scores.scores` gives, what a comparison shows."""
+    tumor = {f"tumor.{name}": value for name, value in found.get("tumor", {}).items()}
+    named = ("accuracy", "macro_f1", "macro_auc", "tumor.f1", "tumor.auc")
+    return {
+        **{name: value for name, value in {**found, **tumor}.items() if name in named},
+        "interval": {n: limits for n, limits in found["interval"].items() if n in named},
+    }
+
+
+def _crossval(found: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "parts": len(found["parts"]),
+        "mean_accuracy": found["mean_accuracy"],
+        "accuracy_deviation": found["accuracy_deviation"],
+        "lowest_accuracy": min(part["accuracy"] for part in found["parts"]),
+        **_figures(found["together"]),
+    }
+
+
+def _together(names: Iterable[str]) -> str:
+    return " + ".join(names)
+
+
+def _origin(path: Path) -> tuple[str, str]:
+    """Data sets and starting weights of a run, or of a version in a store."""
+    if (path / MANIFEST_FILE).is_file():
+        provenance = _read(path / MANIFEST_FILE)["provenance"]
+        return _together(source["name"] for source in provenance["data"]), provenance["weights"]
+    config = Run.open(path).config
+    return _together(source.name for source in config.data), config.recipe.weights
+
+
+def _sizes(path: Path) -> dict[str, float]:
+    """Measured once for a run; a version never changes, and keeps no such file."""
+    artifacts = path / "artifacts"
+    if not artifacts.is_dir():
+        return measure(path)
+    stored = artifacts / LATENCY_FILE
+    if not stored.is_file():
+        stored.write_text(json.dumps(measure(artifacts), indent=1) + "\n", encoding="utf-8")
+    found: dict[str, float] = _read(stored)
+    return found
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return content
