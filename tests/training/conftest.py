@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -61,10 +61,24 @@ def training() -> Training:
             warnings.catch_warnings(),
         ):
             warnings.simplefilter("default")
+            # Of eagerly(): the data's own functions stay as they are.
+            warnings.filterwarnings("ignore", "Even though the `tf.config", UserWarning)
             code = main(command)
         return subprocess.CompletedProcess(command, code, out.getvalue(), errors.getvalue())
 
     return run
+
+
+@contextlib.contextmanager
+def eagerly() -> Iterator[None]:
+    """Lets TensorFlow compute step by step: to trace a large model takes longer than a few steps do."""
+    import tensorflow as tf
+
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from contract.store import ModelStore, StoredVersion
 from service.settings import RuntimeChoice
 from tests.support.service import serving, settings_for
 
-from .conftest import SLICES, Training  # noqa: TID252
+from .conftest import SLICES, Training, eagerly  # noqa: TID252
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 
@@ -36,8 +36,10 @@ def exported(
     folder = tmp_path_factory.mktemp(recipe)
     run, store = folder / "run", folder / "store"
     options = ("--recipe", recipe, "--epochs", "1", *RECIPES[recipe])
+    with eagerly():
+        fitted = training("fit", *options, "--data", small_data, "--out", run)
+    assert fitted.returncode == 0, fitted.stderr
     for command in (
-        ("fit", *options, "--data", small_data, "--out", run),
         ("evaluate", "--run", run),
         ("export", "--run", run, "--store", store, "--allow-float"),
     ):

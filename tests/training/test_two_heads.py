@@ -14,7 +14,7 @@ from contract.decoding import decode
 from contract.preprocessing import preprocess
 from contract.store import ModelStore
 
-from .conftest import SLICES, Training  # noqa: TID252
+from .conftest import SLICES, Training, eagerly  # noqa: TID252
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 
@@ -68,7 +68,8 @@ def run(folded: Path, training: Training, tmp_path_factory: pytest.TempPathFacto
     """A run of one epoch a phase, evaluated."""
     out = tmp_path_factory.mktemp("two") / "run"
     data = [option for name in ("masked", "plain") for option in ("--data", folded / name)]
-    done = training("fit", *SHORT, *data, "--protocol", "grouped", "--out", out)
+    with eagerly():
+        done = training("fit", *SHORT, *data, "--protocol", "grouped", "--out", out)
     assert done.returncode == 0, done.stderr
     foreign = out.parent / "foreign" / "noise"
     foreign.mkdir(parents=True)
