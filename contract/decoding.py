@@ -117,6 +117,10 @@ class _Picture:
     def header(self) -> Dataset | None:
         return None
 
+    @property
+    def isolated(self) -> bool:
+        return False
+
     def reference(self, frame: int) -> DicomReference | None:  # noqa: ARG002 - it has but one
         return None
 

@@ -126,6 +126,11 @@ class DicomObject:
         """Number of slices."""
         return self._pixels.count
 
+    @property
+    def isolated(self) -> bool:
+        """Whether a process of its own decompresses its slices."""
+        return self._pixels.isolated
+
     def reference(self, frame: int) -> DicomReference:
         """Where a frame (from 1) belongs.
 

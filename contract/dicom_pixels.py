@@ -119,6 +119,11 @@ class Frames:
         elif len(dataset.PixelData) < self.form.frame_bytes * self.count:
             raise TruncatedImage("the DICOM object ends before its pixels do")
 
+    @property
+    def isolated(self) -> bool:
+        """Whether a process of its own decompresses them."""
+        return self._syntax in SANDBOXED
+
     def stored_values(self, frame: int) -> tuple[NDArray[Any], str]:
         """Decompresses a frame (from 1); unused bits are cleared, YBR becomes RGB.
 

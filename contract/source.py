@@ -26,6 +26,11 @@ class Source(Protocol):
         """
         ...
 
+    @property
+    def isolated(self) -> bool:
+        """Whether a process of its own decompresses its slices."""
+        ...
+
     def reference(self, frame: int) -> DicomReference | None:
         """Where a frame (from 1) belongs; None unless it is DICOM."""
         ...

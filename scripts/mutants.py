@@ -156,6 +156,13 @@ MUTANTS: Final = (
         f"{CREW_TESTS}::test_a_worker_that_ends_costs_one_picture",
     ),
     Mutant(
+        "file of several slices at a worker",
+        CREW,
+        "                self._others(job)\n                continue",
+        "                continue",
+        f"{CREW_TESTS}::test_workers_answer_objects_as_threads_do",
+    ),
+    Mutant(
         "no worker left",
         CREW,
         "            self._others(self._queue.popleft())",

@@ -1,6 +1,6 @@
 """The workers of one version, and what they have in hand; see :mod:`service.worker`.
 
-They are there for the mass of requests: pictures that are to be answered and nothing more, while the
+They are there for the mass of requests: slices that are to be answered and nothing more, while the
 service has several of them. All else, and all while no worker is there, the engine's own threads do.
 """
 
@@ -22,7 +22,7 @@ from service.errors import DeadlineExceeded, Failure, RuntimeLost
 from service.jobs import Job
 from service.metrics import Metrics
 from service.rebuilding import rebuild_seconds
-from service.worker import LENGTH, PICTURE, Order, Verdict, is_picture
+from service.worker import LENGTH, PICTURE, Order, Verdict, may_be_one_slice
 
 logger = logging.getLogger("service.crew")
 
@@ -212,7 +212,9 @@ class Crew:
             and job.answer_only
             and job.rules is self._rules
             and job.upload.failure is None
-            and is_picture(job.upload.data)
+            # Of a file of several slices the first one has been looked at.
+            and job.source is None
+            and may_be_one_slice(job.upload.data)
         )
 
     def submit(self, job: Job) -> None:
@@ -298,14 +300,19 @@ class Crew:
         jobs = [worker.jobs.popleft() for _ in verdicts if worker.jobs]
         # First of all, so that no worker waits for what the event loop does with the answers.
         self._hand_out()
+        settled = []
         for job, verdict in zip(jobs, verdicts, strict=False):
-            job.outcome, job.answer = verdict.outcome, verdict.answer
+            if verdict.outcome is None:
+                self._others(job)
+                continue
+            settled.append(job)
+            job.outcome, job.answer, job.dicom = verdict.outcome, verdict.answer, verdict.dicom
             job.decode_seconds = verdict.decode_seconds
             job.inference_seconds = verdict.inference_seconds
             job.stop_waiting(verdict.started)
             if isinstance(verdict.outcome, Outputs):
                 self._metrics.observe_batch(1, verdict.inference_seconds)
-        self._settle(jobs)
+        self._settle(settled)
 
     def _lose(self, worker: _Worker) -> None:
         """Of a worker that has ended: refuses what it had begun, and keeps the rest."""

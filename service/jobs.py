@@ -160,7 +160,8 @@ class Job:
         deadline: monotonic seconds after which nobody waits for it.
         group: its request.
         keep_header: whether ``header`` is wanted.
-        answer_only: whether nothing is wanted but outcome and answer, which any process can give.
+        answer_only: whether nothing is wanted but outcome, answer and place, which any process can
+            give.
         frame: its number in the file, from 1.
         source: the opened file, once that is known to hold several slices.
         pixels: uint8 (height, width), once decoded.

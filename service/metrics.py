@@ -54,7 +54,7 @@ class Metrics:
         shadow_info: the shadow version.
         errors: refused requests and images by error code.
         runtime_restarts: runtimes rebuilt after their thread died or hung.
-        workers, worker_restarts: processes that work on pictures, now, and replaced since the start.
+        workers, worker_restarts: processes that work on slices, now, and replaced since the start.
         activations: versions that were to take the place of the active one, by what came of it.
         queue_depth: images in the service now.
         tasks: of the event loop now; idle, always the same number.
@@ -113,7 +113,7 @@ class Metrics:
         self.runtime_restarts = Counter(
             "brain_runtime_restarts", "Runtimes rebuilt after a fault.", registry=registry
         )
-        self.workers = Gauge("brain_workers", "Processes that work on pictures.", registry=registry)
+        self.workers = Gauge("brain_workers", "Processes that work on slices.", registry=registry)
         self.worker_restarts = Counter(
             "brain_worker_restarts",
             "Such processes that ended and were replaced.",

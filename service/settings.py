@@ -167,10 +167,11 @@ class Settings(BaseSettings):
         None,
         ge=0,
         le=64,
-        description="Processes that take JPEG and PNG pictures from their file to their answer under "
-        "LiteRT while the service has several of them; 30 MB each. 0: the interpreters' threads do all "
-        "the work. None run beside a shadow version. Default: as many as interpreters, at most eight, "
-        "and 0 where there is but one.",
+        description="Processes that take JPEG and PNG pictures, and DICOM objects of one slice that "
+        "GDCM need not decompress, from their file to their answer under LiteRT while the service has "
+        "several of them; 30 MB each. 0: the interpreters' threads do all the work. None run beside a "
+        "shadow version. Default: as many as interpreters, at most eight, and 0 where there is but "
+        "one.",
     )
 
     tumor_threshold: float | None = Field(
@@ -410,7 +411,7 @@ class Settings(BaseSettings):
 
     @property
     def crew_size(self) -> int:
-        """Processes that work on pictures."""
+        """Processes that work on slices."""
         if self.shadow_version:
             # It compares outputs and pixels, which stay with the processes.
             return 0

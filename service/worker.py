@@ -1,10 +1,10 @@
-"""A process that takes pictures from their files to their answers: ``python -m service.worker``.
+"""A process that takes slices from their files to their answers: ``python -m service.worker``.
 
 Threads of one process share the interpreter's lock, and with it a good part of the processor time of a
 slice; processes do not. The module that was started never works itself: it is warm, and forks a worker
 for each connection that it is handed. A worker ends when the other side closes its connection.
 
-What passes: to the worker one :class:`Order`, which is answered with :data:`READY`; then pictures, each
+What passes: to the worker one :class:`Order`, which is answered with :data:`READY`; then files, each
 answered with a :class:`Verdict`, in their order. Both sides are this project's own code on one machine.
 """
 
@@ -26,9 +26,9 @@ from PIL import Image
 
 from contract.answer import Outputs, Rules
 from contract.decoding import Media, open_source, sniff
-from contract.errors import UnsupportedMedia
+from contract.errors import DecodeError, UnsupportedMedia
 from contract.policy import Policy
-from contract.preprocessing import PreprocessSpec
+from contract.preprocessing import DicomReference, PreprocessSpec
 from contract.zygote import receive, silence
 from service.answers import Answer
 from service.batching import MAX_FAILURES, TOO_LATE, answer_soundly, infer
@@ -47,6 +47,10 @@ PICTURE: Final = struct.Struct("<dQ")
 """Monotonic seconds of the deadline, and bytes of the file that follows."""
 
 READY: Final = LENGTH.pack(0)
+
+MAX_OBJECT_BYTES: Final = 4 * 2**20
+"""Of a DICOM object: an uncompressed slice of 1024 x 1024 pixels has half of them. What is larger has
+many slices, and would come back."""
 
 START_SECONDS: Final = 30.0
 """How long a worker may take to load its model; it takes 0.03 s."""
@@ -75,32 +79,35 @@ class Order(NamedTuple):
 
 
 class Verdict(NamedTuple):
-    """What became of one picture.
+    """What became of one file.
 
     Attributes:
-        outcome: the class probabilities, or why there are none. No other output comes back.
+        outcome: the class probabilities, or why there are none; no other output comes back. None where
+            the file is not for a worker: it has several slices, or another process decompresses it.
         answer: what they mean.
+        dicom: the slice's place in a study.
         started: monotonic seconds when it was begun; all processes of a machine have the same clock.
         decode_seconds, inference_seconds: what each part took.
     """
 
     outcome: Outputs | Failure | None
     answer: Answer | None
+    dicom: DicomReference | None
     started: float
     decode_seconds: float
     inference_seconds: float
 
 
-def is_picture(data: bytes) -> bool:
-    """Whether a worker takes a file: a JPEG or PNG, which is one slice and needs no other process."""
+def may_be_one_slice(data: bytes) -> bool:
+    """Whether a worker is to look at a file: a JPEG, a PNG or a DICOM object that is not large."""
     try:
-        return sniff(data) is not Media.DICOM
+        return sniff(data) is not Media.DICOM or len(data) <= MAX_OBJECT_BYTES
     except UnsupportedMedia:
         return False
 
 
 class Bench:
-    """Where pictures are worked on, one after the other.
+    """Where slices are worked on, one after the other.
 
     Args:
         order: what with.
@@ -112,19 +119,26 @@ class Bench:
     def __init__(self, order: Order) -> None:
         self._order = order
         self._interpreter = Interpreter(order.file, order.shapes)
-        # A picture is one slice; there is nothing to expand.
+        # What has several slices goes back; there is nothing to expand.
         self._decoder = Decoder(order.policy, lambda *_: None)
         self._interpreter.predict(np.zeros((1, order.spec.height, order.spec.width), np.uint8))
         self.failures = 0
 
     def work(self, data: bytes, deadline: float) -> Verdict:
-        """Decodes, predicts and answers a picture; nothing is raised."""
+        """Decodes, predicts and answers a slice; nothing is raised."""
         spec, rules, policy = self._order.spec, self._order.rules, self._order.policy
         started = monotonic()
         # Only a file of several slices asks for its request.
         job = Job(Upload(None, data), spec, rules, deadline, cast("Group", None))
-        job.source = open_source(data, spec, policy)
-        job.outcome = self._decoder.decode(job)
+        try:
+            job.source = open_source(data, spec, policy)
+        except DecodeError as error:
+            job.outcome = error
+        else:
+            if job.source.frames > 1 or job.source.isolated:
+                return Verdict(None, None, None, started, 0.0, 0.0)
+            job.outcome = self._decoder.decode(job)
+        job.decode_seconds = monotonic() - started
         if job.outcome is None and job.expired():
             job.outcome = DeadlineExceeded(TOO_LATE)
         if job.outcome is None:
@@ -134,7 +148,12 @@ class Bench:
             self.failures = 0 if worked else self.failures + 1
             answer_soundly(job)
         return Verdict(
-            _lightened(job), job.answer, started, job.decode_seconds, job.inference_seconds
+            _lightened(job),
+            job.answer,
+            job.dicom,
+            started,
+            job.decode_seconds,
+            job.inference_seconds,
         )
 
 
@@ -150,7 +169,10 @@ def main() -> None:
         # Nobody waits for a worker; its connection says when it has ended.
         signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         Image.preinit()
-        import ai_edge_litert.interpreter  # noqa: F401 - what is loaded now, all workers share
+        # What is loaded now, all workers share.
+        import ai_edge_litert.interpreter  # noqa: F401
+
+        import contract.dicom  # noqa: F401
 
         gc.freeze()
         while files := recv_fds(control, 1, 1)[1]:

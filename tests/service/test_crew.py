@@ -1,4 +1,4 @@
-"""Processes that work on pictures: they answer as threads do, and nothing waits for one that broke."""
+"""Processes that work on slices: they answer as threads do, and nothing waits for one that broke."""
 
 import asyncio
 import os
@@ -13,12 +13,19 @@ from typing import Any
 
 import httpx
 import pytest
+from pydicom.uid import (
+    ExplicitVRBigEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
+)
 
 from bench.processes import descendants
 from service import registry
 from service.crew import Crew, Forks
 from service.jobs import Job
 from service.settings import Settings
+from tests.contract.samples import DATA, RANGE, grey_slice, mr_frames, mr_object
 from tests.support.broken_worker import Command
 from tests.support.service import (
     MODEL,
@@ -71,6 +78,7 @@ def thread_jobs(service: Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[l
 
     with monkeypatch.context() as patched:
         patched.setattr(batcher, "submit", noted)
+        patched.setattr(crew_of(service), "_others", noted)
         yield jobs
 
 
@@ -109,11 +117,40 @@ def test_workers_answer_as_threads_do(
     ]
 
 
+def test_workers_answer_objects_as_threads_do(
+    model_store: Path, service: Service, jpeg: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grey = grey_slice()
+    real = [path.read_bytes() for path in sorted((DATA / "dicom").glob("*.dcm"))]
+    for_workers = [
+        *real,
+        *(mr_object(grey, syntax) for syntax in (ExplicitVRBigEndian, RLELossless)),
+        mr_object(grey, attributes={"Modality": "CT"}),
+        real[0][:4000],
+        real[0][:200] + b"\xff" * 2000,
+    ]
+    frames = mr_frames([grey, grey[::-1], grey], attributes=RANGE)
+    for_threads = [frames, mr_object(grey, JPEGLSLossless), mr_object(grey, JPEG2000Lossless)]
+    images = [jpeg, *for_workers, *for_threads, *for_workers]
+    expected = service.predict(*images)
+    with manned(model_store) as other, thread_jobs(other, monkeypatch) as by_threads:
+        answer = other.predict(*images)
+        assert entries(answer) == entries(expected)
+        assert answer.json()["series"] == expected.json()["series"]
+        # The first image, which was alone when it came, two objects, and the three slices of the third.
+        assert len(by_threads) == 6
+        assert other.state.pipeline.depth == 0
+    assert "not_mr" in codes(answer)
+    assert {entry.get("dicom", {}).get("frame") for entry in entries(answer)} == {None, 1, 2, 3}
+
+
 def test_other_work_stays_with_the_threads(
     model_store: Path, jpeg: bytes, dicom: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with manned(model_store) as service, thread_jobs(service, monkeypatch) as by_threads:
-        assert service.predict(dicom, dicom, dicom).status_code == 200
+        # Of whole objects more is wanted than an answer.
+        as_objects = {"accept": "multipart/related; type=application/dicom"}
+        assert service.predict(dicom, dicom, dicom, headers=as_objects).status_code == 200
         assert len(by_threads) == 3
         # An operating point of its own, whose rules the workers do not have.
         moved = service.predict(jpeg, jpeg, params={"tumor_threshold": "0.9"})
