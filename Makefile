@@ -4,7 +4,8 @@ PYTHON ?=
 SERVICE_ENV := .venv
 TEST_ENV := .venv-test
 
-WORKERS ?= 2
+# Of tests: some wait for other processes, and leave two cores to three.
+WORKERS ?= 3
 RECIPE ?= efficientnet_lite0
 DATA ?=
 OUT ?= runs/$(RECIPE)

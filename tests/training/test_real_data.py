@@ -13,9 +13,7 @@ from training.splits import Protocol, split
 
 pytestmark = [pytest.mark.data, pytest.mark.slow]
 
-_WHOLE = load_recipe("efficientnet_lite0", {"epochs": 1, "resolution": 64})
-# The third phase repeats the second one at another size.
-RECIPE = _WHOLE.model_copy(update={"phases": _WHOLE.phases[:2]})
+RECIPE = load_recipe("baseline_cnn", {"epochs": 4, "resolution": 64})
 
 
 @pytest.fixture(scope="module")
@@ -70,5 +68,5 @@ def test_a_short_training_learns(
     train(run, images, found.groups, parts)
     history = run.require_finished().history
     # The largest class is a third of the validation images.
-    assert history[-1]["val_accuracy"] > 0.6
+    assert history[-1]["val_accuracy"] > 0.5
     assert history[-1]["val_loss"] < history[0]["val_loss"]
