@@ -55,6 +55,7 @@ SYNTAXES = {
 LOSSY = {"jpeg-ls-near": JPEGLSNearLossless, "jpeg2000-lossy": JPEG2000}
 """Those of any depth. JPEG baseline has 8 bits; of 12 in JPEG extended there is :func:`extended`."""
 
+_NAME = "PLANTED^JANE"
 RANGE = {"WindowCenter": 128, "WindowWidth": 256}
 """A window that leaves 8-bit values as they are."""
 
@@ -158,6 +159,41 @@ def extended() -> tuple[bytes, bytes]:
     values = np.zeros((dataset.Rows, dataset.Columns), np.uint16)
     attributes = {"PixelData": encapsulate([stream])}
     return mr_object(values, JPEGExtended12Bit, bits_stored=12, attributes=attributes), stream
+
+
+@cache
+def planted() -> bytes:
+    """An MR object whose patient is PLANTED^JANE, wherever a name could stray to."""
+    dataset = dcmread(OBJECTS[-1])
+    dataset.PatientName = dataset.PatientID = dataset.InstitutionName = _NAME
+    dataset.StudyDescription = dataset.ImageComments = _NAME
+    return write(dataset, ExplicitVRLittleEndian)
+
+
+def planted_and_damaged() -> list[bytes]:
+    """The same, whole, cut short, and with the name as the value of attributes that are read."""
+    whole = planted()
+    name = _NAME.encode()
+    text = b"LO" + len(name).to_bytes(2, "little") + name
+    result = [whole, whole[: len(whole) // 2]]
+    for tag, vr in [
+        (b"\x28\x00\x10\x00", b"US"),  # Rows
+        (b"\x28\x00\x50\x10", b"DS"),  # Window Center
+        (b"\x28\x00\x30\x00", b"DS"),  # Pixel Spacing
+        (b"\x28\x00\x04\x00", b"CS"),  # Photometric Interpretation
+        (b"\x08\x00\x16\x00", b"UI"),  # SOP Class UID
+        (b"\x08\x00\x18\x00", b"UI"),  # SOP Instance UID
+        (b"\x08\x00\x60\x00", b"CS"),  # Modality
+        (b"\x08\x00\x05\x00", b"CS"),  # Specific Character Set
+        (b"\x02\x00\x10\x00", b"UI"),  # Transfer Syntax UID
+    ]:
+        start = whole.find(tag + vr)
+        if start >= 0:
+            end = start + 8 + int.from_bytes(whole[start + 6 : start + 8], "little")
+            result.extend(
+                whole[:start] + tag + kind + text[2:] + whole[end:] for kind in (vr, b"LO")
+            )
+    return result
 
 
 def _set_pixels(dataset: Dataset, frames: Sequence[NDArray[Any]], syntax: UID) -> None:

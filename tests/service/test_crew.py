@@ -24,8 +24,15 @@ from bench.processes import descendants
 from service import registry
 from service.crew import Crew, Forks
 from service.jobs import Job
-from service.settings import Settings
-from tests.contract.samples import DATA, RANGE, grey_slice, mr_frames, mr_object
+from service.settings import LogLevel, Settings
+from tests.contract.samples import (
+    DATA,
+    RANGE,
+    grey_slice,
+    mr_frames,
+    mr_object,
+    planted_and_damaged,
+)
 from tests.support.broken_worker import Command
 from tests.support.service import (
     MODEL,
@@ -142,6 +149,26 @@ def test_workers_answer_objects_as_threads_do(
         assert other.state.pipeline.depth == 0
     assert "not_mr" in codes(answer)
     assert {entry.get("dicom", {}).get("frame") for entry in entries(answer)} == {None, 1, 2, 3}
+
+
+def test_no_word_of_a_patient_leaves_a_worker(
+    model_store: Path,
+    jpeg: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    settings = {"log_level": LogLevel.DEBUG}
+    with (
+        manned(model_store, **settings) as service,
+        thread_jobs(service, monkeypatch) as by_threads,
+    ):
+        answer = service.predict(jpeg, *planted_and_damaged())
+        assert len(by_threads) == 1
+    assert codes(answer)[:2] == [None, None]
+    assert codes(answer)[2] == "truncated_image"
+    told = "".join([answer.text, *capfd.readouterr()])
+    assert "PLANTED" not in told
+    assert "JANE" not in told
 
 
 def test_other_work_stays_with_the_threads(
