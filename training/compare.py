@@ -85,11 +85,15 @@ def _document(entries: Entries) -> str:
         "",
         (
             "Milliseconds of processor time for one slice, all threads together: int8 and float32 "
-            "LiteRT, and the SavedModel under TensorFlow. Medians of 100 calls."
+            "LiteRT, and the SavedModel under TensorFlow. Medians of 100 calls; those of two "
+            "processors do not compare."
         ),
         "",
-        "| recipe | weights | parameters | int8 file | SavedModel | int8 | float32 | TensorFlow |",
-        "|---|---|---|---|---|---|---|---|",
+        (
+            "| recipe | weights | parameters | int8 file | SavedModel | int8 | float32 | TensorFlow "
+            "| processor |"
+        ),
+        "|---|---|---|---|---|---|---|---|---|",
     ]
     lines += [_size_row(name, entry) for name, entry in sorted(entries.items())]
     lines += [
@@ -166,6 +170,7 @@ def _size_row(recipe: str, entry: Entry) -> str:
         ms("int8_ms"),
         ms("float32_ms"),
         ms("tensorflow_ms"),
+        sizes.get("processor", _DASH),
     ]
     return f"| {' | '.join(cells)} |"
 

@@ -32,13 +32,14 @@ class Entry:
             ``trained``, the number of slices, if it is known.
         crossvals: data sets to ``parts``, ``mean_accuracy``, ``accuracy_deviation`` and
             ``lowest_accuracy`` of the parts, and the figures of all tested images together.
-        sizes: parameters, bytes and milliseconds; see :func:`training.latency.measure`.
+        sizes: parameters, bytes, milliseconds and the processor that they were measured on; see
+            :func:`training.latency.measure`.
     """
 
     weights: list[str] = field(default_factory=list)
     evaluated: dict[str, dict[str, Any]] = field(default_factory=dict)
     crossvals: dict[str, dict[str, Any]] = field(default_factory=dict)
-    sizes: dict[str, float] = field(default_factory=dict)
+    sizes: dict[str, Any] = field(default_factory=dict)
 
     def add_weights(self, name: str) -> None:
         """Notes what another run started from."""
@@ -144,7 +145,7 @@ def _origin(path: Path) -> tuple[str, str]:
     return _together(source.name for source in config.data), config.recipe.weights
 
 
-def _sizes(path: Path) -> dict[str, float]:
+def _sizes(path: Path) -> dict[str, Any]:
     """Measured once for a run; a version never changes, and keeps no such file."""
     artifacts = path / "artifacts"
     if not artifacts.is_dir():
@@ -152,8 +153,7 @@ def _sizes(path: Path) -> dict[str, float]:
     stored = artifacts / LATENCY_FILE
     if not stored.is_file():
         stored.write_text(json.dumps(measure(artifacts), indent=1) + "\n", encoding="utf-8")
-    found: dict[str, float] = _read(stored)
-    return found
+    return _read(stored)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """How large a model's files are, and how long one slice takes them."""
 
+import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ _CALLS: Final = 100
 _WARM_UP: Final = 5
 
 
-def measure(artifacts: Path) -> dict[str, float]:
+def measure(artifacts: Path) -> dict[str, Any]:
     """Sizes of a SavedModel and its int8 file, and how long they take.
 
     Args:
@@ -24,13 +25,14 @@ def measure(artifacts: Path) -> dict[str, float]:
 
     Returns:
         ``parameters``; ``int8_bytes`` and ``saved_model_bytes``; ``int8_ms``, ``float32_ms`` and
-        ``tensorflow_ms``: processor time for one slice, of all threads together.
+        ``tensorflow_ms``: processor time for one slice, of all threads together; ``processor``: whose.
     """
     saved = artifacts / SAVED_MODEL
     model = tf.saved_model.load(str(saved))
     signature = model.signatures["serving_default"]
     files = [entry for entry in saved.rglob("*") if entry.is_file()]
-    result = {
+    result: dict[str, Any] = {
+        "processor": _processor(),
         "parameters": float(sum(variable.shape.num_elements() for variable in signature.variables)),
         "saved_model_bytes": float(sum(entry.stat().st_size for entry in files)),
         "float32_ms": _cpu_ms(_litert(_float_file(saved))),
@@ -41,6 +43,14 @@ def measure(artifacts: Path) -> dict[str, float]:
         result["int8_bytes"] = float(light.stat().st_size)
         result["int8_ms"] = _cpu_ms(_litert(light.read_bytes()))
     return result
+
+
+def _processor() -> str:
+    """The model's name, as Linux has it."""
+    described = Path("/proc/cpuinfo")
+    lines = described.read_text(encoding="utf-8").splitlines() if described.is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
 
 
 def _float_file(saved: Path) -> bytes:

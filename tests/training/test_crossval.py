@@ -151,6 +151,7 @@ def test_the_comparison_holds_every_run_and_its_figures(
     sizes = json.loads((runs["clean"] / "artifacts" / "latency.json").read_text())
     assert f"{sizes['parameters']:,.0f}" in text
     assert sizes["int8_ms"] > 0
+    assert f"| {sizes['processor']} |" in text
     assert (out.parent / "models.png").stat().st_size > 5000
     nothing = training("compare", tmp_path, "--out", out)
     assert nothing.returncode == 1
