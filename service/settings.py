@@ -169,7 +169,7 @@ class Settings(BaseSettings):
         le=64,
         description="Processes that take JPEG and PNG pictures, and DICOM objects of one slice that "
         "GDCM need not decompress, from their file to their answer under LiteRT while the service has "
-        "several of them; 30 MB each. 0: the interpreters' threads do all the work. None run beside a "
+        "several of them; 45 MB each. 0: the interpreters' threads do all the work. None run beside a "
         "shadow version. Default: as many as interpreters, at most eight, and 0 where there is but "
         "one.",
     )
