@@ -11,8 +11,6 @@ from training.fit import _compile, _fitted  # noqa: E402
 from training.model import EMBEDDING, LOGITS, NETWORK, build, unfreeze  # noqa: E402
 from training.recipe import Recipe, load_recipe  # noqa: E402
 
-from .conftest import eagerly  # noqa: E402, TID252
-
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 
 
@@ -64,8 +62,7 @@ def test_a_step_of_the_full_recipe_at_its_full_size(name: str) -> None:
     _compile(fitted, recipe, phase, steps=1)
     before = {variable.path: variable.numpy() for variable in model.variables}
     slices, allowed = _batch(recipe, phase.resolution)
-    with eagerly():
-        loss = fitted.train_on_batch(slices, {LOGITS: allowed})
+    loss = fitted.train_on_batch(slices, {LOGITS: allowed})
     assert np.isfinite(np.asarray(loss)).all()
     learning = {variable.path for variable in model.trainable_variables}
     changed = {
