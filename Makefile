@@ -4,8 +4,7 @@ PYTHON ?=
 SERVICE_ENV := .venv
 TEST_ENV := .venv-test
 
-# Of tests: some wait for other processes, and leave two cores to three.
-WORKERS ?= 3
+WORKERS ?= 2
 RECIPE ?= efficientnet_lite0
 DATA ?=
 OUT ?= runs/$(RECIPE)
