@@ -5,13 +5,15 @@ import platform
 from pathlib import Path
 from time import sleep
 
+from training.processor import processor
+
 
 def describe() -> list[tuple[str, str]]:
     """Name and value of what matters; nothing that names the machine itself."""
     cores = len(os.sched_getaffinity(0))
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     return [
-        ("Processor", f"{_processor()}, {cores} cores"),
+        ("Processor", f"{processor()}, {cores} cores"),
         ("Memory", f"{memory:.0f} GiB"),
         ("System", f"{platform.system()} {platform.release()}"),
         ("Python", platform.python_version()),
@@ -24,14 +26,6 @@ def busy_share(seconds: float = 2.0) -> float:
     sleep(seconds)
     idle, total = _ticks()
     return 1 - (idle - idle_before) / max(1, total - total_before)
-
-
-def _processor() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-        name, _, value = line.partition(":")
-        if name.strip() == "model name":
-            return value.strip()
-    return platform.machine()
 
 
 def _ticks() -> tuple[int, int]:

@@ -5,15 +5,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from training import plots
-from training.entries import (
-    Entries,
-    Entry,
-    add,
-    protocol_and_data,
-    read_record,
-    run_key,
-    write_record,
-)
+from training.entries import Entries, Entry, add, read_record, write_record
 from training.recipe import recipe_names
 
 PLOT_FILE: Final = "models.png"
@@ -52,9 +44,9 @@ def compare(paths: Sequence[Path], out: Path) -> Path:
 
 def _bars(entries: Entries) -> Iterator[tuple[str, str, float, tuple[float, float]]]:
     for recipe, entry in sorted(entries.items()):
-        for key, found in sorted(entry.evaluated.items()):
-            protocol, data = protocol_and_data(key)
-            yield recipe, f"{protocol}, {_short(data)}", found["accuracy"], _interval(found)
+        for protocol, runs in sorted(entry.evaluated.items()):
+            for data, found in sorted(runs.items()):
+                yield recipe, f"{protocol}, {_short(data)}", found["accuracy"], _interval(found)
         for data, found in sorted(entry.crossvals.items()):
             yield recipe, f"held out, {_short(data)}", found["accuracy"], _interval(found)
 
@@ -187,10 +179,11 @@ def _percent(figures: dict[str, Any], name: str) -> str:
 
 def _testing_rows(entries: Entries, protocols: Collection[str]) -> list[str]:
     return [
-        _testing_row(name, *protocol_and_data(key), found)
+        _testing_row(name, protocol, data, found)
         for name, entry in sorted(entries.items())
-        for key, found in sorted(entry.evaluated.items())
-        if protocol_and_data(key)[0] in protocols
+        for protocol, runs in sorted(entry.evaluated.items())
+        if protocol in protocols
+        for data, found in sorted(runs.items())
     ]
 
 
@@ -230,8 +223,7 @@ def _missing(entries: Entries) -> list[str]:
         if entry is None:
             lines.append(f"- `{name}`: not run.")
             continue
-        run = {protocol_and_data(key)[0] for key in entry.evaluated}
-        absent = [p for p in ("clean", "published") if p not in run]
+        absent = [p for p in ("clean", "published") if p not in entry.evaluated]
         absent += [] if entry.crossvals else ["cross-validation"]
         if absent:
             lines.append(f"- `{name}`: no figures for {', '.join(absent)}.")
@@ -241,15 +233,13 @@ def _missing(entries: Entries) -> list[str]:
 def _reading(entries: Entries) -> list[str]:
     lines = []
     for name, entry in sorted(entries.items()):
-        for data in sorted({protocol_and_data(key)[1] for key in entry.evaluated}):
-            pair = [run_key("published", data), run_key("clean", data)]
-            if not entry.evaluated.keys() >= set(pair):
-                continue
-            leaked, clean = (entry.evaluated[key]["accuracy"] for key in pair)
+        published, clean = (entry.evaluated.get(p, {}) for p in ("published", "clean"))
+        for data in sorted(published.keys() & clean.keys()):
+            leaked, unleaked = (runs[data]["accuracy"] for runs in (published, clean))
             lines.append(
                 f"- **{name}**, {data}: {100 * leaked:.2f} % where the leak stays and "
-                f"{100 * clean:.2f} % without it, on the same images: "
-                f"{100 * (leaked - clean):+.2f} points. Part of it is the smaller training set "
+                f"{100 * unleaked:.2f} % without it, on the same images: "
+                f"{100 * (leaked - unleaked):+.2f} points. Part of it is the smaller training set "
                 "that `clean` leaves."
             )
     if not lines:

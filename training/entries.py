@@ -18,7 +18,6 @@ from training.run import Run
 
 LATENCY_FILE: Final = "latency.json"
 MANIFEST_FILE: Final = "manifest.json"
-_SEPARATOR: Final = " on "
 
 
 @dataclass
@@ -27,7 +26,7 @@ class Entry:
 
     Attributes:
         weights: what the runs started from.
-        evaluated: ``PROTOCOL on DATA SETS`` to the figures of the int8 file (``accuracy``,
+        evaluated: protocol, then data sets, to the figures of the int8 file (``accuracy``,
             ``macro_f1``, ``tumor.f1``, ``tumor.auc`` and their ``interval``), ``float_accuracy`` and
             ``trained``, the number of slices, if it is known.
         crossvals: data sets to ``parts``, ``mean_accuracy``, ``accuracy_deviation`` and
@@ -37,7 +36,7 @@ class Entry:
     """
 
     weights: list[str] = field(default_factory=list)
-    evaluated: dict[str, dict[str, Any]] = field(default_factory=dict)
+    evaluated: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     crossvals: dict[str, dict[str, Any]] = field(default_factory=dict)
     sizes: dict[str, Any] = field(default_factory=dict)
 
@@ -48,17 +47,6 @@ class Entry:
 
 Entries = dict[str, Entry]
 """By the recipe's name."""
-
-
-def run_key(protocol: str, data: str) -> str:
-    """Key of :attr:`Entry.evaluated`."""
-    return f"{protocol}{_SEPARATOR}{data}"
-
-
-def protocol_and_data(key: str) -> tuple[str, str]:
-    """Of a key of :attr:`Entry.evaluated`."""
-    protocol, _, data = key.partition(_SEPARATOR)
-    return protocol, data
 
 
 def read_record(path: Path) -> Entries:
@@ -101,10 +89,11 @@ def add(entries: Entries, path: Path) -> None:
     entry.add_weights(weights)
     for protocol, figures in found["protocols"].items():
         own = protocol == found["protocol"]
+        known = entry.evaluated.setdefault(protocol, {})
         # Of a run that was only shown beside this one, its own report says more.
-        if own or run_key(protocol, data) not in entry.evaluated:
+        if own or data not in known:
             kinds = figures["testing"]
-            entry.evaluated[run_key(protocol, data)] = {
+            known[data] = {
                 **_figures(kinds["int8"]),
                 "float_accuracy": kinds["float"]["accuracy"],
                 "trained": found["split"]["train"] if own else None,

@@ -1,6 +1,5 @@
 """How large a model's files are, and how long one slice takes them."""
 
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from contract.preprocessing import DEFAULT_SPEC
 from training.fidelity import LITERT_FILE, SAVED_MODEL
+from training.processor import processor
 
 _CALLS: Final = 100
 _WARM_UP: Final = 5
@@ -32,7 +32,7 @@ def measure(artifacts: Path) -> dict[str, Any]:
     signature = model.signatures["serving_default"]
     files = [entry for entry in saved.rglob("*") if entry.is_file()]
     result: dict[str, Any] = {
-        "processor": _processor(),
+        "processor": processor(),
         "parameters": float(sum(variable.shape.num_elements() for variable in signature.variables)),
         "saved_model_bytes": float(sum(entry.stat().st_size for entry in files)),
         "float32_ms": _cpu_ms(_litert(_float_file(saved))),
@@ -43,14 +43,6 @@ def measure(artifacts: Path) -> dict[str, Any]:
         result["int8_bytes"] = float(light.stat().st_size)
         result["int8_ms"] = _cpu_ms(_litert(light.read_bytes()))
     return result
-
-
-def _processor() -> str:
-    """The model's name, as Linux has it."""
-    described = Path("/proc/cpuinfo")
-    lines = described.read_text(encoding="utf-8").splitlines() if described.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.machine()
 
 
 def _float_file(saved: Path) -> bytes:

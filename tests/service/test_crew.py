@@ -157,9 +157,8 @@ def test_no_word_of_a_patient_leaves_a_worker(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    settings = {"log_level": LogLevel.DEBUG}
     with (
-        manned(model_store, **settings) as service,
+        manned(model_store, log_level=LogLevel.DEBUG) as service,
         thread_jobs(service, monkeypatch) as by_threads,
     ):
         answer = service.predict(jpeg, *planted_and_damaged())
