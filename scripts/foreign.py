@@ -24,7 +24,7 @@ from pydicom.data import get_testdata_file
 WALLPAPERS = ("gnome-backgrounds", "mate-backgrounds", "ukui-wallpapers")
 """Photographs and drawings."""
 TEMPLATES = "mricron-data"
-"""Colin27 (ch2): the mean of 27 T1 scans of one healthy man, skull included."""
+"""Colin27 (ch2): the mean of 27 T1 scans of one healthy man, with its skull and without."""
 SKIMAGE = {
     "photos": (
         "astronaut brick camera chelsea coffee coins grass gravel horse motorcycle_left moon "
@@ -67,7 +67,9 @@ def main() -> int:
         photographs(work / "unpacked", out / "photos", rng)
         with zipfile.ZipFile(next(work.glob("scikit_image*.whl"))) as wheel:
             from_skimage(wheel, out)
-        normal_brain(next(work.rglob("ch2.nii.gz")), out / "normal brain")
+        # Every third axial slice.
+        save_slices(nifti(next(work.rglob("ch2.nii.gz"))), out / "normal brain", 3)
+        save_slices(nifti(next(work.rglob("ch2bet.nii.gz"))), out / "normal brain, stripped", 3)
         monkey = next(work.rglob("inia19-t1-brain.nii.gz"))
         save_slices(nifti(monkey), out / "macaque brain", 6)
     documents(out / "documents", rng)
@@ -129,11 +131,6 @@ def save_slices(voxels: NDArray[np.float32], folder: Path, step: int) -> None:
         pixels = np.ascontiguousarray(np.rot90(grey[:, :, z]))
         if (pixels > 25).mean() > 0.08:
             save(pixels, folder, f"axial-{z:03}")
-
-
-def normal_brain(path: Path, folder: Path) -> None:
-    """Colin27, every third axial slice."""
-    save_slices(nifti(path), folder, 3)
 
 
 def documents(folder: Path, rng: np.random.Generator) -> None:

@@ -146,8 +146,8 @@ def _when_not(foreign: Mapping[str, Any], upright: Mapping[str, float]) -> list[
             "picture out of distribution is referred. Compared with the test slices that lie upright "
             f"for certain, of which {upright['in_distribution']:.1%} are in distribution; the turned "
             "and mirrored ones are made from these. `normal brain` is a template of a healthy man's "
-            "T1 (Colin27), no picture of another kind: there, a low AUROC is right, and what is "
-            "decided tells."
+            "T1 (Colin27), as it is and without the skull, no picture of another kind: there, a low "
+            "AUROC is right, and what is decided tells."
         ),
         "",
         (

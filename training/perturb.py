@@ -8,6 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageFilter
 
+from contract.preprocessing import preprocess_placed
+from training.stripping import brain
+
 Change = Callable[[Image.Image, np.random.Generator], Image.Image]
 
 
@@ -60,6 +63,19 @@ def _small(image: Image.Image, _: np.random.Generator) -> Image.Image:
     return image.resize(size, Image.Resampling.BOX).resize(image.size, Image.Resampling.BILINEAR)
 
 
+def _stripped(image: Image.Image, _: np.random.Generator) -> Image.Image:
+    """Blackens all but the brain; a slice in which none is found stays as it is."""
+    prepared, placement = preprocess_placed(np.asarray(image))
+    found = brain(prepared)
+    if found is None:
+        return image
+    left, top, right, bottom = placement.crop
+    target = Image.fromarray(found.astype(np.uint8) * 255).crop(placement.target)
+    kept = Image.new("L", image.size)
+    kept.paste(target.resize((right - left, bottom - top), Image.Resampling.BILINEAR), (left, top))
+    return Image.fromarray(np.where(np.asarray(kept) > 127, np.asarray(image), np.uint8(0)))
+
+
 PERTURBATIONS: Final[dict[str, Change]] = {
     "JPEG quality 30": _jpeg,
     "noise, sd 12 of 255": _noise,
@@ -71,6 +87,7 @@ PERTURBATIONS: Final[dict[str, Change]] = {
     "rotated by 15 degrees": _rotation,
     "cropped by 10 % a side": _crop,
     "scaled to 128 and back": _small,
+    "skull stripped, where a brain is found": _stripped,
 }
 """Name to change of an 8-bit grey image, whose size stays. Rotation moves the mask as well."""
 ROTATED: Final = "rotated by 15 degrees"

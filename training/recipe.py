@@ -82,6 +82,8 @@ class Mask(_Strict):
         pasted: synthetic slices into which a tumour was pasted, as a share of those without tumour.
         removed_area: largest tumour that is cut out, as a share of the slice: a large one leaves
             swelling and shifted tissue behind, and with them a slice that is not free of tumour.
+        stripped: slices without the skull, as a share of those with a mask, those without tumour and
+            the other synthetic ones together.
         synthetic_weight, mask_weight: how likely a synthetic slice, and a real one with a mask, is
             drawn into an epoch, against other real slices.
         synthetic_classes: whether synthetic slices train the classes too, or the mask alone: what is
@@ -94,6 +96,7 @@ class Mask(_Strict):
     removed: float = Field(ge=0, le=1)
     pasted: float = Field(ge=0, le=1)
     removed_area: float = Field(1.0, gt=0, le=1)
+    stripped: float = Field(0.0, ge=0, le=1)
     synthetic_weight: float = Field(1.0, gt=0)
     mask_weight: float = Field(1.0, gt=0)
     synthetic_classes: bool = True

@@ -4,21 +4,23 @@ Every slice with a tumour mask comes from one data set and nearly every slice wi
 others, so what tells the sets apart (sequence, borders, compression) also tells the labels apart. A
 slice of the first kind without its tumour, and one of the second with a tumour, do away with that.
 What is cut out is filled with tissue from elsewhere in the same slice; as many slices keep their label
-and get such a patch beside the tumour, so that a patch says nothing.
+and get such a patch beside the tumour, so that a patch says nothing. Some slices of every kind are made
+anew without the skull.
 """
 
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from scipy import ndimage
 
-from training.datasets import ANY_TUMOR, NO_TUMOR, ImageSet
+from contract.preprocessing import DEFAULT_SPEC, preprocess_placed
+from training.datasets import ANY_TUMOR, NO_TUMOR, ImageSet, place_mask
 from training.recipe import Mask
 from training.splits import Split
+from training.stripping import HEAD_LEVEL, brain
 
-HEAD_LEVEL: Final = 25
-"""Grey level, of 255, above which a pixel of a preprocessed slice belongs to the head."""
 MARGIN: Final = 4
 """Pixels around a mask that go with it: outlines are drawn close, and tumours have a rim."""
 FEATHER: Final = 2.0
@@ -27,6 +29,11 @@ TRIES: Final = 60
 """Places tried for a patch; the one whose surroundings fit best is taken."""
 MIN_CONTRAST: Final = 12.0
 """Grey levels by which a pasted tumour must stand out from its surroundings to be called one."""
+KEPT: Final = 0.95
+"""Share of a tumour that a stripped slice must still show."""
+
+Sample = tuple[NDArray[np.uint8], NDArray[np.uint8], str]
+"""A slice, its mask, its label."""
 
 
 class Synthetic(NamedTuple):
@@ -56,7 +63,7 @@ def synthesise(images: ImageSet, parts: Split, settings: Mask, seed: int) -> Syn
     rng = np.random.default_rng((seed, 7))
     donors = [int(i) for i in parts.train if i in images.masks and images.masks[int(i)].any()]
     clean = [int(i) for i in parts.train if images.files[int(i)].label == NO_TUMOR]
-    made: list[tuple[NDArray[np.uint8], NDArray[np.uint8], str]] = []
+    made: list[Sample] = []
     for index in rng.permutation(donors)[: round(settings.removed * len(donors))]:
         slice_, mask = images.slices[index], images.masks[int(index)]
         small = mask.mean() <= 255 * settings.removed_area
@@ -72,6 +79,20 @@ def synthesise(images: ImageSet, parts: Split, settings: Mask, seed: int) -> Syn
         pasted = paste(images.slices[index], images.slices[donor], images.masks[donor], rng)
         if pasted is not None:
             made.append((*pasted, ANY_TUMOR))
+    empty = np.zeros(images.slices.shape[1:], np.uint8)
+    every = [
+        *(
+            (images.slices[i], images.masks.get(i, empty), images.files[i].label)
+            for i in donors + clean
+        ),
+        *made,
+    ]
+    # All kinds alike, so that a skull, or its absence, says nothing.
+    for index in rng.permutation(len(every))[: round(settings.stripped * len(every))]:
+        pixels, mask, label = every[index]
+        bare = strip(pixels, mask)
+        if bare is not None:
+            made.append((*bare, label))
     shape = (0, *images.slices.shape[1:])
     return Synthetic(
         np.stack([m[0] for m in made]) if made else np.zeros(shape, np.uint8),
@@ -167,6 +188,26 @@ def paste(
             continue
         return blended, share
     return None
+
+
+def strip(
+    pixels: NDArray[np.uint8], mask: NDArray[np.uint8]
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8]] | None:
+    """Takes the skull away, and preprocesses what is left as the service would: it fills the slice.
+
+    Args:
+        pixels: uint8 (H, W) of the default preprocessing.
+        mask: share of tumour, uint8 (H, W).
+
+    Returns:
+        The slice and its mask, uint8 (H, W) each; None where no brain is found, or it lacks the tumour.
+    """
+    found = brain(pixels)
+    tumour = mask > 127
+    if found is None or (tumour & found).sum() < KEPT * tumour.sum():
+        return None
+    bare, placement = preprocess_placed(np.where(found, pixels, np.uint8(0)))
+    return bare, place_mask(Image.fromarray(mask), placement, DEFAULT_SPEC)
 
 
 def _moved(

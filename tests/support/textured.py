@@ -23,3 +23,13 @@ def with_tumor() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     pixels = head()
     pixels[spot] = 220
     return pixels, np.where(spot, 255, 0).astype(np.uint8)
+
+
+def with_skull(seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """A brain within dark bone within a bright scalp, and which pixels are brain."""
+    rows, columns = np.mgrid[0:SIDE, 0:SIDE]
+    radius = np.hypot((rows - 112) / 105, (columns - 112) / 85)
+    pixels = head(seed)
+    pixels[radius > 0.82] = 5
+    pixels[(radius > 0.92) & (radius < 1)] = 210
+    return pixels, radius <= 0.82

@@ -3,13 +3,15 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 
-from tests.support.textured import SIDE, head, with_tumor
+from tests.support.textured import SIDE, head, with_skull, with_tumor
 from training.datasets import ImageFile, ImageSet
 from training.recipe import Mask
 from training.splits import Split
-from training.synthesis import fill, paste, synthesise
+from training.synthesis import fill, paste, strip, synthesise
 
+LABELS = ("glioma", "notumor")
 SETTINGS = Mask(weight=1, cell_weight=5, channels=32, removed=1.0, pasted=1.0)
 
 
@@ -58,3 +60,40 @@ def test_only_training_slices_are_used_and_labels_follow_what_was_done() -> None
     assert (made.slices == 255).mean() < 0.01
     again = synthesise(images, parts, SETTINGS, seed=3)
     assert np.array_equal(made.slices, again.slices)
+
+
+def test_a_stripped_slice_is_filled_by_its_brain_and_its_mask_goes_along() -> None:
+    pixels, truth = with_skull()
+    tumour = np.hypot(*(np.indices((SIDE, SIDE)) - np.array([90, 70])[:, None, None])) < 15
+    pixels[tumour] = 200
+    made = strip(pixels, np.where(tumour, 255, 0).astype(np.uint8))
+    assert made is not None
+    bare, where = made
+    rows = np.flatnonzero((bare > 25).sum(axis=1) > 5)
+    assert rows[0] <= 2
+    assert rows[-1] >= SIDE - 3
+    growth = SIDE / np.ptp(np.flatnonzero(truth.any(axis=1)))
+    assert (where > 127).sum() == pytest.approx(tumour.sum() * growth**2, rel=0.05)
+    assert bare[where > 250].mean() > bare[(where == 0) & (bare > 25)].mean() + 50
+
+
+def test_a_slice_whose_tumour_lies_outside_the_brain_is_not_stripped() -> None:
+    pixels, truth = with_skull()
+    assert strip(pixels, np.where(truth, 0, 255).astype(np.uint8)) is None
+
+
+def test_all_kinds_of_slices_are_stripped_alike() -> None:
+    files = tuple(ImageFile(Path(f"{n}.png"), "s", "", name) for n, name in enumerate(LABELS))
+    pixels, _ = with_skull()
+    tumour = np.hypot(*(np.indices((SIDE, SIDE)) - np.array([90, 70])[:, None, None])) < 15
+    slices = np.stack([np.where(tumour, np.uint8(200), pixels), with_skull(1)[0]])
+    images = ImageSet(files, ("a", "b"), slices, {0: np.where(tumour, 255, 0).astype(np.uint8)})
+    parts = Split(np.array([0, 1]), np.array([], int), np.array([], int))
+    before = synthesise(images, parts, SETTINGS, seed=3)
+    after = synthesise(images, parts, SETTINGS.model_copy(update={"stripped": 1.0}), seed=3)
+    count = len(before.labels)
+    # What was made before comes first and is the same.
+    assert np.array_equal(after.slices[:count], before.slices)
+    assert sorted(after.labels[count:]) == sorted([*LABELS, *before.labels])
+    assert (after.slices[count:] == 210).mean() < 0.001
+    assert (before.slices == 210).mean() > 0.05

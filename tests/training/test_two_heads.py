@@ -90,7 +90,7 @@ def test_the_report_says_where_how_sure_and_when_not(run: Path) -> None:
     assert fold5["images"] == 7
     assert 0 <= fold5["dice"] <= 1
     assert answers["foreign"]["noise"]["images"] == 4
-    assert len(answers["robustness"]) == 11
+    assert len(answers["robustness"]) == 12
     assert 0 <= answers["calibration"]["coverage"] <= 1
     card = (report / "MODEL_CARD.md").read_text()
     for section in ("Where:", "How sure:", "Tumour or not", "When not:", "Robust:"):
