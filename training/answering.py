@@ -29,7 +29,7 @@ from training.recipe import Recipe
 from training.regions import Judged, choose_record, on_validation
 from training.run import Run
 from training.splits import Split
-from training.synthesis import Synthetic, synthesise
+from training.synthesis import Synthetic, stripped_slices, synthesise
 
 ANSWER_FILE: Final = "answer.json"
 SYNTHETIC_SHARE: Final = 0.5
@@ -114,8 +114,11 @@ def fit_answers(
     plain = _plain(recipe, record.temperature, record.tumor)
     answers = plain.answer(as_outputs(outputs))
     upright = outputs["embedding"][~doubtful[rows]]
+    # What trained without its skull is in distribution without it.
+    stripped, of = stripped_slices(images, parts.train, recipe.mask.stripped, recipe.seed)
+    seen = np.concatenate([images.slices[parts.train], stripped])
     ood, distance = _fit_distribution(
-        recipe, artifacts, predict, images.slices[parts.train], doubtful[parts.train], upright
+        recipe, artifacts, predict, seen, doubtful[np.concatenate([parts.train, of])], upright
     )
     tumor = labels != NO_TUMOR
     known = class_indices(labels, recipe.classes)

@@ -90,15 +90,40 @@ def synthesise(images: ImageSet, parts: Split, settings: Mask, seed: int) -> Syn
     # All kinds alike, so that a skull, or its absence, says nothing.
     for index in rng.permutation(len(every))[: round(settings.stripped * len(every))]:
         pixels, mask, label = every[index]
-        bare = strip(pixels, mask)
-        if bare is not None:
-            made.append((*bare, label))
+        stripped = strip(pixels, mask)
+        if stripped is not None:
+            made.append((*stripped, label))
     shape = (0, *images.slices.shape[1:])
     return Synthetic(
         np.stack([m[0] for m in made]) if made else np.zeros(shape, np.uint8),
         np.stack([m[1] for m in made]) if made else np.zeros(shape, np.uint8),
         np.array([m[2] for m in made], str),
     )
+
+
+def stripped_slices(
+    images: ImageSet, rows: NDArray[np.intp], share: float, seed: int
+) -> tuple[NDArray[np.uint8], NDArray[np.intp]]:
+    """Real slices without the skull, of those that show no tumour or whose mask is known.
+
+    Args:
+        images: what was read.
+        rows: which to take them from.
+        share: how many of these, before those in which no brain is found are left out.
+        seed: of the choice.
+
+    Returns:
+        uint8 (M, H, W), and which images they are of, (M,).
+    """
+    rng = np.random.default_rng((seed, 11))
+    empty = np.zeros(images.slices.shape[1:], np.uint8)
+    fit = [i for i in rows.tolist() if i in images.masks or images.files[i].label == NO_TUMOR]
+    made: dict[int, NDArray[np.uint8]] = {}
+    for index in rng.permutation(fit)[: round(share * len(fit))].tolist():
+        found = strip(images.slices[index], images.masks.get(index, empty))
+        if found is not None:
+            made[index] = found[0]
+    return np.array([*made.values(), empty])[:-1], np.array([*made], np.intp)
 
 
 def fill(

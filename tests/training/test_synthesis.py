@@ -9,7 +9,7 @@ from tests.support.textured import SIDE, head, with_skull, with_tumor
 from training.datasets import ImageFile, ImageSet
 from training.recipe import Mask
 from training.splits import Split
-from training.synthesis import fill, paste, strip, synthesise
+from training.synthesis import fill, paste, strip, stripped_slices, synthesise
 
 LABELS = ("glioma", "notumor")
 SETTINGS = Mask(weight=1, cell_weight=5, channels=32, removed=1.0, pasted=1.0)
@@ -97,3 +97,21 @@ def test_all_kinds_of_slices_are_stripped_alike() -> None:
     assert sorted(after.labels[count:]) == sorted([*LABELS, *before.labels])
     assert (after.slices[count:] == 210).mean() < 0.001
     assert (before.slices == 210).mean() > 0.05
+
+
+def test_real_slices_are_stripped_where_all_of_the_tumour_is_known() -> None:
+    labels = ["glioma", "notumor", "glioma", "notumor"]
+    files = tuple(ImageFile(Path(f"{n}.png"), "s", "", name) for n, name in enumerate(labels))
+    pixels, truth = with_skull()
+    # The last has no skull to strip, the third no mask.
+    slices = np.stack([pixels, with_skull(1)[0], pixels, head()])
+    tumour = np.where(truth & (np.indices(truth.shape)[0] < 90), 255, 0).astype(np.uint8)
+    images = ImageSet(files, ("a", "b", "c", "d"), slices, {0: tumour})
+    made, of = stripped_slices(images, np.arange(4), 1.0, seed=3)
+    assert sorted(of) == [0, 1]
+    assert made.shape == (2, SIDE, SIDE)
+    assert (made == 210).mean() < 0.001
+    none, of = stripped_slices(images, np.arange(4), 0.0, seed=3)
+    assert none.shape == (0, SIDE, SIDE)
+    assert none.dtype == np.uint8
+    assert not len(of)
