@@ -178,7 +178,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "workers of a version that was replaced",
-        "service/registry.py",
+        "service/engine.py",
         "                self.crew.close()",
         "                pass",
         f"{CREW_TESTS}::test_swaps_under_load_lose_nothing",

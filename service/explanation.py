@@ -15,9 +15,9 @@ from contract.manifest import RegionRecord
 from contract.policy import Policy
 from contract.region import Geometry, Region, cell_grid, find_region, spread
 from service.dicom.drawing import outline
+from service.engine import Engine
 from service.errors import NotExplainable
 from service.jobs import Job
-from service.registry import Engine
 
 VALUE_DECIMALS: Final = 4
 """Of a heat map's numbers."""

@@ -11,10 +11,10 @@ from contract.policy import Policy
 from contract.source import Source
 from service.batching import TOO_LATE
 from service.decoding import DecodePool, Decoder
+from service.engine import Engine
 from service.errors import DeadlineExceeded, QueueFull
 from service.jobs import Group, Job, Upload
 from service.metrics import Metrics
-from service.registry import Engine
 
 
 class Pipeline:

@@ -8,9 +8,9 @@ from starlette.requests import Request
 
 from service.archives import unpacked
 from service.buffers import Claim
+from service.engine import Engine
 from service.errors import BodyTimeout
 from service.jobs import Upload
-from service.registry import Engine
 from service.state import State
 from service.uploads import read_uploads
 

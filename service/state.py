@@ -11,11 +11,12 @@ from service.audit import Audit
 from service.buffers import Buffers
 from service.context import Context
 from service.dicom.answer import ResultWriter
+from service.engine import Engine
 from service.errors import Draining, ModelLoading, Unavailable
 from service.jobs import Job
 from service.metrics import Metrics
 from service.pipeline import Pipeline
-from service.registry import Engine, Registry
+from service.registry import Registry
 from service.settings import Settings
 
 if TYPE_CHECKING:  # imported where a PACS is configured alone

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from contract.answer import Answers, EmbeddingSpace, Outputs, Rules
+from contract.answer import Answers, Outputs, Rules
 from contract.manifest import AnswerRecord, OodRecord, ReferenceRecord, TumorEvidence
+from contract.space import EmbeddingSpace
 from training.calibrate import (
     ACCEPTANCE,
     class_indices,

@@ -15,8 +15,9 @@ from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
 
-from contract.answer import ORIENTATION_ARRAYS, Orientation, mask_logit
+from contract.answer import mask_logit
 from contract.manifest import ConformalRecord, OperatingPoint, TumorEvidence
+from contract.space import ORIENTATION_ARRAYS, Orientation
 
 COVERAGE: Final = 0.95
 SENSITIVITY: Final = 0.98

@@ -13,6 +13,7 @@ from typing import Any, Final
 from contract.errors import ContractError
 from contract.preprocessing import DicomReference
 from service.answers import MaskForm
+from service.engine import Engine
 from service.errors import QueueFull, ServiceError, SpoolFull, UnidentifiedSource
 from service.jobs import Job, Upload
 from service.logs import log_discreetly
@@ -21,7 +22,6 @@ from service.pacs.delivery import backoff
 from service.pacs.inbox import Inbox, Waiting
 from service.pacs.outbox import Outbox
 from service.pacs.segments import Place, Segments
-from service.registry import Engine
 from service.routes.predict import answered
 from service.state import State
 

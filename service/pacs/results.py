@@ -9,8 +9,8 @@ from service.dicom.answer import ResultWriter
 from service.dicom.findings import ModelIdentity
 from service.dicom.results import MadeObject
 from service.dicom.series import sort_into_series
+from service.engine import Engine
 from service.jobs import Job, Upload
-from service.registry import Engine
 
 MAGIC_BYTES: Final = 132
 """Of a file whose pixels are not needed at present: they say that it is DICOM (PS3.10 2024e, 7.1)."""

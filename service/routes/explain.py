@@ -10,13 +10,13 @@ from starlette.responses import Response
 from service.answers import known_failure
 from service.buffers import Claim
 from service.context import Context
+from service.engine import Engine
 from service.errors import InvalidParameter
 from service.explanation import content, heatmap, picture, source_of
 from service.jobs import Job
 from service.negotiation import EXPLANATION_FORMS, Form, accepted_forms
 from service.operation import Options
 from service.receiving import receive
-from service.registry import Engine
 from service.routes.predict import answered, timing_of
 from service.state import State
 

@@ -11,7 +11,8 @@ from contract.errors import StoreError
 from contract.manifest import Manifest
 from contract.store import MANIFEST, ModelStore
 from service.context import Context
-from service.registry import Engine, Registry
+from service.engine import Engine
+from service.registry import Registry
 from service.state import State
 
 

@@ -1,9 +1,6 @@
 """Outputs to answers: numbers worked out by hand, and what must hold whatever the outputs are."""
 
-import io
 import math
-import pickle
-import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +11,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from contract.answer import Decision, EmbeddingSpace, Orientation, Outputs, Rules, mask_logit
+from contract.answer import Decision, Outputs, Rules, mask_logit
 from contract.errors import CorruptVersion, IncompleteVersion
 from contract.manifest import Manifest, TumorEvidence
+from contract.space import EmbeddingSpace
 from contract.store import ModelStore
-from tests.contract.versions import NAME, answer_fields, manifest_fields, publish
+from tests.contract.versions import (
+    NAME,
+    SPACE_ARRAYS,
+    answer_fields,
+    manifest_fields,
+    npz,
+    publish,
+)
 
 many = settings(max_examples=100, deadline=None, derandomize=True, database=None)
 
@@ -173,22 +178,6 @@ class TestPredictionSet:
 
 
 class TestDistribution:
-    def test_distance_is_that_of_the_nearest_mean_after_whitening(self) -> None:
-        """(3, 8) becomes (3, 4): 5 from the origin, and further from (10, 0)."""
-        embedding = floats([3, 8], [10, 0], [10, -2])
-        np.testing.assert_allclose(SPACE.distance(embedding), [5, 0, 1], atol=1e-6)
-
-    def test_a_turned_slice_is_far_and_an_upright_one_no_nearer(self) -> None:
-        """Logits at (3, 8): 3 for upright; 8 and 7 for turned ones, together 8.3133. Odds 5.3133."""
-        weights = floats([1, 0, 0], [0, 1, 0.875])
-        turned = Orientation(weights, floats(0, 0, 0), floats(2, 1))
-        space = EmbeddingSpace(
-            np.array([[0, 0], [10, 0]], np.float32), np.eye(2, dtype=np.float32), turned
-        )
-        embedding = floats([3, 8], [10, 0])
-        np.testing.assert_allclose(turned.odds(embedding)[0], 5.313262, atol=1e-5)
-        np.testing.assert_allclose(space.distance(embedding), [2 * 5.313262 + 1, 0], atol=1e-5)
-
     @pytest.mark.parametrize(("threshold", "familiar"), [(5.0001, True), (4.9999, False)])
     def test_a_slice_is_in_distribution_up_to_the_threshold(
         self, threshold: float, familiar: bool
@@ -267,85 +256,10 @@ def test_slices_of_a_batch_are_answered_as_if_alone() -> None:
         assert alone.distance[0] == pytest.approx(distances[index], rel=1e-5)
 
 
-def npz(**arrays: Any) -> bytes:
-    file = io.BytesIO()
-    np.savez(file, **arrays)
-    return file.getvalue()
-
-
-class _Bomb:
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (Path("/tmp/executed-by-an-npz"),)  # noqa: S108
-
-
-def archive(**members: bytes) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as output:
-        for name, content in members.items():
-            output.writestr(f"{name}.npy", content)
-    return file.getvalue()
-
-
-def pickled() -> bytes:
-    header = io.BytesIO()
-    np.lib.format.write_array_header_1_0(
-        header, {"descr": "|O", "fortran_order": False, "shape": (1, 1)}
-    )
-    return archive(means=header.getvalue() + pickle.dumps(_Bomb()), whitening=b"")
-
-
-GOOD = {"means": np.zeros((2, 3), np.float32), "whitening": np.eye(3, 2, dtype=np.float32)}
-TURNED = {
-    "orientation_weights": np.ones((3, 2), np.float32),
-    "orientation_bias": np.zeros(2, np.float32),
-    "orientation_scale": np.ones(2, np.float32),
-}
-BAD: dict[str, bytes] = {
-    "empty": b"",
-    "no-zip": b"PK\x03\x04 but no more",
-    "no-array": archive(means=b"junk", whitening=b"junk"),
-    "cut": npz(**GOOD)[:-40],
-    "pickle": pickled(),
-    "no-whitening": npz(means=GOOD["means"]),
-    "float64": npz(**{**GOOD, "means": np.zeros((2, 3))}),
-    "one-axis": npz(**{**GOOD, "means": np.zeros(3, np.float32)}),
-    "no-mean": npz(**{**GOOD, "means": np.zeros((0, 3), np.float32)}),
-    "of-different-embeddings": npz(**{**GOOD, "means": np.zeros((2, 4), np.float32)}),
-    "not-finite": npz(**{**GOOD, "means": np.full((2, 3), np.nan, np.float32)}),
-    "orientation-in-part": npz(**GOOD, orientation_bias=TURNED["orientation_bias"]),
-    "orientation-of-another": npz(
-        **GOOD, **{**TURNED, "orientation_weights": np.ones((4, 2), np.float32)}
-    ),
-    "orientation-float64": npz(**GOOD, **{**TURNED, "orientation_bias": np.zeros(2)}),
-    "orientation-of-one-kind": npz(
-        **GOOD,
-        **{
-            **TURNED,
-            "orientation_weights": np.ones((3, 1), np.float32),
-            "orientation_bias": np.zeros(1, np.float32),
-        },
-    ),
-    "orientation-not-finite": npz(
-        **GOOD, **{**TURNED, "orientation_scale": np.full(2, np.inf, np.float32)}
-    ),
-    "bomb": archive(means=bytes(65 * 2**20), whitening=b""),
-}
-
-
 class TestFiles:
-    @pytest.mark.parametrize("content", BAD.values(), ids=BAD.keys())
-    def test_a_file_of_training_embeddings_that_is_none_is_refused(
-        self, tmp_path: Path, content: bytes
-    ) -> None:
-        path = tmp_path / "ood.npz"
-        path.write_bytes(content)
-        with pytest.raises(CorruptVersion, match=r"ood\.npz"):
-            EmbeddingSpace.read(path)
-        assert not Path("/tmp/executed-by-an-npz").exists()  # noqa: S108
-
     def test_a_version_s_records_become_rules(self, tmp_path: Path) -> None:
         store = ModelStore(tmp_path)
-        publish(store, files={"ood.npz": npz(**GOOD)}, **answer_fields(features=3))
+        publish(store, files={"ood.npz": npz(**SPACE_ARRAYS)}, **answer_fields(features=3))
         stored = store.load(NAME, 1)
         rules = Rules.read(stored.manifest, stored.path)
         record = stored.manifest.answer
@@ -361,20 +275,13 @@ class TestFiles:
         assert rules.space is not None
         assert rules.space.features == 3
 
-    def test_a_file_that_tells_turned_slices_does(self, tmp_path: Path) -> None:
-        path = tmp_path / "ood.npz"
-        path.write_bytes(npz(**GOOD, **TURNED))
-        assert EmbeddingSpace.read(path).distance(floats([0, 0, 0])).tolist() == [1.0]
-        path.write_bytes(npz(**GOOD))
-        assert EmbeddingSpace.read(path).distance(floats([0, 0, 0])).tolist() == [0.0]
-
     def test_a_version_without_records_has_none(self, tmp_path: Path) -> None:
         manifest = Manifest.model_validate(manifest_fields())
         assert Rules.read(manifest, tmp_path) == PLAIN
 
     def test_embeddings_of_another_model_are_refused(self, tmp_path: Path) -> None:
         store = ModelStore(tmp_path)
-        publish(store, files={"ood.npz": npz(**GOOD)}, **answer_fields(features=5))
+        publish(store, files={"ood.npz": npz(**SPACE_ARRAYS)}, **answer_fields(features=5))
         stored = store.load(NAME, 1)
         with pytest.raises(CorruptVersion, match="not of this model"):
             Rules.read(stored.manifest, stored.path)

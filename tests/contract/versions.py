@@ -1,8 +1,11 @@
 """Model versions for the tests of the manifest and the store."""
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from contract.manifest import Manifest
 from contract.preprocessing import DEFAULT_SPEC, probe_digest
@@ -15,6 +18,17 @@ FILES = {
     "saved_model/variables/variables.index": b"",
     "report/metrics.json": b'{"accuracy": 0.99}\n',
 }
+
+
+SPACE_ARRAYS = {"means": np.zeros((2, 3), np.float32), "whitening": np.eye(3, 2, dtype=np.float32)}
+"""Of training embeddings with 3 features."""
+
+
+def npz(**arrays: Any) -> bytes:
+    """Content of a file of arrays."""
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
 
 
 def manifest_fields(version: int = 1, name: str = NAME) -> dict[str, Any]:

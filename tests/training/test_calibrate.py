@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from contract.answer import ORIENTATION_ARRAYS, EmbeddingSpace, Orientation
+from contract.space import ORIENTATION_ARRAYS, EmbeddingSpace, Orientation
 from training.calibrate import (
     conformal,
     embedding_space,

@@ -1,0 +1,90 @@
+"""A version that predicts, from its warm-up until its last job is settled."""
+
+import asyncio
+import logging
+from typing import TypedDict
+
+from contract.answer import Rules
+from contract.store import StoredVersion
+from service.batching import Batcher
+from service.crew import Crew
+from service.errors import Failure, RuntimeLost
+from service.runtimes import Runtime
+
+logger = logging.getLogger("service.engine")
+
+
+class ModelIdentity(TypedDict):
+    """The active version, as answers name it."""
+
+    name: str
+    version: int
+    runtime: str
+    device: str
+
+
+class Engine:
+    """A version that predicts.
+
+    Attributes:
+        stored: the verified version.
+        rules: how its outputs become answers, here.
+        runtime: what runs it.
+        batcher: its queue and thread.
+        crew: its processes, if it has any.
+        identity: how answers name it.
+    """
+
+    def __init__(
+        self, stored: StoredVersion, rules: Rules, runtime: Runtime, batcher: Batcher
+    ) -> None:
+        self.stored = stored
+        self.rules = rules
+        self.runtime = runtime
+        self.batcher = batcher
+        self.crew: Crew | None = None
+        self.identity: ModelIdentity = {
+            "name": stored.manifest.name,
+            "version": stored.manifest.version,
+            "runtime": runtime.name,
+            "device": runtime.device,
+        }
+        self._jobs = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    @property
+    def label(self) -> str:
+        """Its name and version, as the audit log has them."""
+        return f"{self.identity['name']}/{self.identity['version']}"
+
+    def acquire(self, jobs: int) -> None:
+        """Counts jobs that will need the batcher. Event loop only."""
+        self._jobs += jobs
+        self._idle.clear()
+
+    def release(self) -> None:
+        """Counts one of them as settled. Event loop only."""
+        self._jobs -= 1
+        if self._jobs == 0:
+            self._idle.set()
+
+    async def close(self, patience_seconds: float) -> None:
+        """Waits for its jobs, then ends its threads; jobs that take too long are given up."""
+        try:
+            async with asyncio.timeout(patience_seconds):
+                await self._idle.wait()
+        except TimeoutError:
+            logger.exception("jobs of a retired version hang")
+            self.abandon(RuntimeLost("the runtime hangs"))
+        else:
+            if self.crew is not None:
+                self.crew.close()
+            await asyncio.to_thread(self.batcher.close)
+            self.runtime.close()
+
+    def abandon(self, failure: Failure) -> None:
+        """Fails everything that was submitted; nobody waits for its threads or processes."""
+        self.batcher.abandon(failure)
+        if self.crew is not None:
+            self.crew.abandon(failure)
