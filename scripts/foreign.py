@@ -8,7 +8,6 @@ PyPI carry, or is made here; nothing of it is shipped. Needs Debian's package to
 
 import argparse
 import gzip
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -49,8 +48,10 @@ SEED = 20261125
 def main() -> int:
     """Fills the folder; returns the exit code."""
     parser = argparse.ArgumentParser(prog="python -m scripts.foreign", description=__doc__)
-    parser.add_argument("folder", type=Path)
+    parser.add_argument("folder", type=Path, help="new, or empty")
     out: Path = parser.parse_args().folder
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        parser.error(f"{out} exists and is not an empty folder")
     rng = np.random.default_rng(SEED)
     with tempfile.TemporaryDirectory() as name:
         work = Path(name)
@@ -63,7 +64,6 @@ def main() -> int:
             cwd=work,
             check=True,
         )
-        shutil.rmtree(out, ignore_errors=True)
         photographs(work / "unpacked", out / "photos", rng)
         with zipfile.ZipFile(next(work.glob("scikit_image*.whl"))) as wheel:
             from_skimage(wheel, out)

@@ -25,10 +25,11 @@ from training.calibrate import (
 )
 from training.convert import Predictor, litert_predictor
 from training.datasets import NO_TUMOR, ImageSet, allowed
+from training.errors import RunError
 from training.fidelity import LITERT_FILE
 from training.recipe import Recipe
 from training.regions import Judged, choose_record, on_validation
-from training.run import Run
+from training.run import Run, write_aside
 from training.splits import Split
 from training.synthesis import Synthetic, stripped_slices, synthesise
 
@@ -95,8 +96,13 @@ def fit_answers(
         doubtful: slices that may not lie upright, (len(images),): what is in distribution is fitted
             without them.
         kept: answers of a run with the same weights, of which all is kept but what is in distribution.
+
+    Raises:
+        RunError: others than those to be kept have been fitted before.
     """
     if (before := read_fitted(artifacts)) is not None:
+        if kept is not None and _but_distribution(before) != _but_distribution(kept):
+            raise RunError(f"{artifacts / ANSWER_FILE} was fitted anew; delete it to keep others")
         return before
     recipe = run.config.recipe
     assert recipe.mask is not None
@@ -149,8 +155,13 @@ def fit_answers(
             **_synthetic_figures(plain.answer(as_outputs(synthetic)), made.labels),
         },
     )
-    (artifacts / ANSWER_FILE).write_text(fitted.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    write_aside(artifacts / ANSWER_FILE, (fitted.model_dump_json(indent=1) + "\n").encode())
     return fitted
+
+
+def _but_distribution(fitted: Fitted) -> tuple[float, AnswerRecord]:
+    """The threshold of the decision, and all of the record but what is in distribution."""
+    return fitted.tumor_threshold, fitted.answer.model_copy(update={"ood": None})
 
 
 def _plain(recipe: Recipe, temperature: float, evidence: TumorEvidence | None) -> Rules:

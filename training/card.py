@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from training.card_answers import answer_sections
+from training.recipe import overridden
 from training.run import RunConfig
 from training.splits import Protocol
 
@@ -134,6 +135,10 @@ def model_card(metrics: dict[str, Any], config: RunConfig) -> str:
         "```",
         f"python -m training fit --recipe {recipe.name} "
         + " ".join(f"--data {source.name}" for source in config.data)
+        + "".join(
+            f" --{'mixed-precision' if name == 'precision' else name} {value}"
+            for name, value in overridden(recipe).items()
+        )
         + "".join(f" --hold-out {name}" for name in config.held_out)
         + f" --protocol {config.protocol} --out runs/NAME",
         "python -m training evaluate --run runs/NAME"

@@ -172,7 +172,8 @@ def _robust(table: Mapping[str, Any]) -> list[str]:
         "|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {name} | {f['accuracy']:.4f} | {f['tumor_auc']:.4f} "
+        f"| {name} | {f['accuracy']:.4f} "
+        f"| {format(f['tumor_auc'], '.4f') if 'tumor_auc' in f else ''} "
         f"| {format(f['dice'], '.4f') if 'dice' in f else ''} | {f['ece']:.4f} "
         f"| {f['in_distribution']:.1%} |"
         for name, f in table.items()

@@ -53,8 +53,9 @@ def _bars(entries: Entries) -> Iterator[tuple[str, str, float, tuple[float, floa
 
 def _short(data: str) -> str:
     """Of data sets; more than two are counted."""
-    count = data.count(" + ") + 1
-    return data if count <= 2 else f"{count} data sets"
+    names, bracket, notes = data.partition(" (")
+    count = names.count(" + ") + 1
+    return data if count <= 2 else f"{count} data sets{bracket}{notes}"
 
 
 def _interval(figures: dict[str, Any]) -> tuple[float, float]:
@@ -70,7 +71,8 @@ def _document(entries: Entries) -> str:
             "Written by `python -m training compare` from the reports of the runs; every figure was "
             "measured. What it shows of runs that are gone is kept in the file of the same name that "
             "ends in `.json`. Accuracies are in percent, with 95 % bootstrap intervals over "
-            "near-duplicate groups."
+            "near-duplicate groups. In brackets behind the data: what a run was given instead of its "
+            "recipe's own, or left out."
         ),
         "",
         "## Size and speed",

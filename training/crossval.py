@@ -2,7 +2,9 @@
 
 Data sets that name patient-wise folds are tested fold by fold; others by repeated splits in whole
 near-duplicate groups. What is tested neither trains nor validates, nor does any image that shares a
-group with it. Data sets that the recipe has for training alone are never tested.
+group with it. Data sets that the recipe has for training alone are never tested. What validates, and so
+chooses an epoch, is whole near-duplicate groups of what is not tested: where folds are of patients,
+other slices of the same patient may train, and ``validation_accuracy`` is no figure of new patients.
 """
 
 import json
@@ -20,8 +22,8 @@ from training.duplicates import Audit
 from training.errors import DatasetError
 from training.fit import train
 from training.prepare import configure, read, start
-from training.recipe import Recipe
-from training.run import Run
+from training.recipe import Recipe, overridden
+from training.run import Run, save_arrays
 from training.scores import scores
 from training.splits import Protocol, Split, divisible, pick
 
@@ -56,9 +58,11 @@ def crossval(recipe: Recipe, roots: Sequence[Path], out: Path, repeats: int) -> 
         What the file holds: figures of each part, and of all tested images together.
 
     Raises:
-        DatasetError: of the data to be tested, some name folds and others do not.
+        DatasetError: of the data to be tested, some name folds and others do not; or they show one
+            class, or what is no class of the recipe's.
     """
     images, audit = read(recipe, roots)
+    _check(images.labels[divisible(images, recipe)], recipe)
     probabilities: list[NDArray[np.float32]] = []
     tested: list[NDArray[np.intp]] = []
     rows: list[dict[str, Any]] = []
@@ -86,6 +90,7 @@ def crossval(recipe: Recipe, roots: Sequence[Path], out: Path, repeats: int) -> 
     result = {
         "recipe": recipe.name,
         "recipe_digest": recipe.digest,
+        "overridden": overridden(recipe),
         "weights": recipe.weights,
         "data": [source.model_dump() for source in images.sources()],
         "parts": rows,
@@ -101,6 +106,19 @@ def crossval(recipe: Recipe, roots: Sequence[Path], out: Path, repeats: int) -> 
         f"{result['accuracy_deviation']:.4f}"
     )
     return result
+
+
+def _check(labels: NDArray[np.str_], recipe: Recipe) -> None:
+    found = set(labels.tolist())
+    if not found <= set(recipe.classes):
+        names = ", ".join(sorted(found - set(recipe.classes)))
+        raise DatasetError(
+            f"{recipe.name} cannot be tested on images of {names}: it has no such class"
+        )
+    if len(found) < 2:
+        raise DatasetError(
+            f"there is nothing to tell apart: all images are {', '.join(found) or 'none'}"
+        )
 
 
 def parts(recipe: Recipe, images: ImageSet, audit: Audit, repeats: int) -> Iterator[Part]:
@@ -143,10 +161,11 @@ def _predicted(run: Run, images: ImageSet, split: Split) -> NDArray[np.float32]:
     path = run.path / _PREDICTIONS
     if not path.is_file():
         predict = keras_predictor(trained_model(run), run.config.recipe)
-        np.savez(path, probabilities=predict(images.slices[split.test])["probabilities"])
+        found = predict(images.slices[split.test])["probabilities"]
+        save_arrays(path, {"probabilities": found})
     with np.load(path) as stored:
-        found: NDArray[np.float32] = stored["probabilities"]
-    return found
+        kept: NDArray[np.float32] = stored["probabilities"]
+    return kept
 
 
 def _right(

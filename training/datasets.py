@@ -76,8 +76,8 @@ class ImageFile(NamedTuple):
             folds, or empty where it is not divided.
         label: class, by :func:`canonical_label`.
         mask: the radiologist's outline of the tumour, white on black, where there is one.
-        volume: the scanned volume that the slice belongs to, where the folders say so: its slices
-            show one person.
+        volume: the folder below those of class and part that the slice lies in, if there is one: what
+            is in it, and below it, shows one person.
     """
 
     path: Path
@@ -198,9 +198,10 @@ def _walk(root: Path, source: str) -> Iterable[ImageFile]:
         folders = [root.name, *below]
         label = next(filter(None, map(canonical_label, reversed(folders))), None)
         part = next((_PARTS[f.lower()] for f in reversed(folders) if f.lower() in _PARTS), "")
-        # A folder below the class folder holds the slices of one volume.
-        nested = canonical_label(folders[-1]) is None and folders[-1].lower() not in _PARTS
-        volume = folders[-1] if below and nested else ""
+        # The first folder below those of class and part is one person's, whatever is below it.
+        named = [canonical_label(f) is not None or f.lower() in _PARTS for f in folders]
+        owner = 1 + max((place for place, is_named in enumerate(named) if is_named), default=0)
+        volume = "/".join(folders[1 : owner + 1]) if owner < len(folders) else ""
         if label is not None:
             yield ImageFile(path, source, part, label, volume=volume)
 

@@ -5,7 +5,7 @@ kept in a record beside it, so that the next comparison needs only what is new.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -14,6 +14,7 @@ from training.card import METRICS_FILE
 from training.crossval import CROSSVAL_FILE
 from training.errors import RunError
 from training.latency import measure
+from training.recipe import overridden
 from training.run import Run
 
 LATENCY_FILE: Final = "latency.json"
@@ -26,10 +27,11 @@ class Entry:
 
     Attributes:
         weights: what the runs started from.
-        evaluated: protocol, then data sets, to the figures of the int8 file (``accuracy``,
-            ``macro_f1``, ``tumor.f1``, ``tumor.auc`` and their ``interval``), ``float_accuracy`` and
-            ``trained``, the number of slices, if it is known.
-        crossvals: data sets to ``parts``, ``mean_accuracy``, ``accuracy_deviation`` and
+        evaluated: protocol, then data sets and what else the run differs in from the recipe's own, to
+            the figures of the int8 file (``accuracy``, ``macro_f1``, ``tumor.f1``, ``tumor.auc`` and
+            their ``interval``), ``float_accuracy`` and ``trained``, the number of slices, if it is
+            known.
+        crossvals: the same to ``parts``, ``mean_accuracy``, ``accuracy_deviation`` and
             ``lowest_accuracy`` of the parts, and the figures of all tested images together.
         sizes: parameters, bytes, milliseconds and the processor that they were measured on; see
             :func:`training.latency.measure`.
@@ -78,7 +80,8 @@ def add(entries: Entries, path: Path) -> None:
     if (path / CROSSVAL_FILE).is_file():
         found = _read(path / CROSSVAL_FILE)
         entry = entries.setdefault(found["recipe"], Entry())
-        entry.crossvals[_together(source["name"] for source in found["data"])] = _crossval(found)
+        data = _data([source["name"] for source in found["data"]], found.get("overridden", {}), ())
+        entry.crossvals[data] = _crossval(found)
         entry.add_weights(found["weights"])
         return
     if not (path / "report" / METRICS_FILE).is_file():
@@ -121,17 +124,23 @@ def _crossval(found: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _together(names: Iterable[str]) -> str:
-    return " + ".join(names)
+def _data(names: Sequence[str], changes: Mapping[str, Any], held_out: Sequence[str]) -> str:
+    """Data sets, and how the run was another one than the recipe has on them."""
+    notes = [f"{name} {value}" for name, value in sorted(changes.items())]
+    notes += [f"without {name}" for name in held_out]
+    return " + ".join(names) + (f" ({', '.join(notes)})" if notes else "")
 
 
 def _origin(path: Path) -> tuple[str, str]:
     """Data sets and starting weights of a run, or of a version in a store."""
     if (path / MANIFEST_FILE).is_file():
         provenance = _read(path / MANIFEST_FILE)["provenance"]
-        return _together(source["name"] for source in provenance["data"]), provenance["weights"]
+        return _data([source["name"] for source in provenance["data"]], {}, ()), provenance[
+            "weights"
+        ]
     config = Run.open(path).config
-    return _together(source.name for source in config.data), config.recipe.weights
+    changes = overridden(config.recipe)
+    return _data([s.name for s in config.data], changes, config.held_out), config.recipe.weights
 
 
 def _sizes(path: Path) -> dict[str, Any]:

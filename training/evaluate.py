@@ -55,7 +55,7 @@ def evaluate(
     if (report / METRICS_FILE).exists():
         raise RunError(f"{path} has been evaluated; test is read once")
     # Before test is read: a wrong folder must not cost the one reading.
-    others = _read_json(beside / "report" / METRICS_FILE)["protocols"] if beside else {}
+    others = _beside(Run.open(path), beside) if beside else {}
     if foreign is not None and not foreign.is_dir():
         raise RunError(f"{foreign} is no folder")
     run, prepared = reopen(path)
@@ -115,11 +115,30 @@ def evaluate(
     return report
 
 
+def _beside(run: Run, other: Path) -> dict[str, Any]:
+    """The figures of another run, by protocol.
+
+    Raises:
+        RunError: they do not compare: another recipe, the same protocol, or other test images.
+    """
+    report = other / "report"
+    if not (report / METRICS_FILE).is_file():
+        raise RunError(f"{other} has no report; evaluate it first")
+    metrics = _read_json(report / METRICS_FILE)
+    tested = (report / TEST_IMAGES_FILE).read_text(encoding="utf-8").split()
+    if metrics["recipe"] != run.config.recipe.name or tested != [*run.config.splits["test"]]:
+        raise RunError(f"{other} has another recipe or other test images; the two do not compare")
+    if str(run.config.protocol) in metrics["protocols"]:
+        raise RunError(f"{other} shows {run.config.protocol} itself")
+    figures: dict[str, Any] = metrics["protocols"]
+    return figures
+
+
 def _kept_answers(run: Run, answers_of: Path) -> Fitted:
     other = Run.open(answers_of)
     ours, theirs = run.load_best(), other.load_best()
-    same = len(ours) == len(theirs) and all(map(np.array_equal, ours, theirs))
-    if run.config != other.config or not same:
+    other.require_same(run.config)
+    if len(ours) != len(theirs) or not all(map(np.array_equal, ours, theirs)):
         raise RunError(f"{answers_of} has other weights than {run.path}; its answers are its own")
     kept = read_fitted(other.path / "artifacts")
     if kept is None:

@@ -37,7 +37,9 @@ class Examples:
     def draw(self, rng: np.random.Generator) -> NDArray[np.intp]:
         """Rows of one epoch in their order, (epoch_size,); none twice."""
         shares = self.weights / self.weights.sum()
-        return rng.choice(len(self.slices), self.epoch_size, replace=False, p=shares)
+        drawn = rng.choice(len(self.slices), self.epoch_size, replace=False, p=shares)
+        # Likely rows tend to be drawn first: an epoch would begin with one kind and end with another.
+        return rng.permutation(drawn)
 
     def describe(self) -> str:
         """How many rows of each kind there are, and how many an epoch draws."""

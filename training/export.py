@@ -1,11 +1,10 @@
 """Publishes an evaluated run as the next version of a model."""
 
-import importlib.metadata
 import json
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from ai_edge_litert.interpreter import Interpreter
 
@@ -23,9 +22,7 @@ from training.fidelity import (
     SAVED_MODEL,
     require_faithful,
 )
-from training.run import Run
-
-PACKAGES: Final = ("tensorflow", "tensorflow_cpu", "keras", "numpy", "pillow", "ai-edge-litert")
+from training.run import Run, installed
 
 
 def export(
@@ -45,17 +42,22 @@ def export(
 
     Raises:
         RunError: the run has not been evaluated.
-        ExportRefused: int8 strays from float on validation; nothing is published.
+        ExportRefused: int8 strays from float on validation, and a float file is not allowed or has no
+            answers fitted to it; nothing is published.
         StoreError: the number is taken.
     """
     run = Run.open(path)
     artifacts, report = path / "artifacts", path / "report"
     if not (report / METRICS_FILE).is_file():
         raise RunError(f"{path} has no report; evaluate it first")
+    fitted = read_fitted(artifacts)
     litert = _litert_file(run, allow_float)
+    if fitted and litert == LITERT_FLOAT_FILE:
+        raise ExportRefused(
+            "the answers were fitted to the int8 file, which strays from the float one"
+        )
     metrics = json.loads((report / METRICS_FILE).read_text(encoding="utf-8"))
     number = version or max(store.versions(name), default=0) + 1
-    fitted = read_fitted(artifacts)
     manifest = _manifest(run, metrics, name, number, fitted, artifacts / litert)
     with store.staging(name) as staged:
         if fitted and fitted.answer.ood:
@@ -114,7 +116,7 @@ def _manifest(
         preprocess=PreprocessRecord(
             parameters=parameters,
             digest=DEFAULT_SPEC.digest,
-            probe_digest=probe_digest(DEFAULT_SPEC),
+            probe_digest=run.config.probe_digest or probe_digest(DEFAULT_SPEC),
         ),
         artifacts={"litert": litert.name, "tensorflow": SAVED_MODEL},
         metrics=_headline(metrics),
@@ -128,7 +130,7 @@ def _manifest(
             seed=recipe.seed,
             data=run.config.data,
             counts=metrics["split"],
-            packages=_packages(),
+            packages=run.config.packages or installed(),
         ),
     )
 
@@ -150,13 +152,3 @@ def _headline(metrics: dict[str, Any]) -> dict[str, float]:
         for kind, figures in kinds.items()
         for figure in ("accuracy", "macro_f1")
     }
-
-
-def _packages() -> dict[str, str]:
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

@@ -15,7 +15,7 @@ class AllowedClasses(keras.losses.Loss):
     """Cross-entropy of the event that the class is one of those an image may be.
 
     With one allowed class it is the usual cross-entropy; with all tumour classes allowed, that of
-    "some tumour". Targets are zeros and ones, (N, classes).
+    "some tumour"; with all classes allowed it is 0. Targets are zeros and ones, (N, classes).
 
     Args:
         label_smoothing: share of the loss that wants every class alike.
@@ -31,7 +31,9 @@ class AllowedClasses(keras.losses.Loss):
         # A class that is not allowed counts with next to nothing.
         of_allowed = keras.ops.logsumexp(logs + keras.ops.log(y_true + _TINY), axis=-1)
         even = keras.ops.mean(logs, axis=-1)
-        return -(1 - self.label_smoothing) * of_allowed - self.label_smoothing * even
+        # The smoothing alone would still pull a slice that teaches nothing.
+        teaches = keras.ops.cast(keras.ops.min(y_true, axis=-1) < 1, logs.dtype)
+        return -teaches * ((1 - self.label_smoothing) * of_allowed + self.label_smoothing * even)
 
 
 class MaskLoss(keras.losses.Loss):

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from training.datasets import ANY_TUMOR, ImageSet, find_images, read_images
+from contract.preprocessing import DEFAULT_SPEC, probe_digest
+from training.datasets import ANY_TUMOR, NO_TUMOR, ImageSet, find_images, read_images
 from training.duplicates import Audit, audit
 from training.errors import DatasetError
 from training.recipe import Recipe
-from training.run import Run, RunConfig
+from training.run import Run, RunConfig, installed
 from training.splits import Protocol, Split, split
 
 SPLIT_PARTS: Final = ("train", "validation", "test")
@@ -56,6 +57,8 @@ def configure(
         splits={
             name: tuple(images.sha256[i] for i in getattr(parts, name)) for name in SPLIT_PARTS
         },
+        probe_digest=probe_digest(DEFAULT_SPEC),
+        packages=installed(),
     )
 
 
@@ -70,9 +73,22 @@ def prepare(
     images, found = read(recipe, roots)
     parts = split(images, found, protocol, recipe, held_out)
     print(f"split ({protocol}): {parts.counts()}", flush=True)
+    if recipe.mask is not None:
+        _check_masks(images, parts)
     return Prepared(
         images, found, parts, configure(recipe, roots, images, parts, protocol, held_out)
     )
+
+
+def _check_masks(images: ImageSet, parts: Split) -> None:
+    """Raises DatasetError if a mask head, or its answers, have nothing to be fitted on."""
+    for name, rows in (("training", parts.train), ("validation", parts.validation)):
+        if not any(int(row) in images.masks and images.masks[int(row)].any() for row in rows):
+            raise DatasetError(
+                f"a recipe with a mask head needs {name} images with an outlined tumour"
+            )
+        if NO_TUMOR not in images.labels[rows]:
+            raise DatasetError(f"a recipe with a mask head needs {name} images without a tumour")
 
 
 def start(path: Path, config: RunConfig, resume: bool) -> Run:

@@ -283,6 +283,26 @@ def recipe_names() -> list[str]:
     )
 
 
+def overridden(recipe: Recipe) -> dict[str, Any]:
+    """By which overrides of :func:`load_recipe` a recipe differs from the one of its name that ships.
+
+    Empty if it does not, or none ships.
+    """
+    if recipe.name not in recipe_names():
+        return {}
+    shipped = load_recipe(recipe.name)
+    found = {
+        name: getattr(recipe, name)
+        for name in ("seed", "weights", "precision")
+        if getattr(recipe, name) != getattr(shipped, name)
+    }
+    for name in ("epochs", "resolution"):
+        ours, theirs = ([getattr(phase, name) for phase in r.phases] for r in (recipe, shipped))
+        if ours != theirs:
+            found[name] = ours[0]
+    return found
+
+
 def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
     """Reads a recipe.
 

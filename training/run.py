@@ -6,12 +6,14 @@ a phase than chooses the best, those that the next phase starts from. Each is wr
 renamed, so that a run killed at any moment goes on from its last whole epoch.
 """
 
+import importlib.metadata
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -22,6 +24,8 @@ from training.progress import Better, Progress
 from training.recipe import Recipe
 from training.splits import Protocol
 
+PACKAGES: Final = ("tensorflow", "tensorflow_cpu", "keras", "numpy", "pillow", "ai-edge-litert")
+
 
 class RunConfig(BaseModel):
     """What a run is; resuming with another one is refused.
@@ -31,6 +35,9 @@ class RunConfig(BaseModel):
         data: what was read, with digests.
         roots: the folders it was read from, for ``evaluate`` and ``export``.
         splits: sha256 of the files in each part, sorted by their order of reading.
+        probe_digest: what this installation's preprocessing makes of a slice; see
+            :func:`contract.preprocessing.probe_digest`. None in runs older than this record.
+        packages: versions of what the run began with, by name; likewise.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -41,6 +48,8 @@ class RunConfig(BaseModel):
     data: tuple[DataSource, ...]
     roots: tuple[Path, ...]
     splits: dict[str, tuple[str, ...]]
+    probe_digest: str | None = None
+    packages: dict[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,7 @@ class Run:
         if (path / "run.json").exists():
             raise RunError(f"{path} holds a run; add --resume to go on with it")
         path.mkdir(parents=True, exist_ok=True)
-        _write_aside(path / "run.json", config.model_dump_json(indent=1).encode())
+        write_aside(path / "run.json", config.model_dump_json(indent=1).encode())
         return cls(path, config)
 
     @classmethod
@@ -83,13 +92,15 @@ class Run:
         for name in ("recipe", "protocol", "held_out", "data", "splits"):
             if getattr(self.config, name) != getattr(config, name):
                 raise RunError(f"{self.path} was started with another {name}")
+        if self.config.probe_digest not in (None, config.probe_digest):
+            raise RunError(f"{self.path} was started where preprocessing gives other pixels")
 
     def save_progress(self, progress: Progress, variables: Sequence[Any]) -> None:
         """Saves an epoch's end: every variable of the model and the optimiser, in order."""
         text = np.frombuffer(json.dumps(asdict(progress)).encode(), np.uint8)
         arrays = {f"v{i:04}": np.asarray(value) for i, value in enumerate(variables)}
-        _save_arrays(self.path / "progress.npz", arrays | {"progress": text})
-        _write_aside(self.path / "history.json", json.dumps(progress.history, indent=1).encode())
+        save_arrays(self.path / "progress.npz", arrays | {"progress": text})
+        write_aside(self.path / "history.json", json.dumps(progress.history, indent=1).encode())
 
     def load_progress(self) -> tuple[Progress, list[np.ndarray]] | None:
         """What :meth:`save_progress` saved last, or None before the first epoch's end."""
@@ -103,9 +114,9 @@ class Run:
         """Keeps the weights, in the model's order, of an epoch that did best on validation so far."""
         arrays = {f"w{i:04}": value for i, value in enumerate(weights)}
         if better.checkpoint:
-            _save_arrays(self.path / "best.npz", arrays)
+            save_arrays(self.path / "best.npz", arrays)
         if better.stop and self._has_restart:
-            _save_arrays(self.path / "restart.npz", arrays)
+            save_arrays(self.path / "restart.npz", arrays)
 
     @property
     def _has_restart(self) -> bool:
@@ -138,7 +149,17 @@ class Run:
         return loaded[0]
 
 
-def _save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+def installed() -> dict[str, str]:
+    """Versions of what a run depends on, by name."""
+    found = {}
+    for name in PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Writes an npz file whole or not at all."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     with aside.open("wb") as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes allow_pickle for a key
@@ -154,7 +175,8 @@ def _load_arrays(path: Path) -> dict[str, np.ndarray] | None:
         return {name: stored[name] for name in stored.files}
 
 
-def _write_aside(path: Path, content: bytes) -> None:
+def write_aside(path: Path, content: bytes) -> None:
+    """Writes a file whole or not at all."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
     aside.write_bytes(content)
     aside.replace(path)

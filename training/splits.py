@@ -88,7 +88,7 @@ def split(
         free = _free(images, groups, fixed)
         test |= pick(labels, groups, free & ~np.isin(groups, groups[test]), recipe.test_share, rng)
     else:
-        test = images.parts == "testing"
+        test = (images.parts == "testing") & ~fixed
     usable = ~test & ~np.isin(sources, list(held_out))
     usable[audit.conflicting] = False
     if protocol is not Protocol.PUBLISHED:

@@ -223,8 +223,12 @@ def robustness(
         assert answers.in_distribution is not None
         table[name] = {
             "accuracy": float(correct.mean()),
-            "tumor_auc": float(roc_auc_score(test.tumor, answers.tumor_probability)),
-            # A data set that was left out may have no masks.
+            # A data set that was left out may hold one kind of slice, and may have no masks.
+            **(
+                {"tumor_auc": float(roc_auc_score(test.tumor, answers.tumor_probability))}
+                if len(np.unique(test.tumor)) == 2
+                else {}
+            ),
             **({"dice": float(np.mean(dice))} if dice else {}),
             "ece": expected_calibration_error(answers.probabilities[named].max(1), correct),
             "in_distribution": float(answers.in_distribution.mean()),
@@ -300,10 +304,12 @@ def overlays(
     sheet = Image.new("RGB", (columns * side, -(-len(chosen) // columns) * side))
     for place, (index, region) in enumerate(zip(chosen, found, strict=True)):
         file = images.files[int(test.rows[index])]
-        pixels = decode(file.path.read_bytes()).pixels
-        picture = np.stack([pixels] * 3, axis=-1)
-        if file.mask is not None:
-            picture[_edge(read_mask(file.mask))] = (0, 220, 0)
+        assert file.mask is not None
+        outline = read_mask(file.mask)
+        # A large JPEG is decoded at a part of its size; outlines and regions are at the whole.
+        pixels = Image.fromarray(decode(file.path.read_bytes()).pixels).resize(outline.shape[::-1])
+        picture = np.stack([np.asarray(pixels)] * 3, axis=-1)
+        picture[_edge(outline)] = (0, 220, 0)
         if region is not None:
             picture[_edge(region.mask())] = (255, 40, 40)
         tile = Image.fromarray(picture).resize((side, side), Image.Resampling.BILINEAR)

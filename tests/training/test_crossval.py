@@ -125,6 +125,23 @@ def test_a_set_that_only_helps_is_never_tested(small_data: Path, folded: Path) -
     assert found == ["repeat1", "repeat2"]
 
 
+@pytest.mark.parametrize(
+    ("keep", "complaint"),
+    [(["yes", "notumor"], "has no such class"), (["glioma"], "nothing to tell apart")],
+)
+def test_data_that_cannot_be_tested_on_are_refused_before_training(
+    keep: list[str], complaint: str, small_data: Path, training: Training, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    for name in keep:
+        folder = "glioma" if name == "yes" else name
+        shutil.copytree(small_data / "Training" / folder, data / name)
+    done = training("crossval", *TINY, "--data", data, "--out", tmp_path / "out")
+    assert done.returncode == 1
+    assert complaint in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_comparison_holds_every_run_and_its_figures(
     small_data: Path, by_fold: Path, training: Training, tmp_path: Path
 ) -> None:
@@ -146,6 +163,9 @@ def test_the_comparison_holds_every_run_and_its_figures(
         accuracy = metrics["protocols"][protocol]["testing"]["int8"]["accuracy"]
         row = next(line for line in text.splitlines() if f"| baseline_cnn | {protocol} |" in line)
         assert f"{100 * accuracy:.2f} [" in row
+        # A run that was cut must not pass for the recipe's own.
+        assert "| small (epochs 1, resolution 32) |" in row
+        assert "--epochs 1 --resolution 32" in (run / "report" / "MODEL_CARD.md").read_text()
     crossval = json.loads((by_fold / "crossval.json").read_text())
     assert f"{100 * crossval['mean_accuracy']:.2f}" in text
     sizes = json.loads((runs["clean"] / "artifacts" / "latency.json").read_text())
@@ -161,6 +181,33 @@ def test_the_comparison_holds_every_run_and_its_figures(
         shutil.rmtree(run)
     assert training("compare", by_fold, "--out", out).returncode == 0
     assert out.read_text() == text, "runs that are gone must stay in the table"
+
+
+def test_a_run_is_shown_beside_one_that_compares_or_not_at_all(
+    small_data: Path, training: Training, tmp_path: Path
+) -> None:
+    first, second = tmp_path / "clean", tmp_path / "published"
+    for run in (first, second):
+        done = training("fit", *TINY, "--data", small_data, "--out", run, "--protocol", run.name)
+        assert done.returncode == 0, done.stderr
+    unread = training("evaluate", "--run", second, "--beside", first)
+    assert "evaluate it first" in unread.stderr
+    assert training("evaluate", "--run", first).returncode == 0
+    twin = tmp_path / "twin"
+    shutil.copytree(first, twin, ignore=shutil.ignore_patterns("report"))
+    same = training("evaluate", "--run", twin, "--beside", first)
+    assert "shows clean itself" in same.stderr
+    tested = first / "report" / "test_images.txt"
+    before = tested.read_text()
+    tested.write_text(before.replace(before[:64], "0" * 64))
+    other = training("evaluate", "--run", second, "--beside", first)
+    assert "do not compare" in other.stderr
+    assert not (second / "report").exists()
+    assert not (twin / "report").exists()
+    tested.write_text(before)
+    done = training("evaluate", "--run", second, "--beside", first)
+    assert done.returncode == 0, done.stderr
+    assert "points of accuracy" in (second / "report" / "MODEL_CARD.md").read_text()
 
 
 def test_a_damaged_record_of_runs_is_an_error(training: Training, tmp_path: Path) -> None:

@@ -52,6 +52,28 @@ def test_finds_parts_and_labels_below_any_nesting(tmp_path: Path) -> None:
     ]
 
 
+def test_a_folder_below_the_class_is_one_person_s(tmp_path: Path) -> None:
+    places = [
+        "Set/no/p1/t1",
+        "Set/no/p1/t2",
+        "Set/no/p2/t1",
+        "Set/yes/p1",
+        "Set/yes/Training/p1",
+        "Set/yes",
+    ]
+    for place in places:
+        folder = tmp_path / place
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(next((SLICES / "glioma").glob("*.jpg")), folder / "a.jpg")
+    found = {
+        file.path.parent.relative_to(tmp_path).as_posix(): file.volume
+        for file in find_images([tmp_path / "Set"])
+    }
+    assert found == dict(
+        zip(places, ["no/p1", "no/p1", "no/p2", "yes/p1", "yes/Training/p1", ""], strict=True)
+    )
+
+
 def test_reads_through_the_service_s_functions_and_reports_what_it_cannot_read(
     tmp_path: Path,
 ) -> None:

@@ -1,5 +1,6 @@
 """What a model is fitted on, and what each of its rows teaches."""
 
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from tests.support.textured import SIDE, head, with_tumor
 from training.datasets import ImageFile, ImageSet
-from training.examples import training_examples
+from training.examples import Examples, training_examples
 from training.recipe import load_recipe
 from training.splits import Split
 
@@ -35,3 +36,18 @@ def test_what_synthetic_slices_teach(teaches: bool) -> None:
     assert made.masks is not None
     assert made.masks.shape == (5, SIDE, SIDE)
     assert made.known.all()
+
+
+def test_an_epoch_has_every_kind_from_its_beginning_to_its_end() -> None:
+    kinds = np.repeat([0, 1], 2000)
+    rows = np.zeros((len(kinds), 1, 1), np.uint8)
+    weights = np.where(kinds == 0, 4.0, 1.0)
+    known = np.ones(len(kinds), bool)
+    allowed = np.ones((len(kinds), 2), np.float32)
+    examples = Examples(rows, allowed, None, known, weights, 2400, Counter())
+    drawn = examples.draw(np.random.default_rng(5))
+    assert len(set(drawn.tolist())) == 2400
+    first, *_, last = np.split(kinds[drawn], 4)
+    # Of 600 each, 0.05 is 2.5 standard deviations.
+    assert first.mean() == pytest.approx(last.mean(), abs=0.07)
+    assert kinds[drawn].mean() < 0.45

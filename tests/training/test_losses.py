@@ -33,6 +33,14 @@ def test_smoothing_wants_a_share_of_every_class() -> None:
     assert _value(loss) == pytest.approx(-0.9 * np.log(0.5) + 0.1 * even, rel=1e-4)
 
 
+def test_where_every_class_is_allowed_nothing_is_learned() -> None:
+    logits = np.array([[4.0, 0.0, -1.0], [4.0, 0.0, -1.0]], np.float32)
+    allowed = np.array([[1, 1, 1], [1, 1, 0]], np.float32)
+    of_all, of_two = _value(AllowedClasses(0.1).call(allowed, logits))
+    assert of_all == 0
+    assert of_two > 0.1
+
+
 def test_an_unknown_mask_adds_nothing_and_an_empty_one_wants_no_cells() -> None:
     truth = np.stack([np.full((4, 4), UNKNOWN), np.zeros((4, 4))]).astype(np.float32)
     logits = np.full((2, 4, 4), 3.0, np.float32)

@@ -15,6 +15,8 @@ from training.splits import Protocol, Split, split
 
 CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
 
+PARTS = ("training",) * 24 + ("testing",) * 8
+
 
 def _set(rows: list[tuple[str, str, str, int]]) -> tuple[ImageSet, Audit]:
     """Images of (source, part, label, group)."""
@@ -94,6 +96,20 @@ def test_of_shared_groups_the_smaller_side_keeps_its_images(held_out: str, teste
     _assert_disjoint(found, parts)
     assert {images.files[i].source for i in parts.test} == {held_out}
     assert len(parts.test) == tested
+
+
+@pytest.mark.parametrize("protocol", [Protocol.CLEAN, Protocol.PUBLISHED])
+def test_a_set_that_only_trains_is_not_tested(protocol: Protocol) -> None:
+    rows = [
+        ("ours", part, c, n) for n, (c, part) in enumerate(zip(CLASSES * 8, PARTS, strict=True))
+    ]
+    rows += [("theirs", part, c, 50 + n) for n, (_, part, c, _) in enumerate(rows)]
+    images, found = _set(rows)
+    parts = split(images, found, protocol, _recipe(train_only=("theirs",), folds=None))
+    _assert_disjoint(found, parts)
+    sources = np.array([file.source for file in images.files])
+    assert set(sources[parts.test]) == set(sources[parts.validation]) == {"ours"}
+    assert (sources[parts.train] == "theirs").sum() == 32
 
 
 def test_a_held_out_data_set_must_be_there() -> None:

@@ -11,8 +11,11 @@ from PIL import Image
 
 from contract.answer import Outputs, Rules
 from contract.decoding import decode
+from contract.manifest import RegionRecord
 from contract.preprocessing import preprocess
 from contract.store import ModelStore
+from training.datasets import ImageFile, read_images
+from training.errors import RunError
 
 from .conftest import SLICES, Training, eagerly  # noqa: TID252
 
@@ -127,6 +130,63 @@ def test_answers_of_the_same_weights_are_kept_but_for_what_is_in_distribution(
     assert found.tumor_threshold == 0.4
     assert found.validation["ece"] != own.validation["ece"]
     assert (artifacts / "embeddings.npz").stat().st_size > 5000
+    # What an interrupted evaluation fitted anew must not pass for what was to be kept.
+    with pytest.raises(RunError, match="fitted anew"):
+        fit_answers(
+            opened, artifacts, prepared.images, prepared.parts, prepared.audit.doubtful, own
+        )
+
+
+def test_answers_to_the_int8_file_are_not_published_with_a_float_one(
+    run: Path, training: Training, tmp_path: Path
+) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(run, path)
+    agreed = path / "artifacts" / "agreement.json"
+    agreed.write_text(json.dumps(json.loads(agreed.read_text()) | {"label_disagreement": 0.5}))
+    done = training("export", "--run", path, "--store", tmp_path / "store", "--allow-float")
+    assert done.returncode == 1
+    assert "fitted to the int8 file" in done.stderr
+    assert ModelStore(tmp_path / "store").names() == []
+
+
+@pytest.mark.parametrize(
+    ("without", "complaint"), [("masks", "an outlined tumour"), ("plain", "without a tumour")]
+)
+def test_data_that_a_mask_head_cannot_use_are_refused_before_training(
+    without: str, complaint: str, folded: Path, training: Training, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    shutil.copytree(folded, data)
+    if without == "masks":
+        shutil.rmtree(data / "masked" / "masks")
+    names = ["masked", "plain"] if without == "masks" else ["masked"]
+    options = [option for name in names for option in ("--data", data / name)]
+    done = training("fit", *SHORT, *options, "--protocol", "grouped", "--out", tmp_path / "run")
+    assert done.returncode == 1
+    assert complaint in done.stderr
+
+
+def test_outlines_lie_on_slices_that_are_decoded_at_a_part_of_their_size(tmp_path: Path) -> None:
+    from training.trust import Tested, overlays
+
+    tumour = np.hypot(*(np.indices((600, 600)) - np.array([200, 300])[:, None, None])) < 60
+    Image.fromarray(np.where(tumour, 200, 90).astype(np.uint8)).save(tmp_path / "a.jpg")
+    Image.fromarray(tumour).save(tmp_path / "a.png")
+    images = read_images(
+        [ImageFile(tmp_path / "a.jpg", "s", "", "glioma", mask=tmp_path / "a.png")]
+    )
+    rows, none = np.array([0]), np.array([False])
+    answers = Rules(CLASSES, CLASSES[:1], 0.5).answer(Outputs(np.array([[1, 0, 0]], np.float32)))
+    masks = np.zeros((1, 112, 112), np.float32)
+    test = Tested(rows, images.labels, np.array(["s"]), rows, none, answers, masks)
+    record = RegionRecord(threshold=0.5, min_cells=1, min_tumor_probability=0.0)
+    overlays(tmp_path / "sheet.jpg", images, test, record, np.random.default_rng(0))
+    with Image.open(tmp_path / "sheet.jpg") as sheet:
+        red, green, _ = np.moveaxis(np.asarray(sheet, np.int16)[:192, :192], 2, 0)
+    # A line of one pixel, at a third of its size.
+    drawn = np.argwhere(green - red > 8)
+    assert drawn.mean(axis=0) == pytest.approx([64, 96], abs=3)
 
 
 def test_answers_of_other_weights_are_not_kept(
