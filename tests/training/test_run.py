@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from contract.decoding import decode
-from contract.preprocessing import preprocess
+from contract.preprocessing import DEFAULT_SPEC, preprocess, probe_digest
 from contract.store import ModelStore
 from tests.support.killing import require_all_or_nothing
 from training.errors import ExportRefused, RunError
@@ -49,6 +49,19 @@ def test_a_run_says_what_it_is_and_how_it_went(finished_run: Path) -> None:
     assert json.loads((finished_run / "history.json").read_text()) == progress.history
     assert set(run.config.splits) == {"train", "validation", "test"}
     assert run.config.data[0].name == "small"
+
+
+def test_a_run_goes_on_where_its_pixels_are_the_same(finished_run: Path) -> None:
+    run = Run.open(finished_run)
+    assert run.config.probe_digest == probe_digest(DEFAULT_SPEC)
+    assert run.config.packages is not None
+    assert run.config.packages["numpy"] == np.__version__
+    run.require_same(run.config)
+    elsewhere = run.config.model_copy(update={"probe_digest": "0" * 64})
+    with pytest.raises(RunError, match="other pixels"):
+        run.require_same(elsewhere)
+    # Runs of before this was noted go on.
+    Run(run.path, run.config.model_copy(update={"probe_digest": None})).require_same(elsewhere)
 
 
 def test_only_the_layers_of_a_phase_learn(finished_run: Path) -> None:
