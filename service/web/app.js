@@ -28,8 +28,8 @@ const sender = new Sender({
   answered(item, entries, context) {
     change(item, { state: "done", entries, context });
   },
-  failed(item, error) {
-    change(item, { state: "failed", error });
+  failed(item, error, entries, context) {
+    change(item, { state: "failed", error, entries, context });
   },
   waiting(waiting, error, seconds, attempt, attempts) {
     for (const item of waiting) change(item, { state: "waiting" });

@@ -78,7 +78,7 @@ function cell(value) {
 
 function rows(items) {
   return items.flatMap((item) => {
-    if (item.error) {
+    if (!item.entries) {
       const { status, code, detail } = item.error;
       return [{ item, entry: { input: item.file.name, error: { status, code, detail } } }];
     }

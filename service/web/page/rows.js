@@ -31,7 +31,7 @@ function row(item, entry, enlarge) {
   const part = (name) => node.querySelector(`.${name}`);
   part("name").textContent = nameOf(item, entry);
   part("thumb").append(thumb(item, entry, enlarge));
-  const error = item.error ?? entry?.error;
+  const error = entry?.error ?? item.error;
   if (error) drawError(node, part, item, error);
   else if (entry) drawEntry(node, part, item, entry, enlarge);
   else {

@@ -22,9 +22,10 @@ const STOPPED = { code: "stopped", again: true };
 
 export class Sender {
   /**
-   * @param report {sending(items), answered(item, entries, context), failed(item, error),
-   *   waiting(items, error, seconds, attempt, attempts), idle()}. An error is {status, code, detail,
-   *   again, wait}: `again` says that the same file may well be answered later, after `wait` s.
+   * @param report {sending(items), answered(item, entries, context), failed(item, error, entries,
+   *   context), waiting(items, error, seconds, attempt, attempts), idle()}. An error is {status, code,
+   *   detail, again, wait}: `again` says that the same file may well be answered later, after `wait` s.
+   *   A file that failed has entries where the service says why each of its slices did.
    */
   constructor(report) {
     this.report = report;
@@ -93,10 +94,10 @@ export class Sender {
     const passing = [];
     items.forEach((item, index) => {
       const own = entries.length === items.length ? [entries[index]] : entries;
-      const error = own.length === 1 ? own[0].error : undefined;
-      if (error && PASSING.has(error.status)) passing.push({ item, error });
-      else if (error) this.report.failed(item, error);
-      else this.report.answered(item, own, context);
+      if (!own.every((entry) => entry.error)) this.report.answered(item, own, context);
+      else if (own.every((entry) => PASSING.has(entry.error.status))) {
+        passing.push({ item, error: own[0].error });
+      } else this.report.failed(item, own[0].error, own, context);
     });
     if (passing.length) {
       const answer = { error: passing[0].error, wait };
@@ -181,8 +182,8 @@ function read(response, content, files, elapsed) {
     return { entries: content.predictions, context };
   }
   if (response.ok) return { error: { status: response.status, code: "unexpected_answer" } };
-  // Every file failed: the problem has their errors beside its own.
-  if (Array.isArray(content?.errors) && content.errors.length === files) {
+  // Every file failed: the problem has their errors beside its own, of a zip file several.
+  if (Array.isArray(content?.errors) && content.errors.length) {
     return { entries: content.errors, context };
   }
   const { code, detail } = content ?? {};
