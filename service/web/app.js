@@ -7,6 +7,7 @@ import * as key from "./page/key.js";
 import * as regions from "./page/regions.js";
 import { draw } from "./page/rows.js";
 import { Sender } from "./page/sending.js";
+import * as series from "./page/series.js";
 import * as words from "./page/words.js";
 
 const ANNOUNCE_EVERY_MS = 4000;
@@ -129,7 +130,7 @@ function refresh() {
   const answered = counts.all - counts.pending;
   const running = counts.pending > 0;
 
-  place("summary").textContent = summary(counts, answered);
+  place("summary").textContent = [summary(counts, answered), showSeries()].join(" ").trim();
   place("progress").hidden = !running;
   place("progress").max = counts.all || 1;
   place("progress").value = answered;
@@ -160,6 +161,21 @@ function summary(counts, answered) {
   if (counts.pending) return `${answered} of ${words.count(counts.all, "file")} answered${found}.`;
   const total = words.milliseconds(busyMs + (startedAt === null ? 0 : performance.now() - startedAt));
   return `${words.count(counts.all, "file")}${found}. Took ${total}.`;
+}
+
+/** Shows what the series come to; in words: how many of them, and their decisions. */
+function showSeries() {
+  const found = series.summaries(items).filter(series.worthShowing);
+  const unknown = items.filter(({ kind, entries }) => kind === "dicom" && !entries).length;
+  series.draw(place("series-list"), found, unknown);
+  place("series").hidden = !found.length;
+  if (!found.length) return "";
+  const decisions = found.map(({ summary: { decision } }) => decision);
+  const parts = [...new Set(decisions)].map((name) => {
+    const number = decisions.filter((other) => other === name).length;
+    return `${number} ${words.decision(name).toLowerCase()}`;
+  });
+  return `${words.count(found.length, "series result")}: ${parts.join(", ")}.`;
 }
 
 /** Order and choice of rows. */
@@ -218,6 +234,7 @@ function clear() {
   busyMs = 0;
   startedAt = null;
   list.replaceChildren();
+  showSeries();
   place("results").hidden = true;
   place("notice").hidden = true;
   place("key-form").hidden = true;

@@ -7,9 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.contract.samples import RANGE, grey_slice, mr_object
+import httpx
+
+from tests.contract.samples import RANGE, grey_slice, mr_frames, mr_object
 from tests.service.test_archives import zipped
-from tests.support.browser import BROWSER_SECONDS, Browser, needs_browser
+from tests.service.test_series import SERIES, mr_slice
+from tests.support.browser import BROWSER_SECONDS, STUB, Browser, needs_browser
 from tests.support.service import wait_until
 
 
@@ -54,3 +57,141 @@ def test_every_file_of_a_zip_that_failed_says_why(
         [line["error_code"] for line in lines],
     ):
         assert found == ["unsupported_media_type", "not_head", "damaged_zip", ""]
+
+
+DECISIONS = {"tumor": "Tumour", "no_tumor": "No tumour", "refer": "Refer to a reader"}
+
+SHOWN = """
+return [...document.querySelectorAll("#series-list > li")].map((node) => {
+  const text = (name) => node.querySelector(name).innerText;
+  return {
+    name: text(".name"), decision: text(".decision"), score: text(".score-value"),
+    remarks: text(".remarks"), gaps: text(".gaps"),
+  };
+});
+"""
+
+
+@needs_browser
+def test_series_of_a_zip(
+    browser: Browser, url: str, chromium_folder: Path, slices: Sequence[Path], tmp_path: Path
+) -> None:
+    pack = tmp_path / "study.zip"
+    objects = {f"{k}.dcm": mr_slice(path, 3.0 * k) for k, path in enumerate(slices)}
+    pack.write_bytes(zipped(objects | {"notes.txt": b"no image"}))
+    answer = httpx.post(
+        f"{url}predict", files={"files": (pack.name, pack.read_bytes())}, timeout=BROWSER_SECONDS
+    ).json()
+    browser.choose([pack])
+    browser.wait_for_answers()
+    [summary] = answer["series"]
+    [shown] = browser.run(SHOWN)
+    assert (shown["name"], shown["decision"]) == ("study.zip", DECISIONS[summary["decision"]])
+    assert shown["score"] in {"", f"{summary['tumor_probability']:.3f}"}
+    assert "8 slices judged" in shown["remarks"]
+    assert SERIES in shown["remarks"]
+    assert shown["gaps"] == ""
+    assert f"1 series result: 1 {shown['decision'].lower()}." in browser.text("#announcer")
+    document, lines = saved(browser, chromium_folder / "saved")
+    [kept] = document["series"]
+    assert {key: kept[key] for key in summary} == summary
+    assert {result["request_id"] for result in document["results"]} == {kept["request_id"]}
+    assert [result["request_index"] for result in document["results"]] == [*range(9)]
+    decisions = [line["series_decision"] for line in lines]
+    assert decisions == [summary["decision"]] * 8 + [""]
+
+
+@needs_browser
+def test_slices_chosen_together_make_one_series(
+    browser: Browser, slices: Sequence[Path], tmp_path: Path
+) -> None:
+    """More of them than of pictures, pictures among them, and an object of several frames."""
+    paths = []
+    for k in range(20):
+        paths.append(tmp_path / f"{k:02}.dcm")
+        paths[-1].write_bytes(mr_slice(slices[k % 8], 3.0 * k))
+    frames = mr_frames([grey_slice()] * 3, attributes=RANGE | {"SeriesInstanceUID": "1.2.3"})
+    (tmp_path / "frames.dcm").write_bytes(frames)
+    browser.run(STUB)
+    browser.choose([paths[0], slices[0], *paths[1:9], tmp_path / "frames.dcm", *paths[9:]])
+    browser.wait_for_answers()
+    assert [len(names) for names in browser.run("return window.asked")] == [21, 1]
+    remarks = [(shown["name"], shown["remarks"], shown["gaps"]) for shown in browser.run(SHOWN)]
+    assert [name for name, _, _ in remarks] == ["Series", "frames.dcm"]
+    assert "20 slices judged" in remarks[0][1]
+    assert "3 slices judged" in remarks[1][1]
+    assert [gaps for _, _, gaps in remarks] == ["", ""]
+    names = [row["name"] for row in browser.rows()]
+    assert names[:2] == ["00.dcm", slices[0].name]
+    assert names.count("frames.dcm") == 3
+    assert names[10:13] == ["frames.dcm"] * 3
+
+
+@needs_browser
+def test_series_in_parts_is_said_to_be_one(
+    browser: Browser, slices: Sequence[Path], tmp_path: Path
+) -> None:
+    paths = []
+    for k in range(6):
+        paths.append(tmp_path / f"{k}.dcm")
+        paths[-1].write_bytes(mr_slice(slices[k], 3.0 * k))
+    browser.run(STUB)
+    problem = {"status": 413, "code": "too_many_files", "detail": "more than 5"}
+    refused = {"status": 413, "headers": {}, "body": problem}
+    broken = {"status": 500, "headers": {}, "body": {"status": 500, "code": "internal_error"}}
+    browser.run("window.answers = [arguments[0]]", refused)
+    browser.choose(paths)
+    browser.wait_for_answers()
+    assert [len(names) for names in browser.run("return window.asked")] == [6, 3, 3]
+    shown = browser.run(SHOWN)
+    assert len(shown) == 2
+    assert all("3 slices judged" in one["remarks"] for one in shown)
+    assert all("went in 2 requests" in one["gaps"] for one in shown)
+
+    browser.click("#clear")
+    assert browser.run(SHOWN) == []
+    browser.run("window.asked = []; window.answers = Array(3).fill(arguments[0])", broken)
+    browser.choose(paths)
+    browser.wait_for_answers()
+    # What was too many for a request is not tried again; the first file fails alone.
+    assert [len(names) for names in browser.run("return window.asked")] == [3, 2, 1, 1, 1, 3]
+    shown = browser.run(SHOWN)
+    assert len(shown) == 3
+    assert all("1 DICOM file has no answer" in one["gaps"] for one in shown)
+
+
+@needs_browser
+def test_frames_beyond_a_request_are_sent_in_the_next(
+    browser: Browser, slices: Sequence[Path], tmp_path: Path
+) -> None:
+    paths = [tmp_path / "a.dcm", tmp_path / "b.dcm"]
+    entries: list[dict[str, Any]] = []
+    for k, path in enumerate(paths):
+        path.write_bytes(mr_slice(slices[k], 3.0 * k))
+        error = {"status": 413, "code": "too_many_frames", "detail": "more than 1"}
+        entries.append({"input": path.name, "error": error})
+    entries[0] = {"input": "a.dcm", "label": "glioma", "decision": "tumor"}
+    browser.run(STUB)
+    answer = {"status": 200, "headers": {}, "body": {"request_id": "1", "predictions": entries}}
+    browser.run("window.answers = [arguments[0]]", answer)
+    browser.choose(paths)
+    browser.wait_for_answers()
+    assert browser.run("return window.asked") == [["a.dcm", "b.dcm"], ["b.dcm"]]
+    assert all(row["decision"] != "No result" for row in browser.rows())
+
+
+@needs_browser
+def test_objects_of_one_name_keep_their_own_frames(browser: Browser, tmp_path: Path) -> None:
+    paths = []
+    for number in (3, 2):
+        paths.append(tmp_path / str(number) / "x.dcm")
+        paths[-1].parent.mkdir()
+        instance = {"SOPInstanceUID": f"1.2.{number}"}
+        frames = [grey_slice()] * number
+        paths[-1].write_bytes(mr_frames(frames, attributes=RANGE | instance))
+    browser.run(STUB)
+    browser.choose(paths)
+    browser.wait_for_answers()
+    assert [len(names) for names in browser.run("return window.asked")] == [2, 1, 1]
+    details = [row["details"] for row in browser.rows()]
+    assert ["SOP instance1.2.3" in text for text in details] == [True] * 3 + [False] * 2

@@ -1,35 +1,47 @@
 // Results as files: made in the browser, from what the service answered.
 
 import { nameOf } from "./files.js";
+import { seriesOf, summaries } from "./series.js";
 
 const NOTE =
   "Research use only, not a medical device. Tumour probability is a model output, not a patient's risk.";
 
-/** Every answer as the service gave it, with the model and the request it belongs to. */
+/**
+ * Every answer as the service gave it, with the model and the request it belongs to. Numbers of slices
+ * in a series are `request_index` of the results with its `request_id`.
+ */
 export function toJson(items) {
   const results = rows(items).map(({ item, entry, context }) => ({
     ...entry,
     file: { name: nameOf(item, entry), size_bytes: item.file.size },
     model: context?.model,
     request_id: context?.request_id,
+    request_index: context?.entries?.indexOf(entry),
     timing_ms: context?.timing_ms,
   }));
-  return JSON.stringify({ note: NOTE, saved: new Date().toISOString(), results }, null, 2);
+  const found = summaries(items).map(({ summary, context }) => ({
+    ...summary,
+    model: context.model,
+    request_id: context.request_id,
+  }));
+  const series = found.length ? found : undefined;
+  return JSON.stringify({ note: NOTE, saved: new Date().toISOString(), results, series }, null, 2);
 }
 
-/** One line for each answer; a column for each class, and for each later field that occurs. */
+/**
+ * One line for each answer; a column for each class, and for each later field that occurs. What a
+ * series comes to stands in the line of each of its slices.
+ */
 export function toCsv(items) {
   const all = rows(items);
   const classes = new Set(all.flatMap(({ entry }) => Object.keys(entry.probabilities ?? {})));
   const occurs = (name) => all.some(({ entry }) => entry[name] !== undefined);
+  const calibrated = occurs("prediction_set") ? "" : "_uncalibrated";
   const json = (value) => (value === undefined ? undefined : JSON.stringify(value));
   const columns = [
     ["file", ({ item, entry }) => nameOf(item, entry)],
     ["decision", ({ entry }) => entry.decision],
-    [
-      occurs("prediction_set") ? "tumor_probability" : "tumor_probability_uncalibrated",
-      ({ entry }) => entry.tumor_probability,
-    ],
+    [`tumor_probability${calibrated}`, ({ entry }) => entry.tumor_probability],
     ["label", ({ entry }) => entry.label],
     ["probability", ({ entry }) => entry.probability],
     ...[...classes].map((name) => [`p_${name}`, ({ entry }) => entry.probabilities?.[name]]),
@@ -48,6 +60,15 @@ export function toCsv(items) {
       ["sop_instance_uid", ({ entry }) => entry.dicom?.sop_instance_uid],
       ["series_instance_uid", ({ entry }) => entry.dicom?.series_instance_uid],
       ["frame", ({ entry }) => entry.dicom?.frame],
+    );
+  }
+  const series = ({ entry, context }) => seriesOf(entry, context);
+  if (all.some(series)) {
+    columns.push(
+      ["series_decision", (row) => series(row)?.decision],
+      [`series_tumor_probability${calibrated}`, (row) => series(row)?.tumor_probability],
+      ["series_slices", (row) => series(row)?.slices],
+      ["series_failed", (row) => series(row)?.failed],
     );
   }
   columns.push(

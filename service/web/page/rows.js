@@ -199,7 +199,8 @@ function fact(term, text) {
   return line;
 }
 
-function list(node, texts) {
+/** Fills a list with texts; an empty one is hidden. */
+export function list(node, texts) {
   node.replaceChildren(...texts.map((text) => element("li", text)));
   node.hidden = !texts.length;
 }
@@ -209,7 +210,7 @@ function sentence(text) {
   return clean.charAt(0).toUpperCase() + clean.slice(1) + (/[.!?]$/.test(clean) ? "" : ".");
 }
 
-function element(name, text) {
+export function element(name, text) {
   const node = document.createElement(name);
   if (text !== undefined) node.textContent = text;
   return node;

@@ -1,13 +1,12 @@
-// Sends files to /predict in small batches, one batch at a time.
+// Sends files to /predict in batches, one batch at a time.
 //
 // A batch that fails as a whole is split until the file that fails stands alone, so that it never
 // hides the others. What can pass (429, 503, 504, no connection) is tried again a few times; where
 // it does not pass, the remaining files are not sent, and say why.
 
+import { Batches, share } from "./batches.js";
 import * as key from "./key.js";
 
-const BATCH_FILES = 8;
-const BATCH_BYTES = 8e6;
 const RETRIES = 4;
 const FIRST_WAIT_SECONDS = 1;
 /** Where the service asks for a longer pause than this, the user decides when to try again. */
@@ -18,6 +17,8 @@ const ANSWER_WITHIN_SECONDS = 90;
 const PASSING = new Set([408, 429, 503, 504]);
 /** Among them, what a single file can cause: it is tried once more, and then fails alone. */
 const ITS_OWN = new Set([408, 504]);
+/** Where smaller batches would have been better from the start. */
+const SHRINKING = new Set(["too_many_files", "body_timeout"]);
 const STOPPED = { code: "stopped", again: true };
 
 export class Sender {
@@ -31,7 +32,7 @@ export class Sender {
     this.report = report;
     this.queue = [];
     this.running = false;
-    this.batchFiles = BATCH_FILES;
+    this.batches = new Batches();
     this.abort = new AbortController();
     this.halted = null;
   }
@@ -43,7 +44,7 @@ export class Sender {
     while (this.queue.length) {
       this.abort = new AbortController();
       this.halted = null;
-      await this.deliver(this.take(), 0);
+      await this.deliver(this.batches.take(this.queue), 0);
     }
     this.running = false;
     this.report.idle();
@@ -52,17 +53,6 @@ export class Sender {
   stop() {
     this.abort.abort();
     this.halt([], STOPPED);
-  }
-
-  take() {
-    let bytes = 0;
-    let number = 0;
-    for (const { file } of this.queue.slice(0, this.batchFiles)) {
-      bytes += file.size;
-      if (number && bytes > BATCH_BYTES) break;
-      number += 1;
-    }
-    return this.queue.splice(0, number);
   }
 
   async deliver(items, attempt) {
@@ -86,19 +76,25 @@ export class Sender {
   }
 
   async accept(items, { entries, context, wait }, attempt) {
-    if (entries.length !== items.length && items.length > 1) {
-      // Some file has several answers; alone, they are surely its own.
+    const shares = share(items, entries);
+    if (!shares) {
+      // Alone, they are surely its own.
       await this.split(items, { code: "unexpected_answer" }, attempt);
       return;
     }
     const passing = [];
+    const crowded = [];
     items.forEach((item, index) => {
-      const own = entries.length === items.length ? [entries[index]] : entries;
-      if (!own.every((entry) => entry.error)) this.report.answered(item, own, context);
+      const own = shares[index];
+      if (items.length > 1 && own[0].error?.code === "too_many_frames") crowded.push(item);
+      else if (!own.every((entry) => entry.error)) this.report.answered(item, own, context);
       else if (own.every((entry) => PASSING.has(entry.error.status))) {
         passing.push({ item, error: own[0].error });
       } else this.report.failed(item, own[0].error, own, context);
     });
+    // The request had too many slices; these files alone may not.
+    if (crowded.length === items.length) await this.split(crowded, entries[0].error, attempt);
+    else if (crowded.length) await this.deliver(crowded, attempt);
     if (passing.length) {
       const answer = { error: passing[0].error, wait };
       await this.repeat(passing.map(({ item }) => item), answer, attempt);
@@ -132,7 +128,7 @@ export class Sender {
       return;
     }
     const half = Math.ceil(items.length / 2);
-    if (error.code === "too_many_files") this.batchFiles = Math.min(this.batchFiles, half);
+    if (SHRINKING.has(error.code)) this.batches.shrink(items, half);
     for (const part of [items.slice(0, half), items.slice(half)]) await this.deliver(part, attempt);
   }
 
@@ -177,6 +173,8 @@ function read(response, content, files, elapsed) {
     timing_ms: content?.timing_ms,
     round_trip_ms: elapsed,
     files,
+    entries: content?.predictions ?? content?.errors,
+    series: content?.series,
   };
   if (response.ok && Array.isArray(content?.predictions) && content.predictions.length) {
     return { entries: content.predictions, context };

@@ -21,6 +21,13 @@ export function referral({ decision: made, in_distribution: familiar }) {
     : "The model is not sure enough to decide: a person has to.";
 }
 
+/** The same of a series, by whether the model can judge the slices that decide. */
+export function seriesReferral(familiar) {
+  return familiar
+    ? "The model is not sure enough to decide: a person has to."
+    : "The model cannot judge a slice that decides on the series: a person has to.";
+}
+
 const RUNTIMES = { litert: "LiteRT", tensorflow: "TensorFlow" };
 
 const STATES = {
