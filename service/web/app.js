@@ -125,6 +125,7 @@ const canRetry = ({ error }) =>
   error !== undefined && (error.again === true || error.status >= 500 || error.status === 429);
 
 function refresh() {
+  const focused = document.activeElement;
   const counts = { all: items.length, tumor: 0, no_tumor: 0, other: 0, failed: 0, pending: 0 };
   for (const item of items) counts[groupOf(item)] += 1;
   const answered = counts.all - counts.pending;
@@ -143,9 +144,17 @@ function refresh() {
   place("save-csv").disabled = place("save-json").disabled = running || !answered;
   place("list").setAttribute("aria-busy", String(running));
   arrange();
+  keepFocus(focused);
   if (running && performance.now() - announcedAt > ANNOUNCE_EVERY_MS) {
     announce(`${answered} of ${words.count(counts.all, "file")} answered.`);
   }
+}
+
+/** Where what had the focus is hidden now, it goes to the button in its place. */
+function keepFocus(focused) {
+  if (focused === document.body || focused?.checkVisibility() !== false) return;
+  const next = [place("stop"), place("retry")].find(({ hidden }) => !hidden);
+  (next ?? place("results-title")).focus({ preventScroll: true });
 }
 
 function summary(counts, answered) {

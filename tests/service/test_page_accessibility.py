@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.browser import Browser, needs_browser
+from tests.support.browser import BROWSER_SECONDS, Browser, needs_browser
+from tests.support.service import wait_until
 
 
 @needs_browser
@@ -30,6 +31,37 @@ def test_keyboard_alone(browser: Browser, folder: Path) -> None:
     assert browser.run("return document.getElementById('viewer').open")
     browser.press("\ue00c")
     assert not browser.run("return document.getElementById('viewer').open")
+
+
+FOCUSED = "return document.activeElement.id"
+
+
+@needs_browser
+def test_focus_goes_on_where_its_button_goes(browser: Browser, slices: Sequence[Path]) -> None:
+    """From Stop to Try again, back, and to the heading of the results when all is done."""
+    # Answers no request before it is told to.
+    browser.run(
+        """const real = window.fetch;
+        window.held = new Promise((go) => { window.go = go; });
+        window.fetch = (url, options) => String(url).startsWith("predict")
+          ? Promise.race([
+              window.held.then(() => real(url, options)),
+              new Promise((_, fail) => options.signal.addEventListener("abort", fail)),
+            ])
+          : real(url, options)"""
+    )
+    browser.choose(slices[:2])
+    wait_until(lambda: browser.run("return !document.getElementById('stop').hidden"))
+    browser.run("document.getElementById('stop').focus()")
+    browser.press("\ue007")
+    browser.wait_for_answers()
+    assert browser.run(FOCUSED) == "retry"
+    browser.press("\ue007")
+    wait_until(lambda: browser.run(FOCUSED) == "stop", BROWSER_SECONDS)
+    browser.run("window.go()")
+    browser.wait_for_answers()
+    assert [row["decision"] for row in browser.rows() if row["decision"] == "No result"] == []
+    assert browser.run(FOCUSED) == "results-title"
 
 
 @needs_browser

@@ -80,6 +80,7 @@ def test_a_key_is_asked_for_used_and_kept_nowhere(
     assert all(row["score"] for row in rows)
     assert rows[0]["score"] == rows[1]["score"]
     assert not browser.run(SHOWN)
+    assert browser.run("return document.activeElement.id") == "results-title"
     kept = "return document.documentElement.outerHTML + location.href + document.cookie"
     assert SECRET not in browser.run(kept)
     assert browser.run("return localStorage.length + sessionStorage.length") == 0
