@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.contract.samples import RANGE, grey_slice, mr_frames
 from tests.support.browser import BROWSER_SECONDS, Browser, needs_browser
 from tests.support.service import wait_until
 
@@ -114,10 +115,17 @@ return [...document.querySelectorAll("body *")]
 )
 
 
+def add_series(folder: Path) -> None:
+    """An object of two frames, of a series with a long identifier."""
+    uid = {"SeriesInstanceUID": f"1.2.826.0.1.{'3' * 50}"}
+    (folder / "frames").write_bytes(mr_frames([grey_slice()] * 2, attributes=RANGE | uid))
+
+
 @needs_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_contrast(browser: Browser, folder: Path, scheme: str) -> None:
     """Text has at least 4.5:1 (WCAG 2.2, 1.4.3)."""
+    add_series(folder)
     browser.choose(sorted(folder.iterdir()))
     browser.wait_for_answers()
     feature = {"name": "prefers-color-scheme", "value": scheme}
@@ -127,6 +135,7 @@ def test_contrast(browser: Browser, folder: Path, scheme: str) -> None:
     finally:
         browser.cdp("Emulation.setEmulatedMedia", features=[])
     assert len(found) > 60
+    assert "Series" in [text for text, _ in found]
     assert [(text, ratio) for text, ratio in found if ratio < 4.5] == []
 
 
@@ -135,6 +144,7 @@ def test_contrast(browser: Browser, folder: Path, scheme: str) -> None:
 def test_fits_its_width(browser: Browser, folder: Path, slices: Sequence[Path], width: int) -> None:
     long = folder / f"{'a_name_without_an_end_' * 8}.jpg"
     shutil.copy(slices[0], long)
+    add_series(folder)
     size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
     browser.cdp("Emulation.setDeviceMetricsOverride", **size)
     try:

@@ -91,6 +91,7 @@ def test_series_of_a_zip(
     assert "8 slices judged" in shown["remarks"]
     assert SERIES in shown["remarks"]
     assert shown["gaps"] == ""
+    assert all("Frame" not in row["remarks"] for row in browser.rows())
     assert f"1 series result: 1 {shown['decision'].lower()}." in browser.text("#announcer")
     document, lines = saved(browser, chromium_folder / "saved")
     [kept] = document["series"]
@@ -125,6 +126,8 @@ def test_slices_chosen_together_make_one_series(
     assert names[:2] == ["00.dcm", slices[0].name]
     assert names.count("frames.dcm") == 3
     assert names[10:13] == ["frames.dcm"] * 3
+    framed = [row["remarks"].splitlines()[0] for row in browser.rows()[10:13]]
+    assert framed == ["Frame 1", "Frame 2", "Frame 3"]
 
 
 @needs_browser

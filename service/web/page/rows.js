@@ -125,7 +125,8 @@ function drawEntry(node, part, item, entry, enlarge) {
 
 function remarks(item, entry) {
   const found = [];
-  if (item.entries.length > 1 && entry.dicom?.frame) found.push(`Frame ${entry.dicom.frame}`);
+  const frames = item.entries.filter(({ input }) => input === entry.input).length;
+  if (frames > 1 && entry.dicom?.frame) found.push(`Frame ${entry.dicom.frame}`);
   const referral = words.referral(entry);
   if (referral) found.push(referral);
   if (entry.in_distribution === false) return found;
