@@ -163,7 +163,7 @@ def test_saved_results(browser: Browser, url: str, folder: Path, chromium_folder
     [text] = [path.read_text("utf-8") for path in saved.glob("*.json")]
     document = json.loads(text)
     assert "not a medical device" in document["note"]
-    fields = {"file", "model", "request_id", "timing_ms"}
+    fields = {"file", "model", "request_id", "request_index", "timing_ms"}
     own = [{k: v for k, v in it.items() if k not in fields} for it in document["results"]]
     assert own == entries
     [text] = [path.read_text("utf-8-sig") for path in saved.glob("*.csv")]

@@ -3,12 +3,16 @@
 import csv
 import io
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from contract.errors import ContractError, DecodeError
+from service.errors import ServiceError, TooManyFiles, UnusableZip, ZipTooLarge
+from service.routes.pages import WEB
 from tests.contract.samples import RANGE, grey_slice, mr_frames, mr_object
 from tests.service.test_archives import zipped
 from tests.service.test_series import SERIES, mr_slice
@@ -70,6 +74,20 @@ return [...document.querySelectorAll("#series-list > li")].map((node) => {
   };
 });
 """
+
+
+def codes(kind: type[ContractError | ServiceError]) -> Iterator[str]:
+    """Those of the errors below one, without those that only group others."""
+    below = kind.__subclasses__()
+    yield from (code for one in below for code in codes(one)) if below else [kind.code]
+
+
+def test_page_has_words_for_all_that_can_be_wrong_with_a_file() -> None:
+    text = (WEB / "page" / "words.js").read_text(encoding="utf-8")
+    table = text.partition("const ERRORS = {")[2].partition("};")[0]
+    known = set(re.findall(r"^  (\w+):", table, re.MULTILINE))
+    wanted = {*codes(DecodeError), *codes(UnusableZip), ZipTooLarge.code, TooManyFiles.code}
+    assert wanted - known == set()
 
 
 @needs_browser
