@@ -216,3 +216,34 @@ def test_objects_of_one_name_keep_their_own_frames(browser: Browser, tmp_path: P
     assert [len(names) for names in browser.run("return window.asked")] == [2, 1, 1]
     details = [row["details"] for row in browser.rows()]
     assert ["SOP instance1.2.3" in text for text in details] == [True] * 3 + [False] * 2
+
+
+@needs_browser
+def test_series_that_the_model_cannot_judge_has_no_score(
+    browser: Browser, slices: Sequence[Path], tmp_path: Path
+) -> None:
+    place = {"sop_instance_uid": "1.2.3.4", "series_instance_uid": SERIES, "frame": 1}
+    strange = {"label": "glioma", "decision": "refer", "in_distribution": False}
+    entries = [strange | {"input": f"{k}.dcm", "dicom": place} for k in range(2)]
+    summary = {
+        "series_instance_uid": SERIES,
+        "slices": 2,
+        "failed": 0,
+        "tumor_probability": 0.987,
+        "decision": "refer",
+        "most_suspicious": 1,
+        "window": [0, 1],
+        "suspicious": [0, 1],
+    }
+    paths = [tmp_path / f"{k}.dcm" for k in range(2)]
+    for k, path in enumerate(paths):
+        path.write_bytes(mr_slice(slices[k], 3.0 * k))
+    body = {"request_id": "1", "predictions": entries, "series": [summary]}
+    browser.run(STUB)
+    browser.run("window.answers = [arguments[0]]", {"status": 200, "headers": {}, "body": body})
+    browser.choose(paths)
+    browser.wait_for_answers()
+    [shown] = browser.run(SHOWN)
+    assert (shown["decision"], shown["score"]) == ("Refer to a reader", "")
+    assert "cannot judge a slice that decides on the series" in shown["remarks"]
+    assert "Most suspicious" not in shown["remarks"]
