@@ -15,8 +15,9 @@ from contract.decoding import decode
 from contract.preprocessing import DicomReference, preprocess
 from contract.series import score_series
 from contract.store import ModelStore
+from service.choices import RuntimeChoice
 from service.runtimes import open_runtime
-from service.settings import RuntimeChoice, Settings
+from service.settings import Settings
 
 STORE = Path("model_store")
 MODEL = "brain-tumor"

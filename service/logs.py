@@ -15,7 +15,7 @@ from threading import Event, Thread
 from time import monotonic, sleep
 from typing import Any, Final
 
-from service.settings import LogLevel
+from service.choices import LogLevel
 
 WRITE_SECONDS: Final = 0.1
 """How long a line below a warning may wait to be written."""

@@ -1,9 +1,6 @@
 """Settings, read once from the environment: ``BRAIN_PORT`` is :attr:`Settings.port`, and so on."""
 
 import os
-from contextlib import suppress
-from enum import StrEnum
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Annotated, Final, Self
 
@@ -24,6 +21,8 @@ from contract.policy import (
     Checks,
     Policy,
 )
+from service.choices import Device, LogLevel, RuntimeChoice
+from service.consistency import check
 from service.cores import available_cores
 from service.dicom.uids import MAX_ROOT_LENGTH, UUID_ROOT, is_root
 
@@ -31,35 +30,6 @@ PREFIX: Final = "BRAIN_"
 
 MAX_DEFAULT_WORKERS: Final = 8
 """So many answer more pictures than the event loop, which is on one core, can take and give."""
-
-
-PLACEHOLDERS: Final = frozenset({"changeme", "change-me", "password", "secret", "token"})
-"""Secrets that somebody forgot to replace; the service does not start with one."""
-
-
-class RuntimeChoice(StrEnum):
-    """What predicts; ``auto`` is TensorFlow where it finds a GPU, else LiteRT."""
-
-    AUTO = "auto"
-    LITERT = "litert"
-    TENSORFLOW = "tensorflow"
-
-
-class Device(StrEnum):
-    """Where a model is to run; ``auto`` is a GPU where there is one."""
-
-    AUTO = "auto"
-    CPU = "cpu"
-    GPU = "gpu"
-
-
-class LogLevel(StrEnum):
-    """Severities, ascending."""
-
-    DEBUG = "debug"
-    INFO = "info"
-    WARNING = "warning"
-    ERROR = "error"
 
 
 class SettingsError(Exception):
@@ -186,7 +156,7 @@ class Settings(BaseSettings):
         ge=0,
         le=1,
         description="A `tumor_probability` from here up to, but without, BRAIN_REFER_HIGH is "
-        "decided `refer`. The two belong together; equal ones refer nothing.",
+        "decided `refer`. The two come together, in this order; equal ones refer nothing.",
     )
     refer_high: float | None = Field(None, ge=0, le=1, description="See BRAIN_REFER_LOW.")
     prediction_set_threshold: float | None = Field(
@@ -377,36 +347,8 @@ class Settings(BaseSettings):
     )
 
     @model_validator(mode="after")
-    def _only_this_machine_comes_without_a_key(self) -> Self:
-        if self.api_keys_file is None and not self.allow_anonymous and not _is_loopback(self.host):
-            raise ValueError(
-                "BRAIN_HOST is not a loopback address, so whoever reaches it could use the service: "
-                "name a file of API keys in BRAIN_API_KEYS_FILE, "
-                "or set BRAIN_ALLOW_ANONYMOUS=true where something else keeps strangers out"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _only_tensorflow_uses_a_gpu(self) -> Self:
-        if self.device is Device.GPU and self.runtime is RuntimeChoice.LITERT:
-            raise ValueError("BRAIN_DEVICE=gpu is for TensorFlow; BRAIN_RUNTIME is litert")
-        return self
-
-    @model_validator(mode="after")
-    def _what_is_watched_can_change(self) -> Self:
-        if self.watch and self.model_version.isdecimal():
-            raise ValueError(
-                "BRAIN_WATCH follows `latest` or an alias; BRAIN_MODEL_VERSION is a number, which "
-                "always stands for the same version"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _a_whole_body_fits_into_memory(self) -> Self:
-        if self.max_body_bytes > self.max_buffered_bytes:
-            raise ValueError(
-                "max_body_bytes must not exceed max_buffered_bytes: such a request always got 503"
-            )
+    def _agree_with_one_another(self) -> Self:
+        check(self)
         return self
 
     @property
@@ -428,20 +370,6 @@ class Settings(BaseSettings):
             checks=self.dicom_checks,
             decoder_seconds=self.decoder_timeout_ms / 1000,
         )
-
-    @model_validator(mode="after")
-    def _credentials_of_the_destination_are_complete_and_one(self) -> Self:
-        if (self.dicomweb_user is None) != (self.dicomweb_password is None):
-            raise ValueError("dicomweb_user and dicomweb_password go together")
-        if self.dicomweb_user is not None and self.dicomweb_token is not None:
-            raise ValueError("dicomweb_token takes the place of dicomweb_user and its password")
-        secrets = (self.dicomweb_password, self.dicomweb_token)
-        if any(secret and secret.get_secret_value() in PLACEHOLDERS for secret in secrets):
-            raise ValueError("the credentials of dicomweb_url are still a placeholder")
-        url = self.dicomweb_url
-        if url is not None and (url.username or url.password):
-            raise ValueError("credentials belong into BRAIN_DICOMWEB_USER and ..._PASSWORD")
-        return self
 
     @classmethod
     def from_environment(cls) -> Self:
@@ -468,9 +396,3 @@ class Settings(BaseSettings):
                 for item in error.errors()
             )
             raise SettingsError("; ".join(lines)) from None
-
-
-def _is_loopback(host: str) -> bool:
-    with suppress(ValueError):
-        return ip_address(host).is_loopback
-    return host == "localhost"

@@ -32,13 +32,13 @@ from contract.preprocessing import DicomReference, PreprocessSpec
 from contract.zygote import receive, silence
 from service.answers import Answer
 from service.batching import MAX_FAILURES, TOO_LATE, answer_soundly, infer
+from service.choices import LogLevel
 from service.decoding import Decoder
 from service.errors import DeadlineExceeded, Failure
 from service.jobs import Group, Job, Upload
 from service.logs import configuration
 from service.runtimes.base import Shapes
 from service.runtimes.litert import Interpreter
-from service.settings import LogLevel
 
 LENGTH: Final = struct.Struct("<Q")
 """Bytes of the order or verdict that follows."""

@@ -7,10 +7,11 @@ from typing import Final
 
 from contract.manifest import RuntimeName
 from contract.store import StoredVersion
+from service.choices import Device, RuntimeChoice
 from service.errors import RuntimeUnusable
 from service.runtimes.base import Runtime, Shapes, served_shapes
 from service.runtimes.litert import LiteRtRuntime
-from service.settings import Device, RuntimeChoice, Settings
+from service.settings import Settings
 
 logger = logging.getLogger("service.runtimes")
 

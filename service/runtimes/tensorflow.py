@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.answer import Outputs
+from service.choices import Device
 from service.errors import RuntimeUnusable
 from service.runtimes.base import Runtime, Shapes
-from service.settings import Device
 
 SIGNATURE = "serving_default"
 INPUT = "slices"

@@ -22,9 +22,10 @@ from pydicom.uid import (
 
 from bench.processes import descendants
 from service import registry
+from service.choices import LogLevel
 from service.crew import Crew, Forks
 from service.jobs import Job
-from service.settings import LogLevel, Settings
+from service.settings import Settings
 from tests.contract.samples import (
     DATA,
     RANGE,

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from contract.answer import Outputs
 from contract.preprocessing import preprocess
 from contract.store import ModelStore, StoredVersion
+from service.choices import RuntimeChoice
 from service.errors import RuntimeUnusable
 from service.runtimes.base import served_shapes
 from service.runtimes.litert import LiteRtRuntime
 from service.runtimes.selection import open_runtime
-from service.settings import RuntimeChoice
 from tests.support.models import (
     EXPLAINED,
     MAPS,
@@ -134,7 +134,7 @@ import numpy as np
 from pathlib import Path
 from tests.service.test_outputs import BATCH, load
 from service.runtimes.selection import open_runtime
-from service.settings import RuntimeChoice
+from service.choices import RuntimeChoice
 from tests.support.service import settings_for
 store = Path({str(tiny_store)!r})
 for version in ({TWO_HEADS}, {MAPS}, {EXPLAINED}):

@@ -14,12 +14,13 @@ from contract.decoding import decode
 from contract.manifest import RuntimeName
 from contract.preprocessing import preprocess
 from contract.store import ModelStore, StoredVersion
+from service.choices import Device, RuntimeChoice
 from service.errors import RuntimeUnusable
 from service.runtimes.base import served_shapes
 from service.runtimes.litert import LiteRtRuntime
 from service.runtimes.selection import choose, open_runtime
 from service.runtimes.tensorflow import padded_sizes
-from service.settings import Device, RuntimeChoice, Settings, SettingsError
+from service.settings import Settings, SettingsError
 from tests.support.service import MODEL, newest, run_python, settings_for
 
 MAX_DIFFERENCE = 0.05

@@ -1,6 +1,8 @@
 """Settings: from the environment, strict, immutable; and how many cores there are."""
 
 import os
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -8,10 +10,11 @@ import pytest
 from pydantic import ValidationError
 
 import service
+from service.choices import RuntimeChoice
 from service.cores import available_cores
 from service.release import RELEASE
-from service.settings import RuntimeChoice, Settings, SettingsError
-from tests.support.service import ROOT
+from service.settings import Settings, SettingsError
+from tests.support.service import PATIENCE_SECONDS, ROOT, environment_with
 
 
 @pytest.fixture(autouse=True)
@@ -56,6 +59,33 @@ def test_wrong_value_or_name_is_refused(
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=name):
         Settings.from_environment()
+
+
+@pytest.mark.parametrize(
+    "band", [{"LOW": "0.4"}, {"HIGH": "0.6"}, {"LOW": "0.6", "HIGH": "0.4"}], ids=str
+)
+def test_half_a_band_or_one_upside_down_stops_the_start(band: dict[str, str]) -> None:
+    variables = environment_with(**{f"BRAIN_REFER_{end}": share for end, share in band.items()})
+    started = subprocess.run(
+        [sys.executable, "-m", "service"],
+        cwd=ROOT,
+        env=variables,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+    assert started.returncode == 2
+    assert "BRAIN_REFER_LOW" in started.stderr
+    assert "BRAIN_REFER_HIGH" in started.stderr
+    assert "Traceback" not in started.stderr
+
+
+def test_equal_ends_of_a_band_are_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRAIN_REFER_LOW", "0.5")
+    monkeypatch.setenv("BRAIN_REFER_HIGH", "0.5")
+    settings = Settings.from_environment()
+    assert settings.refer_low == settings.refer_high == 0.5
 
 
 def test_settings_are_frozen_and_closed() -> None:

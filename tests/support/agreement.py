@@ -8,8 +8,8 @@ import numpy as np
 from contract.decoding import decode
 from contract.preprocessing import preprocess
 from contract.store import ModelStore
+from service.choices import RuntimeChoice
 from service.runtimes import open_runtime
-from service.settings import RuntimeChoice
 from tests.support.service import MODEL, ROOT, newest, settings_for
 
 

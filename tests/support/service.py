@@ -23,10 +23,11 @@ from numpy.typing import NDArray
 from contract.answer import Outputs, Rules
 from contract.store import ModelStore, StoredVersion
 from service.app import create_app
+from service.choices import RuntimeChoice
 from service.runtimes import Runtime
 from service.runtimes.base import Shapes, served_shapes
 from service.server import configure
-from service.settings import RuntimeChoice, Settings
+from service.settings import Settings
 from service.state import State
 
 MODEL = "brain-tumor"

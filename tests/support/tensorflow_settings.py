@@ -11,10 +11,10 @@ import numpy as np
 from contract.decoding import decode
 from contract.preprocessing import preprocess
 from contract.store import ModelStore
+from service.choices import Device
 from service.errors import RuntimeUnusable
 from service.runtimes.base import served_shapes
 from service.runtimes.tensorflow import TensorFlowRuntime
-from service.settings import Device
 from tests.support.service import MODEL, ROOT, newest
 
 LARGEST = 6

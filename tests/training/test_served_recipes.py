@@ -9,7 +9,7 @@ import pytest
 from contract.decoding import decode
 from contract.preprocessing import preprocess
 from contract.store import ModelStore, StoredVersion
-from service.settings import RuntimeChoice
+from service.choices import RuntimeChoice
 from tests.support.service import serving, settings_for
 
 from .conftest import SLICES, Training, eagerly  # noqa: TID252

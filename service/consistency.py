@@ -1,0 +1,84 @@
+"""What settings must be to one another, whatever each is on its own."""
+
+from contextlib import suppress
+from ipaddress import ip_address
+from typing import TYPE_CHECKING, Final
+
+from service.choices import Device, RuntimeChoice
+
+if TYPE_CHECKING:  # which checks itself here
+    from service.settings import Settings
+
+PLACEHOLDERS: Final = frozenset({"changeme", "change-me", "password", "secret", "token"})
+"""Secrets that somebody forgot to replace; the service does not start with one."""
+
+
+def check(settings: "Settings") -> None:
+    """Does nothing for settings that agree with one another.
+
+    Raises:
+        ValueError: two of them do not; the message names them.
+    """
+    _only_this_machine_comes_without_a_key(settings)
+    _only_tensorflow_uses_a_gpu(settings)
+    _what_is_watched_can_change(settings)
+    _a_band_has_two_ends_in_order(settings)
+    _a_whole_body_fits_into_memory(settings)
+    _credentials_of_the_destination_are_complete_and_one(settings)
+
+
+def _only_this_machine_comes_without_a_key(settings: "Settings") -> None:
+    guarded = settings.api_keys_file is not None or settings.allow_anonymous
+    if not guarded and not _is_loopback(settings.host):
+        raise ValueError(
+            "BRAIN_HOST is not a loopback address, so whoever reaches it could use the service: "
+            "name a file of API keys in BRAIN_API_KEYS_FILE, "
+            "or set BRAIN_ALLOW_ANONYMOUS=true where something else keeps strangers out"
+        )
+
+
+def _only_tensorflow_uses_a_gpu(settings: "Settings") -> None:
+    if settings.device is Device.GPU and settings.runtime is RuntimeChoice.LITERT:
+        raise ValueError("BRAIN_DEVICE=gpu is for TensorFlow; BRAIN_RUNTIME is litert")
+
+
+def _what_is_watched_can_change(settings: "Settings") -> None:
+    if settings.watch and settings.model_version.isdecimal():
+        raise ValueError(
+            "BRAIN_WATCH follows `latest` or an alias; BRAIN_MODEL_VERSION is a number, which "
+            "always stands for the same version"
+        )
+
+
+def _a_band_has_two_ends_in_order(settings: "Settings") -> None:
+    low, high = settings.refer_low, settings.refer_high
+    if (low is None) != (high is None):
+        raise ValueError("BRAIN_REFER_LOW and BRAIN_REFER_HIGH must be set together")
+    if low is not None and high is not None and low > high:
+        raise ValueError("BRAIN_REFER_LOW must not be above BRAIN_REFER_HIGH")
+
+
+def _a_whole_body_fits_into_memory(settings: "Settings") -> None:
+    if settings.max_body_bytes > settings.max_buffered_bytes:
+        raise ValueError(
+            "max_body_bytes must not exceed max_buffered_bytes: such a request always got 503"
+        )
+
+
+def _credentials_of_the_destination_are_complete_and_one(settings: "Settings") -> None:
+    if (settings.dicomweb_user is None) != (settings.dicomweb_password is None):
+        raise ValueError("dicomweb_user and dicomweb_password go together")
+    if settings.dicomweb_user is not None and settings.dicomweb_token is not None:
+        raise ValueError("dicomweb_token takes the place of dicomweb_user and its password")
+    secrets = (settings.dicomweb_password, settings.dicomweb_token)
+    if any(secret and secret.get_secret_value() in PLACEHOLDERS for secret in secrets):
+        raise ValueError("the credentials of dicomweb_url are still a placeholder")
+    url = settings.dicomweb_url
+    if url is not None and (url.username or url.password):
+        raise ValueError("credentials belong into BRAIN_DICOMWEB_USER and ..._PASSWORD")
+
+
+def _is_loopback(host: str) -> bool:
+    with suppress(ValueError):
+        return ip_address(host).is_loopback
+    return host == "localhost"
