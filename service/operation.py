@@ -1,9 +1,12 @@
 """Where the service operates: the version's rules, as the settings and an administrator change them."""
 
 import logging
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Self
+
+from starlette.datastructures import QueryParams
 
 from contract.answer import Rules
 from contract.manifest import RegionRecord
@@ -15,6 +18,12 @@ logger = logging.getLogger("service.operation")
 
 ADMIN_PARAMETERS: Final = ("tumor_threshold", "refer_low", "refer_high")
 """Query parameters that move the operating point of one request."""
+
+PARAMETERS: Final = ("mask", *ADMIN_PARAMETERS)
+"""Query parameters of every prediction."""
+
+MAX_SHOWN: Final = 64
+"""Characters of a client's own word that its refusal repeats."""
 
 
 def adjusted(rules: Rules, settings: Settings) -> Rules:
@@ -55,15 +64,21 @@ class Options:
     refer_high: float | None = None
 
     @classmethod
-    def of(cls, query: Mapping[str, str], *, is_admin: bool) -> Self:
-        """The options in a query; parameters of other names are left alone.
+    def of(cls, query: QueryParams, *, is_admin: bool, others: Sequence[str] = ()) -> Self:
+        """The options in a query.
+
+        Args:
+            query: of the request.
+            is_admin: the request may move the operating point.
+            others: parameters that the route reads itself.
 
         Raises:
             Forbidden: it moves the operating point, which only an administrator may.
-            InvalidParameter: a value makes no sense.
+            InvalidParameter: a value makes no sense, or a parameter does not exist or comes twice.
         """
         if not query:
             return cls()
+        _check_names(query, (*PARAMETERS, *others))
         named = [name for name in ADMIN_PARAMETERS if name in query]
         if named and not is_admin:
             raise Forbidden(f"{named[0]} needs a key with the role 'admin'")
@@ -81,6 +96,17 @@ class Options:
     def applied(self, rules: Rules) -> Rules:
         """The rules for this request."""
         return _moved(rules, self.tumor_threshold, self.refer_low, self.refer_high)
+
+
+def _check_names(query: QueryParams, known: Sequence[str]) -> None:
+    """Without this a misspelled threshold would leave the decision to the version's own."""
+    for name, times in Counter(name for name, _ in query.multi_items()).items():
+        if name not in known:
+            raise InvalidParameter(
+                f"there is no parameter {name[:MAX_SHOWN]!r}; there are {', '.join(known)}"
+            )
+        if times > 1:
+            raise InvalidParameter(f"{name} must come once")
 
 
 def _moved(rules: Rules, threshold: float | None, low: float | None, high: float | None) -> Rules:

@@ -33,7 +33,7 @@ async def explain(request: Request) -> Response:
 
 async def _explain(request: Request, state: State, claim: Claim) -> Response:
     context = Context.of(request.scope)
-    options = Options.of(request.query_params, is_admin=context.is_admin)
+    options = Options.of(request.query_params, is_admin=context.is_admin, others=["frame"])
     frame = _frame(request.query_params.get("frame"))
     accept = ", ".join(request.headers.getlist("accept")) or None
     form = accepted_forms(accept, EXPLANATION_FORMS)[0]

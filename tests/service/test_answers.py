@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service.keys import Role, make_key
+from service.operation import PARAMETERS
 from service.schemas import PredictAnswer
 from tests.contract.samples import RANGE, encode, mr_object
 from tests.support.masks import run_length_mask
@@ -175,6 +176,37 @@ class TestOperatingPoint:
     def test_nonsense_is_refused(self, two_heads: Service, query: dict[str, str]) -> None:
         response = two_heads.predict(TUMOR, params=query)
         assert (response.status_code, response.json()["code"]) == (400, "invalid_parameter")
+
+    @pytest.mark.parametrize("path", ["/predict", "/explain"])
+    @pytest.mark.parametrize(
+        ("query", "word"),
+        [
+            ("tumor_treshold=0.99", "'tumor_treshold'"),
+            ("Tumor_threshold=0.99", "'Tumor_threshold'"),
+            ("tumor_threshold=0.1&tumor_threshold=0.99", "tumor_threshold must come once"),
+            ("mask=rle&mask=rle", "mask must come once"),
+            ("x" * 1000, f"'{'x' * 64}';"),
+        ],
+    )
+    def test_a_parameter_that_does_not_exist_or_comes_twice_is_refused(
+        self, two_heads: Service, path: str, query: str, word: str
+    ) -> None:
+        response = two_heads.client.post(f"{path}?{query}", files={"files": TUMOR})
+        assert (response.status_code, response.json()["code"]) == (400, "invalid_parameter")
+        assert word in response.json()["detail"]
+        if "no parameter" in response.json()["detail"]:
+            assert "mask, tumor_threshold, refer_low, refer_high" in response.json()["detail"]
+            assert ("frame" in response.json()["detail"]) == (path == "/explain")
+
+    def test_what_only_explain_has_is_none_of_predict(self, two_heads: Service) -> None:
+        response = two_heads.predict(TUMOR, params={"frame": "1"})
+        assert (response.status_code, response.json()["code"]) == (400, "invalid_parameter")
+
+    def test_every_parameter_is_documented(self, two_heads: Service) -> None:
+        paths = two_heads.client.get("/openapi.json").json()["paths"]
+        for path, names in (("/predict", PARAMETERS), ("/explain", (*PARAMETERS, "frame"))):
+            described = paths[path]["post"]["parameters"]
+            assert [parameter["name"] for parameter in described] == list(names)
 
     def test_unlike_data_stay_referred(self, two_heads: Service) -> None:
         assert entry(two_heads, STRANGE, tumor_threshold=0.0)["decision"] == "refer"
