@@ -48,24 +48,34 @@ class DecodeError(ContractError):
 
 
 class UnsupportedMedia(DecodeError):
+    """Neither JPEG, PNG nor DICOM; DICOM without preamble and `DICM` counts as none."""
+
     code = "unsupported_media_type"
     status = 415
 
 
 class UndecodableImage(DecodeError):
+    """The file is damaged beyond reading."""
+
     code = "undecodable_image"
 
 
 class TruncatedImage(DecodeError):
+    """The file ends before its pixels do, or has fewer frames than it states."""
+
     code = "truncated_image"
 
 
 class TooManyPixels(DecodeError):
+    """A slice has more pixels than are accepted, or unpacks to more."""
+
     code = "too_many_pixels"
     status = 413
 
 
 class TooManyFrames(DecodeError):
+    """There are more slices in the request than are accepted."""
+
     code = "too_many_frames"
     status = 413
 
@@ -75,18 +85,26 @@ class DecoderFailed(DecodeError):
 
 
 class DecoderCrashed(DecoderFailed):
+    """The decoder of the slice crashed, on damaged input."""
+
     code = "decoder_crashed"
 
 
 class DecoderTimedOut(DecoderFailed):
+    """The decoder of the slice took too long."""
+
     code = "decoder_timed_out"
 
 
 class DecoderOutOfMemory(DecoderFailed):
+    """The decoder of the slice took more memory than it may."""
+
     code = "decoder_out_of_memory"
 
 
 class DecoderUnavailable(DecoderFailed):
+    """No process can be started for a decoder now."""
+
     code = "decoder_unavailable"
     status = 503
 
@@ -96,42 +114,62 @@ class DicomError(DecodeError):
 
 
 class NoPixelData(DicomError):
+    """The DICOM object is an image without its pixels."""
+
     code = "no_pixel_data"
 
 
 class NotAnImage(DicomError):
+    """The DICOM object is a report, a plan, a curve, a palette or a directory."""
+
     code = "not_an_image"
 
 
 class NotMr(DicomError):
+    """The DICOM object is a CT, an ultrasound image or the like."""
+
     code = "not_mr"
 
 
 class UnsupportedSopClass(DicomError):
+    """The DICOM object is of MR, but no MR image: spectroscopy, Secondary Capture."""
+
     code = "unsupported_sop_class"
 
 
 class NotHead(DicomError):
+    """The DICOM object shows another body part."""
+
     code = "not_head"
 
 
 class Localizer(DicomError):
+    """The DICOM object is a localizer."""
+
     code = "localizer"
 
 
 class Mosaic(DicomError):
+    """The DICOM object has many small slices in one picture."""
+
     code = "mosaic"
 
 
 class UnsupportedTransferSyntax(DicomError):
+    """The DICOM object's transfer syntax is none that is read."""
+
     code = "unsupported_transfer_syntax"
 
 
 class UnsupportedPixels(DicomError):
+    """The DICOM object has other bits or colours than are read."""
+
     code = "unsupported_pixels"
 
 
 class MultiFrame(DicomError):
+    """The DICOM object has many frames where a single slice is wanted."""
+
     code = "multi_frame"
 
 
@@ -141,36 +179,52 @@ class StoreError(ContractError):
 
 
 class VersionNotFound(StoreError):
+    """There is no version of that name and number, and no such alias."""
+
     code = "version_not_found"
     status = 404
 
 
 class VersionExists(StoreError):
+    """There is a version of that number already, and versions never change."""
+
     code = "version_exists"
     status = 409
 
 
 class IncompleteVersion(StoreError):
+    """A file that the version's manifest names is missing."""
+
     code = "incomplete_version"
 
 
 class CorruptVersion(StoreError):
+    """The manifest or a file of the version is not what was published."""
+
     code = "corrupt_version"
 
 
 class NewerSchema(StoreError):
+    """The version was written by a later release of this project."""
+
     code = "newer_schema"
 
 
 class PreprocessMismatch(StoreError):
+    """The version's preprocessing cannot be reproduced by this release."""
+
     code = "preprocess_mismatch"
 
 
 class InvalidAlias(StoreError):
+    """An alias is a lower-case word other than `latest`, and this is none."""
+
     code = "invalid_alias"
     status = 422
 
 
 class ReadOnlyStore(StoreError):
+    """The store of models cannot be written from here."""
+
     code = "read_only_store"
     status = 409

@@ -57,7 +57,10 @@ from contract.errors import ContractError
 
 
 class ServiceError(Exception):
-    """Base of the tree; without a message it is the generic answer to an unknown error."""
+    """Something unforeseen; the detail says no more, the log does.
+
+    Base of the tree. Without a message it is the generic answer to an unknown error.
+    """
 
     status: ClassVar[int] = 500
     code: str = "internal_error"
@@ -78,27 +81,39 @@ Failure = ServiceError | ContractError
 
 
 class BadRequest(ServiceError):
+    """The request is not what the interface describes; the detail names the place."""
+
     status = 400
     code = "bad_request"
 
 
 class MalformedMultipart(BadRequest):
+    """A multipart body, or its Content-Type, cannot be taken apart."""
+
     code = "malformed_multipart"
 
 
 class UnexpectedField(BadRequest):
+    """A form has another field than `files`."""
+
     code = "unexpected_field"
 
 
 class NoInput(BadRequest):
+    """There is no file in the request, or its body is empty."""
+
     code = "no_input"
 
 
 class InvalidParameter(BadRequest):
+    """A query parameter is unknown, comes twice or makes no sense; the detail names it."""
+
     code = "invalid_parameter"
 
 
 class MalformedRequest(BadRequest):
+    """No HTTP that can be understood, or a study in the address that is no UID."""
+
     code = "malformed_request"
 
 
@@ -108,18 +123,26 @@ class RequestTooLarge(ServiceError):
 
 
 class BodyTooLarge(RequestTooLarge):
+    """The body has more bytes than are accepted (BRAIN_MAX_BODY_BYTES, BRAIN_STOW_MAX_BODY_BYTES)."""
+
     code = "body_too_large"
 
 
 class TooManyFiles(RequestTooLarge):
+    """More files or instances than are accepted (BRAIN_MAX_FILES, BRAIN_STOW_MAX_INSTANCES)."""
+
     code = "too_many_files"
 
 
 class TooManySeries(RequestTooLarge):
+    """DICOM objects were asked for, of more series than one answer may have."""
+
     code = "too_many_series"
 
 
 class ZipTooLarge(RequestTooLarge):
+    """A zip file unpacks to more than is accepted (BRAIN_MAX_BODY_BYTES)."""
+
     code = "zip_too_large"
 
 
@@ -129,26 +152,38 @@ class UnusableZip(ServiceError):
 
 
 class DamagedZip(UnusableZip):
+    """The zip file is no readable archive, or a file in it is damaged."""
+
     code = "damaged_zip"
 
 
 class EmptyZip(UnusableZip):
+    """There is no file in the zip file."""
+
     code = "empty_zip"
 
 
 class EncryptedZip(UnusableZip):
+    """The zip file needs a password."""
+
     code = "encrypted_zip"
 
 
 class NestedZip(UnusableZip):
+    """There is a zip file in the zip file."""
+
     code = "nested_zip"
 
 
 class UnsupportedZip(UnusableZip):
+    """The zip file is packed with another method than deflate."""
+
     code = "unsupported_zip"
 
 
 class Unauthenticated(ServiceError):
+    """There are API keys here, and the request has none that is valid."""
+
     status = 401
     code = "unauthenticated"
 
@@ -159,38 +194,48 @@ class Unauthenticated(ServiceError):
 
 
 class Forbidden(ServiceError):
+    """The API key lacks the role that this needs."""
+
     status = 403
     code = "forbidden"
 
 
 class NotAcceptable(ServiceError):
+    """The header `Accept` takes none of the forms that the answer has."""
+
     status = 406
     code = "not_acceptable"
 
 
 class NoDicomSource(NotAcceptable):
-    """DICOM objects were asked for, and an input is none that they could refer to."""
+    """DICOM objects were asked for, and an input is no DICOM object."""
 
     code = "no_dicom_source"
 
 
 class BodyTimeout(ServiceError):
+    """The body did not arrive in time (BRAIN_BODY_TIMEOUT_MS)."""
+
     status = 408
     code = "body_timeout"
 
 
 class HeadersTimeout(ServiceError):
+    """The headers did not arrive in time (BRAIN_HEADER_TIMEOUT_MS)."""
+
     status = 408
     code = "headers_timeout"
 
 
 class HeadersTooLarge(ServiceError):
+    """Request line and headers have more bytes than are accepted."""
+
     status = 431
     code = "headers_too_large"
 
 
 class RateExceeded(ServiceError):
-    """The client asks more often than it may."""
+    """The client asks more often than it may (BRAIN_RATE_PER_SECOND)."""
 
     status = 429
     code = "rate_exceeded"
@@ -206,19 +251,21 @@ class RateExceeded(ServiceError):
 
 
 class UnsupportedRequestMedia(ServiceError):
+    """The header `Content-Type` names nothing that the address takes."""
+
     status = 415
     code = "unsupported_request_media_type"
 
 
 class UnidentifiedSource(ServiceError):
-    """A DICOM object that results cannot refer to."""
+    """Results as DICOM objects cannot refer to the input: no UID, or a class that is not known."""
 
     status = 422
     code = "unidentified_source"
 
 
 class NotExplainable(ServiceError):
-    """The version has nothing that shows where its answer comes from."""
+    """The active version has nothing that shows where its answer comes from."""
 
     status = 501
     code = "not_explainable"
@@ -253,26 +300,34 @@ class Unavailable(ServiceError):
 
 
 class QueueFull(Unavailable):
+    """There is no room for more slices or bytes (BRAIN_QUEUE_SIZE, BRAIN_MAX_BUFFERED_BYTES)."""
+
     code = "queue_full"
 
 
 class TooManyConnections(Unavailable):
+    """There are as many connections as the service can take (BRAIN_MAX_CONNECTIONS)."""
+
     code = "too_many_connections"
 
 
 class Draining(Unavailable):
+    """The service is about to stop."""
+
     code = "draining"
     retry_after_seconds = 5
 
 
 class SpoolFull(Unavailable):
-    """What was accepted and not yet delivered leaves no room for more."""
+    """What was accepted and not yet delivered leaves no room for more (BRAIN_SPOOL_MAX_BYTES)."""
 
     code = "spool_full"
     retry_after_seconds = 30
 
 
 class ModelLoading(Unavailable):
+    """The service has just started, and its model is not warmed up."""
+
     code = "model_loading"
 
 
@@ -294,22 +349,26 @@ class RuntimeUnusable(Unavailable):
 
 
 class RuntimeLost(Unavailable):
-    """The inference thread died or hangs; a new runtime is being built."""
+    """What predicts died or hangs, and is being built anew."""
 
     code = "runtime_lost"
 
 
 class NoDestination(ServiceError):
-    """Results of what is stored here would go nowhere."""
+    """There is no PACS that results would go to (BRAIN_DICOMWEB_URL)."""
 
     status = 501
     code = "no_destination"
 
 
 class DeadlineExceeded(ServiceError):
+    """The answer was not ready in time (BRAIN_DEADLINE_MS)."""
+
     status = 504
     code = "deadline_exceeded"
 
 
 class InferenceFailed(ServiceError):
+    """The model failed on the batch with this slice; the log says why."""
+
     code = "inference_failed"

@@ -24,6 +24,9 @@ ROUTER_PROBLEMS: Final = {
 }
 """Code and text of what the router itself refuses."""
 
+ROUTER_OTHERS: Final = "http_error"
+"""Code of what it refuses besides."""
+
 
 def problem_response(
     failure: Failure, context: Context, extra: Mapping[str, Any] | None = None
@@ -103,7 +106,7 @@ async def _answer_validation(request: Request, error: Exception) -> Response:
 async def _answer_router(request: Request, error: Exception) -> Response:
     refusal = cast("HTTPException", error)
     status = refusal.status_code
-    code, detail = ROUTER_PROBLEMS.get(status, ("http_error", "the request was refused"))
+    code, detail = ROUTER_PROBLEMS.get(status, (ROUTER_OTHERS, "the request was refused"))
     context = Context.of(request.scope)
     context.code = code
     content = _details(status, code, detail, context.request_id)

@@ -9,6 +9,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from service.catalogue import CODES
+
 
 class _Answer(BaseModel):
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
@@ -192,7 +194,11 @@ class Problem(_Answer):
     title: str = Field(examples=["Service Unavailable"])
     status: int = Field(examples=[503])
     detail: str
-    code: str = Field(description="Stable and machine-readable.", examples=["queue_full"])
+    code: str = Field(
+        description="Stable and machine-readable.",
+        examples=["queue_full"],
+        json_schema_extra={"enum": [*CODES]},
+    )
     request_id: str
     errors: list[FailedInput] | None = Field(
         None, description="/predict, when every input failed: why each did."

@@ -1,0 +1,63 @@
+"""Prints the error codes as the table of docs/errors.md, or writes them into it.
+
+usage: python -m scripts.error_table [--write]
+"""
+
+import re
+import sys
+from pathlib import Path
+from typing import Final
+
+from service.catalogue import Entry, catalogue
+
+PAGE: Final = Path(__file__).resolve().parents[1] / "docs" / "errors.md"
+BEGIN, END = "<!-- codes: begin -->\n", "<!-- codes: end -->"
+"""The table lies between these two lines; it is made from the errors' classes, not edited by hand."""
+
+
+def main() -> int:
+    """Prints or writes the table."""
+    if sys.argv[1:] == ["--write"]:
+        PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    else:
+        print(table())
+    return 0
+
+
+def with_table(text: str) -> str:
+    """The page's text with the table of these codes in its place."""
+    return re.sub(
+        f"({re.escape(BEGIN)}).*?({re.escape(END)})",
+        lambda match: f"{match.group(1)}{table()}\n{match.group(2)}",
+        text,
+        count=1,
+        flags=re.DOTALL,
+    )
+
+
+def table() -> str:
+    """One row for each code."""
+    rows = [
+        f"| `{entry.code}` | {_listed(entry.statuses) or 'another 4xx'} | {_meaning(entry)} "
+        f"| {_waits(entry)} |"
+        for entry in catalogue()
+    ]
+    return "\n".join(["| code | status | when | `Retry-After` |", "|---|---|---|---|", *rows])
+
+
+def _meaning(entry: Entry) -> str:
+    return re.sub(r"\bBRAIN_[A-Z_]+", r"`\g<0>`", entry.when)
+
+
+def _waits(entry: Entry) -> str:
+    if entry.waits and entry.waits == entry.statuses:
+        return "yes"
+    return _listed(entry.waits, "with ")
+
+
+def _listed(statuses: tuple[int, ...], before: str = "") -> str:
+    return before + ", ".join(map(str, statuses)) if statuses else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
