@@ -95,8 +95,8 @@ class Orthanc:
             "ORTHANC_LUA": str(SCRIPT),
             "ORTHANC_RETRY_SECONDS": str(retry_seconds),
             "ORTHANC_RETRY_MAX_SECONDS": str(retry_max_seconds),
-            "BRAIN_URL": service_url,
-            "BRAIN_KEY": service_key,
+            "ORTHANC_BRAIN_URL": service_url,
+            "ORTHANC_BRAIN_KEY": service_key,
             "TMPDIR": str(folder),
         }
 

@@ -27,6 +27,14 @@ local BACKGROUND = [[exec bash -c '
    lines=$(cat)
    { sleep %d; printf "%%s\n" "$lines" | curl --silent --config -; } </dev/null >/dev/null 2>&1 &']]
 
+-- Orthanc has no means of its own to demand a variable, and takes one that is not set for an empty word.
+-- An error here stops its start, before it listens.
+for user, password in pairs(configuration['RegisteredUsers'] or {}) do
+   if password == '' then
+      error('the password of the user ' .. user .. ' is empty: set ORTHANC_PASSWORD')
+   end
+end
+
 local pending = {} -- series to the number of failures so far
 local sending = {} -- job to series
 

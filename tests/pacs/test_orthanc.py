@@ -14,7 +14,7 @@ import pytest
 from pydicom import Dataset, dcmread
 
 from scripts.mr_study import write_study
-from scripts.orthanc import Orthanc, free_port, missing
+from scripts.orthanc import CONFIGURATION, SCRIPT, Orthanc, free_port, missing
 from service.dicom.making import MANUFACTURER
 from service.keys import Role, make_key
 from tests.support.pacs import Instance, series
@@ -129,6 +129,27 @@ def forwarded(beside: Beside) -> int:
     """Instances that the service has taken so far."""
     lines = (beside.folder / "audit.log").read_text("utf-8").splitlines()
     return sum('"action":"store"' in line for line in lines)
+
+
+def test_orthanc_does_not_start_with_an_empty_password(tmp_path: Path) -> None:
+    environment = environment_with(
+        ORTHANC_STORAGE=str(tmp_path),
+        ORTHANC_HTTP_PORT=str(free_port()),
+        ORTHANC_DICOM_PORT=str(free_port()),
+        ORTHANC_LUA=str(SCRIPT),
+    )
+    environment.pop("ORTHANC_PASSWORD", None)
+    started = subprocess.run(
+        ["Orthanc", str(CONFIGURATION)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+    assert started.returncode not in {0, None}
+    assert "set ORTHANC_PASSWORD" in started.stderr
+    assert "HTTP server listening" not in started.stderr
 
 
 def test_a_series_comes_back_with_its_results(beside: Beside) -> None:
