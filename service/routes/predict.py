@@ -47,10 +47,9 @@ async def _predict(request: Request, state: State, claim: Claim) -> Response:
         engine, uploads, rules, deadline, keep_headers=as_objects, answers_only=not as_objects
     )
     entries = await answered(jobs, options.mask, state)
-    timing = timing_of(jobs, context)
     slices = zip(jobs, entries, strict=True)
     state.record_slices("predict", context.key, context.request_id, slices, engine)
-    context.fields |= {"images": len(jobs)} | {f"{name}_ms": ms for name, ms in timing.items()}
+    context.fields |= fields_of(jobs)
     failures = [known_failure(job) for job in jobs if not isinstance(job.outcome, Outputs)]
     refused = len(failures) == len(jobs)
     # As the answer's own error, the first one is counted by the middleware.
@@ -71,7 +70,7 @@ async def _predict(request: Request, state: State, claim: Claim) -> Response:
         "request_id": context.request_id,
         "model": engine.identity,
         "predictions": entries,
-        "timing_ms": timing,
+        "timing_ms": timing_of(jobs, context),
     }
     if found := summaries(jobs, rules):
         content["series"] = found
@@ -94,12 +93,20 @@ async def answered(jobs: Sequence[Job], mask: MaskForm, state: State) -> list[di
 
 
 def timing_of(jobs: Sequence[Job], context: Context) -> dict[str, float]:
-    """How long each part took, in milliseconds; of several slices, the longest."""
+    """How long each part took and all until now, in milliseconds; of several slices, the longest."""
+    return {**_parts(jobs), "total": _milliseconds(monotonic() - context.start)}
+
+
+def fields_of(jobs: Sequence[Job]) -> dict[str, object]:
+    """What a log line says of slices; the total is not known before the answer is sent."""
+    return {"images": len(jobs), **{f"{name}_ms": ms for name, ms in _parts(jobs).items()}}
+
+
+def _parts(jobs: Sequence[Job]) -> dict[str, float]:
     return {
         "decode": _milliseconds(max(job.decode_seconds for job in jobs)),
         "queue": _milliseconds(max(job.queue_seconds for job in jobs)),
         "inference": _milliseconds(max(job.inference_seconds for job in jobs)),
-        "total": _milliseconds(monotonic() - context.start),
     }
 
 

@@ -20,6 +20,7 @@ from service.logs import BufferedHandler, JsonFormatter
 from tests.support.service import (
     PATIENCE_SECONDS,
     ROOT,
+    Service,
     environment_with,
     free_port,
     is_ready,
@@ -105,6 +106,38 @@ def test_request_id_is_repeated_only_if_it_is_a_plain_word(
 def test_request_ids_differ(service: Any) -> None:
     ids = {service.client.get("/health/live").headers["x-request-id"] for _ in range(20)}
     assert len(ids) == 20
+
+
+@pytest.mark.parametrize(
+    ("route", "accept"),
+    [
+        ("/predict", "application/json"),
+        ("/predict", 'multipart/related; type="application/dicom"'),
+        ("/explain", "image/png"),
+        ("/explain", "application/json"),
+    ],
+)
+def test_the_logged_total_is_that_of_the_whole_answer(
+    two_heads: Service, dicom: bytes, caplog: pytest.LogCaptureFixture, route: str, accept: str
+) -> None:
+    caplog.set_level("INFO", "service.request")
+
+    def measured(sample: str) -> float:
+        return two_heads.metric(f"brain_http_request_duration_seconds_{sample}", route=route)
+
+    seconds, count = measured("sum"), measured("count")
+    headers = {"Accept": accept}
+    response = two_heads.client.post(route, files={"files": dicom}, headers=headers)
+    assert response.status_code == 200
+    # They are written after the last byte of the answer.
+    wait_until(lambda: measured("count") > count and caplog.records)
+    (record,) = caplog.records
+    fields = record.fields  # type: ignore[attr-defined]
+    assert fields["total_ms"] == pytest.approx(1000 * (measured("sum") - seconds), abs=0.006)
+    assert fields["total_ms"] >= fields["inference_ms"] > 0
+    if response.headers["content-type"] == "application/json":
+        timing = response.json()["timing_ms"]
+        assert fields["total_ms"] >= timing["total"] >= timing["inference"]
 
 
 def test_exception_is_one_line_with_its_traceback() -> None:
