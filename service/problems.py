@@ -61,6 +61,7 @@ def whole_answer(failure: ServiceError, request_id: str, headers: Mapping[str, s
     own = {
         "content-type": MEDIA_TYPE,
         "content-length": str(len(body)),
+        "x-request-id": request_id,
         **{name.lower(): value for name, value in failure.headers.items()},
         **headers,
     }

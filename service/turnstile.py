@@ -67,10 +67,7 @@ class Turnstile:
     def _refused(self, refusal: QueueFull, scope: HTTPScope, now: float) -> TurnedAway:
         seconds = self._pacer.turn(now)
         identification = request_id(scope["headers"])
-        headers = {
-            "retry-after": retry_after(refusal.retry_after_seconds, seconds),
-            "x-request-id": identification,
-        }
+        headers = {"retry-after": retry_after(refusal.retry_after_seconds, seconds)}
         answer = whole_answer(refusal, identification, headers)
         self._metrics.requests.labels(self._path, str(refusal.status)).inc()
         self._metrics.request_seconds.labels(self._path).observe(monotonic() - now)

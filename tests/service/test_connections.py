@@ -66,6 +66,7 @@ def problem(answer: bytes) -> tuple[int, str]:
     assert b"cache-control: no-store" in lines
     content: dict[str, Any] = json.loads(body)
     assert int(head.split()[1]) == content["status"]
+    assert f"x-request-id: {content['request_id']}".encode() in lines
     return content["status"], content["code"]
 
 
