@@ -304,10 +304,23 @@ class RefusedObject(_Answer):
     created: float = Field(description="Unix seconds.")
 
 
+class SeriesSetAside(_Answer):
+    """A series that could not be analysed."""
+
+    series: str = Field(description="SHA-256 of its Series Instance UID.")
+    instances: int = Field(description="Its images.")
+    reason: str = Field(
+        description="Error code of the last attempt; `ended_the_process` where it had none.",
+        examples=["inference_failed"],
+    )
+    since: float = Field(description="Unix seconds.")
+
+
 class Deliveries(Pacs):
-    """The way from a PACS and back, and the newest results that the PACS refuses."""
+    """The way from a PACS and back, and the newest of what was given up on it."""
 
     refused: list[RefusedObject]
+    set_aside: list[SeriesSetAside]
 
 
 class Retried(_Answer):

@@ -40,6 +40,9 @@ BUSY_SECONDS: Final = 0.02
 PATIENCE_SECONDS: Final = 120.0
 """For a step; only a runtime that hangs takes so long."""
 
+ENDED: Final = "ended_the_process"
+"""Reason of a series whose last attempt came to no end."""
+
 MAX_ATTEMPTS: Final = 3
 """A series that failed so often, or ended the process so often, is not analysed again by itself."""
 
@@ -117,7 +120,7 @@ class Analysis:
 
     async def _handle(self, series: Waiting, engine: Engine) -> None:
         if series.attempts >= MAX_ATTEMPTS:
-            await self._park(series, "gave_up")
+            await self._park(series, series.reason or ENDED)
             return
         if await asyncio.to_thread(self._inbox.is_known, series, results.identity(engine)):
             await asyncio.to_thread(self._inbox.keep, series)

@@ -8,7 +8,7 @@ from service.metrics import Metrics
 from service.pacs.analysis import Analysis
 from service.pacs.delivery import Delivery
 from service.pacs.destination import Destination
-from service.pacs.inbox import Inbox
+from service.pacs.inbox import Inbox, SetAside
 from service.pacs.ledger import Ledger
 from service.pacs.outbox import Dead, Outbox
 from service.pacs.receiver import Limits, Receiver
@@ -121,6 +121,10 @@ class Gateway:
     def dead(self, limit: int) -> list[Dead]:
         """Results that the PACS refuses, the newest first. Any thread."""
         return self.outbox.dead(limit)
+
+    def set_aside(self, limit: int) -> list[SetAside]:
+        """Series that cannot be analysed, the newest first. Any thread."""
+        return self.inbox.dead(limit)
 
     async def retry(self) -> tuple[int, int]:
         """Tries again what was given up, and at once what waits.

@@ -43,15 +43,34 @@ class Waiting:
     Attributes:
         uid: of the series.
         attempts: begun before, and neither ended nor given back.
+        reason: error code of the last of them; None where there was none, or it ended the process.
         sender, request_id: of its newest instance.
         instances: SOP instance UID to place, in the order of arrival.
     """
 
     uid: str
     attempts: int
+    reason: str | None
     sender: str | None
     request_id: str
     instances: dict[str, Place]
+
+
+@dataclass(frozen=True, slots=True)
+class SetAside:
+    """A series that cannot be analysed.
+
+    Attributes:
+        uid: of the series.
+        reason: error code, or a word for why.
+        instances: that it has here.
+        since: Unix seconds.
+    """
+
+    uid: str
+    reason: str
+    instances: int
+    since: float
 
 
 class Inbox:
@@ -145,17 +164,18 @@ class Inbox:
         That it was begun is on the disk, so that one that ends the process each time is found out.
         """
         with self._ledger.transaction() as connection:
-            attempts, sender, request_id = connection.execute(
-                "UPDATE series SET attempts = attempts + 1 WHERE uid = ?"
-                " RETURNING attempts, sender, request_id",
-                (uid,),
+            attempts, reason, sender, request_id = connection.execute(
+                "SELECT attempts, reason, sender, request_id FROM series WHERE uid = ?", (uid,)
             ).fetchone()
+            connection.execute(
+                "UPDATE series SET attempts = attempts + 1, reason = NULL WHERE uid = ?", (uid,)
+            )
             rows = connection.execute(
                 "SELECT sop, segment, offset, length FROM instances WHERE series = ? ORDER BY id",
                 (uid,),
             ).fetchall()
         instances = {sop: Place(*place) for sop, *place in rows}
-        return Waiting(uid, attempts - 1, sender, request_id, instances)
+        return Waiting(uid, attempts, reason, sender, request_id, instances)
 
     def is_known(self, series: Waiting, model: str) -> bool:
         """Whether a result of this model covers all of these instances."""
@@ -224,8 +244,19 @@ class Inbox:
         """The series cannot be analysed; it stays as long as there is room."""
         with self._ledger.transaction() as connection:
             connection.execute(
-                "UPDATE series SET state = 'dead', reason = ? WHERE uid = ?", (reason, series.uid)
+                "UPDATE series SET state = 'dead', due = ?, reason = ? WHERE uid = ?",
+                (time(), reason, series.uid),
             )
+
+    def dead(self, limit: int) -> list[SetAside]:
+        """The series that cannot be analysed, the newest of them first."""
+        with self._ledger.reading() as connection:
+            rows = connection.execute(
+                "SELECT uid, reason, (SELECT count(*) FROM instances WHERE series = uid), due"
+                " FROM series WHERE state = 'dead' ORDER BY due DESC, rowid DESC LIMIT ?",
+                (limit,),
+            ).fetchall()
+        return [SetAside(*row) for row in rows]
 
     def retry_dead(self) -> int:
         """Lets series that could not be analysed wait again; how many there were."""

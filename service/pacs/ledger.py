@@ -22,7 +22,7 @@ CREATE TABLE series (
     uid TEXT PRIMARY KEY,
     state TEXT NOT NULL,           -- waiting: to be analysed; kept: was; dead: cannot be
     arrived REAL NOT NULL,         -- of the newest instance
-    due REAL NOT NULL,             -- waiting: not before; kept: until then
+    due REAL NOT NULL,             -- waiting: not before; kept: until then; dead: since then
     attempts INTEGER NOT NULL,     -- begun and not ended
     reason TEXT,                   -- error code of the last attempt
     sender TEXT,                   -- name of the API key

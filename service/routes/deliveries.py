@@ -1,4 +1,4 @@
-"""``/deliveries``: for the administrator, what the PACS refuses, and to try it again."""
+"""``/deliveries``: for the administrator, what was given up, and to try it again."""
 
 import asyncio
 from typing import Final
@@ -11,11 +11,11 @@ from service.errors import NoDestination
 from service.state import State
 
 LISTED: Final = 100
-"""Refused results that are listed, the newest ones."""
+"""Refused results that are listed, and series set aside: the newest ones."""
 
 
 async def show(request: Request) -> Response:
-    """What waits, and what the PACS refuses and why; objects are named by hashes."""
+    """What waits, what the PACS refuses and what was set aside, and why; all is named by hashes."""
     gateway = State.of(request.scope).gateway
     if gateway is None:
         raise NoDestination("BRAIN_DICOMWEB_URL is not set")
@@ -31,7 +31,16 @@ async def show(request: Request) -> Response:
         }
         for item in dead
     ]
-    return JSONResponse({**report, "refused": refused})
+    set_aside = [
+        {
+            "series": hashed(item.uid),
+            "instances": item.instances,
+            "reason": item.reason,
+            "since": item.since,
+        }
+        for item in await asyncio.to_thread(gateway.set_aside, LISTED)
+    ]
+    return JSONResponse({**report, "refused": refused, "set_aside": set_aside})
 
 
 async def retry(request: Request) -> Response:

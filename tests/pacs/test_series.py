@@ -1,7 +1,9 @@
 """From instances to results: chunks become series, each has one result, and a crash loses nothing."""
 
 import signal
+from hashlib import sha256
 from pathlib import Path
+from time import time
 from typing import Any
 
 import httpx
@@ -13,6 +15,7 @@ from service.pacs.analysis import MAX_ATTEMPTS, STEP
 from service.pacs.inbox import Inbox
 from service.pacs.ledger import Ledger
 from service.pacs.segments import Segments
+from service.schemas import Deliveries
 from service.settings import SettingsError
 from tests.support.pacs import (
     Instance,
@@ -25,6 +28,7 @@ from tests.support.pacs import (
 )
 from tests.support.service import (
     MODEL,
+    PATIENCE_SECONDS,
     FakeRuntimes,
     Service,
     add_version,
@@ -186,16 +190,25 @@ def test_a_runtime_that_fails_is_tried_again(
     monkeypatch.setattr("service.pacs.analysis.FIRST_RETRY_SECONDS", 0.05)
     runtimes = FakeRuntimes()
     settings = pacs_settings(model_store, tmp_path, destination.url)
+    sent = series(2)
     with serving(settings, runtimes) as service:
         runtimes.last.error = ValueError("the runtime broke")
-        send(service, series(1))
+        send(service, sent)
         wait_until(lambda: report(service)["series_dead"] == 1)
         assert service.metric("brain_series_total", outcome="postponed") == MAX_ATTEMPTS
+        shown = Deliveries.model_validate_json(service.client.get("/deliveries").content)
+        (aside,) = shown.set_aside
+        assert aside.series == sha256(sent[0].series.encode()).hexdigest()
+        # As of the last attempt, which may have met the runtime that was just given up.
+        assert aside.reason in {"inference_failed", "runtime_lost"}
+        assert aside.instances == len(sent)
+        assert time() - PATIENCE_SECONDS < aside.since <= time()
         for runtime in runtimes.opened:
             runtime.error = None
         wait_until(lambda: service.client.get("/health").status_code == 200)
         assert service.client.post("/deliveries/retry").json() == {"series": 1, "objects": 0}
         wait_until(lambda: len(destination.of_kind("SR")) == 1)
+        assert service.client.get("/deliveries").json()["set_aside"] == []
 
 
 def test_interactive_requests_are_answered_while_a_series_is_analysed(
@@ -285,6 +298,8 @@ def test_a_series_that_ends_the_process_is_given_up(
     ledger.close()
     with serve(model_store, tmp_path, destination) as service:
         wait_until(lambda: report(service)["series_dead"] == 1)
+        (aside,) = service.client.get("/deliveries").json()["set_aside"]
+        assert aside["reason"] == "ended_the_process"
         send(service, series(1))
         wait_until(lambda: settled(service))
     assert len(destination.of_kind("SR")) == 1
