@@ -18,7 +18,8 @@ LABEL org.opencontainers.image.title="brain-mri" \
       org.opencontainers.image.description="Brain MRI inference service; research software, no medical device" \
       org.opencontainers.image.licenses="Apache-2.0"
 RUN groupadd --gid 10001 brain \
- && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin brain
+ && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin brain \
+ && install -d -o brain -g brain -m 700 /var/lib/brain-mri /var/log/brain-mri
 COPY --from=builder /opt/venv /opt/venv
 COPY --from=builder /app /app
 COPY model_store /app/model_store

@@ -1,5 +1,6 @@
 """What the images and the compose stack must stay: not root, nothing to write to, this machine only."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 import yaml
 
 from service.metrics import Metrics
+from service.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILES = [ROOT / "Dockerfile", ROOT / "deploy" / "prometheus" / "Dockerfile"]
@@ -92,6 +94,59 @@ def test_alerts_ask_for_metrics_that_the_service_has() -> None:
     suffixes = {"histogram": ("_bucket", "_sum", "_count")}
     assert asked
     assert asked <= {name + suffix for name, kind in kinds for suffix in suffixes.get(kind, ("",))}
+
+
+def in_container(text: str, **variables: str) -> dict[str, str]:
+    """The service's environment in the stack, as Compose fills it in."""
+    environment = yaml.safe_load(text)["services"]["service"]["environment"]
+    return {
+        name: re.sub(
+            r"\$\{(\w+):-([^}]*)\}", lambda match: variables.get(match[1]) or match[2], value
+        )
+        for name, value in environment.items()
+    }
+
+
+def settings_in_container(monkeypatch: pytest.MonkeyPatch, text: str, **variables: str) -> Settings:
+    for name in os.environ:
+        if name.startswith("BRAIN_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("BRAIN_HOST", "0.0.0.0")  # noqa: S104 - as the image has it
+    for name, value in in_container(text, **variables).items():
+        monkeypatch.setenv(name, value)
+    return Settings.from_environment()
+
+
+def test_the_stack_starts_with_keys_as_well_as_without(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "docker-compose.yml").read_text("utf-8")
+    open_to_all = settings_in_container(monkeypatch, text)
+    assert (open_to_all.allow_anonymous, open_to_all.api_keys_file) == (True, None)
+    keys = {"BRAIN_ALLOW_ANONYMOUS": "false", "BRAIN_API_KEYS_FILE": "/etc/brain-mri/keys.txt"}
+    guarded = settings_in_container(monkeypatch, text, **keys)
+    assert (guarded.allow_anonymous, guarded.api_keys_file) == (
+        False,
+        Path("/etc/brain-mri/keys.txt"),
+    )
+
+
+def test_what_is_commented_out_of_the_stack_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "docker-compose.yml").read_text("utf-8")
+    text = re.sub(
+        r"^( +)# (?=BRAIN_\w+: |volumes:|  - |spool:|audit:)", r"\1", text, flags=re.MULTILINE
+    )
+    whole = yaml.safe_load(text)
+    volumes = [volume.split(":") for volume in whole["services"]["service"]["volumes"]]
+    assert {source for source, *_ in volumes} - set(whole["volumes"]) == {"./keys.txt"}
+    settings = settings_in_container(monkeypatch, text)
+    assert settings.audit_log is not None
+    mounted = {Path(target) for _, target, *_ in volumes}
+    assert {settings.spool.parent, settings.audit_log.parent} <= mounted
+    made = next(line for line in last_stage(DOCKERFILES[0]) if "useradd" in line)
+    assert str(settings.spool.parent) in made
+    assert str(settings.audit_log.parent) in made
+    readme = (ROOT / "README.md").read_text("utf-8")
+    assert "BRAIN_API_KEYS_FILE=/etc/brain-mri/keys.txt docker compose up" in readme
+    assert Path("/etc/brain-mri/keys.txt") in mounted
 
 
 def test_only_the_stack_lets_anybody_in() -> None:
