@@ -95,6 +95,14 @@ class Sandbox:
                 raise DecoderOutOfMemory("decoding takes more memory than it may")
         raise UndecodableImage("the compressed pixels are damaged and cannot be decoded")
 
+    def start(self) -> None:
+        """Starts a child unless one waits, so that the next call need not. Any thread; it blocks.
+
+        Raises:
+            DecoderUnavailable: no process could be started.
+        """
+        self._give_back(*self._take())
+
     def close(self) -> None:
         """Ends the children, those that are busy as soon as they are not."""
         with self._lock:

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from time import monotonic
 from typing import Final
@@ -28,7 +28,8 @@ class ResultWriter:
     """Makes the objects of predicted series, one request at a time.
 
     A thread of its own reads the headers and waits for the process that makes the objects. What both
-    need is imported when the first objects are asked for, so that the start does not wait for it.
+    need is imported when the first objects are asked for or :meth:`warm_up` is called, so that the
+    start does not wait for it.
 
     Args:
         uid_root: new UIDs lie under it.
@@ -41,8 +42,19 @@ class ResultWriter:
         self._policy = policy
         self._capacity = capacity
         self._pending = 0
+        self._warm: asyncio.Future[None] | None = None
         self._workshop = Workshop()
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="dicom-results")
+
+    async def warm_up(self) -> None:
+        """Imports what is needed and starts the process, once; returns when it is there.
+
+        Event loop only.
+        """
+        if self._warm is None:
+            self._warm = asyncio.get_running_loop().run_in_executor(None, self._start)
+        # Whoever waits for it may give up, and the others still wait.
+        await asyncio.shield(self._warm)
 
     async def write(
         self, series: Sequence[PredictedSeries], model: ModelIdentity, deadline: float
@@ -52,7 +64,7 @@ class ResultWriter:
         Args:
             series: at least one.
             model: that predicted them.
-            deadline: monotonic seconds.
+            deadline: monotonic seconds; the time that :meth:`warm_up` still takes is added.
 
         Raises:
             TooManySeries: more than :data:`MAX_SERIES`.
@@ -66,22 +78,23 @@ class ResultWriter:
         if self._pending >= self._capacity:
             raise QueueFull("too many requests wait for DICOM objects; try again")
         self._pending += 1
-        future = asyncio.wrap_future(self._thread.submit(self._write, series, model, deadline))
-        future.add_done_callback(self._done)
         try:
+            began = monotonic()
+            await self.warm_up()
+            deadline += monotonic() - began
+            future = asyncio.wrap_future(self._thread.submit(self._write, series, model, deadline))
             return await asyncio.wait_for(future, max(0.0, deadline - monotonic()))
         except TimeoutError as error:
             raise DeadlineExceeded(
                 "the deadline passed before the DICOM objects were made"
             ) from error
+        finally:
+            self._pending -= 1
 
     def close(self) -> None:
         """Ends the thread once it has made what it is at, and the process."""
         self._thread.shutdown(wait=True, cancel_futures=True)
         self._workshop.close()
-
-    def _done(self, _future: "Future[Body] | asyncio.Future[Body]") -> None:
-        self._pending -= 1
 
     def make(
         self, series: PredictedSeries, model: ModelIdentity, deadline: float
@@ -113,6 +126,12 @@ class ResultWriter:
         except Exception as error:  # noqa: BLE001 - its text may quote the patient's attributes
             log_discreetly(logger, "DICOM objects could not be made", error)
             raise ServiceError from None
+
+    def _start(self) -> None:
+        # Imports pydicom, which is a part of the wait.
+        from service.dicom.task import Task  # noqa: F401
+
+        self._workshop.start()
 
     def _write(
         self, series: Sequence[PredictedSeries], model: ModelIdentity, deadline: float

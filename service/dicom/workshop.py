@@ -1,11 +1,12 @@
 """Makes DICOM objects in a process of its own.
 
 highdicom is Python code: in a thread it would keep the event loop and the decoding threads waiting, and
-a series takes it half a second. The process starts with the first task.
+a series takes it half a second. The process starts with the first task, or before.
 """
 
 import logging
 import pickle
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 from contract.errors import DecodeError, DecoderTimedOut
@@ -30,6 +31,12 @@ class Workshop:
 
     def __init__(self) -> None:
         self._sandbox = Sandbox("service.dicom.worker:make", MEMORY_BYTES)
+
+    def start(self) -> None:
+        """Starts the process unless it waits for a task. Any thread; it blocks."""
+        # Where it cannot be started, the next task tries again and says so.
+        with suppress(DecodeError):
+            self._sandbox.start()
 
     def make(self, task: "Task", seconds: float) -> list[MadeObject]:
         """Makes a series' objects: see :func:`service.dicom.objects.make`. Any thread; it blocks.

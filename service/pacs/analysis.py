@@ -92,6 +92,9 @@ class Analysis:
         """Analyses one series after the other until cancelled."""
         while True:
             try:
+                if self._state.registry.active is not None:
+                    # Results are certain to be wanted here, and the first ones need not wait for it.
+                    await self._state.results.warm_up()
                 busy = await self._step()
             except Exception:
                 logger.exception("the inbox failed")

@@ -184,6 +184,18 @@ def test_a_series_without_a_suitable_slice_has_no_result(
     assert len(destination.of_kind("SR")) == 1
 
 
+def test_the_process_that_makes_objects_starts_before_they_are_wanted(
+    model_store: Path, tmp_path: Path, destination: Pacs
+) -> None:
+    with serve(model_store, tmp_path, destination) as service:
+        workshop = service.state.results._workshop
+        wait_until(lambda: workshop.processes)
+        (pid,) = workshop.processes
+        send(service, series(1))
+        wait_until(lambda: destination.of_kind("SR"))
+        assert workshop.processes == [pid]
+
+
 def test_a_runtime_that_fails_is_tried_again(
     model_store: Path, tmp_path: Path, destination: Pacs, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -48,6 +48,31 @@ def test_objects_are_those_that_this_process_makes(workshop: Workshop) -> None:
     ]
 
 
+def test_started_before_it_is_the_one_that_works() -> None:
+    shop = Workshop()
+    try:
+        shop.start()
+        (pid,) = shop.processes
+        shop.start()
+        assert len(shop.make(task_of(SAGITTAL.read_bytes()), PATIENCE_SECONDS)) == 3
+        assert shop.processes == [pid]
+    finally:
+        shop.close()
+
+
+def test_a_start_that_fails_is_left_to_the_next_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise BlockingIOError("no more processes")
+
+    shop = Workshop()
+    with monkeypatch.context() as patch:
+        patch.setattr("contract.sandbox.start_child", refuse)
+        shop.start()
+        assert shop.processes == []
+    assert len(shop.make(task_of(SAGITTAL.read_bytes()), PATIENCE_SECONDS)) == 3
+    shop.close()
+
+
 def test_patient_of_any_script_gets_there(workshop: Workshop) -> None:
     header = read_header(SAGITTAL.read_bytes())
     header.SpecificCharacterSet = "ISO_IR 192"

@@ -25,9 +25,10 @@ from contract.policy import DEFAULT_POLICY
 from contract.preprocessing import DEFAULT_SPEC
 from service.dicom.answer import MAX_SERIES, ResultWriter
 from service.dicom.findings import DISCLAIMER
+from service.dicom.results import MadeObject
 from service.dicom.series import PredictedSeries
 from service.dicom.uids import UUID_ROOT
-from service.errors import ServiceError
+from service.errors import DeadlineExceeded, ServiceError
 from service.jobs import Group, Job, Upload
 from tests.support.masks import run_length_mask
 from tests.support.models import head
@@ -248,6 +249,46 @@ def test_deadline_holds_for_the_objects_too(model_store: Path) -> None:
         response = ask(service, SAGITTAL.read_bytes())
         assert response.status_code == 504
         assert response.json()["code"] == "deadline_exceeded"
+
+
+def test_the_start_of_the_process_takes_nothing_from_the_deadline(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    started: list[float] = []
+    made = [MadeObject("SR", "1.2", "1.3", b"report")]
+    header = dcmread(SAGITTAL, stop_before_pixels=True)
+    job = Job(Upload(None, SAGITTAL.read_bytes()), DEFAULT_SPEC, RULES, 0.0, cast("Group", None))
+    one = PredictedSeries((header,), series_of([finding(header)]), (job,))
+
+    async def write() -> bytes:
+        deadline = monotonic() + 1
+
+        def start() -> None:
+            wait_until(lambda: monotonic() > deadline)
+            started.append(monotonic())
+
+        monkeypatch.setattr(writer._workshop, "start", start)
+        monkeypatch.setattr(writer, "make", lambda *_: made)
+        answers = await asyncio.gather(*(writer.write([one], MODEL, deadline) for _ in range(2)))
+        # Only the first ones wait for it.
+        with pytest.raises(DeadlineExceeded):
+            await writer.write([one], MODEL, deadline)
+        return b"".join(answer.content for answer in answers)
+
+    writer = ResultWriter(UUID_ROOT, DEFAULT_POLICY, 2)
+    assert asyncio.run(write()).count(b"report") == 2
+    assert (len(started), writer._pending) == (1, 0)
+    writer.close()
+
+
+def test_without_a_pacs_the_process_starts_with_the_first_request(
+    model_store: Path, dicom: bytes
+) -> None:
+    with serving(settings_for(model_store)) as service:
+        service.predict(dicom)
+        assert service.state.results._workshop.processes == []
+        assert len(objects(ask(service, SAGITTAL.read_bytes()))) >= 2
+        assert len(service.state.results._workshop.processes) == 1
 
 
 def test_few_requests_wait_for_their_objects(model_store: Path) -> None:
