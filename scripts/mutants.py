@@ -51,6 +51,22 @@ CONNECTIONS: Final = "tests/service/test_connections.py"
 
 MUTANTS: Final = (
     Mutant(
+        "start of the maker's process within a deadline",
+        "service/dicom/answer.py",
+        "deadline += monotonic() - began",
+        "pass",
+        "tests/service/test_predict_dicom.py"
+        "::test_the_start_of_the_process_takes_nothing_from_the_deadline",
+    ),
+    Mutant(
+        "misspelled threshold",
+        "service/operation.py",
+        "_check_names(query, (*PARAMETERS, *others))",
+        "pass",
+        "tests/service/test_answers.py"
+        "::TestOperatingPoint::test_a_parameter_that_does_not_exist_or_comes_twice_is_refused",
+    ),
+    Mutant(
         "full queue",
         "service/pipeline.py",
         "if self.depth + images > self._capacity:",
