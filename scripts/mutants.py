@@ -186,6 +186,21 @@ MUTANTS: Final = (
         f"{CREW_TESTS}::test_when_all_workers_end_the_threads_take_over",
     ),
     Mutant(
+        "slices that expire before they are handed out",
+        CREW,
+        "self._loop.call_soon(self._settle, jobs)",
+        "self._settle(jobs)",
+        f"{CREW_TESTS}::test_what_expires_before_it_is_handed_out_is_counted_once",
+    ),
+    Mutant(
+        "slice that is settled as it is let in",
+        "service/jobs.py",
+        "            self._active += 1\n            if not self._start(job):\n"
+        "                self._active -= 1\n",
+        "            if self._start(job):\n                self._active += 1\n            else:\n",
+        "tests/service/test_jobs.py::test_what_is_settled_as_it_is_let_in_is_counted_once",
+    ),
+    Mutant(
         "worker whose model always fails",
         "service/worker.py",
         "while bench.failures < MAX_FAILURES:",

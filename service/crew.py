@@ -175,7 +175,7 @@ class Crew:
         size: how many workers.
         forks: where they come from.
         order: what they work with.
-        settle: gets settled jobs.
+        settle: gets settled jobs; may submit others meanwhile.
         others: takes a job that no worker is there for.
         metrics: counts what they do.
     """
@@ -197,8 +197,8 @@ class Crew:
         self._metrics = metrics
         self._workers: list[_Worker] = []
         self._queue: deque[Job] = deque()
-        loop = asyncio.get_running_loop()
-        self._tasks = [loop.create_task(self._keep()) for _ in range(size)]
+        self._loop = asyncio.get_running_loop()
+        self._tasks = [self._loop.create_task(self._keep()) for _ in range(size)]
 
     @property
     def size(self) -> int:
@@ -330,4 +330,6 @@ class Crew:
     def _fail(self, jobs: Sequence[Job], failure: Failure) -> None:
         for job in jobs:
             job.outcome = failure
-        self._settle(jobs)
+        # Not within submit(): who submits has not counted the job yet, and the next one would expire
+        # inside of this one.
+        self._loop.call_soon(self._settle, jobs)

@@ -142,9 +142,14 @@ class Group:
             self.done.set_result(None)
 
     def _feed(self) -> None:
-        while self._waiting and self._active < self._share and self._start(self._waiting[0]):
-            self._waiting.popleft()
+        while self._waiting and self._active < self._share:
+            # Counted first: it may be settled before it is known to have started.
+            job = self._waiting.popleft()
             self._active += 1
+            if not self._start(job):
+                self._active -= 1
+                self._waiting.appendleft(job)
+                return
 
 
 @dataclass(slots=True, eq=False)

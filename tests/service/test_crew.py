@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from socket import socket
+from time import monotonic
 from typing import Any
 
 import httpx
@@ -24,7 +25,8 @@ from bench.processes import descendants
 from service import registry
 from service.choices import LogLevel
 from service.crew import Crew, Forks
-from service.jobs import Job
+from service.errors import DeadlineExceeded
+from service.jobs import Job, Upload
 from service.settings import Settings
 from tests.contract.samples import (
     DATA,
@@ -248,6 +250,20 @@ def test_what_has_expired_is_not_begun(model_store: Path, jpeg: bytes) -> None:
         wait_until(lambda: service.state.pipeline.depth == 0)
         assert service.metric("brain_batch_images_count") == predicted + in_time
         assert codes(service.predict(*[jpeg] * 3)) == [None] * 3
+
+
+def test_what_expires_before_it_is_handed_out_is_counted_once(
+    model_store: Path, jpeg: bytes
+) -> None:
+    with manned(model_store) as service:
+        pipeline, engine = service.state.pipeline, service.state.registry.engine()
+        uploads = [Upload(None, jpeg)] * 900
+        late = pipeline.predict(engine, uploads, engine.rules, monotonic() - 1, answers_only=True)
+        jobs = asyncio.run_coroutine_threadsafe(late, pipeline._loop).result(PATIENCE_SECONDS)
+        assert [type(job.outcome) for job in jobs] == [DeadlineExceeded] * len(uploads)
+        wait_until(lambda: pipeline.depth == 0)
+        assert engine._jobs == 0
+        assert codes(service.predict(*[jpeg] * 8)) == [None] * 8
 
 
 def test_the_process_that_forks_is_replaced_as_well(model_store: Path, jpeg: bytes) -> None:
