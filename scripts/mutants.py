@@ -251,6 +251,21 @@ MUTANTS: Final = (
         "tests/service/test_models.py::test_swaps_under_load_lose_nothing",
     ),
     Mutant(
+        "swap within a series",
+        "service/pacs/analysis.py",
+        "        engine.acquire(1)\n",
+        "        engine.acquire(0)\n",
+        "tests/pacs/test_series.py::"
+        "test_a_version_that_is_replaced_finishes_the_series_it_has_begun",
+    ),
+    Mutant(
+        "image that comes after its version has ended",
+        BATCHING,
+        "        self._fail_queued(self._lost)\n\n    @property",
+        "\n    @property",
+        "tests/service/test_batching.py::test_what_comes_just_before_the_end_is_not_left_behind",
+    ),
+    Mutant(
         "version that fails its warm-up",
         "service/registry.py",
         '        except Exception as error:\n            logger.exception("the runtime failed',

@@ -109,11 +109,13 @@ class Batcher:
             self._fail_queued(self._lost)
 
     def close(self) -> None:
-        """Predicts everything that was submitted, then ends the threads."""
+        """Predicts everything that was submitted, then ends the threads; what comes later fails."""
         self._closing = True
         self._queue.put(None)
         for lane in self._lanes:
             lane.thread.join()
+        self._lost = self._lost or RuntimeLost("the version was replaced before the image came")
+        self._fail_queued(self._lost)
 
     @property
     def idle(self) -> bool:

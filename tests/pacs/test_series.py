@@ -1,6 +1,8 @@
 """From instances to results: chunks become series, each has one result, and a crash loses nothing."""
 
+import itertools
 import signal
+import threading
 from hashlib import sha256
 from pathlib import Path
 from time import time
@@ -14,7 +16,7 @@ from service.app import create_app
 from service.pacs.analysis import MAX_ATTEMPTS, STEP
 from service.pacs.inbox import Inbox
 from service.pacs.ledger import Ledger
-from service.pacs.segments import Segments
+from service.pacs.segments import Place, Segments
 from service.schemas import Deliveries
 from service.settings import SettingsError
 from tests.support.pacs import (
@@ -221,6 +223,36 @@ def test_a_runtime_that_fails_is_tried_again(
         assert service.client.post("/deliveries/retry").json() == {"series": 1, "objects": 0}
         wait_until(lambda: len(destination.of_kind("SR")) == 1)
         assert service.client.get("/deliveries").json()["set_aside"] == []
+
+
+def test_a_version_that_is_replaced_finishes_the_series_it_has_begun(
+    store_copy: Path, tmp_path: Path, destination: Pacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    between, go_on = threading.Event(), threading.Event()
+    read, reads = Segments.read, itertools.count()
+
+    def read_slowly(segments: Segments, place: Place) -> bytes:
+        if next(reads) == STEP:
+            between.set()
+            assert go_on.wait(PATIENCE_SECONDS)
+        return read(segments, place)
+
+    monkeypatch.setattr(Segments, "read", read_slowly)
+    version, runtimes, sent = add_version(store_copy), FakeRuntimes(), series(STEP + 4)
+    settings = pacs_settings(store_copy, tmp_path, destination.url, model_version=str(version - 1))
+    with serving(settings, runtimes) as service:
+        begun = service.state.registry.engine()
+        send(service, sent)
+        assert between.wait(PATIENCE_SECONDS)
+        assert service.client.post(f"/models/{MODEL}/{version}/activate").status_code == 200
+        assert begun._jobs == 1
+        go_on.set()
+        wait_until(lambda: settled(service))
+        wait_until(lambda: runtimes.opened[0].closed)
+        assert service.metric("brain_series_total", outcome="postponed") == 0
+        assert service.state.pipeline.depth == 0
+    (found,) = destination.of_kind("SR")
+    assert reported(found) == sops(sent)
 
 
 def test_interactive_requests_are_answered_while_a_series_is_analysed(

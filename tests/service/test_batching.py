@@ -249,6 +249,34 @@ def test_close_predicts_what_was_submitted(runtime: FakeRuntime, collector: Coll
     assert all(isinstance(submitted.outcome, Outputs) for submitted in jobs)
 
 
+def test_what_comes_after_the_end_fails(runtime: FakeRuntime, collector: Collector) -> None:
+    closed = Batcher([runtime], MAX_BATCH_SIZE, 0.0, collector.deliver, collector.observe)
+    closed.close()
+    late = job()
+    closed.submit(late)
+    assert collector.jobs == [late]
+    assert isinstance(late.outcome, RuntimeLost)
+
+
+def test_what_comes_just_before_the_end_is_not_left_behind(
+    runtime: FakeRuntime, collector: Collector
+) -> None:
+    """Behind the mark that ends the thread, which is still at a batch."""
+    closing = Batcher([runtime], MAX_BATCH_SIZE, 0.0, collector.deliver, collector.observe)
+    runtime.gate.clear()
+    first, late = job(), job()
+    closing.submit(first)
+    assert runtime.entered.wait(10)
+    closer = threading.Thread(target=closing.close)
+    closer.start()
+    wait_until(lambda: not closing._queue.empty())
+    closing.submit(late)
+    runtime.gate.set()
+    closer.join(10)
+    assert collector.jobs == [first, late]
+    assert isinstance(late.outcome, RuntimeLost)
+
+
 class TestLanes:
     """Threads that take a slice from its file to its answer."""
 
