@@ -1,6 +1,8 @@
 """What a compressed image says of itself, read before a decoder is trusted with it."""
 
+import re
 import struct
+from itertools import islice
 from typing import Final, NamedTuple
 
 _START: Final = b"\xff\x4f\xff\x51"
@@ -8,6 +10,23 @@ _START: Final = b"\xff\x4f\xff\x51"
 
 _JP2: Final = b"\0\0\0\x0cjP  "
 """Length and type of a JP2 file's first box (ITU-T T.800 (08/2002), I.5.1)."""
+
+MAX_SCANS: Final = 100
+"""Of a JPEG; a progressive one has about ten. Each scan is a pass over all blocks, even one of a few
+bytes, so that thousands of them in a small file take minutes."""
+
+MAX_SCANS_OF_LARGEST: Final = 25
+"""Of a JPEG with as many pixels as are accepted, where a pass takes a tenth of a second."""
+
+_MAX_SEGMENTS: Final = 2000
+"""Marker segments that are walked through: the image's own are few, and others hold 64 kB each."""
+
+_SCAN: Final = re.compile(rb"\xff\xda")
+_SEGMENT: Final = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
+"""A marker that starts a segment, or ends the image (ITU-T T.81 (09/92), B.1.1.3 and B.1.1.4)."""
+
+_END: Final = 0xD9
+_START_OF_SCAN: Final = 0xDA
 
 
 class Codestream(NamedTuple):
@@ -41,6 +60,30 @@ def jpeg_header(stream: bytes) -> Codestream | None:
         else:
             position += 2 + int.from_bytes(stream[position + 2 : position + 4])
     return None
+
+
+def max_scans(pixels: int, max_pixels: int) -> int:
+    """How many scans a JPEG of so many pixels may have, if at most ``max_pixels`` are accepted."""
+    return min(MAX_SCANS, MAX_SCANS_OF_LARGEST * max_pixels // max(1, pixels))
+
+
+def has_more_scans(stream: bytes, limit: int) -> bool:
+    """Whether a JPEG or JPEG-LS stream has more scans than that, or too many segments to be told."""
+    if len(list(islice(_SCAN.finditer(stream), limit + 1))) <= limit:
+        return False
+    # Some of these may lie in an embedded thumbnail or profile, or behind the end.
+    position, scans = 2, 0
+    for _ in range(_MAX_SEGMENTS):
+        segment = _SEGMENT.search(stream, position)
+        if segment is None or stream[segment.end() - 1] == _END:
+            return False
+        position = segment.end()
+        if stream[position - 1] == _START_OF_SCAN:
+            scans += 1
+            if scans > limit:
+                return True
+        position += max(2, int.from_bytes(stream[position : position + 2]))
+    return True
 
 
 def bare_jpeg2000(stream: bytes) -> bytes:

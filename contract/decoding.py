@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
+from contract.codestream import has_more_scans, max_scans
 from contract.errors import (
     DecodeError,
     MultiFrame,
@@ -146,6 +147,8 @@ def _decode_pillow(data: bytes, media: Media, spec: PreprocessSpec, max_pixels: 
     if columns * rows > max_pixels:
         raise TooManyPixels(f"{columns} x {rows} pixels; at most {max_pixels} are accepted")
     if media is Media.JPEG:
+        if has_more_scans(data, max_scans(columns * rows, max_pixels)):
+            raise UndecodableImage("the JPEG has more scans than an image can need")
         image.draft("L", (spec.decode_min_side, spec.decode_min_side))
     grey = to_grey(image)
     if "exif" in image.info:

@@ -23,7 +23,14 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from contract.codestream import Codestream, bare_jpeg2000, jpeg2000_header, jpeg_header
+from contract.codestream import (
+    MAX_SCANS_OF_LARGEST,
+    Codestream,
+    bare_jpeg2000,
+    has_more_scans,
+    jpeg2000_header,
+    jpeg_header,
+)
 from contract.errors import (
     TooManyFrames,
     TooManyPixels,
@@ -247,6 +254,8 @@ def _check_frame(frame: bytes, syntax: UID, form: PixelFormat) -> Codestream:
         raise UndecodableImage("the compressed pixels have no readable header")
     if found[:3] != (form.rows, form.columns, form.samples):
         raise UndecodableImage("the compressed pixels have another size than the object states")
+    if syntax not in _JPEG2000 and has_more_scans(frame, MAX_SCANS_OF_LARGEST):
+        raise UndecodableImage("the JPEG has more scans than an image can need")
     depths = {8, 12} if syntax == JPEGExtended12Bit else range(2, form.bits_allocated + 1)
     if found.precision not in depths or found.precision > form.bits_allocated:
         raise UndecodableImage("the compressed pixels have another depth than the object states")
