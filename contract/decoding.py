@@ -122,6 +122,10 @@ class _Picture:
     def isolated(self) -> bool:
         return False
 
+    @property
+    def held_bytes(self) -> int:
+        return 0
+
     def reference(self, frame: int) -> DicomReference | None:  # noqa: ARG002 - it has but one
         return None
 

@@ -110,10 +110,18 @@ class DicomObject:
         dataset: the attributes that this module reads.
         policy: what is accepted.
         header: all attributes but the pixels, if they were asked for.
+        inflated_bytes: what the object inflated to, if it was deflated.
     """
 
-    def __init__(self, dataset: FileDataset, policy: Policy, header: Dataset | None) -> None:
+    def __init__(
+        self,
+        dataset: FileDataset,
+        policy: Policy,
+        header: Dataset | None,
+        inflated_bytes: int = 0,
+    ) -> None:
         self.header = header
+        self._inflated_bytes = inflated_bytes
         self._pixels = Frames(dataset, policy)
         if self._pixels.count > 1 and "ImagePositionPatient" in dataset:
             # Of which frame is not said; where they lie is in the functional groups, or nowhere.
@@ -130,6 +138,15 @@ class DicomObject:
     def isolated(self) -> bool:
         """Whether a process of its own decompresses its slices."""
         return self._pixels.isolated
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of a deflated object that stay for its further slices, or in the header."""
+        if self.frames > 1:
+            return self._inflated_bytes
+        if self.header is None or not self._inflated_bytes:
+            return 0
+        return self._inflated_bytes - len(self._dataset.PixelData)
 
     def reference(self, frame: int) -> DicomReference:
         """Where a frame (from 1) belongs.
@@ -178,10 +195,11 @@ def open_dicom(data: bytes, policy: Policy, *, keep_header: bool = False) -> Dic
     """
     quieten()
     with _errors_named():
-        data = _inflated(data, policy.max_pixels)
-        dataset = _read(data, policy.checks)
-        header = dcmread(io.BytesIO(data), stop_before_pixels=True) if keep_header else None
-        return DicomObject(dataset, policy, header)
+        inflated = _inflated(data, policy.max_pixels)
+        dataset = _read(inflated, policy.checks)
+        header = dcmread(io.BytesIO(inflated), stop_before_pixels=True) if keep_header else None
+        size = 0 if inflated is data else len(inflated)
+        return DicomObject(dataset, policy, header, size)
 
 
 @contextmanager

@@ -31,6 +31,11 @@ class Source(Protocol):
         """Whether a process of its own decompresses its slices."""
         ...
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of a deflated object that stay for its further slices, or in :attr:`header`."""
+        ...
+
     def reference(self, frame: int) -> DicomReference | None:
         """Where a frame (from 1) belongs; None unless it is DICOM."""
         ...

@@ -1,13 +1,14 @@
-"""How many bytes of request bodies are held in memory at a time, over all requests."""
+"""How many bytes requests hold in memory at a time: of their bodies, and of what those unpack to."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Lock
 
 from service.errors import QueueFull
 
 
 class Buffers:
-    """A bound on bytes, which requests claim as they come; event loop only.
+    """A bound on bytes, which requests claim as they come. Any thread.
 
     Args:
         limit: bytes of all claims together.
@@ -18,6 +19,7 @@ class Buffers:
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
+        self._lock = Lock()
         self.used = 0
 
     @contextmanager
@@ -27,17 +29,23 @@ class Buffers:
         try:
             yield claim
         finally:
-            self.used -= claim.size
+            with self._lock:
+                claim.ended = True
+                self.used -= claim.size
 
-    def take(self, size: int) -> None:
-        """Counts bytes.
+    def take(self, claim: "Claim", size: int) -> None:
+        """Counts bytes of a claim, unless it has ended.
 
         Raises:
             QueueFull: there is no room for them now.
         """
-        if self.used + size > self._limit:
-            raise QueueFull("the service holds as many bytes as it can take; try again")
-        self.used += size
+        with self._lock:
+            if claim.ended:
+                return
+            if self.used + size > self._limit:
+                raise QueueFull("the service holds as many bytes as it can take; try again")
+            self.used += size
+            claim.size += size
 
 
 class Claim:
@@ -45,11 +53,13 @@ class Claim:
 
     Attributes:
         size: bytes.
+        ended: nobody waits for the request any more; what a thread still has in hand is let go soon.
     """
 
     def __init__(self, buffers: Buffers) -> None:
         self._buffers = buffers
         self.size = 0
+        self.ended = False
 
     def add(self, size: int) -> None:
         """Claims more bytes.
@@ -57,5 +67,4 @@ class Claim:
         Raises:
             QueueFull: there is no room for them now.
         """
-        self._buffers.take(size)
-        self.size += size
+        self._buffers.take(self, size)

@@ -14,7 +14,7 @@ from contract.policy import Policy
 from contract.preprocessing import preprocess_placed
 from contract.region import Geometry
 from contract.source import Source
-from service.errors import DeadlineExceeded, Failure, ServiceError
+from service.errors import DeadlineExceeded, Failure, QueueFull, ServiceError
 from service.jobs import Job
 
 logger = logging.getLogger("service.decoding")
@@ -111,10 +111,12 @@ class Decoder:
             job.pixels, placement = preprocess_placed(decoded.pixels, job.spec)
             job.geometry = Geometry.of(decoded, placement, job.spec)
             job.dicom = decoded.dicom
-        except DecodeError as error:
+        except (DecodeError, QueueFull) as error:
             if source is not None:
                 with suppress(DecodeError):
                     job.dicom = source.reference(job.frame)
+            # Their frames hold the file and what it unpacked to, until the request is answered.
+            error.__traceback__ = error.__context__ = error.__cause__ = None
             return error
         except Exception:
             logger.exception("decoding raised an unknown error")
@@ -125,8 +127,11 @@ class Decoder:
 
     def _open(self, job: Job) -> Source:
         source = open_source(job.upload.data, job.spec, self._policy, keep_header=job.keep_header)
-        if source.frames > 1:
-            if not job.group.reserve(source.frames - 1):
-                raise TooManyFrames("the request has more frames than are accepted")
+        several = source.frames > 1
+        if several and not job.group.reserve(source.frames - 1):
+            raise TooManyFrames("the request has more frames than are accepted")
+        if source.held_bytes:
+            job.group.claim.add(source.held_bytes)
+        if several:
             self._on_expand(job, source)
         return source

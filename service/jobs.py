@@ -15,6 +15,7 @@ from contract.answer import Outputs, Rules
 from contract.preprocessing import DicomReference, PreprocessSpec
 from contract.region import Geometry
 from contract.source import Source
+from service.buffers import Claim
 from service.errors import Failure
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class Group:
         on_settle: called once for each job that was let in, even if the request no longer waits for it.
         share: most jobs in the service at a time.
         max_frames: most slices, those of all files together.
+        claim: of the request's memory; for what its files unpack to.
         loop: the event loop.
     """
 
@@ -64,6 +66,7 @@ class Group:
         "_share",
         "_start",
         "_waiting",
+        "claim",
         "done",
     )
 
@@ -73,8 +76,10 @@ class Group:
         on_settle: Callable[[], None],
         share: int,
         max_frames: int,
+        claim: Claim,
         loop: asyncio.AbstractEventLoop,
     ) -> None:
+        self.claim = claim
         self.done: asyncio.Future[None] = loop.create_future()
         self._start = start
         self._on_settle = on_settle
@@ -107,7 +112,8 @@ class Group:
 
     def expand(self, first: "Job", source: Source) -> None:
         """Adds the further frames of a file, of which the first has been decoding since."""
-        if self.done.done():
+        # What was given up meanwhile is opened anew by a thread that had it in hand.
+        if self.done.done() or first.delivered:
             return
         more = [
             Job(
@@ -137,6 +143,8 @@ class Group:
 
     def finish(self) -> None:
         """Wakes the request, whether all is settled or its deadline has passed."""
+        for job in self._waiting:
+            job.source = None
         self._waiting.clear()
         if not self.done.done():
             self.done.set_result(None)
@@ -168,7 +176,7 @@ class Job:
         answer_only: whether nothing is wanted but outcome, answer and place, which any process can
             give.
         frame: its number in the file, from 1.
-        source: the opened file, once that is known to hold several slices.
+        source: the opened file, from when it is known to hold several slices until this one is settled.
         pixels: uint8 (height, width), once decoded.
         dicom: its place in a study, for DICOM input; also of a slice that cannot be decoded, if its
             header can.

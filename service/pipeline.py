@@ -10,6 +10,7 @@ from contract.answer import Rules
 from contract.policy import Policy
 from contract.source import Source
 from service.batching import TOO_LATE
+from service.buffers import Claim
 from service.decoding import DecodePool, Decoder
 from service.engine import Engine
 from service.errors import DeadlineExceeded, QueueFull
@@ -62,6 +63,7 @@ class Pipeline:
         uploads: Sequence[Upload],
         rules: Rules,
         deadline: float,
+        claim: Claim,
         *,
         keep_headers: bool = False,
         answers_only: bool = False,
@@ -73,6 +75,7 @@ class Pipeline:
             uploads: at least one.
             rules: how its outputs become answers.
             deadline: monotonic seconds.
+            claim: of the request's memory, to be held until it is answered.
             keep_headers: keep all attributes of DICOM objects but the pixels, in :attr:`Job.header`.
             answers_only: nothing is wanted of a job but its outcome and its answer; pixels, masks and
                 embeddings need not come back.
@@ -100,7 +103,7 @@ class Pipeline:
                 self._decoders.submit(job, batcher.submit)
             return True
 
-        group = Group(start, engine.release, self._share, self._max_frames, self._loop)
+        group = Group(start, engine.release, self._share, self._max_frames, claim, self._loop)
         spec = engine.stored.preprocess
         # A version that is replaced meanwhile ends only after the last slice of this request.
         engine.acquire(1)
@@ -138,6 +141,7 @@ class Pipeline:
             if job.delivered:
                 continue
             job.delivered = True
+            job.source = None
             self.depth -= 1
             self._metrics.decode_seconds.observe(job.decode_seconds)
             self._metrics.queue_seconds.observe(job.queue_seconds)

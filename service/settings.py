@@ -226,8 +226,8 @@ class Settings(BaseSettings):
     max_buffered_bytes: int = Field(
         512 * 1024 * 1024,
         ge=1,
-        description="Bytes of request bodies, and of what zip files unpack to, that are in memory at a "
-        "time; beyond it 503 with Retry-After.",
+        description="Bytes of request bodies, and of what zip files and deflated DICOM objects unpack "
+        "to, that are in memory at a time; beyond it 503 with Retry-After.",
     )
     max_files: int = Field(
         1024,

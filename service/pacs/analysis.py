@@ -220,9 +220,10 @@ class Analysis:
             if self._state.pipeline.depth <= BUSY_SHARE * self._state.settings.queue_size:
                 try:
                     deadline = monotonic() + PATIENCE_SECONDS
-                    jobs = await self._state.pipeline.predict(
-                        engine, uploads, engine.rules, deadline, keep_headers=True
-                    )
+                    with self._state.buffers.claim() as claim:
+                        jobs = await self._state.pipeline.predict(
+                            engine, uploads, engine.rules, deadline, claim, keep_headers=True
+                        )
                 except QueueFull:
                     pass
                 else:

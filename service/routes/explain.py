@@ -45,7 +45,7 @@ async def _explain(request: Request, state: State, claim: Claim) -> Response:
     engine.acquire(1)
     try:
         rules = options.applied(engine.rules)
-        jobs = await state.pipeline.predict(engine, uploads, rules, deadline)
+        jobs = await state.pipeline.predict(engine, uploads, rules, deadline, claim)
         entries = await answered(jobs, options.mask, state)
         slices = zip(jobs, entries, strict=True)
         state.record_slices("explain", context.key, context.request_id, slices, engine)

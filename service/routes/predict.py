@@ -44,7 +44,13 @@ async def _predict(request: Request, state: State, claim: Claim) -> Response:
         as_objects = False
     rules = options.applied(engine.rules)
     jobs = await state.pipeline.predict(
-        engine, uploads, rules, deadline, keep_headers=as_objects, answers_only=not as_objects
+        engine,
+        uploads,
+        rules,
+        deadline,
+        claim,
+        keep_headers=as_objects,
+        answers_only=not as_objects,
     )
     entries = await answered(jobs, options.mask, state)
     slices = zip(jobs, entries, strict=True)

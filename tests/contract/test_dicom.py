@@ -9,7 +9,7 @@ from PIL import Image
 from pydicom import Dataset, dcmread
 from pydicom.uid import EnhancedMRImageStorage
 
-from contract.decoding import decode
+from contract.decoding import decode, open_source
 from contract.errors import (
     DecodeError,
     NoPixelData,
@@ -22,7 +22,16 @@ from contract.errors import (
 from contract.policy import Checks, Policy
 from contract.preprocessing import Slice
 from tests.contract.rendering import ANY, decoded, difference, linear
-from tests.contract.samples import DATA, OBJECTS, SHIPPED, deep_slice, grey_slice, mr_object
+from tests.contract.samples import (
+    DATA,
+    OBJECTS,
+    SHIPPED,
+    SYNTAXES,
+    deep_slice,
+    grey_slice,
+    mr_frames,
+    mr_object,
+)
 
 GREY = grey_slice()
 DEEP = deep_slice()
@@ -164,3 +173,20 @@ class TestEnhanced:
         assert difference(result.pixels, np.asarray(tall)) <= 1
         assert result.dicom is not None
         assert result.dicom.pixel_spacing_mm == (2, 1)
+
+
+@pytest.mark.parametrize("syntax", ["explicit", "deflated"])
+def test_what_a_deflated_object_holds_is_known(syntax: str) -> None:
+    comments = {"ImageComments": "x" * 5000}
+
+    def held(frames: int, *, keep_header: bool) -> int:
+        data = mr_frames([GREY] * frames, SYNTAXES[syntax], attributes=comments)
+        return open_source(data, keep_header=keep_header).held_bytes
+
+    assert held(1, keep_header=False) == 0
+    several, header = held(2, keep_header=False), held(1, keep_header=True)
+    if syntax == "explicit":
+        assert several == header == 0
+    else:
+        assert several > 2 * GREY.size + 5000
+        assert 5000 < header < several - 2 * GREY.size + 100

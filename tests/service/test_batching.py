@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from contract.answer import Outputs
 from contract.preprocessing import DEFAULT_SPEC
 from service.batching import MAX_FAILURES, Batcher
+from service.buffers import Buffers, Claim
 from service.errors import DeadlineExceeded, Failure, InferenceFailed, RuntimeLost, ServiceError
 from service.jobs import Group, Job, Upload
 from tests.support.service import RULES, FakeRuntime, wait_until
@@ -60,7 +61,7 @@ def batcher(runtime: FakeRuntime, collector: Collector) -> Iterator[Batcher]:
 
 def job(deadline: float = FAR) -> Job:
     loop = asyncio.new_event_loop()
-    group = Group(lambda _: True, lambda: None, 1, 1, loop)
+    group = Group(lambda _: True, lambda: None, 1, 1, Claim(Buffers(0)), loop)
     made = Job(Upload(None, b""), DEFAULT_SPEC, RULES, deadline, group)
     loop.close()
     made.pixels = np.zeros((DEFAULT_SPEC.height, DEFAULT_SPEC.width), np.uint8)

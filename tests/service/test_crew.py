@@ -258,8 +258,11 @@ def test_what_expires_before_it_is_handed_out_is_counted_once(
     with manned(model_store) as service:
         pipeline, engine = service.state.pipeline, service.state.registry.engine()
         uploads = [Upload(None, jpeg)] * 900
-        late = pipeline.predict(engine, uploads, engine.rules, monotonic() - 1, answers_only=True)
-        jobs = asyncio.run_coroutine_threadsafe(late, pipeline._loop).result(PATIENCE_SECONDS)
+        with service.state.buffers.claim() as claim:
+            late = pipeline.predict(
+                engine, uploads, engine.rules, monotonic() - 1, claim, answers_only=True
+            )
+            jobs = asyncio.run_coroutine_threadsafe(late, pipeline._loop).result(PATIENCE_SECONDS)
         assert [type(job.outcome) for job in jobs] == [DeadlineExceeded] * len(uploads)
         wait_until(lambda: pipeline.depth == 0)
         assert engine._jobs == 0

@@ -1,15 +1,34 @@
 """Multi-frame objects over HTTP: one entry for each frame, each with its place."""
 
+import asyncio
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
+from time import monotonic
+from typing import Any
 
+import numpy as np
 import pytest
 from pydicom.encaps import encapsulate
-from pydicom.uid import JPEG2000Lossless
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless
 
+from contract.decoding import open_source
+from contract.source import Source
+from service import decoding
+from service.buffers import Buffers
+from service.errors import QueueFull
+from service.jobs import Upload
 from service.schemas import PredictAnswer
 from tests.contract.samples import RANGE, encode, grey_slice, mr_frames, mr_object
-from tests.support.service import FakeRuntimes, Service, serving, settings_for
+from tests.support.service import (
+    PATIENCE_SECONDS,
+    FakeRuntimes,
+    Service,
+    codes,
+    serving,
+    settings_for,
+    wait_until,
+)
 
 MAX_FRAMES = 12
 GREY = grey_slice()
@@ -74,3 +93,66 @@ def test_a_damaged_frame_has_an_error_and_its_place(service: Service) -> None:
     answer = PredictAnswer.model_validate_json(service.predict_raw(data).content)
     assert [hasattr(entry, "error") for entry in answer.predictions] == [False, True, False]
     assert [entry.dicom and entry.dicom.frame for entry in answer.predictions] == [1, 2, 3]
+
+
+def deflated(frames: int, **attributes: Any) -> bytes:
+    """An object that is 1 MiB a frame, and a few kB as a file."""
+    blank = np.zeros((512, 1024), np.uint16)
+    syntax = DeflatedExplicitVRLittleEndian
+    return mr_frames([blank] * frames, syntax, attributes={**RANGE, **attributes})
+
+
+def test_what_deflated_objects_hold_is_counted(model_store: Path) -> None:
+    limits = {"max_buffered_bytes": 5 * 2**20, "max_body_bytes": 2**20}
+    with serving(settings_for(model_store, **limits), FakeRuntimes()) as service:
+        answer = service.predict(*[deflated(2)] * 6)
+        assert sorted(map(str, codes(answer))) == ["None"] * 4 + ["queue_full"] * 4
+        assert service.state.buffers.used == 0
+        # One slice is let go at once.
+        assert codes(service.predict(*[deflated(1)] * 6)) == [None] * 6
+        whole = service.predict(deflated(6))
+        assert (whole.status_code, whole.json()["code"]) == (503, "queue_full")
+        assert "retry-after" in whole.headers
+
+
+def test_an_opened_file_is_let_go_before_the_answer(
+    model_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened: list[weakref.ref[Source]] = []
+
+    def noted(*arguments: Any, **options: Any) -> Source:
+        source = open_source(*arguments, **options)
+        opened.append(weakref.ref(source))
+        return source
+
+    monkeypatch.setattr(decoding, "open_source", noted)
+    streams = [encode(GREY, "JPEG2000", no_jp2=True)[:60]] * 2
+    attributes = {**RANGE, "PixelData": encapsulate(streams)}
+    damaged = mr_frames([GREY] * 2, JPEG2000Lossless, attributes=attributes)
+    files = [deflated(3), damaged, deflated(1)[:-100], deflated(2, PhotometricInterpretation="X")]
+    with serving(settings_for(model_store), FakeRuntimes()) as service:
+        pipeline, engine = service.state.pipeline, service.state.registry.engine()
+        with service.state.buffers.claim() as claim:
+            uploads = [Upload(None, data) for data in files]
+            end = monotonic() + PATIENCE_SECONDS
+            slices = pipeline.predict(engine, uploads, engine.rules, end, claim)
+            jobs = asyncio.run_coroutine_threadsafe(slices, pipeline._loop).result(PATIENCE_SECONDS)
+        failures = [job.outcome for job in jobs if isinstance(job.outcome, Exception)]
+        assert (len(jobs), len(failures)) == (8, 5)
+        # A traceback would hold all that was in hand when it was raised.
+        assert [(error.__traceback__, error.__context__) for error in failures] == [
+            (None, None)
+        ] * 5
+        assert len(opened) == 3
+        wait_until(lambda: not any(source() for source in opened))
+
+
+def test_what_comes_after_the_end_of_a_request_is_not_counted() -> None:
+    buffers = Buffers(10)
+    with buffers.claim() as claim:
+        claim.add(6)
+        with pytest.raises(QueueFull):
+            claim.add(6)
+        assert buffers.used == 6
+    claim.add(6)
+    assert buffers.used == 0

@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from contract.preprocessing import DEFAULT_SPEC
+from service.buffers import Buffers, Claim
 from service.jobs import Group, Job, Upload
 from tests.support.service import RULES
 
@@ -41,7 +42,8 @@ class Door:
 
 
 def begun(door: Door, jobs: int) -> tuple[Group, list[Job]]:
-    group = Group(door.start, door.count, SHARE, 100, asyncio.get_running_loop())
+    claim = Claim(Buffers(0))
+    group = Group(door.start, door.count, SHARE, 100, claim, asyncio.get_running_loop())
     made = [
         Job(Upload(None, b""), DEFAULT_SPEC, RULES, deadline=0.0, group=group) for _ in range(jobs)
     ]
