@@ -104,8 +104,8 @@ MUTANTS: Final = (
     Mutant(
         "runtime that raises",
         BATCHING,
-        "        except Exception:\n            lane.failures += 1",
-        "        except ZeroDivisionError:\n            lane.failures += 1",
+        '    except Exception:\n        logger.exception("inference failed"',
+        '    except ZeroDivisionError:\n        logger.exception("inference failed"',
         f"{FAULTS}::test_runtime_that_raises_fails_only_its_batch",
     ),
     Mutant(
@@ -246,8 +246,8 @@ MUTANTS: Final = (
     Mutant(
         "swap under load",
         "service/pipeline.py",
-        "            engine.acquire(1)\n            batcher = engine.batcher",
-        "            batcher = engine.batcher",
+        "            engine.acquire(1)\n            batcher, crew",
+        "            batcher, crew",
         "tests/service/test_models.py::test_swaps_under_load_lose_nothing",
     ),
     Mutant(
