@@ -302,6 +302,13 @@ MUTANTS: Final = (
         f"{CONNECTIONS}::test_a_client_that_says_nothing_is_let_go",
     ),
     Mutant(
+        "trailers without end",
+        "service/connections.py",
+        "            self._trailer_bytes += len(data)\n",
+        "            pass\n",
+        f"{CONNECTIONS}::test_trailers_have_a_largest_size",
+    ),
+    Mutant(
         "body that does not arrive",
         "service/receiving.py",
         "asyncio.timeout(settings.body_timeout_ms / 1000)",

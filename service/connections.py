@@ -28,7 +28,8 @@ from service.problems import whole_answer
 from service.turnstile import Turnstile
 
 MAX_HEAD_BYTES: Final = 64 * 1024
-"""Request line and headers together; more than any client of this service has reason to send."""
+"""Request line and headers together, or the trailers of a chunked body, which are counted with all else
+since its last data; more than any client of this service has reason to send."""
 
 LINGER_SECONDS: Final = 1.0
 """How long a refused client may take to read why; closed at once, a connection loses its last words."""
@@ -75,6 +76,7 @@ class Connection(HttpToolsProtocol):
         self._in_message = False
         self._in_head = True
         self._head_bytes = 0
+        self._trailer_bytes = 0
         self._refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -100,9 +102,10 @@ class Connection(HttpToolsProtocol):
             self._arm(self._limits.header_seconds)
         if self._in_head:
             self._head_bytes += len(data)
+        elif self._in_message:
+            self._trailer_bytes += len(data)
         super().data_received(data)
-        if self._in_head and self._head_bytes > MAX_HEAD_BYTES and not self._refused:
-            self._refuse(HeadersTooLarge(f"headers may have {MAX_HEAD_BYTES} bytes"))
+        self._check_size()
 
     def on_message_begin(self) -> None:
         """The first byte of a request."""
@@ -116,8 +119,18 @@ class Connection(HttpToolsProtocol):
         """The request starts; its body has a limit of its own where it is read."""
         self._disarm()
         self._in_head = False
-        self._head_bytes = 0
+        self._head_bytes = self._trailer_bytes = 0
         super().on_headers_complete()
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """A field of the head; trailers are ignored, as RFC 9110, section 6.5.1, allows."""
+        if self._in_head:
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        """A piece of the body."""
+        self._trailer_bytes = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The last byte of a request."""
@@ -160,6 +173,14 @@ class Connection(HttpToolsProtocol):
         if refusal.pause_seconds > 0:
             self._pause(refusal.pause_seconds)
 
+    def _check_size(self) -> None:
+        if self._refused:
+            return
+        if self._in_head and self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse(HeadersTooLarge(f"headers may have {MAX_HEAD_BYTES} bytes"))
+        elif self._in_message and self._trailer_bytes > MAX_HEAD_BYTES:
+            self._refuse(HeadersTooLarge(f"trailers may have {MAX_HEAD_BYTES} bytes"))
+
     def _pause(self, seconds: float) -> None:
         self.flow.pause_reading()
         self.loop.call_later(seconds, self._listen)
@@ -190,7 +211,10 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse(self, failure: ServiceError) -> None:
-        """Says why, hears nothing more, and closes once the client has had time to read it."""
+        """Says why, hears nothing more, and closes once the client has had time to read it.
+
+        A request that has an answer, or the beginning of one, gets no second one.
+        """
         self._refused = True
         self._disarm()
         self.connections.discard(self)
@@ -199,8 +223,10 @@ class Connection(HttpToolsProtocol):
         if cycle is not None and not cycle.response_complete:
             cycle.disconnected = True
             cycle.message_event.set()
-        self._metrics.requests.labels(UNMATCHED, str(failure.status)).inc()
-        self._metrics.errors.labels(failure.code).inc()
-        self.transport.write(whole_answer(failure, new_request_id(), {"connection": "close"}))
+        in_body = self._in_message and not self._in_head
+        if not (in_body and cycle is not None and cycle.response_started):
+            self._metrics.requests.labels(UNMATCHED, str(failure.status)).inc()
+            self._metrics.errors.labels(failure.code).inc()
+            self.transport.write(whole_answer(failure, new_request_id(), {"connection": "close"}))
         self.transport.write_eof()
         self.loop.call_later(LINGER_SECONDS, self.transport.abort)

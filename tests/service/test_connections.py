@@ -142,6 +142,44 @@ def test_headers_have_a_largest_size(strict: Service, name: bytes) -> None:
         assert problem(everything(connection)) == (431, "headers_too_large")
 
 
+CHUNKED = b"POST /predict HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n"
+
+
+@pytest.mark.parametrize("line", [b"X-A: b\r\n", b"b"], ids=["many", "endless"])
+def test_trailers_have_a_largest_size(strict: Service, line: bytes) -> None:
+    with connected(strict) as connection:
+        connection.sendall(CHUNKED + b"Content-Type: image/jpeg\r\n\r\n1\r\nx\r\n0\r\n")
+        connection.sendall(b"X-A: " + line * (connections.MAX_HEAD_BYTES * 8 // len(line)))
+        assert problem(everything(connection)) == (431, "headers_too_large")
+    wait_until(lambda: not strict._server.server_state.tasks)
+
+
+def test_trailers_after_the_answer_get_no_second_one(
+    model_store: Path, runtimes: FakeRuntimes
+) -> None:
+    with serving(settings_for(model_store), runtimes) as service, connected(service) as connection:
+        connection.sendall(CHUNKED + b"\r\n0\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 415 ")
+        connection.sendall(b"X-A: b\r\n" * connections.MAX_HEAD_BYTES)
+        assert everything(connection) == b""
+        assert not service.metric("brain_errors_total", code="headers_too_large")
+
+
+def test_trailers_are_no_headers(strict: Service, jpeg: bytes) -> None:
+    wait_until(lambda: not strict._server.server_state.connections)
+    body = b"%x\r\n%b\r\n0\r\nX-Late: b\r\n\r\n" % (len(jpeg), jpeg)
+    with connected(strict) as connection:
+        connection.sendall(CHUNKED + b"Content-Type: image/jpeg\r\n\r\n" + body)
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        (served,) = strict._server.server_state.connections
+        assert isinstance(served, HttpToolsProtocol)
+        assert [name for name, _ in served.headers] == [
+            b"host",
+            b"transfer-encoding",
+            b"content-type",
+        ]
+
+
 @pytest.mark.parametrize("text", [b"\0\1\2\3", b"GET\r\n\r\n", b"GET / HTTP/1.1\r\nA B\r\n\r\n"])
 def test_what_is_no_http_is_a_problem(strict: Service, text: bytes) -> None:
     with connected(strict) as connection:
