@@ -337,6 +337,13 @@ MUTANTS: Final = (
         "tests/service/test_logs.py::test_a_log_that_nobody_reads_holds_nobody_up",
     ),
     Mutant(
+        "audit log whose disk fails for long",
+        "service/audit.py",
+        "while len(self._block) < MAX_BLOCK_LINES:",
+        "while True:",
+        "tests/service/test_audit.py::test_a_disk_that_fails_for_long_does_not_fill_the_memory",
+    ),
+    Mutant(
         "client over its rate",
         "service/rates.py",
         "wait = 0.0 if tokens >= 1 else (1 - tokens) / self._per_second",

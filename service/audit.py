@@ -25,6 +25,9 @@ logger = logging.getLogger("service.audit")
 MAX_WAITING: Final = 100_000
 """Lines that wait for a disk that does not take them; beyond that the oldest are lost, and counted."""
 
+MAX_BLOCK_LINES: Final = 1000
+"""Lines that are written at once. They are the oldest, and not among those that are lost first."""
+
 RETRY_SECONDS: Final = 1.0
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
@@ -92,6 +95,7 @@ class AuditFile(Audit):
         self._durable = durable
         self._metrics = metrics
         self._lines: deque[bytes] = deque()
+        self._block: deque[bytes] = deque()
         self._waiting = Event()
         self._closing = False
         try:
@@ -127,7 +131,7 @@ class AuditFile(Audit):
             "duration_ms": None if seconds is None else round(seconds * 1000, 2),
             **more,
         }
-        if len(self._lines) >= MAX_WAITING:
+        if len(self._lines) + len(self._block) >= MAX_WAITING:
             with suppress(IndexError):
                 self._lines.popleft()
                 self._metrics.audit_lost.inc()
@@ -141,27 +145,32 @@ class AuditFile(Audit):
         self._thread.join(2 * RETRY_SECONDS)
 
     def _run(self) -> None:
-        lines: deque[bytes] = deque()
         while True:
             self._waiting.wait()
             self._waiting.clear()
-            while self._lines:
-                lines.append(self._lines.popleft())
             try:
-                while lines:
-                    self._write_some(lines)
+                while self._take():
+                    self._write_some(self._block)
             except OSError:
                 self._metrics.audit_failures.inc()
                 logger.exception("the audit log cannot be written to")
                 if self._closing:
-                    self._metrics.audit_lost.inc(len(lines))
+                    self._metrics.audit_lost.inc(len(self._block) + len(self._lines))
                     break
                 sleep(RETRY_SECONDS)
                 self._waiting.set()
-            if self._closing and not lines and not self._lines:
+            if self._closing and not self._block and not self._lines:
                 break
         if self._file is not None:
             self._file.close()
+
+    def _take(self) -> bool:
+        """Whether there is something to write; it is in the block then."""
+        # A line that has just been lost is not there any more.
+        with suppress(IndexError):
+            while len(self._block) < MAX_BLOCK_LINES:
+                self._block.append(self._lines.popleft())
+        return bool(self._block)
 
     def _write_some(self, lines: deque[bytes]) -> None:
         """Writes as many lines as the file still takes, and removes them from the queue."""

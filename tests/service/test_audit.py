@@ -128,6 +128,35 @@ def test_lines_that_nothing_takes_are_counted(
     assert lost > 0
 
 
+def test_a_disk_that_fails_for_long_does_not_fill_the_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.audit.RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("service.audit.MAX_WAITING", 20)
+    monkeypatch.setattr("service.audit.MAX_BLOCK_LINES", 5)
+    metrics = Metrics()
+    path = tmp_path / "audit.log"
+    audit = AuditFile(path, 10**6, 1, True, metrics)
+
+    def count(name: str) -> float:
+        return metrics.registry.get_sample_value(name) or 0.0
+
+    real = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda _number: (_ for _ in ()).throw(OSError("disk")))
+    for start in range(0, 100, 10):
+        fill(audit, 10, start)
+        failures = count("brain_audit_failures_total")
+        wait_until(lambda failures=failures: count("brain_audit_failures_total") > failures)  # type: ignore[misc]
+    lost = count("brain_audit_lost_lines_total")
+    monkeypatch.setattr(os, "fsync", real)
+    wait_until(lambda: b'"000099"' in path.read_bytes())
+    audit.close()
+    found = [line["request_id"] for line in lines(path)]
+    assert len(found) + lost == 100
+    assert 20 <= len(found) <= 22
+    assert found[-15:] == [f"{number:06}" for number in range(85, 100)]
+
+
 def test_a_folder_that_is_not_there_stops_the_start(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="BRAIN_AUDIT_LOG"):
         AuditFile(tmp_path / "absent" / "audit.log", 10**6, 1, True, Metrics())
