@@ -45,7 +45,7 @@ def stages(folder: Path) -> dict[str, float]:
     files = [path.read_bytes() for path in choose([PUBLIC, SHIPPED], IMAGES).files]
 
     def decode(data: bytes) -> Any:
-        return open_source(data, spec, DEFAULT_POLICY, keep_header=False).slice(1)
+        return open_source(data, spec, DEFAULT_POLICY).slice(1)
 
     decoded = [decode(data) for data in files]
     placed = [preprocess_placed(image.pixels, spec) for image in decoded]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
@@ -59,7 +60,7 @@ def open_source(
     spec: PreprocessSpec = DEFAULT_SPEC,
     policy: Policy = DEFAULT_POLICY,
     *,
-    keep_header: bool = False,
+    keep: Sequence[str] = (),
 ) -> Source:
     """Opens a file whose slices are then decoded one at a time.
 
@@ -67,8 +68,8 @@ def open_source(
         data: the whole file.
         spec: its ``decode_min_side`` allows a JPEG to be decoded at reduced scale.
         policy: what is accepted.
-        keep_header: keep all attributes of a DICOM object, those of its patient too, for those who
-            write objects that refer to it.
+        keep: keywords of the attributes of a DICOM object that are kept in its header, those of its
+            patient among them, for those who write objects that refer to it.
 
     Returns:
         The slices of a DICOM object, whose headers have been checked by now, or the only one of a JPEG
@@ -82,7 +83,7 @@ def open_source(
         # pydicom costs a quarter of a second to import, which a JPEG client need not wait for.
         from contract.dicom import open_dicom
 
-        return open_dicom(data, policy, keep_header=keep_header)
+        return open_dicom(data, policy, keep=keep)
     return _Picture(data, media, spec, policy)
 
 

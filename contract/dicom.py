@@ -11,7 +11,7 @@ import struct
 import threading
 import warnings
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -27,6 +27,7 @@ from pydicom.uid import (
 from contract.dicom_frames import aspect, frame_attributes, reference
 from contract.dicom_kind import check_kind
 from contract.dicom_pixels import Frames
+from contract.dicom_size import BoundedReader, check_size
 from contract.errors import (
     DecodeError,
     TooManyPixels,
@@ -36,9 +37,6 @@ from contract.errors import (
 from contract.greyscale import grey_levels, luma, square
 from contract.policy import Checks, Policy
 from contract.preprocessing import DicomReference, Slice
-
-MAX_ITEMS: Final = 100_000
-"""Sequence items in an object: thousands of frames have fewer, and a bomb of them takes minutes."""
 
 MAX_BYTES_PER_PIXEL: Final = 4
 MAX_HEADER_BYTES: Final = 16 * 2**20
@@ -64,7 +62,7 @@ _ATTRIBUTES: Final = [
 ]
 """All that is parsed; everything else, the patient's attributes with it, is skipped unread."""
 
-_EXPLICIT_HEADER: Final = (
+EXPLICIT_HEADER: Final = (
     bytes(128)
     + b"DICM"
     + struct.pack("<HH2sH", 0x0002, 0x0010, b"UI", len(ExplicitVRLittleEndian) + 1)
@@ -72,31 +70,12 @@ _EXPLICIT_HEADER: Final = (
 )
 """Preamble and file meta information of an object that is not deflated (PS3.10 2024e, 7.1)."""
 
-_ITEM_TAG: Final = b"\xfe\xff\x00\xe0"
 _QUIET: Final = ("ignore", None, Warning, re.compile("pydicom"), 0)
 
 _QUIET_LOCK: Final = threading.Lock()
 
 # pydicom's records quote attribute values, so none may reach the service's log.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
-
-
-class _Reader(io.BytesIO):
-    """Remembers whether it was asked for more than there is."""
-
-    def __init__(self, data: bytes) -> None:
-        super().__init__(data)
-        self._size = len(data)
-        self._short = False
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        data = super().read(size)
-        self._short |= 0 < len(data) < (size or 0)
-        return data
-
-    @property
-    def overrun(self) -> bool:
-        return self._short or self.tell() > self._size
 
 
 class DicomObject:
@@ -109,7 +88,7 @@ class DicomObject:
     Args:
         dataset: the attributes that this module reads.
         policy: what is accepted.
-        header: all attributes but the pixels, if they were asked for.
+        header: the attributes that were asked for.
         inflated_bytes: what the object inflated to, if it was deflated.
     """
 
@@ -141,12 +120,8 @@ class DicomObject:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of a deflated object that stay for its further slices, or in the header."""
-        if self.frames > 1:
-            return self._inflated_bytes
-        if self.header is None or not self._inflated_bytes:
-            return 0
-        return self._inflated_bytes - len(self._dataset.PixelData)
+        """Bytes of a deflated object that stay for its further slices."""
+        return self._inflated_bytes if self.frames > 1 else 0
 
     def reference(self, frame: int) -> DicomReference:
         """Where a frame (from 1) belongs.
@@ -182,13 +157,13 @@ class DicomObject:
             )
 
 
-def open_dicom(data: bytes, policy: Policy, *, keep_header: bool = False) -> DicomObject:
+def open_dicom(data: bytes, policy: Policy, *, keep: Sequence[str] = ()) -> DicomObject:
     """Parses and checks an MR object, and decompresses nothing yet.
 
     Args:
         data: a whole DICOM file, from the preamble on.
         policy: what is accepted.
-        keep_header: keep all attributes but the pixels.
+        keep: keywords of the attributes that are kept in its header, other than the pixels.
 
     Raises:
         DecodeError: one of its kinds; no other exception leaves this function.
@@ -197,7 +172,12 @@ def open_dicom(data: bytes, policy: Policy, *, keep_header: bool = False) -> Dic
     with _errors_named():
         inflated = _inflated(data, policy.max_pixels)
         dataset = _read(inflated, policy.checks)
-        header = dcmread(io.BytesIO(inflated), stop_before_pixels=True) if keep_header else None
+        header = None
+        if keep:
+            reader = BoundedReader(inflated)
+            header = dcmread(reader, stop_before_pixels=True, specific_tags=list(keep))
+            # It has read what it keeps, and would hold all of the file.
+            header.buffer = None
         size = 0 if inflated is data else len(inflated)
         return DicomObject(dataset, policy, header, size)
 
@@ -244,14 +224,13 @@ def _inflated(data: bytes, max_pixels: int) -> bytes:
         raise TooManyPixels(f"the DICOM object inflates to more than {limit} bytes")
     if not inflater.eof:
         raise TruncatedImage("the deflated DICOM object ends too early")
-    return _EXPLICIT_HEADER + inflated
+    return EXPLICIT_HEADER + inflated
 
 
 def _read(data: bytes, checks: Checks) -> FileDataset:
     """Parses an object; it is of an accepted kind, has pixels, and its transfer syntax is known."""
-    if data.count(_ITEM_TAG) > MAX_ITEMS:
-        raise UndecodableImage("the DICOM object has too many sequence items")
-    reader = _Reader(data)
+    check_size(data)
+    reader = BoundedReader(data)
     dataset = dcmread(reader, specific_tags=_ATTRIBUTES)
     if "PixelData" not in dataset and reader.overrun:
         raise TruncatedImage("the DICOM object ends before its pixels")

@@ -19,7 +19,7 @@ class Source(Protocol):
 
     @property
     def header(self) -> "Dataset | None":
-        """All attributes of a DICOM object but its pixels, if they were asked for.
+        """The attributes of a DICOM object that were asked for.
 
         The patient's are among them, and all are as the sender wrote them: any may be missing or
         malformed.
@@ -33,7 +33,7 @@ class Source(Protocol):
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of a deflated object that stay for its further slices, or in :attr:`header`."""
+        """Bytes of a deflated object that stay for its further slices."""
         ...
 
     def reference(self, frame: int) -> DicomReference | None:

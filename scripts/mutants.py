@@ -358,6 +358,13 @@ MUTANTS: Final = (
         "tests/pacs/test_delivery.py::test_one_refused_object_does_not_hold_up_its_neighbours",
     ),
     Mutant(
+        "object of elements without end",
+        "contract/dicom_size.py",
+        "        _check_elements(data)",
+        "        pass",
+        "tests/contract/test_dicom_refused.py::TestBombs::test_elements_without_end_in_a_sequence",
+    ),
+    Mutant(
         "TensorFlow off its device",
         "service/runtimes/tensorflow.py",
         "            if ran != wanted:",

@@ -1,7 +1,7 @@
 """Decoding threads: from uploaded bytes to the model's input, each image on its own."""
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from queue import SimpleQueue
 from threading import Thread
@@ -126,7 +126,13 @@ class Decoder:
         return None
 
     def _open(self, job: Job) -> Source:
-        source = open_source(job.upload.data, job.spec, self._policy, keep_header=job.keep_header)
+        keep: Sequence[str] = ()
+        if job.keep_header:
+            # Imports pydicom, if nothing has yet.
+            from service.dicom.headers import KEYWORDS
+
+            keep = KEYWORDS
+        source = open_source(job.upload.data, job.spec, self._policy, keep=keep)
         several = source.frames > 1
         if several and not job.group.reserve(source.frames - 1):
             raise TooManyFrames("the request has more frames than are accepted")

@@ -76,7 +76,7 @@ class Pipeline:
             rules: how its outputs become answers.
             deadline: monotonic seconds.
             claim: of the request's memory, to be held until it is answered.
-            keep_headers: keep all attributes of DICOM objects but the pixels, in :attr:`Job.header`.
+            keep_headers: keep what results are made of, of DICOM objects, in :attr:`Job.header`.
             answers_only: nothing is wanted of a job but its outcome and its answer; pixels, masks and
                 embeddings need not come back.
 

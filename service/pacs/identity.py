@@ -21,8 +21,10 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
+from contract.dicom import EXPLICIT_HEADER
 from contract.dicom_kind import MR_SOP_CLASSES
 from contract.dicom_pixels import IN_PROCESS, SANDBOXED
+from contract.dicom_size import BoundedReader, check_size
 from contract.policy import Checks
 from service.dicom.making import MANUFACTURER
 
@@ -152,13 +154,10 @@ def _read(data: bytes) -> tuple[Dataset, str | None]:
     syntax = meta.get("TransferSyntaxUID")
     if syntax == DeflatedExplicitVRLittleEndian:
         head = zlib.decompressobj(-zlib.MAX_WBITS).decompress(reader.read(), HEAD_BYTES)
-        header = read_dataset(
-            io.BytesIO(head), is_implicit_VR=False, is_little_endian=True, stop_when=_beyond
-        )
-        return header, syntax
-    reader.seek(0)
+        data = EXPLICIT_HEADER + head
+    check_size(data)
     tags: list[BaseTag | int] = [Tag(name) for name in _KEYWORDS]
-    return read_partial(reader, _beyond, specific_tags=tags), syntax
+    return read_partial(BoundedReader(data), _beyond, specific_tags=tags), syntax
 
 
 def _beyond(tag: BaseTag, _vr: str | None, _length: int) -> bool:

@@ -1,23 +1,28 @@
 """What is refused: other objects, damaged ones, and those that unpack to too much."""
 
 import io
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
-from pydicom import dcmread
+from pydicom import DataElement, dcmread
 from pydicom.encaps import encapsulate
+from pydicom.tag import Tag
 from pydicom.uid import (
     UID,
+    DeflatedExplicitVRLittleEndian,
     JPEG2000Lossless,
     JPEGBaseline8Bit,
     RLELossless,
 )
 
+from contract import dicom_size
 from contract.codestream import jpeg2000_header, jpeg_header
 from contract.decoding import decode
-from contract.dicom import MAX_ITEMS
+from contract.dicom import quieten
+from contract.dicom_size import MAX_ELEMENTS, MAX_ITEMS, check_size
 from contract.errors import (
     DecodeError,
     NoPixelData,
@@ -31,7 +36,16 @@ from contract.errors import (
 )
 from contract.policy import Policy
 from tests.contract.rendering import decoded
-from tests.contract.samples import OBJECTS, RANGE, SYNTAXES, encode, grey_slice, mr_object, write
+from tests.contract.samples import (
+    OBJECTS,
+    RANGE,
+    SHIPPED,
+    SYNTAXES,
+    encode,
+    grey_slice,
+    mr_object,
+    write,
+)
 
 GREY = grey_slice()
 
@@ -158,6 +172,39 @@ class TestBombs:
         sequence = b"\x40\x00\x75\x02SQ\0\0\xff\xff\xff\xff" + items
         with pytest.raises(UndecodableImage):
             decoded(data + sequence)
+
+    @pytest.mark.parametrize("syntax", ["explicit", "implicit", "deflated"])
+    def test_elements_without_end(self, syntax: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(dicom_size, "MAX_ELEMENTS", 1000)
+        dataset = dcmread(io.BytesIO(mr_object(GREY)))
+        for number in range(1001):
+            dataset.add(DataElement(Tag(0x0009, number), "LO", ""))
+        with pytest.raises(UndecodableImage, match="elements"):
+            decoded(write(dataset, SYNTAXES[syntax]))
+
+    def test_elements_without_end_in_a_sequence(self) -> None:
+        elements = b"\x09\x00\x10\x10LO\0\0" * (MAX_ELEMENTS + 1)
+        item = b"\xfe\xff\x00\xe0" + len(elements).to_bytes(4, "little") + elements
+        groups = b"\x00\x52\x29\x92SQ\0\0" + len(item).to_bytes(4, "little") + item
+        data = mr_object(GREY)
+        at = data.index(b"\xe0\x7f\x10\x00")
+        with pytest.raises(UndecodableImage, match="elements"):
+            decoded(data[:at] + groups + data[at:])
+
+    @pytest.mark.parametrize("path", [*OBJECTS, *SHIPPED], ids=lambda path: path.name)
+    def test_elements_are_counted_as_they_are_read(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        quieten()
+        dataset = dcmread(path, force=True)
+        if dataset.file_meta.get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+            pytest.skip("it is inflated first")
+        count = len(list(dataset.iterall()))
+        monkeypatch.setattr(dicom_size, "MAX_ELEMENTS", 3 * count + 30)
+        check_size(path.read_bytes())
+        monkeypatch.setattr(dicom_size, "MAX_ELEMENTS", count // 2)
+        with pytest.raises(UndecodableImage, match="elements"):
+            check_size(path.read_bytes())
 
     def test_sequences_without_bottom(self) -> None:
         nested = b"\x40\x00\x75\x02SQ\0\0\xff\xff\xff\xff\xfe\xff\x00\xe0\xff\xff\xff\xff"

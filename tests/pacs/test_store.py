@@ -20,9 +20,10 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from contract.dicom_size import MAX_ITEMS
 from contract.policy import Checks
 from service.dicom.making import MANUFACTURER
-from service.pacs.identity import Reason
+from service.pacs.identity import Reason, Refused, identify
 from tests.contract.samples import mr_object
 from tests.support.pacs import (
     AXIAL,
@@ -193,6 +194,15 @@ def test_what_cannot_be_stored_has_its_reason(
     alone = stow(service.client, [data()])
     assert alone.status_code == 409
     assert STORED not in alone.json()
+
+
+def test_items_without_end_are_not_understood() -> None:
+    data = series(1)[0].data
+    at = data.index(b"\x20\x00\x0d\x00")
+    items = b"\xfe\xff\x00\xe0\0\0\0\0" * (MAX_ITEMS + 1)
+    sequence = b"\x09\x00\x10\x10\xff\xff\xff\xff" + items
+    with pytest.raises(Refused, match=Reason.CANNOT_UNDERSTAND.name):
+        identify(data[:at] + sequence + b"\xfe\xff\xdd\xe0\0\0\0\0" + data[at:])
 
 
 def test_results_of_this_service_are_not_taken(model_store: Path, tmp_path: Path) -> None:

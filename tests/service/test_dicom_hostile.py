@@ -16,6 +16,7 @@ from contract.dicom import quieten
 from contract.errors import DecodeError
 from service.dicom import patient, source
 from service.dicom.findings import ModelIdentity
+from service.dicom.headers import KEYWORDS as KEPT
 from service.dicom.headers import read_header
 from service.dicom.objects import build
 from service.dicom.source import SourceSeries
@@ -156,7 +157,7 @@ def readable() -> list[Path]:
 @needs_tools
 @pytest.mark.parametrize("path", readable(), ids=lambda path: path.name)
 def test_results_of_whatever_is_predicted(path: Path, tmp_path: Path) -> None:
-    opened = open_source(path.read_bytes(), keep_header=True)
+    opened = open_source(path.read_bytes(), keep=KEPT)
     header = opened.header
     assert header is not None
     said = finding(header, pixels=opened.slice(1).pixels)
