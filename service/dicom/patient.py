@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Callable, Iterable
 from datetime import date
-from typing import Final
+from typing import Any, Final
 
 from pydicom import DataElement, Dataset, Sequence
 from pydicom.datadict import dictionary_VR, tag_for_keyword
@@ -63,7 +63,7 @@ def identity(source: Dataset) -> Dataset:
         setattr(clean, keyword, "\\".join(values) if keyword in _IDENTIFYING else _first(values))
     for keyword in _OPTIONAL:
         if dictionary_VR(keyword) == "SQ":
-            items = [_item(item) for item in source.get(keyword) or [] if isinstance(item, Dataset)]
+            items = [_item(item) for item in sequence(source, keyword)]
             if items := [item for item in items if len(item)]:
                 setattr(clean, keyword, Sequence(items))
         elif values := _values(source, keyword):
@@ -90,6 +90,20 @@ def text(source: Dataset, keyword: str) -> str | None:
     return _first(_values(source, keyword)) or None
 
 
+def raw(source: Dataset, keyword: str) -> Any:
+    """An attribute's value, whatever it is; None if it is missing or damaged."""
+    try:
+        return source[tag_for_keyword(keyword) or 0].value
+    except Exception:  # noqa: BLE001 - missing, or so malformed that pydicom cannot even decode it
+        return None
+
+
+def sequence(source: Dataset, keyword: str) -> list[Dataset]:
+    """The items of an attribute, if it is a sequence."""
+    value = raw(source, keyword)
+    return list(value) if isinstance(value, Sequence) else []
+
+
 def _first(values: list[str]) -> str:
     return values[0] if values else ""
 
@@ -107,10 +121,7 @@ def _item(source: Dataset) -> Dataset:
 def _values(source: Dataset, keyword: str) -> list[str]:
     """An attribute's valid values as text, without empty ones."""
     vr = dictionary_VR(keyword)
-    try:
-        value = source[tag_for_keyword(keyword) or 0].value
-    except Exception:  # noqa: BLE001 - missing, or so malformed that pydicom cannot even decode it
-        return []
+    value = raw(source, keyword)
     several = value if isinstance(value, MultiValue | list | tuple) else [value]
     return list(_valid(keyword, vr, (str(item) for item in several if item is not None)))
 

@@ -87,13 +87,19 @@ def _series(
 
 
 def _series_of(header: "Dataset") -> tuple[str, str]:
-    return str(header.get("StudyInstanceUID", "")), str(header.get("SeriesInstanceUID", ""))
+    return _uid(header, "StudyInstanceUID"), _uid(header, "SeriesInstanceUID")
+
+
+def _uid(header: "Dataset", keyword: str) -> str:
+    from service.dicom.source import uid
+
+    return uid(header, keyword)
 
 
 def _finding(job: Job, header: "Dataset", entry: Mapping[str, Any]) -> SliceFinding:
     region = job.answer.region if job.answer else None
     return SliceFinding(
-        str(header.get("SOPInstanceUID", "")),
+        _uid(header, "SOPInstanceUID"),
         job.frame,
         entry["probabilities"],
         entry["tumor_probability"],

@@ -141,6 +141,11 @@ class SourceSeries:
         )
 
 
+def uid(header: Dataset, keyword: str) -> str:
+    """A UID as it is written, which may be malformed; empty if it is missing or damaged."""
+    return str(patient.raw(header, keyword) or "").strip("\0 ")
+
+
 def spacing_between(planes: Iterable[Plane]) -> float | None:
     """Distance in mm between neighbours of parallel planes, if it is the same throughout."""
     depths = np.unique(np.round([plane.depth for plane in planes], 3))
@@ -155,8 +160,8 @@ def _image(header: Dataset) -> SourceImage:
     known = UID_dictionary.get(sop_class_uid)
     if known is None or known[1] != "SOP Class" or known[3]:
         raise UnidentifiedSource("the DICOM object is of a private, retired or unknown SOP class")
-    shared = _groups(header, "SharedFunctionalGroupsSequence")[:1]
-    own = _groups(header, "PerFrameFunctionalGroupsSequence")
+    shared = patient.sequence(header, "SharedFunctionalGroupsSequence")[:1]
+    own = patient.sequence(header, "PerFrameFunctionalGroupsSequence")
     # Of a frame without a group of its own nothing is known, whatever number of frames is stated.
     frames = max(1, min(_integer(header, "NumberOfFrames"), len(own)))
     planes = tuple(_plane(header, [*own[frame : frame + 1], *shared]) for frame in range(frames))
@@ -167,12 +172,8 @@ def _image(header: Dataset) -> SourceImage:
         _integer(header, "Columns"),
         planes,
         multi_frame="NumberOfFrames" in header,
-        lossy=str(header.get("LossyImageCompression", "")) == "01",
+        lossy=patient.raw(header, "LossyImageCompression") == "01",
     )
-
-
-def _groups(header: Dataset, keyword: str) -> list[Dataset]:
-    return [item for item in header.get(keyword) or [] if isinstance(item, Dataset)]
 
 
 def _plane(header: Dataset, groups: Sequence[Dataset]) -> Plane | None:
@@ -200,7 +201,7 @@ def _plane(header: Dataset, groups: Sequence[Dataset]) -> Plane | None:
 def _numbers(
     header: Dataset, groups: Sequence[Dataset], sequence: str, keyword: str
 ) -> list[float]:
-    items = [item for group in groups for item in _groups(group, sequence)[:1]]
+    items = [item for group in groups for item in patient.sequence(group, sequence)[:1]]
     for holder in (*items, header):
         if (numbers := _floats(holder, keyword)) is not None:
             return numbers
@@ -225,10 +226,10 @@ def _integer(header: Dataset, keyword: str) -> int:
 
 
 def _uid(header: Dataset, keyword: str) -> str:
-    uid = str(header.get(keyword) or "").strip("\0 ")
-    if len(uid) > 64 or not _UID.fullmatch(uid):
+    found = uid(header, keyword)
+    if len(found) > 64 or not _UID.fullmatch(found):
         raise UnidentifiedSource("the DICOM object lacks a UID that results have to refer to")
-    return uid
+    return found
 
 
 def _equipment(header: Dataset) -> Dataset:

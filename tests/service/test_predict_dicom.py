@@ -123,6 +123,20 @@ def test_the_segmentation_is_the_region_of_the_answer(two_heads: Service) -> Non
     assert entry["region"]["area_mm2"] == pytest.approx(area, abs=0.01)
 
 
+def test_a_damaged_uid_is_refused_and_not_logged(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    planted = "1.2.826.0.1.8675309"
+    source = dcmread(SAGITTAL)
+    source.StudyInstanceUID = planted
+    # A number of so many bytes cannot be read.
+    data = encoded(source).replace(b"\x20\x00\x0d\x00UI", b"\x20\x00\x0d\x00FD")
+    response = ask(service, data)
+    assert (response.status_code, response.json()["code"]) == (422, "unidentified_source")
+    assert planted not in caplog.text
+    assert ask(service, data, accept=f"{RELATED}, application/json;q=0.1").status_code == 200
+
+
 def _numbers(report: Dataset) -> dict[str, float]:
     """Name and value of each measurement, the last of each name."""
     found = {}
