@@ -365,6 +365,20 @@ MUTANTS: Final = (
         "tests/contract/test_dicom_refused.py::TestBombs::test_elements_without_end_in_a_sequence",
     ),
     Mutant(
+        "results that the PACS does not confirm",
+        "service/pacs/destination.py",
+        "(sop in stored or not stored)",
+        "True",
+        "tests/pacs/test_delivery.py::test_what_is_not_confirmed_is_not_delivered",
+    ),
+    Mutant(
+        "slice that arrives while its series is parked",
+        "service/pacs/inbox.py",
+        "            if _is_whole(connection, series):\n                connection",
+        "            if True:\n                connection",
+        "tests/pacs/test_inbox.py::test_a_series_with_a_late_slice_is_not_parked",
+    ),
+    Mutant(
         "TensorFlow off its device",
         "service/runtimes/tensorflow.py",
         "            if ran != wanted:",

@@ -215,10 +215,7 @@ class Inbox:
             self._keep(connection, series)
 
     def _keep(self, connection: sqlite3.Connection, series: Waiting) -> None:
-        rows = connection.execute(
-            "SELECT sop, segment, offset, length FROM instances WHERE series = ?", (series.uid,)
-        ).fetchall()
-        if {sop: Place(*place) for sop, *place in rows} == series.instances:
+        if _is_whole(connection, series):
             connection.execute(
                 "UPDATE series SET state = 'kept', due = ?, attempts = 0, reason = NULL"
                 " WHERE uid = ?",
@@ -241,12 +238,16 @@ class Inbox:
             )
 
     def park(self, series: Waiting, reason: str) -> None:
-        """The series cannot be analysed; it stays as long as there is room."""
+        """The series cannot be analysed; it stays as long as there is room.
+
+        With what arrived meanwhile it is tried again.
+        """
         with self._ledger.transaction() as connection:
-            connection.execute(
-                "UPDATE series SET state = 'dead', due = ?, reason = ? WHERE uid = ?",
-                (time(), reason, series.uid),
-            )
+            if _is_whole(connection, series):
+                connection.execute(
+                    "UPDATE series SET state = 'dead', due = ?, reason = ? WHERE uid = ?",
+                    (time(), reason, series.uid),
+                )
 
     def dead(self, limit: int) -> list[SetAside]:
         """The series that cannot be analysed, the newest of them first."""
@@ -315,6 +316,14 @@ class Inbox:
 
     def _remove(self, names: Iterable[str]) -> None:
         self._segments.remove(self._ledger.unused(names))
+
+
+def _is_whole(connection: sqlite3.Connection, series: Waiting) -> bool:
+    """Whether nothing of the series has arrived since it was begun."""
+    rows = connection.execute(
+        "SELECT sop, segment, offset, length FROM instances WHERE series = ?", (series.uid,)
+    ).fetchall()
+    return {sop: Place(*place) for sop, *place in rows} == series.instances
 
 
 def _hash(uid: str) -> bytes:
