@@ -17,6 +17,9 @@ CONNECT_SECONDS: Final = 10.0
 DUPLICATE: Final = 0x0111
 """Failure reason of an object that the destination has already (PS3.7 2024e, annex C.5)."""
 
+PROCESSING_FAILURE: Final = 0x0110
+"""Failure reason of an object for which none is given (PS3.7 2024e, annex C.5)."""
+
 OUT_OF_RESOURCES: Final = range(0xA700, 0xA800)
 """Failure reasons that may pass (PS3.4 2024e, table B.2-1)."""
 
@@ -109,18 +112,27 @@ def judge(response: httpx.Response, sops: Sequence[str]) -> Verdict:
         sops: their SOP instance UIDs.
     """
     status = response.status_code
-    failures = _failures(response)
-    if response.is_success or (status == httpx.codes.CONFLICT and failures):
-        verdict = Verdict()
+    failures, stored, others = _content(response)
+    if response.is_success or (status == httpx.codes.CONFLICT and (failures or others)):
+        delivered, refused, later = [], {}, {}
+        separate = False
         for sop in sops:
             code = failures.get(sop)
-            if code is None or code == DUPLICATE:
-                verdict.delivered.append(sop)
+            if code is None and others and sop not in stored:
+                # It may be the one that the destination does not name; alone it is.
+                separate |= len(sops) > 1
+                code = others[0] if len(sops) == 1 else None
+                if code is None:
+                    continue
+            if code == DUPLICATE or (code is None and (sop in stored or not stored)):
+                delivered.append(sop)
+            elif code is None:
+                later[sop] = "unconfirmed"
             elif code in OUT_OF_RESOURCES:
-                verdict.later[sop] = "out_of_resources"
+                later[sop] = "out_of_resources"
             else:
-                verdict.refused[sop] = f"refused_{code:04x}"
-        return verdict
+                refused[sop] = f"refused_{code:04x}"
+        return Verdict(delivered, refused, later, separate=separate)
     reason = f"http_{status}"
     if status in _OF_THE_DESTINATION or not response.is_client_error:
         after_seconds = _retry_after(response)
@@ -136,25 +148,48 @@ def _unreachable(sops: Mapping[str, bytes], reason: str) -> Verdict:
     return Verdict(later=dict.fromkeys(sops, reason), unreachable=True)
 
 
-def _failures(response: httpx.Response) -> dict[str, int]:
-    """SOP instance UID to failure reason, as far as the answer is in the DICOM JSON model."""
+def _content(response: httpx.Response) -> tuple[dict[str, int], set[str], list[int]]:
+    """What the answer says, as far as it is in the DICOM JSON model.
+
+    Returns:
+        Of the Failed SOP Sequence (0008,1198) SOP instance UID to failure reason, the UIDs of the
+        Referenced SOP Sequence (0008,1199), and the reasons of the Other Failures Sequence
+        (0008,119A), which names no objects.
+    """
     if len(response.content) > MAX_ANSWER_BYTES:
-        return {}
+        return {}, set(), []
     try:
-        items = response.json()["00081198"]["Value"]
-        return {
-            _value(item, "00081155"): int(_value(item, "00081197", default=0x0110))
-            for item in items
-        }
-    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
-        return {}
+        content = response.json()
+    except ValueError:
+        return {}, set(), []
+    failures = {
+        uid: _reason(item)
+        for item in _items(content, "00081198")
+        if (uid := _uid(item)) is not None
+    }
+    stored = {uid for item in _items(content, "00081199") if (uid := _uid(item)) is not None}
+    return failures, stored, [_reason(item) for item in _items(content, "0008119A")]
 
 
-def _value(item: Any, tag: str, default: Any = None) -> Any:
-    element = item.get(tag)
-    if element is None and default is not None:
-        return default
-    return element["Value"][0]
+def _items(content: Any, tag: str) -> list[Any]:
+    try:
+        return list(content[tag]["Value"])
+    except (KeyError, TypeError, IndexError):
+        return []
+
+
+def _uid(item: Any) -> str | None:
+    try:
+        return str(item["00081155"]["Value"][0])
+    except (KeyError, TypeError, IndexError):
+        return None
+
+
+def _reason(item: Any) -> int:
+    try:
+        return int(item["00081197"]["Value"][0])
+    except (KeyError, TypeError, IndexError, ValueError):
+        return PROCESSING_FAILURE
 
 
 def _retry_after(response: httpx.Response) -> float:

@@ -230,6 +230,26 @@ def test_a_conflict_without_a_word_is_looked_into() -> None:
     assert judge(answer(409), ["a"]).refused == {"a": "http_409"}
 
 
+def confirmed(*sops: str, others: int = 0, **reasons: int) -> dict[str, Any]:
+    items = [{"00081155": {"vr": "UI", "Value": [sop]}} for sop in sops]
+    content = {**failed(**reasons), "00081199": {"vr": "SQ", "Value": items}}
+    if others:
+        reason = {"00081197": {"vr": "US", "Value": [others]}}
+        content["0008119A"] = {"vr": "SQ", "Value": [reason]}
+    return content
+
+
+def test_what_is_not_confirmed_is_not_delivered() -> None:
+    verdict = judge(answer(202, confirmed("a", c=0x0122)), ["a", "b", "c"])
+    assert (verdict.delivered, verdict.later) == (["a"], {"b": "unconfirmed"})
+    assert verdict.refused == {"c": "refused_0122"}
+    verdict = judge(answer(202, confirmed("a", others=0xC000)), ["a", "b"])
+    assert (verdict.delivered, verdict.separate) == (["a"], True)
+    assert judge(answer(409, confirmed(others=0xC000)), ["a", "b"]).separate
+    assert judge(answer(409, confirmed(others=0xC000)), ["b"]).refused == {"b": "refused_c000"}
+    assert judge(answer(409, confirmed(others=0xA700)), ["b"]).later == {"b": "out_of_resources"}
+
+
 def test_waits_grow_up_to_a_limit_and_never_in_step() -> None:
     waits = [backoff(failures, 1, 60) for failures in range(1, 40)]
     for failures, seconds in enumerate(waits, 1):
