@@ -204,8 +204,15 @@ class Metrics:
         self._drift.refer_to(manifest, ood_threshold)
 
     def render(self, accept: str) -> tuple[bytes, str]:
-        """The exposition that an ``Accept`` header asks for, and its media type."""
-        encoder, media_type = choose_encoder(accept)
+        """The exposition that an ``Accept`` header asks for, and its media type.
+
+        What it asks for and cannot be understood gets the default one.
+        """
+        try:
+            encoder, media_type = choose_encoder(accept)
+        except (TypeError, ValueError):
+            # Of a version that is no number.
+            encoder, media_type = choose_encoder("")
         return encoder(self.registry), media_type
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.metrics import Metrics
 from service.release import RELEASE
 from tests.support.service import FakeRuntimes, Service, serving, settings_for
 
@@ -83,6 +84,13 @@ def test_openmetrics_where_it_is_asked_for(fresh: Service) -> None:
     response = fresh.client.get("/metrics", headers={"Accept": accept})
     assert response.headers["content-type"].startswith("application/openmetrics-text")
     assert response.text.endswith("# EOF\n")
+
+
+@pytest.mark.parametrize(
+    "accept", ["application/openmetrics-text; version=zzz", "text/plain;version=1."]
+)
+def test_a_version_that_is_none_gets_the_default(accept: str) -> None:
+    assert Metrics().render(accept)[1] == Metrics().render("")[1]
 
 
 def test_names_follow_the_conventions(fresh: Service) -> None:
