@@ -312,4 +312,14 @@ def _add_routes(app: FastAPI) -> None:
     )
     app.add_api_route("/", pages.index, response_model=None, include_in_schema=False)
     app.add_api_route("/docs", pages.docs, response_model=None, include_in_schema=False)
+    # Load balancers and monitors probe with it.
+    for path, endpoint in (
+        ("/health", health.health),
+        ("/health/ready", health.health),
+        ("/health/live", health.live),
+        ("/", pages.index),
+    ):
+        app.add_api_route(
+            path, endpoint, methods=["HEAD"], response_model=None, include_in_schema=False
+        )
     app.mount("/static", StaticFiles(directory=pages.WEB))

@@ -129,3 +129,11 @@ def test_version_that_verifies_but_does_not_load(model_store: Path, runtimes: Fa
         report = service.client.get("/health").json()
         assert report["code"] == "runtime_unusable"
         assert "secret" not in report["reason"]
+
+
+@pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready", "/"])
+def test_probes_without_a_body(service: Service, path: str) -> None:
+    expected, found = service.client.get(path), service.client.head(path)
+    assert (found.status_code, found.content) == (200, b"")
+    assert found.headers["Content-Type"] == expected.headers["Content-Type"]
+    assert "head" not in service.client.get("/openapi.json").json()["paths"].get(path, {})
