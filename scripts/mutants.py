@@ -379,6 +379,13 @@ MUTANTS: Final = (
         "tests/pacs/test_inbox.py::test_a_series_with_a_late_slice_is_not_parked",
     ),
     Mutant(
+        "ledger whose disk is full",
+        "service/pacs/ledger.py",
+        "if isinstance(error, sqlite3.OperationalError) and _is_of_the_disk(error):",
+        "if False:",
+        "tests/pacs/test_inbox.py::test_a_ledger_that_the_disk_does_not_take",
+    ),
+    Mutant(
         "TensorFlow off its device",
         "service/runtimes/tensorflow.py",
         "            if ran != wanted:",

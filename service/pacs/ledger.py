@@ -13,9 +13,19 @@ from pathlib import Path
 from threading import RLock
 from typing import Final
 
+from service.errors import SpoolFull
 from service.settings import SettingsError
 
 SCHEMA_VERSION: Final = 1
+
+_DISK_ERRORS: Final = frozenset(
+    {
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_READONLY,
+    }
+)
 
 _SCHEMA: Final = """
 CREATE TABLE series (
@@ -91,15 +101,23 @@ class Ledger:
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
-        """All or nothing, and on the disk once it has ended."""
+        """All or nothing, and on the disk once it has ended.
+
+        Raises:
+            SpoolFull: the disk does not take it.
+        """
         with self._lock:
-            self._connection.execute("BEGIN IMMEDIATE")
             try:
+                self._connection.execute("BEGIN IMMEDIATE")
                 yield self._connection
-            except BaseException:
-                self._connection.execute("ROLLBACK")
+                self._connection.execute("COMMIT")
+            except BaseException as error:
+                # Some errors of the disk have ended it already.
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                if isinstance(error, sqlite3.OperationalError) and _is_of_the_disk(error):
+                    raise SpoolFull("the spool cannot be written to; try again") from error
                 raise
-            self._connection.execute("COMMIT")
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
@@ -133,6 +151,11 @@ class Ledger:
         with self._lock:
             self._connection.close()
             os.close(self._guard)
+
+
+def _is_of_the_disk(error: sqlite3.OperationalError) -> bool:
+    # The lowest byte is the primary code, whatever the extended one says beside it.
+    return error.sqlite_errorcode & 0xFF in _DISK_ERRORS
 
 
 def _open(path: Path) -> sqlite3.Connection:

@@ -67,6 +67,9 @@ class Segments:
 
         Args:
             share: of all room; what is written to this file may not fill the spool beyond it.
+
+        Raises:
+            SpoolFull: the disk does not take it.
         """
         return Segment(self, secrets.token_hex(16), int(self.max_bytes * share))
 
@@ -129,7 +132,10 @@ class Segment:
         self.size = 0
         self._segments = segments
         self._limit = limit
-        descriptor = os.open(segments.path(name), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            descriptor = os.open(segments.path(name), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
+        except OSError as error:
+            raise SpoolFull("the spool cannot be written to; try again") from error
         self._file: BinaryIO = os.fdopen(descriptor, "r+b", buffering=0)
 
     def write(self, data: bytes) -> None:
