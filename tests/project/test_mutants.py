@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scripts.mutants import MUTANTS, Mutant
+from scripts.handlings import MUTANTS, Mutant
 
 ROOT = Path(__file__).resolve().parents[2]
 

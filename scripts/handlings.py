@@ -1,0 +1,372 @@
+"""What `scripts.mutants` takes away: the handling of each fault, and the test that belongs to it."""
+
+from typing import Final, NamedTuple
+
+
+class Mutant(NamedTuple):
+    """One handling, taken away.
+
+    Attributes:
+        name: the fault.
+        file: where it is handled.
+        old, new: the code that does, which is there once, and what takes its place.
+        test: what has to fail then.
+    """
+
+    name: str
+    file: str
+    old: str
+    new: str
+    test: str
+
+
+FAULTS: Final = "tests/service/test_faults.py"
+BATCHING: Final = "service/batching.py"
+CREW: Final = "service/crew.py"
+CREW_TESTS: Final = "tests/service/test_crew.py"
+CONNECTIONS: Final = "tests/service/test_connections.py"
+
+MUTANTS: Final = (
+    Mutant(
+        "start of the maker's process within a deadline",
+        "service/dicom/answer.py",
+        "deadline += monotonic() - began",
+        "pass",
+        "tests/service/test_predict_dicom.py"
+        "::test_the_start_of_the_process_takes_nothing_from_the_deadline",
+    ),
+    Mutant(
+        "misspelled threshold",
+        "service/operation.py",
+        "_check_names(query, (*PARAMETERS, *others))",
+        "pass",
+        "tests/service/test_answers.py"
+        "::TestOperatingPoint::test_a_parameter_that_does_not_exist_or_comes_twice_is_refused",
+    ),
+    Mutant(
+        "full queue",
+        "service/pipeline.py",
+        "if self.depth + images > self._capacity:",
+        "if False:",
+        f"{FAULTS}::test_full_queue_refuses_at_once",
+    ),
+    Mutant(
+        "flood of refusals",
+        "service/turnstile.py",
+        "if not self._pacer.is_flooded(now):",
+        "if True:",
+        f"{CONNECTIONS}::test_in_a_flood_the_connection_itself_refuses_and_goes_on",
+    ),
+    Mutant(
+        "many refused at once",
+        "service/pacing.py",
+        "self._free = turn + 1 / REFUSALS_PER_SECOND",
+        "self._free = now",
+        "tests/service/test_rates.py::test_the_more_are_refused_the_later_they_shall_return",
+    ),
+    Mutant(
+        "deadline, the client",
+        "service/pipeline.py",
+        "self._loop.call_later(max(0.0, deadline - monotonic()), group.finish)",
+        "self._loop.call_later(60, group.finish)",
+        f"{FAULTS}::test_deadline_passes_and_expired_work_is_never_predicted",
+    ),
+    Mutant(
+        "deadline, expired work",
+        BATCHING,
+        "if job.outcome is None and job.expired():",
+        "if False:",
+        f"{FAULTS}::test_deadline_passes_and_expired_work_is_never_predicted",
+    ),
+    Mutant(
+        "runtime that raises",
+        BATCHING,
+        '    except Exception:\n        logger.exception("inference failed"',
+        '    except ZeroDivisionError:\n        logger.exception("inference failed"',
+        f"{FAULTS}::test_runtime_that_raises_fails_only_its_batch",
+    ),
+    Mutant(
+        "runtime that always raises",
+        BATCHING,
+        "if lane.failures >= MAX_FAILURES:",
+        "if False:",
+        f"{FAULTS}::test_runtime_that_always_raises_is_rebuilt",
+    ),
+    Mutant(
+        "dead inference thread, the job in hand",
+        BATCHING,
+        "            self._fail(lane.current, self._lost)\n        finally",
+        "        finally",
+        "tests/service/test_batching.py::test_a_dead_thread_is_noticed_and_nothing_waits_for_it",
+    ),
+    Mutant(
+        "dead inference thread, readiness",
+        BATCHING,
+        "if not lane.thread.is_alive() and not self._closing:",
+        "if False:",
+        "tests/service/test_batching.py::test_a_dead_thread_is_noticed_and_nothing_waits_for_it",
+    ),
+    Mutant(
+        "batch that hangs",
+        BATCHING,
+        "if busy_since is not None and monotonic() - busy_since > batch_timeout_seconds:",
+        "if False:",
+        f"{FAULTS}::test_batch_that_hangs_is_given_up_and_the_runtime_rebuilt",
+    ),
+    Mutant(
+        "runtime that is gone, readiness",
+        "service/registry.py",
+        "        self._go_down(failure)\n        # Its thread",
+        "        # Its thread",
+        f"{FAULTS}::test_readiness_drops_while_the_runtime_cannot_be_rebuilt",
+    ),
+    Mutant(
+        "runtime that cannot be rebuilt at once",
+        "service/registry.py",
+        "        while self.active is None:\n            await asyncio.sleep(rebuild",
+        "        if self.active is None:\n            await asyncio.sleep(rebuild",
+        f"{FAULTS}::test_readiness_drops_while_the_runtime_cannot_be_rebuilt",
+    ),
+    Mutant(
+        "worker that ends, the picture in hand",
+        CREW,
+        "            self._fail([begun], RuntimeLost",
+        "            (begun, RuntimeLost",
+        f"{CREW_TESTS}::test_a_worker_that_ends_costs_one_picture",
+    ),
+    Mutant(
+        "worker that ends, what waits behind it",
+        CREW,
+        "        self._queue.extendleft(reversed(worker.jobs))",
+        "        pass",
+        f"{CREW_TESTS}::test_a_worker_that_ends_costs_one_picture",
+    ),
+    Mutant(
+        "worker that hangs",
+        "service/worker.py",
+        "signal.setitimer(signal.ITIMER_REAL, order.picture_seconds)",
+        "pass",
+        f"{CREW_TESTS}::test_a_worker_that_ends_costs_one_picture",
+    ),
+    Mutant(
+        "file of several slices at a worker",
+        CREW,
+        "                self._others(job)\n                continue",
+        "                continue",
+        f"{CREW_TESTS}::test_workers_answer_objects_as_threads_do",
+    ),
+    Mutant(
+        "no worker left",
+        CREW,
+        "            self._others(self._queue.popleft())",
+        "            self._queue.popleft()",
+        f"{CREW_TESTS}::test_when_all_workers_end_the_threads_take_over",
+    ),
+    Mutant(
+        "slices that expire before they are handed out",
+        CREW,
+        "self._loop.call_soon(self._settle, jobs)",
+        "self._settle(jobs)",
+        f"{CREW_TESTS}::test_what_expires_before_it_is_handed_out_is_counted_once",
+    ),
+    Mutant(
+        "slice that is settled as it is let in",
+        "service/jobs.py",
+        "            self._active += 1\n            if not self._start(job):\n"
+        "                self._active -= 1\n",
+        "            if self._start(job):\n                self._active += 1\n            else:\n",
+        "tests/service/test_jobs.py::test_what_is_settled_as_it_is_let_in_is_counted_once",
+    ),
+    Mutant(
+        "worker whose model always fails",
+        "service/worker.py",
+        "while bench.failures < MAX_FAILURES:",
+        "while True:",
+        f"{CREW_TESTS}::test_a_worker_whose_model_fails_again_and_again_is_replaced",
+    ),
+    Mutant(
+        "workers of a version that was replaced",
+        "service/engine.py",
+        "                self.crew.close()",
+        "                pass",
+        f"{CREW_TESTS}::test_swaps_under_load_lose_nothing",
+    ),
+    Mutant(
+        "answer that is not finite",
+        BATCHING,
+        "if len(array) != len(jobs) or not np.isfinite(array).all():",
+        "if False:",
+        "tests/service/test_batching.py::test_a_runtime_that_answers_nonsense_fails",
+    ),
+    Mutant(
+        "SIGTERM, accepted requests",
+        "service/server.py",
+        "        state.drain()\n        asyncio.get_running_loop()"
+        ".call_later(self._notice_seconds, self._close)",
+        "        self.force_exit = self.should_exit = True",
+        "tests/service/test_process.py::test_request_in_flight_is_finished",
+    ),
+    Mutant(
+        "SIGTERM, readiness",
+        "service/server.py",
+        "        state.drain()\n",
+        "",
+        "tests/service/test_process.py::test_signal_loses_no_accepted_request",
+    ),
+    Mutant(
+        "SIGTERM, exit status",
+        "service/server.py",
+        "    @contextmanager\n    def capture_signals(",
+        "    @contextmanager\n    def captured(",
+        "tests/service/test_process.py::test_signal_loses_no_accepted_request",
+    ),
+    Mutant(
+        "swap under load",
+        "service/pipeline.py",
+        "            engine.acquire(1)\n            batcher, crew",
+        "            batcher, crew",
+        "tests/service/test_models.py::test_swaps_under_load_lose_nothing",
+    ),
+    Mutant(
+        "swap within a series",
+        "service/pacs/analysis.py",
+        "        engine.acquire(1)\n",
+        "        engine.acquire(0)\n",
+        "tests/pacs/test_series.py::"
+        "test_a_version_that_is_replaced_finishes_the_series_it_has_begun",
+    ),
+    Mutant(
+        "image that comes after its version has ended",
+        BATCHING,
+        "        self._fail_queued(self._lost)\n\n    @property",
+        "\n    @property",
+        "tests/service/test_batching.py::test_what_comes_just_before_the_end_is_not_left_behind",
+    ),
+    Mutant(
+        "version that fails its warm-up",
+        "service/registry.py",
+        '        except Exception as error:\n            logger.exception("the runtime failed',
+        '        except ZeroDivisionError as error:\n            logger.exception("the runtime failed',
+        "tests/service/test_models.py::test_a_failed_warm_up_leaves_the_old_one",
+    ),
+    Mutant(
+        "damaged version",
+        "contract/store.py",
+        "        if not same:",
+        "        if False:",
+        "tests/service/test_models.py::test_a_version_that_must_not_serve_leaves_the_old_one",
+    ),
+    Mutant(
+        "publish killed, half a version",
+        "contract/store.py",
+        "            staged.rename(target)",
+        "            shutil.copytree(staged, target)",
+        "tests/contract/test_store.py::TestPublish::"
+        "test_a_publish_killed_anywhere_leaves_all_or_nothing",
+    ),
+    Mutant(
+        "version that is being copied in",
+        "service/follower.py",
+        "if found is None or not settled or",
+        "if found is None or",
+        "tests/service/test_watch.py::test_what_still_changes_is_not_tried",
+    ),
+    Mutant(
+        "headers that do not arrive",
+        "service/connections.py",
+        "        super().connection_made(transport)\n        self._arm(self._limits.header_seconds)",
+        "        super().connection_made(transport)",
+        f"{CONNECTIONS}::test_a_client_that_says_nothing_is_let_go",
+    ),
+    Mutant(
+        "trailers without end",
+        "service/connections.py",
+        "            self._trailer_bytes += len(data)\n",
+        "            pass\n",
+        f"{CONNECTIONS}::test_trailers_have_a_largest_size",
+    ),
+    Mutant(
+        "body that does not arrive",
+        "service/receiving.py",
+        "asyncio.timeout(settings.body_timeout_ms / 1000)",
+        "asyncio.timeout(60)",
+        "tests/service/test_uploads.py::test_body_that_does_not_arrive_is_given_up",
+    ),
+    Mutant(
+        "answer that is never read",
+        "service/connections.py",
+        "        self._send_timer = self.loop.call_later(SEND_SECONDS, self.transport.abort)",
+        "        pass",
+        f"{CONNECTIONS}::test_an_answer_that_is_never_read_is_given_up",
+    ),
+    Mutant(
+        "too many connections",
+        "service/connections.py",
+        "if len(self.connections) >= self._limits.connections:",
+        "if False:",
+        f"{CONNECTIONS}::test_too_many_connections_are_refused_until_one_ends",
+    ),
+    Mutant(
+        "log that nobody reads",
+        "service/logs.py",
+        "            self._urgent.set()\n        self._waiting.set()\n\n    def flush",
+        "            self._write()\n        self._waiting.set()\n\n    def flush",
+        "tests/service/test_logs.py::test_a_log_that_nobody_reads_holds_nobody_up",
+    ),
+    Mutant(
+        "audit log whose disk fails for long",
+        "service/audit.py",
+        "while len(self._block) < MAX_BLOCK_LINES:",
+        "while True:",
+        "tests/service/test_audit.py::test_a_disk_that_fails_for_long_does_not_fill_the_memory",
+    ),
+    Mutant(
+        "client over its rate",
+        "service/rates.py",
+        "wait = 0.0 if tokens >= 1 else (1 - tokens) / self._per_second",
+        "wait = 0.0",
+        "tests/service/test_rates.py::test_over_its_rate_a_client_gets_429",
+    ),
+    Mutant(
+        "results while the PACS is away",
+        "service/pacs/delivery.py",
+        "            await asyncio.to_thread(self._outbox.postpone, later, wait_seconds)",
+        "            await asyncio.to_thread(self._outbox.remove, list(later))",
+        "tests/pacs/test_delivery.py::test_one_refused_object_does_not_hold_up_its_neighbours",
+    ),
+    Mutant(
+        "object of elements without end",
+        "contract/dicom_size.py",
+        "        _check_elements(data)",
+        "        pass",
+        "tests/contract/test_dicom_refused.py::TestBombs::test_elements_without_end_in_a_sequence",
+    ),
+    Mutant(
+        "results that the PACS does not confirm",
+        "service/pacs/destination.py",
+        "(sop in stored or not stored)",
+        "True",
+        "tests/pacs/test_delivery.py::test_what_is_not_confirmed_is_not_delivered",
+    ),
+    Mutant(
+        "slice that arrives while its series is parked",
+        "service/pacs/inbox.py",
+        "            if _is_whole(connection, series):\n                connection",
+        "            if True:\n                connection",
+        "tests/pacs/test_inbox.py::test_a_series_with_a_late_slice_is_not_parked",
+    ),
+    Mutant(
+        "ledger whose disk is full",
+        "service/pacs/ledger.py",
+        "if isinstance(error, sqlite3.OperationalError) and _is_of_the_disk(error):",
+        "if False:",
+        "tests/pacs/test_inbox.py::test_a_ledger_that_the_disk_does_not_take",
+    ),
+    Mutant(
+        "TensorFlow off its device",
+        "service/runtimes/tensorflow.py",
+        "            if ran != wanted:",
+        "            if False:",
+        "tests/service/test_runtimes.py::test_settings_of_tensorflow",
+    ),
+)
