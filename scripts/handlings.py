@@ -344,8 +344,8 @@ MUTANTS: Final = (
     Mutant(
         "results that the PACS does not confirm",
         "service/pacs/destination.py",
-        "(sop in stored or not stored)",
-        "True",
+        "if code is None and sop not in stored and (stored or others):",
+        "if False:",
         "tests/pacs/test_delivery.py::test_what_is_not_confirmed_is_not_delivered",
     ),
     Mutant(

@@ -118,16 +118,14 @@ def judge(response: httpx.Response, sops: Sequence[str]) -> Verdict:
         separate = False
         for sop in sops:
             code = failures.get(sop)
-            if code is None and others and sop not in stored:
-                # It may be the one that the destination does not name; alone it is.
-                separate |= len(sops) > 1
-                code = others[0] if len(sops) == 1 else None
-                if code is None:
+            if code is None and sop not in stored and (stored or others):
+                # Alone, what the answer is about can be no other, by whatever UID it is kept.
+                if len(sops) > 1:
+                    separate = True
                     continue
-            if code == DUPLICATE or (code is None and (sop in stored or not stored)):
+                code = others[0] if others else None
+            if code is None or code == DUPLICATE:
                 delivered.append(sop)
-            elif code is None:
-                later[sop] = "unconfirmed"
             elif code in OUT_OF_RESOURCES:
                 later[sop] = "out_of_resources"
             else:

@@ -241,8 +241,10 @@ def confirmed(*sops: str, others: int = 0, **reasons: int) -> dict[str, Any]:
 
 def test_what_is_not_confirmed_is_not_delivered() -> None:
     verdict = judge(answer(202, confirmed("a", c=0x0122)), ["a", "b", "c"])
-    assert (verdict.delivered, verdict.later) == (["a"], {"b": "unconfirmed"})
+    assert (verdict.delivered, verdict.later, verdict.separate) == (["a"], {}, True)
     assert verdict.refused == {"c": "refused_0122"}
+    # A destination may give an object a UID of its own: sent alone, it is that one.
+    assert judge(answer(200, confirmed("x")), ["b"]).delivered == ["b"]
     verdict = judge(answer(202, confirmed("a", others=0xC000)), ["a", "b"])
     assert (verdict.delivered, verdict.separate) == (["a"], True)
     assert judge(answer(409, confirmed(others=0xC000)), ["a", "b"]).separate
