@@ -1,0 +1,88 @@
+"""What a version makes of validation slices without the skull: ``python -m scripts.stripped FOLDER …``.
+
+Many hospitals' pipelines strip it. Of the slices in which :func:`training.stripping.brain` finds one,
+as they are and stripped, the latter preprocessed again as the service would.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import roc_auc_score
+
+from contract.answer import Rules
+from contract.store import ModelStore
+from training.answering import as_outputs
+from training.convert import Predictor, litert_predictor
+from training.datasets import NO_TUMOR
+from training.prepare import prepare
+from training.recipe import load_recipe
+from training.splits import Protocol
+from training.synthesis import strip
+
+STORE = Path("model_store")
+MODEL = "brain-tumor"
+RECIPE = "efficientnet_lite0_mask"
+CELL_THRESHOLD = 0.4
+"""Tumour probability from which a cell of the mask is tumour; what the shipped versions take."""
+
+
+def main() -> None:
+    """Prints two lines."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folders", nargs="+", type=Path, help="the data sets that trained it")
+    parser.add_argument("--version", default="latest")
+    arguments = parser.parse_args()
+    store = ModelStore(STORE)
+    stored = store.load(MODEL, store.resolve(MODEL, arguments.version))
+    rules = Rules.read(stored.manifest, stored.path)
+    predict = litert_predictor(stored.path / stored.manifest.artifacts["litert"])
+    prepared = prepare(load_recipe(RECIPE), arguments.folders, Protocol.GROUPED)
+    images, empty = prepared.images, np.zeros(prepared.images.slices.shape[1:], np.uint8)
+    rows, bare = [], []
+    for row in prepared.parts.validation.tolist():
+        made = strip(images.slices[row], images.masks.get(row, empty))
+        if made is not None:
+            rows.append(row)
+            bare.append(made)
+    labels = images.labels[rows]
+    whole = np.stack([images.masks.get(row, empty) for row in rows])
+    outlined = np.array([row in images.masks for row in rows])
+    print(
+        f"{len(rows)} slices, {(labels != NO_TUMOR).sum()} with a tumour, {outlined.sum()} outlined"
+    )
+    for name, slices, masks in (
+        ("as they are", images.slices[rows], whole),
+        ("stripped", np.stack([b[0] for b in bare]), np.stack([b[1] for b in bare])),
+    ):
+        print(f"{name}: {_figures(slices, masks, labels != NO_TUMOR, outlined, rules, predict)}")
+
+
+def _figures(
+    slices: NDArray[np.uint8],
+    masks: NDArray[np.uint8],
+    tumor: NDArray[np.bool_],
+    outlined: NDArray[np.bool_],
+    rules: Rules,
+    predict: Predictor,
+) -> str:
+    outputs = predict(slices)
+    answers = rules.answer(as_outputs(outputs))
+    probability = answers.tumor_probability
+    found = outputs["mask"][outlined] > CELL_THRESHOLD
+    side = masks.shape[1] // found.shape[1]
+    cells = masks[outlined].reshape(len(found), found.shape[1], side, found.shape[2], side)
+    truth = cells.mean((2, 4)) > 127
+    overlap = (found & truth).sum((1, 2)) / np.maximum(1, found.sum((1, 2)) + truth.sum((1, 2)))
+    return (
+        f"AUC {roc_auc_score(tumor, probability):.3f}, "
+        f"sensitivity {(probability[tumor] >= rules.tumor_threshold).mean():.1%}, "
+        f"specificity {(probability[~tumor] < rules.tumor_threshold).mean():.1%}, "
+        f"mean Dice of the masks {2 * overlap.mean():.3f}, "
+        f"in distribution {np.mean(answers.in_distribution):.1%}"  # type: ignore[arg-type]
+    )
+
+
+if __name__ == "__main__":
+    main()
