@@ -352,14 +352,17 @@ def test_an_engine_that_is_replaced_leaves_no_picture_waiting(
             asyncio.run_coroutine_threadsafe(service.state.registry._replace(lost, "a test"), loop)
             return service.client.get("/health/live")
 
-        answers = at_once([partial(service.predict, *[jpeg] * 6), lose])
-        assert set(codes(answers[0])) <= {None, "runtime_lost"}
-        assert "runtime_lost" in codes(answers[0])
-        wait_until(lambda: service.client.get("/health/ready").status_code == 200)
-        wait_until(lambda: crew_of(service).size == WORKERS)
-        assert codes(service.predict(*[jpeg] * 6)) == [None] * 6
-        for pid in pids:
-            os.kill(pid, signal.SIGKILL)
+        try:
+            answers = at_once([partial(service.predict, *[jpeg] * 6), lose])
+            assert set(codes(answers[0])) <= {None, "runtime_lost"}
+            assert "runtime_lost" in codes(answers[0])
+            wait_until(lambda: service.client.get("/health/ready").status_code == 200)
+            wait_until(lambda: crew_of(service).size == WORKERS)
+            assert codes(service.predict(*[jpeg] * 6)) == [None] * 6
+        finally:
+            # Stopped, they would outlive the service.
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL)
 
 
 def test_none_is_left_behind(model_store: Path) -> None:
