@@ -8,31 +8,15 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from scripts.generated import replaced, run
 from service.catalogue import Entry, catalogue
 
 PAGE: Final = Path(__file__).resolve().parents[1] / "docs" / "errors.md"
-BEGIN, END = "<!-- codes: begin -->\n", "<!-- codes: end -->"
-"""The table lies between these two lines; it is made from the errors' classes, not edited by hand."""
-
-
-def main() -> int:
-    """Prints or writes the table."""
-    if sys.argv[1:] == ["--write"]:
-        PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
-    else:
-        print(table())
-    return 0
 
 
 def with_table(text: str) -> str:
     """The page's text with the table of these codes in its place."""
-    return re.sub(
-        f"({re.escape(BEGIN)}).*?({re.escape(END)})",
-        lambda match: f"{match.group(1)}{table()}\n{match.group(2)}",
-        text,
-        count=1,
-        flags=re.DOTALL,
-    )
+    return replaced(text, "codes", table())
 
 
 def table() -> str:
@@ -60,4 +44,4 @@ def _listed(statuses: tuple[int, ...], before: str = "") -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(PAGE, with_table, table))

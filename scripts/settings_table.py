@@ -3,7 +3,6 @@
 usage: python -m scripts.settings_table [--write]
 """
 
-import re
 import sys
 from enum import Enum
 from pathlib import Path
@@ -11,32 +10,15 @@ from typing import Final
 
 from pydantic.fields import FieldInfo
 
+from scripts.generated import replaced, run
 from service.settings import PREFIX, Settings
 
 README: Final = Path(__file__).resolve().parents[1] / "README.md"
-BEGIN, END = "<!-- settings: begin -->\n", "<!-- settings: end -->"
-"""The table lies between these two lines; it is made from the settings class and not edited by hand."""
-
-
-def main() -> int:
-    """Prints or writes the table."""
-    if sys.argv[1:] == ["--write"]:
-        text = README.read_text(encoding="utf-8")
-        README.write_text(with_table(text), encoding="utf-8")
-    else:
-        print(table())
-    return 0
 
 
 def with_table(text: str) -> str:
     """The README's text with the table of these settings in its place."""
-    return re.sub(
-        f"({re.escape(BEGIN)}).*?({re.escape(END)})",
-        lambda match: f"{match.group(1)}{table()}\n{match.group(2)}",
-        text,
-        count=1,
-        flags=re.DOTALL,
-    )
+    return replaced(text, "settings", table())
 
 
 def table() -> str:
@@ -63,4 +45,4 @@ def _meaning(field: FieldInfo) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run(README, with_table, table))

@@ -24,8 +24,6 @@ from training.synthesis import strip
 STORE = Path("model_store")
 MODEL = "brain-tumor"
 RECIPE = "efficientnet_lite0_mask"
-CELL_THRESHOLD = 0.4
-"""Tumour probability from which a cell of the mask is tumour; what the shipped versions take."""
 
 
 def main() -> None:
@@ -37,6 +35,9 @@ def main() -> None:
     store = ModelStore(STORE)
     stored = store.load(MODEL, store.resolve(MODEL, arguments.version))
     rules = Rules.read(stored.manifest, stored.path)
+    if rules.region is None:
+        parser.error("the version has no mask")
+    threshold = rules.region.threshold
     predict = litert_predictor(stored.path / stored.manifest.artifacts["litert"])
     prepared = prepare(load_recipe(RECIPE), arguments.folders, Protocol.GROUPED)
     images, empty = prepared.images, np.zeros(prepared.images.slices.shape[1:], np.uint8)
@@ -56,7 +57,8 @@ def main() -> None:
         ("as they are", images.slices[rows], whole),
         ("stripped", np.stack([b[0] for b in bare]), np.stack([b[1] for b in bare])),
     ):
-        print(f"{name}: {_figures(slices, masks, labels != NO_TUMOR, outlined, rules, predict)}")
+        tumor = labels != NO_TUMOR
+        print(f"{name}: {_figures(slices, masks, tumor, outlined, rules, threshold, predict)}")
 
 
 def _figures(
@@ -65,12 +67,13 @@ def _figures(
     tumor: NDArray[np.bool_],
     outlined: NDArray[np.bool_],
     rules: Rules,
+    threshold: float,
     predict: Predictor,
 ) -> str:
     outputs = predict(slices)
     answers = rules.answer(as_outputs(outputs))
     probability = answers.tumor_probability
-    found = outputs["mask"][outlined] > CELL_THRESHOLD
+    found = outputs["mask"][outlined] > threshold
     side = masks.shape[1] // found.shape[1]
     cells = masks[outlined].reshape(len(found), found.shape[1], side, found.shape[2], side)
     truth = cells.mean((2, 4)) > 127

@@ -17,7 +17,7 @@ from service.jobs import Job
 from service.negotiation import EXPLANATION_FORMS, Form, accepted_forms
 from service.operation import Options
 from service.receiving import receive
-from service.routes.predict import answered, fields_of, timing_of
+from service.routes.predict import answered, fields_of, parts_of, timing_of
 from service.state import State
 
 
@@ -53,7 +53,8 @@ async def _explain(request: Request, state: State, claim: Claim) -> Response:
         job, entry = jobs[index], entries[index]
         if job.answer is None:
             raise known_failure(job)
-        context.fields |= fields_of(jobs)
+        parts = parts_of(jobs)
+        context.fields |= fields_of(jobs, parts)
         if form is Form.PNG:
             body = await asyncio.to_thread(_png, job, engine, state)
             return Response(body, media_type="image/png")
@@ -64,7 +65,7 @@ async def _explain(request: Request, state: State, claim: Claim) -> Response:
         "request_id": context.request_id,
         "model": engine.identity,
         "explanation": {**entry, "heatmap": heat},
-        "timing_ms": timing_of(jobs, context),
+        "timing_ms": timing_of(parts, context),
     }
     return Response(json.dumps(answer), media_type="application/json")
 

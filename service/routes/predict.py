@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Any
 
@@ -55,7 +55,8 @@ async def _predict(request: Request, state: State, claim: Claim) -> Response:
     entries = await answered(jobs, options.mask, state)
     slices = zip(jobs, entries, strict=True)
     state.record_slices("predict", context.key, context.request_id, slices, engine)
-    context.fields |= fields_of(jobs)
+    parts = parts_of(jobs)
+    context.fields |= fields_of(jobs, parts)
     failures = [known_failure(job) for job in jobs if not isinstance(job.outcome, Outputs)]
     refused = len(failures) == len(jobs)
     # As the answer's own error, the first one is counted by the middleware.
@@ -76,7 +77,7 @@ async def _predict(request: Request, state: State, claim: Claim) -> Response:
         "request_id": context.request_id,
         "model": engine.identity,
         "predictions": entries,
-        "timing_ms": timing_of(jobs, context),
+        "timing_ms": timing_of(parts, context),
     }
     if found := summaries(jobs, rules):
         content["series"] = found
@@ -98,17 +99,18 @@ async def answered(jobs: Sequence[Job], mask: MaskForm, state: State) -> list[di
     return entries
 
 
-def timing_of(jobs: Sequence[Job], context: Context) -> dict[str, float]:
-    """How long each part took and all until now, in milliseconds; of several slices, the longest."""
-    return {**_parts(jobs), "total": _milliseconds(monotonic() - context.start)}
+def timing_of(parts: Mapping[str, float], context: Context) -> dict[str, float]:
+    """How long each part took and all until now, in milliseconds."""
+    return {**parts, "total": _milliseconds(monotonic() - context.start)}
 
 
-def fields_of(jobs: Sequence[Job]) -> dict[str, object]:
+def fields_of(jobs: Sequence[Job], parts: Mapping[str, float]) -> dict[str, object]:
     """What a log line says of slices; the total is not known before the answer is sent."""
-    return {"images": len(jobs), **{f"{name}_ms": ms for name, ms in _parts(jobs).items()}}
+    return {"images": len(jobs), **{f"{name}_ms": ms for name, ms in parts.items()}}
 
 
-def _parts(jobs: Sequence[Job]) -> dict[str, float]:
+def parts_of(jobs: Sequence[Job]) -> dict[str, float]:
+    """How long each part took, in milliseconds; of several slices, the longest."""
     return {
         "decode": _milliseconds(max(job.decode_seconds for job in jobs)),
         "queue": _milliseconds(max(job.queue_seconds for job in jobs)),

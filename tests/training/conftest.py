@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import os
 import subprocess
 import sys
@@ -67,6 +68,12 @@ def training() -> Training:
         return subprocess.CompletedProcess(command, code, out.getvalue(), errors.getvalue())
 
     return run
+
+
+def agreement_says(run: Path, **changes: float) -> None:
+    """Changes what was found about how far a run's int8 and float models agree."""
+    found = run / "artifacts" / "agreement.json"
+    found.write_text(json.dumps(json.loads(found.read_text()) | changes))
 
 
 @contextlib.contextmanager

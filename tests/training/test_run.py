@@ -19,7 +19,7 @@ from training.errors import ExportRefused, RunError
 from training.fidelity import agreement, require_faithful
 from training.run import Run
 
-from .conftest import REPOSITORY, SLICES, Training, quiet  # noqa: TID252
+from .conftest import REPOSITORY, SLICES, Training, agreement_says, quiet  # noqa: TID252
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 
@@ -154,15 +154,8 @@ def evaluated_run(
     shutil.copytree(finished_run, path)
     done = training("evaluate", "--run", path)
     assert done.returncode == 0, done.stderr
-    agreed = path / "artifacts" / "agreement.json"
     # A model of three short epochs may round either way: the limits have a test of their own.
-    agreed.write_text(
-        json.dumps(
-            json.loads(agreed.read_text())
-            | {"label_disagreement": 0.0, "accuracy_int8": 1.0}
-            | {"accuracy_float": 1.0}
-        )
-    )
+    agreement_says(path, label_disagreement=0.0, accuracy_int8=1.0, accuracy_float=1.0)
     return path
 
 
@@ -233,8 +226,7 @@ def test_an_unfaithful_model_is_not_published(
 ) -> None:
     run = tmp_path / "run"
     shutil.copytree(evaluated_run, run)
-    agreed = run / "artifacts" / "agreement.json"
-    agreed.write_text(json.dumps(json.loads(agreed.read_text()) | {"label_disagreement": 0.011}))
+    agreement_says(run, label_disagreement=0.011)
     done = training("export", "--run", run, "--store", tmp_path / "store")
     assert done.returncode == 1
     assert "disagree on 1.10%" in done.stderr

@@ -17,7 +17,7 @@ from contract.store import ModelStore
 from training.datasets import ImageFile, read_images
 from training.errors import RunError
 
-from .conftest import SLICES, Training, eagerly  # noqa: TID252
+from .conftest import SLICES, Training, agreement_says, eagerly  # noqa: TID252
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 
@@ -142,8 +142,7 @@ def test_answers_to_the_int8_file_are_not_published_with_a_float_one(
 ) -> None:
     path = tmp_path / "run"
     shutil.copytree(run, path)
-    agreed = path / "artifacts" / "agreement.json"
-    agreed.write_text(json.dumps(json.loads(agreed.read_text()) | {"label_disagreement": 0.5}))
+    agreement_says(path, label_disagreement=0.5)
     done = training("export", "--run", path, "--store", tmp_path / "store", "--allow-float")
     assert done.returncode == 1
     assert "fitted to the int8 file" in done.stderr
@@ -210,14 +209,8 @@ def test_the_version_answers_as_the_evaluation_did(
 ) -> None:
     path = tmp_path / "run"
     shutil.copytree(run, path)
-    agreed = path / "artifacts" / "agreement.json"
     # A model of two short epochs may round either way: the limits have a test of their own.
-    agreed.write_text(
-        json.dumps(
-            json.loads(agreed.read_text())
-            | {"label_disagreement": 0.0, "accuracy_int8": 1.0, "accuracy_float": 1.0}
-        )
-    )
+    agreement_says(path, label_disagreement=0.0, accuracy_int8=1.0, accuracy_float=1.0)
     done = training("export", "--run", path, "--store", tmp_path / "store")
     assert done.returncode == 0, done.stderr
     version = ModelStore(tmp_path / "store").load("brain-tumor", 1)

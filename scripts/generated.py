@@ -1,0 +1,26 @@
+"""Tables that are made from the code and lie in a page between two lines."""
+
+import re
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+
+def replaced(text: str, name: str, table: str) -> str:
+    """A page's text with the table in place of the one between ``NAME: begin`` and ``NAME: end``."""
+    return re.sub(
+        f"(<!-- {name}: begin -->\n).*?(<!-- {name}: end -->)",
+        lambda match: f"{match.group(1)}{table}\n{match.group(2)}",
+        text,
+        count=1,
+        flags=re.DOTALL,
+    )
+
+
+def run(page: Path, with_table: Callable[[str], str], table: Callable[[], str]) -> int:
+    """Prints the table, or writes it into the page with ``--write``; returns the exit code."""
+    if sys.argv[1:] == ["--write"]:
+        page.write_text(with_table(page.read_text(encoding="utf-8")), encoding="utf-8")
+    else:
+        print(table())
+    return 0
