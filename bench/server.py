@@ -17,8 +17,8 @@ from bench.load import Measurement, Plan, run
 from bench.processes import Memory, Tree
 
 HOST: Final = "127.0.0.1"
-START_SECONDS: Final = 180.0
-"""How long a start may take; most need a few seconds."""
+START_SECONDS: Final = 300.0
+"""How long a start may take; most need a few seconds, XLA on a GPU half a minute for each batch size."""
 
 POLL_SECONDS: Final = 0.02
 PORT_BLOCK: Final = 3

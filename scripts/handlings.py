@@ -24,6 +24,7 @@ FAULTS: Final = "tests/service/test_faults.py"
 BATCHING: Final = "service/batching.py"
 CREW: Final = "service/crew.py"
 CREW_TESTS: Final = "tests/service/test_crew.py"
+BATCHES: Final = "tests/service/test_crew_batches.py"
 CONNECTIONS: Final = "tests/service/test_connections.py"
 
 MUTANTS: Final = (
@@ -144,23 +145,45 @@ MUTANTS: Final = (
     Mutant(
         "worker that hangs",
         "service/worker.py",
-        "signal.setitimer(signal.ITIMER_REAL, order.picture_seconds)",
+        "signal.setitimer(signal.ITIMER_REAL, order.task_seconds)",
         "pass",
         f"{CREW_TESTS}::test_a_worker_that_ends_costs_one_picture",
     ),
     Mutant(
         "file of several slices at a worker",
         CREW,
-        "                self._others(job)\n                continue",
-        "                continue",
+        "            self._others(job)\n            return False",
+        "            return False",
         f"{CREW_TESTS}::test_workers_answer_objects_as_threads_do",
     ),
     Mutant(
         "no worker left",
         CREW,
-        "            self._others(self._queue.popleft())",
-        "            self._queue.popleft()",
+        "            if job.outcome is None:\n                self._others(job)",
+        "            if job.outcome is None:\n                pass",
         f"{CREW_TESTS}::test_when_all_workers_end_the_threads_take_over",
+    ),
+    Mutant(
+        "no worker left to answer",
+        CREW,
+        "                self._settle([job])",
+        "                pass",
+        f"{BATCHES}::test_when_all_workers_end_the_service_answers_itself",
+    ),
+    Mutant(
+        "slices of a batch that no worker decoded",
+        CREW,
+        "        self._settle([job for job in jobs if job in rest])",
+        "        pass",
+        f"{BATCHES}::test_workers_answer_as_threads_do[none]",
+    ),
+    Mutant(
+        "worker that ends over an answer",
+        "service/worker.py",
+        "        answer_soundly(job)\n        return Meaning(",
+        "        job.answer = Answer.of(predicted.outputs, predicted.geometry, rules)\n"
+        "        return Meaning(",
+        f"{BATCHES}::test_what_cannot_be_answered_is_an_error_of_its_own",
     ),
     Mutant(
         "slices that expire before they are handed out",
@@ -223,8 +246,8 @@ MUTANTS: Final = (
     Mutant(
         "swap under load",
         "service/pipeline.py",
-        "            engine.acquire(1)\n            batcher, crew",
-        "            batcher, crew",
+        "            engine.acquire(1)\n            crew",
+        "            crew",
         "tests/service/test_models.py::test_swaps_under_load_lose_nothing",
     ),
     Mutant(

@@ -138,14 +138,7 @@ def create_app(
         pipeline = Pipeline(
             loop, settings.queue_size, settings.decode_threads, settings.policy, metrics
         )
-        registry = Registry(
-            settings,
-            metrics,
-            pipeline.deliver,
-            pipeline.settle,
-            pipeline.decoder.decode,
-            open_runtime,
-        )
+        registry = Registry(settings, metrics, pipeline, open_runtime)
         results = ResultWriter(settings.dicom_uid_root, settings.policy, settings.queue_size)
         buffers = Buffers(settings.max_buffered_bytes)
         state = State(settings, metrics, registry, pipeline, results, buffers, audit, gateway)

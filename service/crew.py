@@ -2,6 +2,9 @@
 
 They are there for the mass of requests: slices that are to be answered and nothing more, while the
 service has several of them. All else, and all while no worker is there, the engine's own threads do.
+
+Under a runtime that predicts in batches a slice goes to a worker twice: as a file, which comes back
+decoded and goes into a batch, and with the model's outputs, which come back as an answer.
 """
 
 import asyncio
@@ -22,12 +25,14 @@ from service.errors import DeadlineExceeded, Failure, RuntimeLost
 from service.jobs import Job
 from service.metrics import Metrics
 from service.rebuilding import rebuild_seconds
-from service.worker import LENGTH, PICTURE, Order, Verdict, may_be_one_slice
+from service.worker import LENGTH, TASK, Meaning, Order, Predicted, Verdict, may_be_one_slice
 
 logger = logging.getLogger("service.crew")
 
+Reply = Verdict | Meaning
+
 IN_HAND: Final = 3
-"""Pictures that a worker has at most, so that it need not wait for the event loop between two."""
+"""Slices that a worker has at most, so that it need not wait for the event loop between two."""
 
 KILL_SECONDS: Final = 1.0
 """How long the process that forks workers may take to end."""
@@ -104,9 +109,7 @@ class _Worker(asyncio.Protocol):
         gone: done once it has ended.
     """
 
-    def __init__(
-        self, order: bytes, deliver: Callable[["_Worker", Sequence[Verdict]], None]
-    ) -> None:
+    def __init__(self, order: bytes, deliver: Callable[["_Worker", Sequence[Reply]], None]) -> None:
         loop = asyncio.get_running_loop()
         self.jobs: deque[Job] = deque()
         self.ready: asyncio.Future[None] = loop.create_future()
@@ -129,16 +132,20 @@ class _Worker(asyncio.Protocol):
         self._transport.write(LENGTH.pack(len(self._order)) + self._order)
 
     def give(self, job: Job) -> None:
-        """Hands it a picture."""
+        """Hands it a slice: its file, or what the model said of it."""
         self.jobs.append(job)
+        is_predicted = isinstance(job.outcome, Outputs)
         data = job.upload.data
-        self._transport.writelines([PICTURE.pack(job.deadline, len(data)), data])
+        if isinstance(job.outcome, Outputs):
+            predicted = Predicted(job.outcome, job.geometry)
+            data = pickle.dumps(predicted, pickle.HIGHEST_PROTOCOL)
+        self._transport.writelines([TASK.pack(is_predicted, job.deadline, len(data)), data])
 
     def data_received(self, data: bytes) -> None:
-        """Takes verdicts, or a part of one."""
+        """Takes replies, or a part of one."""
         received = self._received
         received += data
-        verdicts = []
+        replies = []
         start = 0
         while len(received) - start >= LENGTH.size:
             (size,) = LENGTH.unpack_from(received, start)
@@ -146,14 +153,14 @@ class _Worker(asyncio.Protocol):
             if len(received) < end:
                 break
             if size:
-                with memoryview(received)[start + LENGTH.size : end] as verdict:
-                    verdicts.append(pickle.loads(verdict))  # noqa: S301 - of this project's worker
+                with memoryview(received)[start + LENGTH.size : end] as reply:
+                    replies.append(pickle.loads(reply))  # noqa: S301 - of this project's worker
             elif not self.ready.done():
                 self.ready.set_result(None)
             start = end
         del received[:start]
-        if verdicts:
-            self._deliver(self, verdicts)
+        if replies:
+            self._deliver(self, replies)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         """The worker has ended."""
@@ -168,15 +175,17 @@ class _Worker(asyncio.Protocol):
 class Crew:
     """A few workers, replaced when they end; event loop only.
 
-    A picture that a worker had begun when it ended is refused, since it may be the reason; what waited
+    A slice that a worker had begun when it ended is refused, since it may be the reason; what waited
     behind it goes to the others, or to ``others`` if there are none.
 
     Args:
         size: how many workers.
         forks: where they come from.
         order: what they work with.
-        settle: gets settled jobs; may submit others meanwhile.
+        settle: gets settled jobs, answered or not; may submit others meanwhile.
         others: takes a job that no worker is there for.
+        predict: takes a job that was decoded, where workers do not predict; it comes back to
+            :meth:`answer`.
         metrics: counts what they do.
     """
 
@@ -187,6 +196,7 @@ class Crew:
         order: Order,
         settle: Callable[[Sequence[Job]], None],
         others: Callable[[Job], None],
+        predict: Callable[[Job], None],
         metrics: Metrics,
     ) -> None:
         self._forks = forks
@@ -194,9 +204,12 @@ class Crew:
         self._rules = order.rules
         self._settle = settle
         self._others = others
+        self._predict = predict
         self._metrics = metrics
         self._workers: list[_Worker] = []
         self._queue: deque[Job] = deque()
+        # What workers have decoded and a batch has not brought back.
+        self._predicting: set[Job] = set()
         self._loop = asyncio.get_running_loop()
         self._tasks = [self._loop.create_task(self._keep()) for _ in range(size)]
 
@@ -221,6 +234,15 @@ class Crew:
         """Queues a job that it :meth:`takes`."""
         self._queue.append(job)
         self._hand_out()
+
+    def answer(self, jobs: Sequence[Job]) -> None:
+        """Has slices of a batch answered before all that waits; settles what no worker decoded."""
+        mine = [job for job in jobs if self._answers(job)]
+        rest = set(jobs).difference(mine)
+        self._predicting.difference_update(jobs)
+        self._queue.extendleft(reversed(mine))
+        self._hand_out()
+        self._settle([job for job in jobs if job in rest])
 
     def close(self) -> None:
         """Ends the workers; to be called when no job is left, or :meth:`abandon` is."""
@@ -282,6 +304,15 @@ class Crew:
         worker.begin()
         return worker
 
+    def _answers(self, job: Job) -> bool:
+        """Whether a worker is to say what a slice's outputs mean."""
+        return (
+            bool(self._workers)
+            and job in self._predicting
+            and isinstance(job.outcome, Outputs)
+            and not job.delivered
+        )
+
     def _hand_out(self) -> None:
         # One that has just ended is still counted until its task comes to see to what it had in hand.
         there = [worker for worker in self._workers if not worker.gone.done()]
@@ -295,24 +326,38 @@ class Crew:
             else:
                 worker.give(job)
 
-    def _take_back(self, worker: _Worker, verdicts: Sequence[Verdict]) -> None:
+    def _take_back(self, worker: _Worker, replies: Sequence[Reply]) -> None:
         # After abandon() nobody waits for what still comes.
-        jobs = [worker.jobs.popleft() for _ in verdicts if worker.jobs]
+        jobs = [worker.jobs.popleft() for _ in replies if worker.jobs]
         # First of all, so that no worker waits for what the event loop does with the answers.
         self._hand_out()
         settled = []
-        for job, verdict in zip(jobs, verdicts, strict=False):
-            if verdict.outcome is None:
-                self._others(job)
+        for job, reply in zip(jobs, replies, strict=False):
+            if isinstance(reply, Meaning):
+                job.answer, job.outcome = reply.answer, reply.failure or job.outcome
+            elif not self._take(job, reply):
                 continue
             settled.append(job)
-            job.outcome, job.answer, job.dicom = verdict.outcome, verdict.answer, verdict.dicom
-            job.decode_seconds = verdict.decode_seconds
-            job.inference_seconds = verdict.inference_seconds
-            job.stop_waiting(verdict.started)
-            if isinstance(verdict.outcome, Outputs):
-                self._metrics.observe_batch(1, verdict.inference_seconds)
         self._settle(settled)
+
+    def _take(self, job: Job, verdict: Verdict) -> bool:
+        """Notes what became of a file; whether that settles it."""
+        if verdict.outcome is None and verdict.decoded is None:
+            self._others(job)
+            return False
+        job.outcome, job.answer, job.dicom = verdict.outcome, verdict.answer, verdict.dicom
+        job.decode_seconds = verdict.decode_seconds
+        job.inference_seconds = verdict.inference_seconds
+        job.stop_waiting(verdict.started)
+        if verdict.decoded is not None:
+            job.pixels, job.geometry = verdict.decoded
+            job.waiting_since = verdict.started + verdict.decode_seconds
+            self._predicting.add(job)
+            self._predict(job)
+            return False
+        if isinstance(verdict.outcome, Outputs):
+            self._metrics.observe_batch(1, verdict.inference_seconds)
+        return True
 
     def _lose(self, worker: _Worker) -> None:
         """Of a worker that has ended: refuses what it had begun, and keeps the rest."""
@@ -325,7 +370,11 @@ class Crew:
             self._hand_out()
             return
         while self._queue:
-            self._others(self._queue.popleft())
+            job = self._queue.popleft()
+            if job.outcome is None:
+                self._others(job)
+            else:
+                self._settle([job])
 
     def _fail(self, jobs: Sequence[Job], failure: Failure) -> None:
         for job in jobs:

@@ -30,18 +30,17 @@ class Engine:
         stored: the verified version.
         rules: how its outputs become answers, here.
         runtime: what runs it.
-        batcher: its queue and thread.
+        batcher: its queue and threads; set as soon as it is made, since it delivers to this.
         crew: its processes, if it has any.
         identity: how answers name it.
     """
 
-    def __init__(
-        self, stored: StoredVersion, rules: Rules, runtime: Runtime, batcher: Batcher
-    ) -> None:
+    batcher: Batcher
+
+    def __init__(self, stored: StoredVersion, rules: Rules, runtime: Runtime) -> None:
         self.stored = stored
         self.rules = rules
         self.runtime = runtime
-        self.batcher = batcher
         self.crew: Crew | None = None
         self.identity: ModelIdentity = {
             "name": stored.manifest.name,

@@ -1,7 +1,7 @@
 """The way of a request's images: admission, decoding, batch, and back to the event loop."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from time import monotonic
@@ -9,13 +9,15 @@ from time import monotonic
 from contract.answer import Rules
 from contract.policy import Policy
 from contract.source import Source
-from service.batching import TOO_LATE
+from service.batching import TOO_LATE, Batcher
 from service.buffers import Claim
 from service.decoding import DecodePool, Decoder
 from service.engine import Engine
 from service.errors import DeadlineExceeded, QueueFull
 from service.jobs import Group, Job, Upload
 from service.metrics import Metrics
+
+Take = Callable[[Sequence[Job]], None]
 
 
 class Pipeline:
@@ -93,14 +95,12 @@ class Pipeline:
                 return False
             self.depth += 1
             engine.acquire(1)
-            batcher, crew = engine.batcher, engine.crew
+            crew = engine.crew
             # What is alone in the service is predicted on all cores, which a worker does not do.
             if crew is not None and self.depth > 1 and crew.takes(job):
                 crew.submit(job)
-            elif batcher.decodes:
-                batcher.submit(job)
             else:
-                self._decoders.submit(job, batcher.submit)
+                self.by_threads(engine.batcher, job)
             return True
 
         group = Group(start, engine.release, self._share, self._max_frames, claim, self._loop)
@@ -126,10 +126,22 @@ class Pipeline:
             for job in group.jobs
         ]
 
-    def deliver(self, jobs: Sequence[Job]) -> None:
-        """Hands settled jobs to the event loop with a single wake-up. Any thread."""
+    def by_threads(self, batcher: Batcher, job: Job) -> None:
+        """Has a job decoded and predicted by threads of this process."""
+        if batcher.decodes:
+            batcher.submit(job)
+        else:
+            self._decoders.submit(job, batcher.submit)
+
+    def deliver(self, jobs: Sequence[Job], take: Take | None = None) -> None:
+        """Hands jobs to the event loop with a single wake-up. Any thread.
+
+        Args:
+            jobs: that have an outcome.
+            take: gets them there; without it, they are settled.
+        """
         try:
-            self._loop.call_soon_threadsafe(self.settle, jobs)
+            self._loop.call_soon_threadsafe(take or self.settle, jobs)
         except RuntimeError:
             # A batch that hung came back after the service had stopped.
             if not self._loop.is_closed():

@@ -10,7 +10,8 @@ from typing import Final
 from contract.answer import Rules
 from contract.errors import ContractError, StoreError
 from contract.store import ModelStore, StoredVersion
-from service.batching import Batcher, Decode
+from service.batching import Batcher
+from service.choices import Device
 from service.crew import Crew, Forks
 from service.engine import Engine
 from service.errors import (
@@ -27,6 +28,7 @@ from service.errors import (
 from service.jobs import Job
 from service.metrics import Metrics
 from service.operation import adjusted
+from service.pipeline import Pipeline
 from service.rebuilding import rebuild_seconds
 from service.runtimes import Runtime, open_runtime
 from service.runtimes.base import served_shapes
@@ -45,7 +47,6 @@ CLOSE_SECONDS: Final = 1.0
 MAX_SERVED: Final = 32
 """So many versions are remembered to roll back to; activations are rare."""
 
-Deliver = Callable[[Sequence[Job]], None]
 Open = Callable[[Settings, StoredVersion], Runtime]
 
 
@@ -55,9 +56,7 @@ class Registry:
     Args:
         settings: which version to load and how.
         metrics: is told of the active version.
-        deliver: where batches go.
-        settle: where those go that processes worked on; called in the event loop.
-        decode: what the threads of a runtime without batches do first.
+        pipeline: where batches go, and what processes leave to threads.
         open_runtime: loads a verified version; another one in tests of faults.
 
     Attributes:
@@ -68,9 +67,7 @@ class Registry:
         self,
         settings: Settings,
         metrics: Metrics,
-        deliver: Deliver,
-        settle: Deliver,
-        decode: Decode,
+        pipeline: Pipeline,
         open_runtime: Open = open_runtime,
     ) -> None:
         self.store = ModelStore(settings.model_store)
@@ -79,10 +76,8 @@ class Registry:
         self.refused: dict[tuple[str, int], Failure] = {}
         self._settings = settings
         self._metrics = metrics
-        self._deliver = deliver
-        self._settle = settle
+        self._pipeline = pipeline
         self._forks = Forks()
-        self._decode = decode
         self._open = open_runtime
         self._changing = asyncio.Lock()
         # In the order in which they served; the last one serves, or did before it was lost.
@@ -257,16 +252,17 @@ class Registry:
             stored = self.store.load(name, number)
             rules = adjusted(Rules.read(stored.manifest, stored.path), self._settings)
             runtime = self._open(self._settings, stored)
-            batcher = Batcher(
+            engine = Engine(stored, rules, runtime)
+            engine.batcher = Batcher(
                 runtime.lanes,
                 runtime.batch_sizes[-1],
                 self._settings.max_wait_ms / 1000,
-                partial(self._delivered, rules),
+                partial(self._delivered, engine),
                 self._metrics.observe_batch,
-                self._decode if runtime.whole else None,
+                self._pipeline.decoder.decode if runtime.whole else None,
                 runtime.solo,
             )
-            return Engine(stored, rules, runtime, batcher)
+            return engine
         except (ServiceError, ContractError):
             raise
         except OSError as error:
@@ -279,11 +275,13 @@ class Registry:
 
     def _crew(self, engine: Engine) -> Crew | None:
         """The processes of an engine; they get ready while its threads serve already."""
-        size, file = self._settings.crew_size, engine.runtime.file
-        if not size or file is None:
+        size, runtime = self._settings.crew_size, engine.runtime
+        # What predicts in batches on this processor has its cores busy without them.
+        if not size or (runtime.file is None and runtime.device == Device.CPU):
             return None
+        batcher, pipeline = engine.batcher, self._pipeline
         order = Order(
-            file,
+            runtime.file,
             served_shapes(engine.stored.manifest),
             engine.stored.preprocess,
             engine.rules,
@@ -291,14 +289,23 @@ class Registry:
             self._settings.batch_timeout_ms / 1000,
             self._settings.log_level,
         )
-        return Crew(size, self._forks, order, self._settle, engine.batcher.submit, self._metrics)
+        return Crew(
+            size,
+            self._forks,
+            order,
+            pipeline.settle,
+            partial(pipeline.by_threads, batcher),
+            batcher.submit,
+            self._metrics,
+        )
 
-    def _delivered(self, rules: Rules, jobs: Sequence[Job]) -> None:
+    def _delivered(self, engine: Engine, jobs: Sequence[Job]) -> None:
         """Hands a batch to those who wait for it, and then to the shadow. Any thread."""
-        self._deliver(jobs)
+        crew = engine.crew
+        self._pipeline.deliver(jobs, None if crew is None else crew.answer)
         shadow = self._shadow
         if shadow is not None:
-            shadow.offer(jobs, rules)
+            shadow.offer(jobs, engine.rules)
 
     async def _load_shadow(self, selector: str) -> None:
         """Starts the shadow version; that it cannot be loaded is nobody's failure but its own."""

@@ -4,13 +4,18 @@ Threads of one process share the interpreter's lock, and with it a good part of 
 slice; processes do not. The module that was started never works itself: it is warm, and forks a worker
 for each connection that it is handed. A worker ends when the other side closes its connection.
 
+Where the service predicts in batches, on a GPU say, a worker does what comes before and after: it
+decodes a file, and later it, or another one, says what the model's outputs for that slice mean.
+
 What passes: to the worker one :class:`Order`, which is answered with :data:`READY`; then files, each
-answered with a :class:`Verdict`, in their order. Both sides are this project's own code on one machine.
+answered with a :class:`Verdict`, and slices that were predicted, each answered with a :class:`Meaning`,
+in their order. Both sides are this project's own code on one machine.
 """
 
 import gc
 import logging
 import logging.config
+import math
 import os
 import pickle
 import signal
@@ -22,6 +27,7 @@ from time import monotonic
 from typing import Final, NamedTuple, cast
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from contract.answer import Outputs, Rules
@@ -29,6 +35,7 @@ from contract.decoding import Media, open_source, sniff
 from contract.errors import DecodeError, UnsupportedMedia
 from contract.policy import Policy
 from contract.preprocessing import DicomReference, PreprocessSpec
+from contract.region import Geometry
 from contract.zygote import receive, silence
 from service.answers import Answer
 from service.batching import MAX_FAILURES, TOO_LATE, answer_soundly, infer
@@ -43,8 +50,8 @@ from service.runtimes.litert import Interpreter
 LENGTH: Final = struct.Struct("<Q")
 """Bytes of the order or verdict that follows."""
 
-PICTURE: Final = struct.Struct("<dQ")
-"""Monotonic seconds of the deadline, and bytes of the file that follows."""
+TASK: Final = struct.Struct("<?dQ")
+"""Whether a :class:`Predicted` follows or a file; monotonic seconds of the deadline; bytes of it."""
 
 READY: Final = LENGTH.pack(0)
 
@@ -60,22 +67,58 @@ class Order(NamedTuple):
     """What a worker is to work with.
 
     Attributes:
-        file: the ``.tflite`` file, verified.
+        file: the ``.tflite`` file, verified; None where the service predicts.
         shapes: of its outputs that are wanted.
         spec: preprocessing of the version.
         rules: how its outputs become answers.
         policy: what is accepted of a file.
-        picture_seconds: how long one picture may take; a worker that takes longer ends there and then.
+        task_seconds: how long one slice may take; a worker that takes longer ends there and then.
         log_level: of the service.
     """
 
-    file: Path
+    file: Path | None
     shapes: Shapes
     spec: PreprocessSpec
     rules: Rules
     policy: Policy
-    picture_seconds: float
+    task_seconds: float
     log_level: LogLevel
+
+
+class Decoded(NamedTuple):
+    """A slice that the service is to predict.
+
+    Attributes:
+        pixels: uint8 (height, width), preprocessed.
+        geometry: how its original image lies in them.
+    """
+
+    pixels: NDArray[np.uint8] | None
+    geometry: Geometry | None
+
+
+class Predicted(NamedTuple):
+    """A slice that the service has predicted.
+
+    Attributes:
+        outputs: of this slice alone.
+        geometry: as of :class:`Decoded`.
+    """
+
+    outputs: Outputs
+    geometry: Geometry | None
+
+
+class Meaning(NamedTuple):
+    """What the outputs for one slice mean.
+
+    Attributes:
+        answer: None where that could not be found out.
+        failure: why not.
+    """
+
+    answer: Answer | None
+    failure: Failure | None
 
 
 class Verdict(NamedTuple):
@@ -83,11 +126,13 @@ class Verdict(NamedTuple):
 
     Attributes:
         outcome: the class probabilities, or why there are none; no other output comes back. None where
-            the file is not for a worker: it has several slices, or another process decompresses it.
+            the slice was decoded only, or the file is not for a worker: it has several slices, or
+            another process decompresses it.
         answer: what they mean.
         dicom: the slice's place in a study.
         started: monotonic seconds when it was begun; all processes of a machine have the same clock.
         decode_seconds, inference_seconds: what each part took.
+        decoded: where the service predicts.
     """
 
     outcome: Outputs | Failure | None
@@ -96,6 +141,7 @@ class Verdict(NamedTuple):
     started: float
     decode_seconds: float
     inference_seconds: float
+    decoded: Decoded | None = None
 
 
 def may_be_one_slice(data: bytes) -> bool:
@@ -118,14 +164,16 @@ class Bench:
 
     def __init__(self, order: Order) -> None:
         self._order = order
-        self._interpreter = Interpreter(order.file, order.shapes)
         # What has several slices goes back; there is nothing to expand.
         self._decoder = Decoder(order.policy, lambda *_: None)
-        self._interpreter.predict(np.zeros((1, order.spec.height, order.spec.width), np.uint8))
+        self._interpreter: Interpreter | None = None
+        if order.file is not None:
+            self._interpreter = Interpreter(order.file, order.shapes)
+            self._interpreter.predict(np.zeros((1, order.spec.height, order.spec.width), np.uint8))
         self.failures = 0
 
     def work(self, data: bytes, deadline: float) -> Verdict:
-        """Decodes, predicts and answers a slice; nothing is raised."""
+        """Decodes a slice, and predicts and answers it if it is to; nothing is raised."""
         spec, rules, policy = self._order.spec, self._order.rules, self._order.policy
         started = monotonic()
         # Only a file of several slices asks for its request.
@@ -141,9 +189,12 @@ class Bench:
         job.decode_seconds = monotonic() - started
         if job.outcome is None and job.expired():
             job.outcome = DeadlineExceeded(TOO_LATE)
-        if job.outcome is None:
+        interpreter, decoded = self._interpreter, None
+        if job.outcome is None and interpreter is None:
+            decoded = Decoded(job.pixels, job.geometry)
+        elif job.outcome is None and interpreter:
             start = monotonic()
-            worked = infer(self._interpreter.predict, [job])
+            worked = infer(interpreter.predict, [job])
             job.inference_seconds = monotonic() - start
             self.failures = 0 if worked else self.failures + 1
             answer_soundly(job)
@@ -154,7 +205,24 @@ class Bench:
             started,
             job.decode_seconds,
             job.inference_seconds,
+            decoded,
         )
+
+    def answer(self, data: bytes) -> Meaning:
+        """Says what outputs mean, those of a :class:`Predicted`; no fault of theirs is raised."""
+        predicted: Predicted = pickle.loads(data)  # noqa: S301 - of the service itself
+        rules, spec = self._order.rules, self._order.spec
+        job = Job(
+            Upload(None, b""),
+            spec,
+            rules,
+            math.inf,
+            cast("Group", None),
+            outcome=predicted.outputs,
+            geometry=predicted.geometry,
+        )
+        answer_soundly(job)
+        return Meaning(job.answer, job.outcome if isinstance(job.outcome, Failure) else None)
 
 
 def main() -> None:
@@ -196,11 +264,12 @@ def _serve(connection: socket) -> None:
             # What fails again and again is replaced as a whole.
             while bench.failures < MAX_FAILURES:
                 signal.setitimer(signal.ITIMER_REAL, 0)
-                deadline, size = PICTURE.unpack(receive(connection, PICTURE.size))
+                is_predicted, deadline, size = TASK.unpack(receive(connection, TASK.size))
                 data = receive(connection, size)
-                signal.setitimer(signal.ITIMER_REAL, order.picture_seconds)
-                verdict = pickle.dumps(bench.work(data, deadline), pickle.HIGHEST_PROTOCOL)
-                connection.sendall(LENGTH.pack(len(verdict)) + verdict)
+                signal.setitimer(signal.ITIMER_REAL, order.task_seconds)
+                reply = bench.answer(data) if is_predicted else bench.work(data, deadline)
+                written = pickle.dumps(reply, pickle.HIGHEST_PROTOCOL)
+                connection.sendall(LENGTH.pack(len(written)) + written)
         status = 0
     except Exception:
         logging.getLogger("service.worker").exception("a worker failed")

@@ -51,6 +51,12 @@ class Strategy:
         elif name is StrategyName.MULTIWORKER:
             self.chief = _task_index() == 0
             self._strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        # Once: what is defined anew for each call is traced anew for each.
+        self._meet = tf.function(
+            lambda: self._strategy.reduce(
+                "SUM", self._strategy.run(lambda: tf.constant(1.0)), axis=None
+            )
+        )
 
     @property
     def replicas(self) -> int:
@@ -66,13 +72,7 @@ class Strategy:
     def wait(self) -> None:
         """Returns when every process has come here, so that what the chief wrote can be read."""
         if self._strategy is not None:
-            strategy = self._strategy
-
-            @tf.function  # type: ignore[untyped-decorator]  # TensorFlow ships no types
-            def meet() -> Any:
-                return strategy.reduce("SUM", strategy.run(lambda: tf.constant(1.0)), axis=None)
-
-            meet()
+            self._meet()
 
     def fit(
         self,

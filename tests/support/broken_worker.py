@@ -1,14 +1,21 @@
 """A real worker that breaks on command: ``python -m tests.support.broken_worker``.
 
-The command is what a picture's file ends with; no decoder reads so far.
+The command is what a picture's file ends with; no decoder reads so far. Of a slice that was predicted,
+it is a value of the mask.
 """
 
 import os
+import pickle
 import signal
 from enum import Enum
-from typing import Never
+from typing import Final, Never
+
+import numpy as np
 
 from service import worker
+
+POISON: Final = np.float32(0.123)
+"""Outputs with this in the mask's first cell end the worker that is to say what they mean."""
 
 
 class Command(Enum):
@@ -32,6 +39,8 @@ class BrokenBench(worker.Bench):
             pass
         if data.endswith(Command.CRASH.value):
             os.kill(os.getpid(), signal.SIGSEGV)
+        if self._interpreter is None:
+            return super().work(data, deadline)
         predict = self._interpreter.predict
         if data.endswith(Command.RAISE.value):
             self._interpreter.predict = _raise  # type: ignore[method-assign, assignment]
@@ -39,6 +48,14 @@ class BrokenBench(worker.Bench):
             return super().work(data, deadline)
         finally:
             self._interpreter.predict = predict  # type: ignore[method-assign]
+
+    def answer(self, data: bytes) -> worker.Meaning:
+        """See :meth:`service.worker.Bench.answer`."""
+        predicted: worker.Predicted = pickle.loads(data)  # noqa: S301 - of the service itself
+        mask = predicted.outputs.mask
+        if mask is not None and mask.flat[0] == POISON:
+            os.kill(os.getpid(), signal.SIGSEGV)
+        return super().answer(data)
 
 
 def _raise(_: object) -> Never:

@@ -1,0 +1,322 @@
+"""Processes beside a runtime that predicts in batches, as on a GPU: they decode, and answer."""
+
+import asyncio
+import os
+import pickle
+import signal
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from contract.answer import Outputs, Rules
+from contract.policy import DEFAULT_POLICY
+from contract.store import ModelStore, StoredVersion
+from service import registry
+from service.choices import LogLevel
+from service.crew import Forks
+from service.errors import ServiceError
+from service.runtimes import Runtime
+from service.runtimes.base import served_shapes
+from service.runtimes.litert import Interpreter
+from service.settings import Settings
+from service.worker import Bench, Order, Predicted
+from tests.contract.samples import DATA, RANGE, grey_slice, mr_frames, mr_object
+from tests.service.test_crew import WORKERS, crew_of, workers_of
+from tests.support.broken_worker import POISON, Command
+from tests.support.service import (
+    MODEL,
+    Service,
+    add_version,
+    at_once,
+    codes,
+    entries,
+    newest,
+    serving,
+    settings_for,
+    wait_until,
+)
+
+
+class Batches(Runtime):
+    """The shipped model, in batches, as TensorFlow would.
+
+    Attributes:
+        sizes: of the batches since the warm-up.
+        poisoned: numbers of the slices, from 1, that a broken worker is to end on.
+    """
+
+    name = "tensorflow"
+    device = "a GPU"
+    batch_sizes = (1, 8)
+
+    def __init__(self, stored: StoredVersion) -> None:
+        path = stored.path / stored.manifest.artifacts["litert"]
+        self._interpreter = Interpreter(path, served_shapes(stored.manifest))
+        self.sizes: list[int] = []
+        self.poisoned: set[int] = set()
+
+    def predict(self, batch: NDArray[np.uint8]) -> Outputs:
+        self.sizes.append(len(batch))
+        each = [self._interpreter.predict(slice_[None]).arrays for slice_ in batch]
+        arrays = {name: np.concatenate([one[name] for one in each]) for name in each[0]}
+        first = sum(self.sizes[:-1]) + 1
+        for number in self.poisoned & set(range(first, first + len(batch))):
+            arrays["mask"][number - first].flat[0] = POISON
+        return Outputs(**arrays)
+
+
+class Opened:
+    """Opens :class:`Batches`, and keeps the last one."""
+
+    last: Batches
+
+    def __call__(self, settings: Settings, stored: StoredVersion) -> Runtime:  # noqa: ARG002
+        self.last = Batches(stored)
+        spec = stored.preprocess
+        self.last.warm_up(spec.height, spec.width, served_shapes(stored.manifest))
+        self.last.sizes.clear()
+        return self.last
+
+
+@pytest.fixture
+def opened() -> Opened:
+    return Opened()
+
+
+@contextmanager
+def manned(store: Path, opened: Opened, **changes: Any) -> Iterator[Service]:
+    """A service whose workers are there."""
+    with serving(settings_for(store, workers=WORKERS, **changes), opened) as service:
+        wait_until(lambda: crew_of(service).size == WORKERS)
+        yield service
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers do what pictures and masks tell them."""
+    monkeypatch.setattr(registry, "Forks", partial(Forks, "tests.support.broken_worker"))
+
+
+@contextmanager
+def thread_work(service: Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[object]]:
+    """Notes what the service's own threads decode."""
+    decoder = service.state.pipeline.decoder
+    decode = decoder.decode
+    jobs: list[object] = []
+
+    def noted(job: Any) -> Any:
+        jobs.append(job)
+        return decode(job)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(decoder, "decode", noted)
+        yield jobs
+
+
+@pytest.mark.parametrize("mask", ["none", "rle"])
+def test_workers_answer_as_threads_do(
+    model_store: Path,
+    service: Service,
+    slices: Sequence[Path],
+    mask: str,
+    opened: Opened,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images = [path.read_bytes() for path in slices]
+    images += [images[0][:9000], b"junk", b"\x89PNG\r\n\x1a\nnothing else"]
+    expected = service.predict(*images, params={"mask": mask})
+    with manned(model_store, opened) as other, thread_work(other, monkeypatch) as by_threads:
+        answer = other.predict(*images, params={"mask": mask})
+        assert entries(answer) == entries(expected)
+        # The first one, which was alone in the service when it came, and what no worker looks at.
+        assert len(by_threads) == 2
+        assert sum(opened.last.sizes) == len(slices)
+        assert other.metric("brain_batch_images_sum") == len(slices)
+        assert other.metric("brain_batch_images_count") == len(opened.last.sizes)
+        assert other.state.pipeline.depth == 0
+    assert codes(answer)[-3:] == ["truncated_image", "unsupported_media_type", "undecodable_image"]
+
+
+def test_workers_answer_objects_as_threads_do(
+    model_store: Path,
+    service: Service,
+    jpeg: bytes,
+    opened: Opened,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    grey = grey_slice()
+    real = [path.read_bytes() for path in sorted((DATA / "dicom").glob("*.dcm"))]
+    not_mr = mr_object(grey, attributes={"Modality": "CT"})
+    frames = mr_frames([grey, grey[::-1], grey], attributes=RANGE)
+    images = [jpeg, *real, not_mr, frames, *real]
+    expected = service.predict(*images)
+    with manned(model_store, opened) as other, thread_work(other, monkeypatch) as by_threads:
+        answer = other.predict(*images)
+        assert entries(answer) == entries(expected)
+        assert answer.json()["series"] == expected.json()["series"]
+        # The first image, which was alone when it came, and three slices of one object.
+        assert len(by_threads) == 4
+        assert other.state.pipeline.depth == 0
+    assert "not_mr" in codes(answer)
+
+
+def test_other_work_stays_with_the_threads(
+    model_store: Path,
+    jpeg: bytes,
+    dicom: bytes,
+    opened: Opened,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with (
+        manned(model_store, opened) as service,
+        thread_work(service, monkeypatch) as by_threads,
+    ):
+        # Of whole objects more is wanted than an answer.
+        as_objects = {"accept": "multipart/related; type=application/dicom"}
+        assert service.predict(dicom, dicom, headers=as_objects).status_code == 200
+        assert len(by_threads) == 2
+        # An operating point of its own, whose rules the workers do not have.
+        answer = service.predict(jpeg, jpeg, jpeg, params={"tumor_threshold": "1e-9"})
+        assert {entry["decision"] for entry in entries(answer)} <= {"tumor", "refer"}
+        assert len(by_threads) == 5
+
+
+@pytest.mark.usefixtures("broken")
+@pytest.mark.parametrize("command", [Command.HANG, Command.CRASH])
+def test_a_worker_that_ends_costs_one_picture(
+    model_store: Path, jpeg: bytes, command: Command, opened: Opened
+) -> None:
+    with manned(model_store, opened, batch_timeout_ms=1000.0) as service:
+        answer = service.predict(jpeg, jpeg, command.on(jpeg), *[jpeg] * 12)
+        assert codes(answer) == [None, None, "runtime_lost", *[None] * 12]
+        wait_until(lambda: crew_of(service).size == WORKERS)
+        assert service.metric("brain_worker_restarts_total") == 1
+        assert service.metric("brain_runtime_restarts_total") == 0
+        assert service.state.pipeline.depth == 0
+
+
+@pytest.mark.usefixtures("broken")
+def test_a_worker_that_ends_over_an_answer_costs_that_one(
+    model_store: Path, jpeg: bytes, opened: Opened
+) -> None:
+    with manned(model_store, opened) as service:
+        opened.last.poisoned = {4}
+        answer = service.predict(*[jpeg] * 14)
+        assert sorted(map(str, codes(answer))) == [*["None"] * 13, "runtime_lost"]
+        wait_until(lambda: crew_of(service).size == WORKERS)
+        assert service.metric("brain_worker_restarts_total") == 1
+        assert service.state.pipeline.depth == 0
+
+
+@pytest.mark.usefixtures("broken")
+def test_when_all_workers_end_the_service_answers_itself(
+    model_store: Path, jpeg: bytes, opened: Opened
+) -> None:
+    with manned(model_store, opened) as service:
+        opened.last.poisoned = {2, 3}
+        answer = service.predict(*[jpeg] * 16)
+        lost = codes(answer).count("runtime_lost")
+        assert 1 <= lost <= WORKERS
+        assert codes(answer).count(None) == 16 - lost
+        wait_until(lambda: crew_of(service).size == WORKERS)
+        assert service.state.pipeline.depth == 0
+
+
+def test_what_cannot_be_answered_is_an_error_of_its_own(
+    model_store: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    stored = ModelStore(model_store).load(MODEL, newest(model_store))
+    rules = Rules.read(stored.manifest, stored.path)
+    order = Order(None, {}, stored.preprocess, rules, DEFAULT_POLICY, 1.0, LogLevel.INFO)
+    outputs = Outputs(np.zeros((1, 4), np.float32))
+    # The version's answers need its logits and its embedding.
+    meaning = Bench(order).answer(pickle.dumps(Predicted(outputs, None)))
+    assert meaning.answer is None
+    assert isinstance(meaning.failure, ServiceError)
+    assert "answering raised an unknown error" in caplog.text
+
+
+def test_there_are_none_where_batches_are_predicted_on_the_processor(
+    model_store: Path, jpeg: bytes, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Batches, "device", "cpu")
+    with serving(settings_for(model_store, workers=WORKERS), opened) as service:
+        assert service.state.registry.engine().crew is None
+        assert codes(service.predict(*[jpeg] * 8)) == [None] * 8
+
+
+def test_what_has_expired_is_not_begun(model_store: Path, jpeg: bytes, opened: Opened) -> None:
+    with manned(model_store, opened, deadline_ms=600.0) as service:
+        assert codes(service.predict(*[jpeg] * 3)) == [None] * 3
+        predicted = sum(opened.last.sizes)
+        pids = workers_of(service)
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        answer = service.predict(*[jpeg] * 20)
+        assert set(codes(answer)) == {None, "deadline_exceeded"}
+        in_time = codes(answer).count(None)
+        for pid in pids:
+            os.kill(pid, signal.SIGCONT)
+        wait_until(lambda: service.state.pipeline.depth == 0)
+        assert sum(opened.last.sizes) == predicted + in_time
+        assert codes(service.predict(*[jpeg] * 3)) == [None] * 3
+
+
+def test_swaps_under_load_lose_nothing(store_copy: Path, jpeg: bytes, opened: Opened) -> None:
+    versions = [newest(store_copy), add_version(store_copy)]
+    with manned(store_copy, opened, model_version=str(versions[0])) as service:
+        stop = False
+
+        def post() -> list[int]:
+            found = []
+            while not stop:
+                found.append(service.predict(jpeg, jpeg, jpeg).status_code)
+            return found
+
+        with ThreadPoolExecutor(4) as clients:
+            posts = [clients.submit(post) for _ in range(4)]
+            for number in (1, 0, 1):
+                activate = f"/models/{MODEL}/{versions[number]}/activate"
+                assert service.client.post(activate).status_code == 200
+                wait_until(lambda: crew_of(service).size == WORKERS)
+            stop = True
+            statuses = [status for done in posts for status in done.result()]
+        assert set(statuses) == {200}
+        wait_until(lambda: len(workers_of(service)) == WORKERS)
+        assert service.metric("brain_worker_restarts_total") == 0
+
+
+def test_an_engine_that_is_replaced_leaves_no_picture_waiting(
+    model_store: Path, jpeg: bytes, opened: Opened
+) -> None:
+    with manned(model_store, opened) as service:
+        lost = service.state.registry.engine()
+        pids = workers_of(service)
+        for pid in pids:
+            os.kill(pid, signal.SIGSTOP)
+        loop = service.state.pipeline._loop
+
+        def lose() -> httpx.Response:
+            wait_until(lambda: service.state.pipeline.depth >= 4)
+            asyncio.run_coroutine_threadsafe(service.state.registry._replace(lost, "a test"), loop)
+            return service.client.get("/health/live")
+
+        try:
+            answers = at_once([partial(service.predict, *[jpeg] * 6), lose])
+            assert set(codes(answers[0])) <= {None, "runtime_lost"}
+            assert "runtime_lost" in codes(answers[0])
+            wait_until(lambda: service.client.get("/health/ready").status_code == 200)
+            wait_until(lambda: crew_of(service).size == WORKERS)
+            assert codes(service.predict(*[jpeg] * 6)) == [None] * 6
+        finally:
+            # Stopped, they would outlive the service.
+            for pid in pids:
+                os.kill(pid, signal.SIGKILL)
