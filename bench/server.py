@@ -18,7 +18,7 @@ from bench.processes import Memory, Tree
 
 HOST: Final = "127.0.0.1"
 START_SECONDS: Final = 300.0
-"""How long a start may take; most need a few seconds, XLA on a GPU half a minute for each batch size."""
+"""How long a start may take: a few seconds, or with XLA half a minute for each batch size."""
 
 POLL_SECONDS: Final = 0.02
 PORT_BLOCK: Final = 3
