@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -12,7 +11,6 @@ from socket import socket
 from time import monotonic
 from typing import Any
 
-import httpx
 import pytest
 from pydicom.uid import (
     ExplicitVRBigEndian,
@@ -24,7 +22,7 @@ from pydicom.uid import (
 from bench.processes import descendants
 from service import registry
 from service.choices import LogLevel
-from service.crew import Crew, Forks
+from service.crew import Forks
 from service.errors import DeadlineExceeded
 from service.jobs import Job, Upload
 from service.settings import Settings
@@ -37,12 +35,19 @@ from tests.contract.samples import (
     planted_and_damaged,
 )
 from tests.support.broken_worker import Command
+from tests.support.crew import (
+    WORKERS,
+    crew_of,
+    expire_in_hand,
+    manned,
+    replace_engine,
+    swap_under_load,
+    workers_of,
+)
 from tests.support.service import (
-    MODEL,
     PATIENCE_SECONDS,
     Service,
     add_version,
-    at_once,
     codes,
     entries,
     newest,
@@ -51,22 +56,6 @@ from tests.support.service import (
     settings_for,
     wait_until,
 )
-
-WORKERS = 2
-
-
-def crew_of(service: Service) -> Crew:
-    crew = service.state.registry.engine().crew
-    assert crew is not None
-    return crew
-
-
-@contextmanager
-def manned(store: Path, **changes: Any) -> Iterator[Service]:
-    """A service whose workers are there."""
-    with serving(settings_for(store, workers=WORKERS, **changes)) as service:
-        wait_until(lambda: crew_of(service).size == WORKERS)
-        yield service
 
 
 @pytest.fixture
@@ -90,13 +79,6 @@ def thread_jobs(service: Service, monkeypatch: pytest.MonkeyPatch) -> Iterator[l
         patched.setattr(batcher, "submit", noted)
         patched.setattr(crew_of(service), "_others", noted)
         yield jobs
-
-
-def workers_of(service: Service) -> list[int]:
-    """Process ids of the workers."""
-    forks = service.state.registry._forks.pid
-    assert forks is not None
-    return [pid for pid in descendants(forks) if pid != forks]
 
 
 @pytest.mark.parametrize("mask", ["none", "rle", "png"])
@@ -237,19 +219,7 @@ def test_a_worker_whose_model_fails_again_and_again_is_replaced(
 
 def test_what_has_expired_is_not_begun(model_store: Path, jpeg: bytes) -> None:
     with manned(model_store, deadline_ms=400.0) as service:
-        assert codes(service.predict(*[jpeg] * 3)) == [None] * 3
-        predicted = service.metric("brain_batch_images_count")
-        pids = workers_of(service)
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
-        answer = service.predict(*[jpeg] * 20)
-        assert set(codes(answer)) == {None, "deadline_exceeded"}
-        in_time = codes(answer).count(None)
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
-        wait_until(lambda: service.state.pipeline.depth == 0)
-        assert service.metric("brain_batch_images_count") == predicted + in_time
-        assert codes(service.predict(*[jpeg] * 3)) == [None] * 3
+        expire_in_hand(service, jpeg, lambda: service.metric("brain_batch_images_count"))
 
 
 def test_what_expires_before_it_is_handed_out_is_counted_once(
@@ -312,57 +282,14 @@ def test_without_workers_the_threads_serve(
 def test_swaps_under_load_lose_nothing(store_copy: Path, jpeg: bytes) -> None:
     versions = [newest(store_copy), add_version(store_copy)]
     with manned(store_copy, model_version=str(versions[0])) as service:
-        stop = False
-
-        def post() -> list[int]:
-            found = []
-            while not stop:
-                found.append(service.predict(jpeg, jpeg, jpeg).status_code)
-            return found
-
-        with ThreadPoolExecutor(4) as clients:
-            posts = [clients.submit(post) for _ in range(4)]
-            for number in (1, 0, 1):
-                activate = f"/models/{MODEL}/{versions[number]}/activate"
-                assert service.client.post(activate).status_code == 200
-                wait_until(lambda: crew_of(service).size == WORKERS)
-            stop = True
-            statuses = [status for done in posts for status in done.result()]
-        assert set(statuses) == {200}
-        # Those of the versions that were replaced end.
-        wait_until(lambda: len(workers_of(service)) == WORKERS)
-        assert service.metric("brain_workers") == WORKERS
-        assert service.metric("brain_worker_restarts_total") == 0
+        swap_under_load(service, versions, jpeg)
 
 
 def test_an_engine_that_is_replaced_leaves_no_picture_waiting(
     model_store: Path, jpeg: bytes
 ) -> None:
     with manned(model_store) as service:
-        lost = service.state.registry.engine()
-        # What the watcher does when a thread of the engine hangs.
-        pids = workers_of(service)
-        assert lost.crew is not None
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
-        loop = service.state.pipeline._loop
-
-        def lose() -> httpx.Response:
-            wait_until(lambda: service.state.pipeline.depth >= 4)
-            asyncio.run_coroutine_threadsafe(service.state.registry._replace(lost, "a test"), loop)
-            return service.client.get("/health/live")
-
-        try:
-            answers = at_once([partial(service.predict, *[jpeg] * 6), lose])
-            assert set(codes(answers[0])) <= {None, "runtime_lost"}
-            assert "runtime_lost" in codes(answers[0])
-            wait_until(lambda: service.client.get("/health/ready").status_code == 200)
-            wait_until(lambda: crew_of(service).size == WORKERS)
-            assert codes(service.predict(*[jpeg] * 6)) == [None] * 6
-        finally:
-            # Stopped, they would outlive the service.
-            for pid in pids:
-                os.kill(pid, signal.SIGKILL)
+        replace_engine(service, jpeg)
 
 
 def test_none_is_left_behind(model_store: Path) -> None:

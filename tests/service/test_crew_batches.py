@@ -1,17 +1,12 @@
 """Processes beside a runtime that predicts in batches, as on a GPU: they decode, and answer."""
 
-import asyncio
-import os
 import pickle
-import signal
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import httpx
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -29,13 +24,19 @@ from service.runtimes.litert import Interpreter
 from service.settings import Settings
 from service.worker import Bench, Order, Predicted
 from tests.contract.samples import DATA, RANGE, grey_slice, mr_frames, mr_object
-from tests.service.test_crew import WORKERS, crew_of, workers_of
 from tests.support.broken_worker import POISON, Command
+from tests.support.crew import (
+    WORKERS,
+    crew_of,
+    expire_in_hand,
+    manned,
+    replace_engine,
+    swap_under_load,
+)
 from tests.support.service import (
     MODEL,
     Service,
     add_version,
-    at_once,
     codes,
     entries,
     newest,
@@ -89,14 +90,6 @@ class Opened:
 @pytest.fixture
 def opened() -> Opened:
     return Opened()
-
-
-@contextmanager
-def manned(store: Path, opened: Opened, **changes: Any) -> Iterator[Service]:
-    """A service whose workers are there."""
-    with serving(settings_for(store, workers=WORKERS, **changes), opened) as service:
-        wait_until(lambda: crew_of(service).size == WORKERS)
-        yield service
 
 
 @pytest.fixture
@@ -255,68 +248,17 @@ def test_there_are_none_where_batches_are_predicted_on_the_processor(
 
 def test_what_has_expired_is_not_begun(model_store: Path, jpeg: bytes, opened: Opened) -> None:
     with manned(model_store, opened, deadline_ms=600.0) as service:
-        assert codes(service.predict(*[jpeg] * 3)) == [None] * 3
-        predicted = sum(opened.last.sizes)
-        pids = workers_of(service)
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
-        answer = service.predict(*[jpeg] * 20)
-        assert set(codes(answer)) == {None, "deadline_exceeded"}
-        in_time = codes(answer).count(None)
-        for pid in pids:
-            os.kill(pid, signal.SIGCONT)
-        wait_until(lambda: service.state.pipeline.depth == 0)
-        assert sum(opened.last.sizes) == predicted + in_time
-        assert codes(service.predict(*[jpeg] * 3)) == [None] * 3
+        expire_in_hand(service, jpeg, lambda: sum(opened.last.sizes))
 
 
 def test_swaps_under_load_lose_nothing(store_copy: Path, jpeg: bytes, opened: Opened) -> None:
     versions = [newest(store_copy), add_version(store_copy)]
     with manned(store_copy, opened, model_version=str(versions[0])) as service:
-        stop = False
-
-        def post() -> list[int]:
-            found = []
-            while not stop:
-                found.append(service.predict(jpeg, jpeg, jpeg).status_code)
-            return found
-
-        with ThreadPoolExecutor(4) as clients:
-            posts = [clients.submit(post) for _ in range(4)]
-            for number in (1, 0, 1):
-                activate = f"/models/{MODEL}/{versions[number]}/activate"
-                assert service.client.post(activate).status_code == 200
-                wait_until(lambda: crew_of(service).size == WORKERS)
-            stop = True
-            statuses = [status for done in posts for status in done.result()]
-        assert set(statuses) == {200}
-        wait_until(lambda: len(workers_of(service)) == WORKERS)
-        assert service.metric("brain_worker_restarts_total") == 0
+        swap_under_load(service, versions, jpeg)
 
 
 def test_an_engine_that_is_replaced_leaves_no_picture_waiting(
     model_store: Path, jpeg: bytes, opened: Opened
 ) -> None:
     with manned(model_store, opened) as service:
-        lost = service.state.registry.engine()
-        pids = workers_of(service)
-        for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
-        loop = service.state.pipeline._loop
-
-        def lose() -> httpx.Response:
-            wait_until(lambda: service.state.pipeline.depth >= 4)
-            asyncio.run_coroutine_threadsafe(service.state.registry._replace(lost, "a test"), loop)
-            return service.client.get("/health/live")
-
-        try:
-            answers = at_once([partial(service.predict, *[jpeg] * 6), lose])
-            assert set(codes(answers[0])) <= {None, "runtime_lost"}
-            assert "runtime_lost" in codes(answers[0])
-            wait_until(lambda: service.client.get("/health/ready").status_code == 200)
-            wait_until(lambda: crew_of(service).size == WORKERS)
-            assert codes(service.predict(*[jpeg] * 6)) == [None] * 6
-        finally:
-            # Stopped, they would outlive the service.
-            for pid in pids:
-                os.kill(pid, signal.SIGKILL)
+        replace_engine(service, jpeg)
