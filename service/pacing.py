@@ -15,7 +15,7 @@ REFUSALS_PER_SECOND: Final = 200
 MAX_TURN_SECONDS: Final = 3.0
 """A client is not sent away for longer, since there may be room again by then."""
 
-MAX_PAUSE_SECONDS: Final = 0.6
+MAX_PAUSE_SECONDS: Final = 0.8
 """Longest pause. Who has gone meanwhile is not noticed and keeps a place among the connections, so
 this is less than a turn may be; it is also less than the shortest ``Retry-After``."""
 
