@@ -103,7 +103,9 @@ class _Served(tf.Module):
 
     def save(self, path: Path) -> None:
         """Writes it with its signatures."""
-        tf.saved_model.save(self, str(path), signatures=self.functions)
+        # Nobody differentiates what is served, and writing how to takes as long as all else.
+        options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
+        tf.saved_model.save(self, str(path), signatures=self.functions, options=options)
 
 
 def write_saved_model(model: keras.Model, recipe: Recipe, path: Path) -> None:

@@ -17,7 +17,7 @@ from service.runtimes.base import served_shapes
 from service.runtimes.tensorflow import TensorFlowRuntime
 from tests.support.service import MODEL, ROOT, newest
 
-LARGEST = 6
+LARGEST = 4
 
 
 def main(root: Path) -> dict[str, Any]:
