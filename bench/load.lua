@@ -30,13 +30,14 @@ end
 
 function init(arguments)
   local count = tonumber(arguments[3])
+  local lines = {}
+  for line in io.lines(arguments[1]) do lines[#lines + 1] = line end
   bodies, patterns = {}, {}
-  local line_number = 0
-  for line in io.lines(arguments[1]) do
-    -- The files are dealt out to the threads; a thread without one takes any.
-    local mine = line_number % count == (number - 1) % count
-    line_number = line_number + 1
-    if mine then
+  for at, line in ipairs(lines) do
+    -- The files are dealt out to the threads; of more threads than files, several have the same one.
+    local dealt = (at - 1) % count == (number - 1) % count
+    local shared = #lines < count and (number - 1) % #lines == at - 1
+    if dealt or shared then
       local path, pattern = line:match("^(.-)\t(.*)$")
       local file = assert(io.open(path, "rb"))
       bodies[#bodies + 1] = wrk.format("POST", nil, {["Content-Type"] = arguments[2]}, file:read("*a"))

@@ -73,11 +73,15 @@ def jpeg_size(path: Path) -> tuple[int, int] | None:
 
 
 def _spread(by_class: list[list[Path]], count: int) -> list[Path]:
-    """The same number of each class, in turn, and far apart in each."""
+    """As even a number of each class as they allow, in turn, and far apart in each."""
+    wanted = [0] * len(by_class)
+    while sum(wanted) < min(count, sum(map(len, by_class))):
+        room = [at for at, files in enumerate(by_class) if wanted[at] < len(files)]
+        wanted[min(room, key=lambda at: wanted[at])] += 1
     each = [
-        files[:: max(1, len(files) // -(-count // len(by_class)))][: -(-count // len(by_class))]
-        for files in by_class
+        [files[place * len(files) // number] for place in range(number)]
+        for files, number in zip(by_class, wanted, strict=True)
     ]
-    longest = max((len(files) for files in each), default=0)
-    turns = [files[turn] for turn in range(longest) for files in each if turn < len(files)]
-    return turns[:count]
+    return [
+        files[turn] for turn in range(max(wanted, default=0)) for files in each if turn < len(files)
+    ]

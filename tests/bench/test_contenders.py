@@ -90,6 +90,18 @@ def test_slices_are_chosen_by_their_own_size_from_every_class(slices: list[Path]
     assert {jpeg_size(path) for path in source.files} == {(512, 512)}
 
 
+def test_a_class_with_few_slices_leaves_its_share_to_the_others(
+    slices: list[Path], tmp_path: Path
+) -> None:
+    content = next(path for path in slices if jpeg_size(path) == (512, 512)).read_bytes()
+    for number, folder in enumerate(["many", "few", "few"] + ["many"] * 6):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / f"{number}.jpg").write_bytes(content)
+    for count, found in ((4, (2, 2)), (7, (5, 2)), (20, (7, 2))):
+        names = [path.parent.name for path in choose([("uneven", tmp_path)], count).files]
+        assert (names.count("many"), names.count("few")) == found
+
+
 def test_what_is_no_jpeg_has_no_size(tmp_path: Path) -> None:
     file = tmp_path / "a.jpg"
     for content in (b"", b"\xff\xd8", b"\xff\xd8\xff\xda\x00\x02", b"PNG" * 9):

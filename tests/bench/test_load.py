@@ -102,3 +102,11 @@ def test_wrk_sends_every_file_checks_each_answer_and_times_it(echo: str, tmp_pat
     assert seen.wrong == pytest.approx(len(seen.latencies_us), abs=4)
     assert seen.first_wrong in {"500 refuse", "200 lie"}
     assert seen.broken == 0
+
+
+@pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
+def test_more_clients_than_files_all_send(echo: str, tmp_path: Path) -> None:
+    plan = Plan.write(tmp_path / "plan", [Body(b"one", "text/plain")], ["^one$"])
+    alone, three = run(echo, plan, 1, 0, 1), run(echo, plan, 3, 0, 1)
+    assert len(three.latencies_us) > 2 * len(alone.latencies_us)
+    assert (three.wrong, three.broken) == (0, 0)
