@@ -15,6 +15,7 @@ from bench.processes import adopt_orphans
 from bench.report import Setting, render
 from bench.results import Ceiling, Results, Row
 from bench.slices import PUBLIC, SHIPPED, Source, choose
+from bench.terminal import say
 from service.release import RELEASE
 
 IMAGES = 32
@@ -50,12 +51,6 @@ def main() -> int:
     output.write_text(text, encoding="utf-8")
     say(f"\n{text}\nwritten to {output} after {(monotonic() - began) / 60:.1f} min")
     return 0
-
-
-def say(text: str) -> None:
-    """Tells the person at the terminal."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
 
 
 def _arguments() -> argparse.Namespace:

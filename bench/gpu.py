@@ -30,6 +30,7 @@ from bench.report import table
 from bench.server import Driven, Server, environment, free_port, post
 from bench.slices import PUBLIC, SHIPPED, choose
 from bench.summary import percentile
+from bench.terminal import say
 from contract.store import ModelStore
 from service.choices import Device
 from service.runtimes import open_runtime
@@ -70,7 +71,7 @@ class Seen:
     """What one configuration did, over the rounds.
 
     Attributes:
-        device: as ``GET /health`` gives it.
+        device: as answers name it.
         cold_seconds: from the start of the process to the first answer.
         driven: by the number of clients.
         resident: bytes of all its processes, after the loads.
@@ -128,12 +129,6 @@ def main() -> int:
     for fault in wrong:
         say(f"WRONG: {fault}")
     return 1 if wrong else 0
-
-
-def say(line: str) -> None:
-    """Tells the person at the terminal."""
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
 
 
 def gpu() -> str:

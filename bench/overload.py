@@ -27,6 +27,7 @@ from bench.processes import adopt_orphans
 from bench.server import Server, environment, free_port
 from bench.slices import SHIPPED, choose
 from bench.summary import percentile, ratio
+from bench.terminal import say
 
 QUEUE_SIZE: Final = 64
 """The default of BRAIN_QUEUE_SIZE, and so the clients of full load."""
@@ -120,12 +121,6 @@ def main() -> int:
     for text, held in verdicts(loads):
         say(f"{'holds ' if held else 'MISSED'} {text}")
     return 1 if missed else 0
-
-
-def say(line: str) -> None:
-    """Tells the person at the terminal."""
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
 
 
 class Served(NamedTuple):

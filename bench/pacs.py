@@ -42,6 +42,7 @@ from pydicom.uid import (
 )
 
 from bench.machine import busy_share, describe
+from bench.terminal import say
 from scripts.orthanc import ROOT, Orthanc, free_port, missing
 from scripts.pacs_demo import service
 from tests.support.encoding import compress
@@ -94,12 +95,6 @@ def main() -> int:
         port = free_port()
         with Orthanc(folder, f"http://127.0.0.1:{port}") as orthanc, service(folder, port, orthanc):
             return run(orthanc, folder, templates, options.instances, options.series)
-
-
-def say(line: str) -> None:
-    """Prints a line at once."""
-    sys.stdout.write(f"{line}\n")
-    sys.stdout.flush()
 
 
 def run(

@@ -19,8 +19,9 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from bench.crowd import Crowd
 from bench.machine import describe
-from bench.overload import say, served
+from bench.overload import served
 from bench.processes import adopt_orphans, descendants, memory
+from bench.terminal import say
 
 WARM_UP_REQUESTS: Final = 5000
 TURN_SECONDS: Final = 5.0

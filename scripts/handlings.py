@@ -173,7 +173,7 @@ MUTANTS: Final = (
     Mutant(
         "slices of a batch that no worker decoded",
         CREW,
-        "        self._settle([job for job in jobs if job in rest])",
+        "        self._settle(rest)",
         "        pass",
         f"{BATCHES}::test_workers_answer_as_threads_do[none]",
     ),

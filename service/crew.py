@@ -134,11 +134,10 @@ class _Worker(asyncio.Protocol):
     def give(self, job: Job) -> None:
         """Hands it a slice: its file, or what the model said of it."""
         self.jobs.append(job)
-        is_predicted = isinstance(job.outcome, Outputs)
-        data = job.upload.data
+        is_predicted, data = False, job.upload.data
         if isinstance(job.outcome, Outputs):
             predicted = Predicted(job.outcome, job.geometry)
-            data = pickle.dumps(predicted, pickle.HIGHEST_PROTOCOL)
+            is_predicted, data = True, pickle.dumps(predicted, pickle.HIGHEST_PROTOCOL)
         self._transport.writelines([TASK.pack(is_predicted, job.deadline, len(data)), data])
 
     def data_received(self, data: bytes) -> None:
@@ -237,12 +236,14 @@ class Crew:
 
     def answer(self, jobs: Sequence[Job]) -> None:
         """Has slices of a batch answered before all that waits; settles what no worker decoded."""
-        mine = [job for job in jobs if self._answers(job)]
-        rest = set(jobs).difference(mine)
+        mine: list[Job] = []
+        rest: list[Job] = []
+        for job in jobs:
+            (mine if self._answers(job) else rest).append(job)
         self._predicting.difference_update(jobs)
         self._queue.extendleft(reversed(mine))
         self._hand_out()
-        self._settle([job for job in jobs if job in rest])
+        self._settle(rest)
 
     def close(self) -> None:
         """Ends the workers; to be called when no job is left, or :meth:`abandon` is."""

@@ -48,7 +48,7 @@ from service.runtimes.base import Shapes
 from service.runtimes.litert import Interpreter
 
 LENGTH: Final = struct.Struct("<Q")
-"""Bytes of the order or verdict that follows."""
+"""Bytes of the order or the reply that follows."""
 
 TASK: Final = struct.Struct("<?dQ")
 """Whether a :class:`Predicted` follows or a file; monotonic seconds of the deadline; bytes of it."""

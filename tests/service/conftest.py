@@ -2,11 +2,14 @@
 
 import shutil
 from collections.abc import Iterator, Sequence
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 
+from service import registry
+from service.crew import Forks
 from tests.support.browser import Browser, chromium, opened
 from tests.support.models import NAME, TWO_HEADS
 from tests.support.service import (
@@ -88,3 +91,9 @@ def folder(tmp_path: Path, slices: Sequence[Path]) -> Path:
         "<script>window.harm=1</script>"
     )
     return folder
+
+
+@pytest.fixture
+def broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers do what pictures and masks tell them."""
+    monkeypatch.setattr(registry, "Forks", partial(Forks, "tests.support.broken_worker"))

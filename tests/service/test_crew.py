@@ -5,7 +5,6 @@ import os
 import signal
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from socket import socket
 from time import monotonic
@@ -20,7 +19,6 @@ from pydicom.uid import (
 )
 
 from bench.processes import descendants
-from service import registry
 from service.choices import LogLevel
 from service.crew import Forks
 from service.errors import DeadlineExceeded
@@ -56,12 +54,6 @@ from tests.support.service import (
     settings_for,
     wait_until,
 )
-
-
-@pytest.fixture
-def broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers do what pictures tell them."""
-    monkeypatch.setattr(registry, "Forks", partial(Forks, "tests.support.broken_worker"))
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +13,7 @@ from numpy.typing import NDArray
 from contract.answer import Outputs, Rules
 from contract.policy import DEFAULT_POLICY
 from contract.store import ModelStore, StoredVersion
-from service import registry
 from service.choices import LogLevel
-from service.crew import Forks
 from service.errors import ServiceError
 from service.runtimes import Runtime
 from service.runtimes.base import served_shapes
@@ -90,12 +87,6 @@ class Opened:
 @pytest.fixture
 def opened() -> Opened:
     return Opened()
-
-
-@pytest.fixture
-def broken(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers do what pictures and masks tell them."""
-    monkeypatch.setattr(registry, "Forks", partial(Forks, "tests.support.broken_worker"))
 
 
 @contextmanager

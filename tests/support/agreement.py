@@ -5,21 +5,17 @@ from pathlib import Path
 
 import numpy as np
 
-from contract.decoding import decode
-from contract.preprocessing import preprocess
 from contract.store import ModelStore
 from service.choices import RuntimeChoice
 from service.runtimes import open_runtime
-from tests.support.service import MODEL, ROOT, newest, settings_for
+from tests.support.inputs import preprocessed
+from tests.support.service import MODEL, newest, settings_for
 
 
 def main(root: Path) -> None:
     """Compares the newest version in a store."""
     stored = ModelStore(root).load(MODEL, newest(root))
-    paths = sorted((ROOT / "tests" / "data" / "slices").glob("*/*.jpg"))
-    batch = np.stack(
-        [preprocess(decode(path.read_bytes()).pixels, stored.preprocess) for path in paths]
-    )
+    batch = preprocessed(stored.preprocess)
     outputs = [
         open_runtime(settings_for(root, runtime=choice, max_batch_size=16), stored).predict(batch)
         for choice in (RuntimeChoice.LITERT, RuntimeChoice.TENSORFLOW)

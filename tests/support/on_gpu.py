@@ -9,13 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from contract.decoding import decode
-from contract.preprocessing import preprocess
 from contract.store import ModelStore
 from service.choices import Device, RuntimeChoice
 from service.runtimes import Runtime, open_runtime
 from service.runtimes.tensorflow import import_tensorflow
-from tests.support.service import MODEL, ROOT, newest, settings_for
+from tests.support.inputs import preprocessed
+from tests.support.service import MODEL, newest, settings_for
 
 SLICES = 6
 
@@ -29,10 +28,7 @@ def main(root: Path) -> dict[str, Any]:
         ``on_processor``: the device of the reference; ``peak_bytes``: of the GPU's memory.
     """
     stored = ModelStore(root).load(MODEL, newest(root))
-    files = sorted((ROOT / "tests" / "data" / "slices").glob("*/*.jpg"))[:SLICES]
-    batch = np.stack(
-        [preprocess(decode(file.read_bytes()).pixels, stored.preprocess) for file in files]
-    )
+    batch = preprocessed(stored.preprocess)[:SLICES]
     # XLA compiles half a minute for each size of a batch.
     tensorflow = {"runtime": RuntimeChoice.TENSORFLOW, "max_batch_size": 1}
     on_processor = open_runtime(settings_for(root, **tensorflow, device=Device.CPU), stored)

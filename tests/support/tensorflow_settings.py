@@ -8,16 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from contract.decoding import decode
-from contract.preprocessing import preprocess
 from contract.store import ModelStore
 from service.choices import Device
 from service.errors import RuntimeUnusable
 from service.runtimes.base import served_shapes
 from service.runtimes.tensorflow import TensorFlowRuntime
-from tests.support.service import MODEL, ROOT, newest
+from tests.support.inputs import preprocessed
+from tests.support.service import MODEL, newest
 
-LARGEST = 4
+LARGEST = 6
 
 
 def main(root: Path) -> dict[str, Any]:
@@ -32,10 +31,7 @@ def main(root: Path) -> dict[str, Any]:
     shapes = served_shapes(stored.manifest)
     path = stored.path / stored.manifest.artifacts["tensorflow"]
     size = stored.preprocess.height, stored.preprocess.width
-    files = sorted((ROOT / "tests" / "data" / "slices").glob("*/*.jpg"))[:LARGEST]
-    batch = np.stack(
-        [preprocess(decode(file.read_bytes()).pixels, stored.preprocess) for file in files]
-    )
+    batch = preprocessed(stored.preprocess)[:LARGEST]
     found: dict[str, Any] = {}
 
     plain = TensorFlowRuntime(path, shapes, LARGEST, device=Device.CPU)
