@@ -24,7 +24,7 @@ from training.errors import ExportRefused
 from training.explain import class_maps, grad_cam
 from training.fidelity import AGREEMENT_FILE, LITERT_FILE, SAVED_MODEL, agreement, strayed
 from training.inputs import INPUTS, SCALE
-from training.model import EMBEDDING, LOGITS, MASK_LOGITS, NETWORK, build
+from training.model import EMBEDDING, LOGITS, MASK_LOGITS, NETWORK, build, classifying_head
 from training.recipe import Recipe
 from training.run import Run
 from training.splits import Split
@@ -94,11 +94,13 @@ class _Served(tf.Module):
         def serve(slices: Any) -> dict[str, Any]:
             return served(model, scaled(slices), recipe)
 
-        def explain(slices: Any) -> dict[str, Any]:
-            return {"heatmap": grad_cam(model, _sized(scaled(slices), recipe), recipe)}
-
         self.functions = {"serving_default": tf.function(serve, input_signature=spec)}
         if recipe.mask is None and not recipe.head.linear and dtype == tf.uint8:
+            head = classifying_head(model)
+
+            def explain(slices: Any) -> dict[str, Any]:
+                return {"heatmap": grad_cam(model, head, _sized(scaled(slices), recipe), recipe)}
+
             self.functions["explain"] = tf.function(explain, input_signature=spec)
 
     def save(self, path: Path) -> None:

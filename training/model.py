@@ -61,6 +61,15 @@ def build(recipe: Recipe, size: int | None = None, pretrained: bool = True) -> k
     return keras.Model(inputs, network(scale_layer(recipe.preprocessing)(inputs)), name=recipe.name)
 
 
+def classifying_head(model: keras.Model) -> keras.Model:
+    """The part of a model of :func:`build` from ``features`` (N, h, w, c) to ``logits`` (N, classes).
+
+    It shares the model's weights.
+    """
+    outputs = model.get_layer(NETWORK).output
+    return keras.Model(outputs[FEATURES], outputs[LOGITS], name="head")
+
+
 def _logits(features: Any, recipe: Recipe) -> Any:
     head: Head = recipe.head
     if head.pooling == "average":
