@@ -149,7 +149,7 @@ class DicomObject:
             if photometric in {"MONOCHROME1", "MONOCHROME2"}:
                 pixels = grey_levels(stored, attributes, inverted=photometric == "MONOCHROME1")
             else:
-                pixels = luma(stored, photometric, form.bits_stored, self._dataset)
+                pixels = luma(stored, photometric, form.bits_stored, attributes)
             return Slice(
                 square(pixels, aspect(attributes), self._policy.max_pixels),
                 (form.rows, form.columns),

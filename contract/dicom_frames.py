@@ -4,7 +4,7 @@ import math
 import re
 from typing import Final
 
-from pydicom import Dataset
+from pydicom import Dataset, FileDataset
 
 from contract.greyscale import floats
 from contract.preprocessing import DicomReference
@@ -24,12 +24,15 @@ FUNCTIONAL_GROUPS: Final = (
 _UID: Final = re.compile(r"[0-9]+(\.[0-9]+)*")
 
 
-def frame_attributes(dataset: Dataset, frame: int) -> Dataset:
+def frame_attributes(dataset: FileDataset, frame: int) -> Dataset:
     """What holds for one frame (from 1), flat, as in a classic object.
 
     A frame's own functional groups go before the shared ones, and those before the top level.
     """
-    attributes = Dataset(dataset)
+    # Dataset(dataset) would share its elements: a frame's own would stay for all others.
+    attributes = Dataset(dict(dataset.items()))
+    # It says in which byte order the words of a lookup table are.
+    attributes.file_meta = dataset.file_meta
     shared = list(dataset.get("SharedFunctionalGroupsSequence") or [])[:1]
     own = list(dataset.get("PerFrameFunctionalGroupsSequence") or [])[frame - 1 : frame]
     for groups in shared + own:

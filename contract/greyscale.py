@@ -12,13 +12,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydicom import Dataset
 from pydicom.pixels import apply_color_lut, apply_modality_lut
-from pydicom.pixels.processing import apply_voi
 
 from contract.errors import TooManyPixels, UndecodableImage, UnsupportedPixels
 
 TRIMMED_SHARE: Final = 0.001
 """Share of the pixels, at either end, that may clip where an object states no window: a few hot
 pixels must not leave the tissue a handful of the 256 grey levels."""
+
+
+MAX_ENTRIES: Final = 2**16
+"""Of a lookup table, which states them as 0."""
 
 
 def grey_levels(
@@ -45,7 +48,7 @@ def grey_levels(
     index = np.subtract(stored, lowest, dtype=np.int32)
     levels = np.arange(lowest, int(stored.max()) + 1)
     padding = _padding(levels, attributes)
-    values = np.asarray(apply_modality_lut(levels, attributes), np.float64)
+    values = _rescaled(levels, attributes)
     if not np.isfinite(values).all():
         raise UndecodableImage("the DICOM object states an impossible rescale")
     shares = _voi(values, attributes)
@@ -67,8 +70,7 @@ def luma(
         UnsupportedPixels: they are neither RGB nor PALETTE COLOR.
     """
     if photometric == "PALETTE COLOR":
-        stored = apply_color_lut(stored, attributes)
-        bits_stored = 8 * stored.itemsize
+        stored, bits_stored = _coloured(stored, attributes)
     elif photometric != "RGB" or stored.ndim != 3:
         raise UnsupportedPixels("the photometric interpretation is not supported")
     scaled = stored[..., :3].astype(np.float32) * (255 / (2**bits_stored - 1))
@@ -149,13 +151,71 @@ def _integer(value: object, *, signed: bool) -> int | None:
     return number - 0x10000 if signed and number > 0x7FFF else number
 
 
+def _rescaled(levels: NDArray[np.int64], attributes: Dataset) -> NDArray[np.float64]:
+    """Stored values after the modality LUT or the rescale."""
+    for item in list(attributes.get("ModalityLUTSequence") or [])[:1]:
+        table = _table(item.LUTDescriptor, item.LUTData, attributes)
+        return _looked_up(levels, item.LUTDescriptor, table, attributes).astype(np.float64)
+    return np.asarray(apply_modality_lut(levels, attributes), np.float64)
+
+
+def _coloured(stored: NDArray[Any], attributes: Dataset) -> tuple[NDArray[Any], int]:
+    """The colours of a palette, (rows, columns, 3), and how many bits they need."""
+    descriptor = attributes.RedPaletteColorLookupTableDescriptor
+    if "RedPaletteColorLookupTableData" in attributes:
+        tables = [
+            _table(descriptor, attributes[f"{colour}PaletteColorLookupTableData"].value, attributes)
+            for colour in ("Red", "Green", "Blue")
+        ]
+        palette = np.stack(tables, axis=-1)
+    else:
+        first = _integer(descriptor[1], signed=attributes.get("PixelRepresentation") == 1) or 0
+        entries = int(descriptor[0]) or MAX_ENTRIES
+        palette = apply_color_lut(np.arange(first, first + entries), attributes)[..., :3]
+    return _looked_up(stored, descriptor, palette, attributes), _bits(palette)
+
+
+def _table(descriptor: Any, data: Any, attributes: Dataset) -> NDArray[np.uint16]:
+    """The entries of a lookup table (PS3.3 2024e, C.7.6.3.1.6 and C.11.1.1).
+
+    Those of 8 bits may be packed, two in a word, or have a word each.
+
+    Raises:
+        UndecodableImage: there are fewer than its descriptor states.
+    """
+    entries = int(descriptor[0]) or MAX_ENTRIES
+    if isinstance(data, bytes):
+        is_little_endian = attributes.file_meta.TransferSyntaxUID.is_little_endian
+        words = np.frombuffer(data[: len(data) // 2 * 2], "<u2" if is_little_endian else ">u2")
+    else:
+        words = np.asarray(data, np.uint16).reshape(-1)
+    if len(words) < entries:
+        words = words.astype("<u2").view(np.uint8).astype(np.uint16)
+    if len(words) < entries:
+        raise UndecodableImage("a lookup table of the DICOM object is shorter than it states")
+    return np.asarray(words[:entries], np.uint16)
+
+
+def _looked_up(
+    values: NDArray[Any], descriptor: Any, table: NDArray[Any], attributes: Dataset
+) -> NDArray[Any]:
+    """Each value's entry; those below and above the table have its first and last one."""
+    first = _integer(descriptor[1], signed=attributes.get("PixelRepresentation") == 1) or 0
+    places = np.clip(np.rint(values) - first, 0, len(table) - 1)
+    return np.asarray(table[places.astype(np.intp)])
+
+
+def _bits(table: NDArray[Any]) -> int:
+    """Bits of a table's entries: some writers state 16 for one that needs fewer."""
+    return max(8, int(table.max()).bit_length())
+
+
 def _voi(values: NDArray[np.float64], attributes: Dataset) -> NDArray[np.float64] | None:
     """Shares of full brightness by the VOI LUT or the first window, if there is one."""
-    if attributes.get("VOILUTSequence"):
-        looked_up = apply_voi(np.rint(values).astype(np.int64), attributes, 0)
-        # Some writers state 16 bits for a table that needs fewer.
-        bits = max(8, int(looked_up.max()).bit_length())
-        return np.asarray(looked_up / (2.0**bits - 1), np.float64)
+    for item in list(attributes.get("VOILUTSequence") or [])[:1]:
+        table = _table(item.LUTDescriptor, item.LUTData, attributes)
+        looked_up = _looked_up(values, item.LUTDescriptor, table, attributes)
+        return np.asarray(looked_up / (2.0 ** _bits(table) - 1), np.float64)
     numbers = floats(attributes, "WindowCenter")[:1] + floats(attributes, "WindowWidth")[:1]
     if len(numbers) < 2:
         return None

@@ -8,11 +8,12 @@ import pytest
 from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.pixels import apply_windowing
+from pydicom.uid import ExplicitVRBigEndian
 
 from contract.errors import DecodeError
 from contract.greyscale import window
 from tests.contract.rendering import decoded, difference, linear
-from tests.contract.samples import RANGE, deep_slice, grey_slice, mr_object
+from tests.contract.samples import RANGE, SYNTAXES, deep_slice, grey_slice, mr_object
 
 GREY = grey_slice()
 DEEP = deep_slice()
@@ -142,6 +143,47 @@ class TestGreyscale:
         result = decoded(mr_object(GREY, attributes=attributes))
         assert difference(result.pixels, table[GREY] / 4095 * 255) <= 1
 
+    @pytest.mark.parametrize("sequence", ["ModalityLUTSequence", "VOILUTSequence"])
+    @pytest.mark.parametrize("stored", ["US", "OW", "packed US", "packed OW"])
+    @pytest.mark.parametrize("syntax", ["explicit", "implicit", "big-endian", "deflated"])
+    def test_a_table_of_8_bits_for_values_of_more(
+        self, sequence: str, stored: str, syntax: str
+    ) -> None:
+        table = (255 * (np.arange(4096) / 4095) ** 0.5).astype(np.uint16)
+        is_big_endian = SYNTAXES[syntax] == ExplicitVRBigEndian
+        item = lookup_table(table, 8, stored, ">" if is_big_endian else "<")
+        attributes = {sequence: [item]}
+        if sequence == "ModalityLUTSequence":
+            item.ModalityLUTType = "US"
+            attributes |= RANGE
+        values = (DEEP >> 4).astype(np.uint16)
+        result = decoded(mr_object(values, SYNTAXES[syntax], attributes=attributes))
+        assert difference(result.pixels, table[values]) <= 1
+
+    @pytest.mark.parametrize("bits", [9, 12, 16])
+    def test_values_beyond_a_table_have_its_ends(self, bits: int) -> None:
+        table = np.linspace(0, 2**bits - 1, 100).astype(np.uint16)
+        item = lookup_table(table, bits)
+        item.LUTDescriptor = [len(table), 80, bits]
+        result = decoded(mr_object(GREY, attributes={"VOILUTSequence": [item]}))
+        expected = table[np.clip(GREY.astype(int) - 80, 0, 99)] / (2**bits - 1) * 255
+        assert difference(result.pixels, expected) <= 1
+
+    def test_a_dark_slice_is_dark_by_a_table(self) -> None:
+        table = np.arange(0, 65536, 257, dtype=np.uint16)
+        attributes = {"VOILUTSequence": [lookup_table(table, 16)]}
+        bright, dark = (
+            decoded(mr_object(values, attributes=attributes)) for values in (GREY, GREY // 8)
+        )
+        assert difference(bright.pixels, GREY) <= 1
+        assert difference(dark.pixels, GREY // 8) <= 1
+
+    def test_a_table_that_is_too_short(self) -> None:
+        item = lookup_table(np.arange(256, dtype=np.uint16), 16)
+        item.LUTDescriptor = [600, 0, 16]
+        with pytest.raises(DecodeError, match="shorter than it states"):
+            decoded(mr_object(GREY, attributes={"VOILUTSequence": [item]}))
+
     @pytest.mark.parametrize("limit", [None, -1990], ids=["one-value", "range"])
     def test_padding_is_black_and_not_in_the_range(self, limit: int | None) -> None:
         values = GREY.astype(np.int16)
@@ -173,8 +215,22 @@ def linear_or_step(values: NDArray[Any], center: float, width: float) -> NDArray
     return np.where(values > center - 0.5, 255.0, 0.0)
 
 
-def lookup_table(table: NDArray[np.uint16], bits: int) -> Dataset:
+def lookup_table(
+    table: NDArray[np.uint16], bits: int, stored: str = "US", order: str = "<"
+) -> Dataset:
+    """An item of a LUT sequence.
+
+    Args:
+        table: the entries.
+        bits: that it states.
+        stored: the VR of its data, and ``packed`` for two entries of 8 bits in a word.
+        order: ``<`` or ``>``, of the words in the file.
+    """
+    words = table if "packed" not in stored else table.astype(np.uint8).view("<u2")
     item = Dataset()
     item.add_new("LUTDescriptor", "US", [len(table), 0, bits])
-    item.add_new("LUTData", "US", table.tolist())
+    if "OW" in stored:
+        item.add_new("LUTData", "OW", words.astype(f"{order}u2").tobytes())
+    else:
+        item.add_new("LUTData", "US", words.tolist())
     return item
