@@ -8,6 +8,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import Any, Final
 
+import httptools
 import uvicorn
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
@@ -35,7 +36,8 @@ LINGER_SECONDS: Final = 1.0
 """How long a refused client may take to read why; closed at once, a connection loses its last words."""
 
 SEND_SECONDS: Final = 30.0
-"""How long a client may leave an answer unread."""
+SEND_BYTES: Final = 2**18
+"""A client that reads less of an answer in that time does not want it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +75,7 @@ class Connection(HttpToolsProtocol):
         self._turnstile = turnstile
         self._timer: asyncio.TimerHandle | None = None
         self._send_timer: asyncio.TimerHandle | None = None
+        self._unsent = 0
         self._in_message = False
         self._in_head = True
         self._head_bytes = 0
@@ -104,7 +107,8 @@ class Connection(HttpToolsProtocol):
             self._head_bytes += len(data)
         elif self._in_message:
             self._trailer_bytes += len(data)
-        super().data_received(data)
+        self._unset_keepalive_if_required()
+        self._feed(data)
         self._check_size()
 
     def on_message_begin(self) -> None:
@@ -117,23 +121,36 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The request starts; its body has a limit of its own where it is read."""
+        if self._refused or self._offers_upgrade():
+            return
         self._disarm()
+        # What came in one piece with the head may be body, and counts no more.
+        self._head_bytes = len(self.url) + sum(
+            len(name) + len(value) + len(b": \r\n") for name, value in self.headers
+        )
+        self._check_size()
         self._in_head = False
         self._head_bytes = self._trailer_bytes = 0
+        if self._refused:
+            return
         super().on_headers_complete()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A field of the head; trailers are ignored, as RFC 9110, section 6.5.1, allows."""
         if self._in_head:
-            super().on_header(name, value)
+            # The parser leaves the white space behind it, which is no part of it (RFC 9110, 5.5).
+            super().on_header(name, value.rstrip(b" \t"))
 
     def on_body(self, body: bytes) -> None:
         """A piece of the body."""
         self._trailer_bytes = 0
-        super().on_body(body)
+        if not self._refused:
+            super().on_body(body)
 
     def on_message_complete(self) -> None:
         """The last byte of a request."""
+        if self._refused or self._offers_upgrade():
+            return
         self._disarm()
         self._in_message = False
         super().on_message_complete()
@@ -147,7 +164,8 @@ class Connection(HttpToolsProtocol):
     def pause_writing(self) -> None:
         """The client does not keep up with the answer."""
         super().pause_writing()
-        self._send_timer = self.loop.call_later(SEND_SECONDS, self.transport.abort)
+        self._unsent = self.transport.get_write_buffer_size()
+        self._send_timer = self.loop.call_later(SEND_SECONDS, self._check_sent)
 
     def resume_writing(self) -> None:
         """It does again."""
@@ -172,6 +190,42 @@ class Connection(HttpToolsProtocol):
         self.on_response_complete()
         if refusal.pause_seconds > 0:
             self._pause(refusal.pause_seconds)
+
+    def _feed(self, data: bytes) -> None:
+        """Parses a piece of a request."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserError:
+            self.send_400_response("Invalid HTTP request received.")
+        except httptools.HttpParserUpgrade as upgrade:
+            if self._offers_upgrade():
+                self._feed_without_upgrade(data[upgrade.args[0] :])
+
+    def _offers_upgrade(self) -> bool:
+        """Whether a request could go on in another protocol. One to CONNECT ends with its head anyway."""
+        return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+
+    def _feed_without_upgrade(self, rest: bytes) -> None:
+        """Parses a request as if it offered no upgrade, which may be ignored (RFC 9110, 7.8).
+
+        The parser takes its body for the other protocol; Java's client offers HTTP/2 with each request.
+        """
+        version = self.parser.get_http_version().encode()
+        lines = [b" ".join([self.parser.get_method(), self.url, b"HTTP/" + version])]
+        lines += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
+        self.parser = httptools.HttpRequestParser(self)
+        # As uvicorn does.
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+        self._feed(b"\r\n".join([*lines, b"", b""]) + rest)
+
+    def _check_sent(self) -> None:
+        """Lets a client go that hardly reads; a slow one gets its answer to the end."""
+        unsent = self.transport.get_write_buffer_size()
+        if self._unsent - unsent < SEND_BYTES:
+            self.transport.abort()
+            return
+        self._unsent = unsent
+        self._send_timer = self.loop.call_later(SEND_SECONDS, self._check_sent)
 
     def _check_size(self) -> None:
         if self._refused:

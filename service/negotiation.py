@@ -17,11 +17,12 @@ MAX_LENGTH: Final = 4096
 """Characters of an ``Accept`` header that are looked at; browsers send some 150."""
 
 _WORD: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_RANGE: Final = re.compile(rf"({_WORD})/({_WORD})\s*")
+# Java's HttpURLConnection, before JDK 19, says `*` for any and a quality of `.2`.
+_RANGE: Final = re.compile(rf"({_WORD})/({_WORD})\s*|\*\s*(?=[;,]|$)")
 _PARAMETER: Final = re.compile(
     rf";\s*(?:({_WORD})=({_WORD}(?:/{_WORD})?|\"(?:[^\"\\]|\\.)*\")\s*)?"
 )
-_QUALITY: Final = re.compile(r"0(\.[0-9]{0,3})?|1(\.0{0,3})?")
+_QUALITY: Final = re.compile(r"0(\.[0-9]{0,3})?|\.[0-9]{1,3}|1(\.0{0,3})?")
 _SEPARATOR: Final = re.compile(r"[\s,]*")
 
 
@@ -118,6 +119,7 @@ def _ranges(header: str) -> Iterator[MediaRange]:
         found = _RANGE.match(header, position)
         if found is None or (found[1] == "*" != found[2]):
             raise malformed
+        main, sub = found[1] or "*", found[2] or "*"
         position = found.end()
         parameters: dict[str, str] = {}
         quality = 1.0
@@ -130,7 +132,7 @@ def _ranges(header: str) -> Iterator[MediaRange]:
                 quality = float(value)
             elif name:
                 parameters[name] = value
-        yield MediaRange(found[1].lower(), found[2].lower(), parameters, quality)
+        yield MediaRange(main.lower(), sub.lower(), parameters, quality)
         if position < len(header) and header[position] != ",":
             raise malformed
         position = _end(_SEPARATOR, header, position)

@@ -1,5 +1,6 @@
 """Objects of several frames: each becomes the slice that it is, with what the object says of it."""
 
+import io
 from typing import ClassVar
 
 import numpy as np
@@ -133,6 +134,24 @@ class TestEnhanced:
             assert place.position_mm == pytest.approx((0, 0, 3 * (frame - 1)))
             assert place.orientation == pytest.approx((1, 0, 0, 0, 1, 0))
             assert place.pixel_spacing_mm == pytest.approx((0.5, 0.5))
+
+    @pytest.mark.parametrize("order", [(2, 1, 3), (3, 2, 1, 3)], ids=str)
+    def test_no_frame_takes_over_what_another_says(self, order: tuple[int, ...]) -> None:
+        data = enhanced([GREY] * 3)
+        dataset = dcmread(io.BytesIO(data))
+        # The last frame says nothing of itself.
+        dataset.PerFrameFunctionalGroupsSequence[2] = Dataset()
+        del dataset.SharedFunctionalGroupsSequence
+        changed = io.BytesIO()
+        dataset.save_as(changed)
+        alone = [opened(changed.getvalue()).slice(frame) for frame in (1, 2, 3)]
+        source = opened(changed.getvalue())
+        for frame in order:
+            result = source.slice(frame)
+            assert difference(result.pixels, alone[frame - 1].pixels) == 0
+            assert result.dicom == alone[frame - 1].dicom == source.reference(frame)
+        assert alone[2].dicom is not None
+        assert alone[2].dicom.position_mm is None
 
     def test_fewer_functional_groups_than_frames(self) -> None:
         source = opened(enhanced(FRAMES))

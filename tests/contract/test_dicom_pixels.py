@@ -181,12 +181,31 @@ class TestColour:
         result = decoded(mr_object(self.COLOURS, syntax, attributes=attributes)).pixels
         assert difference(result, self.LUMA) <= 3
 
-    def test_palette(self) -> None:
-        ramp = np.arange(256, dtype=np.uint16)[::-1] * 257
-        attributes: dict[str, Any] = {"PhotometricInterpretation": "PALETTE COLOR"}
-        for colour in ("Red", "Green", "Blue"):
-            attributes[f"{colour}PaletteColorLookupTableDescriptor"] = [256, 0, 16]
-            attributes[f"{colour}PaletteColorLookupTableData"] = ramp.tobytes()
+    @pytest.mark.parametrize(
+        ("step", "bits", "dtype"),
+        [
+            pytest.param(257, 16, "<u2", id="16 bits"),
+            pytest.param(1, 8, "u1", id="8 bits"),
+            pytest.param(1, 8, "<u2", id="8 bits in words"),
+            pytest.param(1, 16, "<u2", id="8 bits stated as 16"),
+        ],
+    )
+    def test_palette(self, step: int, bits: int, dtype: str) -> None:
+        ramp = np.arange(256)[::-1] * step
+        attributes = palette([256, 0, bits], ramp.astype(dtype).tobytes())
+        assert difference(decoded(mr_object(GREY, attributes=attributes)).pixels, 255 - GREY) <= 1
+
+    def test_a_palette_of_more_entries_than_8_bits_count(self) -> None:
+        values = np.arange(4096, dtype=np.uint16).reshape(64, 64)
+        colours = (values.ravel() // 16).astype(np.uint8)
+        attributes = palette([4096, 0, 8], colours.tobytes())
+        result = decoded(mr_object(values, attributes=attributes))
+        assert difference(result.pixels, values // 16) <= 1
+
+    def test_a_palette_of_segments(self) -> None:
+        # One discrete segment of one entry, and a linear one of 255 more, from 255 down to 0.
+        segments = np.array([0, 1, 65535, 1, 255, 0], "<u2").tobytes()
+        attributes = palette([256, 0, 16], segments, "Segmented")
         assert difference(decoded(mr_object(GREY, attributes=attributes)).pixels, 255 - GREY) <= 1
 
     @pytest.mark.parametrize("photometric", ["HSV", "CMYK", "YBR_PARTIAL_420", ""])
@@ -194,3 +213,12 @@ class TestColour:
         attributes = {"PhotometricInterpretation": photometric}
         with pytest.raises((UnsupportedPixels, UndecodableImage)):
             decoded(mr_object(self.COLOURS, attributes=attributes))
+
+
+def palette(descriptor: list[int], data: bytes, prefix: str = "") -> dict[str, Any]:
+    """The attributes of a palette whose colours are grey."""
+    attributes: dict[str, Any] = {"PhotometricInterpretation": "PALETTE COLOR"}
+    for colour in ("Red", "Green", "Blue"):
+        attributes[f"{colour}PaletteColorLookupTableDescriptor"] = descriptor
+        attributes[f"{prefix}{colour}PaletteColorLookupTableData"] = data
+    return attributes

@@ -134,6 +134,95 @@ def test_an_answer_that_is_never_read_is_given_up(
         wait_until(lambda: not open_connections)
 
 
+def test_a_client_that_reads_slowly_gets_the_answer_to_its_end(
+    strict: Service, jpeg: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "SEND_SECONDS", TIMEOUT_MS / 3000)
+    monkeypatch.setattr(connections, "SEND_BYTES", 1000)
+    # What the system holds of an answer, it takes at once, and is not seen to be read.
+    for listening in strict._server.servers[0].sockets:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    with socket.socket() as connection:
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(strict.address)
+        # Its answer is written at once, and has the names of the files in it.
+        files = [("files", (f"{number:04000}.jpg", jpeg)) for number in range(64)]
+        request = strict.client.build_request("POST", "/predict", files=files)
+        head = b"".join(name + b": " + value + b"\r\n" for name, value in request.headers.raw)
+        connection.sendall(b"POST /predict HTTP/1.1\r\n" + head + b"\r\n" + request.read())
+        answer = connection.recv(1024)
+        length = int(answer.lower().split(b"content-length: ")[1].split(b"\r\n")[0])
+        start = monotonic()
+        while len(answer.partition(b"\r\n\r\n")[2]) < length:
+            piece = connection.recv(8192)
+            assert piece, "cut off"
+            answer += piece
+            sleep(len(piece) / length)
+        assert monotonic() - start > 2 * connections.SEND_SECONDS
+
+
+UPGRADES = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEA\r\n"
+
+
+@pytest.mark.parametrize("pieces", ["whole", "apart", "bytes"])
+@pytest.mark.parametrize("is_chunked", [False, True], ids=["length", "chunked"])
+def test_an_offer_of_another_protocol_is_ignored(
+    strict: Service, jpeg: bytes, pieces: str, is_chunked: bool
+) -> None:
+    """As Java's HttpClient makes it with every request."""
+    head = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Type: image/jpeg\r\n" + UPGRADES
+    if is_chunked:
+        head += b"Transfer-Encoding: chunked\r\n\r\n"
+        body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(jpeg), jpeg)
+    else:
+        head += b"Content-Length: %d\r\n\r\n" % len(jpeg)
+        body = jpeg
+    with connected(strict) as connection:
+        # And once more on the same connection.
+        for _ in range(2):
+            if pieces == "whole":
+                connection.sendall(head + body)
+            else:
+                for piece in [head] if pieces == "apart" else map(bytes, zip(head, strict=True)):
+                    connection.sendall(piece)
+                sleep(0.05)
+                connection.sendall(body)
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_offers_may_come_one_after_the_other(strict: Service) -> None:
+    with connected(strict) as connection:
+        connection.sendall((HEAD + UPGRADES + b"\r\n") * 2 + HEAD + b"Connection: close\r\n\r\n")
+        assert everything(connection).count(b"HTTP/1.1 200 ") == 3
+
+
+def test_a_tunnel_is_refused(strict: Service) -> None:
+    with connected(strict) as connection:
+        connection.sendall(b"CONNECT test:443 HTTP/1.1\r\nHost: test\r\n\r\n")
+        assert connection.recv(65536).split()[1] in {b"400", b"404", b"405"}
+
+
+@pytest.mark.parametrize("excess", [0, 1])
+@pytest.mark.parametrize("where", ["line", "field"])
+def test_the_largest_head_is_exact(strict: Service, where: str, excess: int) -> None:
+    fields = b"Host: test\r\nConnection: close\r\n"
+    room = connections.MAX_HEAD_BYTES + excess - len(fields)
+    if where == "line":
+        start = b"GET /health?"
+        text = start + b"a" * (room - len(b"/health?")) + b" HTTP/1.1\r\n" + fields
+    else:
+        field = b"X-A: \r\n"
+        text = b"GET /health HTTP/1.1\r\n" + fields
+        text += b"X-A: " + b"b" * (room - len(b"/health") - len(field)) + b"\r\n"
+    with connected(strict) as connection:
+        connection.sendall(text + b"\r\n")
+        answer = everything(connection)
+    if excess:
+        assert problem(answer) == (431, "headers_too_large")
+    else:
+        assert answer.startswith(b"HTTP/1.1 200 ")
+
+
 @pytest.mark.parametrize("name", [b"X-A", b"X" * 10_000], ids=["many", "long"])
 def test_headers_have_a_largest_size(strict: Service, name: bytes) -> None:
     with connected(strict) as connection:

@@ -35,6 +35,10 @@ RELATED = 'multipart/related; type="application/dicom"'
         (f"*/*, {RELATED};q=0", (JSON,)),
         (f"{RELATED}; transfer-syntax=1.2.840.10008.1.2.4.50, {RELATED};q=0.2", (DICOM,)),
         (" , application/json ,, ", (JSON,)),
+        # Java's HttpURLConnection.
+        ("text/html, image/gif, image/jpeg, *; q=.2, */*; q=.2", (JSON, DICOM)),
+        ("*", (JSON, DICOM)),
+        ("application/json;q=0.1, *;q=.2", (DICOM, JSON)),
         ('application/json;note="a, b; q=0"', (JSON,)),
     ],
 )
@@ -77,6 +81,8 @@ def test_a_refusal_says_what_there_is() -> None:
         "application/json;q=2",
         "application/json;q=high",
         "*/json",
+        "* /*",
+        "application/json;q=.",
         "application/json text/html",
         "application/json, " * MAX_LENGTH,
         'application/json;a="',
