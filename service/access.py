@@ -54,9 +54,13 @@ class Access:
 
         Raises:
             Unauthenticated: it has no key, or none that is known.
-            Forbidden: its key is for something else.
+            Forbidden: its key is for something else; or nobody needs one, and a page of another
+                site sent it.
             RateExceeded: its client asks too often.
         """
+        if self._keys is None:
+            # A browser sends no key by itself, but for any open page whatever needs none.
+            _refuse_other_sites(scope)
         if self._keys is None and self._rates is None:
             return
         role = _needed(scope["method"], scope["path"])
@@ -71,6 +75,27 @@ class Access:
                 raise Forbidden(f"this needs a key with the role {role.value!r}")
         if self._rates is not None and (wait_seconds := self._rates.take(client)):
             raise RateExceeded("too many requests", wait_seconds)
+
+
+def _refuse_other_sites(scope: Scope) -> None:
+    """Refuses what is no mere reading and comes from a page that is not of this service.
+
+    Sources: W3C Fetch Metadata, 2.3; RFC 6454, 7. Clients that are no browsers send neither header.
+    """
+    if scope["method"] in _READS:
+        return
+    headers = dict(scope["headers"])
+    site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
+    if site is None and origin is not None:
+        # Browsers leave it out over plain HTTP.
+        hosts = headers.get(b"host"), headers.get(b"x-forwarded-host")
+        is_other = origin.rpartition(b"//")[2].lower() not in {
+            host and host.lower() for host in hosts
+        }
+    else:
+        is_other = site in {b"cross-site", b"same-site"}
+    if is_other:
+        raise Forbidden("a web page of another site sent this, and without API keys it may not")
 
 
 def _authenticate(keys: Keyring, headers: list[tuple[bytes, bytes]]) -> Key:

@@ -124,15 +124,13 @@ class Connection(HttpToolsProtocol):
         if self._refused or self._offers_upgrade():
             return
         self._disarm()
-        # What came in one piece with the head may be body, and counts no more.
-        self._head_bytes = len(self.url) + sum(
-            len(name) + len(value) + len(b": \r\n") for name, value in self.headers
-        )
-        self._check_size()
+        # What came in one piece with the head may be body, and does not count.
+        fields = sum(len(name) + len(value) + len(b": \r\n") for name, value in self.headers)
+        if len(self.url) + fields > MAX_HEAD_BYTES:
+            self._refuse_head()
+            return
         self._in_head = False
         self._head_bytes = self._trailer_bytes = 0
-        if self._refused:
-            return
         super().on_headers_complete()
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -202,7 +200,7 @@ class Connection(HttpToolsProtocol):
                 self._feed_without_upgrade(data[upgrade.args[0] :])
 
     def _offers_upgrade(self) -> bool:
-        """Whether a request could go on in another protocol. One to CONNECT ends with its head anyway."""
+        """Whether a request could go on in another protocol; one to CONNECT has no body anyway."""
         return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
 
     def _feed_without_upgrade(self, rest: bytes) -> None:
@@ -231,9 +229,12 @@ class Connection(HttpToolsProtocol):
         if self._refused:
             return
         if self._in_head and self._head_bytes > MAX_HEAD_BYTES:
-            self._refuse(HeadersTooLarge(f"headers may have {MAX_HEAD_BYTES} bytes"))
+            self._refuse_head()
         elif self._in_message and self._trailer_bytes > MAX_HEAD_BYTES:
             self._refuse(HeadersTooLarge(f"trailers may have {MAX_HEAD_BYTES} bytes"))
+
+    def _refuse_head(self) -> None:
+        self._refuse(HeadersTooLarge(f"headers may have {MAX_HEAD_BYTES} bytes"))
 
     def _pause(self, seconds: float) -> None:
         self.flow.pause_reading()

@@ -194,7 +194,7 @@ class Unauthenticated(ServiceError):
 
 
 class Forbidden(ServiceError):
-    """The API key lacks the role that this needs."""
+    """The API key lacks the role, or, without keys, a web page of another site sent this."""
 
     status = 403
     code = "forbidden"

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Sequence
 from functools import partial
 from time import monotonic
-from typing import Final
+from typing import Final, NamedTuple
 
 from contract.answer import Rules
 from contract.errors import ContractError, StoreError
@@ -48,6 +48,13 @@ MAX_SERVED: Final = 32
 """So many versions are remembered to roll back to; activations are rare."""
 
 Open = Callable[[Settings, StoredVersion], Runtime]
+
+
+class Change(NamedTuple):
+    """What serves now, and what did before, if anything."""
+
+    active: Engine
+    previous: Engine | None
 
 
 class Registry:
@@ -107,7 +114,7 @@ class Registry:
         if self._settings.shadow_version:
             await self._load_shadow(self._settings.shadow_version)
 
-    async def activate(self, name: str, selector: str) -> Engine:
+    async def activate(self, name: str, selector: str) -> Change:
         """Makes a version the active one, once it has been verified and warmed up.
 
         Raises:
@@ -117,10 +124,9 @@ class Registry:
         async with self._changing:
             number = await asyncio.to_thread(self._resolve, name, selector)
             engine = await self._build_beside(name, number)
-            self._swap(engine)
-            return engine
+            return Change(engine, self._swap(engine))
 
-    async def rollback(self, name: str) -> Engine:
+    async def rollback(self, name: str) -> Change:
         """Makes the version of a model active that served before the one that does now.
 
         The next call goes one further back. What has served is remembered until the service ends.
@@ -133,8 +139,7 @@ class Registry:
             place = self._place_before(name)
             engine = await self._build_beside(*self._served[place])
             del self._served[place:]
-            self._swap(engine)
-            return engine
+            return Change(engine, self._swap(engine))
 
     async def set_alias(self, name: str, alias: str, selector: str) -> tuple[int, int | None]:
         """Points an alias at a version; which one is active stays as it is.
@@ -331,7 +336,8 @@ class Registry:
         engine = self.active
         return engine is not None and engine.batcher.idle
 
-    def _swap(self, engine: Engine) -> None:
+    def _swap(self, engine: Engine) -> Engine | None:
+        """Lets an engine answer; gives the one that did before, which ends with what it has in hand."""
         previous, self.active = self.active, engine
         key = (engine.identity["name"], engine.identity["version"])
         if self._served[-1:] != [key]:
@@ -344,6 +350,7 @@ class Registry:
             # By then its last batch must have ended, and nobody waits for it any more.
             patience_ms = self._settings.deadline_ms + self._settings.batch_timeout_ms
             self._retire(previous, patience_ms / 1000)
+        return previous
 
     def _go_down(self, failure: Failure) -> None:
         self.active = None

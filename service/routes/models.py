@@ -11,8 +11,7 @@ from contract.errors import StoreError
 from contract.manifest import Manifest
 from contract.store import MANIFEST, ModelStore
 from service.context import Context
-from service.engine import Engine
-from service.registry import Registry
+from service.registry import Change, Registry
 from service.state import State
 
 
@@ -29,20 +28,18 @@ async def list_models(request: Request) -> Response:
 async def activate(request: Request) -> Response:
     """Verifies and warms up a version, then lets it answer; or keeps the old one and says why."""
     state, context = State.of(request.scope), Context.of(request.scope)
-    previous = state.registry.active
     parameters = request.path_params
-    engine = await state.registry.activate(parameters["name"], parameters["version"])
-    state.record("activate", context, engine.label, None)
-    return _activated(engine, previous)
+    change = await state.registry.activate(parameters["name"], parameters["version"])
+    state.record("activate", context, change.active.label, None)
+    return _activated(change)
 
 
 async def rollback(request: Request) -> Response:
     """Lets the version answer that did before the active one; or keeps this and says why."""
     state, context = State.of(request.scope), Context.of(request.scope)
-    previous = state.registry.active
-    engine = await state.registry.rollback(request.path_params["name"])
-    state.record("rollback", context, engine.label, None)
-    return _activated(engine, previous)
+    change = await state.registry.rollback(request.path_params["name"])
+    state.record("rollback", context, change.active.label, None)
+    return _activated(change)
 
 
 async def set_alias(request: Request) -> Response:
@@ -54,9 +51,10 @@ async def set_alias(request: Request) -> Response:
     return JSONResponse({"alias": alias, "version": number, "previous": before})
 
 
-def _activated(engine: Engine, previous: Engine | None) -> Response:
+def _activated(change: Change) -> Response:
+    active, previous = change
     return JSONResponse(
-        {"model": engine.identity, "previous": previous.identity if previous else None}
+        {"model": active.identity, "previous": previous.identity if previous else None}
     )
 
 

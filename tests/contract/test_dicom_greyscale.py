@@ -152,7 +152,7 @@ class TestGreyscale:
         table = (255 * (np.arange(4096) / 4095) ** 0.5).astype(np.uint16)
         is_big_endian = SYNTAXES[syntax] == ExplicitVRBigEndian
         item = lookup_table(table, 8, stored, ">" if is_big_endian else "<")
-        attributes = {sequence: [item]}
+        attributes: dict[str, Any] = {sequence: [item]}
         if sequence == "ModalityLUTSequence":
             item.ModalityLUTType = "US"
             attributes |= RANGE

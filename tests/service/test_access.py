@@ -86,6 +86,14 @@ def test_a_key_predicts(guarded: Service, jpeg: bytes, headers: dict[str, str]) 
     assert guarded.predict(jpeg, headers=headers).status_code == 200
 
 
+def test_white_space_behind_a_key_is_no_part_of_it(guarded: Service, jpeg: bytes) -> None:
+    head = f"POST /predict HTTP/1.1\r\nHost: test\r\nX-API-Key: {MADE['pacs'][0]} \t\r\n"
+    head += f"Content-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
+    with socket.create_connection(guarded.address, PATIENCE_SECONDS) as connection:
+        connection.sendall(head.encode() + jpeg)
+        assert connection.recv(100).startswith(b"HTTP/1.1 200 ")
+
+
 def test_roles_do_not_include_each_other(guarded: Service, model_store: Path, jpeg: bytes) -> None:
     path = f"/models/{MODEL}/{newest(model_store)}/activate"
     assert guarded.client.post(path).status_code == 401
@@ -140,6 +148,38 @@ def test_without_keys_this_machine_may_do_everything(
         assert service.predict_raw(jpeg).status_code == 200
         path = f"/models/{MODEL}/{newest(model_store)}/activate"
         assert service.client.post(path).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}, 403),
+        ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Sec-Fetch-Site": "same-origin", "Origin": "https://mri.example"}, 200),
+        ({"Sec-Fetch-Site": "none"}, 200),
+        ({"Origin": "http://evil.example"}, 403),
+        ({"Origin": "null"}, 403),
+        ({"Origin": "http://MRI.example:8000", "Host": "mri.example:8000"}, 200),
+        ({"Origin": "http://mri.example", "X-Forwarded-Host": "mri.example"}, 200),
+    ],
+    ids=str,
+)
+def test_without_keys_no_page_of_another_site_may_do_anything(
+    model_store: Path, runtimes: FakeRuntimes, headers: dict[str, str], status: int
+) -> None:
+    path = f"/models/{MODEL}/{newest(model_store)}/activate"
+    with serving(settings_for(model_store), runtimes) as service:
+        answer = service.client.post(path, headers=headers)
+        assert answer.status_code == status
+        if status == 403:
+            assert answer.json()["code"] == "forbidden"
+        # Reading changes nothing, and a page of another site cannot see the answer.
+        assert service.client.get("/models", headers=headers).status_code == 200
+
+
+def test_with_keys_the_key_alone_decides(guarded: Service, jpeg: bytes) -> None:
+    headers = sent("pacs") | {"Content-Type": "image/jpeg", "Origin": "https://viewer.example"}
+    assert guarded.client.post("/predict", content=jpeg, headers=headers).status_code == 200
 
 
 def test_openapi_names_both_ways_to_send_a_key(guarded: Service) -> None:

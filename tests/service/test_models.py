@@ -1,6 +1,7 @@
 """/models and the swap of versions."""
 
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -78,6 +79,18 @@ def test_activation_swaps_and_rolls_back(store_copy: Path, jpeg: bytes) -> None:
         )
         assert service.client.post(f"/models/{MODEL}/stable/activate").status_code == 200
         assert serves(service, jpeg) == first
+
+
+def test_of_two_activations_at_once_the_later_one_follows_the_earlier(store_copy: Path) -> None:
+    first, second, third = newest(store_copy), add_version(store_copy), add_version(store_copy)
+    with (
+        serving(settings_for(store_copy, model_version=str(first))) as service,
+        ThreadPoolExecutor(2) as clients,
+    ):
+        paths = [f"/models/{MODEL}/{version}/activate" for version in (second, third)]
+        answers = [answer.json() for answer in clients.map(service.client.post, paths)]
+        moves = {(a["previous"]["version"], a["model"]["version"]) for a in answers}
+        assert moves in ({(first, second), (second, third)}, {(first, third), (third, second)})
 
 
 @pytest.mark.parametrize(
