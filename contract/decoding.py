@@ -157,6 +157,8 @@ def _decode_pillow(data: bytes, media: Media, spec: PreprocessSpec, max_pixels: 
         image.draft("L", (spec.decode_min_side, spec.decode_min_side))
     grey = to_grey(image)
     if "exif" in image.info:
+        # Not every conversion keeps it.
+        grey.info.setdefault("exif", image.info["exif"])
         upright = ImageOps.exif_transpose(image.copy() if grey is image else grey)
         if upright.size != grey.size:
             rows, columns = columns, rows

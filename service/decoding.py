@@ -22,6 +22,8 @@ logger = logging.getLogger("service.decoding")
 CLOSE_SECONDS: Final = 1.0
 """How long a thread may take to end; an image that it is stuck in does not stop the process."""
 
+TOO_MANY_FRAMES: Final = "the request has more frames than are accepted"
+
 Forward = Callable[[Job], None]
 """Where a decoded job goes; called in a decoding thread."""
 
@@ -135,7 +137,7 @@ class Decoder:
         source = open_source(job.upload.data, job.spec, self._policy, keep=keep)
         several = source.frames > 1
         if several and not job.group.reserve(source.frames - 1):
-            raise TooManyFrames("the request has more frames than are accepted")
+            raise TooManyFrames(TOO_MANY_FRAMES)
         if source.held_bytes:
             job.group.claim.add(source.held_bytes)
         if several:

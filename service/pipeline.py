@@ -1,17 +1,18 @@
 """The way of a request's images: admission, decoding, batch, and back to the event loop."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from time import monotonic
 
 from contract.answer import Rules
+from contract.errors import TooManyFrames
 from contract.policy import Policy
 from contract.source import Source
 from service.batching import TOO_LATE, Batcher
 from service.buffers import Claim
-from service.decoding import DecodePool, Decoder
+from service.decoding import TOO_MANY_FRAMES, DecodePool, Decoder
 from service.engine import Engine
 from service.errors import DeadlineExceeded, QueueFull
 from service.jobs import Group, Job, Upload
@@ -112,7 +113,7 @@ class Pipeline:
             group.begin(
                 [
                     Job(upload, spec, rules, deadline, group, keep_headers, answers_only)
-                    for upload in uploads
+                    for upload in self._bounded(uploads)
                 ]
             )
             await group.done
@@ -125,6 +126,13 @@ class Pipeline:
             job if job.delivered else replace(job, outcome=DeadlineExceeded(TOO_LATE), answer=None)
             for job in group.jobs
         ]
+
+    def _bounded(self, uploads: Sequence[Upload]) -> Iterator[Upload]:
+        """Files whose first slice is beyond the limit have that for their failure."""
+        yield from uploads[: self._max_frames]
+        for upload in uploads[self._max_frames :]:
+            failure = upload.failure or TooManyFrames(TOO_MANY_FRAMES)
+            yield replace(upload, failure=failure)
 
     def by_threads(self, batcher: Batcher, job: Job) -> None:
         """Has a job decoded and predicted by threads of this process."""

@@ -37,6 +37,25 @@ def image(mode: str = "L") -> Image.Image:
     return Image.fromarray(GREY).convert(mode)
 
 
+TURNS = {
+    1: GREY,
+    2: GREY[:, ::-1],
+    3: GREY[::-1, ::-1],
+    4: GREY[::-1],
+    5: GREY.T,
+    6: GREY.T[:, ::-1],
+    7: GREY.T[::-1, ::-1],
+    8: GREY.T[::-1],
+}
+"""The upright slice by the orientation that EXIF states."""
+
+
+def turned(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
 def with_alpha(mode: str, alpha: int) -> Image.Image:
     """The slice with a strip of another transparency at its top."""
     result = image(mode)
@@ -136,6 +155,16 @@ class TestPng:
     def test_the_smallest(self, side: tuple[int, int]) -> None:
         assert decode(encode(np.full(side, 7, np.uint8), "PNG")).pixels.shape == side
 
+    @pytest.mark.parametrize("orientation", [3, 6])
+    @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "LA", "P", "1", "I;16"])
+    def test_one_that_lies_on_its_side(self, mode: str, orientation: int) -> None:
+        picture = image(mode)
+        upright = decode(encode(picture, "PNG")).pixels
+        decoded = decode(encode(picture, "PNG", exif=turned(orientation)))
+        expected = upright[::-1, ::-1] if orientation == 3 else upright.T[:, ::-1]
+        assert difference(decoded.pixels, expected) == 0
+        assert decoded.original_size == expected.shape
+
 
 class TestJpeg:
     @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"optimize": True}], ids=str)
@@ -149,25 +178,13 @@ class TestJpeg:
         decoded = decode(encode(image("CMYK"), "JPEG", quality=97))
         assert difference(decoded.pixels) <= 8
 
-    @pytest.mark.parametrize("orientation", range(1, 9))
+    @pytest.mark.parametrize("orientation", TURNS)
     @pytest.mark.parametrize("mode", ["L", "RGB"])
     def test_the_camera_held_sideways(self, mode: str, orientation: int) -> None:
         """The slice is upright, and its size is that of the upright slice."""
-        turns = {
-            1: GREY,
-            2: GREY[:, ::-1],
-            3: GREY[::-1, ::-1],
-            4: GREY[::-1],
-            5: GREY.T,
-            6: GREY.T[:, ::-1],
-            7: GREY.T[::-1, ::-1],
-            8: GREY.T[::-1],
-        }
-        exif = Image.Exif()
-        exif[0x0112] = orientation
-        decoded = decode(encode(image(mode), "JPEG", quality=97, exif=exif))
-        assert difference(decoded.pixels, turns[orientation]) <= 8
-        assert decoded.original_size == turns[orientation].shape
+        decoded = decode(encode(image(mode), "JPEG", quality=97, exif=turned(orientation)))
+        assert difference(decoded.pixels, TURNS[orientation]) <= 8
+        assert decoded.original_size == TURNS[orientation].shape
 
     def test_bytes_after_the_end_are_ignored(self) -> None:
         data = encode(image(), "JPEG")

@@ -86,6 +86,12 @@ def test_frames_are_counted_over_the_whole_request(narrow: Service) -> None:
     assert [entry["error"]["code"] for entry in refused] == ["too_many_frames"]
 
 
+@pytest.mark.parametrize("excess", [1, 3])
+def test_pictures_are_counted_as_frames(narrow: Service, jpeg: bytes, excess: int) -> None:
+    found = codes(narrow.predict(*[jpeg] * (MAX_FRAMES + excess)))
+    assert found == [None] * MAX_FRAMES + ["too_many_frames"] * excess
+
+
 def test_a_damaged_frame_has_an_error_and_its_place(service: Service) -> None:
     streams = [encode(GREY, "JPEG2000", no_jp2=True)] * 3
     attributes = {**RANGE, "PixelData": encapsulate([streams[0], streams[1][:60], streams[2]])}
