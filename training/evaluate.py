@@ -62,8 +62,6 @@ def evaluate(
     kept = _kept_answers(run, answers_of) if answers_of else None
     artifacts = convert(run, prepared.images, prepared.parts)
     recipe, test = run.config.recipe, prepared.parts.test
-    if not test.size:
-        raise RunError("the data have no images to test on")
     images, doubtful = prepared.images, prepared.audit.doubtful
     fitted = (
         fit_answers(run, artifacts, images, prepared.parts, doubtful, kept) if recipe.mask else None
