@@ -23,7 +23,7 @@ from training.errors import DatasetError
 from training.fit import train
 from training.prepare import configure, read, start
 from training.recipe import Recipe, overridden
-from training.run import Run, save_arrays
+from training.run import Run, save_arrays, write_aside
 from training.scores import scores
 from training.splits import Protocol, Split, divisible, pick, require_classes
 
@@ -102,7 +102,7 @@ def crossval(recipe: Recipe, roots: Sequence[Path], out: Path, repeats: int) -> 
             np.concatenate(probabilities), np.concatenate(tested), images, audit, recipe
         ),
     }
-    (out / CROSSVAL_FILE).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_aside(out / CROSSVAL_FILE, (json.dumps(result, indent=1) + "\n").encode())
     print(
         f"accuracy {result['mean_accuracy']:.4f}, standard deviation over {len(rows)} parts "
         f"{result['accuracy_deviation']:.4f}"

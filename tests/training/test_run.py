@@ -243,6 +243,50 @@ def test_an_unfaithful_model_is_not_published(
     assert ModelStore(tmp_path / "store").names() == []
 
 
+def test_a_float_file_has_float_figures(
+    evaluated_run: Path, training: Training, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training import export
+    from training.convert import Predictor, litert_predictor
+
+    run, store = tmp_path / "run", ModelStore(tmp_path / "store")
+    shutil.copytree(evaluated_run, run)
+    agreement_says(run, label_disagreement=0.011)
+    command = ("export", "--run", run, "--store", store.root, "--allow-float")
+    done = training(*command)
+    assert done.returncode == 0, done.stderr
+    version = store.load("brain-tumor", 1)
+    assert version.manifest.artifacts["litert"] == "model.float32.tflite"
+    assert {name.split(".")[1] for name in version.manifest.metrics} == {"float"}
+    card = (version.path / "report" / "MODEL_CARD.md").read_text()
+    assert "| int8 |" not in card
+    assert "(`clean`, float, all test images" in card
+    assert "| int8 |" in (run / "report" / "MODEL_CARD.md").read_text()
+
+    def strays(path: Path) -> Predictor:
+        predict = litert_predictor(path)
+        return lambda slices: {name: -found for name, found in predict(slices).items()}
+
+    monkeypatch.setattr(export, "litert_predictor", strays)
+    # It is there already.
+    monkeypatch.setattr(export, "write_float_litert", lambda *_: None)
+    done = training(*command)
+    assert done.returncode == 1
+    assert "the float32 LiteRT file and float disagree" in done.stderr
+    assert store.versions("brain-tumor") == [1]
+
+
+def test_a_damaged_agreement_is_a_clear_error(
+    evaluated_run: Path, training: Training, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(evaluated_run, run)
+    (run / "artifacts" / "agreement.json").write_text('{"label_dis')
+    done = training("export", "--run", run, "--store", tmp_path / "store")
+    assert done.returncode == 1
+    assert "agreement.json is damaged" in done.stderr
+
+
 def test_export_wants_a_report_and_evaluate_a_finished_run(
     finished_run: Path, training: Training, tmp_path: Path
 ) -> None:
