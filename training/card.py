@@ -29,6 +29,20 @@ _PLAIN_SOFTMAX: Final = (
     "- Every probability is a plain softmax: neither calibrated nor checked for inputs unlike the\n"
     "  training data.\n"
 )
+_KINDS: Final = {
+    "int8": "`int8` is the LiteRT file that serves on a CPU, `float` the SavedModel. ",
+    "float": "`float` is the LiteRT file that serves on a CPU, and the SavedModel. ",
+}
+_PLOTTED: Final = {
+    "int8": [],
+    "float": [
+        (
+            "The confusion matrix and the ROC curves are those of an 8-bit file that strayed from the "
+            "float one and is not published."
+        ),
+        "",
+    ],
+}
 _SUBSETS: Final = {
     Protocol.CLEAN: "*unleaked* are the Testing images that share no near-duplicate group with "
     "Training.",
@@ -47,8 +61,14 @@ _LEAK: Final = {
 }
 
 
-def model_card(metrics: dict[str, Any], config: RunConfig) -> str:
-    """The card as Markdown; every figure in it is from ``metrics``."""
+def model_card(metrics: dict[str, Any], config: RunConfig, served: str = "int8") -> str:
+    """The card as Markdown; every figure in it is from ``metrics``.
+
+    Args:
+        metrics: of the evaluation.
+        config: of the run.
+        served: what the LiteRT file is that is published, ``int8`` or ``float``.
+    """
     recipe, split, audit = config.recipe, metrics["split"], metrics["audit"]
     validation = metrics["validation"]
     lines = [
@@ -62,8 +82,9 @@ def model_card(metrics: dict[str, Any], config: RunConfig) -> str:
         "## Results on the test images",
         "",
         (
-            "95 % intervals are bootstrap percentiles over near-duplicate groups. `int8` is the LiteRT "
-            "file that serves on a CPU, `float` the SavedModel. " + _SUBSETS[config.protocol]
+            "95 % intervals are bootstrap percentiles over near-duplicate groups. "
+            + _KINDS[served]
+            + _SUBSETS[config.protocol]
         ),
         "",
         (
@@ -75,13 +96,14 @@ def model_card(metrics: dict[str, Any], config: RunConfig) -> str:
     for protocol, subsets in sorted(metrics["protocols"].items()):
         for subset, kinds in subsets.items():
             for kind, figures in kinds.items():
-                lines.append(_row(protocol, subset, kind, figures))
+                if kind in {served, "float"}:
+                    lines.append(_row(protocol, subset, kind, figures))
     lines.append("")
     if config.protocol is not Protocol.GROUPED:
-        lines += [_reading(metrics["protocols"]), ""]
-    whole = metrics["protocols"][str(config.protocol)]["testing"]["int8"]
+        lines += [_reading(metrics["protocols"], served), ""]
+    whole = metrics["protocols"][str(config.protocol)]["testing"][served]
     lines += [
-        f"By class (`{config.protocol}`, int8, all test images with a class):",
+        f"By class (`{config.protocol}`, {served}, all test images with a class):",
         "",
         "| class | images | precision | recall | F1 | AUC |",
         "|---|---|---|---|---|---|",
@@ -93,6 +115,7 @@ def model_card(metrics: dict[str, Any], config: RunConfig) -> str:
         lines.append(f"| {name} | {f['images']} | {' | '.join(figures)} |")
     lines += [
         "",
+        *_PLOTTED[served],
         "![Confusion matrix](confusion.png)",
         "![ROC curves](roc.png)",
         "![Training curves](training.png)",
@@ -174,12 +197,12 @@ def _row(protocol: str, subset: str, kind: str, figures: dict[str, Any]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _reading(protocols: dict[str, Any]) -> str:
+def _reading(protocols: dict[str, Any], served: str) -> str:
     if set(protocols) != {"clean", "published"}:
         return "Only one protocol is shown: the other was not run."
-    leaked, clean = (protocols[name]["testing"]["int8"] for name in ("published", "clean"))
+    leaked, clean = (protocols[name]["testing"][served] for name in ("published", "clean"))
     points = 100 * (leaked["accuracy"] - clean["accuracy"])
     return (
         f"On the same {clean['images']} images the leak is worth {points:+.2f} points of accuracy "
-        "(int8). Part of that is the smaller training set that `clean` leaves."
+        f"({served}). Part of that is the smaller training set that `clean` leaves."
     )

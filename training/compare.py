@@ -7,6 +7,7 @@ from typing import Any, Final
 from training import plots
 from training.entries import Entries, Entry, add, read_record, write_record
 from training.recipe import recipe_names
+from training.run import write_aside
 
 PLOT_FILE: Final = "models.png"
 _DASH: Final = "-"
@@ -36,7 +37,7 @@ def compare(paths: Sequence[Path], out: Path) -> Path:
         add(entries, path)
     out.parent.mkdir(parents=True, exist_ok=True)
     plots.accuracies(out.parent / PLOT_FILE, [*_bars(entries)])
-    out.write_text(_document(entries), encoding="utf-8")
+    write_aside(out, _document(entries).encode())
     write_record(entries, record)
     print(f"wrote {out}")
     return out

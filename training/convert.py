@@ -4,7 +4,6 @@ Both take preprocessed slices, uint8 (N, height, width), and give the outputs of
 normalisation, softmax and sigmoid are inside.
 """
 
-import json
 import shutil
 import tempfile
 import warnings
@@ -26,7 +25,7 @@ from training.fidelity import AGREEMENT_FILE, LITERT_FILE, SAVED_MODEL, agreemen
 from training.inputs import INPUTS, SCALE
 from training.model import EMBEDDING, LOGITS, MASK_LOGITS, NETWORK, build, classifying_head
 from training.recipe import Recipe
-from training.run import Run
+from training.run import Run, write_json
 from training.splits import Split
 
 CALIBRATION_SLICES: Final = (100, 200, 300, 600)
@@ -260,5 +259,5 @@ def convert(run: Run, images: ImageSet, parts: Split) -> Path:
     for count in CALIBRATION_SLICES:
         (target / f"{count}.tflite").unlink(missing_ok=True)
     # Written last: its presence says that the folder is complete.
-    (target / AGREEMENT_FILE).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_json(target / AGREEMENT_FILE, result)
     return target

@@ -23,9 +23,9 @@ from training.errors import DatasetError
 from training.fit import train
 from training.prepare import configure, read, start
 from training.recipe import Recipe, overridden
-from training.run import Run, save_arrays
+from training.run import Run, save_arrays, write_aside
 from training.scores import scores
-from training.splits import Protocol, Split, divisible, pick
+from training.splits import Protocol, Split, divisible, pick, require_classes
 
 CROSSVAL_FILE: Final = "crossval.json"
 _PREDICTIONS: Final = "predictions.npz"
@@ -59,14 +59,16 @@ def crossval(recipe: Recipe, roots: Sequence[Path], out: Path, repeats: int) -> 
 
     Raises:
         DatasetError: of the data to be tested, some name folds and others do not; or they show one
-            class, or what is no class of the recipe's.
+            class, or what is no class of the recipe's; or a class is left without training or
+            validation images.
     """
     images, audit = read(recipe, roots)
     _check(images.labels[divisible(images, recipe)], recipe)
     probabilities: list[NDArray[np.float32]] = []
     tested: list[NDArray[np.intp]] = []
     rows: list[dict[str, Any]] = []
-    for part in parts(recipe, images, audit, repeats):
+    # All of them before the first trains: one of them may lack a class.
+    for part in [*parts(recipe, images, audit, repeats)]:
         print(f"{part.name}: {part.split.counts()}", flush=True)
         config = configure(part.recipe, roots, images, part.split, Protocol.GROUPED)
         run = start(out / part.name, config, resume=True)
@@ -100,7 +102,7 @@ def crossval(recipe: Recipe, roots: Sequence[Path], out: Path, repeats: int) -> 
             np.concatenate(probabilities), np.concatenate(tested), images, audit, recipe
         ),
     }
-    (out / CROSSVAL_FILE).write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    write_aside(out / CROSSVAL_FILE, (json.dumps(result, indent=1) + "\n").encode())
     print(
         f"accuracy {result['mean_accuracy']:.4f}, standard deviation over {len(rows)} parts "
         f"{result['accuracy_deviation']:.4f}"
@@ -125,7 +127,8 @@ def parts(recipe: Recipe, images: ImageSet, audit: Audit, repeats: int) -> Itera
     """Who trains and who is tested, each time.
 
     Raises:
-        DatasetError: of the data to be tested, some name folds and others do not.
+        DatasetError: of the data to be tested, some name folds and others do not; or a class is left
+            without training or validation images.
     """
     free = divisible(images, recipe)
     folds = sorted({str(part) for part in images.parts[free]})
@@ -149,11 +152,13 @@ def _around(images: ImageSet, audit: Audit, test: NDArray[np.bool_], recipe: Rec
     groups = audit.groups
     usable = ~np.isin(groups, groups[test])
     usable[audit.conflicting] = False
-    free = usable & divisible(images, recipe)
+    whole = divisible(images, recipe)
     rng = np.random.default_rng(recipe.seed)
-    validates = pick(images.labels, groups, free, recipe.validation_share, rng)
+    validates = pick(images.labels, groups, usable & whole, recipe.validation_share, rng)
     trains = usable & ~np.isin(groups, groups[validates])
-    return Split(np.flatnonzero(trains), np.flatnonzero(validates), np.flatnonzero(test))
+    result = Split(np.flatnonzero(trains), np.flatnonzero(validates), np.flatnonzero(test))
+    require_classes(result, images, recipe, whole)
+    return result
 
 
 def _predicted(run: Run, images: ImageSet, split: Split) -> NDArray[np.float32]:

@@ -22,6 +22,7 @@ from contract.preprocessing import (
     DEFAULT_SPEC,
     Placement,
     PreprocessSpec,
+    Slice,
     preprocess_placed,
 )
 from contract.region import Geometry
@@ -33,6 +34,8 @@ INDEX_FILE: Final = "index.csv"
 """A data set with this file lists its images itself: columns id, label, fold; images and masks lie
 in ``images/ID.jpg`` and ``masks/ID.png``."""
 NO_TUMOR: Final = "notumor"
+MASK_LEVEL: Final = 127
+"""Above this grey level a mask's pixel is tumour."""
 ANY_TUMOR: Final = "tumor"
 """Label of images that show a tumour whose kind is not stated."""
 
@@ -75,7 +78,8 @@ class ImageFile(NamedTuple):
         part: ``training``, ``testing``, ``fold1`` and so on where the data set names patient-wise
             folds, or empty where it is not divided.
         label: class, by :func:`canonical_label`.
-        mask: the radiologist's outline of the tumour, white on black, where there is one.
+        mask: the radiologist's outline of the tumour, white on black, in the image's pixels, where
+            there is one.
         volume: the folder below those of class and part that the slice lies in, if there is one: what
             is in it, and below it, shows one person.
     """
@@ -194,6 +198,8 @@ def _walk(root: Path, source: str) -> Iterable[ImageFile]:
     for path in sorted(root.rglob("*")):
         if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
             continue
+        if not path.is_file():
+            continue
         below = path.relative_to(root).parts[:-1]
         folders = [root.name, *below]
         label = next(filter(None, map(canonical_label, reversed(folders))), None)
@@ -210,9 +216,12 @@ def _index(root: Path, source: str) -> Iterable[ImageFile]:
     """The images that an index file lists.
 
     Raises:
-        DatasetError: a row lacks a column, or has a label that is no class.
+        DatasetError: it is no text; or a row lacks a column, or has a label that is no class.
     """
-    text = (root / INDEX_FILE).read_text(encoding="utf-8")
+    try:
+        text = (root / INDEX_FILE).read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{root / INDEX_FILE} is not UTF-8") from error
     for number, row in enumerate(csv.DictReader(io.StringIO(text)), start=2):
         try:
             name, label = row["id"], canonical_label(row["label"])
@@ -250,7 +259,10 @@ class _Read(NamedTuple):
 
 
 def _read(file: ImageFile, spec: PreprocessSpec) -> _Read:
-    data = file.path.read_bytes()
+    try:
+        data = file.path.read_bytes()
+    except OSError as error:
+        raise DatasetError(f"{file.path} cannot be read: {error.strerror}") from error
     digest = hashlib.sha256(data).hexdigest()
     try:
         decoded = decode(data, spec)
@@ -259,16 +271,31 @@ def _read(file: ImageFile, spec: PreprocessSpec) -> _Read:
     pixels, placement = preprocess_placed(decoded.pixels, spec)
     mask = None
     if file.mask is not None:
-        mask = place_mask(_read_mask(file.mask, decoded.pixels.shape), placement, spec)
+        outline = _read_mask(file.mask, decoded)
+        mask = None if outline is None else place_mask(outline, placement, spec)
     geometry = Geometry.of(decoded, placement, spec)
     return _Read(digest, sniff(data).name, decoded.original_size, pixels, mask, geometry, "")
 
 
-def _read_mask(path: Path, shape: tuple[int, ...]) -> Image.Image:
-    """A mask in the size of its decoded slice, 0 or 255 but for scaling."""
-    with Image.open(path) as image:
-        mask = image.convert("L")
-    size = (shape[1], shape[0])
+def _read_mask(path: Path, decoded: Slice) -> Image.Image | None:
+    """A mask in the size of its decoded slice, 0 or 255 but for scaling; None if it outlines nothing.
+
+    Raises:
+        DatasetError: it is damaged, or is no mask of that slice.
+    """
+    try:
+        with Image.open(path) as image:
+            mask = image.convert("L")
+    except (OSError, SyntaxError, ValueError) as error:
+        raise DatasetError(f"{path} is no readable mask: {error}") from error
+    rows, columns = decoded.original_size
+    if mask.size != (columns, rows):
+        raise DatasetError(
+            f"{path} has {mask.width}x{mask.height} pixels and its image {columns}x{rows}"
+        )
+    if not (np.asarray(mask) > MASK_LEVEL).any():
+        return None
+    size = decoded.pixels.shape[::-1]
     return mask if mask.size == size else mask.resize(size, Image.Resampling.BOX)
 
 
@@ -286,7 +313,8 @@ def read_images(files: Sequence[ImageFile], spec: PreprocessSpec = DEFAULT_SPEC)
     """Decodes and preprocesses images, through the functions that the service calls.
 
     Raises:
-        DatasetError: not one of them is readable.
+        DatasetError: not one of them is readable; or a file is missing, or a mask is damaged or no mask
+            of its image.
     """
     with ThreadPoolExecutor(READ_THREADS) as pool:
         results = list(pool.map(lambda file: _read(file, spec), files))
@@ -294,7 +322,7 @@ def read_images(files: Sequence[ImageFile], spec: PreprocessSpec = DEFAULT_SPEC)
     if not good:
         raise DatasetError("none of the images is readable")
     return ImageSet(
-        files=tuple(f for f, _ in good),
+        files=tuple(f if r.mask is not None else f._replace(mask=None) for f, r in good),
         sha256=tuple(r.sha256 for _, r in good),
         slices=np.stack([r.pixels for _, r in good if r.pixels is not None]),
         masks={i: r.mask for i, (_, r) in enumerate(good) if r.mask is not None},

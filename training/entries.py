@@ -15,7 +15,7 @@ from training.crossval import CROSSVAL_FILE
 from training.errors import RunError
 from training.latency import measure
 from training.recipe import overridden
-from training.run import Run
+from training.run import Run, read_json, write_aside, write_json
 
 LATENCY_FILE: Final = "latency.json"
 MANIFEST_FILE: Final = "manifest.json"
@@ -60,15 +60,15 @@ def read_record(path: Path) -> Entries:
     if not path.is_file():
         return {}
     try:
-        return {name: Entry(**entry) for name, entry in _read(path).items()}
-    except (ValueError, TypeError, AttributeError) as error:
+        return {name: Entry(**entry) for name, entry in read_json(path).items()}
+    except (RunError, TypeError) as error:
         raise RunError(f"{path} is no record of runs: {error}") from error
 
 
 def write_record(entries: Entries, path: Path) -> None:
     """Writes what :func:`read_record` reads."""
     content = {name: asdict(entries[name]) for name in sorted(entries)}
-    path.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    write_aside(path, (json.dumps(content, indent=1, sort_keys=True) + "\n").encode())
 
 
 def add(entries: Entries, path: Path) -> None:
@@ -78,7 +78,7 @@ def add(entries: Entries, path: Path) -> None:
         RunError: the folder holds neither an evaluated run nor a cross-validation.
     """
     if (path / CROSSVAL_FILE).is_file():
-        found = _read(path / CROSSVAL_FILE)
+        found = read_json(path / CROSSVAL_FILE)
         entry = entries.setdefault(found["recipe"], Entry())
         data = _data([source["name"] for source in found["data"]], found.get("overridden", {}), ())
         entry.crossvals[data] = _crossval(found)
@@ -86,7 +86,7 @@ def add(entries: Entries, path: Path) -> None:
         return
     if not (path / "report" / METRICS_FILE).is_file():
         raise RunError(f"{path} holds neither an evaluated run nor a cross-validation")
-    found = _read(path / "report" / METRICS_FILE)
+    found = read_json(path / "report" / METRICS_FILE)
     data, weights = _origin(path)
     entry = entries.setdefault(found["recipe"], Entry())
     entry.add_weights(weights)
@@ -134,7 +134,7 @@ def _data(names: Sequence[str], changes: Mapping[str, Any], held_out: Sequence[s
 def _origin(path: Path) -> tuple[str, str]:
     """Data sets and starting weights of a run, or of a version in a store."""
     if (path / MANIFEST_FILE).is_file():
-        provenance = _read(path / MANIFEST_FILE)["provenance"]
+        provenance = read_json(path / MANIFEST_FILE)["provenance"]
         return _data([source["name"] for source in provenance["data"]], {}, ()), provenance[
             "weights"
         ]
@@ -150,10 +150,5 @@ def _sizes(path: Path) -> dict[str, Any]:
         return measure(path)
     stored = artifacts / LATENCY_FILE
     if not stored.is_file():
-        stored.write_text(json.dumps(measure(artifacts), indent=1) + "\n", encoding="utf-8")
-    return _read(stored)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return content
+        write_json(stored, measure(artifacts))
+    return read_json(stored)

@@ -1,6 +1,5 @@
 """Reads the test images, once, and writes the run's ``report/``."""
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -18,7 +17,7 @@ from training.errors import RunError
 from training.fidelity import AGREEMENT_FILE, LITERT_FILE, SAVED_MODEL
 from training.prepare import Prepared, reopen
 from training.recipe import Recipe
-from training.run import Run
+from training.run import Run, read_json, write_json
 from training.scores import scores
 from training.splits import Protocol
 
@@ -62,8 +61,6 @@ def evaluate(
     kept = _kept_answers(run, answers_of) if answers_of else None
     artifacts = convert(run, prepared.images, prepared.parts)
     recipe, test = run.config.recipe, prepared.parts.test
-    if not test.size:
-        raise RunError("the data have no images to test on")
     images, doubtful = prepared.images, prepared.audit.doubtful
     fitted = (
         fit_answers(run, artifacts, images, prepared.parts, doubtful, kept) if recipe.mask else None
@@ -86,7 +83,7 @@ def evaluate(
             "best_epoch": progress.best_epoch,
             "epochs": progress.total_epochs,
             "loss": progress.best_loss,
-            **_read_json(artifacts / AGREEMENT_FILE),
+            **read_json(artifacts / AGREEMENT_FILE),
         },
         "audit": prepared.audit.summary(prepared.images),
         "protocols": {**others, str(run.config.protocol): figures},
@@ -109,8 +106,7 @@ def evaluate(
     tested = "\n".join(run.config.splits["test"]) + "\n"
     (report / TEST_IMAGES_FILE).write_text(tested, encoding="utf-8")
     # Written last: its presence says that the test images have been read and the report is whole.
-    text = json.dumps(metrics, indent=1, allow_nan=False) + "\n"
-    (report / METRICS_FILE).write_text(text, encoding="utf-8")
+    write_json(report / METRICS_FILE, metrics)
     print(card)
     return report
 
@@ -124,7 +120,7 @@ def _beside(run: Run, other: Path) -> dict[str, Any]:
     report = other / "report"
     if not (report / METRICS_FILE).is_file():
         raise RunError(f"{other} has no report; evaluate it first")
-    metrics = _read_json(report / METRICS_FILE)
+    metrics = read_json(report / METRICS_FILE)
     tested = (report / TEST_IMAGES_FILE).read_text(encoding="utf-8").split()
     if metrics["recipe"] != run.config.recipe.name or tested != [*run.config.splits["test"]]:
         raise RunError(f"{other} has another recipe or other test images; the two do not compare")
@@ -249,13 +245,3 @@ def _answer_figures(
         ours.answers.labels[named] == known[named],
     )
     return result
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RunError(f"{path} is missing; evaluate that run first") from error
-    if not isinstance(content, dict):
-        raise RunError(f"{path} is damaged")
-    return content

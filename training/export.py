@@ -1,6 +1,5 @@
 """Publishes an evaluated run as the next version of a model."""
 
-import json
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,17 +11,25 @@ from contract.manifest import Manifest, PreprocessRecord, Provenance, TensorSpec
 from contract.preprocessing import DEFAULT_SPEC, probe_digest
 from contract.store import ModelStore
 from training.answering import Fitted, read_fitted
-from training.card import METRICS_FILE
-from training.convert import trained_model, write_float_litert
+from training.card import CARD_FILE, METRICS_FILE, model_card
+from training.convert import (
+    litert_predictor,
+    saved_model_predictor,
+    trained_model,
+    write_float_litert,
+)
+from training.datasets import allowed
 from training.errors import ExportRefused, RunError
 from training.fidelity import (
     AGREEMENT_FILE,
     LITERT_FILE,
     LITERT_FLOAT_FILE,
     SAVED_MODEL,
+    agreement,
     require_faithful,
 )
-from training.run import Run, installed
+from training.prepare import reopen
+from training.run import Run, installed, read_json
 
 
 def export(
@@ -42,8 +49,9 @@ def export(
 
     Raises:
         RunError: the run has not been evaluated.
-        ExportRefused: int8 strays from float on validation, and a float file is not allowed or has no
-            answers fitted to it; nothing is published.
+        DatasetError: a float file is to be checked, and the data are gone.
+        ExportRefused: int8 strays from float on validation, and a float file is not allowed, has no
+            answers fitted to it or strays as well; nothing is published.
         StoreError: the number is taken.
     """
     run = Run.open(path)
@@ -51,12 +59,8 @@ def export(
     if not (report / METRICS_FILE).is_file():
         raise RunError(f"{path} has no report; evaluate it first")
     fitted = read_fitted(artifacts)
-    litert = _litert_file(run, allow_float)
-    if fitted and litert == LITERT_FLOAT_FILE:
-        raise ExportRefused(
-            "the answers were fitted to the int8 file, which strays from the float one"
-        )
-    metrics = json.loads((report / METRICS_FILE).read_text(encoding="utf-8"))
+    litert = _litert_file(run, allow_float, fitted)
+    metrics = read_json(report / METRICS_FILE)
     number = version or max(store.versions(name), default=0) + 1
     manifest = _manifest(run, metrics, name, number, fitted, artifacts / litert)
     with store.staging(name) as staged:
@@ -65,24 +69,46 @@ def export(
         shutil.copytree(artifacts / SAVED_MODEL, staged / SAVED_MODEL)
         shutil.copy(artifacts / litert, staged / litert)
         shutil.copytree(report, staged / "report")
+        if litert == LITERT_FLOAT_FILE:
+            card = model_card(metrics, run.config, "float")
+            (staged / "report" / CARD_FILE).write_text(card, encoding="utf-8")
         published = store.publish(staged, manifest)
     store.load(name, number)
     print(f"published {published}")
     return published
 
 
-def _litert_file(run: Run, allow_float: bool) -> str:
+def _litert_file(run: Run, allow_float: bool, fitted: Fitted | None) -> str:
     """Name of the LiteRT file to publish, in the run's artifacts."""
     artifacts = run.path / "artifacts"
     try:
-        require_faithful(json.loads((artifacts / AGREEMENT_FILE).read_text(encoding="utf-8")))
+        require_faithful(read_json(artifacts / AGREEMENT_FILE))
     except ExportRefused as refused:
         if not allow_float:
             raise
+        if fitted:
+            raise ExportRefused(
+                "the answers were fitted to the int8 file, which strays from the float one"
+            ) from refused
         print(f"{refused}; the LiteRT file is float32")
-        write_float_litert(trained_model(run), run.config.recipe, artifacts / LITERT_FLOAT_FILE)
+        _write_float(run, artifacts)
         return LITERT_FLOAT_FILE
     return LITERT_FILE
+
+
+def _write_float(run: Run, artifacts: Path) -> None:
+    """Writes the float32 LiteRT file, and compares it with the SavedModel on validation."""
+    recipe = run.config.recipe
+    write_float_litert(trained_model(run), recipe, artifacts / LITERT_FLOAT_FILE)
+    _, prepared = reopen(run.path)
+    rows = prepared.parts.validation
+    slices, labels = prepared.images.slices[rows], prepared.images.labels[rows]
+    found = agreement(
+        saved_model_predictor(artifacts / SAVED_MODEL)(slices),
+        litert_predictor(artifacts / LITERT_FLOAT_FILE)(slices),
+        allowed(labels, recipe.classes, recipe.tumor_classes),
+    )
+    require_faithful(found, "the float32 LiteRT file")
 
 
 def _tensors(path: Path) -> dict[str, TensorSpec]:
@@ -119,7 +145,7 @@ def _manifest(
             probe_digest=run.config.probe_digest or probe_digest(DEFAULT_SPEC),
         ),
         artifacts={"litert": litert.name, "tensorflow": SAVED_MODEL},
-        metrics=_headline(metrics),
+        metrics=_headline(metrics, litert.name),
         answer=fitted.answer if fitted else None,
         reference=fitted.reference if fitted else None,
         provenance=Provenance(
@@ -135,8 +161,9 @@ def _manifest(
     )
 
 
-def _headline(metrics: dict[str, Any]) -> dict[str, float]:
-    """The figures that /models shows; report/metrics.json has them all."""
+def _headline(metrics: dict[str, Any], litert: str) -> dict[str, float]:
+    """The figures that /models shows, of the files that are published; report/metrics.json has all."""
+    kinds = ("float",) if litert == LITERT_FLOAT_FILE else ("int8", "float")
     subsets = metrics["protocols"][metrics["protocol"]]
     answers = metrics.get("answers", {})
     more = {
@@ -147,8 +174,8 @@ def _headline(metrics: dict[str, Any]) -> dict[str, float]:
     if answers:
         more["testing.int8.ece"] = answers["calibration"]["ece"]
     return more | {
-        f"{subset}.{kind}.{figure}": figures[figure]
-        for subset, kinds in subsets.items()
-        for kind, figures in kinds.items()
+        f"{subset}.{kind}.{figure}": found[kind][figure]
+        for subset, found in subsets.items()
+        for kind in kinds
         for figure in ("accuracy", "macro_f1")
     }

@@ -53,8 +53,12 @@ def strayed(result: dict[str, float]) -> tuple[float, float, float]:
     )
 
 
-def require_faithful(result: dict[str, float]) -> None:
+def require_faithful(result: dict[str, float], other: str = "int8") -> None:
     """Checks what :func:`agreement` found on the validation images.
+
+    Args:
+        result: of a model and the float one.
+        other: how people call that model.
 
     Raises:
         ExportRefused: more labels or more accuracy differ than the limits allow.
@@ -62,11 +66,11 @@ def require_faithful(result: dict[str, float]) -> None:
     difference = abs(result["accuracy_float"] - result["accuracy_int8"])
     if result["label_disagreement"] > MAX_LABEL_DISAGREEMENT:
         raise ExportRefused(
-            f"int8 and float disagree on {result['label_disagreement']:.2%} of the validation "
+            f"{other} and float disagree on {result['label_disagreement']:.2%} of the validation "
             f"labels; at most {MAX_LABEL_DISAGREEMENT:.0%} may"
         )
     if difference > MAX_ACCURACY_DIFFERENCE:
         raise ExportRefused(
-            f"int8 and float differ by {100 * difference:.2f} points of validation accuracy; at "
+            f"{other} and float differ by {100 * difference:.2f} points of validation accuracy; at "
             f"most {100 * MAX_ACCURACY_DIFFERENCE:.1f} may"
         )

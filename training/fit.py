@@ -69,8 +69,6 @@ def _train(run: Run, examples: Examples, checked: Examples, strategy: Strategy) 
         unfreeze(model, recipe, phase)
         if saved is not None:
             _assign(model.variables, saved)
-        if progress.phase and not progress.epoch:
-            model.set_weights(run.load_restart())
         _compile(fitted, recipe, phase, steps)
         average = AverageWeights(fitted, recipe.average_momentum)
         if saved is not None and progress.epoch:
@@ -103,6 +101,9 @@ def _train(run: Run, examples: Examples, checked: Examples, strategy: Strategy) 
                 run.save_progress(progress, state)
             strategy.wait()
         next_phase(progress, recipe)
+        if not progress.finished:
+            # Saved with the progress: the next epoch may overwrite their file before it is booked.
+            model.set_weights(run.load_restart())
         state = [variable.numpy() for variable in model.variables]
         if strategy.chief:
             run.save_progress(progress, state)

@@ -68,15 +68,27 @@ def prepare(
     """Reads, audits and splits; says what it found.
 
     Raises:
-        DatasetError: see :func:`read`; or a class is left without images to train or validate on.
+        DatasetError: see :func:`read`; or a class is left without images to train or validate on, or
+            there are none to test on.
     """
     images, found = read(recipe, roots)
     parts = split(images, found, protocol, recipe, held_out)
     print(f"split ({protocol}): {parts.counts()}", flush=True)
+    if not parts.test.size:
+        raise DatasetError(_nothing_to_test_on(protocol))
     if recipe.mask is not None:
         _check_masks(images, parts)
     return Prepared(
         images, found, parts, configure(recipe, roots, images, parts, protocol, held_out)
+    )
+
+
+def _nothing_to_test_on(protocol: Protocol) -> str:
+    if protocol is Protocol.GROUPED:
+        return "no images to test on: there are too few near-duplicate groups to draw some for test"
+    return (
+        "no images to test on: no folder is named Testing; --protocol grouped draws them by "
+        "near-duplicate groups"
     )
 
 

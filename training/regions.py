@@ -12,7 +12,7 @@ from PIL import Image
 
 from contract.manifest import RegionRecord
 from contract.region import Geometry, Region, find_region
-from training.datasets import ImageSet
+from training.datasets import MASK_LEVEL, ImageSet
 
 THRESHOLDS: Final = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 MIN_CELLS: Final = (8, 16, 32)
@@ -39,7 +39,7 @@ class Found(NamedTuple):
 def read_mask(path: Path) -> NDArray[np.bool_]:
     """A radiologist's mask, bool (rows, columns)."""
     with Image.open(path) as image:
-        return np.asarray(image.convert("L")) > 127
+        return np.asarray(image.convert("L")) > MASK_LEVEL
 
 
 def regions(
@@ -74,8 +74,11 @@ def reported(
 
 
 def compare(region: Region | None, truth: NDArray[np.bool_], probability: float) -> Found:
-    """A slice's region against its mask, bool (rows, columns) in the original's pixels."""
-    if region is None:
+    """A slice's region against its mask, bool (rows, columns) in the original's pixels.
+
+    A mask that outlines nothing, as one may that was turned out of the slice, has no region's overlap.
+    """
+    if region is None or not truth.any():
         return Found(0.0, 0.0, False, 0.0)
     found = region.mask()
     dice = 2 * float((found & truth).sum()) / float(found.sum() + truth.sum())

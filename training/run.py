@@ -175,6 +175,28 @@ def _load_arrays(path: Path) -> dict[str, np.ndarray] | None:
         return {name: stored[name] for name in stored.files}
 
 
+def read_json(path: Path) -> dict[str, Any]:
+    """What a file of a run, or of its report, holds.
+
+    Raises:
+        RunError: it is missing or damaged.
+    """
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunError(f"{path} is missing; evaluate that run first") from error
+    except ValueError as error:
+        raise RunError(f"{path} is damaged: {error}") from error
+    if not isinstance(content, dict):
+        raise RunError(f"{path} is damaged")
+    return content
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Writes a file of figures, all of them finite, whole or not at all."""
+    write_aside(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
+
+
 def write_aside(path: Path, content: bytes) -> None:
     """Writes a file whole or not at all."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")

@@ -7,7 +7,7 @@ from enum import StrEnum
 import numpy as np
 from numpy.typing import NDArray
 
-from training.datasets import ImageSet
+from training.datasets import ANY_TUMOR, ImageSet
 from training.duplicates import Audit
 from training.errors import DatasetError
 from training.recipe import Recipe
@@ -101,7 +101,8 @@ def split(
         np.flatnonzero(validates),
         np.flatnonzero(test),
     )
-    _check(result, images, groups, protocol)
+    _check(result, groups, protocol)
+    require_classes(result, images, recipe, np.ones(len(images), bool))
     return result
 
 
@@ -145,7 +146,7 @@ def pick(
     return picked
 
 
-def _check(split: Split, images: ImageSet, groups: NDArray[np.intp], protocol: Protocol) -> None:
+def _check(split: Split, groups: NDArray[np.intp], protocol: Protocol) -> None:
     parts = [split.train, split.validation]
     if protocol is not Protocol.PUBLISHED:
         parts.append(split.test)
@@ -153,8 +154,28 @@ def _check(split: Split, images: ImageSet, groups: NDArray[np.intp], protocol: P
         for other in parts[number + 1 :]:
             shared = np.intersect1d(groups[one], groups[other])
             assert shared.size == 0, f"{shared.size} groups span two parts of the split"
+
+
+def require_classes(
+    split: Split, images: ImageSet, recipe: Recipe, validating: NDArray[np.bool_]
+) -> None:
+    """Checks that no class of the data was lost to the test, to conflicts or to a part too small.
+
+    Args:
+        split: who trains and who validates.
+        images: what was read.
+        recipe: its classes; of tumours of an unstated kind, where that is none, there may be none.
+        validating: images whose classes validate, (N,); all classes train.
+
+    Raises:
+        DatasetError: a class is left without training or validation images.
+    """
     labels = images.labels
-    for name, part in (("training", split.train), ("validation", split.validation)):
-        missing = set(labels[np.concatenate([split.train, split.validation])]) - set(labels[part])
+    unstated = {ANY_TUMOR} - set(recipe.classes)
+    for name, part, of in (
+        ("training", split.train, labels),
+        ("validation", split.validation, labels[validating]),
+    ):
+        missing = set(of.tolist()) - set(labels[part].tolist()) - unstated
         if missing:
             raise DatasetError(f"no {name} images of {', '.join(sorted(missing))}")

@@ -91,6 +91,7 @@ class Strategy:
             for callback in callbacks:
                 callback.on_train_batch_end(number, {})
 
+        self._build(model, batches)
         logs = self._pass(model, batches, self._steps(model)[0], after)
         require_finite(logs["loss"], len(batches))
         return logs
@@ -101,6 +102,11 @@ class Strategy:
             found: dict[str, float] = model.evaluate(batches, return_dict=True, verbose=2)
             return found
         return self._pass(model, batches, self._steps(model)[1], lambda _: None)
+
+    def _build(self, model: keras.Model, batches: tf.data.Dataset) -> None:
+        """Makes the metrics, as Keras's own fit does: several replicas cannot while they are traced."""
+        if self._compiled is not model.optimizer:
+            model._symbolic_build(data_batch=next(iter(batches)))  # noqa: SLF001
 
     def _steps(self, model: keras.Model) -> tuple[Any, Any]:
         """A step of training and one of validation, traced once for each compilation."""
@@ -130,7 +136,8 @@ class Strategy:
         options.experimental_distribute.auto_shard_policy = (
             tf.data.experimental.AutoShardPolicy.DATA
         )
-        shared = self._strategy.experimental_distribute_dataset(batches.with_options(options))
+        whole = batches.map(self._filled).with_options(options)
+        shared = self._strategy.experimental_distribute_dataset(whole)
         model.reset_metrics()
         for number, data in enumerate(shared):
             step(data)
@@ -138,6 +145,17 @@ class Strategy:
         logs = {name: float(value) for name, value in model.get_metrics_result().items()}
         print(" - ".join(f"{name}: {value:.4f}" for name, value in logs.items()), flush=True)
         return logs
+
+    def _filled(self, *batch: Any) -> Any:
+        """A batch with a row for each replica, since a convolution refuses none.
+
+        Replicas take equal shares, rounded up, until the rows are at an end. Where that leaves one
+        without, the batch begins again with its first rows.
+        """
+        rows = tf.shape(tf.nest.flatten(batch)[0])[0]
+        share = -(-rows // self.replicas)
+        wanted = tf.where(share * (self.replicas - 1) < rows, rows, share * self.replicas)
+        return tf.nest.map_structure(lambda part: tf.gather(part, tf.range(wanted) % rows), batch)
 
 
 def _task_index() -> int:

@@ -21,10 +21,10 @@ KILLED = 9
 OPERATIONS = {"open", "os.chmod", "os.mkdir", "os.remove", "os.rename", "os.rmdir", "os.utime"}
 
 Publish = Callable[[ModelStore, int], object]
-"""Publishes a version of that name and number."""
+"""Publishes a version of that number."""
 
 
-def publish_until(publish: Publish, store: ModelStore, operation: int) -> None:
+def publish_until(tried: Publish, store: ModelStore, operation: int) -> None:
     """Publishes version 2, and exits on the spot before that file operation in the store."""
     count = 0
 
@@ -36,16 +36,16 @@ def publish_until(publish: Publish, store: ModelStore, operation: int) -> None:
                 os._exit(KILLED)
 
     sys.addaudithook(watch)
-    publish(store, 2)
+    tried(store, 2)
 
 
-def trial(publish: Publish, root: Path, operation: int) -> dict[str, object]:
+def trial(tried: Publish, root: Path, operation: int) -> dict[str, object]:
     """What a publish that is killed at an operation leaves, and whether the next one works."""
     store = ModelStore(root)
     publish(store, 1)
     child = os.fork()
     if child == 0:
-        publish_until(publish, store, operation)
+        publish_until(tried, store, operation)
         os._exit(0)
     _, status = os.waitpid(child, 0)
     after = store.versions(NAME)
@@ -61,19 +61,19 @@ def trial(publish: Publish, root: Path, operation: int) -> dict[str, object]:
         for version in after:
             store.load(NAME, version)
         if 2 not in after:
-            publish(store, 2)
+            tried(store, 2)
         store.load(NAME, 2)
     except ContractError as error:
         outcome["error"] = repr(error)
     return outcome
 
 
-def trials(publish: Publish) -> list[dict[str, object]]:
+def trials(tried: Publish) -> list[dict[str, object]]:
     """Goes on until a publish is not killed any more."""
     outcomes: list[dict[str, object]] = []
     while not outcomes or outcomes[-1]["exit"] == KILLED:
         with tempfile.TemporaryDirectory() as folder:
-            outcomes.append(trial(publish, Path(folder), len(outcomes) + 1))
+            outcomes.append(trial(tried, Path(folder), len(outcomes) + 1))
     return outcomes
 
 

@@ -5,7 +5,6 @@ import io
 import json
 import os
 import subprocess
-import sys
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -86,19 +85,6 @@ def eagerly() -> Iterator[None]:
         yield
     finally:
         tf.config.run_functions_eagerly(False)
-
-
-@pytest.fixture(scope="session")
-def training_process() -> Training:
-    """Runs ``python -m training`` as people do, in a process of its own."""
-
-    def run(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
-        command = [sys.executable, "-m", "training", *map(str, arguments)]
-        return subprocess.run(
-            command, cwd=REPOSITORY, capture_output=True, text=True, env=quiet(), check=False
-        )
-
-    return run
 
 
 def quiet() -> dict[str, str]:

@@ -142,6 +142,21 @@ def test_data_that_cannot_be_tested_on_are_refused_before_training(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.usefixtures("training")
+def test_a_class_in_one_group_cannot_be_cross_validated(small_data: Path, tmp_path: Path) -> None:
+    from training.crossval import parts
+    from training.errors import DatasetError
+
+    data = tmp_path / "data"
+    for label in ("glioma", "notumor"):
+        shutil.copytree(small_data / "Training" / label, data / label)
+    (data / "pituitary").mkdir()
+    shutil.copy(small_data / "Training" / "pituitary" / "0-1.png", data / "pituitary")
+    images = read_images(find_images([data]))
+    with pytest.raises(DatasetError, match="no training images of pituitary"):
+        [*parts(load_recipe("baseline_cnn"), images, audit(images), repeats=1)]
+
+
 def test_the_comparison_holds_every_run_and_its_figures(
     small_data: Path, by_fold: Path, training: Training, tmp_path: Path
 ) -> None:

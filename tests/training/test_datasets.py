@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from contract.decoding import decode
 from contract.preprocessing import preprocess
@@ -130,6 +131,62 @@ def test_a_label_allows_its_class_and_some_tumour_allows_every_tumour_class() ->
         [1, 0, 1],
     ]
     assert allowed(labels[2:], ("none", "tumor"), ("tumor",)).tolist() == [[0, 1]]
+
+
+def _indexed(root: Path, mask: Image.Image | bytes) -> Path:
+    """A data set of one slice, 256x256 pixels, with a mask."""
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+    Image.new("L", (256, 256), 90).save(root / "images" / "1.jpg")
+    if isinstance(mask, bytes):
+        (root / "masks" / "1.png").write_bytes(mask)
+    else:
+        mask.save(root / "masks" / "1.png")
+    (root / "index.csv").write_text("id,label,fold\n1,glioma,1\n")
+    return root
+
+
+def test_a_mask_that_outlines_nothing_is_none(tmp_path: Path) -> None:
+    black, outlined = Image.new("L", (256, 256)), Image.new("L", (256, 256))
+    outlined.paste(255, (90, 90, 120, 120))
+    roots = [_indexed(tmp_path / "black", black), _indexed(tmp_path / "outlined", outlined)]
+    images = read_images(find_images(roots))
+    assert [*images.masks] == [1]
+    assert [file.mask is None for file in images.files] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("mask", "says"),
+    [(Image.new("L", (128, 256), 255), "128x256 pixels"), (b"no picture", "no readable mask")],
+    ids=["size", "damaged"],
+)
+def test_a_mask_that_is_none_of_its_image_is_an_error(
+    tmp_path: Path, mask: Image.Image | bytes, says: str
+) -> None:
+    root = _indexed(tmp_path / "set", mask)
+    with pytest.raises(DatasetError, match=f"1.png.*{says}"):
+        read_images(find_images([root]))
+
+
+def test_an_index_of_a_missing_image_is_an_error(tmp_path: Path) -> None:
+    root = _indexed(tmp_path / "set", Image.new("L", (256, 256), 255))
+    (root / "images" / "1.jpg").unlink()
+    with pytest.raises(DatasetError, match="cannot be read"):
+        read_images(find_images([root]))
+
+
+def test_an_index_that_is_no_utf_8_is_an_error(tmp_path: Path) -> None:
+    root = _indexed(tmp_path / "set", Image.new("L", (256, 256), 255))
+    (root / "index.csv").write_bytes("id,label,fold\nré,glioma,1\n".encode("latin-1"))
+    with pytest.raises(DatasetError, match="not UTF-8"):
+        find_images([root])
+
+
+def test_a_folder_that_is_named_like_an_image_is_none(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    shutil.copytree(SLICES, root)
+    (root / "glioma" / "folder.jpg").mkdir()
+    assert len(find_images([root])) == 8
 
 
 @pytest.mark.data

@@ -32,6 +32,11 @@ def test_no_region_is_dice_zero_and_not_centred() -> None:
     assert compare(None, _truth(), 1.0) == Found(0.0, 0.0, False, 0.0)
 
 
+def test_a_mask_that_outlines_nothing_is_missed() -> None:
+    found = compare(_region(4, 4, 8, 8), np.zeros((20, 20), bool), 1.0)
+    assert found == Found(0.0, 0.0, False, 0.0)
+
+
 def test_a_region_beside_the_mask_is_not_centred() -> None:
     found = compare(_region(12, 12, 16, 16), _truth(), 1.0)
     assert (found.dice, found.overlap, found.centred) == (0, 0, False)

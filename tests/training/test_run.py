@@ -19,10 +19,15 @@ from training.errors import ExportRefused, RunError
 from training.fidelity import agreement, require_faithful
 from training.run import Run
 
-from .conftest import REPOSITORY, SLICES, Training, agreement_says, quiet  # noqa: TID252
+from .conftest import REPOSITORY, SLICES, Training, agreement_says, eagerly, quiet  # noqa: TID252
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 
+EAGERLY = (
+    "import sys; import tensorflow as tf; tf.config.run_functions_eagerly(True); "
+    "from training.__main__ import main; sys.exit(main())"
+)
+"""``python -m training`` in the steps of :func:`eagerly`, whose sums end in the same last digit."""
 SHORT = ("--recipe", "efficientnet_lite0", "--epochs", "1", "--resolution", "64")
 
 
@@ -32,7 +37,8 @@ def finished_run(
 ) -> Path:
     """A run of one epoch a phase at 64 pixels."""
     out = tmp_path_factory.mktemp("runs") / "finished"
-    done = training("fit", *SHORT, "--data", small_data, "--out", out)
+    with eagerly():
+        done = training("fit", *SHORT, "--data", small_data, "--out", out)
     assert done.returncode == 0, done.stderr
     return out
 
@@ -84,14 +90,10 @@ def test_only_the_layers_of_a_phase_learn(finished_run: Path) -> None:
 
 
 def test_killed_and_resumed_it_ends_with_the_same_weights(
-    small_data: Path,
-    finished_run: Path,
-    training: Training,
-    training_process: Training,
-    tmp_path: Path,
+    small_data: Path, finished_run: Path, training: Training, tmp_path: Path
 ) -> None:
     out = tmp_path / "killed"
-    command = [sys.executable, "-m", "training", "fit", *SHORT, "--data", str(small_data)]
+    command = [sys.executable, "-c", EAGERLY, "fit", *SHORT, "--data", str(small_data)]
     process = subprocess.Popen(
         [*command, "--out", str(out)],
         cwd=REPOSITORY,
@@ -115,7 +117,8 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(
     assert other.returncode == 1
     assert "another recipe" in other.stderr
 
-    resumed = training_process("fit", *SHORT, "--data", small_data, "--out", out, "--resume")
+    with eagerly():
+        resumed = training("fit", *SHORT, "--data", small_data, "--out", out, "--resume")
     assert resumed.returncode == 0, resumed.stderr
     assert _progress(out)["history"] == _progress(finished_run)["history"]
     ours, theirs = _arrays(out / "best.npz"), _arrays(finished_run / "best.npz")
@@ -204,10 +207,17 @@ def test_the_export_loads_and_both_models_take_the_same_slices(
     assert "never change" in taken.stderr
 
 
-@pytest.mark.slow
-def test_an_export_killed_anywhere_leaves_all_or_nothing(evaluated_run: Path) -> None:
+def test_an_export_killed_anywhere_leaves_all_or_nothing(
+    evaluated_run: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(evaluated_run, run)
+    # Nobody loads the SavedModel here, and each trial copies and hashes it.
+    for path in (run / "artifacts" / "saved_model").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[:16])
     done = subprocess.run(
-        [sys.executable, "-m", "tests.support.killing", str(evaluated_run)],
+        [sys.executable, "-m", "tests.support.killing", str(run)],
         cwd=REPOSITORY,
         env=quiet() | {"OPENBLAS_NUM_THREADS": "1"},
         capture_output=True,
@@ -215,7 +225,7 @@ def test_an_export_killed_anywhere_leaves_all_or_nothing(evaluated_run: Path) ->
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    published = [path for path in evaluated_run.rglob("*") if path.is_file()]
+    published = [path for path in run.rglob("*") if path.is_file()]
     kept = [path for path in published if {"report", "saved_model"} & set(path.parts)]
     # Each file is copied, hashed and synced.
     require_all_or_nothing(json.loads(done.stdout), 3 * len(kept))
@@ -231,6 +241,50 @@ def test_an_unfaithful_model_is_not_published(
     assert done.returncode == 1
     assert "disagree on 1.10%" in done.stderr
     assert ModelStore(tmp_path / "store").names() == []
+
+
+def test_a_float_file_has_float_figures(
+    evaluated_run: Path, training: Training, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training import export
+    from training.convert import Predictor, litert_predictor
+
+    run, store = tmp_path / "run", ModelStore(tmp_path / "store")
+    shutil.copytree(evaluated_run, run)
+    agreement_says(run, label_disagreement=0.011)
+    command = ("export", "--run", run, "--store", store.root, "--allow-float")
+    done = training(*command)
+    assert done.returncode == 0, done.stderr
+    version = store.load("brain-tumor", 1)
+    assert version.manifest.artifacts["litert"] == "model.float32.tflite"
+    assert {name.split(".")[1] for name in version.manifest.metrics} == {"float"}
+    card = (version.path / "report" / "MODEL_CARD.md").read_text()
+    assert "| int8 |" not in card
+    assert "(`clean`, float, all test images" in card
+    assert "| int8 |" in (run / "report" / "MODEL_CARD.md").read_text()
+
+    def strays(path: Path) -> Predictor:
+        predict = litert_predictor(path)
+        return lambda slices: {name: -found for name, found in predict(slices).items()}
+
+    monkeypatch.setattr(export, "litert_predictor", strays)
+    # It is there already.
+    monkeypatch.setattr(export, "write_float_litert", lambda *_: None)
+    done = training(*command)
+    assert done.returncode == 1
+    assert "the float32 LiteRT file and float disagree" in done.stderr
+    assert store.versions("brain-tumor") == [1]
+
+
+def test_a_damaged_agreement_is_a_clear_error(
+    evaluated_run: Path, training: Training, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(evaluated_run, run)
+    (run / "artifacts" / "agreement.json").write_text('{"label_dis')
+    done = training("export", "--run", run, "--store", tmp_path / "store")
+    assert done.returncode == 1
+    assert "agreement.json is damaged" in done.stderr
 
 
 def test_export_wants_a_report_and_evaluate_a_finished_run(

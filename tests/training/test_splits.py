@@ -112,6 +112,21 @@ def test_a_set_that_only_trains_is_not_tested(protocol: Protocol) -> None:
     assert (sources[parts.train] == "theirs").sum() == 32
 
 
+def test_a_class_that_shares_all_its_groups_with_testing_is_missed() -> None:
+    rows = [("s", part, c, n) for n, (c, part) in enumerate(zip(CLASSES * 8, PARTS, strict=True))]
+    # Every pituitary slice of Training is a copy of one in Testing.
+    rows = [(s, part, c, 31 if c == "pituitary" else n) for s, part, c, n in rows]
+    images, found = _set(rows)
+    with pytest.raises(DatasetError, match="no training images of pituitary"):
+        split(images, found, Protocol.CLEAN, _recipe(folds=None))
+
+
+def test_tumours_of_an_unstated_kind_need_not_be_left() -> None:
+    rows = [("s", part, c, n) for n, (c, part) in enumerate(zip(CLASSES * 8, PARTS, strict=True))]
+    images, found = _set([*rows, ("s", "training", "tumor", 31)])
+    assert split(images, found, Protocol.CLEAN, _recipe(folds=None)).train.size
+
+
 def test_a_held_out_data_set_must_be_there() -> None:
     images, found = _folds_and_rest()
     with pytest.raises(DatasetError, match="absent"):

@@ -1,4 +1,4 @@
-"""Two worker processes on this machine share a run; one alone ends at the same place."""
+"""Two worker processes, or devices, on this machine share a run; one alone ends at the same place."""
 
 import json
 import os
@@ -84,6 +84,34 @@ def test_a_mirrored_run_on_one_device_is_the_run_alone(
     ours, theirs = Run.open(out).require_finished(), alone.require_finished()
     for one, other in zip(ours.history, theirs.history, strict=True):
         assert one["val_loss"] == pytest.approx(other["val_loss"], rel=0.25)
+
+
+def test_two_devices_share_each_batch_and_end_where_one_does() -> None:
+    command = [sys.executable, "-m", "tests.support.two_devices"]
+    done = subprocess.run(
+        command, cwd=REPOSITORY, env=quiet(), capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["replicas"] == 2
+    assert found["weights"] < 1e-5
+    assert found["figures"] < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected"),
+    [(8, [*range(8)]), (5, [*range(5)]), (4, [0, 1, 2, 3, 0, 1]), (3, [0, 1, 2]), (1, [0, 0, 0])],
+)
+def test_a_batch_has_a_row_for_each_replica(rows: int, expected: list[int]) -> None:
+    from training.strategy import Strategy, StrategyName
+
+    class Three(Strategy):
+        @property
+        def replicas(self) -> int:
+            return 3
+
+    found = Three(StrategyName.NONE)._filled(np.arange(rows), {"y": np.arange(rows)})
+    assert found[0].numpy().tolist() == found[1]["y"].numpy().tolist() == expected
 
 
 @pytest.mark.parametrize(
