@@ -134,6 +134,8 @@ class ModelStore:
         """
         versions = self.versions(name)
         if not versions:
+            if not self.root.is_dir():
+                raise VersionNotFound("the folder of the model store does not exist")
             raise VersionNotFound(f"the store has no version of {name}")
         if selector == LATEST:
             return versions[-1]

@@ -6,7 +6,7 @@ from typing import Final
 
 from service.app import create_app
 from service.logs import configuration
-from service.server import DrainingServer, configure
+from service.server import DrainingServer, check_address, configure
 from service.settings import Settings, SettingsError
 
 INVALID_SETTINGS: Final = 2
@@ -17,6 +17,7 @@ def main() -> int:
     """Runs the service; returns the process' exit status."""
     try:
         settings = Settings.from_environment()
+        check_address(settings)
         app = create_app(settings)
     except SettingsError as error:
         sys.stderr.write(f"brain-mri service: {error}\n")

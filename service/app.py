@@ -7,14 +7,25 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
+from starlette.responses import Response
 from starlette.types import ASGIApp, Lifespan
 
+from contract.errors import CorruptVersion, InvalidAlias, ReadOnlyStore
 from contract.sandbox import DECODERS
 from contract.store import StoredVersion
 from service.access import Access
 from service.audit import Audit, AuditFile
 from service.buffers import Buffers
 from service.dicom.answer import ResultWriter
+from service.errors import (
+    Draining,
+    NoDestination,
+    NoEarlierVersion,
+    NotAcceptable,
+    NotExplainable,
+    SpoolFull,
+    UnsupportedRequestMedia,
+)
 from service.follower import Follower
 from service.keys import Keyring
 from service.metrics import Metrics
@@ -24,6 +35,7 @@ from service.openapi import (
     DESCRIPTION,
     EXPLAIN_BODY,
     EXPLAIN_PARAMETERS,
+    EXPOSITION,
     OBJECTS,
     PICTURE,
     PREDICT_BODY,
@@ -212,7 +224,23 @@ def _add_routes(app: FastAPI) -> None:
                 "header `Accept` prefers them.",
                 "content": PICTURE,
             },
-            **problems(400, 401, 403, 406, 408, 413, 415, 422, 429, 500, 501, 503, 504),
+            **problems(
+                *(
+                    400,
+                    401,
+                    403,
+                    NotAcceptable,
+                    408,
+                    413,
+                    415,
+                    422,
+                    429,
+                    500,
+                    NotExplainable,
+                    503,
+                    504,
+                )
+            ),
         },
         openapi_extra=EXPLAIN_BODY | AUTHENTICATED | {"parameters": EXPLAIN_PARAMETERS},
     )
@@ -236,8 +264,9 @@ def _add_routes(app: FastAPI) -> None:
         "/metrics",
         health.metrics,
         response_model=None,
+        response_class=Response,
         tags=["operation"],
-        responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+        responses={200: {"content": EXPOSITION}},
     )
     app.add_api_route(
         "/models",
@@ -252,7 +281,7 @@ def _add_routes(app: FastAPI) -> None:
         methods=["POST"],
         response_model=None,
         tags=["models"],
-        responses={200: {"model": Activation}, **problems(401, 403, 404, 409, 422, 429)},
+        responses={200: {"model": Activation}, **problems(401, 403, 404, 409, 429, CorruptVersion)},
         openapi_extra=AUTHENTICATED,
     )
     app.add_api_route(
@@ -261,7 +290,7 @@ def _add_routes(app: FastAPI) -> None:
         methods=["POST"],
         response_model=None,
         tags=["models"],
-        responses={200: {"model": Activation}, **problems(401, 403, 409, 429)},
+        responses={200: {"model": Activation}, **problems(401, 403, NoEarlierVersion, 409, 429)},
         openapi_extra=AUTHENTICATED,
     )
     app.add_api_route(
@@ -270,7 +299,10 @@ def _add_routes(app: FastAPI) -> None:
         methods=["PUT"],
         response_model=None,
         tags=["models"],
-        responses={200: {"model": Alias}, **problems(401, 403, 404, 409, 422, 429, 503)},
+        responses={
+            200: {"model": Alias},
+            **problems(401, 403, 404, ReadOnlyStore, InvalidAlias, 429, CorruptVersion),
+        },
         openapi_extra=AUTHENTICATED,
     )
     for path in ("/dicom-web/studies", "/dicom-web/studies/{study}"):
@@ -279,10 +311,14 @@ def _add_routes(app: FastAPI) -> None:
             dicomweb.store,
             methods=["POST"],
             response_model=None,
+            response_class=Response,
             tags=["PACS"],
             responses={
                 **STORE_ANSWERS,
-                **problems(400, 401, 403, 406, 408, 413, 415, 429, 500, 501, 503),
+                **problems(
+                    400, 401, 403, NotAcceptable, 408, 413, UnsupportedRequestMedia, 429, 500
+                ),
+                **problems(NoDestination, SpoolFull, Draining),
             },
             openapi_extra=STORE_BODY | AUTHENTICATED,
         )
@@ -291,7 +327,7 @@ def _add_routes(app: FastAPI) -> None:
         deliveries.show,
         response_model=None,
         tags=["PACS"],
-        responses={200: {"model": Deliveries}, **problems(401, 403, 429, 501)},
+        responses={200: {"model": Deliveries}, **problems(401, 403, 429, NoDestination)},
         openapi_extra=AUTHENTICATED,
     )
     app.add_api_route(
@@ -300,7 +336,7 @@ def _add_routes(app: FastAPI) -> None:
         methods=["POST"],
         response_model=None,
         tags=["PACS"],
-        responses={200: {"model": Retried}, **problems(401, 403, 429, 501)},
+        responses={200: {"model": Retried}, **problems(401, 403, 429, NoDestination)},
         openapi_extra=AUTHENTICATED,
     )
     app.add_api_route("/", pages.index, response_model=None, include_in_schema=False)

@@ -76,14 +76,14 @@ class Archive:
         """
         # Each entry costs a thousand bytes of memory, so they are counted before they are parsed.
         if upload.data.count(_CENTRAL_HEADER) > 2 * max_files + 100:
-            raise TooManyFiles(f"a request may have {max_files} files")
+            raise TooManyFiles.of("the zip file", max_files)
         try:
             archive = zipfile.ZipFile(io.BytesIO(upload.data))
         except Exception:  # noqa: BLE001 - zipfile raises nearly anything, depending on the damage
             raise DamagedZip("the zip file is damaged") from None
         members = [member for member in archive.infolist() if _is_wanted(member)]
         if len(members) > max_files:
-            raise TooManyFiles(f"a request may have {max_files} files")
+            raise TooManyFiles.of("the zip file", max_files)
         if not members:
             raise EmptyZip("the zip file holds no files")
         if any(member.flag_bits & _ENCRYPTED for member in members):

@@ -61,21 +61,24 @@ def _a_band_has_two_ends_in_order(settings: "Settings") -> None:
 def _a_whole_body_fits_into_memory(settings: "Settings") -> None:
     if settings.max_body_bytes > settings.max_buffered_bytes:
         raise ValueError(
-            "max_body_bytes must not exceed max_buffered_bytes: such a request always got 503"
+            "BRAIN_MAX_BODY_BYTES must not exceed BRAIN_MAX_BUFFERED_BYTES: "
+            "such a request always got 503"
         )
 
 
 def _credentials_of_the_destination_are_complete_and_one(settings: "Settings") -> None:
     if (settings.dicomweb_user is None) != (settings.dicomweb_password is None):
-        raise ValueError("dicomweb_user and dicomweb_password go together")
+        raise ValueError("BRAIN_DICOMWEB_USER and BRAIN_DICOMWEB_PASSWORD go together")
     if settings.dicomweb_user is not None and settings.dicomweb_token is not None:
-        raise ValueError("dicomweb_token takes the place of dicomweb_user and its password")
+        raise ValueError(
+            "BRAIN_DICOMWEB_TOKEN takes the place of BRAIN_DICOMWEB_USER and its password"
+        )
     secrets = (settings.dicomweb_password, settings.dicomweb_token)
     if any(secret and secret.get_secret_value() in PLACEHOLDERS for secret in secrets):
-        raise ValueError("the credentials of dicomweb_url are still a placeholder")
+        raise ValueError("the credentials of BRAIN_DICOMWEB_URL are still a placeholder")
     url = settings.dicomweb_url
     if url is not None and (url.username or url.password):
-        raise ValueError("credentials belong into BRAIN_DICOMWEB_USER and ..._PASSWORD")
+        raise ValueError("credentials belong into BRAIN_DICOMWEB_USER and BRAIN_DICOMWEB_PASSWORD")
 
 
 def _is_loopback(host: str) -> bool:

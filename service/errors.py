@@ -51,7 +51,7 @@ client, and its traceback in the log alone.
 
 from collections.abc import Mapping
 from math import ceil
-from typing import ClassVar
+from typing import ClassVar, Self
 
 from contract.errors import ContractError
 
@@ -132,6 +132,12 @@ class TooManyFiles(RequestTooLarge):
     """More files or instances than are accepted (BRAIN_MAX_FILES, BRAIN_STOW_MAX_INSTANCES)."""
 
     code = "too_many_files"
+
+    @classmethod
+    def of(cls, holder: str, most: int, kind: str = "file") -> Self:
+        """Says how many there may be, and in what."""
+        number = f"one {kind}" if most == 1 else f"{most} {kind}s"
+        return cls(f"{holder} may have {number} here")
 
 
 class TooManySeries(RequestTooLarge):

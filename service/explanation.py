@@ -103,7 +103,7 @@ def content(found: Heatmap, geometry: Geometry) -> dict[str, Any]:
 
 
 def picture(job: Job, found: Heatmap, region: RegionRecord | None, policy: Policy) -> bytes:
-    """The slice as a PNG file, with heat map, outline and box over it.
+    """The slice as a PNG file, with heat map over it, and outline and box if it is in distribution.
 
     Args:
         job: of the slice, answered.
@@ -125,7 +125,12 @@ def picture(job: Job, found: Heatmap, region: RegionRecord | None, policy: Polic
     geometry = replace(job.geometry, original_size=(rows, columns), pixel_spacing_mm=None)
     canvas = _heated(np.asarray(shown), spread(found.cells, geometry))
     drawn = None
-    if job.answer.region is not None and region is not None and found.source is Source.MASK:
+    if (
+        job.answer.region is not None
+        and job.answer.in_distribution is not False
+        and region is not None
+        and found.source is Source.MASK
+    ):
         drawn = find_region(found.cells, geometry, region)
     image = Image.fromarray(canvas)
     if drawn is not None:

@@ -81,7 +81,12 @@ class Metrics:
         self.requests_in_progress = Gauge(
             "brain_http_requests_in_progress", "Requests being answered.", registry=registry
         )
-        self.request_seconds = _seconds("brain_http_request", "Time to answer.", registry, "route")
+        self.request_seconds = _seconds(
+            "brain_http_request",
+            "Time of a request, with its upload and all slices of its series.",
+            registry,
+            "route",
+        )
         self.decode_seconds = _seconds(
             "brain_decode", "Time to decode and preprocess an image.", registry
         )

@@ -1,5 +1,6 @@
 """What OpenAPI says beyond the answers' models: bodies, problems and examples."""
 
+import inspect
 import re
 from http import HTTPStatus
 from typing import Any, Final
@@ -8,7 +9,9 @@ from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from pydantic.json_schema import models_json_schema
 
+from contract.errors import ContractError
 from service.answers import MaskForm
+from service.errors import RateExceeded, ServiceError, Unavailable
 from service.problems import MEDIA_TYPE
 from service.schemas import Problem
 from service.uploads import FIELD, RAW_MEDIA
@@ -36,7 +39,7 @@ _REASONS: Final = {
         "no_dicom_source",
     ),
     408: ("The body did not arrive in time.", "body_timeout"),
-    409: ("The version must not serve; the one before it still does.", "corrupt_version"),
+    409: ("That version must not serve; the one that did still does.", "corrupt_version"),
     413: ("Body, files, slices or pixels are over the limit.", "body_too_large"),
     415: ("The body or its content is of no accepted type.", "unsupported_media_type"),
     422: (
@@ -45,16 +48,15 @@ _REASONS: Final = {
     ),
     429: ("The client asks too often; `Retry-After` says when to return.", "rate_exceeded"),
     500: ("The service failed; its log says why.", "internal_error"),
-    501: (
-        "What this needs is not there: a version that can be explained, or the address of a PACS.",
-        "not_explainable",
-    ),
     503: (
         "Queue full, no model ready, or draining; `Retry-After` says when to return.",
         "queue_full",
     ),
     504: ("The deadline passed before the prediction.", "deadline_exceeded"),
 }
+
+_WAITS: Final = {429, 503}
+"""Of these statuses, those that say when to try again."""
 
 _PLACES: Final = {
     "name": ("Of a model.", "brain-tumor"),
@@ -138,11 +140,21 @@ EXPLAIN_PARAMETERS: Final[list[dict[str, Any]]] = [
 
 EXPLAIN_BODY: Final[dict[str, Any]] = {
     "requestBody": PREDICT_BODY["requestBody"]
-    | {"description": f"One file in the multipart field `{FIELD}`, or raw."}
+    | {
+        "description": f"One file in the multipart field `{FIELD}`, or raw; of a zip file, the one "
+        "file in it."
+    }
 }
 """The body of /explain: that of /predict, with a single file."""
 
 PICTURE: Final[dict[str, Any]] = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
+
+EXPOSITION: Final[dict[str, Any]] = {
+    media: {"schema": {"type": "string"}}
+    for media in ("text/plain", "application/openmetrics-text")
+}
+"""What Prometheus reads; the second on request."""
+
 STORE_BODY: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
@@ -247,11 +259,23 @@ PREDICT_EXAMPLES: Final[dict[str, Any]] = {
 }
 
 
-def problems(*statuses: int) -> Responses:
-    """The problems that a route answers with, each with an example."""
+def problems(*reasons: int | type[ServiceError] | type[ContractError]) -> Responses:
+    """The problems that a route answers with.
+
+    Args:
+        reasons: a status for what is common, an error for what is particular to the route. Of several
+            with one status the first is the example.
+    """
     answers: Responses = {}
-    for status in statuses:
-        text, code = _REASONS[status]
+    for reason in reasons:
+        if isinstance(reason, int):
+            status, (text, code), waits = reason, _REASONS[reason], reason in _WAITS
+        else:
+            status, code, text = reason.status, reason.code, inspect.getdoc(reason) or ""
+            waits = issubclass(reason, Unavailable | RateExceeded)
+        if status in answers:
+            answers[status]["description"] += f" {text}"
+            continue
         example = {
             "type": "about:blank",
             "title": HTTPStatus(status).phrase,
@@ -265,7 +289,7 @@ def problems(*statuses: int) -> Responses:
             "description": text,
             "content": {MEDIA_TYPE: {"schema": schema, "example": example}},
         }
-        if status in {429, 503}:
+        if waits:
             answers[status]["headers"] = {
                 "Retry-After": {"description": "Seconds.", "schema": {"type": "integer"}}
             }

@@ -95,6 +95,8 @@ class Pipeline:
             if self.depth >= self._capacity:
                 return False
             self.depth += 1
+            # Before, it waited for others of its own request.
+            job.waiting_since = monotonic()
             engine.acquire(1)
             crew = engine.crew
             # What is alone in the service is predicted on all cores, which a worker does not do.

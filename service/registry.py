@@ -356,7 +356,7 @@ class Registry:
         self.active = None
         self.failure = failure if isinstance(failure, Unavailable) else ModelUnavailable(failure)
         self._metrics.ready.set(0)
-        fields = {"code": failure.code, "reason": failure.detail}
+        fields = {"code": failure.code, "reason": failure.detail, "store": str(self.store.root)}
         logger.error("no model serves", extra={"fields": fields})
 
     def _retire(self, engine: Engine, patience_seconds: float) -> None:

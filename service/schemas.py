@@ -61,7 +61,10 @@ class PngMask(_Answer):
 
 
 class Region(_Answer):
-    """Where the model sees the tumour, in pixels of the original image; of DICOM, the stored ones."""
+    """Where the model sees the tumour, in pixels of the original image; of DICOM, the stored ones.
+
+    A picture with an EXIF orientation is turned first.
+    """
 
     box: tuple[int, int, int, int] = Field(
         description="Left, top, right, bottom; right and bottom are exclusive.",

@@ -2,6 +2,7 @@
 
 import asyncio
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -11,11 +12,23 @@ import uvicorn
 
 from service.app import App
 from service.connections import Connection, Limits
-from service.settings import Settings
+from service.settings import Settings, SettingsError
 from service.state import State
 
 KEEP_ALIVE_SECONDS: Final = 30
 """How long an idle connection is kept; longer than a PACS pauses between two slices."""
+
+
+def check_address(settings: Settings) -> None:
+    """Does nothing where the address to listen on is one.
+
+    Raises:
+        SettingsError: it is none.
+    """
+    try:
+        socket.getaddrinfo(settings.host, settings.port)
+    except (OSError, UnicodeError) as error:
+        raise SettingsError(f"BRAIN_HOST: {settings.host} is no address: {error}") from error
 
 
 def configure(app: App, settings: Settings, log_config: dict[str, Any] | None) -> uvicorn.Config:

@@ -50,6 +50,7 @@ class Settings(BaseSettings):
         frozen=True,
         extra="forbid",
         env_ignore_empty=True,
+        allow_inf_nan=False,
         protected_namespaces=(),
     )
 
@@ -391,9 +392,8 @@ class Settings(BaseSettings):
             return cls()
         except ValidationError as error:
             lines = (
-                f"{PREFIX}{'_'.join(map(str, item['loc'])).upper()}: {item['msg']}"
-                if item["loc"]
-                else item["msg"]
+                ": ".join([*(f"{PREFIX}{name}".upper() for name in item["loc"]), item["msg"]])
                 for item in error.errors()
             )
-            raise SettingsError("; ".join(lines)) from None
+            # What a check of this project says comes after the name of Python's class.
+            raise SettingsError("; ".join(lines).replace("Value error, ", "")) from None

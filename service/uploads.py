@@ -138,7 +138,7 @@ class _Form:
         if options.get(b"name") != FIELD.encode():
             raise UnexpectedField(f"images belong into the field {FIELD!r}, and there is no other")
         if len(self.uploads) == self._max_files:
-            raise TooManyFiles(f"a request may have {self._max_files} files")
+            raise TooManyFiles.of("a request", self._max_files)
         name = options.get(b"filename")
         self._file_name = None if name is None else name.decode("utf-8", "replace")
 

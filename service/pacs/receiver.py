@@ -161,7 +161,7 @@ class Receiver:
         """Called by the parser."""
         self._parts += 1
         if self._parts > self._limits.instances:
-            raise TooManyFiles(f"a request may have {self._limits.instances} instances")
+            raise TooManyFiles.of("a request", self._limits.instances, "instance")
         self._start = self._segment.size
         self._failure = None
         media, _ = parse_options_header(headers.get(b"content-type", DICOM))

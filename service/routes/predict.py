@@ -26,7 +26,7 @@ from service.state import State
 
 
 async def predict(request: Request) -> Response:
-    """Predicts the images of one request; see the HTTP contract in OpenAPI."""
+    """Predicts the slices of one request: an entry for each, in order."""
     state = State.of(request.scope)
     with state.buffers.claim() as claim:
         return await _predict(request, state, claim)

@@ -1,7 +1,7 @@
 // The page: files in, results out. Nothing is stored, and nothing is loaded from elsewhere.
 
 import * as exports from "./page/exports.js";
-import { byName, chosen, chosenFolder, dropped, sniff } from "./page/files.js";
+import { byName, chosen, chosenFolder, dropped, nameOf, sniff } from "./page/files.js";
 import { watch } from "./page/health.js";
 import * as key from "./page/key.js";
 import * as regions from "./page/regions.js";
@@ -43,6 +43,8 @@ const sender = new Sender({
     announce(place("notice").textContent);
   },
   idle() {
+    // Cleared meanwhile.
+    if (!items.length) return;
     if (startedAt !== null) busyMs += performance.now() - startedAt;
     startedAt = null;
     place("notice").hidden = true;
@@ -112,13 +114,17 @@ function schedule() {
   });
 }
 
-/** Of an item: "tumor", "no_tumor", "other", "failed" or "pending". */
-function groupOf(item) {
-  if (item.state === "failed") return "failed";
-  if (item.state !== "done") return "pending";
-  const decisions = new Set(item.entries.map((entry) => entry.decision));
-  if (decisions.has("tumor")) return "tumor";
-  return decisions.size === 1 && decisions.has("no_tumor") ? "no_tumor" : "other";
+/** What the rows show, {item, entry, row}: each slice of the files that have answers, and the others. */
+const slices = () =>
+  items.flatMap((item) => item.rows.map((row, index) => ({ item, entry: item.entries?.[index], row })));
+
+const isPending = ({ state }) => state !== "done" && state !== "failed";
+
+/** Of a slice: "tumor", "no_tumor", "refer", "failed" or "pending". */
+function groupOf({ item, entry }) {
+  if (isPending(item)) return "pending";
+  if (item.state === "failed" || entry.error) return "failed";
+  return entry.decision === "tumor" || entry.decision === "no_tumor" ? entry.decision : "refer";
 }
 
 const canRetry = ({ error }) =>
@@ -126,27 +132,30 @@ const canRetry = ({ error }) =>
 
 function refresh() {
   const focused = document.activeElement;
-  const counts = { all: items.length, tumor: 0, no_tumor: 0, other: 0, failed: 0, pending: 0 };
-  for (const item of items) counts[groupOf(item)] += 1;
-  const answered = counts.all - counts.pending;
+  const shown = slices();
+  const counts = { all: shown.length, tumor: 0, no_tumor: 0, refer: 0, failed: 0, pending: 0 };
+  for (const slice of shown) counts[groupOf(slice)] += 1;
+  const answered = items.filter((item) => !isPending(item)).length;
   const running = counts.pending > 0;
 
   place("summary").textContent = [summary(counts, answered), showSeries()].join(" ").trim();
   place("progress").hidden = !running;
-  place("progress").max = counts.all || 1;
+  place("progress").max = items.length || 1;
   place("progress").value = answered;
   for (const node of document.querySelectorAll("[data-count]")) {
     node.textContent = counts[node.dataset.count];
   }
-  document.querySelector("[data-optional]").hidden = !counts.other;
+  document.querySelector("[data-optional]").hidden = !counts.refer;
   place("stop").hidden = !running;
   place("retry").hidden = running || !items.some(canRetry);
   place("save-csv").disabled = place("save-json").disabled = running || !answered;
   place("list").setAttribute("aria-busy", String(running));
+  // A browser that opens the page again may restore a choice that is not offered now.
+  if (document.querySelector("[data-optional][hidden] input:checked")) showAll();
   arrange();
   keepFocus(focused);
   if (running && performance.now() - announcedAt > ANNOUNCE_EVERY_MS) {
-    announce(`${answered} of ${words.count(counts.all, "file")} answered.`);
+    announce(`${answered} of ${words.count(items.length, "file")} answered.`);
   }
 }
 
@@ -161,15 +170,17 @@ function summary(counts, answered) {
   const parts = [
     [counts.tumor, "tumour"],
     [counts.no_tumor, "no tumour"],
-    [counts.other, "other"],
+    [counts.refer, "to refer"],
     [counts.failed, "without a result"],
   ]
     .filter(([number]) => number)
     .map(([number, text]) => `${number} ${text}`);
   const found = parts.length ? `: ${parts.join(", ")}` : "";
-  if (counts.pending) return `${answered} of ${words.count(counts.all, "file")} answered${found}.`;
+  const files = words.count(items.length, "file");
+  if (counts.pending) return `${answered} of ${files} answered${found}.`;
   const total = words.milliseconds(busyMs + (startedAt === null ? 0 : performance.now() - startedAt));
-  return `${words.count(counts.all, "file")}${found}. Took ${total}.`;
+  const split = counts.all === items.length ? "" : `, ${words.count(counts.all, "slice")}`;
+  return `${files}${split}${found}. Took ${total}.`;
 }
 
 /** Shows what the series come to; in words: how many of them, and their decisions. */
@@ -191,26 +202,27 @@ function showSeries() {
 function arrange() {
   const show = document.querySelector("input[name=filter]:checked").value;
   const order = place("sort").value;
-  const score = (item) =>
-    Math.max(-1, ...(item.entries ?? []).map((entry) => entry.tumor_probability ?? -1));
-  const sorted = [...items];
+  const score = ({ entry }) => entry?.tumor_probability ?? -1;
+  const name = ({ item, entry }) => nameOf(item, entry);
+  const sorted = slices();
   if (order === "score") sorted.sort((a, b) => score(b) - score(a));
-  if (order === "name") {
-    sorted.sort((a, b) => byName(a.path, b.path));
-  }
+  if (order === "name") sorted.sort((a, b) => byName(name(a), name(b)));
   let previous = null;
   let visible = 0;
-  for (const item of sorted) {
-    for (const row of item.rows) {
-      row.hidden = show !== "all" && groupOf(item) !== show;
-      if (!row.hidden) visible += 1;
-      // Moved only if it has to be: a moved row loses the focus.
-      const next = previous ? previous.nextElementSibling : list.firstElementChild;
-      if (next !== row) list.insertBefore(row, next);
-      previous = row;
-    }
+  for (const slice of sorted) {
+    const { row } = slice;
+    row.hidden = show !== "all" && groupOf(slice) !== show;
+    if (!row.hidden) visible += 1;
+    // Moved only if it has to be: a moved row loses the focus.
+    const next = previous ? previous.nextElementSibling : list.firstElementChild;
+    if (next !== row) list.insertBefore(row, next);
+    previous = row;
   }
   place("nothing").hidden = visible > 0 || !items.length;
+}
+
+function showAll() {
+  document.querySelector("input[name=filter][value=all]").checked = true;
 }
 
 function askForKey(error) {
@@ -243,6 +255,7 @@ function clear() {
   busyMs = 0;
   startedAt = null;
   list.replaceChildren();
+  showAll();
   showSeries();
   place("results").hidden = true;
   place("notice").hidden = true;
@@ -344,6 +357,11 @@ place("stop").addEventListener("click", () => sender.stop());
 place("retry").addEventListener("click", sendAgain);
 place("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
+  if (!key.isPlain(place("key").value)) {
+    notify("This is no key: it has a space, a typographic quote or an invisible sign in it. Copy it again.");
+    announce(place("notice").textContent);
+    return;
+  }
   key.use(place("key").value);
   place("key").value = "";
   place("key-form").hidden = true;
@@ -354,6 +372,10 @@ place("save-json").addEventListener("click", () => download("json"));
 place("clear").addEventListener("click", clear);
 place("viewer").addEventListener("click", (event) => {
   if (event.target === place("viewer")) place("viewer").close();
+});
+// Results and key are in this page alone.
+addEventListener("beforeunload", (event) => {
+  if (items.length) event.preventDefault();
 });
 
 watch();

@@ -270,8 +270,12 @@ def test_loopback_needs_neither(host: str) -> None:
     [
         ({"BRAIN_HOST": EVERYWHERE}, "BRAIN_ALLOW_ANONYMOUS=true"),
         ({"BRAIN_API_KEYS_FILE": "no-such-file"}, "BRAIN_API_KEYS_FILE"),
+        (
+            {"BRAIN_HOST": "no such host", "BRAIN_ALLOW_ANONYMOUS": "true"},
+            "BRAIN_HOST: no such host",
+        ),
     ],
-    ids=["no-keys", "no-file"],
+    ids=["no-keys", "no-file", "no-address"],
 )
 def test_it_does_not_start_and_says_why(variables: dict[str, str], named: str) -> None:
     finished = subprocess.run(

@@ -13,10 +13,11 @@ from PIL import Image
 from service.explanation import BOX, OUTLINE
 from service.schemas import Explanation
 from tests.contract.samples import RANGE, encode, mr_object
+from tests.service.test_archives import zipped
 from tests.support.models import EXPLAINED, MAPS, NAME, head
 from tests.support.results import enhanced
 from tests.support.service import Service, run_python, serving, settings_for
-from tests.support.slices import HEALTHY, PATCH, TUMOR
+from tests.support.slices import HEALTHY, PATCH, STRANGE, TUMOR
 
 JSON = {"Accept": "application/json"}
 
@@ -87,6 +88,13 @@ class TestPicture:
     def test_without_a_region_nothing_is_drawn(self, two_heads: Service) -> None:
         pixels = picture(two_heads, HEALTHY)
         assert not of_colour(pixels, OUTLINE).any()
+
+    def test_of_a_strange_image_no_region_is_drawn(self, two_heads: Service) -> None:
+        found = numbers(two_heads, STRANGE)
+        assert found["region"] is not None
+        assert found["in_distribution"] is False
+        pixels = picture(two_heads, STRANGE)
+        assert not (of_colour(pixels, OUTLINE) | of_colour(pixels, BOX)).any()
 
     def test_a_jpeg_is_shown_sharper_than_the_model_saw_it(self, two_heads: Service) -> None:
         large = np.kron(head(patch=PATCH), np.ones((4, 4), np.uint8))
@@ -159,6 +167,10 @@ class TestRefused:
         files = [("files", ("a.png", TUMOR)), ("files", ("b.png", TUMOR))]
         response = two_heads.client.post("/explain", files=files)
         assert (response.status_code, response.json()["code"]) == (413, "too_many_files")
+        assert response.json()["detail"] == "a request may have one file here"
+        response = explained(two_heads, zipped({"a.png": TUMOR, "b.png": TUMOR}))
+        assert (response.status_code, response.json()["code"]) == (413, "too_many_files")
+        assert response.json()["detail"] == "the zip file may have one file here"
 
     def test_a_form_that_it_cannot_have(self, two_heads: Service) -> None:
         response = explained(two_heads, TUMOR, headers={"Accept": "image/webp"})

@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 
 import httpx
 import pytest
@@ -81,12 +81,15 @@ def test_request_larger_than_the_queue_is_fed_bit_by_bit(
         def meanwhile() -> httpx.Response:
             wait_until(runtimes.last.entered.is_set)
             wait_until(lambda: service.state.pipeline.depth == 2)
+            sleep(0.3)
             runtimes.last.gate.set()
             return service.predict(jpeg)
 
         large, small = at_once([partial(service.predict, *[jpeg] * 50), meanwhile])
         assert len(large.json()["predictions"]) == 50
         assert all("label" in entry for entry in large.json()["predictions"])
+        # That they waited for one another is no sign of a service that is slow.
+        assert service.metric("brain_queue_duration_seconds_bucket", le="0.25") >= 48
         assert small.status_code == 200
         assert service.state.pipeline.depth == 0
 

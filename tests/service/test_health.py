@@ -122,6 +122,22 @@ def test_unusable_store_is_reported_and_survived(
         assert service.metric("brain_ready") == 0
 
 
+def test_store_without_a_folder_is_named_in_the_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = tmp_path / "none"
+    with serving(settings_for(store), ready=False) as service:
+        wait_until(lambda: service.client.get("/health").json()["status"] == "unavailable")
+        reason = "the folder of the model store does not exist"
+        assert service.client.get("/health").json()["reason"] == reason
+    [record] = [record for record in caplog.records if record.message == "no model serves"]
+    assert vars(record)["fields"] == {
+        "code": "version_not_found",
+        "reason": reason,
+        "store": str(store),
+    }
+
+
 def test_version_that_verifies_but_does_not_load(model_store: Path, runtimes: FakeRuntimes) -> None:
     runtimes.error = ValueError("secret path /etc")
     with serving(settings_for(model_store), runtimes, ready=False) as service:

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.browser import FAST, STUB, Browser, needs_browser, opened
-from tests.support.service import process
+from tests.support.browser import BROWSER_SECONDS, FAST, STUB, Browser, needs_browser, opened
+from tests.support.service import process, wait_until
 
 
 @needs_browser
@@ -93,6 +93,59 @@ def test_what_does_not_pass_soon_is_left_to_the_user(
     assert browser.text("#notice").endswith(text)
     assert browser.run("return window.asked.length") == 1
     assert {row["decision"] for row in browser.rows()} == {"No result"}
+
+
+HELD = """
+const held = new Promise((go) => { window.go = go; });
+const asked = window.fetch;
+window.fetch = (url, options) => String(url).startsWith("predict")
+  ? Promise.race([
+      held.then(() => asked(url, options)),
+      new Promise((_, fail) => options.signal.addEventListener("abort", fail)),
+    ])
+  : asked(url, options);
+window.later = window.setTimeout;
+for (const name of ["setTimeout", "setInterval"]) {
+  const real = window[name];
+  window[name] = (f, ms) => real(f, ms / 1000);
+}
+"""
+"""Answers /predict only after ``go()``; makes the page ask early what became of it."""
+
+SOME_TIME = "return new Promise((done) => { window.later(done, 400); })"
+
+
+@needs_browser
+def test_a_slow_answer_is_waited_for_while_there_is_a_service(
+    browser: Browser, slices: Sequence[Path]
+) -> None:
+    browser.run(STUB + HELD)
+    browser.choose(slices[:2])
+    browser.run(SOME_TIME)
+    assert {row["decision"] for row in browser.rows()} == {"Sent"}
+    browser.run("window.go()")
+    browser.wait_for_answers()
+    assert browser.run("return window.asked.length") == 1
+    assert "No result" not in {row["decision"] for row in browser.rows()}
+
+    browser.run(HELD)
+    browser.choose(slices[:1])
+    browser.run("window.gone = true")
+    browser.wait_for_answers()
+    assert "Code network" in browser.rows()[2]["remarks"]
+    assert "could not be reached" in browser.text("#notice")
+
+
+@needs_browser
+def test_what_is_cleared_before_its_answer_is_not_summed_up(
+    browser: Browser, slices: Sequence[Path]
+) -> None:
+    browser.run(STUB + HELD)
+    browser.choose(slices[:1])
+    wait_until(lambda: browser.rows()[0]["decision"] == "Sent", BROWSER_SECONDS)
+    browser.click("#clear")
+    browser.run(SOME_TIME)
+    assert browser.text("#announcer") == "Cleared."
 
 
 @needs_browser

@@ -64,6 +64,15 @@ def test_a_key_is_asked_for_used_and_kept_nowhere(
     assert [row["decision"] for row in browser.rows()] == ["No result"] * 2
     assert browser.run("return document.activeElement.id") == "key"
 
+    # As it comes out of a letter: no header could carry it.
+    invisible = "document.getElementById('key').value = `${arguments[0]}\\u200b`"
+    browser.run(invisible, SECRET)
+    enter(browser, "")
+    assert browser.run(SHOWN)
+    assert "an invisible sign in it. Copy it again." in browser.text("#notice")
+    assert browser.run("return document.activeElement.id") == "key"
+    browser.run("document.getElementById('key').value = ''")
+
     enter(browser, f"{SECRET}0")
     wait_until(lambda: browser.run("return document.activeElement.id") == "key", BROWSER_SECONDS)
     browser.wait_for_answers()

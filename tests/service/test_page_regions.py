@@ -67,9 +67,13 @@ def test_answers_in_plain_words(page: Browser, tiny_url: str, paths: list[Path])
     assert "do not rely on this result" in strange["remarks"]
     assert "cannot judge this image: a person has to" in strange["remarks"]
     assert strange["label"] == strange["score"] == ""
+    assert entries[2]["region"] is not None
+    assert "Region" not in strange["details"]
+    heat = "return [...document.querySelectorAll('.row .heat')].map((it) => it.checkVisibility())"
+    assert page.run(heat) == [True, True, False, True]
     assert "Glioma" not in strange["remarks"]
     assert "(calibrated)" in tumor["note"]
-    assert "1 other" in page.text("#summary")
+    assert "1 to refer" in page.text("#summary")
     assert page.complaints() == []
 
 
@@ -152,7 +156,7 @@ def test_a_heat_map_that_fails_says_why(page: Browser) -> None:
 @needs_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_control_has_a_name_and_text_has_contrast(page: Browser, scheme: str) -> None:
-    for control in page.find_all(".row button"):
+    for control in page.find_all(".row button:not([hidden])"):
         label = page.call("GET", f"/element/{control}/computedlabel")
         assert re.match(r"(Enlarge|Heat map of) \w+\.(png|dcm)$", label)
     feature = {"name": "prefers-color-scheme", "value": scheme}

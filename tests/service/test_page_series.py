@@ -53,8 +53,8 @@ def test_every_file_of_a_zip_that_failed_says_why(
     codes = ["415 unsupported_media_type", "422 not_head", "422 damaged_zip"]
     for row, code in zip(failed, codes, strict=True):
         assert code in row["remarks"]
-    assert "3 files: 1 " in browser.text("#summary")
-    assert "2 without a result" in browser.text("#summary")
+    assert "3 files, 4 slices: 1 " in browser.text("#summary")
+    assert "3 without a result" in browser.text("#summary")
     document, lines = saved(browser, chromium_folder / "saved")
     for found in (
         [result.get("error", {}).get("code", "") for result in document["results"]],
@@ -118,6 +118,72 @@ def test_series_of_a_zip(
     assert [result["request_index"] for result in document["results"]] == [*range(9)]
     decisions = [line["series_decision"] for line in lines]
     assert decisions == [summary["decision"]] * 8 + [""]
+
+
+VISIBLE = """return [...document.querySelectorAll(".row")].filter((row) => !row.hidden)
+    .map((row) => row.querySelector(".name").textContent)"""
+
+COUNTS = "return [...document.querySelectorAll('[data-count]')].map((it) => it.textContent)"
+
+ORDERED = """const it = document.getElementById("sort");
+    it.value = arguments[0];
+    it.dispatchEvent(new Event("change", { bubbles: true }))"""
+
+UNSAVED = """const leaving = new Event("beforeunload", { cancelable: true });
+    dispatchEvent(leaving);
+    return leaving.defaultPrevented"""
+
+
+@needs_browser
+def test_choice_and_order_are_of_the_slices_of_a_zip(
+    browser: Browser, slices: Sequence[Path], tmp_path: Path
+) -> None:
+    def answers(*entries: dict[str, Any]) -> dict[str, Any]:
+        return {"status": 200, "headers": {}, "body": {"predictions": list(entries)}}
+
+    def entry(name: str, decision: str, probability: float) -> dict[str, Any]:
+        return {"input": name, "decision": decision, "tumor_probability": probability}
+
+    pack, picture = tmp_path / "study.zip", slices[0]
+    pack.write_bytes(zipped({"1.jpg": b"stands for others"}))
+    error = {"status": 415, "code": "unsupported_media_type", "detail": "no image"}
+    study = answers(
+        entry("study.zip/10.jpg", "no_tumor", 0.1),
+        entry("study.zip/9.jpg", "tumor", 0.9),
+        {"input": "study.zip/notes.txt", "error": error},
+        entry("study.zip/11.jpg", "refer", 0.5),
+    )
+    alone = answers(entry(picture.name, "no_tumor", 0.3))
+    assert not browser.run(UNSAVED)
+    browser.run(STUB)
+    browser.run("window.answers = arguments[0]", [study, alone])
+    browser.choose([pack, picture])
+    browser.wait_for_answers()
+    assert browser.run(UNSAVED)
+    text = browser.text("#summary")
+    assert text.startswith(
+        "2 files, 5 slices: 1 tumour, 2 no tumour, 1 to refer, 1 without a result. "
+    )
+    assert browser.run(COUNTS) == ["5", "1", "2", "1", "1"]
+    browser.run(ORDERED, "score")
+    inside = [f"study.zip/{name}" for name in ("9.jpg", "11.jpg", "10.jpg", "notes.txt")]
+    assert browser.run(VISIBLE) == [*inside[:2], picture.name, *inside[2:]]
+    browser.run(ORDERED, "name")
+    assert browser.run(VISIBLE) == [*(inside[k] for k in (0, 2, 1, 3)), picture.name]
+    for choice, names in (("tumor", inside[:1]), ("failed", inside[3:]), ("refer", inside[1:2])):
+        browser.run("document.querySelector(`[value=${arguments[0]}]`).click()", choice)
+        assert browser.run(VISIBLE) == names
+
+    # What is chosen goes with the results, and so does what a browser restores and is not there.
+    browser.click("#clear")
+    assert not browser.run(UNSAVED)
+    assert browser.run("return document.querySelector('[name=filter]').checked")
+    browser.run("document.querySelector('[value=refer]').checked = true")
+    browser.run("window.answers = [arguments[0]]", alone)
+    browser.choose([picture])
+    browser.wait_for_answers()
+    assert browser.run(VISIBLE) == [picture.name]
+    assert browser.run("return document.querySelector('[name=filter]').checked")
 
 
 @needs_browser

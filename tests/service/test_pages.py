@@ -98,6 +98,44 @@ def test_examples_are_valid_answers(document: dict[str, Any]) -> None:
         assert Problem.model_validate(problem).status == int(status)
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "template"),
+    [
+        ("PUT", "/models/brain-tumor/aliases/latest/4", "/models/{name}/aliases/{alias}/{version}"),
+        ("POST", "/models/brain-tumor/rollback", "/models/{name}/rollback"),
+        ("POST", "/models/brain-tumor/%2e%2e/activate", "/models/{name}/{version}/activate"),
+        ("GET", "/deliveries", "/deliveries"),
+        ("POST", "/deliveries/retry", "/deliveries/retry"),
+        ("POST", "/dicom-web/studies", "/dicom-web/studies"),
+        ("POST", "/explain", "/explain"),
+    ],
+)
+def test_problems_of_a_route_are_its_own(
+    service: Service, document: dict[str, Any], method: str, path: str, template: str
+) -> None:
+    answer = service.client.request(method, path, headers={"Accept": "image/webp"})
+    responses = document["paths"][template][method.lower()]["responses"]
+    described = responses[str(answer.status_code)]["content"]["application/problem+json"]
+    assert described["example"]["code"] == answer.json()["code"]
+
+
+def test_forms_of_an_answer_are_those_that_it_has(
+    service: Service, document: dict[str, Any]
+) -> None:
+    def forms(method: str, path: str) -> set[str]:
+        responses = document["paths"][path][method]["responses"]
+        return set(responses["200"]["content"])
+
+    for accept in ("text/plain", "application/openmetrics-text"):
+        answer = service.client.get("/metrics", headers={"Accept": accept})
+        assert answer.headers["content-type"].partition(";")[0] in forms("get", "/metrics")
+    assert len(forms("get", "/metrics")) == 2
+    for path in ("/dicom-web/studies", "/dicom-web/studies/{study}"):
+        assert forms("post", path) == {"application/dicom+json"}
+    activation = document["paths"]["/models/{name}/{version}/activate"]["post"]
+    assert "422" not in activation["responses"]
+
+
 def test_docs_load_only_from_here(service: Service) -> None:
     page = service.client.get("/docs")
     assert page.status_code == 200

@@ -51,6 +51,8 @@ def test_environment_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
         ("BRAIN_MAX_FILES", "0"),
         ("BRAIN_LOG_LEVEL", "loud"),
         ("BRAIN_DICOM_UID_ROOT", "1.2."),
+        ("BRAIN_DRAIN_NOTICE_MS", "inf"),
+        ("BRAIN_DEADLINE_MS", "inf"),
     ],
 )
 def test_wrong_value_or_name_is_refused(
@@ -59,6 +61,31 @@ def test_wrong_value_or_name_is_refused(
     monkeypatch.setenv(name, value)
     with pytest.raises(SettingsError, match=name):
         Settings.from_environment()
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        (
+            {"MAX_BODY_BYTES": "900000000"},
+            "BRAIN_MAX_BODY_BYTES must not exceed BRAIN_MAX_BUFFERED_BYTES: such a request",
+        ),
+        (
+            {"DICOMWEB_USER": "x"},
+            "BRAIN_DICOMWEB_USER and BRAIN_DICOMWEB_PASSWORD go together",
+        ),
+        ({"DICOM_UID_ROOT": "1.2."}, "BRAIN_DICOM_UID_ROOT: not a UID root"),
+    ],
+    ids=["memory", "credentials", "root"],
+)
+def test_what_is_wrong_is_said_in_the_names_of_the_environment(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], message: str
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(f"BRAIN_{name}", value)
+    with pytest.raises(SettingsError) as raised:
+        Settings.from_environment()
+    assert str(raised.value).startswith(message)
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,9 @@ export const use = (text) => {
   key = text.trim();
 };
 
+/** Whether a key can stand in a header; one that comes out of a letter may hold what is not seen. */
+export const isPlain = (text) => /^[!-~]+$/.test(text.trim());
+
 /** Headers of a request, with the key if there is one. */
 export const headers = (others) => (key ? { ...others, Authorization: `Bearer ${key}` } : others);
 

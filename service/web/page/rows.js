@@ -113,7 +113,7 @@ function drawEntry(node, part, item, entry, enlarge) {
     part("classes").hidden = false;
   }
   // A version that knows regions has a heat map as well; of a zip file it is not known which slice.
-  if (entry.region !== undefined && item.kind !== "zip") {
+  if (judged && entry.region !== undefined && item.kind !== "zip") {
     part("heat").hidden = false;
     part("heat").setAttribute("aria-label", `Heat map of ${item.path}`);
     part("heat").addEventListener("click", () => enlarge(item, entry, { heat: true }));
@@ -160,7 +160,7 @@ function details(item, entry) {
   }
   facts.push(["Time with transfer", words.milliseconds(elapsed)]);
   if (entry.in_distribution === true) facts.push(["Like the training images", "yes"]);
-  if (entry.region?.box) {
+  if (entry.in_distribution !== false && entry.region?.box) {
     const score = typeof entry.region.score === "number" ? `, score ${entry.region.score}` : "";
     facts.push(["Region (box in pixels)", entry.region.box.join(", ") + score]);
   }

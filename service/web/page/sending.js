@@ -11,7 +11,9 @@ const RETRIES = 4;
 const FIRST_WAIT_SECONDS = 1;
 /** Where the service asks for a longer pause than this, the user decides when to try again. */
 const LONGEST_WAIT_SECONDS = 15;
-const ANSWER_WITHIN_SECONDS = 90;
+/** From then on a request is waited for only while the service can be reached, which has its own limits. */
+const ASK_AFTER_SECONDS = 90;
+const REACHED_WITHIN_SECONDS = 20;
 
 /** Statuses that may pass. */
 const PASSING = new Set([408, 429, 503, 504]);
@@ -145,7 +147,9 @@ async function post(items, signal) {
   for (const { file } of items) form.append("files", file, file.name);
   const limit = new AbortController();
   const end = () => limit.abort();
-  const timer = setTimeout(end, ANSWER_WITHIN_SECONDS * 1000);
+  const timer = setInterval(async () => {
+    if (!(await isReachable())) end();
+  }, ASK_AFTER_SECONDS * 1000);
   signal.addEventListener("abort", end);
   const started = performance.now();
   try {
@@ -161,7 +165,7 @@ async function post(items, signal) {
   } catch {
     return { error: { code: "network" } };
   } finally {
-    clearTimeout(timer);
+    clearInterval(timer);
     signal.removeEventListener("abort", end);
   }
 }
@@ -197,7 +201,8 @@ function retryAfter(response) {
 
 async function isReachable() {
   try {
-    await fetch("health/live", { cache: "no-store" });
+    const signal = AbortSignal.timeout(REACHED_WITHIN_SECONDS * 1000);
+    await fetch("health/live", { cache: "no-store", signal });
     return true;
   } catch {
     return false;

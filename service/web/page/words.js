@@ -39,7 +39,7 @@ const STATES = {
 };
 
 const ERRORS = {
-  unsupported_media_type: "Not a JPEG, PNG, DICOM or zip file",
+  unsupported_media_type: "This kind of file is not accepted",
   undecodable_image: "The image is damaged",
   truncated_image: "The file is incomplete",
   too_many_pixels: "The image has too many pixels",
