@@ -264,7 +264,7 @@ class UnsupportedRequestMedia(ServiceError):
 
 
 class UnidentifiedSource(ServiceError):
-    """Results as DICOM objects cannot refer to the input: no UID, or a class that is not known."""
+    """Results as DICOM objects cannot refer to the input: no UID, unknown class, several patients."""
 
     status = 422
     code = "unidentified_source"

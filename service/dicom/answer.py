@@ -68,7 +68,8 @@ class ResultWriter:
 
         Raises:
             TooManySeries: more than :data:`MAX_SERIES`.
-            UnidentifiedSource: a source lacks a UID that results refer to.
+            UnidentifiedSource: a source lacks a UID that results refer to, or a series is of several
+                patients.
             QueueFull: too many requests wait for their objects.
             DeadlineExceeded: they are not made in time.
             ServiceError: making them failed; the log says where.
@@ -107,7 +108,8 @@ class ResultWriter:
             deadline: monotonic seconds.
 
         Raises:
-            UnidentifiedSource: a source lacks a UID that results refer to.
+            UnidentifiedSource: a source lacks a UID that results refer to, or a series is of several
+                patients.
             DeadlineExceeded: they are not made in time.
             ServiceError: making them failed; the log says where.
         """

@@ -39,6 +39,9 @@ KEYWORDS: Final = ("SpecificCharacterSet", *_REQUIRED, *_OPTIONAL)
 
 _ENUMERATED: Final = {"PatientSex": {"M", "F", "O"}, "PatientIdentityRemoved": {"YES", "NO"}}
 _MAX_CHARACTERS: Final = {"SH": 16, "LO": 64, "ST": 1024, "LT": 10240, "CS": 16, "UC": 2**20}
+_ESCAPE: Final = re.compile(r"\x1b[\x20-\x2f]*[\x30-\x7e]")
+"""What names a character set (ISO/IEC 2022); pydicom leaves those of ISO 2022 IR 58 in the text."""
+
 _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _DATE: Final = re.compile(r"[0-9]{8}")
 _TIME: Final = re.compile(r"([01][0-9]|2[0-3])([0-5][0-9]([0-5][0-9](\.[0-9]{1,6})?)?)?")
@@ -74,6 +77,11 @@ def identity(source: Dataset) -> Dataset:
         # Required beside it, and the fact matters more than how.
         clean.DeidentificationMethod = "not stated in the source"
     return clean
+
+
+def whose(source: Dataset) -> tuple[str, str]:
+    """What tells a source image's patient from others: the ID, and who issued it; empty if missing."""
+    return "\\".join(_values(source, "PatientID")), text(source, "IssuerOfPatientID") or ""
 
 
 def is_ascii(dataset: Dataset) -> bool:
@@ -129,7 +137,7 @@ def _values(source: Dataset, keyword: str) -> list[str]:
 def _valid(keyword: str, vr: str, values: Iterable[str]) -> Iterable[str]:
     accept = _CHECKS.get(vr, _clip)
     for value in values:
-        kept = _CONTROL.sub("", value).strip(" ")
+        kept = _CONTROL.sub("", _ESCAPE.sub("", value)).strip(" ")
         if keyword not in _IDENTIFYING:
             kept = accept(vr, kept)
         if kept and kept in _ENUMERATED.get(keyword, {kept}):

@@ -115,7 +115,8 @@ class SourceSeries:
         """Reads the headers of one series' images.
 
         Raises:
-            UnidentifiedSource: an image lacks a UID that references to it need.
+            UnidentifiedSource: an image lacks a UID that references to it need, or they are of several
+                patients.
             ValueError: there is none, or they belong to several series.
         """
         if not headers:
@@ -126,6 +127,8 @@ class SourceSeries:
         }
         if len(identities) > 1:
             raise ValueError("the images belong to several series")
+        if len({patient.whose(header) for header in headers}) > 1:
+            raise UnidentifiedSource("the series has images of several patients")
         study_uid, series_uid = identities.pop()
         images = [_image(header) for header in headers]
         references = {patient.text(header, "FrameOfReferenceUID") for header in headers}

@@ -51,7 +51,8 @@ class Task:
             created: the objects' dates; now, if not given.
 
         Raises:
-            UnidentifiedSource: a source lacks a UID that references need.
+            UnidentifiedSource: a source lacks a UID that references need, or the sources are of several
+                patients.
             ValueError: sources and findings do not belong together.
         """
         quieten()

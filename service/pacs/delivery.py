@@ -6,6 +6,7 @@ changes nothing there.
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from random import SystemRandom
 from time import monotonic
@@ -23,6 +24,9 @@ JITTER: Final = 0.25
 """Share of a wait that chance adds or takes, so that many senders do not return in step."""
 
 IDLE_SECONDS: Final = 60.0
+
+MAX_STRIKES: Final = 3
+"""A result that failed so often, each time before another was taken, is itself the reason."""
 
 _chance = SystemRandom()
 
@@ -64,6 +68,8 @@ class Delivery:
         self._first_seconds = first_seconds
         self._max_seconds = max_seconds
         self._failures = 0
+        self._failed: set[int] = set()
+        self._strikes: Counter[int] = Counter()
         self._wake = asyncio.Event()
         self._hurry = asyncio.Event()
         self._stopping = False
@@ -145,24 +151,37 @@ class Delivery:
         later = {
             parcel: verdict.later[parcel.sop] for parcel in parcels if parcel.sop in verdict.later
         }
-        if later:
+        to_blame = verdict.unreachable and self._strikes[parcels[0].result] >= MAX_STRIKES
+        if later and not to_blame:
             attempts = max(parcel.attempts for parcel in later) + 1
             wait_seconds = max(self._wait(attempts), verdict.after_seconds)
             await asyncio.to_thread(self._outbox.postpone, later, wait_seconds)
-            for parcel, reason in later.items():
-                self._record(parcel, reason, seconds)
-        if verdict.separate:
+        for parcel, reason in later.items():
+            self._record(parcel, reason, seconds)
+        if verdict.separate or to_blame:
             await asyncio.to_thread(self._outbox.separate, parcels)
-        return await self._rest(verdict)
+            del self._strikes[parcels[0].result]
+        if to_blame:
+            self._failures = 0
+            return 0.0
+        return await self._rest(parcels[0], verdict)
 
-    async def _rest(self, verdict: Verdict) -> float:
-        """How long the destination is left alone."""
+    async def _rest(self, parcel: Parcel, verdict: Verdict) -> float:
+        """How long the destination is left alone after a request with this object."""
         if not verdict.unreachable:
+            self._failed.discard(parcel.result)
+            self._strikes.update(self._failed)
+            self._failed.clear()
+            del self._strikes[parcel.result]
             if self._failures:
                 logger.info("the destination takes results again")
                 self._failures = 0
                 await asyncio.to_thread(self._outbox.hasten)
             return 0.0
+        if parcel.alone:
+            # The others show how the destination is.
+            return 0.0
+        self._failed.add(parcel.result)
         self._failures += 1
         if self._failures == 1:
             reason = next(iter(verdict.later.values()), "")

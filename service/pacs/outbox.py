@@ -12,7 +12,7 @@ from service.pacs.segments import Place, Segments
 
 logger = logging.getLogger("service.pacs")
 
-_COLUMNS = "id, result, kind, sop, segment, offset, length, attempts, request_id"
+_COLUMNS = "id, result, kind, sop, segment, offset, length, attempts, alone, request_id"
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +26,7 @@ class Parcel:
         sop: SOP instance UID.
         place: its DICOM file.
         attempts: made before.
+        alone: it is not sent together with others.
         request_id: of the request that brought the newest image that it is about.
     """
 
@@ -35,6 +36,7 @@ class Parcel:
     sop: str
     place: Place
     attempts: int
+    alone: bool
     request_id: str
 
 
@@ -114,12 +116,15 @@ class Outbox:
             raise
 
     def next(self) -> list[Parcel]:
-        """What to send now, in one request: the objects of the oldest result that is due."""
+        """What to send now, in one request: the objects of one result that is due.
+
+        It is the oldest of those that failed least, so that one that always fails holds up no other.
+        """
         now = time()
         with self._ledger.reading() as connection:
             first = connection.execute(
                 "SELECT id, result, alone FROM objects WHERE state = 'pending' AND due <= ?"
-                " ORDER BY id LIMIT 1",
+                " ORDER BY attempts, id LIMIT 1",
                 (now,),
             ).fetchone()
             if first is None:
@@ -132,8 +137,8 @@ class Outbox:
                 (now, number if alone else result),
             ).fetchall()
         return [
-            Parcel(id_, result, kind, sop, Place(*place), attempts, request_id)
-            for id_, result, kind, sop, *place, attempts, request_id in rows
+            Parcel(id_, result, kind, sop, Place(*place), attempts, bool(alone), request_id)
+            for id_, result, kind, sop, *place, attempts, alone, request_id in rows
         ]
 
     def wait_seconds(self) -> float | None:
@@ -169,16 +174,19 @@ class Outbox:
             )
 
     def hasten(self) -> None:
-        """The destination is back: what waits for it to be is due now."""
+        """The destination is back: what waits for it to be is due now.
+
+        What is sent alone may itself be the reason that it fails.
+        """
         with self._ledger.transaction() as connection:
             connection.execute(
-                "UPDATE objects SET due = 0 WHERE state = 'pending'"
+                "UPDATE objects SET due = 0 WHERE state = 'pending' AND alone = 0"
                 " AND (reason LIKE 'http_%' OR reason IN ('timeout', 'unreachable'))"
                 " AND reason <> 'http_500'"
             )
 
     def separate(self, parcels: Iterable[Parcel]) -> None:
-        """One of them is not wanted, and it is not known which: each is sent alone from now on."""
+        """One of them may fail the others, and it is not known which: each is sent alone now."""
         with self._ledger.transaction() as connection:
             connection.executemany(
                 "UPDATE objects SET alone = 1, attempts = attempts + 1 WHERE id = ?",

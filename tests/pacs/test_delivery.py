@@ -2,6 +2,8 @@
 for ever."""
 
 import base64
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,13 @@ import httpx
 import pytest
 from pydantic import SecretStr
 
-from service.pacs.delivery import JITTER, backoff
+from service.dicom.results import MadeObject
+from service.pacs.delivery import JITTER, MAX_STRIKES, backoff
 from service.pacs.destination import judge
+from service.pacs.inbox import Inbox, Waiting
+from service.pacs.ledger import Ledger
+from service.pacs.outbox import Outbox
+from service.pacs.segments import Segments
 from service.schemas import Deliveries, Retried
 from tests.support.pacs import Pacs, pacs_settings, report, series, settled, stow
 from tests.support.service import FakeRuntimes, Service, serving, wait_until
@@ -25,6 +32,14 @@ def send(service: Service, slices: int = 1) -> str:
 
 def serve(store: Path, folder: Path, destination: Pacs, **changes: Any) -> Any:
     return serving(pacs_settings(store, folder, destination.url, **changes), FakeRuntimes())
+
+
+@contextmanager
+def outbox(folder: Path) -> Iterator[Outbox]:
+    """An empty one, without a service."""
+    with closing(Ledger(folder)) as ledger:
+        segments = Segments(folder / "segments", 10**9)
+        yield Outbox(ledger, segments, Inbox(ledger, segments, 0, 0))
 
 
 def test_objects_of_a_result_travel_together(
@@ -155,6 +170,54 @@ def test_one_refused_object_does_not_hold_up_its_neighbours(
     # What waits for the destination is as together in each attempt as it was in the first.
     assert all(names == sops for _, names in destination.requests)
     assert list(destination.objects) == sops[1:]
+
+
+def test_results_that_always_fail_hold_up_no_other(
+    model_store: Path, tmp_path: Path, destination: Pacs
+) -> None:
+    """Nor what of themselves would be taken alone."""
+    bad: set[str] = set()
+    destination.fails = lambda received: any(
+        item.Modality == "SEG" and item.StudyInstanceUID in bad for item in received
+    )
+
+    def taken() -> set[str]:
+        return {item.StudyInstanceUID for item in destination.of_kind("SR")}
+
+    with serve(model_store, tmp_path, destination) as service:
+        bad |= {send(service) for _ in range(2)}
+        wait_until(lambda: len(destination.requests) >= 3)
+        good: set[str] = set()
+        while not taken() >= bad and len(good) < 3 * MAX_STRIKES:
+            good.add(send(service))
+            wait_until(lambda: taken() >= good, 20)
+        assert len(good) >= MAX_STRIKES
+        wait_until(lambda: report(service)["objects_waiting"] == 2)
+        assert report(service)["destination"] == "ok"
+        # Nor do they put off what comes anew.
+        send(service)
+        wait_until(lambda: len(taken()) == len(good | bad) + 1)
+        assert report(service)["destination"] == "ok"
+        bad.clear()
+        wait_until(lambda: settled(service))
+
+
+def test_what_is_sent_alone_is_not_hastened_with_the_rest(tmp_path: Path) -> None:
+    with outbox(tmp_path) as box:
+        for name in ("a", "b"):
+            made = [MadeObject("SR", "1.2", name, b"content")]
+            box.post(Waiting(name, 0, None, None, "request", {}), "model", [name], made)
+        (first,) = box.next()
+        box.separate([first])
+        (second,) = box.next()
+        assert (first.sop, second.sop) == ("a", "b")
+        box.postpone({first: "http_503", second: "http_503"}, 3600)
+        assert box.next() == []
+        box.hasten()
+        (due,) = box.next()
+        assert due.sop == "b"
+        box.remove([due])
+        assert box.next() == []
 
 
 def test_the_spool_is_bounded_though_refused_results_stay(

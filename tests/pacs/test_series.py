@@ -1,5 +1,6 @@
 """From instances to results: chunks become series, each has one result, and a crash loses nothing."""
 
+import io
 import itertools
 import signal
 import threading
@@ -10,7 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 
 from service.app import create_app
 from service.pacs.analysis import MAX_ATTEMPTS, STEP
@@ -27,6 +28,7 @@ from tests.support.pacs import (
     series,
     settled,
     stow,
+    written,
 )
 from tests.support.service import (
     MODEL,
@@ -184,6 +186,20 @@ def test_a_series_without_a_suitable_slice_has_no_result(
         send(service, sent)
         wait_until(lambda: settled(service))
     assert len(destination.of_kind("SR")) == 1
+
+
+def test_a_series_of_several_patients_is_set_aside(
+    model_store: Path, tmp_path: Path, destination: Pacs
+) -> None:
+    first, second = series(2)
+    dataset = dcmread(io.BytesIO(second.data))
+    dataset.PatientID = "another"
+    with serve(model_store, tmp_path, destination) as service:
+        assert stow(service.client, [first.data, written(dataset)]).status_code == 200
+        wait_until(lambda: report(service)["series_dead"] == 1)
+        (aside,) = service.client.get("/deliveries").json()["set_aside"]
+        assert aside["reason"] == "unidentified_source"
+    assert not destination.requests
 
 
 def test_the_process_that_makes_objects_starts_before_they_are_wanted(

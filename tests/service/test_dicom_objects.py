@@ -383,6 +383,14 @@ def test_source_with_wrong_tags(uid: str, mask: bool, tmp_path: Path) -> None:
     assert [complaints(item, tmp_path) for item in made] == [[]] * (3 if mask else 2)
 
 
+@pytest.mark.parametrize("keyword", ["PatientID", "IssuerOfPatientID"])
+def test_a_series_of_several_patients_is_refused(keyword: str) -> None:
+    first, second = (read_header(data) for data in shifted()[:2])
+    setattr(second, keyword, "another")
+    with pytest.raises(UnidentifiedSource):
+        results([first, second], series_of([finding(first), finding(second)]))
+
+
 def test_findings_must_belong_to_the_sources() -> None:
     first, second = (read_header(data) for data in shifted()[:2])
     with pytest.raises(ValueError, match="none of the images"):

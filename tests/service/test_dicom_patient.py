@@ -78,6 +78,27 @@ def test_name_in_japanese_escape_sequences() -> None:
         assert str(dataset.PatientName) == "Yamada^Tarou=山田^太郎"
 
 
+@pytest.mark.parametrize(
+    ("keyword", "raw", "expected"),
+    [
+        (
+            "PatientName",
+            b"Zhang^XiaoDong=\x1b$)A\xd5\xc5^\x1b$)A\xd0\xa1\xb6\xab= ",
+            "Zhang^XiaoDong=张^小东",
+        ),
+        ("PatientID", b"\x1b$)A\xd5\xc51 ", "张1"),
+        ("StudyDescription", b"\x1b$)A\xcd\xb7 MR ", "头 MR"),
+    ],
+)
+def test_text_in_chinese_escape_sequences(keyword: str, raw: bytes, expected: str) -> None:
+    # pydicom cannot write this set.
+    stand_in = "Q" * len(raw)
+    changes = {"SpecificCharacterSet": ["", "ISO 2022 IR 58"], keyword: stand_in}
+    data = source(**changes).replace(stand_in.encode(), raw)
+    for dataset in made_of(data):
+        assert str(dataset[keyword].value) == expected
+
+
 def test_plain_text_names_no_character_set() -> None:
     for dataset in made_of(source(SpecificCharacterSet="ISO_IR 100", PatientName="Doe^Jane")):
         assert "SpecificCharacterSet" not in dataset

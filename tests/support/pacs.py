@@ -3,7 +3,7 @@
 import io
 import json
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -97,6 +97,7 @@ class Pacs:
     Attributes:
         url: its DICOMweb service.
         status: what it answers; 200 stores.
+        fails: a request with these objects gets 503 instead.
         reasons: SOP instance UID to the failure reason it refuses it with; with 202, or 409 if all are.
         gate: cleared, a request waits until it is set again.
         requests: for each one, its headers and the SOP instance UIDs in it.
@@ -106,6 +107,7 @@ class Pacs:
 
     url: str = ""
     status: int = 200
+    fails: Callable[[Sequence[Dataset]], bool] = lambda _received: False
     reasons: dict[str, int] = field(default_factory=dict)
     headers: dict[str, str] = field(default_factory=dict)
     gate: threading.Event = field(default_factory=threading.Event)
@@ -126,6 +128,8 @@ class Pacs:
         self.gate.wait()
         if self.status != 200:
             return self.status, b""
+        if self.fails(received):
+            return 503, b""
         refused = [item for item in received if item.SOPInstanceUID in self.reasons]
         for item in received:
             if item not in refused:
