@@ -318,8 +318,8 @@ MUTANTS: Final = (
     Mutant(
         "answer that is never read",
         "service/connections.py",
-        "        self._send_timer = self.loop.call_later(SEND_SECONDS, self.transport.abort)",
-        "        pass",
+        "            self.transport.abort()\n            return\n        self._unsent",
+        "            pass\n        self._unsent",
         f"{CONNECTIONS}::test_an_answer_that_is_never_read_is_given_up",
     ),
     Mutant(
