@@ -245,7 +245,8 @@ def allowed(
     table = {name: [name] for name in classes} | (
         {} if ANY_TUMOR in classes else {ANY_TUMOR: list(tumor_classes)}
     )
-    return np.array([np.isin(classes, table[str(label)]) for label in labels], np.float32)
+    rows = [np.isin(classes, table[str(label)]) for label in labels]
+    return np.array(rows, np.float32).reshape(-1, len(classes))
 
 
 class _Read(NamedTuple):

@@ -20,3 +20,12 @@ def test_data_without_testing_are_split_by_group_or_refused(
     with pytest.raises(DatasetError, match="--protocol grouped"):
         prepare(recipe, [root], Protocol.CLEAN)
     assert prepare(recipe, [root], Protocol.GROUPED).parts.test.size
+
+
+def test_tumours_of_an_unstated_kind_alone_are_nothing_to_test_on(
+    small_data: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(small_data / "Testing" / "glioma", tmp_path / "other" / "yes")
+    roots = [small_data, tmp_path / "other"]
+    with pytest.raises(DatasetError, match="no image to test on shows one of glioma"):
+        prepare(load_recipe("baseline_cnn"), roots, Protocol.CLEAN, ["other"])

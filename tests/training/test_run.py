@@ -293,6 +293,9 @@ def test_export_wants_a_report_and_evaluate_a_finished_run(
     early = training("export", "--run", finished_run, "--store", tmp_path / "store")
     assert early.returncode == 1
     assert "evaluate it first" in early.stderr
+    foreign = training("evaluate", "--run", finished_run, "--foreign", tmp_path)
+    assert foreign.returncode == 1
+    assert "--foreign needs a recipe with a mask head" in foreign.stderr
     nothing = training("evaluate", "--run", tmp_path)
     assert nothing.returncode == 1
     assert "holds no run" in nothing.stderr
