@@ -92,6 +92,11 @@ class ImageFile(NamedTuple):
     volume: str = ""
 
     @property
+    def patient(self) -> bool:
+        """Whether the data set keeps a person's slices together: in a fold, or in a folder."""
+        return self.part.startswith("fold") or bool(self.volume)
+
+    @property
     def name(self) -> str:
         """How reports name it: data set, part, label and file name, never the full path."""
         return "/".join(filter(None, (self.source, self.part, self.label, self.path.name)))

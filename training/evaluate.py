@@ -86,7 +86,9 @@ def evaluate(
             "loss": progress.best_loss,
             **read_json(artifacts / AGREEMENT_FILE),
         },
+        "by_patient": sorted({file.source for file in images.files if file.patient}),
         "audit": prepared.audit.summary(prepared.images),
+        **({"answers_of": answers_of.name} if answers_of else {}),
         "protocols": {**others, str(run.config.protocol): figures},
     }
     report.mkdir(exist_ok=True)

@@ -59,7 +59,13 @@ class Augmentation(_Strict):
 
 
 class Folds(_Strict):
-    """Which patient-wise folds of a data set do not train."""
+    """Where patient-wise folds of a data set go.
+
+    Attributes:
+        validation: these validate.
+        test: these are tested in the protocol ``grouped`` where no data set is held out; else they
+            train, as all others do.
+    """
 
     validation: tuple[int, ...] = Field(min_length=1)
     test: tuple[int, ...] = Field(min_length=1)
