@@ -113,7 +113,7 @@ def start(path: Path, config: RunConfig, resume: bool) -> Run:
     Raises:
         RunError: the folder holds a run that is not to be resumed, or another run.
     """
-    if not (resume and (path / "run.json").exists()):
+    if not (resume and Run.begun(path)):
         return Run.create(path, config)
     run = Run.open(path)
     run.require_same(config)
