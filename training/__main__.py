@@ -2,11 +2,13 @@
 
 import argparse
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Any
 
 from contract.errors import StoreError
+from contract.manifest import MODEL_NAME_PATTERN
 from training.errors import TrainingError
 
 
@@ -17,7 +19,7 @@ def _parser() -> argparse.ArgumentParser:
     fit = commands.add_parser("fit", help="train a recipe")
     fit.add_argument("--recipe", required=True)
     fit.add_argument("--data", type=Path, action="append", required=True, metavar="DIR")
-    fit.add_argument("--out", type=Path, required=True, metavar="runs/NAME")
+    fit.add_argument("--out", type=_folder, required=True, metavar="runs/NAME")
     fit.add_argument("--protocol", choices=["clean", "published", "grouped"], default="clean")
     fit.add_argument(
         "--hold-out", action="append", default=[], metavar="NAME", help="data set to test on alone"
@@ -37,15 +39,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     crossval.add_argument("--recipe", required=True)
     crossval.add_argument("--data", type=Path, action="append", required=True, metavar="DIR")
-    crossval.add_argument("--out", type=Path, required=True, metavar="runs/NAME")
+    crossval.add_argument("--out", type=_folder, required=True, metavar="runs/NAME")
     crossval.add_argument(
-        "--repeats", type=int, default=5, help="splits of data without folds (default: 5)"
+        "--repeats", type=_positive, default=5, help="splits of data without folds (default: 5)"
     )
     _add_overrides(crossval)
 
     audit = commands.add_parser("audit", help="find duplicates; writes audit.json and a PNG")
     audit.add_argument("--data", type=Path, action="append", required=True, metavar="DIR")
-    audit.add_argument("--out", type=Path, default=Path("runs/audit"), metavar="DIR")
+    audit.add_argument("--out", type=_folder, default=Path("runs/audit"), metavar="DIR")
 
     evaluate = commands.add_parser("evaluate", help="test a finished run, once; writes report/")
     evaluate.add_argument("--run", type=Path, required=True, metavar="runs/NAME")
@@ -69,8 +71,8 @@ def _parser() -> argparse.ArgumentParser:
     export = commands.add_parser("export", help="publish an evaluated run as a version")
     export.add_argument("--run", type=Path, required=True, metavar="runs/NAME")
     export.add_argument("--store", type=Path, default=Path("model_store"))
-    export.add_argument("--name", default="brain-tumor")
-    export.add_argument("--version", type=int, help="the next free number if not given")
+    export.add_argument("--name", type=_model_name, default="brain-tumor")
+    export.add_argument("--version", type=_positive, help="the next free number if not given")
     export.add_argument(
         "--allow-float",
         action="store_true",
@@ -81,6 +83,29 @@ def _parser() -> argparse.ArgumentParser:
     compare.add_argument("runs", type=Path, nargs="*", metavar="runs/NAME")
     compare.add_argument("--out", type=Path, default=Path("docs/models.md"), metavar="FILE")
     return parser
+
+
+def _folder(text: str) -> Path:
+    """A folder that is there or can be made."""
+    path = Path(text)
+    there = next(folder for folder in (path, *path.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise argparse.ArgumentTypeError(f"{there} is no folder")
+    return path
+
+
+def _positive(text: str) -> int:
+    if not re.fullmatch("[1-9][0-9]*", text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
+    return int(text)
+
+
+def _model_name(text: str) -> str:
+    if not re.fullmatch(MODEL_NAME_PATTERN, text):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no name of a model: lower-case letters, digits, and . _ - between"
+        )
+    return text
 
 
 def _add_overrides(command: argparse.ArgumentParser) -> None:

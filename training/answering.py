@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from contract.answer import Answers, Outputs, Rules
+from contract.answer import Outputs, Rules
 from contract.manifest import AnswerRecord, OodRecord, ReferenceRecord, TumorEvidence
 from contract.space import EmbeddingSpace
 from training.calibrate import (
@@ -111,7 +111,9 @@ def fit_answers(
     outputs = predict(images.slices[rows])
     labels = images.labels[rows]
     made = synthesise(images, Split(rows, rows[:0], rows[:0]), recipe.mask, recipe.seed)
-    synthetic = predict(made.slices)
+    # A recipe may have none made.
+    none = {name: found[:0] for name, found in outputs.items()}
+    synthetic = predict(made.slices) if len(made.slices) else none
     tumor_threshold, record = (
         _fit_decisions(recipe, images, rows, outputs, made, synthetic)
         if kept is None
@@ -152,7 +154,7 @@ def fit_answers(
             "ece": expected_calibration_error(confidence[named], correct[named]),
             "sensitivity": float((answers.tumor_probability[tumor] >= tumor_threshold).mean()),
             **{f"region_{name}": value for name, value in located.items()},
-            **_synthetic_figures(plain.answer(as_outputs(synthetic)), made.labels),
+            **_synthetic_figures(plain, synthetic, made.labels),
         },
     )
     write_aside(artifacts / ANSWER_FILE, (fitted.model_dump_json(indent=1) + "\n").encode())
@@ -183,7 +185,7 @@ def _fit_decisions(
     tumor = labels != NO_TUMOR
     may_be = allowed(labels, recipe.classes, recipe.tumor_classes)
     temperature = fit_temperature(outputs["logits"], may_be)
-    weight = SYNTHETIC_SHARE * len(labels) / len(made.slices)
+    weight = SYNTHETIC_SHARE * len(labels) / max(1, len(made.slices))
     evidence = fit_evidence(
         np.concatenate([outputs["logits"], synthetic["logits"]]) / temperature,
         np.concatenate([outputs["mask"], synthetic["mask"]]),
@@ -236,11 +238,16 @@ def _fit_distribution(
     return OodRecord(file=SPACE_FILE, threshold=threshold), distance
 
 
-def _synthetic_figures(answers: Answers, labels: NDArray[np.str_]) -> dict[str, float]:
+def _synthetic_figures(
+    rules: Rules, outputs: Mapping[str, NDArray[np.float32]], labels: NDArray[np.str_]
+) -> dict[str, float]:
     from sklearn.metrics import roc_auc_score
 
     tumor = labels != NO_TUMOR
-    return {"synthetic_tumor_auc": float(roc_auc_score(tumor, answers.tumor_probability))}
+    if len(np.unique(tumor)) < 2:
+        return {}
+    found = rules.answer(as_outputs(outputs)).tumor_probability
+    return {"synthetic_tumor_auc": float(roc_auc_score(tumor, found))}
 
 
 def read_fitted(artifacts: Path) -> Fitted | None:

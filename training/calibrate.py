@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
-from scipy.special import log_softmax, logsumexp
+from scipy.special import log_softmax, logit, logsumexp
 from sklearn.cluster import KMeans
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
@@ -78,14 +78,14 @@ def fit_evidence(
     for cells in MASK_CELLS:
         features = np.stack([by_class, mask_logit(mask, cells)], axis=1)
         found, used = np.zeros(2), np.array([True, True])
-        while True:
+        # Where neither tells tumours, their share is all that is known.
+        bias = float(logit(np.average(tumor, weights=weights)))
+        while used.any():
             fit = LogisticRegression(C=1.0).fit(features[:, used], tumor, weights)
-            found[:] = 0
-            found[used] = fit.coef_[0]
-            if (found >= 0).all():
+            if (fit.coef_[0] >= 0).all():
+                found[used], bias = fit.coef_[0], float(fit.intercept_[0])
                 break
-            used = found > 0
-        bias = float(fit.intercept_[0])
+            used[used] = fit.coef_[0] > 0
         shares = 1 / (1 + np.exp(-np.clip(features @ found + bias, -500, 500)))
         loss = float(log_loss(tumor, shares, sample_weight=weights, labels=[False, True]))
         if best is None or loss < best[0]:

@@ -10,21 +10,12 @@ from training.splits import Protocol
 METRICS_FILE: Final = "metrics.json"
 CARD_FILE: Final = "MODEL_CARD.md"
 
-_LIMITS: Final = """## Limits
-
-- **Not a medical device.** For research and integration tests; a radiologist reads the images.
-- It knows four classes. It answers with one of them whatever it is shown, also for other lesions
-  (metastasis, stroke, abscess), other body parts and pictures that are no MRI. Some of the data
-  set's `notumor` images are CT.
-- 2D slices, mostly of adults, most tumours on contrast-enhanced T1. `notumor` slices are nearly all
-  from the middle of the brain and come from other sources than the tumours: what tells the sources
-  apart also tells the classes apart, in Testing as in Training. These figures do not say how the
-  model does on another hospital's scanner.
-- The data set names no patients. Near-duplicate groups keep copies and most neighbouring slices of
-  one volume together; that is less than a split by patient.
-"""
-
-
+_KNOWN: Final = {
+    "nickparvar": "mostly adults, most tumours on contrast-enhanced T1. `notumor` slices are nearly "
+    "all from the middle of the brain and come from other sources than the tumours: what tells the "
+    "sources apart also tells the classes apart, in Testing as in Training. Some of them are CT.",
+}
+"""What was seen of a data set, by its name."""
 _PLAIN_SOFTMAX: Final = (
     "- Every probability is a plain softmax: neither calibrated nor checked for inputs unlike the\n"
     "  training data.\n"
@@ -145,9 +136,9 @@ def model_card(metrics: dict[str, Any], config: RunConfig, served: str = "int8")
         "## Training",
         "",
         (
-            f"- Best epoch {validation['best_epoch']} of {validation['epochs']} by validation loss "
-            f"({validation['loss']:.4f}); validation accuracy {validation['accuracy_float']:.4f} "
-            f"float, {validation['accuracy_int8']:.4f} int8."
+            f"- Best epoch {validation['best_epoch']} of {validation['epochs']} by validation "
+            f"{recipe.checkpoint_monitor}: validation loss {validation['loss']:.4f}; accuracy "
+            f"{validation['accuracy_float']:.4f} float, {validation['accuracy_int8']:.4f} int8."
         ),
         (
             f"- int8 and float disagree on {validation['label_disagreement']:.2%} of the validation "
@@ -166,13 +157,44 @@ def model_card(metrics: dict[str, Any], config: RunConfig, served: str = "int8")
         + f" --protocol {config.protocol} --out runs/NAME",
         "python -m training evaluate --run runs/NAME"
         + (" --beside runs/OTHER" if len(metrics["protocols"]) > 1 else "")
-        + (" --foreign FOLDER" if "foreign" in metrics.get("answers", {}) else ""),
+        + (" --foreign FOLDER" if "foreign" in metrics.get("answers", {}) else "")
+        + (" --answers-of runs/FIRST" if "answers_of" in metrics else ""),
         "python -m training export --run runs/NAME",
         "```",
         "",
-        _LIMITS + ("" if "answers" in metrics else _PLAIN_SOFTMAX),
+        *_limits(metrics, config),
     ]
     return "\n".join(lines)
+
+
+def _limits(metrics: dict[str, Any], config: RunConfig) -> list[str]:
+    classes = config.recipe.classes
+    names = [source.name for source in config.data]
+    nameless = [name for name in names if name not in metrics.get("by_patient", [])]
+    lines = [
+        "## Limits",
+        "",
+        (
+            "- **Not a medical device.** For research and integration tests; a radiologist reads the "
+            "images."
+        ),
+        (
+            f"- It knows {len(classes)} classes: {', '.join(classes)}. It names one of them whatever "
+            "it is shown, also for other lesions (metastasis, stroke, abscess), other body parts and "
+            "pictures that are no MRI."
+        ),
+        (
+            "- 2D slices. These figures do not say how the model does on another hospital's scanner: "
+            "what tells data sets apart may tell the classes apart."
+        ),
+        *(f"- {name}: {_KNOWN[name]}" for name in names if name in _KNOWN),
+    ]
+    if nameless:
+        lines.append(
+            f"- No patients are named in {', '.join(nameless)}. Near-duplicate groups keep copies and "
+            "most neighbouring slices of one volume together; that is less than a split by patient."
+        )
+    return [*lines, "" if "answers" in metrics else _PLAIN_SOFTMAX]
 
 
 def _row(protocol: str, subset: str, kind: str, figures: dict[str, Any]) -> str:

@@ -92,6 +92,11 @@ class ImageFile(NamedTuple):
     volume: str = ""
 
     @property
+    def patient(self) -> bool:
+        """Whether the data set keeps a person's slices together: in a fold, or in a folder."""
+        return self.part.startswith("fold") or bool(self.volume)
+
+    @property
     def name(self) -> str:
         """How reports name it: data set, part, label and file name, never the full path."""
         return "/".join(filter(None, (self.source, self.part, self.label, self.path.name)))
@@ -245,7 +250,8 @@ def allowed(
     table = {name: [name] for name in classes} | (
         {} if ANY_TUMOR in classes else {ANY_TUMOR: list(tumor_classes)}
     )
-    return np.array([np.isin(classes, table[str(label)]) for label in labels], np.float32)
+    rows = [np.isin(classes, table[str(label)]) for label in labels]
+    return np.array(rows, np.float32).reshape(-1, len(classes))
 
 
 class _Read(NamedTuple):

@@ -70,6 +70,7 @@ class Audit:
         leaked_exact = _testing_hit(parts, self.exact_pairs)
         near = [(pair.first, pair.second) for pair in self.near_pairs]
         leaked = leaked_exact | _testing_hit(parts, near)
+        beside_training = np.isin(self.groups, self.groups[parts == "training"])
         across = Counter(
             " / ".join(sorted((sources[a], sources[b])))
             for a, b in [*self.exact_pairs, *near]
@@ -90,7 +91,7 @@ class Audit:
             "testing_with_exact_copy_in_training": len(leaked_exact),
             "testing_with_near_duplicate_in_training": len(leaked),
             "testing_sharing_a_group_with_training": int(
-                (~self.unleaked(images) & (parts == "testing")).sum()
+                (beside_training & (parts == "testing")).sum()
             ),
             "pairs_across_data_sets": dict(across),
             "conflicting_labels": [
@@ -123,7 +124,7 @@ def _testing_hit(parts: NDArray[np.str_], pairs: Any) -> set[int]:
     return {
         a if parts[a] == "testing" else b
         for a, b in pairs
-        if (parts[a] == "testing") != (parts[b] == "testing")
+        if {parts[a], parts[b]} == {"testing", "training"}
     }
 
 

@@ -14,7 +14,7 @@ from training.card import METRICS_FILE
 from training.crossval import CROSSVAL_FILE
 from training.errors import RunError
 from training.latency import measure
-from training.recipe import overridden
+from training.recipe import load_recipe, overridden, recipe_names
 from training.run import Run, read_json, write_aside, write_json
 
 LATENCY_FILE: Final = "latency.json"
@@ -87,7 +87,8 @@ def add(entries: Entries, path: Path) -> None:
     if not (path / "report" / METRICS_FILE).is_file():
         raise RunError(f"{path} holds neither an evaluated run nor a cross-validation")
     found = read_json(path / "report" / METRICS_FILE)
-    data, weights = _origin(path)
+    # Where it is not noted yet, nothing was held out.
+    data, weights = _origin(path, found.get("held_out", ()))
     entry = entries.setdefault(found["recipe"], Entry())
     entry.add_weights(weights)
     for protocol, figures in found["protocols"].items():
@@ -131,16 +132,19 @@ def _data(names: Sequence[str], changes: Mapping[str, Any], held_out: Sequence[s
     return " + ".join(names) + (f" ({', '.join(notes)})" if notes else "")
 
 
-def _origin(path: Path) -> tuple[str, str]:
+def _origin(path: Path, held_out: Sequence[str]) -> tuple[str, str]:
     """Data sets and starting weights of a run, or of a version in a store."""
     if (path / MANIFEST_FILE).is_file():
         provenance = read_json(path / MANIFEST_FILE)["provenance"]
-        return _data([source["name"] for source in provenance["data"]], {}, ()), provenance[
-            "weights"
-        ]
+        names = [source["name"] for source in provenance["data"]]
+        recipe, digest = provenance["recipe"], provenance["recipe_digest"]
+        # A version does not keep its recipe, only what tells it from another.
+        own = recipe not in recipe_names() or load_recipe(recipe).digest == digest
+        changes = {} if own else {"another recipe": digest[:8]}
+        return _data(names, changes, held_out), provenance["weights"]
     config = Run.open(path).config
     changes = overridden(config.recipe)
-    return _data([s.name for s in config.data], changes, config.held_out), config.recipe.weights
+    return _data([s.name for s in config.data], changes, held_out), config.recipe.weights
 
 
 def _sizes(path: Path) -> dict[str, Any]:

@@ -47,16 +47,17 @@ def evaluate(
         The folder with metrics.json, the plots and MODEL_CARD.md.
 
     Raises:
-        RunError: the run is unfinished, its data have changed, or it has been evaluated: test data
-            that are read again and again become validation data.
+        DatasetError: the foreign folder holds what is no picture.
+        RunError: the run is unfinished, its data have changed, it has no mask head to be shown what is
+            foreign, or it has been evaluated: test data that are read again and again become
+            validation data.
     """
     report = path / "report"
     if (report / METRICS_FILE).exists():
         raise RunError(f"{path} has been evaluated; test is read once")
     # Before test is read: a wrong folder must not cost the one reading.
     others = _beside(Run.open(path), beside) if beside else {}
-    if foreign is not None and not foreign.is_dir():
-        raise RunError(f"{foreign} is no folder")
+    pictures = _foreign(Run.open(path), foreign) if foreign else None
     run, prepared = reopen(path)
     kept = _kept_answers(run, answers_of) if answers_of else None
     artifacts = convert(run, prepared.images, prepared.parts)
@@ -85,13 +86,15 @@ def evaluate(
             "loss": progress.best_loss,
             **read_json(artifacts / AGREEMENT_FILE),
         },
+        "by_patient": sorted({file.source for file in images.files if file.patient}),
         "audit": prepared.audit.summary(prepared.images),
+        **({"answers_of": answers_of.name} if answers_of else {}),
         "protocols": {**others, str(run.config.protocol): figures},
     }
     report.mkdir(exist_ok=True)
     if fitted and rules:
         metrics["answers"] = _answer_figures(
-            prepared, recipe, fitted, rules, outputs, report, artifacts, foreign
+            prepared, recipe, fitted, rules, outputs, report, artifacts, pictures
         )
     whole = figures["testing"]["int8"]
     title = f"{recipe.name} int8, {run.config.protocol}, {whole['images']} test images"
@@ -128,6 +131,15 @@ def _beside(run: Run, other: Path) -> dict[str, Any]:
         raise RunError(f"{other} shows {run.config.protocol} itself")
     figures: dict[str, Any] = metrics["protocols"]
     return figures
+
+
+def _foreign(run: Run, folder: Path) -> dict[str, NDArray[np.uint8]]:
+    if run.config.recipe.mask is None:
+        raise RunError(
+            f"--foreign needs a recipe with a mask head: {run.config.recipe.name} does not say what is "
+            "in distribution"
+        )
+    return trust.foreign_pictures(folder)
 
 
 def _kept_answers(run: Run, answers_of: Path) -> Fitted:
@@ -193,7 +205,7 @@ def _answer_figures(
     outputs: Mapping[str, Outputs],
     report: Path,
     artifacts: Path,
-    foreign: Path | None,
+    foreign: Mapping[str, NDArray[np.uint8]] | None,
 ) -> dict[str, Any]:
     """Everything that :mod:`training.trust` measures, and its pictures."""
     images, test = prepared.images, prepared.parts.test

@@ -61,7 +61,7 @@ def export(
     fitted = read_fitted(artifacts)
     litert = _litert_file(run, allow_float, fitted)
     metrics = read_json(report / METRICS_FILE)
-    number = version or max(store.versions(name), default=0) + 1
+    number = max(store.versions(name), default=0) + 1 if version is None else version
     manifest = _manifest(run, metrics, name, number, fitted, artifacts / litert)
     with store.staging(name) as staged:
         if fitted and fitted.answer.ood:

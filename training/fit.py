@@ -107,7 +107,10 @@ def _train(run: Run, examples: Examples, checked: Examples, strategy: Strategy) 
         state = [variable.numpy() for variable in model.variables]
         if strategy.chief:
             run.save_progress(progress, state)
-    print(f"best validation loss {progress.best_loss:.4f} in epoch {progress.best_epoch}")
+    print(
+        f"best epoch {progress.best_epoch} by validation {recipe.checkpoint_monitor}: "
+        f"loss {progress.best_loss:.4f}, accuracy {progress.best_accuracy:.4f}"
+    )
 
 
 @contextmanager

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final, NamedTuple
 
+import numpy as np
+
 from contract.preprocessing import DEFAULT_SPEC, probe_digest
 from training.datasets import ANY_TUMOR, NO_TUMOR, ImageSet, find_images, read_images
 from training.duplicates import Audit, audit
@@ -69,13 +71,15 @@ def prepare(
 
     Raises:
         DatasetError: see :func:`read`; or a class is left without images to train or validate on, or
-            there are none to test on.
+            there are none to test on, or none of a class.
     """
     images, found = read(recipe, roots)
     parts = split(images, found, protocol, recipe, held_out)
     print(f"split ({protocol}): {parts.counts()}", flush=True)
     if not parts.test.size:
         raise DatasetError(_nothing_to_test_on(protocol))
+    if not np.isin(images.labels[parts.test], recipe.classes).any():
+        raise DatasetError(f"no image to test on shows one of {', '.join(recipe.classes)}")
     if recipe.mask is not None:
         _check_masks(images, parts)
     return Prepared(
@@ -109,7 +113,7 @@ def start(path: Path, config: RunConfig, resume: bool) -> Run:
     Raises:
         RunError: the folder holds a run that is not to be resumed, or another run.
     """
-    if not (resume and (path / "run.json").exists()):
+    if not (resume and Run.begun(path)):
         return Run.create(path, config)
     run = Run.open(path)
     run.require_same(config)

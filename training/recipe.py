@@ -59,7 +59,13 @@ class Augmentation(_Strict):
 
 
 class Folds(_Strict):
-    """Which patient-wise folds of a data set do not train."""
+    """Where patient-wise folds of a data set go.
+
+    Attributes:
+        validation: these validate.
+        test: these are tested in the protocol ``grouped`` where no data set is held out; else they
+            train, as all others do.
+    """
 
     validation: tuple[int, ...] = Field(min_length=1)
     test: tuple[int, ...] = Field(min_length=1)
@@ -232,7 +238,7 @@ class Recipe(_Strict):
     mask: Mask | None = None
     tumor_threshold: float = Field(0.5, gt=0, lt=1)
     precision: Precision = "float32"
-    seed: int
+    seed: int = Field(ge=0, lt=2**32)
     augmentation: Augmentation
     phases: tuple[Phase, ...] = Field(min_length=1)
 
@@ -253,6 +259,9 @@ class Recipe(_Strict):
             raise ValueError(
                 "a flatten head has one size: all phases' resolution and input_resolution must agree"
             )
+        # The mask's decoder meets the backbone's levels again, down to 1/32 of the side.
+        if self.mask is not None and any(size % 32 for size in (*sizes, self.served_resolution)):
+            raise ValueError("a mask head needs resolutions that are multiples of 32")
         if self.optimizer == "adam" and any(phase.weight_decay for phase in self.phases):
             raise ValueError("adam has no weight_decay")
         return self

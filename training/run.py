@@ -61,16 +61,21 @@ class Run:
 
     @classmethod
     def create(cls, path: Path, config: RunConfig) -> Self:
-        """Starts a run in a new folder.
+        """Starts a run in a new folder, or in one where none has ended an epoch.
 
         Raises:
             RunError: the folder already holds one.
         """
-        if (path / "run.json").exists():
+        if cls.begun(path):
             raise RunError(f"{path} holds a run; add --resume to go on with it")
         path.mkdir(parents=True, exist_ok=True)
         write_aside(path / "run.json", config.model_dump_json(indent=1).encode())
         return cls(path, config)
+
+    @staticmethod
+    def begun(path: Path) -> bool:
+        """Whether the folder holds a run with an epoch to go on from."""
+        return (path / "run.json").exists() and (path / "progress.npz").exists()
 
     @classmethod
     def open(cls, path: Path) -> Self:

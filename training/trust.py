@@ -14,6 +14,7 @@ from sklearn.metrics import roc_auc_score
 
 from contract.answer import Answers, Decision, Rules
 from contract.decoding import decode
+from contract.errors import DecodeError
 from contract.manifest import RegionRecord
 from contract.preprocessing import DEFAULT_SPEC, preprocess_placed
 from contract.region import Geometry
@@ -22,6 +23,7 @@ from training.calibrate import class_indices, expected_calibration_error
 from training.convert import Predictor
 from training.datasets import NO_TUMOR, ImageSet
 from training.duplicates import Audit
+from training.errors import DatasetError
 from training.perturb import PERTURBATIONS, ROTATED, perturbed
 from training.recipe import Recipe
 from training.regions import average_precision, compare, read_mask, regions, reported, summary
@@ -237,29 +239,49 @@ def robustness(
     return table
 
 
+def foreign_pictures(folder: Path) -> dict[str, NDArray[np.uint8]]:
+    """Pictures that are no brain MRI, preprocessed, uint8 (N, H, W), by kind.
+
+    Args:
+        folder: a folder of pictures for each kind; see ``scripts/foreign.py``.
+
+    Raises:
+        DatasetError: there is no kind, one has no pictures, or a file is none.
+    """
+    kinds = {}
+    for kind in sorted(path for path in folder.glob("*") if path.is_dir()):
+        pictures = []
+        for path in sorted(kind.glob("[!.]*")):
+            try:
+                pictures.append(preprocess_placed(decode(path.read_bytes()).pixels)[0])
+            except (OSError, DecodeError) as error:
+                raise DatasetError(f"{path} is no picture: {error}") from error
+        if not pictures:
+            raise DatasetError(f"{kind} holds no pictures")
+        kinds[kind.name] = np.stack(pictures)
+    if not kinds:
+        raise DatasetError(f"{folder} holds no folders of pictures")
+    return kinds
+
+
 def foreign_figures(
-    folder: Path, test: Tested, slices: NDArray[np.uint8], rules: Rules, predict: Predictor
+    pictures: Mapping[str, NDArray[np.uint8]],
+    test: Tested,
+    slices: NDArray[np.uint8],
+    rules: Rules,
+    predict: Predictor,
 ) -> dict[str, dict[str, float]]:
     """How well pictures of other kinds are told from the test slices, by kind.
 
     Args:
-        folder: a folder of pictures for each kind; see ``scripts/foreign.py``.
+        pictures: of each kind; see :func:`foreign_pictures`.
         test: test slices.
         slices: theirs, uint8 (N, H, W); those that lie upright for certain are also turned by a quarter
             and upside down, as kinds of their own.
         rules: how outputs become answers.
         predict: the model.
     """
-    kinds = {
-        kind.name: np.stack(
-            [
-                preprocess_placed(decode(path.read_bytes()).pixels)[0]
-                for path in sorted(kind.iterdir())
-            ]
-        )
-        for kind in sorted(folder.iterdir())
-        if kind.is_dir()
-    }
+    kinds = dict(pictures)
     upright = slices[~test.doubtful]
     kinds["brain, turned by 90 degrees"] = np.rot90(upright, axes=(1, 2)).copy()
     kinds["brain, turned by 180 degrees"] = np.rot90(upright, 2, axes=(1, 2)).copy()
@@ -268,14 +290,14 @@ def foreign_figures(
     # What is upside down itself cannot show how well this is told.
     ours = test.answers.distance[~test.doubtful]
     table = {}
-    for kind, pictures in kinds.items():
-        answers = rules.answer(as_outputs(predict(pictures)))
+    for kind, shown in kinds.items():
+        answers = rules.answer(as_outputs(predict(shown)))
         assert answers.distance is not None
         assert answers.in_distribution is not None
-        truth = np.concatenate([np.zeros(len(ours)), np.ones(len(pictures))])
+        truth = np.concatenate([np.zeros(len(ours)), np.ones(len(shown))])
         decisions = np.array([str(decision) for decision in answers.decisions])
         table[kind] = {
-            "images": float(len(pictures)),
+            "images": float(len(shown)),
             "auroc": float(roc_auc_score(truth, np.concatenate([ours, answers.distance]))),
             "out_of_distribution": float((~answers.in_distribution).mean()),
             "decided_tumor": float((decisions == Decision.TUMOR).mean()),

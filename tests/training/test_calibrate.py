@@ -35,6 +35,16 @@ def test_evidence_weighs_what_tells_tumours_and_never_negatively() -> None:
     assert found.mask_weight > 0.3
 
 
+def test_evidence_that_speaks_against_tumours_counts_for_nothing() -> None:
+    tumor = RNG.random(800) < 0.25
+    mask = np.full((800, 16, 16), 0.01, np.float32)
+    mask[~tumor, 4:12, 4:12] = 0.9
+    logits = np.stack([np.where(tumor, -1.0, 1.0), np.zeros(800)], axis=1)
+    found = fit_evidence(logits, mask, tumor, np.array([True, False]), np.ones(800))
+    assert (found.class_weight, found.mask_weight) == (0, 0)
+    assert 1 / (1 + np.exp(-found.bias)) == pytest.approx(tumor.mean())
+
+
 def test_prediction_sets_cover_as_promised() -> None:
     logits = RNG.normal(size=(6000, 4)) * 1.5
     shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)

@@ -225,6 +225,32 @@ def test_a_run_is_shown_beside_one_that_compares_or_not_at_all(
     assert "points of accuracy" in (second / "report" / "MODEL_CARD.md").read_text()
 
 
+@pytest.mark.parametrize(
+    ("changes", "held_out", "expected"),
+    [
+        ({}, [], "small"),
+        ({}, ["other"], "small (without other)"),
+        ({"epochs": 1}, [], "small (another recipe {digest})"),
+    ],
+    ids=["its own", "held out", "cut"],
+)
+def test_a_version_is_shown_as_the_run_that_it_was(
+    changes: dict[str, int], held_out: list[str], expected: str, tmp_path: Path
+) -> None:
+    from training.entries import _origin
+
+    recipe = load_recipe("baseline_cnn", changes)
+    provenance = {
+        "recipe": recipe.name,
+        "recipe_digest": recipe.digest,
+        "weights": recipe.weights,
+        "data": [{"name": "small"}],
+    }
+    (tmp_path / "manifest.json").write_text(json.dumps({"provenance": provenance}))
+    found = _origin(tmp_path, held_out)
+    assert found == (expected.format(digest=recipe.digest[:8]), "none")
+
+
 def test_a_damaged_record_of_runs_is_an_error(training: Training, tmp_path: Path) -> None:
     out = tmp_path / "models.md"
     for damage in ("{", "[]", '{"baseline_cnn": {"colour": 1}}'):

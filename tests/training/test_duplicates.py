@@ -50,6 +50,21 @@ def _named(images: ImageSet, name: str) -> int:
     return next(i for i, file in enumerate(images.files) if file.path.name == name)
 
 
+def test_a_copy_in_another_set_is_none_in_training(tmp_path: Path) -> None:
+    root = tmp_path / "ours"
+    for part, number in (("Training", 0), ("Testing", 1)):
+        folder = root / part / "glioma"
+        folder.mkdir(parents=True)
+        shutil.copy(sorted((SLICES / "glioma").glob("*.jpg"))[number], folder)
+    shutil.copytree(root / "Testing" / "glioma", tmp_path / "theirs" / "glioma")
+    images = read_images(find_images([root, tmp_path / "theirs"]))
+    summary = audit(images).summary(images)
+    assert summary["testing_images"] == summary["exact_pairs"] == 1
+    assert summary["testing_with_exact_copy_in_training"] == 0
+    assert summary["testing_with_near_duplicate_in_training"] == 0
+    assert summary["testing_sharing_a_group_with_training"] == 0
+
+
 def test_finds_exact_resized_turned_and_flipped_copies(planted: Path) -> None:
     images = read_images(find_images([planted]))
     found = audit(images)

@@ -38,6 +38,20 @@ def test_what_synthetic_slices_teach(teaches: bool) -> None:
     assert made.known.all()
 
 
+def test_a_mask_head_may_do_without_synthetic_slices() -> None:
+    recipe = load_recipe("efficientnet_lite0_mask")
+    assert recipe.mask is not None
+    settings = recipe.mask.model_copy(update={"removed": 0, "pasted": 0, "stripped": 0})
+    tumor, mask = with_tumor()
+    files = tuple(ImageFile(Path(f"{name}.png"), "s", "", name) for name in ("glioma", "notumor"))
+    images = ImageSet(files, ("a", "b"), np.stack([tumor, head(1)]), {0: mask})
+    parts = Split(np.array([0, 1]), np.array([], int), np.array([], int))
+    made = training_examples(
+        images, np.array([0, 1]), parts, recipe.model_copy(update={"mask": settings})
+    )
+    assert made.allowed.shape == (2, len(recipe.classes))
+
+
 def test_an_epoch_has_every_kind_from_its_beginning_to_its_end() -> None:
     kinds = np.repeat([0, 1], 2000)
     rows = np.zeros((len(kinds), 1, 1), np.uint8)

@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from training.errors import DatasetError
-from training.prepare import prepare
+from training.__main__ import main
+from training.errors import DatasetError, RunError
+from training.prepare import prepare, start
+from training.progress import Progress
 from training.recipe import load_recipe
+from training.run import Run
 from training.splits import Protocol
 
 
@@ -20,3 +23,47 @@ def test_data_without_testing_are_split_by_group_or_refused(
     with pytest.raises(DatasetError, match="--protocol grouped"):
         prepare(recipe, [root], Protocol.CLEAN)
     assert prepare(recipe, [root], Protocol.GROUPED).parts.test.size
+
+
+def test_tumours_of_an_unstated_kind_alone_are_nothing_to_test_on(
+    small_data: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(small_data / "Testing" / "glioma", tmp_path / "other" / "yes")
+    roots = [small_data, tmp_path / "other"]
+    with pytest.raises(DatasetError, match="no image to test on shows one of glioma"):
+        prepare(load_recipe("baseline_cnn"), roots, Protocol.CLEAN, ["other"])
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_run_that_has_not_begun_is_no_hindrance(
+    small_data: Path, tmp_path: Path, resume: bool
+) -> None:
+    recipe = load_recipe("baseline_cnn", {"weights": "nosuch"})
+    wrong = prepare(recipe, [small_data], Protocol.CLEAN).config
+    start(tmp_path, wrong, resume)
+    config = wrong.model_copy(update={"recipe": load_recipe("baseline_cnn")})
+    run = start(tmp_path, config, resume)
+    assert Run.open(tmp_path).config == config
+    run.save_progress(Progress(epoch=1), [])
+    with pytest.raises(RunError, match="--resume" if not resume else "another recipe"):
+        start(tmp_path, wrong, resume)
+
+
+@pytest.mark.parametrize(
+    ("command", "complaint"),
+    [
+        ("fit --recipe baseline_cnn --data {here} --out {here}/file", "is no folder"),
+        ("fit --recipe baseline_cnn --data {here} --out {here}/file/run", "is no folder"),
+        ("crossval --recipe baseline_cnn --data {here} --out {here} --repeats 0", "from 1 on"),
+        ("export --run {here} --version 0", "from 1 on"),
+        ("export --run {here} --version=-1", "from 1 on"),
+        ("export --run {here} --name Bad", "no name of a model"),
+    ],
+)
+def test_wrong_options_end_with_a_line(
+    command: str, complaint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit):
+        main(command.format(here=tmp_path).split())
+    assert complaint in capsys.readouterr().err.splitlines()[-1]

@@ -49,6 +49,15 @@ def test_overrides_change_the_recipe_and_its_digest() -> None:
         load_recipe("efficientnet_lite0", {"epochs": 0})
 
 
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [({"resolution": 100}, "multiples of 32"), ({"seed": -1}, "seed")],
+)
+def test_what_would_fail_later_is_refused(changes: dict[str, int], complaint: str) -> None:
+    with pytest.raises(RecipeError, match=complaint):
+        load_recipe("efficientnet_lite0_mask", changes)
+
+
 def test_a_recipe_keeps_its_digest_when_recipes_learn_new_keys() -> None:
     """The shipped version's manifest names the digest that its recipe had when it was trained."""
     manifest = json.loads((STORE / "brain-tumor" / "1" / "manifest.json").read_text())

@@ -178,6 +178,36 @@ def test_the_report_is_whole_and_test_is_read_once(evaluated_run: Path, training
     assert "read once" in again.stderr
 
 
+def test_the_card_says_what_is_true_of_the_run(evaluated_run: Path) -> None:
+    from training.card import model_card
+
+    metrics = json.loads((evaluated_run / "report" / "metrics.json").read_text())
+    config = Run.open(evaluated_run).config
+    card = model_card(metrics, config)
+    assert "by validation loss: validation loss" in card
+    assert "It knows 4 classes: glioma, meningioma, notumor, pituitary." in card
+    assert "No patients are named in small." in card
+    assert "nickparvar" not in card
+    assert "--answers-of" not in card
+    recipe = config.recipe.model_copy(
+        update={
+            "checkpoint_monitor": "accuracy",
+            "classes": ("notumor", "tumor"),
+            "tumor_classes": ("tumor",),
+        }
+    )
+    data = (*config.data, config.data[0].model_copy(update={"name": "nickparvar"}))
+    other = model_card(
+        metrics | {"by_patient": ["small"], "answers_of": "first"},
+        config.model_copy(update={"recipe": recipe, "data": data}),
+    )
+    assert "by validation accuracy: validation loss" in other
+    assert "It knows 2 classes: notumor, tumor." in other
+    assert "No patients are named in nickparvar." in other
+    assert "- nickparvar: mostly adults" in other
+    assert "--answers-of runs/FIRST" in other
+
+
 def test_the_export_loads_and_both_models_take_the_same_slices(
     evaluated_run: Path, training: Training, tmp_path: Path
 ) -> None:
@@ -293,6 +323,9 @@ def test_export_wants_a_report_and_evaluate_a_finished_run(
     early = training("export", "--run", finished_run, "--store", tmp_path / "store")
     assert early.returncode == 1
     assert "evaluate it first" in early.stderr
+    foreign = training("evaluate", "--run", finished_run, "--foreign", tmp_path)
+    assert foreign.returncode == 1
+    assert "--foreign needs a recipe with a mask head" in foreign.stderr
     nothing = training("evaluate", "--run", tmp_path)
     assert nothing.returncode == 1
     assert "holds no run" in nothing.stderr

@@ -3,6 +3,7 @@
 import csv
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from contract.manifest import RegionRecord
 from contract.preprocessing import preprocess
 from contract.store import ModelStore
 from training.datasets import ImageFile, read_images
-from training.errors import RunError
+from training.errors import DatasetError, RunError
 
 from .conftest import SLICES, Training, agreement_says, eagerly  # noqa: TID252
 
@@ -135,6 +136,50 @@ def test_answers_of_the_same_weights_are_kept_but_for_what_is_in_distribution(
         fit_answers(
             opened, artifacts, prepared.images, prepared.parts, prepared.audit.doubtful, own
         )
+
+
+def test_answers_are_fitted_without_synthetic_slices(run: Path, tmp_path: Path) -> None:
+    from training.answering import ANSWER_FILE, fit_answers
+    from training.prepare import reopen
+
+    opened, prepared = reopen(run)
+    recipe = opened.config.recipe
+    assert recipe.mask is not None
+    mask = recipe.mask.model_copy(update={"removed": 0, "pasted": 0, "stripped": 0})
+    bare = opened.config.model_copy(update={"recipe": recipe.model_copy(update={"mask": mask})})
+    artifacts = tmp_path / "artifacts"
+    shutil.copytree(run / "artifacts", artifacts)
+    (artifacts / ANSWER_FILE).unlink()
+    found = fit_answers(
+        replace(opened, config=bare),
+        artifacts,
+        prepared.images,
+        prepared.parts,
+        prepared.audit.doubtful,
+    )
+    assert "synthetic_tumor_auc" not in found.validation
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        ({}, "holds no folders"),
+        ({"noise": {}}, "holds no pictures"),
+        ({"noise": {"notes.txt": b"no picture"}}, "notes.txt is no picture"),
+    ],
+    ids=["none", "empty", "text"],
+)
+def test_foreign_folders_are_read_before_test_is(
+    content: dict[str, dict[str, bytes]], complaint: str, tmp_path: Path
+) -> None:
+    from training.trust import foreign_pictures
+
+    for kind, files in content.items():
+        (tmp_path / kind).mkdir()
+        for name, data in files.items():
+            (tmp_path / kind / name).write_bytes(data)
+    with pytest.raises(DatasetError, match=complaint):
+        foreign_pictures(tmp_path)
 
 
 def test_answers_to_the_int8_file_are_not_published_with_a_float_one(
