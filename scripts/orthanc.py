@@ -66,6 +66,7 @@ class Orthanc:
         stable_seconds: age at which a series is forwarded.
         retry_seconds: wait after a first failure; doubled each time.
         retry_max_seconds: the longest one.
+        max_refusals: after so many in a row a series is given up.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class Orthanc:
         stable_seconds: int = 1,
         retry_seconds: int = 1,
         retry_max_seconds: int = 5,
+        max_refusals: int = 2,
     ) -> None:
         self.http_port, self.dicom_port = free_port(), free_port()
         self.password = secrets.token_urlsafe(16)
@@ -95,6 +97,7 @@ class Orthanc:
             "ORTHANC_LUA": str(SCRIPT),
             "ORTHANC_RETRY_SECONDS": str(retry_seconds),
             "ORTHANC_RETRY_MAX_SECONDS": str(retry_max_seconds),
+            "ORTHANC_MAX_REFUSALS": str(max_refusals),
             "ORTHANC_BRAIN_URL": service_url,
             "ORTHANC_BRAIN_KEY": service_key,
             "TMPDIR": str(folder),
@@ -174,6 +177,10 @@ class Orthanc:
                 )
             )
         return found
+
+    def jobs(self) -> list[str]:
+        """The state of each job."""
+        return [item["State"] for item in self._get("/jobs?expand")]
 
     def count(self) -> int:
         """Number of instances."""

@@ -215,5 +215,10 @@ class AuditFile(Audit):
         return self._path.with_name(f"{self._path.name}.{number}") if number else self._path
 
     def _open(self) -> BinaryIO:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-        return os.fdopen(os.open(self._path, flags, 0o600), "ab", buffering=0)
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND
+        file = os.fdopen(os.open(self._path, flags, 0o600), "ab", buffering=0)
+        end = file.seek(0, os.SEEK_END)
+        # A power cut may have torn the last line.
+        if end and os.pread(file.fileno(), 1, end - 1) != b"\n":
+            file.write(b"\n")
+        return file

@@ -62,13 +62,14 @@ class Metrics:
         model: the active version.
         stow_instances: instances that came by STOW-RS, stored or by the reason of their refusal.
         series: series that were analysed, by what came of it.
-        inbox_instances: waiting to be analysed now.
+        inbox_instances, inbox_oldest_seconds: waiting to be analysed now, and for how long.
         inbox_dead: series that cannot be analysed.
         outbox_objects, outbox_oldest_seconds: waiting to be delivered now, and for how long.
         outbox_dead: parked now, as the PACS refuses them.
         outbox_delivered, outbox_failed: objects by modality.
         outbox_retries: requests that were sent again.
         spool_bytes, spool_max_bytes: on the disk now, and at most; 0 where there is no PACS.
+        spool_waiting_bytes: of what is to be analysed or delivered; the others make room by themselves.
         audit_failures, audit_lost: failed writes of the audit log, and lines that it lacks for good.
     """
 
@@ -145,6 +146,11 @@ class Metrics:
         self.inbox_instances = Gauge(
             "brain_inbox_instances", "Instances waiting to be analysed.", registry=registry
         )
+        self.inbox_oldest_seconds = Gauge(
+            "brain_inbox_oldest_age_seconds",
+            "Time that the series that waits longest has waited.",
+            registry=registry,
+        )
         self.inbox_dead = Gauge(
             "brain_inbox_dead_series", "Series that cannot be analysed.", registry=registry
         )
@@ -167,6 +173,11 @@ class Metrics:
             "brain_outbox_retries", "Deliveries tried again.", registry=registry
         )
         self.spool_bytes = Gauge("brain_spool_bytes", "Bytes of the spool.", registry=registry)
+        self.spool_waiting_bytes = Gauge(
+            "brain_spool_waiting_bytes",
+            "Bytes of what waits for analysis or the PACS.",
+            registry=registry,
+        )
         self.spool_max_bytes = Gauge(
             "brain_spool_max_bytes", "Bytes that it may have.", registry=registry
         )

@@ -1,8 +1,10 @@
--- Forwards each new stable MR series to the brain MRI service by STOW-RS, and does not give up.
+-- Forwards the MR images of each new stable series to the brain MRI service by STOW-RS.
 --
 -- Orthanc keeps what it has to forward only in memory, and tries it once. This script keeps a list in
--- Orthanc's storage folder: a series leaves it when the service has taken all of it, so neither a service
--- that is down nor a restart of Orthanc loses one. What the service sends back is not forwarded again.
+-- Orthanc's storage folder: a series is on it from its first image until the service has taken all of it,
+-- so neither a service that is down nor a restart of Orthanc loses one. It gives a series up only where the
+-- service is there and has room, and refuses it again and again. What the service sends back is not
+-- forwarded again.
 --
 -- It needs the plugin DicomWeb with a server of the name that "BrainMri" gives (see orthanc.json), and
 -- the commands bash, sleep and curl for its retries. It writes no attribute of a patient anywhere.
@@ -13,19 +15,40 @@ local settings = configuration['BrainMri'] or {}
 local SERVER = settings['Server'] or 'brain-mri'
 local FIRST_SECONDS = settings['RetrySeconds'] or 10
 local MAX_SECONDS = settings['RetryMaxSeconds'] or 300
+local MAX_REFUSALS = settings['MaxRefusals'] or 10
 local LIST = configuration['StorageDirectory'] .. '/brain-mri-pending'
 
 -- The Manufacturer of the service's results.
 local OURS = 'Brain MRI inference'
 
+-- What the service takes; anything else in a series would fail the transfer of all of it.
+local CLASSES = {}
+for _, class in ipairs(settings['SopClasses'] or {
+   '1.2.840.10008.5.1.4.1.1.4', -- MR Image Storage
+   '1.2.840.10008.5.1.4.1.1.4.1', -- Enhanced MR Image Storage
+   '1.2.840.10008.5.1.4.1.1.4.3', -- Enhanced MR Color Image Storage
+   '1.2.840.10008.5.1.4.1.1.4.4', -- Legacy Converted Enhanced MR Image Storage
+}) do
+   CLASSES[class] = true
+end
+
 -- Metadata that a retry sets; numbers from 1024 on are free for use.
 local RETRY = 4123
 
 -- The shell first closes what it has of Orthanc, whose ports would otherwise stay taken after a stop.
-local BACKGROUND = [[exec bash -c '
+-- A job says only that it failed, so the shell asks the service whether it is there and has room.
+local BACKGROUND = [==[exec bash -c '
    for fd in /proc/self/fd/*; do fd=${fd##*/}; [ "$fd" -gt 2 ] && eval "exec $fd>&-"; done
+   read -r health
    lines=$(cat)
-   { sleep %d; printf "%%s\n" "$lines" | curl --silent --config -; } </dev/null >/dev/null 2>&1 &']]
+   {
+      sleep %d
+      spool="\"spool_bytes\":([0-9]+),\"spool_max_bytes\":([0-9]+)"
+      state=away
+      [[ $(curl --silent --fail --insecure --noproxy "*" --max-time 10 "$health") =~ $spool ]] &&
+         (( 2 * BASH_REMATCH[1] < BASH_REMATCH[2] )) && state=up
+      printf "%%s\ndata = \"%%s\"\n" "$lines" "$state" | curl --silent --config -
+   } </dev/null >/dev/null 2>&1 &']==]
 
 -- Orthanc has no means of its own to demand a variable, and takes one that is not set for an empty word.
 -- An error here stops its start, before it listens.
@@ -36,7 +59,9 @@ for user, password in pairs(configuration['RegisteredUsers'] or {}) do
 end
 
 local pending = {} -- series to the number of failures so far
+local refusals = {} -- series to how often in a row it failed though the service was there
 local sending = {} -- job to series
+local newest = {} -- series to its newest job; none once an image has come that is not in it
 
 local function Save()
    local file = assert(io.open(LIST .. '.new', 'w'))
@@ -47,11 +72,23 @@ local function Save()
    assert(os.rename(LIST .. '.new', LIST))
 end
 
+local function Drop(series)
+   pending[series], refusals[series], newest[series] = nil, nil, nil
+   Save()
+end
+
+local function HealthUrl()
+   local servers = (configuration['DicomWeb'] or {})['Servers'] or {}
+   local server = servers[SERVER] or {}
+   return string.gsub(server['Url'] or server[1] or '', '/dicom%-web/*$', '/health')
+end
+
 local function Quote(text)
    return '"' .. string.gsub(text, '[\\"]', '\\%0') .. '"'
 end
 
--- A detached shell sets a metadata of the series some time later, which calls OnUpdatedSeries.
+-- A detached shell sets a metadata of the series some time later, which calls OnUpdatedSeries: "up" if the
+-- service would take something, else "away".
 -- What Lua itself waits for, all of Orthanc waits for. Credentials go through a pipe: arguments show.
 local function RetryLater(series, seconds)
    local url = string.format('%s://127.0.0.1:%d/series/%s/metadata/%d',
@@ -60,7 +97,6 @@ local function RetryLater(series, seconds)
       'url = ' .. Quote(url),
       'noproxy = "*"',
       'request = "PUT"',
-      'data = "retry"',
       'insecure', -- it is this very process, on the loopback interface
    }
    for user, password in pairs(configuration['RegisteredUsers'] or {}) do
@@ -69,53 +105,95 @@ local function RetryLater(series, seconds)
    end
    local command = string.format(BACKGROUND, seconds)
    local shell = assert(io.popen(command, 'w'))
-   shell:write(table.concat(lines, '\n'), '\n')
+   shell:write(HealthUrl(), '\n', table.concat(lines, '\n'), '\n')
    shell:close()
 end
 
+-- The images of a series that the service takes; none if the series has been deleted.
+local function Images(series)
+   local images = {}
+   local answer = RestApiGet('/series/' .. series)
+   for _, instance in ipairs(answer and ParseJson(answer)['Instances'] or {}) do
+      local class = RestApiGet('/instances/' .. instance .. '/metadata/SopClassUid')
+      if class == nil or CLASSES[class] then
+         table.insert(images, instance)
+      end
+   end
+   return images
+end
+
 local function Send(series)
-   if RestApiGet('/series/' .. series .. '/statistics') == nil then
-      pending[series] = nil -- deleted meanwhile
-      Save()
+   local images = Images(series)
+   if #images == 0 then
+      Drop(series)
       return
    end
-   local request = { Resources = { series }, Synchronous = false }
+   local request = { Resources = images, Synchronous = false }
    local answer = RestApiPost('/dicom-web/servers/' .. SERVER .. '/stow', DumpJson(request, true))
    local job = answer and ParseJson(answer)
    if job and job['ID'] then
       sending[job['ID']] = series
+      newest[series] = job['ID']
    else
       RetryLater(series, MAX_SECONDS)
    end
 end
 
+function OnStoredInstance(instance, tags, metadata)
+   if tags['Modality'] ~= 'MR' or tags['Manufacturer'] == OURS then
+      return
+   end
+   local series = ParseJson(RestApiGet('/instances/' .. instance .. '/series'))
+   -- It stays stable where Orthanc had the instance already.
+   if not series['IsStable'] then
+      newest[series['ID']] = nil
+      if not pending[series['ID']] then
+         pending[series['ID']] = 0
+         Save()
+      end
+   end
+end
+
 function OnStableSeries(series, tags, metadata)
-   if tags['Modality'] == 'MR' and tags['Manufacturer'] ~= OURS then
-      pending[series] = 0
-      Save()
+   if pending[series] then
+      pending[series], refusals[series] = 0, nil
       Send(series)
    end
 end
 
 function OnUpdatedSeries(series)
-   if pending[series] then
+   if not pending[series] then
+      return
+   end
+   local up = RestApiGet('/series/' .. series .. '/metadata/' .. RETRY) == 'up'
+   refusals[series] = up and pending[series] > 0 and (refusals[series] or 0) + 1 or 0
+   if refusals[series] >= MAX_REFUSALS then
+      print('brain-mri: the service refuses series ' .. series .. ', which is not forwarded any more')
+      Drop(series)
+   else
       Send(series)
    end
 end
 
-function OnJobSuccess(job)
+-- The series of a job that has ended, if that job had all of its images.
+local function Ended(job)
    local series = sending[job]
+   sending[job] = nil
+   if series and newest[series] == job then
+      return series
+   end
+end
+
+function OnJobSuccess(job)
+   local series = Ended(job)
    if series then
-      sending[job] = nil
-      pending[series] = nil
-      Save()
+      Drop(series)
    end
 end
 
 function OnJobFailure(job)
-   local series = sending[job]
+   local series = Ended(job)
    if series then
-      sending[job] = nil
       pending[series] = (pending[series] or 0) + 1
       local seconds = FIRST_SECONDS * 2 ^ math.min(pending[series] - 1, 20)
       RetryLater(series, math.min(MAX_SECONDS, seconds))

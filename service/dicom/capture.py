@@ -58,7 +58,7 @@ def capture(making: Making) -> SCImage:
         f"Slice with the region found by {making.model.label}. {DISCLAIMER}."
     )
     made.SourceImageSequence = [_source(making)]
-    made.LossyImageCompression = "01" if image.lossy else "00"
+    making.mark_lossy(made, [image])
     making.finish(made)
     made.DateOfSecondaryCapture = made.ContentDate
     made.TimeOfSecondaryCapture = made.ContentTime

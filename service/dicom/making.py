@@ -1,5 +1,6 @@
 """What all objects of one series have in common: UIDs, series, patient, equipment, dates."""
 
+from collections.abc import Iterable
 from copy import deepcopy
 from enum import Enum
 from typing import Any, Final
@@ -8,14 +9,15 @@ from highdicom import ContributingEquipment
 from highdicom.base import SOPClass
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
-from pydicom.valuerep import DA, TM
+from pydicom.valuerep import DA, DS, TM
 
 from service.dicom import patient, uids
 from service.dicom.findings import DISCLAIMER
+from service.dicom.source import SourceImage
 from service.dicom.task import Task
 from service.release import RELEASE
 
-CONTENT_VERSION: Final = "1"
+CONTENT_VERSION: Final = "2"
 """Part of every UID; raised when the same findings give objects of other content."""
 
 MANUFACTURER: Final = "Brain MRI inference"
@@ -80,12 +82,16 @@ class Making:
 
     def arguments(self, kind: Kind, instance: int = 1) -> dict[str, Any]:
         """What highdicom's classes want of every object."""
+        parts = [kind.word, str(instance)]
+        if kind is Kind.REPORT:
+            # It alone says how many images it lacks.
+            parts.append(str(self.findings.failed))
         number = self.source.number if self.source.number <= MAX_SOURCE_NUMBER else 0
         return {
             "series_instance_uid": self.series_uid(kind),
             "series_number": SERIES_NUMBER_BASE + 10 * number + kind.number,
             "series_description": kind.description,
-            "sop_instance_uid": self.uid(kind.word, str(instance)),
+            "sop_instance_uid": self.uid(*parts),
             "instance_number": instance,
             "manufacturer": MANUFACTURER,
             "manufacturer_model_name": self.model.name,
@@ -104,6 +110,20 @@ class Making:
         for keyword in _BLANK:
             setattr(header, keyword, None)
         return header
+
+    @staticmethod
+    def mark_lossy(made: SOPClass, images: Iterable[SourceImage]) -> None:
+        """Says whether one of the images was compressed with loss, and how the worst of them was."""
+        lossy = [image.lossy for image in images if image.lossy is not None]
+        made.LossyImageCompression = "01" if lossy else "00"
+        if lossy:
+            worst = max(lossy, key=lambda one: max(one.ratios, default=0.0))
+            if worst.ratios:
+                made.LossyImageCompressionRatio = [
+                    DS(ratio, auto_format=True) for ratio in worst.ratios
+                ]
+            if worst.methods:
+                made.LossyImageCompressionMethod = list(worst.methods)
 
     def finish(self, made: SOPClass) -> SOPClass:
         """Puts the patient, the study, the equipment and the dates into an object.

@@ -98,6 +98,11 @@ def text(source: Dataset, keyword: str) -> str | None:
     return _first(_values(source, keyword)) or None
 
 
+def texts(source: Dataset, keyword: str) -> list[str]:
+    """An attribute's valid values, without empty ones."""
+    return _values(source, keyword)
+
+
 def raw(source: Dataset, keyword: str) -> Any:
     """An attribute's value, whatever it is; None if it is missing or damaged."""
     try:

@@ -148,7 +148,7 @@ def _segmentation(
     shared.pop("SpacingBetweenSlices", None)
     if depth.spacing is not None:
         shared.SpacingBetweenSlices = DS(depth.spacing, auto_format=True)
-    made.LossyImageCompression = "01" if any(masked.image.lossy for masked in slices) else "00"
+    making.mark_lossy(made, [masked.image for masked in slices])
     organization = making.uid("dimensions", str(instance))
     made.DimensionOrganizationSequence[0].DimensionOrganizationUID = organization
     for index in made.DimensionIndexSequence:

@@ -4,7 +4,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,8 @@ GEOMETRY: Final = (
 KEYWORDS: Final = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"),
     *("FrameOfReferenceUID", "PositionReferenceIndicator", "Rows", "Columns", "NumberOfFrames"),
-    *("SeriesNumber", "Modality", "LossyImageCompression", *GEOMETRY),
+    *("SeriesNumber", "Modality", *GEOMETRY),
+    *("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
     *("Manufacturer", "ManufacturerModelName", "DeviceSerialNumber", "SoftwareVersions"),
     *("StationName", "InstitutionName"),
@@ -64,6 +65,17 @@ class Plane:
         return float(self.normal @ np.asarray(self.position))
 
 
+class Lossy(NamedTuple):
+    """Compression with loss (DICOM PS3.3 2024e, C.7.6.1.1.5), once or several times.
+
+    Attributes:
+        ratios, methods: of each time, as far as stated.
+    """
+
+    ratios: tuple[float, ...]
+    methods: tuple[str, ...]
+
+
 @dataclass(frozen=True, slots=True)
 class SourceImage:
     """One image of the series.
@@ -73,7 +85,7 @@ class SourceImage:
         rows, columns: of its stored pixel matrix.
         planes: of its frames; None where the object does not say it, or not credibly.
         multi_frame: references to it name frames.
-        lossy: its pixels were compressed with loss.
+        lossy: how its pixels were compressed with loss; None if they were not.
     """
 
     sop_class_uid: str
@@ -82,7 +94,7 @@ class SourceImage:
     columns: int
     planes: tuple[Plane | None, ...]
     multi_frame: bool
-    lossy: bool
+    lossy: Lossy | None
 
     def plane(self, frame: int) -> Plane | None:
         """Of a frame, from 1."""
@@ -175,8 +187,16 @@ def _image(header: Dataset) -> SourceImage:
         _integer(header, "Columns"),
         planes,
         multi_frame="NumberOfFrames" in header,
-        lossy=patient.raw(header, "LossyImageCompression") == "01",
+        lossy=_lossy(header),
     )
+
+
+def _lossy(header: Dataset) -> Lossy | None:
+    if patient.raw(header, "LossyImageCompression") != "01":
+        return None
+    ratios = _floats(header, "LossyImageCompressionRatio") or []
+    methods = patient.texts(header, "LossyImageCompressionMethod")
+    return Lossy(tuple(ratios), tuple(methods))
 
 
 def _plane(header: Dataset, groups: Sequence[Dataset]) -> Plane | None:

@@ -6,13 +6,13 @@ front of the screen and waits for a series that a PACS forwards.
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import monotonic
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
-from contract.errors import ContractError
+from contract.errors import ContractError, TooManyFrames
 from contract.preprocessing import DicomReference
-from service.answers import MaskForm
+from service.answers import MaskForm, entries_of
 from service.engine import Engine
 from service.errors import QueueFull, ServiceError, SpoolFull, UnidentifiedSource
 from service.jobs import Job, Upload
@@ -22,7 +22,6 @@ from service.pacs.delivery import backoff
 from service.pacs.inbox import Inbox, Waiting
 from service.pacs.outbox import Outbox
 from service.pacs.segments import Place, Segments
-from service.routes.predict import answered
 from service.state import State
 
 logger = logging.getLogger("service.pacs")
@@ -37,6 +36,10 @@ BUSY_SHARE: Final = 0.25
 """Share of the queue in use above which a series waits."""
 
 BUSY_SECONDS: Final = 0.02
+
+MAX_BUSY_SECONDS: Final = 60.0
+"""A series that has waited so long in all goes on whenever there is room in the queue."""
+
 PATIENCE_SECONDS: Final = 120.0
 """For a step; only a runtime that hangs takes so long."""
 
@@ -50,6 +53,9 @@ FIRST_RETRY_SECONDS: Final = 1.0
 MAX_RETRY_SECONDS: Final = 60.0
 EXPIRE_SECONDS: Final = 10.0
 
+RESULT_BYTES: Final = 2**20
+"""Room that a result is expected to need: a Secondary Capture is most of it."""
+
 
 class Interrupted(Exception):
     """A series could not be analysed now, for a reason that lies not in its images.
@@ -61,6 +67,18 @@ class Interrupted(Exception):
     def __init__(self, code: str) -> None:
         super().__init__(code)
         self.code = code
+
+
+class Full(NamedTuple):
+    """Of a series for whose result there was no room.
+
+    Attributes:
+        attempts: made since.
+        size: bytes of the result, or what is expected.
+    """
+
+    attempts: int = 0
+    size: int = RESULT_BYTES
 
 
 class Analysis:
@@ -87,6 +105,8 @@ class Analysis:
         self._posted = posted
         self._poll_seconds = min(1.0, state.settings.series_quiet_ms / 4000)
         self._expired = monotonic()
+        self._busy_seconds = 0.0
+        self._full: dict[str, Full] = {}
 
     async def run(self) -> None:
         """Analyses one series after the other until cancelled."""
@@ -134,15 +154,17 @@ class Analysis:
             await asyncio.to_thread(self._inbox.keep, series)
             self._state.metrics.series.labels("known").inc()
             return
+        size = self._full.get(series.uid, Full()).size
+        if not await asyncio.to_thread(self._segments.has_room, size):
+            await self._wait_for_room(series)
+            return
         start = monotonic()
         try:
             await self._analyse(series, engine)
         except Interrupted as interruption:
             await self._postpone(series, interruption.code)
-        except SpoolFull as failure:
-            # Delivery makes room again; this is no attempt.
-            await asyncio.to_thread(self._inbox.give_back, series)
-            await asyncio.to_thread(self._inbox.postpone, series, FIRST_RETRY_SECONDS, failure.code)
+        except SpoolFull:
+            await self._wait_for_room(series)
         except (UnidentifiedSource, ContractError) as failure:
             await self._park(series, failure.code)
         except ServiceError as failure:
@@ -159,34 +181,53 @@ class Analysis:
             logger.info("series analysed", extra={"fields": fields})
 
     async def _analyse(self, series: Waiting, engine: Engine) -> None:
+        self._busy_seconds = 0.0
         jobs: list[Job] = []
         entries: list[dict[str, Any]] = []
         for step in _steps(list(series.instances.items())):
             uploads = await asyncio.to_thread(self._read, [place for _, place in step])
-            predicted = await self._predict(engine, uploads)
+            predicted = await self._predict_each(engine, uploads)
             names = {id(upload): sop for upload, (sop, _) in zip(uploads, step, strict=True)}
             for job in predicted:
                 if job.dicom is None:
                     # It cannot be read, but by now it is known which image it is.
                     sop = names[id(job.upload)]
                     job.dicom = DicomReference(sop, series.uid, job.frame, None)
-            described = await answered(predicted, MaskForm.NONE, self._state)
+            described = await asyncio.to_thread(entries_of, predicted, MaskForm.NONE)
             for job in predicted:
                 results.lighten(job)
             jobs += predicted
             entries += described
             # The files of a step must not stay while the next one is read.
             del uploads, predicted
-        slices = zip(jobs, entries, strict=True)
-        for entry in entries:
-            if "error" in entry:
-                self._state.metrics.errors.labels(entry["error"]["code"]).inc()
-        self._state.record_slices("analyse", series.sender, series.request_id, slices, engine)
+        try:
+            outcome = await self._conclude(series, engine, jobs, entries)
+        except SpoolFull:
+            # It is analysed again, and counts then.
+            raise
+        except Exception:
+            self._record(series, engine, jobs, entries)
+            raise
+        self._record(series, engine, jobs, entries)
+        self._state.metrics.series.labels(outcome).inc()
+
+    async def _conclude(
+        self,
+        series: Waiting,
+        engine: Engine,
+        jobs: Sequence[Job],
+        entries: Sequence[Mapping[str, Any]],
+    ) -> str:
+        """Posts the result, if there is one; what came of the series.
+
+        Raises:
+            SpoolFull: there is no room for the result.
+            ServiceError: the result cannot be made.
+        """
         if all("error" in entry for entry in entries):
             # There is nothing to report on; each slice's reason is in the audit log.
             await asyncio.to_thread(self._inbox.keep, series)
-            self._state.metrics.series.labels("unsuitable").inc()
-            return
+            return "unsuitable"
         objects = await asyncio.to_thread(
             results.make,
             jobs,
@@ -203,12 +244,48 @@ class Analysis:
         }
         covered = series.instances.keys() - unread
         identity = results.identity(engine)
-        await asyncio.to_thread(self._outbox.post, series, identity, covered, objects)
-        self._state.metrics.series.labels("reported").inc()
+        try:
+            await asyncio.to_thread(self._outbox.post, series, identity, covered, objects)
+        except SpoolFull:
+            size = sum(len(item.content) for item in objects)
+            self._full[series.uid] = self._full.get(series.uid, Full())._replace(size=size)
+            raise
+        self._full.pop(series.uid, None)
         self._posted()
+        return "reported"
+
+    def _record(
+        self,
+        series: Waiting,
+        engine: Engine,
+        jobs: Sequence[Job],
+        entries: Sequence[Mapping[str, Any]],
+    ) -> None:
+        """Counts the slices, and writes them into the audit log."""
+        for job, entry in zip(jobs, entries, strict=True):
+            if job.answer is not None:
+                self._state.metrics.observe_answer(job.answer, job.rules.ood_threshold)
+            if "error" in entry:
+                self._state.metrics.errors.labels(entry["error"]["code"]).inc()
+        slices = zip(jobs, entries, strict=True)
+        self._state.record_slices("analyse", series.sender, series.request_id, slices, engine)
 
     def _read(self, places: Sequence[Place]) -> list[Upload]:
         return [Upload(None, self._segments.read(place)) for place in places]
+
+    async def _predict_each(self, engine: Engine, uploads: Sequence[Upload]) -> list[Job]:
+        """Likewise, with as many frames of each file as one request may have.
+
+        Raises:
+            Interrupted: see :meth:`_predict`.
+        """
+        jobs = []
+        for job in await self._predict(engine, uploads):
+            if len(uploads) > 1 and isinstance(job.outcome, TooManyFrames):
+                jobs += await self._predict(engine, [job.upload])
+            else:
+                jobs.append(job)
+        return jobs
 
     async def _predict(self, engine: Engine, uploads: Sequence[Upload]) -> list[Job]:
         """Their slices, each with a prediction or an error that it has by itself.
@@ -216,8 +293,9 @@ class Analysis:
         Raises:
             Interrupted: the service could not.
         """
+        room = BUSY_SHARE * self._state.settings.queue_size
         while True:
-            if self._state.pipeline.depth <= BUSY_SHARE * self._state.settings.queue_size:
+            if self._state.pipeline.depth <= room or self._busy_seconds > MAX_BUSY_SECONDS:
                 try:
                     deadline = monotonic() + PATIENCE_SECONDS
                     with self._state.buffers.claim() as claim:
@@ -229,6 +307,7 @@ class Analysis:
                 else:
                     break
             await asyncio.sleep(BUSY_SECONDS)
+            self._busy_seconds += BUSY_SECONDS
         for job in jobs:
             failure = job.outcome
             if isinstance(failure, ServiceError | ContractError) and failure.status >= 500:
@@ -241,6 +320,14 @@ class Analysis:
         self._state.metrics.series.labels("postponed").inc()
         fields = {"request_id": series.request_id, "code": code}
         logger.warning("a series is analysed later", extra={"fields": fields})
+
+    async def _wait_for_room(self, series: Waiting) -> None:
+        """Delivery makes room again; this is no attempt."""
+        full = self._full.get(series.uid, Full())
+        self._full[series.uid] = full._replace(attempts=full.attempts + 1)
+        wait_seconds = backoff(full.attempts + 1, FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS)
+        await asyncio.to_thread(self._inbox.give_back, series)
+        await asyncio.to_thread(self._inbox.postpone, series, wait_seconds, SpoolFull.code)
 
     async def _park(self, series: Waiting, code: str) -> None:
         await asyncio.to_thread(self._inbox.park, series, code)

@@ -92,28 +92,28 @@ class Gateway:
 
     def measure(self) -> None:
         """Sets the metrics of what there is now. Any thread."""
-        _, instances, dead_series = self.inbox.counts()
-        pending, dead, oldest_seconds = self.outbox.counts()
-        self._metrics.inbox_instances.set(instances)
-        self._metrics.inbox_dead.set(dead_series)
-        self._metrics.outbox_objects.set(pending)
-        self._metrics.outbox_dead.set(dead)
-        self._metrics.outbox_oldest_seconds.set(oldest_seconds)
+        inbox, outbox = self.inbox.counts(), self.outbox.counts()
+        self._metrics.inbox_instances.set(inbox.instances)
+        self._metrics.inbox_oldest_seconds.set(inbox.oldest_seconds)
+        self._metrics.inbox_dead.set(inbox.dead)
+        self._metrics.outbox_objects.set(outbox.objects)
+        self._metrics.outbox_oldest_seconds.set(outbox.oldest_seconds)
+        self._metrics.outbox_dead.set(outbox.dead)
         self._metrics.spool_bytes.set(self._segments.used)
+        self._metrics.spool_waiting_bytes.set(inbox.bytes + outbox.bytes)
         self._metrics.spool_max_bytes.set(self._segments.max_bytes)
 
     def report(self) -> dict[str, Any]:
         """What /health says of it. Any thread."""
-        series, instances, dead_series = self.inbox.counts()
-        pending, dead, oldest_seconds = self.outbox.counts()
+        inbox, outbox = self.inbox.counts(), self.outbox.counts()
         return {
             "destination": self._delivery.state,
-            "series_waiting": series,
-            "instances_waiting": instances,
-            "series_dead": dead_series,
-            "objects_waiting": pending,
-            "objects_dead": dead,
-            "oldest_seconds": round(oldest_seconds, 1),
+            "series_waiting": inbox.series,
+            "instances_waiting": inbox.instances,
+            "series_dead": inbox.dead,
+            "objects_waiting": outbox.objects,
+            "objects_dead": outbox.dead,
+            "oldest_seconds": round(outbox.oldest_seconds, 1),
             "spool_bytes": self._segments.used,
             "spool_max_bytes": self._segments.max_bytes,
         }

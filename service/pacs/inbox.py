@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from threading import Lock
 from time import monotonic, time
-from typing import Final
+from typing import Final, NamedTuple
 
 from service.pacs.identity import Identity
 from service.pacs.ledger import Ledger
@@ -71,6 +71,23 @@ class SetAside:
     reason: str
     instances: int
     since: float
+
+
+class InboxCounts(NamedTuple):
+    """What there is in the inbox.
+
+    Attributes:
+        series: that wait.
+        instances, bytes: of them.
+        oldest_seconds: how long the first of them to be complete has waited.
+        dead: series that cannot be analysed.
+    """
+
+    series: int
+    instances: int
+    bytes: int
+    oldest_seconds: float
+    dead: int
 
 
 class Inbox:
@@ -289,17 +306,19 @@ class Inbox:
                 if self._drop(uid, state) and state == "dead":
                     logger.error("a series that could not be analysed was removed to make room")
 
-    def counts(self) -> tuple[int, int, int]:
-        """Waiting series, their instances, and series that cannot be analysed."""
+    def counts(self) -> InboxCounts:
+        """What there is now."""
         with self._ledger.reading() as connection:
-            waiting, dead = connection.execute(
+            series, dead, oldest = connection.execute(
                 "SELECT count(*) FILTER (WHERE state = 'waiting'),"
-                " count(*) FILTER (WHERE state = 'dead') FROM series"
+                " count(*) FILTER (WHERE state = 'dead'),"
+                " min(arrived) FILTER (WHERE state = 'waiting') FROM series"
             ).fetchone()
-            (instances,) = connection.execute(
-                "SELECT count(*) FROM instances JOIN series ON series = uid WHERE state = 'waiting'"
+            instances, size = connection.execute(
+                "SELECT count(*), coalesce(sum(length), 0) FROM instances"
+                " JOIN series ON series = uid WHERE state = 'waiting'"
             ).fetchone()
-        return waiting, instances, dead
+        return InboxCounts(series, instances, size, age(oldest), dead)
 
     def _drop(self, uid: str, state: str) -> bool:
         with self._ledger.transaction() as connection:
@@ -316,6 +335,11 @@ class Inbox:
 
     def _remove(self, names: Iterable[str]) -> None:
         self._segments.remove(self._ledger.unused(names))
+
+
+def age(since: float | None) -> float:
+    """Seconds since a time of the ledger; 0 without one."""
+    return 0.0 if since is None else max(0.0, time() - since)
 
 
 def _is_whole(connection: sqlite3.Connection, series: Waiting) -> bool:

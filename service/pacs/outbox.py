@@ -4,9 +4,11 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from time import time
+from typing import NamedTuple
 
 from service.dicom.results import MadeObject
-from service.pacs.inbox import Inbox, Waiting
+from service.errors import SpoolFull
+from service.pacs.inbox import Inbox, Waiting, age
 from service.pacs.ledger import Ledger
 from service.pacs.segments import Place, Segments
 
@@ -55,6 +57,21 @@ class Dead:
     reason: str
     attempts: int
     created: float
+
+
+class OutboxCounts(NamedTuple):
+    """What there is in the outbox.
+
+    Attributes:
+        objects, bytes: to deliver.
+        oldest_seconds: age of the oldest of them.
+        dead: objects that the destination will not take.
+    """
+
+    objects: int
+    bytes: int
+    oldest_seconds: float
+    dead: int
 
 
 class Outbox:
@@ -195,12 +212,15 @@ class Outbox:
 
     def park(self, parcels: Iterable[Parcel], reason: str) -> None:
         """The destination will not take them; they stay as long as there is room."""
+        parcels = list(parcels)
         with self._ledger.transaction() as connection:
             connection.executemany(
                 "UPDATE objects SET state = 'dead', attempts = attempts + 1, reason = ?"
                 " WHERE id = ?",
                 [(reason, parcel.number) for parcel in parcels],
             )
+        for parcel in parcels:
+            self._isolate(parcel)
 
     def retry_dead(self) -> int:
         """Lets parked objects be sent again; how many there were."""
@@ -234,12 +254,34 @@ class Outbox:
             ).fetchall()
         return [Dead(*row) for row in rows]
 
-    def counts(self) -> tuple[int, int, float]:
-        """Objects to deliver, objects that are not wanted, and the age of the oldest of the former."""
+    def counts(self) -> OutboxCounts:
+        """What there is now."""
         with self._ledger.reading() as connection:
-            pending, dead, oldest = connection.execute(
+            objects, size, oldest, dead = connection.execute(
                 "SELECT count(*) FILTER (WHERE state = 'pending'),"
-                " count(*) FILTER (WHERE state = 'dead'),"
-                " min(created) FILTER (WHERE state = 'pending') FROM objects"
+                " coalesce(sum(length) FILTER (WHERE state = 'pending'), 0),"
+                " min(created) FILTER (WHERE state = 'pending'),"
+                " count(*) FILTER (WHERE state = 'dead') FROM objects"
             ).fetchone()
-        return pending, dead, 0.0 if oldest is None else max(0.0, time() - oldest)
+        return OutboxCounts(objects, size, age(oldest), dead)
+
+    def _isolate(self, parcel: Parcel) -> None:
+        """Gives it a segment of its own: that of its result would stay as long as it does."""
+        segment = None
+        try:
+            data = self._segments.read(parcel.place)
+            segment = self._segments.create()
+            segment.write(data)
+            segment.sync()
+            with self._ledger.transaction() as connection:
+                connection.execute(
+                    "UPDATE objects SET segment = ?, offset = 0 WHERE id = ?",
+                    (segment.name, parcel.number),
+                )
+        except (OSError, SpoolFull):
+            if segment is not None:
+                segment.discard()
+        else:
+            # Room for the copy may have been made at the cost of the object itself.
+            names = (parcel.place.segment, segment.name)
+            self._segments.remove(self._ledger.unused(names))

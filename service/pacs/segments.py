@@ -6,6 +6,7 @@ names are random, so they tell nothing; whose objects a file holds stands in the
 
 import os
 import secrets
+import shutil
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -117,6 +118,14 @@ class Segments:
             if self._used + size > limit:
                 raise SpoolFull("the spool is full; try again")
             self._used += size
+
+    def has_room(self, size: int) -> bool:
+        """Whether so many bytes could be written now; what can be spared makes room for them."""
+        missing = self.used + size - self.max_bytes
+        if missing > 0:
+            self.make_room(missing)
+        fits = self.used + size <= self.max_bytes
+        return fits and shutil.disk_usage(self.folder).free >= size
 
     def release(self, size: int) -> None:
         """Counts bytes that are gone."""

@@ -239,6 +239,44 @@ def test_the_spool_is_bounded_though_refused_results_stay(
         )
 
 
+def test_a_refused_object_does_not_keep_its_result_in_the_spool(
+    model_store: Path, tmp_path: Path, destination: Pacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.pacs.analysis.EXPIRE_SECONDS", 0.05)
+    destination.status = 503
+    with serve(model_store, tmp_path, destination, series_keep_seconds=0) as service:
+        send(service)
+        wait_until(lambda: destination.requests)
+        total = report(service)["spool_bytes"]
+        sops = destination.requests[0][1]
+        destination.reasons[sops[-1]] = 0x0122
+        destination.status = 200
+        wait_until(lambda: settled(service))
+        wait_until(lambda: 0 < report(service)["spool_bytes"] < total / 2)
+        destination.reasons.clear()
+        assert service.client.post("/deliveries/retry").json()["objects"] == 1
+        wait_until(lambda: settled(service) and report(service)["spool_bytes"] == 0)
+    assert sorted(destination.objects) == sorted(sops)
+
+
+def test_what_makes_room_by_itself_does_not_count_as_waiting(
+    model_store: Path, tmp_path: Path, destination: Pacs
+) -> None:
+    def waiting(service: Service) -> float:
+        service.client.get("/metrics")
+        return service.metric("brain_spool_waiting_bytes")
+
+    destination.status = 503
+    with serve(model_store, tmp_path, destination) as service:
+        send(service)
+        wait_until(lambda: destination.requests)
+        assert 0 < waiting(service) < report(service)["spool_bytes"]
+        destination.status = 400
+        wait_until(lambda: settled(service))
+        assert waiting(service) == 0
+        assert report(service)["spool_bytes"] > 0
+
+
 def answer(status: int, content: Any = None, text: str | None = None) -> httpx.Response:
     if text is not None:
         return httpx.Response(status, text=text)

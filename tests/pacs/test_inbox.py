@@ -65,7 +65,8 @@ def test_a_series_with_a_late_slice_is_not_parked(inbox: Inbox, segments: Segmen
     assert list(whole.instances) == ["1.5.1", "1.5.2"]
     inbox.park(whole, "unidentified_source")
     assert inbox.complete() is None
-    assert inbox.counts() == (0, 0, 1)
+    counts = inbox.counts()
+    assert (counts.series, counts.instances, counts.bytes, counts.dead) == (0, 0, 0, 1)
 
 
 def test_a_ledger_that_the_disk_does_not_take(

@@ -1,23 +1,28 @@
 """A real Orthanc and a real service beside each other, as ``deploy/orthanc`` sets them up."""
 
 import io
+import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import httpx
 import pytest
 from pydicom import Dataset, dcmread
+from pydicom.uid import MRImageStorage, SecondaryCaptureImageStorage
 
 from scripts.mr_study import write_study
 from scripts.orthanc import CONFIGURATION, SCRIPT, Orthanc, free_port, missing
 from service.dicom.making import MANUFACTURER
 from service.keys import Role, make_key
-from tests.support.pacs import Instance, series
+from tests.support.pacs import SOP, SOP_CLASS, STORED, Instance, series, written
 from tests.support.service import ROOT, environment_with, is_ready, wait_until
 
 pytestmark = [
@@ -187,6 +192,7 @@ def test_nothing_goes_round_in_circles_and_nothing_comes_twice(beside: Beside) -
     sent = series(SLICES)
     beside.send(sent)
     beside.await_results(sent[0].study)
+    wait_until(lambda: not listed(beside.folder))
     before = {item.SOPInstanceUID for item in beside.objects(sent[0].study)}
     stored = forwarded(beside)
     (found,) = [
@@ -209,6 +215,97 @@ def test_nothing_goes_round_in_circles_and_nothing_comes_twice(beside: Beside) -
     beside.await_results(other[0].study)
     assert {item.SOPInstanceUID for item in beside.objects(sent[0].study)} == before
     assert forwarded(beside) == stored + 2 * SLICES + 1
+    wait_until(lambda: not listed(beside.folder))
+
+
+def listed(folder: Path) -> list[str]:
+    """Series that Orthanc has to forward."""
+    path = folder / "brain-mri-pending"
+    return path.read_text("utf-8").split() if path.exists() else []
+
+
+def as_capture(instance: Instance) -> Instance:
+    """The image as an object that the service does not take."""
+    dataset = dcmread(io.BytesIO(instance.data))
+    dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
+    return replace(instance, data=written(dataset))
+
+
+def test_what_the_service_never_takes_does_not_keep_a_series_on_the_list(beside: Beside) -> None:
+    first, second = series(2)
+    (alone,) = series(1)
+    stored = forwarded(beside)
+    beside.send([first, as_capture(second), as_capture(alone)])
+    beside.await_results(first.study)
+    wait_until(lambda: not listed(beside.folder), PATIENCE_SECONDS)
+    assert forwarded(beside) == stored + 1
+
+
+def test_a_series_that_the_service_refuses_is_given_up(beside: Beside) -> None:
+    beside.stop()
+    beside.start(BRAIN_STOW_MAX_INSTANCES="1")
+    beside.send(series(2))
+    wait_until(lambda: listed(beside.folder), PATIENCE_SECONDS)
+    wait_until(lambda: not listed(beside.folder), PATIENCE_SECONDS)
+    assert "which is not forwarded any more" in beside.orthanc.log.read_text("utf-8", "replace")
+    beside.stop()
+    beside.start()
+
+
+class Held(BaseHTTPRequestHandler):
+    """A service that takes the first request, but late, and has no room for others."""
+
+    protocol_version = "HTTP/1.1"
+    answer: ClassVar[bytes] = b""
+    requests: ClassVar[list[str]] = []
+    gate = threading.Event()
+
+    def do_POST(self) -> None:
+        while (size := int(self.rfile.readline(), 16)) > 0:
+            self.rfile.read(size + 2)
+        self.rfile.readline()
+        self.requests.append(self.path)
+        status, content = 503, b""
+        if len(self.requests) == 1:
+            self.gate.wait()
+            status, content = 200, self.answer
+        self.send_response(status)
+        self.send_header("Content-Type", "application/dicom+json")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: object) -> None:
+        """Tests look at what came, not at a log."""
+
+
+def test_a_series_is_on_the_list_from_its_first_image_until_all_is_taken(tmp_path: Path) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Held)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}).start()
+    url = f"http://127.0.0.1:{server.server_address[1]}"
+    first, second = series(2)
+    reference = {
+        SOP_CLASS: {"vr": "UI", "Value": [MRImageStorage]},
+        SOP: {"vr": "UI", "Value": [first.sop]},
+    }
+    Held.answer = json.dumps({STORED: {"vr": "SQ", "Value": [reference]}}).encode()
+    try:
+        with Orthanc(tmp_path, url, stable_seconds=2, retry_seconds=600) as orthanc:
+            orthanc.upload([first.data])
+            wait_until(lambda: listed(tmp_path))
+            assert not Held.requests
+            wait_until(lambda: len(Held.requests) == 1)
+            orthanc.upload([second.data])
+            wait_until(lambda: len(Held.requests) == 2, PATIENCE_SECONDS)
+            Held.gate.set()
+            done = ("Success", "Failure")
+            wait_until(lambda: all(state in done for state in orthanc.jobs()))
+            assert set(orthanc.jobs()) == set(done)
+            assert listed(tmp_path)
+    finally:
+        Held.gate.set()
+        server.shutdown()
+        server.server_close()
 
 
 def test_orthanc_waits_for_a_service_that_is_away(beside: Beside) -> None:

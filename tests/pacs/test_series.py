@@ -6,17 +6,21 @@ import signal
 import threading
 from hashlib import sha256
 from pathlib import Path
-from time import time
+from time import sleep, time
 from typing import Any
 
 import httpx
 import pytest
 from pydicom import Dataset, dcmread
+from pydicom.uid import generate_uid
 
+from contract.answer import Decision
 from service.app import create_app
-from service.pacs.analysis import MAX_ATTEMPTS, STEP
+from service.errors import SpoolFull
+from service.pacs.analysis import MAX_ATTEMPTS, RESULT_BYTES, STEP, Analysis
 from service.pacs.inbox import Inbox
 from service.pacs.ledger import Ledger
+from service.pacs.outbox import Outbox
 from service.pacs.segments import Place, Segments
 from service.schemas import Deliveries
 from service.settings import SettingsError
@@ -30,6 +34,7 @@ from tests.support.pacs import (
     stow,
     written,
 )
+from tests.support.results import enhanced
 from tests.support.service import (
     MODEL,
     PATIENCE_SECONDS,
@@ -285,6 +290,108 @@ def test_interactive_requests_are_answered_while_a_series_is_analysed(
         assert [answer.status_code for answer in answers] == [200, 200]
     (found,) = destination.of_kind("SR")
     assert reported(found) == sops(sent)
+
+
+def test_a_series_is_analysed_however_steadily_people_ask(
+    model_store: Path,
+    tmp_path: Path,
+    destination: Pacs,
+    jpeg: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("service.pacs.analysis.MAX_BUSY_SECONDS", 1.0)
+    runtimes, stop = FakeRuntimes(), threading.Event()
+    changes = {"queue_size": 8, "max_batch_size": 2}
+    settings = pacs_settings(model_store, tmp_path, destination.url, **changes)
+
+    def ask() -> None:
+        while not stop.is_set():
+            service.predict(jpeg)
+
+    with serving(settings, runtimes) as service:
+        predict = runtimes.last.predict
+
+        def predict_slowly(batch: Any) -> Any:
+            stop.wait(0.1)
+            return predict(batch)
+
+        monkeypatch.setattr(runtimes.last, "predict", predict_slowly)
+        people = [threading.Thread(target=ask) for _ in range(6)]
+        try:
+            for one in people:
+                one.start()
+            wait_until(lambda: service.state.pipeline.depth > 2)
+            send(service, series(2))
+            service.client.get("/metrics")
+            before = service.metric("brain_inbox_oldest_age_seconds")
+            sleep(0.3)
+            service.client.get("/metrics")
+            assert service.metric("brain_inbox_oldest_age_seconds") > before
+            wait_until(lambda: settled(service), 30)
+        finally:
+            stop.set()
+            for one in people:
+                one.join()
+        service.client.get("/metrics")
+        assert service.metric("brain_inbox_oldest_age_seconds") == 0
+    assert len(destination.of_kind("SR")) == 1
+
+
+def test_the_frames_of_each_object_count_by_themselves(
+    model_store: Path, tmp_path: Path, destination: Pacs
+) -> None:
+    """All of them together are more than a request may have."""
+    study, uid, sent = generate_uid(), generate_uid(), []
+    for _ in range(3):
+        dataset = dcmread(io.BytesIO(enhanced(legacy=False)))
+        dataset.StudyInstanceUID, dataset.SeriesInstanceUID = study, uid
+        dataset.SOPInstanceUID = generate_uid()
+        dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+        sent.append(Instance(written(dataset), dataset.SOPInstanceUID, uid, study))
+    frames = int(dataset.NumberOfFrames)
+    log, limit = tmp_path / "audit.log", 2 * frames
+    with serve(model_store, tmp_path, destination, max_frames=limit, audit_log=log) as service:
+        send(service, sent)
+        wait_until(lambda: settled(service))
+        assert service.metric("brain_errors_total", code="too_many_frames") == 0
+    (found,) = destination.of_kind("SR")
+    assert found.CompletionFlag == "COMPLETE"
+    assert log.read_text("utf-8").count('"action":"analyse"') == 3 * frames
+
+
+def test_a_series_waits_for_room_before_it_is_analysed(
+    model_store: Path, tmp_path: Path, destination: Pacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And where there was none after all, it is analysed again, and counts once."""
+    monkeypatch.setattr("service.pacs.analysis.FIRST_RETRY_SECONDS", 0.05)
+    analyse, post, posts = Analysis._analyse, Outbox.post, itertools.count()
+    begun: list[object] = []
+
+    async def begin(self: Analysis, *arguments: Any) -> None:
+        begun.append(arguments)
+        await analyse(self, *arguments)
+
+    def post_third(self: Outbox, *arguments: Any) -> None:
+        if next(posts) < 2:
+            raise SpoolFull
+        post(self, *arguments)
+
+    monkeypatch.setattr(Analysis, "_analyse", begin)
+    monkeypatch.setattr(Outbox, "post", post_third)
+    log = tmp_path / "audit.log"
+    with serve(
+        model_store, tmp_path, destination, spool_max_bytes=RESULT_BYTES, audit_log=log
+    ) as service:
+        wait_until(lambda: service.state.results._workshop.processes)
+        send(service, series(1))
+        sleep(1)
+        assert not begun
+        service.state.gateway._segments.max_bytes = 10**9
+        wait_until(lambda: settled(service))
+        assert len(begun) == 3
+        assert sum(service.metric("brain_decisions_total", decision=one) for one in Decision) == 1
+    assert log.read_text("utf-8").count('"action":"analyse"') == 1
+    assert len(destination.of_kind("SR")) == 1
 
 
 def test_without_a_model_series_wait_for_one(

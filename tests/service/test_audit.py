@@ -51,6 +51,18 @@ def test_predictions_are_recorded(
     assert path.stat().st_mode & 0o077 == 0
 
 
+def test_a_torn_line_costs_no_other(tmp_path: Path) -> None:
+    path = tmp_path / "audit.log"
+    torn = '{"time":"2026-03-01T12:30:15.123+00:00","action":"sto'
+    path.write_text(torn, encoding="utf-8")
+    audit = AuditFile(path, 10**6, 3, True, Metrics())
+    fill(audit, 1)
+    audit.close()
+    first, second = path.read_text("utf-8").splitlines()
+    assert first == torn
+    assert json.loads(second)["request_id"] == "000000"
+
+
 def test_it_is_appended_to(tmp_path: Path) -> None:
     path = tmp_path / "audit.log"
     for number in range(2):

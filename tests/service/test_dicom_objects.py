@@ -383,6 +383,30 @@ def test_source_with_wrong_tags(uid: str, mask: bool, tmp_path: Path) -> None:
     assert [complaints(item, tmp_path) for item in made] == [[]] * (3 if mask else 2)
 
 
+def test_a_report_that_lacks_more_images_is_another_object() -> None:
+    """And nothing else is: the pictures do not say how many are missing."""
+    complete, partial = ({item.Modality: item for item in volume(failed=n)} for n in (0, 1))
+    assert (complete["SR"].CompletionFlag, partial["SR"].CompletionFlag) == ("COMPLETE", "PARTIAL")
+    same = {
+        kind for kind in complete if complete[kind].SOPInstanceUID == partial[kind].SOPInstanceUID
+    }
+    assert same == {"OT", "SEG"}
+
+
+@needs_tools
+def test_what_was_lost_in_the_source_is_said_in_the_results(tmp_path: Path) -> None:
+    header = read_header(SAGITTAL.read_bytes())
+    header.LossyImageCompression = "01"
+    header.LossyImageCompressionRatio = [2.5, 12.5]
+    header.LossyImageCompressionMethod = ["ISO_14495_1", "ISO_10918_1"]
+    made = {item.Modality: item for item in results([header], series_of([finding(header)]))}
+    for kind in ("OT", "SEG"):
+        assert made[kind].LossyImageCompression == "01"
+        assert made[kind].LossyImageCompressionRatio == [2.5, 12.5]
+        assert made[kind].LossyImageCompressionMethod == ["ISO_14495_1", "ISO_10918_1"]
+        assert complaints(made[kind], tmp_path) == []
+
+
 @pytest.mark.parametrize("keyword", ["PatientID", "IssuerOfPatientID"])
 def test_a_series_of_several_patients_is_refused(keyword: str) -> None:
     first, second = (read_header(data) for data in shifted()[:2])
