@@ -219,6 +219,7 @@ class Pacs(_Answer):
     objects_dead: int = Field(description="Results that the PACS refuses.")
     oldest_seconds: float = Field(description="Age of the oldest result to be delivered.")
     spool_bytes: int
+    spool_waiting_bytes: int = Field(description="Of what waits; the rest makes room by itself.")
     spool_max_bytes: int
 
 

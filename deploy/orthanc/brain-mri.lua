@@ -43,7 +43,7 @@ local BACKGROUND = [==[exec bash -c '
    lines=$(cat)
    {
       sleep %d
-      spool="\"spool_bytes\":([0-9]+),\"spool_max_bytes\":([0-9]+)"
+      spool="\"spool_waiting_bytes\":([0-9]+),\"spool_max_bytes\":([0-9]+)"
       state=away
       [[ $(curl --silent --fail --insecure --noproxy "*" --max-time 10 "$health") =~ $spool ]] &&
          (( 2 * BASH_REMATCH[1] < BASH_REMATCH[2] )) && state=up

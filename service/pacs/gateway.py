@@ -115,6 +115,7 @@ class Gateway:
             "objects_dead": outbox.dead,
             "oldest_seconds": round(outbox.oldest_seconds, 1),
             "spool_bytes": self._segments.used,
+            "spool_waiting_bytes": inbox.bytes + outbox.bytes,
             "spool_max_bytes": self._segments.max_bytes,
         }
 
