@@ -184,7 +184,8 @@ class Analysis:
         self._busy_seconds = 0.0
         jobs: list[Job] = []
         entries: list[dict[str, Any]] = []
-        for step in _steps(list(series.instances.items())):
+        most = min(STEP, self._state.settings.max_frames)
+        for step in _steps(list(series.instances.items()), most):
             uploads = await asyncio.to_thread(self._read, [place for _, place in step])
             predicted = await self._predict_each(engine, uploads)
             names = {id(upload): sop for upload, (sop, _) in zip(uploads, step, strict=True)}
@@ -336,12 +337,12 @@ class Analysis:
         logger.error("a series cannot be analysed", extra={"fields": fields})
 
 
-def _steps(images: Sequence[tuple[str, Place]]) -> Iterator[Sequence[tuple[str, Place]]]:
-    """Images that are read together: a few, and not too many bytes."""
+def _steps(images: Sequence[tuple[str, Place]], most: int) -> Iterator[Sequence[tuple[str, Place]]]:
+    """Images that are read together: at most so many, and not too many bytes."""
     step: list[tuple[str, Place]] = []
     size = 0
     for sop, place in images:
-        if step and (len(step) == STEP or size + place.length > STEP_BYTES):
+        if step and (len(step) == most or size + place.length > STEP_BYTES):
             yield step
             step, size = [], 0
         step.append((sop, place))

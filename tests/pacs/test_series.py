@@ -359,6 +359,17 @@ def test_the_frames_of_each_object_count_by_themselves(
     assert log.read_text("utf-8").count('"action":"analyse"') == 3 * frames
 
 
+def test_a_series_may_have_more_images_than_a_request_has_slices(
+    model_store: Path, tmp_path: Path, destination: Pacs
+) -> None:
+    sent = series(3)
+    with serve(model_store, tmp_path, destination, max_frames=2) as service:
+        send(service, sent)
+        wait_until(lambda: settled(service))
+    (found,) = destination.of_kind("SR")
+    assert found.CompletionFlag == "COMPLETE"
+
+
 def test_a_series_waits_for_room_before_it_is_analysed(
     model_store: Path, tmp_path: Path, destination: Pacs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
