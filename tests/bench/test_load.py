@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -75,7 +76,9 @@ class Echo(BaseHTTPRequestHandler):
         self.send_response(500 if body == b"refuse" else 200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(body)
+        # At its end wrk waits for nothing.
+        with suppress(ConnectionError):
+            self.wfile.write(body)
 
     def log_message(self, *_arguments: object) -> None:
         pass
