@@ -169,9 +169,9 @@ def _coloured(stored: NDArray[Any], attributes: Dataset) -> tuple[NDArray[Any], 
         ]
         palette = np.stack(tables, axis=-1)
     else:
-        first = _integer(descriptor[1], signed=attributes.get("PixelRepresentation") == 1) or 0
-        entries = int(descriptor[0]) or MAX_ENTRIES
-        palette = apply_color_lut(np.arange(first, first + entries), attributes)[..., :3]
+        first = _first(descriptor, attributes)
+        values = np.arange(first, first + _entries(descriptor))
+        palette = apply_color_lut(values, attributes)[..., :3]
     return _looked_up(stored, descriptor, palette, attributes), _bits(palette)
 
 
@@ -183,7 +183,7 @@ def _table(descriptor: Any, data: Any, attributes: Dataset) -> NDArray[np.uint16
     Raises:
         UndecodableImage: there are fewer than its descriptor states.
     """
-    entries = int(descriptor[0]) or MAX_ENTRIES
+    entries = _entries(descriptor)
     if isinstance(data, bytes):
         is_little_endian = attributes.file_meta.TransferSyntaxUID.is_little_endian
         words = np.frombuffer(data[: len(data) // 2 * 2], "<u2" if is_little_endian else ">u2")
@@ -200,9 +200,17 @@ def _looked_up(
     values: NDArray[Any], descriptor: Any, table: NDArray[Any], attributes: Dataset
 ) -> NDArray[Any]:
     """Each value's entry; those below and above the table have its first and last one."""
-    first = _integer(descriptor[1], signed=attributes.get("PixelRepresentation") == 1) or 0
-    places = np.clip(np.rint(values) - first, 0, len(table) - 1)
+    places = np.clip(np.rint(values) - _first(descriptor, attributes), 0, len(table) - 1)
     return np.asarray(table[places.astype(np.intp)])
+
+
+def _entries(descriptor: Any) -> int:
+    return int(descriptor[0]) or MAX_ENTRIES
+
+
+def _first(descriptor: Any, attributes: Dataset) -> int:
+    """The value that has a table's first entry."""
+    return _integer(descriptor[1], signed=attributes.get("PixelRepresentation") == 1) or 0
 
 
 def _bits(table: NDArray[Any]) -> int:

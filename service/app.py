@@ -224,23 +224,8 @@ def _add_routes(app: FastAPI) -> None:
                 "header `Accept` prefers them.",
                 "content": PICTURE,
             },
-            **problems(
-                *(
-                    400,
-                    401,
-                    403,
-                    NotAcceptable,
-                    408,
-                    413,
-                    415,
-                    422,
-                    429,
-                    500,
-                    NotExplainable,
-                    503,
-                    504,
-                )
-            ),
+            **problems(400, 401, 403, NotAcceptable, 408, 413, 415, 422, 429, 500),
+            **problems(NotExplainable, 503, 504),
         },
         openapi_extra=EXPLAIN_BODY | AUTHENTICATED | {"parameters": EXPLAIN_PARAMETERS},
     )

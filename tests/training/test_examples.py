@@ -9,24 +9,25 @@ import pytest
 from tests.support.textured import SIDE, head, with_tumor
 from training.datasets import ImageFile, ImageSet
 from training.examples import Examples, training_examples
-from training.recipe import load_recipe
+from training.recipe import Recipe, load_recipe
 from training.splits import Split
+
+
+def made_with(**changes: float) -> tuple[Recipe, Examples]:
+    """The recipe of the mask with some settings changed, and the examples of a tumour and of none."""
+    recipe = load_recipe("efficientnet_lite0_mask")
+    assert recipe.mask is not None
+    recipe = recipe.model_copy(update={"mask": recipe.mask.model_copy(update=changes)})
+    tumor, mask = with_tumor()
+    files = tuple(ImageFile(Path(f"{name}.png"), "s", "", name) for name in ("glioma", "notumor"))
+    images = ImageSet(files, ("a", "b"), np.stack([tumor, head(1)]), {0: mask})
+    rows = np.array([0, 1])
+    return recipe, training_examples(images, rows, Split(rows, rows[:0], rows[:0]), recipe)
 
 
 @pytest.mark.parametrize("teaches", [True, False], ids=["classes too", "mask alone"])
 def test_what_synthetic_slices_teach(teaches: bool) -> None:
-    recipe = load_recipe("efficientnet_lite0_mask")
-    assert recipe.mask is not None
-    settings = recipe.mask.model_copy(
-        update={"removed": 1.0, "pasted": 1.0, "removed_area": 1.0, "synthetic_classes": teaches}
-    )
-    tumor, mask = with_tumor()
-    files = tuple(ImageFile(Path(f"{name}.png"), "s", "", name) for name in ("glioma", "notumor"))
-    images = ImageSet(files, ("a", "b"), np.stack([tumor, head(1)]), {0: mask})
-    parts = Split(np.array([0, 1]), np.array([], int), np.array([], int))
-    made = training_examples(
-        images, np.array([0, 1]), parts, recipe.model_copy(update={"mask": settings})
-    )
+    recipe, made = made_with(removed=1.0, pasted=1.0, removed_area=1.0, synthetic_classes=teaches)
     real, synthetic = made.allowed[:2], made.allowed[2:]
     glioma, no_tumor = (recipe.classes.index(name) for name in ("glioma", "notumor"))
     assert real.argmax(axis=1).tolist() == [glioma, no_tumor]
@@ -39,16 +40,7 @@ def test_what_synthetic_slices_teach(teaches: bool) -> None:
 
 
 def test_a_mask_head_may_do_without_synthetic_slices() -> None:
-    recipe = load_recipe("efficientnet_lite0_mask")
-    assert recipe.mask is not None
-    settings = recipe.mask.model_copy(update={"removed": 0, "pasted": 0, "stripped": 0})
-    tumor, mask = with_tumor()
-    files = tuple(ImageFile(Path(f"{name}.png"), "s", "", name) for name in ("glioma", "notumor"))
-    images = ImageSet(files, ("a", "b"), np.stack([tumor, head(1)]), {0: mask})
-    parts = Split(np.array([0, 1]), np.array([], int), np.array([], int))
-    made = training_examples(
-        images, np.array([0, 1]), parts, recipe.model_copy(update={"mask": settings})
-    )
+    recipe, made = made_with(removed=0, pasted=0, stripped=0)
     assert made.allowed.shape == (2, len(recipe.classes))
 
 
