@@ -92,7 +92,8 @@ class Answers:
         probabilities: float64 (n, classes), rounded to :data:`DECIMALS`.
         tumor_probability: float64 (n,), likewise.
         decisions: one for each slice.
-        prediction_set: bool (n, classes); each row has the most probable class at least.
+        prediction_set: bool (n, classes); each row has the most probable class at least, and all
+            classes where the slice is not in distribution.
         distance: float64 (n,), from the training data.
         in_distribution: bool (n,).
     """
@@ -212,6 +213,9 @@ class Rules:
         if self.set_threshold is not None:
             chosen = probabilities >= self.set_threshold
             chosen[np.arange(len(chosen)), probabilities.argmax(axis=1)] = True
+            if familiar is not None:
+                # The coverage was measured on slices like those of training; elsewhere any may be true.
+                chosen[~familiar] = True
         return Answers(
             probabilities,
             tumor_probability,

@@ -45,6 +45,20 @@ MUTANTS: Final = (
         "::TestOperatingPoint::test_a_parameter_that_does_not_exist_or_comes_twice_is_refused",
     ),
     Mutant(
+        "bodies that their requests hold in a circle",
+        "service/jobs.py",
+        "self._files = []\n        return jobs",
+        "return jobs",
+        "tests/service/test_leaks.py::test_a_body_is_let_go_with_its_answer",
+    ),
+    Mutant(
+        "large bodies put together on the event loop",
+        "service/uploads.py",
+        "<= MOST_JOINED_AT_ONCE",
+        ">= 0",
+        "tests/service/test_uploads.py::test_only_small_bodies_are_put_together_on_the_event_loop",
+    ),
+    Mutant(
         "full queue",
         "service/pipeline.py",
         "if self.depth + images > self._capacity:",

@@ -42,7 +42,7 @@ class Access:
 
     Args:
         keys: None lets everybody do everything.
-        rates: for each key, or for each address where there are no keys; None does not limit them.
+        rates: for each key, or for each address where there is no valid one; None does not limit them.
     """
 
     def __init__(self, keys: Keyring | None, rates: RateLimiter | None) -> None:
@@ -66,13 +66,23 @@ class Access:
         role = _needed(scope["method"], scope["path"])
         if role is None:
             return
-        client = scope["client"][0] if scope["client"] else ""
-        if self._keys is not None:
+        address = scope["client"][0] if scope["client"] else ""
+        if self._keys is None:
+            self._count(address)
+            return
+        try:
             key = _authenticate(self._keys, scope["headers"])
-            context.fields["key"] = client = key.name
-            context.is_admin = Role.ADMIN in key.roles
-            if role not in key.roles:
-                raise Forbidden(f"this needs a key with the role {role.value!r}")
+        except Unauthenticated:
+            # Who tries one key after the other is slowed down as well.
+            self._count(address)
+            raise
+        context.fields["key"] = key.name
+        context.is_admin = Role.ADMIN in key.roles
+        self._count(key.name)
+        if role not in key.roles:
+            raise Forbidden(f"this needs a key with the role {role.value!r}")
+
+    def _count(self, client: str) -> None:
         if self._rates is not None and (wait_seconds := self._rates.take(client)):
             raise RateExceeded("too many requests", wait_seconds)
 

@@ -36,7 +36,7 @@ class Answer:
         probabilities: of every class, rounded.
         tumor_probability: of any tumour, rounded.
         decision: what the slice is taken for.
-        prediction_set: classes that are probable enough.
+        prediction_set: classes that are probable enough; all, if it is not in distribution.
         in_distribution: whether it is like the training data.
         distance: from the training data.
         localises: whether the version says where a tumour is.

@@ -90,10 +90,15 @@ class Group:
         self._waiting: deque[Job] = deque()
         self._active = 0
 
-    @property
-    def jobs(self) -> list["Job"]:
-        """All slices: the files in the order of the request, the frames of each in theirs."""
-        return [job for file in self._files for job in file]
+    def release(self) -> list["Job"]:
+        """All slices: the files in the order of the request, the frames of each in theirs.
+
+        The group lets go of them: while it holds its slices and they hold it, the request's bytes stay
+        in memory until the garbage collector happens to come by.
+        """
+        jobs = [job for file in self._files for job in file]
+        self._files = []
+        return jobs
 
     def begin(self, jobs: Sequence["Job"]) -> None:
         """Takes the first slice of each file, and lets a share of them in."""

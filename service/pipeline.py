@@ -122,11 +122,12 @@ class Pipeline:
         finally:
             timer.cancel()
             group.finish()
+            jobs = group.release()
             engine.release()
         # A thread may still have a late one in hand; what it writes there is nobody's answer.
         return [
             job if job.delivered else replace(job, outcome=DeadlineExceeded(TOO_LATE), answer=None)
-            for job in group.jobs
+            for job in jobs
         ]
 
     def _bounded(self, uploads: Sequence[Upload]) -> Iterator[Upload]:

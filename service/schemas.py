@@ -95,7 +95,8 @@ class Prediction(_Answer):
     prediction_set: list[str] | None = Field(
         None,
         description="Every class that is probable enough for the coverage that the version states; "
-        "one at least. Only of a version that was calibrated.",
+        "one at least, and every class of a slice that is not in distribution. Only of a version that "
+        "was calibrated.",
     )
     in_distribution: bool | None = Field(
         None,

@@ -74,8 +74,8 @@ class Settings(BaseSettings):
     rate_per_second: float = Field(
         0.0,
         ge=0,
-        description="Requests a second for each API key, or for each address without keys; beyond "
-        "it 429 with Retry-After. 0 does not limit them.",
+        description="Requests a second for each API key, or for each address without a valid one; "
+        "beyond it 429 with Retry-After. 0 does not limit them.",
     )
     max_connections: int = Field(
         800, ge=1, description="Connections at a time; beyond it 503 with Retry-After."

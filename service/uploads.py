@@ -1,5 +1,7 @@
 """A request's body to its files: multipart or raw, streamed, bounded, and never on disk."""
 
+import asyncio
+from collections import deque
 from collections.abc import AsyncIterator
 from typing import Final
 
@@ -31,6 +33,9 @@ RAW_MEDIA: Final = (
 )
 """Media types of a raw body. Which of them it says does not matter: the content is sniffed."""
 
+MOST_JOINED_AT_ONCE: Final = 2**22
+"""Bytes that are put together on the event loop; that takes some milliseconds."""
+
 
 async def read_uploads(
     request: Request, max_body_bytes: int, max_files: int, claim: Claim
@@ -52,7 +57,7 @@ async def read_uploads(
         raise _too_large(max_body_bytes)
     chunks = _bounded(request, max_body_bytes, claim)
     if media != MULTIPART:
-        data = b"".join([chunk async for chunk in chunks])
+        data = await _joined([chunk async for chunk in chunks])
         if not data:
             raise NoInput("the body is empty")
         return [Upload(None, data)]
@@ -86,9 +91,21 @@ async def _read_multipart(
         raise MalformedMultipart("the body is no well-formed multipart/form-data") from error
     if not form.ended:
         raise MalformedMultipart("the body ends before its last boundary")
-    if not form.uploads:
+    if not form.files:
         raise NoInput(f"the form has no field {FIELD!r}")
-    return form.uploads
+    uploads = []
+    while form.files:
+        # File by file: the pieces of each are let go before the next one is joined.
+        name, pieces = form.files.popleft()
+        uploads.append(Upload(name, await _joined(pieces)))
+    return uploads
+
+
+async def _joined(pieces: list[bytes]) -> bytes:
+    if sum(map(len, pieces)) <= MOST_JOINED_AT_ONCE:
+        return b"".join(pieces)
+    # Large joins release the interpreter's lock, so that the event loop answers others meanwhile.
+    return await asyncio.to_thread(b"".join, pieces)
 
 
 async def _bounded(request: Request, max_body_bytes: int, claim: Claim) -> AsyncIterator[bytes]:
@@ -106,10 +123,15 @@ def _too_large(max_body_bytes: int) -> BodyTooLarge:
 
 
 class _Form:
-    """Collects what the multipart parser finds; its methods are the parser's callbacks."""
+    """Collects what the multipart parser finds; its methods are the parser's callbacks.
+
+    Attributes:
+        files: name and pieces of each.
+        ended: the last boundary has come.
+    """
 
     def __init__(self, max_files: int) -> None:
-        self.uploads: list[Upload] = []
+        self.files: deque[tuple[str | None, list[bytes]]] = deque()
         self.ended = False
         self._max_files = max_files
         self._header_name = b""
@@ -137,7 +159,7 @@ class _Form:
         _, options = parse_options_header(self._disposition)
         if options.get(b"name") != FIELD.encode():
             raise UnexpectedField(f"images belong into the field {FIELD!r}, and there is no other")
-        if len(self.uploads) == self._max_files:
+        if len(self.files) == self._max_files:
             raise TooManyFiles.of("a request", self._max_files)
         name = options.get(b"filename")
         self._file_name = None if name is None else name.decode("utf-8", "replace")
@@ -146,7 +168,7 @@ class _Form:
         self._pieces.append(data[start:end])
 
     def end_part(self) -> None:
-        self.uploads.append(Upload(self._file_name, b"".join(self._pieces)))
+        self.files.append((self._file_name, self._pieces))
         self._pieces = []
 
     def end(self) -> None:

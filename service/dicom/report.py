@@ -138,10 +138,9 @@ def _slice_group(
     tracking = TrackingIdentifier(
         making.uid("tracking", *map(str, place)), f"Slice {_number(making, finding)}"
     )
-    measurements = [
-        _percentage(codes.PROBABILITY, finding.tumor_probability),
-        *(_class(name, share) for name, share in finding.probabilities.items()),
-    ]
+    measurements = [_percentage(codes.PROBABILITY, finding.tumor_probability)]
+    if finding.in_distribution:
+        measurements += [_class(name, share) for name, share in finding.probabilities.items()]
     segmented = frames.get(place)
     if segmented is not None and (area := _area(making, finding)) is not None:
         measurements.append(area)

@@ -97,14 +97,16 @@ def _uid(header: "Dataset", keyword: str) -> str:
 
 
 def _finding(job: Job, header: "Dataset", entry: Mapping[str, Any]) -> SliceFinding:
-    region = job.answer.region if job.answer else None
+    familiar = entry.get("in_distribution", True)
+    # What the model cannot judge must not lie in the archive as a finding.
+    region = job.answer.region if job.answer and familiar else None
     return SliceFinding(
         _uid(header, "SOPInstanceUID"),
         job.frame,
         entry["probabilities"],
         entry["tumor_probability"],
         Decision(entry["decision"]),
-        in_distribution=entry.get("in_distribution", True),
+        in_distribution=familiar,
         mask=region.mask() if region else None,
         box=Box(*region.box) if region else None,
     )

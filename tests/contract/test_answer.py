@@ -188,6 +188,15 @@ class TestDistribution:
         assert answers.in_distribution.tolist() == [familiar]
         assert (answers.decisions == (Decision.REFER,)) is not familiar
 
+    @pytest.mark.parametrize(("threshold", "chosen"), [(5.0001, 1), (4.9999, 4)])
+    def test_beyond_it_any_class_may_be_true(self, threshold: float, chosen: int) -> None:
+        rules = replace(
+            PLAIN, temperature=1.0, set_threshold=0.9, space=SPACE, ood_threshold=threshold
+        )
+        found = rules.answer(outputs()).prediction_set
+        assert found is not None
+        assert found.sum() == chosen
+
     def test_an_embedding_that_is_no_number_is_out_of_distribution(self) -> None:
         rules = replace(PLAIN, space=SPACE, ood_threshold=100.0)
         answers = rules.answer(outputs(embedding=floats([math.nan, 0])))

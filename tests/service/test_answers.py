@@ -73,6 +73,7 @@ class TestAnswer:
         found = entry(two_heads, STRANGE)
         assert found["in_distribution"] is False
         assert found["decision"] == "refer"
+        assert found["prediction_set"] == list(CLASSES)
 
     def test_each_of_many_gets_its_own(self, two_heads: Service) -> None:
         images = [TUMOR, b"junk", HEALTHY, STRANGE] * 3

@@ -1,13 +1,17 @@
 """What a service holds on to: nothing of a request that has ended, however it ended."""
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import pytest
 
 from bench.soak import Held
-from tests.support.service import process, wait_until
+from service.jobs import Upload
+from tests.contract.samples import RANGE, grey_slice, mr_frames
+from tests.support.service import Service, process, wait_until
 
 CLIENTS = 8
 REQUESTS = 60
@@ -42,6 +46,35 @@ def test_threads_files_and_tasks_are_given_back(model_store: Path, slices: Seque
         assert left.processes <= idle.processes
         assert left.threads <= idle.threads
         assert left.tasks <= idle.tasks
+
+
+@pytest.fixture
+def no_collector() -> Iterator[None]:
+    """What holds itself in a circle stays."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collector")
+@pytest.mark.parametrize("path", ["/predict", "/explain"])
+@pytest.mark.parametrize("kind", ["slice", "frames", "damaged", "junk"])
+def test_a_body_is_let_go_with_its_answer(
+    service: Service, jpeg: bytes, path: str, kind: str
+) -> None:
+    """The collector comes seldom, as a request makes few objects, and a body may be large."""
+    bodies = {
+        "slice": jpeg,
+        "frames": mr_frames([grey_slice()] * 3, attributes=RANGE),
+        "damaged": jpeg[:9000],
+        "junk": b"junk",
+    }
+    expected = {"damaged": 422, "junk": 415}.get(kind, 200)
+    for _ in range(3):
+        answer = service.client.post(path, files={"files": bodies[kind]})
+        assert answer.status_code == expected
+    wait_until(lambda: not any(isinstance(thing, Upload) for thing in gc.get_objects()))
 
 
 def settled(process_id: int, port: int) -> Held:

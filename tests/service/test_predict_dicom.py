@@ -31,7 +31,7 @@ from service.dicom.uids import UUID_ROOT
 from service.errors import DeadlineExceeded, ServiceError
 from service.jobs import Group, Job, Upload
 from tests.support.masks import run_length_mask
-from tests.support.models import head
+from tests.support.models import NAME, TWO_HEADS, head
 from tests.support.results import (
     AXIAL,
     MODEL,
@@ -104,8 +104,8 @@ def test_results_say_what_json_says(service: Service) -> None:
     assert values["Probability"] == pytest.approx(100 * entry["tumor_probability"], abs=1e-4)
 
 
-def test_the_segmentation_is_the_region_of_the_answer(two_heads: Service) -> None:
-    """The tiny model sees a bright disc, here in the place of a real object's pixels."""
+def with_disc() -> Dataset:
+    """A real object with a bright disc, which the tiny model sees, in the place of its pixels."""
     source = dcmread(SAGITTAL)
     pixels = head().astype(np.uint16)
     source.Rows, source.Columns = pixels.shape
@@ -113,6 +113,11 @@ def test_the_segmentation_is_the_region_of_the_answer(two_heads: Service) -> Non
     source.PixelRepresentation = 0
     source.WindowCenter, source.WindowWidth = 128, 256
     source.PixelData = pixels.tobytes()
+    return source
+
+
+def test_the_segmentation_is_the_region_of_the_answer(two_heads: Service) -> None:
+    source = with_disc()
     data = encoded(source)
     entry = two_heads.predict(data, params={"mask": "rle"}).json()["predictions"][0]
     expected = run_length_mask(entry["region"]["mask"])
@@ -121,6 +126,20 @@ def test_the_segmentation_is_the_region_of_the_answer(two_heads: Service) -> Non
     np.testing.assert_array_equal(made["SEG"].pixel_array.squeeze().astype(bool), expected)
     area = float(np.count_nonzero(expected)) * source.PixelSpacing[0] * source.PixelSpacing[1]
     assert entry["region"]["area_mm2"] == pytest.approx(area, abs=0.01)
+
+
+def test_what_cannot_be_judged_is_no_finding_in_the_archive(tiny_store: Path) -> None:
+    """No segmentation of it, and no class of tumour: neither would mean anything."""
+    settings = settings_for(
+        tiny_store, model=NAME, model_version=str(TWO_HEADS), ood_threshold=1e-4
+    )
+    data = encoded(with_disc())
+    with serving(settings) as service:
+        entry = service.predict(data).json()["predictions"][0]
+        assert entry["in_distribution"] is False
+        made = {item.Modality: item for item in objects(ask(service, data))}
+    assert made.keys() == {"SR", "OT"}
+    assert [name for name in _numbers(made["SR"]) if name.startswith("Prob")] == ["Probability"]
 
 
 def test_a_damaged_uid_is_refused_and_not_logged(

@@ -64,9 +64,24 @@ def test_each_key_has_a_rate_of_its_own(
             headers = {"X-API-Key": presented}
             assert service.predict_raw(jpeg, headers=headers).status_code == 200
             assert service.predict_raw(jpeg, headers=headers).status_code == 429
-            refused = service.client.post(f"/models/{MODEL}/1/activate", headers=headers)
-            assert refused.status_code == 403
-        assert service.predict_raw(jpeg, headers={"X-API-Key": "one.wrong"}).status_code == 401
+
+
+def test_what_a_key_may_not_do_counts_as_well(
+    model_store: Path, tmp_path: Path, runtimes: FakeRuntimes
+) -> None:
+    presented, key = make_key("one", [Role.PREDICT])
+    path = tmp_path / "keys.txt"
+    path.write_text(f"{key.line()}\n", encoding="utf-8")
+    settings = settings_for(model_store, rate_per_second=0.02, api_keys_file=path)
+    with serving(settings, runtimes) as service:
+        for value, status in ((presented, 403), ("one.wrong", 401)):
+            statuses = [
+                service.client.post(
+                    f"/models/{MODEL}/1/activate", headers={"X-API-Key": value}
+                ).status_code
+                for _ in range(2)
+            ]
+            assert statuses == [status, 429]
 
 
 def test_few_refusals_pause_nobody_and_many_each_have_their_turn() -> None:

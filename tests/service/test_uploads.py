@@ -1,8 +1,10 @@
 """Bodies that are malformed, too large, too slow or of the wrong kind, and their statuses."""
 
+import asyncio
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import httpx
 import pytest
@@ -104,6 +106,25 @@ def test_body_without_a_length_is_counted_as_it_comes(small: Service) -> None:
 def test_as_many_files_as_allowed_are_answered(small: Service, slices: list[Path]) -> None:
     thumbnails = [_thumbnail(path) for path in slices[:MAX_FILES]]
     assert len(small.predict(*thumbnails).json()["predictions"]) == MAX_FILES
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_only_small_bodies_are_put_together_on_the_event_loop(
+    small: Service, slices: list[Path], monkeypatch: pytest.MonkeyPatch, large: bool
+) -> None:
+    """Of 250 MB that takes it 200 ms, in which nobody would have an answer."""
+    asked: list[object] = []
+
+    async def to_thread(function: Callable[..., object], *arguments: object) -> object:
+        asked.append(function.__name__)
+        return await asyncio.to_thread(function, *arguments)
+
+    thumbnail = _thumbnail(slices[0])
+    monkeypatch.setattr("service.uploads.MOST_JOINED_AT_ONCE", len(thumbnail) - large)
+    monkeypatch.setattr("service.uploads.asyncio", SimpleNamespace(to_thread=to_thread))
+    answers = [small.predict_raw(thumbnail), small.predict(thumbnail, thumbnail)]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    assert asked == ["join"] * 3 * large
 
 
 def test_image_over_the_pixel_limit(small: Service, jpeg: bytes) -> None:
