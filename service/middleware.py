@@ -10,7 +10,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contract.errors import ContractError
-from service.access import Access
+from service.access import OPEN, OPEN_FOLDER, Access
 from service.context import KEY, Context, request_id
 from service.errors import ServiceError
 from service.headers import protected
@@ -105,7 +105,7 @@ class Observer:
                 await problem_response(ServiceError(), context)(scope, receive, send_identified)
         finally:
             self._metrics.requests_in_progress.dec()
-            route = scope["path"] if endpoint else getattr(scope.get("route"), "path", UNMATCHED)
+            route = scope["path"] if endpoint else _route(scope)
             self._record(scope["method"], route, status, context)
 
     def _record(self, method: str, route: str, status: int, context: Context) -> None:
@@ -133,6 +133,17 @@ def _hold_off(scope: Scope, seconds: float) -> None:
     connection = scope.get("extensions", {}).get(EXTENSION)
     if connection is not None and seconds > 0:
         connection["for_seconds"](seconds)
+
+
+def _route(scope: Scope) -> str:
+    """The address as it was declared: there are few of them, whatever clients ask for."""
+    path: str = scope["path"]
+    if path in OPEN:
+        return path
+    if path.startswith(OPEN_FOLDER):
+        return OPEN_FOLDER
+    route: str = getattr(scope.get("route"), "path", UNMATCHED)
+    return route
 
 
 async def _answer(endpoint: Endpoint, scope: Scope, receive: Receive, send: Send) -> None:

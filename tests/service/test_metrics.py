@@ -33,6 +33,9 @@ def test_requests_images_and_errors_are_counted(fresh: Service, jpeg: bytes) -> 
     fresh.predict(jpeg, b"junk")
     fresh.predict_raw(b"junk")
     fresh.client.get("/nowhere")
+    fresh.client.get("/openapi.json")
+    fresh.client.get("/static/app.css")
+    fresh.client.get("/static/nothing.css")
     fresh.client.get("/predict")
     found = samples(fresh)
     for name, value in {
@@ -40,8 +43,11 @@ def test_requests_images_and_errors_are_counted(fresh: Service, jpeg: bytes) -> 
         "brain_http_requests_total[('route', '/predict'), ('status', '415')]": 1,
         "brain_http_requests_total[('route', '/predict'), ('status', '405')]": 1,
         "brain_http_requests_total[('route', 'unmatched'), ('status', '404')]": 1,
+        "brain_http_requests_total[('route', '/openapi.json'), ('status', '200')]": 1,
+        "brain_http_requests_total[('route', '/static/'), ('status', '200')]": 1,
+        "brain_http_requests_total[('route', '/static/'), ('status', '404')]": 1,
         "brain_errors_total[('code', 'unsupported_media_type')]": 2,
-        "brain_errors_total[('code', 'not_found')]": 1,
+        "brain_errors_total[('code', 'not_found')]": 2,
         "brain_errors_total[('code', 'method_not_allowed')]": 1,
         "brain_http_request_duration_seconds_count[('route', '/predict')]": 4,
         "brain_decode_duration_seconds_count[]": 5,
