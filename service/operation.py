@@ -29,6 +29,11 @@ MAX_SHOWN: Final = 64
 def adjusted(rules: Rules, settings: Settings) -> Rules:
     """The rules of a version with everything that the settings change about them."""
     rules = _moved(rules, settings.tumor_threshold, settings.refer_low, settings.refer_high)
+    if settings.temperature is not None:
+        if rules.temperature is None:
+            _warn("BRAIN_TEMPERATURE")
+        else:
+            rules = replace(rules, temperature=settings.temperature)
     if settings.prediction_set_threshold is not None:
         rules = replace(rules, set_threshold=settings.prediction_set_threshold)
     if settings.ood_threshold is not None:

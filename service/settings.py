@@ -161,6 +161,13 @@ class Settings(BaseSettings):
         "decided `refer`. The two come together, in this order; equal ones refer nothing.",
     )
     refer_high: float | None = Field(None, ge=0, le=1, description="See BRAIN_REFER_LOW.")
+    temperature: float | None = Field(
+        None,
+        ge=0.05,
+        le=20,
+        description="Logits are divided by it, so that a higher one makes probabilities less sure. The "
+        "thresholds were chosen with the version's own, and belong to it.",
+    )
     prediction_set_threshold: float | None = Field(
         None,
         ge=0,

@@ -258,15 +258,29 @@ def test_settings_go_before_the_version(
         assert {name: found[name] for name in expected} == expected
 
 
+def test_a_higher_temperature_makes_classes_less_sure(two_heads: Service, tiny_store: Path) -> None:
+    settings = settings_for(tiny_store, model=NAME, model_version=str(TWO_HEADS), temperature=20.0)
+    with serving(settings) as service:
+        found, usual = entry(service, TUMOR), entry(two_heads, TUMOR)
+    assert found["label"] == usual["label"]
+    assert found["probability"] < usual["probability"]
+
+
 def test_a_setting_without_effect_is_said_in_the_log(
     tiny_store: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = settings_for(
-        tiny_store, model=NAME, model_version=str(MAPS), ood_threshold=1.0, region_min_cells=5
+        tiny_store,
+        model=NAME,
+        model_version=str(MAPS),
+        temperature=2.0,
+        ood_threshold=1.0,
+        region_min_cells=5,
     )
     with serving(settings) as service:
         assert "region" not in entry(service, TUMOR)
     told = [record.fields for record in caplog.records if hasattr(record, "fields")]
+    assert {"setting": "BRAIN_TEMPERATURE"} in told
     assert {"setting": "BRAIN_OOD_THRESHOLD"} in told
     assert {"setting": "BRAIN_REGION_MIN_CELLS"} in told
 
