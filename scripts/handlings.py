@@ -59,6 +59,21 @@ MUTANTS: Final = (
         "tests/service/test_uploads.py::test_only_small_bodies_are_put_together_on_the_event_loop",
     ),
     Mutant(
+        "version that hangs while it is loaded",
+        "service/patience.py",
+        "async with asyncio.timeout(seconds):",
+        "async with asyncio.timeout(None):",
+        "tests/service/test_models.py"
+        "::test_a_version_that_hangs_while_it_is_loaded_is_refused_and_blocks_nobody",
+    ),
+    Mutant(
+        "end of a service that loads a version that hangs",
+        "service/patience.py",
+        "daemon=True",
+        "daemon=False",
+        "tests/service/test_process.py::test_it_ends_while_a_version_hangs_that_it_loads",
+    ),
+    Mutant(
         "full queue",
         "service/pipeline.py",
         "if self.depth + images > self._capacity:",

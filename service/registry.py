@@ -2,10 +2,10 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from time import monotonic
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from contract.answer import Rules
 from contract.errors import ContractError, StoreError
@@ -28,6 +28,7 @@ from service.errors import (
 from service.jobs import Job
 from service.metrics import Metrics
 from service.operation import adjusted
+from service.patience import call_within
 from service.pipeline import Pipeline
 from service.rebuilding import rebuild_seconds
 from service.runtimes import Runtime, open_runtime
@@ -230,7 +231,13 @@ class Registry:
 
     async def _build(self, name: str, selector: str) -> Engine:
         start = monotonic()
-        engine = await asyncio.to_thread(self._load, name, selector)
+        number = await asyncio.to_thread(self._resolve, name, selector)
+        try:
+            engine = await self._opened(name, number)
+        except (ServiceError, ContractError) as failure:
+            self.refused[name, number] = failure
+            raise
+        self.refused.pop((name, number), None)
         engine.crew = self._crew(engine)
         seconds = round(monotonic() - start, 3)
         logger.info("model loaded", extra={"fields": {**engine.identity, "seconds": seconds}})
@@ -242,15 +249,16 @@ class Registry:
         except OSError as error:
             raise _unreadable(error) from error
 
-    def _load(self, name: str, selector: str) -> Engine:
-        number = self._resolve(name, selector)
+    async def _opened(self, name: str, number: int) -> Engine:
+        """An engine within the time that it may take; one that comes later is closed again."""
+        seconds = self._settings.load_timeout_ms / 1000
+        close = partial(self._retire, patience_seconds=CLOSE_SECONDS)
         try:
-            engine = self._open_engine(name, number)
-        except (ServiceError, ContractError) as failure:
-            self.refused[name, number] = failure
-            raise
-        self.refused.pop((name, number), None)
-        return engine
+            return await call_within(seconds, close, partial(self._open_engine, name, number))
+        except TimeoutError:
+            raise RuntimeUnusable(
+                f"this version was not loaded and warmed up within {seconds:g} s"
+            ) from None
 
     def _open_engine(self, name: str, number: int) -> Engine:
         try:
@@ -315,7 +323,9 @@ class Registry:
     async def _load_shadow(self, selector: str) -> None:
         """Starts the shadow version; that it cannot be loaded is nobody's failure but its own."""
         try:
-            self._shadow = await asyncio.to_thread(self._build_shadow, selector)
+            seconds = self._settings.load_timeout_ms / 1000
+            build = partial(self._build_shadow, selector)
+            self._shadow = await call_within(seconds, self._end_shadow, build)
         except Exception as error:
             code = getattr(error, "code", "internal_error")
             logger.exception("no shadow version runs", extra={"fields": {"code": code}})
@@ -360,7 +370,13 @@ class Registry:
         logger.error("no model serves", extra={"fields": fields})
 
     def _retire(self, engine: Engine, patience_seconds: float) -> None:
-        task = asyncio.get_running_loop().create_task(engine.close(patience_seconds))
+        self._end(engine.close(patience_seconds))
+
+    def _end_shadow(self, shadow: Shadow) -> None:
+        self._end(asyncio.to_thread(shadow.close))
+
+    def _end(self, ending: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(ending)
         self._retiring.add(task)
         task.add_done_callback(self._retiring.discard)
 

@@ -211,6 +211,12 @@ class Settings(BaseSettings):
         description="A batch that takes longer hangs: its requests get 503, and the runtime is "
         "rebuilt.",
     )
+    load_timeout_ms: float = Field(
+        300_000,
+        gt=0,
+        description="A version that takes longer to be verified, loaded and warmed up is refused, and "
+        "the one that serves goes on. With XLA a GPU needs minutes.",
+    )
     queue_size: int = Field(
         64,
         ge=1,

@@ -127,6 +127,24 @@ def test_a_failed_warm_up_leaves_the_old_one(
         assert serves(service, jpeg) == first
 
 
+def test_a_version_that_hangs_while_it_is_loaded_is_refused_and_blocks_nobody(
+    store_copy: Path, jpeg: bytes, runtimes: FakeRuntimes
+) -> None:
+    first, second = newest(store_copy), add_version(store_copy)
+    settings = settings_for(store_copy, model_version=str(first), load_timeout_ms=300)
+    with serving(settings, runtimes) as service:
+        runtimes.gate.clear()
+        response = service.client.post(f"/models/{MODEL}/{second}/activate")
+        assert (response.status_code, response.json()["code"]) == (409, "runtime_unusable")
+        assert "within 0.3 s" in response.json()["detail"]
+        assert serves(service, jpeg) == first
+        runtimes.gate.set()
+        # It came back after all, and is closed, as nobody waits for it.
+        wait_until(lambda: runtimes.opened[1:] and runtimes.opened[1].closed)
+        assert service.client.post(f"/models/{MODEL}/{second}/activate").status_code == 200
+        assert serves(service, jpeg) == second
+
+
 def test_a_damaged_store_can_be_left_by_activating_a_good_version(
     store_copy: Path, jpeg: bytes
 ) -> None:

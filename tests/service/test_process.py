@@ -15,6 +15,7 @@ from tests.support.service import (
     PATIENCE_SECONDS,
     ROOT,
     environment_with,
+    free_port,
     process,
     wait_until,
 )
@@ -142,3 +143,32 @@ def test_start_imports_nothing_that_is_slow() -> None:
     ).stdout
     loaded = {module.partition(".")[0] for module in json.loads(output)}
     assert not loaded & {"tensorflow", "keras", "pydicom", "scipy", "ai_edge_litert", "training"}
+
+
+def test_it_ends_while_a_version_hangs_that_it_loads(model_store: Path) -> None:
+    """In native code, which no exception reaches."""
+    port = free_port()
+    variables = {"BRAIN_MODEL_STORE": str(model_store), "BRAIN_PORT": str(port)}
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.support.hanging_load"],
+        cwd=ROOT,
+        env=environment_with(**variables, BRAIN_DRAIN_NOTICE_MS="0"),
+        stderr=subprocess.DEVNULL,
+    ) as child:
+        try:
+            health = f"http://127.0.0.1:{port}/health"
+            wait_until(lambda: answers(health))
+            assert httpx.get(health).json()["code"] == "model_loading"
+            child.send_signal(signal.SIGTERM)
+            assert child.wait(PATIENCE_SECONDS) == 0
+        finally:
+            child.kill()
+
+
+def answers(url: str) -> bool:
+    """Whether anything does there."""
+    try:
+        httpx.get(url)
+    except httpx.TransportError:
+        return False
+    return True
