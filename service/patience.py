@@ -14,8 +14,8 @@ async def call_within(
 ) -> Result:
     """Calls a function in a thread of its own, and waits for it only so long.
 
-    What hangs in a thread of :func:`asyncio.to_thread` would keep the process from ending; this one is a
-    daemon.
+    What hangs in a thread of :func:`asyncio.to_thread` would keep the process from ending; this one is
+    a daemon.
 
     Args:
         seconds: how long.
