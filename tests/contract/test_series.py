@@ -129,3 +129,16 @@ def test_it_holds_together(data: st.DataObject) -> None:
     assert 0 <= score.tumor_probability <= max(probabilities) + 1e-9
     assert probabilities[score.most_suspicious] >= score.tumor_probability - 1e-9
     assert score.tumor_probability >= min(probabilities) - 1e-9
+
+
+def test_slices_without_numbers_or_places_make_a_stack() -> None:
+    places = [
+        DicomReference("1.1", "1", 1, None, instance_number=2),
+        DicomReference("1.2", "1", 1, None, instance_number=None),
+        DicomReference("1.3", "1", 1, None, instance_number=1),
+        DicomReference("1.4", "1", 1, None, position_mm=(0, 0, 0), instance_number=3),
+        DicomReference("1.5", "1", 1, None, orientation=(1, 0, 0, 0, 1, 0), instance_number=4),
+    ]
+    score = score_series(places, [0.1, 0.2, 0.3, 0.4, 0.5])
+    assert score.order == (1, 2, 0, 3, 4)
+    assert score.tumor_probability == pytest.approx((0.1 + 0.4 + 0.5) / 3)

@@ -2,6 +2,8 @@
 for ever."""
 
 import base64
+import json
+import ssl
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -13,7 +15,7 @@ from pydantic import SecretStr
 
 from service.dicom.results import MadeObject
 from service.pacs.delivery import JITTER, MAX_STRIKES, backoff
-from service.pacs.destination import judge
+from service.pacs.destination import Destination, judge
 from service.pacs.inbox import Inbox, Waiting
 from service.pacs.ledger import Ledger
 from service.pacs.outbox import Outbox
@@ -31,7 +33,9 @@ def send(service: Service, slices: int = 1) -> str:
 
 
 def serve(store: Path, folder: Path, destination: Pacs, **changes: Any) -> Any:
-    return serving(pacs_settings(store, folder, destination.url, **changes), FakeRuntimes())
+    # What the fake runtime answers is like nothing that the model was trained on.
+    settings = pacs_settings(store, folder, destination.url, ood_threshold=1e9, **changes)
+    return serving(settings, FakeRuntimes())
 
 
 @contextmanager
@@ -359,3 +363,78 @@ def test_waits_grow_up_to_a_limit_and_never_in_step() -> None:
         expected = min(60, 2 ** (failures - 1))
         assert expected * (1 - JITTER) <= seconds <= expected * (1 + JITTER)
     assert len(set(waits)) == len(waits)
+
+
+def test_the_oldest_refused_result_makes_room_and_a_retry_starts_anew(tmp_path: Path) -> None:
+    with outbox(tmp_path) as box:
+        for name in ("a", "b"):
+            made = [MadeObject("SR", "1.2", name, b"content")]
+            box.post(Waiting(name, 0, None, None, "request", {}), "model", [name], made)
+        for _ in range(2):
+            parcels = box.next()
+            box.separate(parcels)
+            box.park(parcels, "refused_0122")
+        box.spare(1)
+        assert [item.sop for item in box.dead(9)] == ["b"]
+        assert box.retry_dead() == 1
+        (parcel,) = box.next()
+        assert (parcel.sop, parcel.attempts, parcel.alone) == ("b", 0, False)
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 405, 407, 408, 425, 429, 500, 502, 503])
+def test_refusals_that_say_nothing_of_the_object_lose_none(status: int) -> None:
+    verdict = judge(answer(status), ["a"])
+    assert verdict.later == {"a": f"http_{status}"}
+    assert verdict.unreachable
+    assert verdict.refused == {}
+
+
+@pytest.mark.parametrize("reason", [0xA700, 0xA701, 0xA7FF])
+def test_a_destination_without_room_gets_it_later(reason: int) -> None:
+    verdict = judge(answer(202, failed(a=reason)), ["a"])
+    assert (verdict.later, verdict.refused) == ({"a": "out_of_resources"}, {})
+
+
+def test_a_destination_whose_certificate_is_not_trusted_gets_nothing(
+    model_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.example:3128")
+    destination = Destination(
+        pacs_settings(model_store, tmp_path, "https://pacs.example/dicom-web")
+    )
+    context = destination._client._transport._pool._ssl_context  # type: ignore[attr-defined]
+
+    assert context.verify_mode == ssl.CERT_REQUIRED
+    assert context.check_hostname
+    # No proxy that happens to be in the environment.
+    assert destination._client._mounts == {}
+
+
+def test_each_attempt_to_deliver_is_in_the_audit_log(
+    model_store: Path, tmp_path: Path, destination: Pacs
+) -> None:
+    log = tmp_path / "audit.log"
+    destination.status = 503
+    with serve(model_store, tmp_path, destination, audit_log=log) as service:
+        send(service)
+        wait_until(lambda: len(destination.requests) > 1)
+        destination.status = 400
+        wait_until(lambda: settled(service))
+
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    found = {line["result"] for line in lines if line["action"] == "deliver"}
+    assert found == {"http_503", "http_400"}
+
+
+def test_a_result_that_cannot_be_read_is_parked(
+    model_store: Path, tmp_path: Path, destination: Pacs
+) -> None:
+    destination.status = 503
+    with serve(model_store, tmp_path, destination) as service:
+        send(service)
+        wait_until(lambda: destination.requests)
+        for path in (tmp_path / "spool" / "segments").iterdir():
+            path.write_bytes(b"")
+        wait_until(lambda: settled(service))
+        answer = service.client.get("/deliveries").json()
+        assert {item["reason"] for item in answer["refused"]} == {"unreadable"}

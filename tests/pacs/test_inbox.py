@@ -3,19 +3,28 @@
 import os
 import resource
 import signal
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from contract.policy import Checks
+from service.dicom.results import MadeObject
 from service.errors import SpoolFull
 from service.pacs.identity import Identity
 from service.pacs.inbox import Inbox, Received
 from service.pacs.ledger import Ledger
+from service.pacs.outbox import Outbox
+from service.pacs.receiver import Limits, Receiver
 from service.pacs.segments import Segments
+from service.settings import SettingsError
+from tests.support.pacs import form, series
 
 SERIES = "1.5"
+
+LIMITS = Limits(10**6, 10**6, 10, Checks.STRICT)
 
 
 @pytest.fixture
@@ -91,3 +100,184 @@ def test_a_segment_that_the_disk_does_not_take(
     monkeypatch.setattr(os, "open", fail)
     with pytest.raises(SpoolFull):
         segments.create()
+
+
+def put_of(inbox: Inbox, segments: Segments, uid: str, sop: str) -> None:
+    segment = segments.create()
+    segment.write(b"x" * 10)
+    inbox.accept(segment, [Received(Identity("1.2", sop, uid, "1.9"), 0, 10)], None, "visit-1")
+
+
+def test_a_series_is_not_complete_while_more_of_it_arrives(
+    inbox: Inbox, segments: Segments
+) -> None:
+    first, second, third = series(3)
+    put_of(inbox, segments, first.series, first.sop)
+    content_type, body = form([second.data, third.data])
+    receiver = Receiver(content_type, None, LIMITS, inbox, segments)
+    receiver.feed(body[: 3 * len(body) // 4])
+    assert inbox.complete() is None
+    # The request breaks off: nobody waits for the rest of it.
+    receiver.abandon()
+    assert inbox.complete() == first.series
+    assert list(inbox.begin(first.series).instances) == [first.sop]
+
+
+def test_a_refused_instance_leaves_none_of_its_bytes(inbox: Inbox, segments: Segments) -> None:
+    (item,) = series(1)
+    content_type, body = form([b"no DICOM" * 100, item.data])
+    receiver = Receiver(content_type, None, LIMITS, inbox, segments)
+    receiver.feed(body)
+    receipt = receiver.finish("pacs-1", "visit-1")
+    assert [one.sop for one in receipt.stored] == [item.sop]
+    assert segments.used == len(item.data)
+    (place,) = inbox.begin(item.series).instances.values()
+    assert segments.read(place) == item.data
+
+
+def test_a_slice_that_comes_as_its_series_expires_is_kept(inbox: Inbox, segments: Segments) -> None:
+    put(inbox, segments, "1.5.1")
+    inbox.keep(inbox.begin(SERIES))
+    put(inbox, segments, "1.5.2")
+    # It was found to be due before the slice came.
+    assert not inbox._drop(SERIES, "kept")
+    assert list(inbox.begin(SERIES).instances) == ["1.5.1", "1.5.2"]
+
+
+def test_attempts_count_anew_with_a_new_slice_and_when_asked_for(
+    inbox: Inbox, segments: Segments
+) -> None:
+    put(inbox, segments, "1.5.1")
+    assert [inbox.begin(SERIES).attempts for _ in range(3)] == [0, 1, 2]
+    put(inbox, segments, "1.5.2")
+    begun = inbox.begin(SERIES)
+    assert begun.attempts == 0
+    inbox.park(begun, "unidentified_source")
+    assert inbox.retry_dead() == 1
+    assert inbox.begin(SERIES).attempts == 0
+
+
+def test_the_series_that_waits_longest_comes_first(inbox: Inbox, segments: Segments) -> None:
+    for uid in ("1.6", "1.5", "1.7"):
+        put_of(inbox, segments, uid, f"{uid}.1")
+    found = []
+    while (next_uid := inbox.complete()) is not None:
+        found.append(next_uid)
+        inbox.keep(inbox.begin(next_uid))
+    assert found == ["1.6", "1.5", "1.7"]
+
+
+def test_what_was_analysed_makes_room_before_what_could_not_be(
+    inbox: Inbox, segments: Segments
+) -> None:
+    for uid in ("1.5", "1.6", "1.7"):
+        put_of(inbox, segments, uid, f"{uid}.1")
+    inbox.park(inbox.begin("1.5"), "unidentified_source")
+    inbox.keep(inbox.begin("1.6"))
+    inbox.spare(10)
+    assert segments.used == 20
+    assert [item.uid for item in inbox.dead(9)] == ["1.5"]
+    inbox.spare(20)
+    # What waits is never spared.
+    assert inbox.dead(9) == []
+    assert inbox.complete() == "1.7"
+    assert segments.used == 10
+
+
+def test_an_instance_that_comes_again_takes_no_more_room(inbox: Inbox, segments: Segments) -> None:
+    put(inbox, segments, "1.5.1")
+    put(inbox, segments, "1.5.1")
+    assert segments.used == 10
+    assert len(list(segments.folder.iterdir())) == 1
+
+
+def test_results_of_other_series_are_not_forgotten(
+    inbox: Inbox, segments: Segments, ledger: Ledger
+) -> None:
+    for uid in ("1.5", "1.6"):
+        put_of(inbox, segments, uid, f"{uid}.1")
+    begun = [inbox.begin(uid) for uid in ("1.5", "1.6")]
+    for item in begun:
+        with ledger.transaction() as connection:
+            inbox.settle(connection, item, "model", item.instances)
+    assert all(inbox.is_known(item, "model") for item in begun)
+
+
+def test_what_is_accepted_is_on_the_disk_first(
+    inbox: Inbox, segments: Segments, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def watched(descriptor: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        assert inbox.counts().instances == 0
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    put(inbox, segments, "1.5.1")
+    (name,) = ledger.segments()
+    assert synced == [str(segments.path(name)), str(segments.folder)]
+    with ledger.reading() as connection:
+        # FULL: SQLite waits for the disk at each commit.
+        assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
+        assert connection.execute("PRAGMA secure_delete").fetchone() == (1,)
+
+
+def test_only_this_user_can_read_the_spool(tmp_path: Path) -> None:
+    folder = tmp_path / "spool"
+    before = os.umask(0)
+    try:
+        ledger = Ledger(folder)
+        segments = Segments(folder / "segments", 10**6)
+        put(Inbox(ledger, segments, 0, 900), segments, "1.5.1")
+        paths = [folder, *folder.rglob("*")]
+        assert len(paths) >= 5
+        assert not [path for path in paths if stat.S_IMODE(path.stat().st_mode) & 0o077]
+        ledger.close()
+    finally:
+        os.umask(before)
+
+
+def test_a_spool_of_another_release_is_not_touched(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    with ledger.reading() as connection:
+        connection.execute("PRAGMA user_version = 9")
+    ledger.close()
+    with pytest.raises(SettingsError, match="another release"):
+        Ledger(tmp_path)
+
+
+def test_files_that_nothing_refers_to_go_at_the_start(
+    inbox: Inbox, segments: Segments, ledger: Ledger, tmp_path: Path
+) -> None:
+    put(inbox, segments, "1.5.1")
+    cut_off = segments.create()
+    cut_off.write(b"cut off by a crash")
+    cut_off.sync()
+    again = Segments(tmp_path / "segments", 10**6)
+    again.keep_only(ledger.segments())
+    assert again.used == 10
+    assert [path.stem for path in again.folder.iterdir()] == [*ledger.segments()]
+
+
+def test_a_result_that_the_ledger_does_not_take_leaves_nothing(
+    inbox: Inbox, segments: Segments, ledger: Ledger, tmp_path: Path
+) -> None:
+    put(inbox, segments, "1.5.1")
+    begun = inbox.begin(SERIES)
+    box = Outbox(ledger, segments, inbox)
+    made = [MadeObject("SR", "1.2", "1.5.9", b"content")]
+    with largest_file((tmp_path / "spool.sqlite-wal").stat().st_size), pytest.raises(SpoolFull):
+        box.post(begun, "model", ["1.5.1"], made)
+    assert segments.used == 10
+    assert len(list(segments.folder.iterdir())) == 1
+    assert not inbox.is_known(begun, "model")
+    # It is not done, and made again.
+    assert inbox.complete() == SERIES
+    box.post(begun, "model", ["1.5.1"], made)
+    (parcel,) = box.next()
+    assert segments.read(parcel.place) == b"content"
+    box.remove([parcel])
+    assert segments.used == 10
+    assert len(list(segments.folder.iterdir())) == 1

@@ -2,6 +2,7 @@
 
 import io
 import itertools
+import json
 import signal
 import threading
 from hashlib import sha256
@@ -17,7 +18,7 @@ from pydicom.uid import generate_uid
 from contract.answer import Decision
 from service.app import create_app
 from service.errors import SpoolFull
-from service.pacs.analysis import MAX_ATTEMPTS, RESULT_BYTES, STEP, Analysis
+from service.pacs.analysis import MAX_ATTEMPTS, RESULT_BYTES, STEP, STEP_BYTES, Analysis, _steps
 from service.pacs.inbox import Inbox
 from service.pacs.ledger import Ledger
 from service.pacs.outbox import Outbox
@@ -505,3 +506,37 @@ def test_one_process_at_a_time_uses_a_spool(
     settings = pacs_settings(model_store, tmp_path, destination.url)
     with serving(settings, FakeRuntimes()), pytest.raises(SettingsError, match="another process"):
         create_app(settings)
+
+
+def test_files_of_requests_that_a_crash_cut_off_go_at_the_start(
+    model_store: Path, tmp_path: Path, destination: Pacs
+) -> None:
+    folder = tmp_path / "spool" / "segments"
+    folder.mkdir(parents=True)
+    (folder / "0123.segment").write_bytes(bytes(1000))
+    with serve(model_store, tmp_path, destination) as service:
+        assert report(service)["spool_bytes"] == 0
+        assert not [*folder.iterdir()]
+
+
+def test_slices_of_a_series_that_is_set_aside_are_in_the_audit_log(
+    model_store: Path, tmp_path: Path, destination: Pacs
+) -> None:
+
+    log = tmp_path / "audit.log"
+    first, second = series(2)
+    other = dcmread(io.BytesIO(second.data))
+    other.PatientID = "another"
+    with serve(model_store, tmp_path, destination, audit_log=log) as service:
+        assert stow(service.client, [first.data, written(other)]).status_code == 200
+        wait_until(lambda: report(service)["series_dead"] == 1)
+    lines = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [line["action"] for line in lines if line["action"] == "analyse"] == ["analyse"] * 2
+
+
+def test_a_step_has_its_bytes_but_for_a_file_that_is_larger_by_itself() -> None:
+
+    sizes = [STEP_BYTES + 1, 1, STEP_BYTES - 1, 1, 1, 1]
+    images = [(str(n), Place("s", 0, size)) for n, size in enumerate(sizes)]
+    found = [[sop for sop, _ in step] for step in _steps(images, 2)]
+    assert found == [["0"], ["1", "2"], ["3", "4"], ["5"]]

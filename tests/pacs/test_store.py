@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from pydicom import Dataset, dcmread
+from pydicom import DataElement, Dataset, config, dcmread
 from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
     MPEG2MPML,
     UID,
+    ComprehensiveSRStorage,
     CTImageStorage,
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -20,6 +21,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from contract.dicom import quieten
 from contract.dicom_size import MAX_ITEMS
 from contract.policy import Checks
 from service.dicom.making import MANUFACTURER
@@ -396,3 +398,37 @@ def test_draining_stores_nothing_new(service: Service) -> None:
     finally:
         service.state.draining = False
     assert (response.status_code, response.json()["code"]) == (503, "draining")
+
+
+@pytest.mark.parametrize("keyword", ["SeriesInstanceUID", "StudyInstanceUID"])
+def test_a_uid_that_is_too_long_is_not_understood(keyword: str) -> None:
+
+    quieten()
+    dataset = dcmread(AXIAL)
+    for length in (64, 65):
+        uid = "1." + "2" * (length - 2)
+        dataset[keyword] = DataElement(
+            dataset[keyword].tag, "UI", uid, validation_mode=config.IGNORE
+        )
+        data = written(dataset)
+        if length == 64:
+            identify(data)
+            continue
+        with pytest.raises(Refused) as refused:
+            identify(data)
+        assert refused.value.reason is Reason.CANNOT_UNDERSTAND
+
+
+def test_without_checks_only_images_are_taken() -> None:
+
+    dataset = dcmread(AXIAL)
+    dataset.SOPClassUID, dataset.Modality = CTImageStorage, "MR"
+    data = written(dataset)
+    assert identify(data, checks=Checks.OFF).sop_class == CTImageStorage
+    assert identify(data, checks=Checks.LENIENT).sop_class == CTImageStorage
+    dataset.SOPClassUID, dataset.Modality = ComprehensiveSRStorage, "SR"
+    data = written(dataset)
+    for checks in Checks:
+        with pytest.raises(Refused) as refused:
+            identify(data, checks=checks)
+        assert refused.value.reason is Reason.SOP_CLASS_NOT_SUPPORTED

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,18 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from contract.answer import Outputs
+from contract.manifest import RegionRecord
+from contract.preprocessing import Placement
+from contract.region import Geometry
+from service.answers import Answer
 from service.keys import Role, make_key
 from service.operation import PARAMETERS
 from service.schemas import PredictAnswer
 from tests.contract.samples import RANGE, encode, mr_object
 from tests.support.masks import run_length_mask
 from tests.support.models import CLASSES, MAPS, NAME, TWO_HEADS, head
-from tests.support.service import Service, serving, settings_for
+from tests.support.service import RULES, Service, serving, settings_for
 from tests.support.slices import HEALTHY, PATCH, STRANGE, TUMOR
 
 
@@ -297,3 +303,16 @@ def test_the_example_in_openapi_is_an_answer(two_heads: Service) -> None:
         "refer_low",
         "refer_high",
     ]
+
+
+@pytest.mark.parametrize(("least", "there"), [(0.5, True), (0.500001, False)])
+def test_a_region_needs_its_least_tumour_probability(least: float, there: bool) -> None:
+    record = RegionRecord(threshold=0.5, min_cells=1, min_tumor_probability=least)
+    rules = replace(RULES, region=record)
+    outputs = Outputs(
+        np.array([[0.25, 0.25, 0.5, 0]], np.float32), mask=np.ones((1, 8, 8), np.float32)
+    )
+    box, size = (0, 0, 8, 8), (8, 8)
+    geometry = Geometry(Placement(box, box), size, size, size, None)
+    answer = Answer.of(outputs, geometry, rules)
+    assert (answer.region is not None) is there

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from service.archives import Archive, is_zip
-from service.errors import ServiceError, TooManyFiles
+from service.buffers import Buffers
+from service.errors import QueueFull, ServiceError, TooManyFiles
 from service.jobs import Upload
 from service.schemas import PredictAnswer, Problem
 from tests.contract.samples import RANGE, grey_slice, mr_object
@@ -265,3 +266,16 @@ class TestMemory:
             response = service.predict_raw(two)
             assert (response.status_code, response.json()["code"]) == (503, "queue_full")
             assert service.state.buffers.used == 0
+
+
+def test_what_a_thread_claims_after_the_end_of_its_request_is_not_counted() -> None:
+    buffers = Buffers(100)
+    with buffers.claim() as claim:
+        claim.add(60)
+        with pytest.raises(QueueFull):
+            claim.add(41)
+    claim.add(70)
+    assert buffers.used == 0
+    with buffers.claim() as other:
+        other.add(100)
+        assert buffers.used == 100

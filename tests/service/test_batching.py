@@ -4,6 +4,7 @@ import asyncio
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from time import monotonic
 
 import numpy as np
@@ -392,3 +393,19 @@ def decoded(submitted: Job) -> Failure | None:
         return ServiceError()
     submitted.pixels = np.zeros((DEFAULT_SPEC.height, DEFAULT_SPEC.width), np.uint8)
     return None
+
+
+def test_a_batch_that_works_ends_the_row_of_failures() -> None:
+    runtime, collector = FakeRuntime(), Collector()
+    batcher = Batcher([runtime], MAX_BATCH_SIZE, 0.0, collector.deliver, collector.observe)
+    for number in range(2 * MAX_FAILURES):
+        runtime.error = None if number % 2 else RuntimeError("out of memory")
+        batcher.submit(job())
+        wait_until(partial(_has, collector, number + 1))
+        wait_until(lambda: batcher.idle)
+        assert batcher.problem(60) is None
+    batcher.close()
+
+
+def _has(collector: Collector, jobs: int) -> bool:
+    return len(collector.jobs) == jobs

@@ -1,8 +1,11 @@
 """Results as DICOM objects: valid for other tools, and true to their source."""
 
 import io
+from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import highdicom as hd
 import numpy as np
@@ -13,15 +16,19 @@ from pydicom.uid import (
     CTImageStorage,
     EnhancedMRImageStorage,
     ExplicitVRLittleEndian,
+    JPEGBaseline8Bit,
     SecondaryCaptureImageStorage,
     SegmentationStorage,
 )
 
-from contract.answer import Decision
+from contract.answer import Decision, Rules
+from contract.manifest import RegionRecord
+from contract.space import EmbeddingSpace
 from service.dicom.codes import DECISION_CODES, NEOPLASM_OF_BRAIN
 from service.dicom.drawing import Caption, draw
-from service.dicom.findings import DISCLAIMER, SeriesFindings
+from service.dicom.findings import DISCLAIMER, ModelIdentity, SeriesFindings
 from service.dicom.headers import read_header
+from service.dicom.making import SERIES_NUMBER_BASE
 from service.dicom.objects import build
 from service.dicom.report import MAX_SLICES
 from service.errors import UnidentifiedSource
@@ -424,3 +431,189 @@ def test_findings_must_belong_to_the_sources() -> None:
         results([first, small], series_of([finding(first)]))
     with pytest.raises(ValueError, match="index of a slice"):
         SeriesFindings((), 0.5, Decision.TUMOR, 0, "")
+
+
+def test_areas_and_distances_are_of_pixels_that_are_not_square() -> None:
+    header = read_header(SAGITTAL.read_bytes())
+    header.PixelSpacing = [1.5, 2]
+    said = finding(header)
+    assert said.mask is not None
+    report = read_report(results([header], series_of([said]))[0])
+    (group,) = content_of(report).get_planar_roi_measurement_groups()
+    values = {item.name.meaning: item.value for item in group.get_measurements()}
+    assert values["Area"] == pytest.approx(3 * said.mask.sum())
+    stated = {
+        item.ConceptNameCodeSequence[0].CodeMeaning: item.MeasuredValueSequence[0].NumericValue
+        for item in _contents(report)
+        if "MeasuredValueSequence" in item
+    }
+    assert stated["Vertical Pixel Spacing"] == 1.5
+    assert stated["Horizontal Pixel Spacing"] == 2
+
+
+def _contents(item: Dataset) -> Iterator[Dataset]:
+    for child in item.get("ContentSequence", []):
+        yield child
+        yield from _contents(child)
+
+
+def test_the_report_says_what_is_unlike_the_training_data_and_what_is_referred() -> None:
+    headers = [read_header(data) for data in shifted(3)]
+    said = [
+        finding(headers[0], Decision.NO_TUMOR, tumor=0.1),
+        replace(finding(headers[1], Decision.REFER, tumor=0.3), in_distribution=False),
+        finding(headers[2], Decision.TUMOR, tumor=0.8),
+    ]
+    report = results(headers, series_of(said))[0]
+    (text,) = [
+        item.TextValue
+        for item in report.ContentSequence
+        if item.ValueType == "TEXT" and item.ConceptNameCodeSequence[0].CodeMeaning == "Comment"
+    ]
+    assert "3 slices analyzed, 2 of them suspicious." in text
+    assert "1 slices are unlike those that the model was trained on." in text
+    groups = content_of(read_report(report)).get_planar_roi_measurement_groups()
+    assert [group.tracking_identifier for group in groups] == ["Slice 3", "Slice 2"]
+
+
+@pytest.mark.parametrize("more", [0, 1])
+def test_a_report_is_partial_from_one_slice_that_is_left_out(more: int) -> None:
+    header = read_header(enhanced(legacy=False))
+    said = [
+        finding(header, Decision.TUMOR, frame, 0.9 - 0.001 * frame, mask=False)
+        for frame in range(1, MAX_SLICES + more + 1)
+    ]
+    report = results([header], series_of(said))[0]
+    assert report.CompletionFlag == ("PARTIAL" if more else "COMPLETE")
+
+
+def test_objects_name_every_threshold_that_decided() -> None:
+    space = EmbeddingSpace(np.zeros((1, 2), np.float32), np.eye(2, dtype=np.float32))
+    rules = Rules(
+        ("notumor", "tumor"),
+        ("tumor",),
+        0.25,
+        refer_band=(0.25, 0.75),
+        region=RegionRecord(threshold=0.5, min_cells=4, min_tumor_probability=0.3),
+        space=space,
+        ood_threshold=1.5,
+    )
+    stored = SimpleNamespace(
+        manifest=SimpleNamespace(name="brain-tumor", version=3), manifest_digest="0" * 64
+    )
+    assert ModelIdentity.of(stored, rules).operation == (  # type: ignore[arg-type]
+        "tumor_threshold=0.25",
+        "refer_low=0.25",
+        "refer_high=0.75",
+        "ood_threshold=1.5",
+        "region_threshold=0.5",
+        "region_min_cells=4",
+        "region_min_tumor_probability=0.3",
+    )
+
+
+@pytest.mark.parametrize(("number", "expected"), [(12, 120), (9_999, 99_990), (10_000, 0)])
+def test_series_numbers_lie_behind_those_of_the_source(number: int, expected: int) -> None:
+    header = read_header(SAGITTAL.read_bytes())
+    header.SeriesNumber = number
+    made = results([header], series_of([finding(header)]))
+    assert [item.SeriesNumber for item in made] == [
+        SERIES_NUMBER_BASE + expected + kind for kind in (1, 2, 3)
+    ]
+
+
+def test_of_several_losses_the_worst_is_said() -> None:
+    headers = [read_header(data) for data in shifted(3)]
+    for header, ratio in zip(headers, (4, 20, 8), strict=True):
+        header.LossyImageCompression = "01"
+        header.LossyImageCompressionRatio = ratio
+    made = results(headers, series_of([finding(header) for header in headers]))
+    assert {item.LossyImageCompressionRatio for item in made if item.Modality == "SEG"} == {20}
+
+
+def test_planes_that_differ_are_not_described_as_one() -> None:
+    header = read_header(enhanced(legacy=False))
+    groups = header.PerFrameFunctionalGroupsSequence
+    measures = header.SharedFunctionalGroupsSequence[0].get("PixelMeasuresSequence")
+    measures = groups[2].get("PixelMeasuresSequence", measures)
+
+    groups[2].PixelMeasuresSequence = deepcopy(measures)
+    groups[2].PixelMeasuresSequence[0].PixelSpacing = [3, 3]
+    report = results([header], series_of([finding(header, mask=False)]))[0]
+    names = {item.ConceptNameCodeSequence[0].CodeMeaning for item in _contents(report)}
+    assert "Pixel Data Rows" in names
+    assert "Vertical Pixel Spacing" not in names
+
+
+@needs_tools
+def test_a_classic_image_that_states_one_frame_is_referred_to_as_a_whole(tmp_path: Path) -> None:
+    header = read_header(SAGITTAL.read_bytes())
+    header.NumberOfFrames = 1
+    for made in results([header], series_of([finding(header)])):
+        assert complaints(made, tmp_path) == []
+
+
+def test_a_jpeg_lost_something_whatever_its_header_says() -> None:
+    header = read_header(SAGITTAL.read_bytes())
+    header.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
+    for made in results([header], series_of([finding(header)]))[1:]:
+        assert made.LossyImageCompression == "01"
+        assert made.LossyImageCompressionMethod == "ISO_10918_1"
+
+
+def _code(**attributes: str) -> Dataset:
+    code = Dataset()
+    code.CodingSchemeDesignator = "99LOCAL"
+    code.CodeMeaning = "MR of the head"
+    for keyword, value in attributes.items():
+        if value:
+            setattr(code, keyword, value)
+        else:
+            code.pop(keyword, None)
+    return code
+
+
+CODES: dict[str, tuple[dict[str, str], bool]] = {
+    "whole": ({"CodeValue": "MRHEAD"}, True),
+    "of a context group": (
+        {
+            "CodeValue": "MRHEAD",
+            "ContextIdentifier": "101",
+            "ContextGroupVersion": "20240101",
+            "MappingResource": "DCMR",
+        },
+        True,
+    ),
+    "URN": ({"URNCodeValue": "urn:oid:1.2.3", "CodingSchemeDesignator": ""}, True),
+    "without a meaning": ({"CodeValue": "MRHEAD", "CodeMeaning": ""}, False),
+    "without a scheme": ({"CodeValue": "MRHEAD", "CodingSchemeDesignator": ""}, False),
+    "too long, and cut off another one": ({"CodeValue": "M" * 17}, False),
+}
+
+
+@needs_tools
+@pytest.mark.filterwarnings("ignore:.*exceeds the maximum length:UserWarning")
+@pytest.mark.parametrize(("attributes", "is_kept"), CODES.values(), ids=CODES.keys())
+def test_a_code_is_copied_whole_or_not_at_all(
+    attributes: dict[str, str], is_kept: bool, tmp_path: Path
+) -> None:
+    code = _code(**attributes)
+    header = read_header(SAGITTAL.read_bytes())
+    header.ProcedureCodeSequence = [code]
+    for made in results([header], series_of([finding(header)])):
+        assert complaints(made, tmp_path) == []
+        found = list(made.get("ProcedureCodeSequence", []))
+        assert found == ([code] if is_kept else [])
+
+
+@needs_tools
+def test_who_issued_an_accession_number_is_copied_whole(tmp_path: Path) -> None:
+    issuer = Dataset()
+    issuer.LocalNamespaceEntityID = "HOSPITAL"
+    issuer.UniversalEntityID = "1.2.3"
+    issuer.UniversalEntityIDType = "ISO"
+    header = read_header(SAGITTAL.read_bytes())
+    header.IssuerOfAccessionNumberSequence = [issuer]
+    for made in results([header], series_of([finding(header)])):
+        assert complaints(made, tmp_path) == []
+        assert list(made.IssuerOfAccessionNumberSequence) == [issuer]

@@ -1,7 +1,7 @@
 """The segmentation lies on its source: same planes, same pixels, by the source's own geometry."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import highdicom as hd
@@ -160,3 +160,123 @@ def test_frame_of_a_single_frame_image_is_the_first() -> None:
     header = read_header(SAGITTAL.read_bytes())
     with pytest.raises(ValueError, match="no other frames"):
         results([header], series_of([finding(header, frame=2)]))
+
+
+@pytest.mark.parametrize(
+    ("keyword", "value"),
+    [("PixelSpacing", [2, 2]), ("SliceThickness", 7)],
+    ids=["spacing", "thick"],
+)
+def test_planes_of_other_measures_are_objects_of_their_own(keyword: str, value: object) -> None:
+    usual, other = (read_header(data) for data in shifted(2))
+    setattr(other, keyword, value)
+    made = results([usual, other], series_of([finding(usual), finding(other)]))[2:]
+    assert len(made) == 2
+    for item, header in zip(made, [usual, other], strict=True):
+        measures = item.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+        assert list(measures.PixelSpacing) == list(header.PixelSpacing)
+        assert measures.SliceThickness == header.SliceThickness
+        assert np.allclose(frame_affine(item, 1), classic_affine(header), atol=1e-5)
+
+
+def test_images_of_several_frames_of_reference_are_not_segmented() -> None:
+    first, second = (read_header(data) for data in shifted(2))
+    second.FrameOfReferenceUID = "1.2.3"
+    made = results([first, second], series_of([finding(first), finding(second)]))
+    assert [item.Modality for item in made] == ["SR", "OT"]
+
+
+@pytest.mark.parametrize("spacing", [[0, 1], [1, -1]])
+def test_impossible_pixels_are_not_segmented(spacing: list[float]) -> None:
+    header = read_header(SAGITTAL.read_bytes())
+    header.PixelSpacing = spacing
+    assert [item.Modality for item in results([header], series_of([finding(header)]))] == [
+        "SR",
+        "OT",
+    ]
+
+
+def test_a_frame_that_is_described_nowhere_is_not_segmented() -> None:
+    header = read_header(enhanced(legacy=False))
+    header.PerFrameFunctionalGroupsSequence = header.PerFrameFunctionalGroupsSequence[:3]
+    made = results([header], series_of([finding(header, frame=frame) for frame in (1, 3, 4)]))[2]
+    assert made.NumberOfFrames == 2
+    assert [
+        item.DerivationImageSequence[0].SourceImageSequence[0].ReferencedFrameNumber
+        for item in made.PerFrameFunctionalGroupsSequence
+    ] == [1, 3]
+
+
+@pytest.mark.parametrize("thickness", [0, -5])
+def test_an_impossible_thickness_is_the_distance_of_the_slices(thickness: int) -> None:
+    headers = [read_header(data) for data in shifted(3)]
+    for header in headers:
+        header.SliceThickness = thickness
+    made = results(headers, series_of([finding(header) for header in headers]))[2]
+    measures = made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert (measures.SliceThickness, measures.SpacingBetweenSlices) == (1.5, 1.5)
+
+
+def test_slices_at_uneven_distances_have_none_between_them() -> None:
+    headers = [read_header(data) for data in shifted()]
+    del headers[1]
+    made = results(headers, series_of([finding(header) for header in headers]))[2]
+    measures = made.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0]
+    assert "SpacingBetweenSlices" not in measures
+    for header in headers:
+        # Neither how thick they are nor how far apart: a viewer could not place them.
+        del header.SliceThickness
+    unplaced = results(headers, series_of([finding(header) for header in headers]))
+    assert [item.Modality for item in unplaced] == ["SR", "OT"]
+
+
+def test_only_parallel_slices_have_a_distance() -> None:
+    *sagittal, turned = (read_header(data) for data in shifted())
+    orientation = list(turned.ImageOrientationPatient)
+    turned.ImageOrientationPatient = [*orientation[:3], *np.cross(orientation[:3], orientation[3:])]
+    turned.ImagePositionPatient = [0, 0, 0]
+    headers = [*sagittal, turned]
+    made, alone = results(headers, series_of([finding(header) for header in headers]))[2:]
+    measures, others = (
+        item.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0] for item in (made, alone)
+    )
+    assert measures.SpacingBetweenSlices == 1.5
+    assert "SpacingBetweenSlices" not in others
+
+
+ROUNDED = {
+    "orientation": ("ImageOrientationPatient", lambda value: value + 1e-6),
+    "spacing": ("PixelSpacing", lambda value: value + 1e-7),
+    "thickness": ("SliceThickness", lambda value: value + 1e-7),
+}
+
+
+@pytest.mark.parametrize(("keyword", "change"), ROUNDED.values(), ids=ROUNDED.keys())
+def test_last_digits_split_no_segmentation(
+    keyword: str, change: Callable[[NDArray[np.float64]], NDArray[np.float64]]
+) -> None:
+    headers = [read_header(data) for data in shifted(3)]
+    changed = change(np.atleast_1d(np.asarray(headers[1][keyword].value, float))).tolist()
+    setattr(headers[1], keyword, changed if len(changed) > 1 else changed[0])
+    made = results(headers, series_of([finding(header) for header in headers]))
+    assert [item.Modality for item in made] == ["SR", "OT", "SEG"]
+    assert made[2].NumberOfFrames == 3
+
+
+def test_roughly_rounded_directions_are_unit_vectors_again() -> None:
+    header = read_header(AXIAL.read_bytes())
+    header.ImageOrientationPatient = np.round(
+        np.asarray(header.ImageOrientationPatient, float), 2
+    ).tolist()
+    made = results([header], series_of([finding(header)]))[2]
+    shared = made.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0]
+    row, column = np.reshape(np.asarray(shared.ImageOrientationPatient, float), (2, 3))
+    assert [row @ row, column @ column, row @ column] == pytest.approx([1, 1, 0], abs=1e-9)
+    assert np.abs(row - header.ImageOrientationPatient[:3]).max() < 0.01
+
+
+def test_absurd_pixels_are_not_segmented() -> None:
+    header = read_header(SAGITTAL.read_bytes())
+    header.PixelSpacing = [1e300, 1e300]
+    made = results([header], series_of([finding(header)]))
+    assert [item.Modality for item in made] == ["SR", "OT"]

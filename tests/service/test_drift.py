@@ -9,10 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from prometheus_client import CollectorRegistry
 
-from contract.answer import Outputs, Rules
+from contract.answer import Decision, Outputs, Rules
 from contract.preprocessing import DEFAULT_SPEC, preprocess
 from contract.store import ModelStore, StoredVersion
+from service.answers import Answer
+from service.drift import Drift
 from service.jobs import Job
 from service.metrics import Metrics
 from service.shadow import WAITING_SLICES, Shadow
@@ -208,3 +211,15 @@ class TestShadow:
         beside.shadow.close()
         assert beside.runtime.closed
         assert beside.value("brain_shadow_images_total") <= 1
+
+
+@pytest.mark.parametrize(("familiar", "count"), [(None, 0), (True, 0), (False, 1)])
+def test_what_a_version_cannot_say_is_not_out_of_distribution(
+    familiar: bool | None, count: int
+) -> None:
+    registry = CollectorRegistry()
+    answer = Answer(
+        "glioma", {"glioma": 1.0}, 1.0, Decision.TUMOR, None, familiar, None, False, None
+    )
+    Drift(registry).observe(answer, None)
+    assert registry.get_sample_value("brain_out_of_distribution_total") == count

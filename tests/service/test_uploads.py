@@ -9,7 +9,16 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
-from tests.support.service import FakeRuntimes, Service, serving, settings_for, wait_until
+from tests.support.service import (
+    PATIENCE_SECONDS,
+    FakeRuntimes,
+    Service,
+    occupied,
+    read_status,
+    serving,
+    settings_for,
+    wait_until,
+)
 
 MAX_BODY_BYTES = 200_000
 MAX_FILES = 3
@@ -175,3 +184,28 @@ def _thumbnail(path: Path) -> bytes:
     out = io.BytesIO()
     Image.open(path).convert("L").resize((128, 128)).save(out, "JPEG")
     return out.getvalue()
+
+
+def _unsent(service: Service, length: int) -> bytes:
+    head = (
+        f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {length}"
+    )
+    with socket.create_connection(service.address, PATIENCE_SECONDS) as connection:
+        connection.sendall(head.encode() + b"\r\n\r\n")
+        return connection.recv(100)
+
+
+def test_what_says_it_is_too_large_is_refused_before_it_comes(model_store: Path) -> None:
+    with serving(settings_for(model_store, max_body_bytes=1000), FakeRuntimes()) as service:
+        assert _unsent(service, 1001).startswith(b"HTTP/1.1 413 ")
+
+
+def test_a_full_queue_refuses_before_the_body_comes(model_store: Path, jpeg: bytes) -> None:
+    runtimes = FakeRuntimes()
+    with (
+        serving(settings_for(model_store, queue_size=1), runtimes) as service,
+        occupied(service, runtimes, jpeg) as (accepted, _),
+    ):
+        assert _unsent(service, 1000).startswith(b"HTTP/1.1 503 ")
+        runtimes.last.gate.set()
+        assert read_status(accepted) == 200

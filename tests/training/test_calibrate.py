@@ -1,6 +1,8 @@
 import numpy as np
 import pytest
+from scipy.special import log_softmax
 
+from contract.answer import Decision, Rules
 from contract.space import ORIENTATION_ARRAYS, EmbeddingSpace, Orientation
 from training.calibrate import (
     conformal,
@@ -127,3 +129,35 @@ def test_risk_falls_as_the_unsure_are_left_out() -> None:
     answered, risk = risk_coverage(np.array([0.9, 0.5, 0.8, 0.6]), np.array([1, 0, 1, 0], bool))
     assert answered.tolist() == [0.25, 0.5, 0.75, 1]
     assert risk.tolist() == [0, 0, pytest.approx(1 / 3), 0.5]
+
+
+def test_the_prediction_set_threshold_is_the_rank_that_the_coverage_asks_for() -> None:
+    of_truth = np.arange(1, 100) / 100
+    probabilities = np.stack([of_truth, 1 - of_truth], axis=1)
+    order = RNG.permutation(99)
+    record = conformal(probabilities[order], np.zeros(99, np.intp))
+    # floor(0.05 * (99 + 1)) = 5: four of a hundred to come lie below, and no more than five.
+    assert record.threshold == pytest.approx(0.05)
+    # Too few slices promise nothing, so that each set holds every class.
+    assert conformal(probabilities[:18], np.zeros(18, np.intp)).threshold == 0
+
+
+@pytest.mark.parametrize("negatives", [100, 130])
+def test_of_slices_without_tumour_the_band_leaves_out_no_more_than_it_may(negatives: int) -> None:
+    without = np.linspace(0.1, 0.6, negatives)
+    probability = np.concatenate([np.linspace(0.3, 0.9, 100), without])
+    threshold, point = operating_point(probability, np.arange(len(probability)) < 100)
+    rules = Rules(
+        ("notumor", "tumor"), ("tumor",), threshold, refer_band=(point.refer_low, point.refer_high)
+    )
+    wrong = [rules.decide(value) for value in without.tolist()].count(Decision.TUMOR)
+    assert wrong <= 0.02 * negatives
+
+
+def test_slices_of_several_possible_classes_count_for_the_temperature_as_one_of_them() -> None:
+    logits = RNG.normal(size=(4000, 3)) * 2
+    truth = np.array([RNG.choice(3, p=np.exp(row)) for row in log_softmax(logits, axis=1)])
+    # Of the tumours, classes 0 and 1, it is not known which.
+    allowed = np.where((truth < 2)[:, None], [1, 1, 0], [0, 0, 1]).astype(np.float32)
+    found = fit_temperature((3 * logits).astype(np.float32), allowed)
+    assert found == pytest.approx(3, rel=0.1)

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from training.contactsheet import run_audit
-from training.datasets import ImageSet, find_images, read_images
-from training.duplicates import ORIENTATIONS, audit, orient
+from training.datasets import ANY_TUMOR, NO_TUMOR, ImageSet, find_images, read_images
+from training.duplicates import ORIENTATIONS, _conflicting, audit, orient
 from training.errors import DatasetError
 from training.recipe import Recipe, load_recipe
 from training.splits import Protocol, split
@@ -150,3 +150,8 @@ def test_clean_splits_share_no_group_and_published_keeps_testing_whole(planted: 
     with pytest.raises(DatasetError, match="no "):
         # Every class's first slice goes: one of each is left, too few to validate on too.
         split(images, found, Protocol.CLEAN, _recipe(0.1, 1))
+
+
+def test_any_kind_of_tumour_agrees_with_a_kind_and_not_with_none() -> None:
+    labels = np.array([ANY_TUMOR, "glioma", ANY_TUMOR, NO_TUMOR, "glioma", "pituitary"])
+    assert _conflicting(np.array([0, 0, 1, 1, 2, 2]), labels).tolist() == [2, 3, 4, 5]

@@ -1,6 +1,7 @@
 """Splits of data sets that name folds and volumes, and of several sets at once."""
 
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -146,3 +147,43 @@ def test_the_real_folds_are_read_with_their_masks() -> None:
     parts = split(images, found, Protocol.GROUPED, load_recipe("efficientnet_lite0_mask"))
     _assert_disjoint(found, parts)
     assert (images.parts == "fold5").sum() == len(parts.test) == 664
+
+
+@pytest.mark.parametrize("protocol", [*Protocol])
+def test_what_has_conflicting_labels_neither_trains_nor_validates(protocol: Protocol) -> None:
+    rows = [
+        ("set", "testing" if number % 5 == 0 else "training", label, number)
+        for number in range(40)
+        for label in CLASSES
+    ]
+    images, found = _set(rows)
+    conflicting = np.flatnonzero(np.isin(found.groups, [0, 1, 2, 3]))
+    # Each label has a group of its own otherwise.
+    groups = np.where(np.isin(found.groups, [0, 1, 2, 3]), found.groups, 100 + np.arange(len(rows)))
+    parts = split(
+        images, replace(found, groups=groups, conflicting=conflicting), protocol, _recipe()
+    )
+    learned = np.concatenate([parts.train, parts.validation])
+    assert not np.isin(conflicting, learned).any()
+    if protocol is not Protocol.GROUPED:
+        # Test stays whole.
+        assert np.isin(conflicting[images.parts[conflicting] == "testing"], parts.test).all()
+
+
+@pytest.mark.tensorflow
+def test_no_group_spans_training_and_validation_of_a_part() -> None:
+    crossval = pytest.importorskip("training.crossval", reason="training needs TensorFlow")
+    rows = [("set", "", label, 4 * n + k) for n in range(20) for k, label in enumerate(CLASSES)]
+    # Every group has a second slice of another label, which is picked by itself.
+    rows += [("set", "", CLASSES[(group + 1) % 4], group) for *_, group in rows[:40]]
+    images, found = _set(rows)
+    conflicting = np.flatnonzero(found.groups < 4)
+    test = np.isin(found.groups, range(4, 12)) & (np.arange(len(rows)) < 80)
+    found = replace(found, conflicting=conflicting)
+    parts = crossval._around(images, found, test, _recipe())
+    groups = [set(found.groups[rows].tolist()) for rows in (parts.train, parts.validation)]
+    assert all(groups)
+    assert not groups[0] & groups[1]
+    for one in groups:
+        # What is tested, its copies, and what is filed under two labels.
+        assert not one & set(range(12))
