@@ -88,6 +88,13 @@ MUTANTS: Final = (
         "tests/service/test_process.py::test_it_ends_while_a_version_hangs_that_it_loads",
     ),
     Mutant(
+        "connections that wait to be accepted when the service ends",
+        "service/server.py",
+        "duplicate.listen(0)",
+        "pass",
+        "tests/service/test_process.py::test_clients_that_connect_anew_for_each_request_lose_none",
+    ),
+    Mutant(
         "full queue",
         "service/pipeline.py",
         "if self.depth + images > self._capacity:",
@@ -268,7 +275,7 @@ MUTANTS: Final = (
         "SIGTERM, accepted requests",
         "service/server.py",
         "        state.drain()\n        asyncio.get_running_loop()"
-        ".call_later(self._notice_seconds, self._close)",
+        ".call_later(self._notice_seconds, self._let_in_the_last)",
         "        self.force_exit = self.should_exit = True",
         "tests/service/test_process.py::test_request_in_flight_is_finished",
     ),

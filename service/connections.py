@@ -6,7 +6,7 @@ client take for ever to send a body that is not wanted or to receive an answer.
 
 import asyncio
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import httptools
 import uvicorn
@@ -34,6 +34,10 @@ since its last data; more than any client of this service has reason to send."""
 
 LINGER_SECONDS: Final = 1.0
 """How long a refused client may take to read why; closed at once, a connection loses its last words."""
+
+FRESH_SECONDS: Final = 0.2
+"""How long a client that has just connected may take to send its request while the service ends; closed
+at once, the connection would be reset under it."""
 
 SEND_SECONDS: Final = 30.0
 SEND_BYTES: Final = 2**18
@@ -158,6 +162,13 @@ class Connection(HttpToolsProtocol):
         super().on_response_complete()
         if self._in_message and not self._in_head:
             self._arm(self._limits.body_seconds)
+
+    def shutdown(self) -> None:
+        """Ends the connection after its answer, or after the first one where there was none yet."""
+        if cast("RequestResponseCycle | None", self.cycle) is None:
+            self.loop.call_later(FRESH_SECONDS, super().shutdown)
+        else:
+            super().shutdown()
 
     def pause_writing(self) -> None:
         """The client does not keep up with the answer."""

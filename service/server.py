@@ -1,6 +1,7 @@
 """Uvicorn as this service runs it: its settings, its connections, and its way to stop."""
 
 import asyncio
+import os
 import signal
 import socket
 from collections.abc import Iterator
@@ -17,6 +18,9 @@ from service.state import State
 
 KEEP_ALIVE_SECONDS: Final = 30
 """How long an idle connection is kept; longer than a PACS pauses between two slices."""
+
+LAST_SECONDS: Final = 0.1
+"""From when nobody new is let in to when the service stops listening: time for those in the queue."""
 
 
 def check_address(settings: Settings) -> None:
@@ -90,7 +94,18 @@ class DrainingServer(uvicorn.Server):
             self.should_exit = True
             return
         state.drain()
-        asyncio.get_running_loop().call_later(self._notice_seconds, self._close)
+        asyncio.get_running_loop().call_later(self._notice_seconds, self._let_in_the_last)
+
+    def _let_in_the_last(self) -> None:
+        """Keeps new clients out of the queue of connections: closed, it resets all that are in it.
+
+        They try again, and are refused or find another instance.
+        """
+        for server in self.servers:
+            for listening in server.sockets:
+                with socket.socket(fileno=os.dup(listening.fileno())) as duplicate:
+                    duplicate.listen(0)
+        asyncio.get_running_loop().call_later(LAST_SECONDS, self._close)
 
     def _close(self) -> None:
         self.should_exit = True

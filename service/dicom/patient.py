@@ -37,6 +37,11 @@ _OPTIONAL: Final = (
 KEYWORDS: Final = ("SpecificCharacterSet", *_REQUIRED, *_OPTIONAL)
 """What has to be read of a source image."""
 
+_COPIED: Final = frozenset({"SH", "LO", "UC", "UI", "CS", "UT", "UR", "DT"})
+"""What an item of a sequence is copied of: all that the macros of codes and of issuers have."""
+
+_CODE_VALUES: Final = ("CodeValue", "LongCodeValue", "URNCodeValue")
+
 _ENUMERATED: Final = {"PatientSex": {"M", "F", "O"}, "PatientIdentityRemoved": {"YES", "NO"}}
 _MAX_CHARACTERS: Final = {"SH": 16, "LO": 64, "ST": 1024, "LT": 10240, "CS": 16, "UC": 2**20}
 _ESCAPE: Final = re.compile(r"\x1b[\x20-\x2f]*[\x30-\x7e]")
@@ -125,10 +130,23 @@ def _item(source: Dataset) -> Dataset:
     """The plain text attributes of a sequence's item."""
     clean = Dataset()
     for element in source:
-        is_text = element.VR in {"SH", "LO", "UC", "UI", "CS"} and element.keyword
+        is_text = element.VR in _COPIED and element.keyword
         if is_text and (values := _values(source, element.keyword)):
             clean.add(DataElement(element.tag, element.VR, values[0]))
-    return clean
+    return clean if _is_whole(clean, source) else Dataset()
+
+
+def _is_whole(item: Dataset, source: Dataset) -> bool:
+    """Whether an item, if it is a code, is one still (DICOM PS3.3 2024e, 8.8)."""
+    if not any(keyword in source for keyword in _CODE_VALUES):
+        return True
+    values = [keyword for keyword in _CODE_VALUES if keyword in item]
+    if len(values) != 1 or "CodeMeaning" not in item:
+        return False
+    # Cut off, it would be another code.
+    (value,) = values
+    unchanged = str(item[value].value) == str(raw(source, value)).strip()
+    return unchanged and ("CodingSchemeDesignator" in item or value == "URNCodeValue")
 
 
 def _values(source: Dataset, keyword: str) -> list[str]:

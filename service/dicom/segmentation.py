@@ -1,6 +1,6 @@
 """The region as a segmentation that lies exactly on its source images."""
 
-from collections import defaultdict
+import math
 from collections.abc import Sequence
 from copy import deepcopy
 from typing import Final, NamedTuple
@@ -28,6 +28,9 @@ POSITION_STEP_MM: Final = 0.01
 
 ALIKE: Final = 1e-3
 """Direction cosines that differ by less are one orientation."""
+
+SAME_MEASURE: Final = 1e-4
+"""Pixel spacings, or thicknesses, that differ by a smaller share are one."""
 
 
 class Masked(NamedTuple):
@@ -57,14 +60,18 @@ def segment(making: Making) -> tuple[list[Segmentation], dict[tuple[str, int], S
     Returns:
         The objects, and for each slice (SOP instance UID, frame) the frame that holds its mask.
     """
-    groups: dict[object, dict[tuple[int, ...], Masked]] = defaultdict(dict)
+    groups: list[tuple[Masked, dict[tuple[int, ...], Masked]]] = []
     for masked in _masked(making):
         position = tuple(round(value / POSITION_STEP_MM) for value in masked.plane.position)
+        group = next((group for first, group in groups if _shares_grid(first, masked)), None)
+        if group is None:
+            group = {}
+            groups.append((masked, group))
         # The most suspicious slice comes first.
-        groups[_grid(masked)].setdefault(position, masked)
+        group.setdefault(position, masked)
     objects: list[Segmentation] = []
     frames: dict[tuple[str, int], SegmentedFrame] = {}
-    for group in groups.values():
+    for _, group in groups:
         slices = list(group.values())
         depth = _depth(making, slices[0].plane)
         if depth is None:
@@ -91,11 +98,15 @@ def _masked(making: Making) -> list[Masked]:
     return found
 
 
-def _grid(masked: Masked) -> object:
-    """What frames of one segmentation have in common."""
-    plane = masked.plane
-    directions = tuple(round(value, 3) for value in plane.orientation)
-    return masked.mask.shape, directions, plane.spacing, plane.thickness
+def _shares_grid(one: Masked, other: Masked) -> bool:
+    """Whether two slices may be frames of one segmentation; writers round each slice's numbers anew."""
+    ours, theirs = one.plane, other.plane
+    return (
+        one.mask.shape == other.mask.shape
+        and np.allclose(ours.orientation, theirs.orientation, rtol=0, atol=ALIKE)
+        and np.allclose(ours.spacing, theirs.spacing, rtol=SAME_MEASURE)
+        and math.isclose(ours.thickness or 0, theirs.thickness or 0, rel_tol=SAME_MEASURE)
+    )
 
 
 class Depth(NamedTuple):
@@ -121,10 +132,10 @@ def _depth(making: Making, like: Plane) -> Depth | None:
 def _segmentation(
     making: Making, slices: Sequence[Masked], depth: Depth, instance: int
 ) -> Segmentation:
-    placeholders = [
-        _placeholder(making, masked, depth, index) for index, masked in enumerate(slices, 1)
-    ]
     first = slices[0].plane
+    placeholders = [
+        _placeholder(making, masked, first, depth, index) for index, masked in enumerate(slices, 1)
+    ]
     arguments = making.arguments(Kind.SEGMENTATION, instance)
     made = Segmentation(
         source_images=placeholders,
@@ -157,15 +168,18 @@ def _segmentation(
     return made
 
 
-def _placeholder(making: Making, masked: Masked, depth: Depth, index: int) -> Dataset:
-    """A frame as the single-frame image that highdicom asks for; :func:`_refer` names the true one."""
+def _placeholder(making: Making, masked: Masked, first: Plane, depth: Depth, index: int) -> Dataset:
+    """A frame as the single-frame image that highdicom asks for; :func:`_refer` names the true one.
+
+    It wants orientation and spacing of all to be those of the first, to the last digit.
+    """
     image = making.reference(MRImageStorage, f"2.25.{index}", making.source.series_uid)
     image.FrameOfReferenceUID = making.source.frame_of_reference_uid
     image.Modality = "MR"
     image.Rows, image.Columns = masked.mask.shape
     image.ImagePositionPatient = list(masked.plane.position)
-    image.ImageOrientationPatient = list(masked.plane.orientation)
-    image.PixelSpacing = list(masked.plane.spacing)
+    image.ImageOrientationPatient = list(first.orientation)
+    image.PixelSpacing = list(first.spacing)
     image.SliceThickness = depth.thickness
     return image
 

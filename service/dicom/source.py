@@ -9,7 +9,12 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
-from pydicom.uid import UID_dictionary
+from pydicom.uid import (
+    JPEGBaseline8Bit,
+    JPEGExtended12Bit,
+    JPEGLSNearLossless,
+    UID_dictionary,
+)
 
 from service.dicom import patient
 from service.errors import UnidentifiedSource
@@ -32,8 +37,21 @@ KEYWORDS: Final = (
 )
 """What has to be read of a source image beside :data:`service.dicom.patient.KEYWORDS`."""
 
-ORTHOGONALITY: Final = 1e-3
+ORTHOGONALITY: Final = 1e-2
 """How far direction cosines may be from perpendicular unit vectors, after rounding by the writer."""
+
+EXACT: Final = 1e-5
+"""Direction cosines that are nearer to unit vectors than this are copied as they are."""
+
+MAX_SPACING_MM: Final = 100.0
+"""Of the pixels of a slice; no scanner makes larger ones."""
+
+LOSSY_METHODS: Final = {
+    JPEGBaseline8Bit: "ISO_10918_1",
+    JPEGExtended12Bit: "ISO_10918_1",
+    JPEGLSNearLossless: "ISO_14495_1",
+}
+"""Transfer syntaxes that always lose something, and the Lossy Image Compression Method of each."""
 
 _UID: Final = re.compile(r"[0-9]+(\.[0-9]+)+")
 
@@ -178,30 +196,44 @@ def _image(header: Dataset) -> SourceImage:
     shared = patient.sequence(header, "SharedFunctionalGroupsSequence")[:1]
     own = patient.sequence(header, "PerFrameFunctionalGroupsSequence")
     # Of a frame without a group of its own nothing is known, whatever number of frames is stated.
-    frames = max(1, min(_integer(header, "NumberOfFrames"), len(own)))
-    planes = tuple(_plane(header, [*own[frame : frame + 1], *shared]) for frame in range(frames))
+    count = _integer(header, "NumberOfFrames")
+    # Nor of which frame a position speaks that is the whole object's.
+    whole = Dataset() if count > 1 else header
+    planes = tuple(
+        _plane(header, whole, [*own[frame : frame + 1], *shared])
+        for frame in range(max(1, min(count, len(own))))
+    )
     return SourceImage(
         sop_class_uid,
         _uid(header, "SOPInstanceUID"),
         _integer(header, "Rows"),
         _integer(header, "Columns"),
         planes,
-        multi_frame="NumberOfFrames" in header,
+        # A classic image may state that it has one frame; references to it must not name that.
+        multi_frame=count > 1 or bool(own),
         lossy=_lossy(header),
     )
 
 
 def _lossy(header: Dataset) -> Lossy | None:
-    if patient.raw(header, "LossyImageCompression") != "01":
+    meta = getattr(header, "file_meta", Dataset())
+    method = LOSSY_METHODS.get(meta.get("TransferSyntaxUID"))
+    if patient.raw(header, "LossyImageCompression") != "01" and method is None:
         return None
     ratios = _floats(header, "LossyImageCompressionRatio") or []
-    methods = patient.texts(header, "LossyImageCompressionMethod")
+    methods = patient.texts(header, "LossyImageCompressionMethod") or ([method] if method else [])
     return Lossy(tuple(ratios), tuple(methods))
 
 
-def _plane(header: Dataset, groups: Sequence[Dataset]) -> Plane | None:
-    """A frame's own attributes before the shared ones, and those before the object's."""
-    position = _numbers(header, groups, "PlanePositionSequence", "ImagePositionPatient")
+def _plane(header: Dataset, placed: Dataset, groups: Sequence[Dataset]) -> Plane | None:
+    """A frame's own attributes before the shared ones, and those before the object's.
+
+    Args:
+        header: the object's.
+        placed: what the position is read of where no group has one.
+        groups: the frame's, then the shared ones.
+    """
+    position = _numbers(placed, groups, "PlanePositionSequence", "ImagePositionPatient")
     orientation = _numbers(header, groups, "PlaneOrientationSequence", "ImageOrientationPatient")
     spacing = _numbers(header, groups, "PixelMeasuresSequence", "PixelSpacing")
     thickness = _numbers(header, groups, "PixelMeasuresSequence", "SliceThickness")
@@ -209,16 +241,29 @@ def _plane(header: Dataset, groups: Sequence[Dataset]) -> Plane | None:
         return None
     row, column = np.asarray(orientation[:3]), np.asarray(orientation[3:])
     errors = [row @ row - 1, column @ column - 1, row @ column]
-    if max(map(abs, errors)) > ORTHOGONALITY:
+    if max(map(abs, errors)) > ORTHOGONALITY or max(spacing) > MAX_SPACING_MM:
         return None
     x, y, z = position
-    rx, ry, rz, cx, cy, cz = orientation
+    (rx, ry, rz), (cx, cy, cz) = _orthonormal(row, column)
     return Plane(
         (x, y, z),
         (rx, ry, rz, cx, cy, cz),
         (spacing[0], spacing[1]),
         thickness[0] if thickness and thickness[0] > 0 else None,
     )
+
+
+def _orthonormal(
+    row: NDArray[np.float64], column: NDArray[np.float64]
+) -> tuple[list[float], list[float]]:
+    """Direction cosines as they were before they were rounded; those that need nothing stay exact."""
+    exact = np.stack([row, column])
+    row = row / np.linalg.norm(row)
+    column = column - (column @ row) * row
+    made = np.stack([row, column / np.linalg.norm(column)])
+    kept = exact if np.allclose(made, exact, rtol=0, atol=EXACT) else made
+    ours, theirs = kept.tolist()
+    return ours, theirs
 
 
 def _numbers(

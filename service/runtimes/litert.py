@@ -22,6 +22,9 @@ PROBABILITIES: Final = "probabilities"
 SIGNATURE: Final = "serving_default"
 """The signature that names the outputs, where there are several."""
 
+MAX_REASON: Final = 200
+"""Characters of what LiteRT itself says."""
+
 MAX_SOLO_THREADS: Final = 4
 """The layers of a small model give more threads than that too little to do."""
 
@@ -89,7 +92,11 @@ class Interpreter:
             from ai_edge_litert import interpreter
         except ImportError as error:
             raise RuntimeUnusable("LiteRT is not installed (package ai-edge-litert)") from error
-        self._interpreter: Any = interpreter.Interpreter(model_path=str(path), num_threads=threads)
+        try:
+            self._interpreter: Any = interpreter.Interpreter(str(path), num_threads=threads)
+        except (RuntimeError, ValueError) as error:
+            reason = str(error).partition("\n")[0][:MAX_REASON]
+            raise RuntimeUnusable(f"LiteRT cannot read the model: {reason}") from error
         inputs = self._interpreter.get_input_details()
         if len(inputs) != 1 or inputs[0]["dtype"] is not np.uint8:
             raise RuntimeUnusable("the LiteRT model does not take one uint8 tensor")

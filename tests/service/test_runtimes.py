@@ -95,7 +95,7 @@ def test_one_core_has_no_threads_to_share(stored: StoredVersion) -> None:
 def test_litert_refuses_a_file_that_is_no_model(tmp_path: Path) -> None:
     path = tmp_path / "model.tflite"
     path.write_bytes(b"junk" * 100)
-    with pytest.raises(ValueError, match="Flatbuffer"):
+    with pytest.raises(RuntimeUnusable, match="cannot read the model: The model is not a valid"):
         LiteRtRuntime(path, {"probabilities": (4,)}, 1)
 
 
