@@ -67,6 +67,20 @@ MUTANTS: Final = (
         "::test_a_version_that_hangs_while_it_is_loaded_is_refused_and_blocks_nobody",
     ),
     Mutant(
+        "runtime that is rebuilt after an activation",
+        "service/registry.py",
+        "self._retire(engine, CLOSE_SECONDS)",
+        "self._swap(engine)",
+        f"{FAULTS}::test_runtime_that_is_rebuilt_after_an_activation_is_closed",
+    ),
+    Mutant(
+        "runtime that is lost while an activation hangs",
+        "service/registry.py",
+        "            if self.active is None:\n                await self._rebuild(lost)",
+        "            async with self._changing:\n                await self._rebuild(lost)",
+        f"{FAULTS}::test_lost_runtime_is_rebuilt_while_an_activation_hangs",
+    ),
+    Mutant(
         "end of a service that loads a version that hangs",
         "service/patience.py",
         "daemon=True",

@@ -192,20 +192,24 @@ class Registry:
         while self.active is None:
             await asyncio.sleep(rebuild_seconds(attempt))
             attempt += 1
-            async with self._changing:
-                # An activation may have been quicker.
-                if self.active is None:
-                    await self._rebuild(lost)
+            if self.active is None:
+                await self._rebuild(lost)
 
     async def _rebuild(self, lost: Engine) -> None:
+        """Waits for no activation, whose version may take minutes to load: nothing serves meanwhile."""
         name, version = lost.identity["name"], lost.identity["version"]
         try:
             engine = await self._build(name, str(version))
         except (ServiceError, ContractError) as failure:
-            self._go_down(failure)
-        else:
+            if self.active is None:
+                self._go_down(failure)
+            return
+        if self.active is None:
             self._metrics.runtime_restarts.inc()
             self._swap(engine)
+        else:
+            # An activation was quicker.
+            self._retire(engine, CLOSE_SECONDS)
 
     def _place_before(self, name: str) -> int:
         """Where in what has served the version is that a rollback goes to."""

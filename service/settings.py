@@ -212,7 +212,7 @@ class Settings(BaseSettings):
         "rebuilt.",
     )
     load_timeout_ms: float = Field(
-        300_000,
+        600_000,
         gt=0,
         description="A version that takes longer to be verified, loaded and warmed up is refused, and "
         "the one that serves goes on. With XLA a GPU needs minutes.",

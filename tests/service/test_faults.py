@@ -1,5 +1,6 @@
 """Overload, deadlines, and runtimes that raise, hang or die: every request gets an answer."""
 
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
@@ -166,6 +167,44 @@ def test_inference_thread_that_dies_is_replaced(
         wait_until(lambda: service.client.get("/health").status_code == 200)
         assert service.predict(jpeg).status_code == 200
         assert service.state.pipeline.depth == 0
+
+
+def test_lost_runtime_is_rebuilt_while_an_activation_hangs(
+    store_copy: Path, jpeg: bytes, runtimes: FakeRuntimes
+) -> None:
+    first, second = newest(store_copy), add_version(store_copy)
+    settings = settings_for(store_copy, model_version=str(first))
+    with serving(settings, runtimes) as service, ThreadPoolExecutor(1) as clients:
+        runtimes.held = second
+        runtimes.gate.clear()
+        path = f"/models/{MODEL}/{second}/activate"
+        activation = clients.submit(service.client.post, path, timeout=None)
+        wait_until(runtimes.reached.is_set)
+        runtimes.last.error = SystemExit()
+        assert refused(service.predict(jpeg)) == (503, "runtime_lost")
+        wait_until(lambda: service.metric("brain_runtime_restarts_total") == 1)
+        assert service.predict(jpeg).json()["model"]["version"] == first
+        runtimes.gate.set()
+        assert activation.result().status_code == 200
+        assert service.predict(jpeg).json()["model"]["version"] == second
+
+
+def test_runtime_that_is_rebuilt_after_an_activation_is_closed(
+    store_copy: Path, jpeg: bytes, runtimes: FakeRuntimes
+) -> None:
+    first, second = newest(store_copy), add_version(store_copy)
+    with serving(settings_for(store_copy, model_version=str(first)), runtimes) as service:
+        runtimes.held = first
+        runtimes.gate.clear()
+        runtimes.last.error = SystemExit()
+        assert refused(service.predict(jpeg)) == (503, "runtime_lost")
+        wait_until(runtimes.reached.is_set)
+        path = f"/models/{MODEL}/{second}/activate"
+        assert service.client.post(path).status_code == 200
+        runtimes.gate.set()
+        wait_until(lambda: len(runtimes.opened) == 3 and runtimes.last.closed)
+        assert service.predict(jpeg).json()["model"]["version"] == second
+        assert service.metric("brain_runtime_restarts_total") == 0
 
 
 def test_batch_that_hangs_is_given_up_and_the_runtime_rebuilt(

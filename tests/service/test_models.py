@@ -137,12 +137,33 @@ def test_a_version_that_hangs_while_it_is_loaded_is_refused_and_blocks_nobody(
         response = service.client.post(f"/models/{MODEL}/{second}/activate")
         assert (response.status_code, response.json()["code"]) == (409, "runtime_unusable")
         assert "within 0.3 s" in response.json()["detail"]
+        (model,) = service.client.get("/models").json()["models"]
+        assert model["versions"][-1]["refused"]["detail"] in response.json()["detail"]
         assert serves(service, jpeg) == first
         runtimes.gate.set()
         # It came back after all, and is closed, as nobody waits for it.
         wait_until(lambda: runtimes.opened[1:] and runtimes.opened[1].closed)
         assert service.client.post(f"/models/{MODEL}/{second}/activate").status_code == 200
         assert serves(service, jpeg) == second
+
+
+def test_what_waits_for_a_version_that_hangs_has_its_turn(
+    store_copy: Path, jpeg: bytes, runtimes: FakeRuntimes
+) -> None:
+    first, hanging, good = newest(store_copy), add_version(store_copy), add_version(store_copy)
+    settings = settings_for(store_copy, model_version=str(first), load_timeout_ms=500)
+    with serving(settings, runtimes) as service, ThreadPoolExecutor(3) as clients:
+        runtimes.held = hanging
+        runtimes.gate.clear()
+        model, client = f"/models/{MODEL}", service.client
+        refused = clients.submit(client.post, f"{model}/{hanging}/activate")
+        wait_until(runtimes.reached.is_set)
+        moved = clients.submit(client.put, f"{model}/aliases/stable/{good}")
+        activated = clients.submit(client.post, f"{model}/{good}/activate")
+        answers = [future.result().status_code for future in (refused, moved, activated)]
+        assert answers == [409, 200, 200]
+        assert serves(service, jpeg) == good
+        runtimes.gate.set()
 
 
 def test_a_damaged_store_can_be_left_by_activating_a_good_version(

@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 import threading
-from contextlib import closing
+from contextlib import closing, suppress
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from time import monotonic, sleep
@@ -14,10 +14,14 @@ import httpx
 import pytest
 
 from tests.support.service import (
+    MODEL,
     PATIENCE_SECONDS,
     ROOT,
+    add_version,
     environment_with,
     free_port,
+    is_ready,
+    newest,
     process,
     read_status,
     wait_until,
@@ -185,30 +189,41 @@ def test_clients_that_connect_anew_for_each_request_lose_none(
     assert len(broken) <= RECONNECTING // 8, broken
 
 
-def test_it_ends_while_a_version_hangs_that_it_loads(model_store: Path) -> None:
+@pytest.mark.parametrize("active", [False, True], ids=["at the start", "beside another"])
+def test_it_ends_while_a_version_hangs_that_it_loads(store_copy: Path, active: bool) -> None:
     """In native code, which no exception reaches."""
+    first, second = newest(store_copy), add_version(store_copy)
     port = free_port()
-    variables = {"BRAIN_MODEL_STORE": str(model_store), "BRAIN_PORT": str(port)}
+    url = f"http://127.0.0.1:{port}"
+    variables = {
+        "BRAIN_MODEL_STORE": str(store_copy),
+        "BRAIN_MODEL_VERSION": str(first if active else second),
+        "BRAIN_PORT": str(port),
+        "BRAIN_RUNTIME": "litert",
+        "BRAIN_DRAIN_NOTICE_MS": "0",
+        "BRAIN_DRAIN_SECONDS": "1",
+    }
     with subprocess.Popen(
-        [sys.executable, "-m", "tests.support.hanging_load"],
+        [sys.executable, "-m", "tests.support.hanging_load", str(second)],
         cwd=ROOT,
-        env=environment_with(**variables, BRAIN_DRAIN_NOTICE_MS="0"),
+        env=environment_with(**variables),
+        stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     ) as child:
         try:
-            health = f"http://127.0.0.1:{port}/health"
-            wait_until(lambda: answers(health))
-            assert httpx.get(health).json()["code"] == "model_loading"
+            if active:
+                wait_until(lambda: is_ready(port))
+                threading.Thread(target=activate, args=(url, second)).start()
+            assert child.stdout
+            assert child.stdout.readline() == b"hangs\n"
+            assert httpx.get(f"{url}/health/ready").status_code == (200 if active else 503)
             child.send_signal(signal.SIGTERM)
             assert child.wait(PATIENCE_SECONDS) == 0
         finally:
             child.kill()
 
 
-def answers(url: str) -> bool:
-    """Whether anything does there."""
-    try:
-        httpx.get(url)
-    except httpx.TransportError:
-        return False
-    return True
+def activate(url: str, version: int) -> None:
+    """Asks for a version; that it is given up is no matter."""
+    with suppress(httpx.TransportError):
+        httpx.post(f"{url}/models/{MODEL}/{version}/activate", timeout=PATIENCE_SECONDS)

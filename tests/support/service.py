@@ -103,6 +103,8 @@ class FakeRuntimes:
 
     Attributes:
         gate: cleared, opening waits until it is set again.
+        held: the only version of which opening waits; None stands for all.
+        reached: set once opening waits.
         error: raised instead of opening one.
     """
 
@@ -111,10 +113,15 @@ class FakeRuntimes:
         self.opened: list[FakeRuntime] = []
         self.gate = threading.Event()
         self.gate.set()
+        self.held: int | None = None
+        self.reached = threading.Event()
         self.error: Exception | None = None
 
     def __call__(self, settings: Settings, stored: StoredVersion) -> Runtime:
-        assert self.gate.wait(PATIENCE_SECONDS)
+        if self.held in {None, stored.manifest.version} and not self.gate.is_set():
+            self.reached.set()
+            # Longer than a test waits for what must not wait for this.
+            assert self.gate.wait(2 * PATIENCE_SECONDS)
         if self.error is not None:
             raise self.error
         shapes = served_shapes(stored.manifest)
