@@ -20,16 +20,20 @@ CROPS = 6
 
 @pytest.fixture(scope="session")
 def small_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Training and Testing folders of four classes; crops of one slice look like other patients.
+    """Training and Testing folders of four classes."""
+    return grown(tmp_path_factory.mktemp("data") / "small")
+
+
+def grown(root: Path, crops: int = CROPS) -> Path:
+    """Grows a data set from the slices in git; crops of one slice look like other patients.
 
     The crops are so far apart that the audit must not take them for near duplicates.
     """
-    root = tmp_path_factory.mktemp("data") / "small"
     for folder in sorted(SLICES.iterdir()):
         for number, path in enumerate(sorted(folder.glob("*.jpg"))):
             image = np.asarray(Image.open(path).convert("L"))
             rows, columns = image.shape
-            for crop in range(CROPS):
+            for crop in range(crops):
                 top, left = (crop % 3) * rows // 4, (crop // 3) * columns // 3
                 part = image[top : top + rows // 2, left : left + columns * 2 // 3]
                 target = root / ("Testing" if crop == 0 else "Training") / folder.name

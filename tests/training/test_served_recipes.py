@@ -12,7 +12,7 @@ from contract.store import ModelStore, StoredVersion
 from service.choices import RuntimeChoice
 from tests.support.service import serving, settings_for
 
-from .conftest import SLICES, Training, eagerly  # noqa: TID252
+from .conftest import SLICES, Training, eagerly, grown  # noqa: TID252
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 
@@ -25,10 +25,16 @@ RECIPES = {
 }
 
 
+@pytest.fixture(scope="module")
+def tiny_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What makes a step of training: four crops of each slice, of which one is for test."""
+    return grown(tmp_path_factory.mktemp("data") / "tiny", crops=4)
+
+
 @pytest.fixture(scope="module", params=RECIPES)
 def exported(
     request: pytest.FixtureRequest,
-    small_data: Path,
+    tiny_data: Path,
     training: Training,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> StoredVersion:
@@ -37,14 +43,17 @@ def exported(
     run, store = folder / "run", folder / "store"
     options = ("--recipe", recipe, "--epochs", "1", *RECIPES[recipe])
     with eagerly():
-        fitted = training("fit", *options, "--data", small_data, "--out", run)
+        fitted = training("fit", *options, "--data", tiny_data, "--out", run)
     assert fitted.returncode == 0, fitted.stderr
-    for command in (
-        ("evaluate", "--run", run),
-        ("export", "--run", run, "--store", store, "--allow-float"),
-    ):
-        done = training(*command)
-        assert done.returncode == 0, done.stderr
+    with pytest.MonkeyPatch.context() as patched:
+        # The converter takes a second of VGG16 for each.
+        patched.setattr("training.convert.CALIBRATION_SLICES", (4,))
+        for command in (
+            ("evaluate", "--run", run),
+            ("export", "--run", run, "--store", store, "--allow-float"),
+        ):
+            done = training(*command)
+            assert done.returncode == 0, done.stderr
     return ModelStore(store).load("brain-tumor", 1)
 
 
@@ -78,7 +87,7 @@ def test_a_recipe_is_served_and_highlights_regions(exported: StoredVersion) -> N
         heat = model.signatures["explain"](slices=tf.constant(batch))["heatmap"].numpy()
         _check_grad_cam(heat, batch)
     # Each batch size is warmed up, and a large one takes VGG16 long.
-    settings = settings_for(exported.path.parents[1], max_batch_size=4)
+    settings = settings_for(exported.path.parents[1], max_batch_size=2)
     for choice, expected in ((RuntimeChoice.LITERT, light), (RuntimeChoice.TENSORFLOW, full)):
         with serving(settings.model_copy(update={"runtime": choice})) as service:
             answers = service.predict(*(path.read_bytes() for path in slices)).json()
