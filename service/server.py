@@ -101,7 +101,8 @@ class DrainingServer(uvicorn.Server):
 
         They try again, and are refused or find another instance.
         """
-        for server in self.servers:
+        # Uvicorn has no servers yet where the signal comes while it starts.
+        for server in self.servers if self.started else ():
             for listening in server.sockets:
                 with socket.socket(fileno=os.dup(listening.fileno())) as duplicate:
                     duplicate.listen(0)
