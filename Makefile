@@ -4,7 +4,8 @@ PYTHON ?=
 SERVICE_ENV := .venv
 TEST_ENV := .venv-test
 
-WORKERS ?= 2
+# One more than two cores: a third of the time tests wait.
+WORKERS ?= 3
 RECIPE ?= efficientnet_lite0
 DATA ?=
 OUT ?= runs/$(RECIPE)

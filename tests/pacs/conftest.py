@@ -1,10 +1,40 @@
-"""A destination for each test."""
+"""A destination for each test, and one process that makes the objects of all of them."""
 
 from collections.abc import Iterator
 
 import pytest
 
+from contract.sandbox import Sandbox
 from tests.support.pacs import Pacs, pacs
+
+
+class Lasting(Sandbox):
+    """Outlasts the service that it is made for: it is warm for the next one."""
+
+    def close(self) -> None:
+        """Is left to :meth:`end`."""
+
+    def end(self) -> None:
+        """Ends it, after the last test."""
+        super().close()
+
+
+@pytest.fixture(scope="session")
+def boxes() -> Iterator[dict[tuple[str, int], Lasting]]:
+    made: dict[tuple[str, int], Lasting] = {}
+    yield made
+    for box in made.values():
+        box.end()
+
+
+@pytest.fixture(autouse=True)
+def warm_workshop(boxes: dict[tuple[str, int], Lasting], monkeypatch: pytest.MonkeyPatch) -> None:
+    """highdicom takes a second to warm up. A task is a fork, and leaves nothing for the next."""
+
+    def box(target: str, memory_bytes: int) -> Lasting:
+        return boxes.setdefault((target, memory_bytes), Lasting(target, memory_bytes))
+
+    monkeypatch.setattr("service.dicom.workshop.Sandbox", box)
 
 
 @pytest.fixture

@@ -16,6 +16,7 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import generate_uid
 
 from contract.answer import Decision
+from contract.sandbox import Sandbox
 from service.app import create_app
 from service.errors import SpoolFull
 from service.pacs.analysis import MAX_ATTEMPTS, RESULT_BYTES, STEP, STEP_BYTES, Analysis, _steps
@@ -209,8 +210,10 @@ def test_a_series_of_several_patients_is_set_aside(
 
 
 def test_the_process_that_makes_objects_starts_before_they_are_wanted(
-    model_store: Path, tmp_path: Path, destination: Pacs
+    model_store: Path, tmp_path: Path, destination: Pacs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    # One of its own.
+    monkeypatch.setattr("service.dicom.workshop.Sandbox", Sandbox)
     with serve(model_store, tmp_path, destination) as service:
         workshop = service.state.results._workshop
         wait_until(lambda: workshop.processes)
