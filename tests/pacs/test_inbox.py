@@ -57,10 +57,10 @@ def largest_file(size: int) -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, handler)
 
 
-def put(inbox: Inbox, segments: Segments, sop: str) -> None:
+def put(inbox: Inbox, segments: Segments, sop: str, uid: str = SERIES) -> None:
     segment = segments.create()
     segment.write(b"x" * 10)
-    received = Received(Identity("1.2", sop, SERIES, "1.9"), 0, 10)
+    received = Received(Identity("1.2", sop, uid, "1.9"), 0, 10)
     inbox.accept(segment, [received], "pacs-1", "visit-1")
 
 
@@ -102,17 +102,11 @@ def test_a_segment_that_the_disk_does_not_take(
         segments.create()
 
 
-def put_of(inbox: Inbox, segments: Segments, uid: str, sop: str) -> None:
-    segment = segments.create()
-    segment.write(b"x" * 10)
-    inbox.accept(segment, [Received(Identity("1.2", sop, uid, "1.9"), 0, 10)], None, "visit-1")
-
-
 def test_a_series_is_not_complete_while_more_of_it_arrives(
     inbox: Inbox, segments: Segments
 ) -> None:
     first, second, third = series(3)
-    put_of(inbox, segments, first.series, first.sop)
+    put(inbox, segments, first.sop, first.series)
     content_type, body = form([second.data, third.data])
     receiver = Receiver(content_type, None, LIMITS, inbox, segments)
     receiver.feed(body[: 3 * len(body) // 4])
@@ -159,7 +153,7 @@ def test_attempts_count_anew_with_a_new_slice_and_when_asked_for(
 
 def test_the_series_that_waits_longest_comes_first(inbox: Inbox, segments: Segments) -> None:
     for uid in ("1.6", "1.5", "1.7"):
-        put_of(inbox, segments, uid, f"{uid}.1")
+        put(inbox, segments, f"{uid}.1", uid)
     found = []
     while (next_uid := inbox.complete()) is not None:
         found.append(next_uid)
@@ -171,7 +165,7 @@ def test_what_was_analysed_makes_room_before_what_could_not_be(
     inbox: Inbox, segments: Segments
 ) -> None:
     for uid in ("1.5", "1.6", "1.7"):
-        put_of(inbox, segments, uid, f"{uid}.1")
+        put(inbox, segments, f"{uid}.1", uid)
     inbox.park(inbox.begin("1.5"), "unidentified_source")
     inbox.keep(inbox.begin("1.6"))
     inbox.spare(10)
@@ -195,7 +189,7 @@ def test_results_of_other_series_are_not_forgotten(
     inbox: Inbox, segments: Segments, ledger: Ledger
 ) -> None:
     for uid in ("1.5", "1.6"):
-        put_of(inbox, segments, uid, f"{uid}.1")
+        put(inbox, segments, f"{uid}.1", uid)
     begun = [inbox.begin(uid) for uid in ("1.5", "1.6")]
     for item in begun:
         with ledger.transaction() as connection:

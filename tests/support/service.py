@@ -185,8 +185,16 @@ def serving(
     settings: Settings,
     open_runtime: Callable[[Settings, StoredVersion], Runtime] | None = None,
     ready: bool = True,
+    seconds: float = PATIENCE_SECONDS,
 ) -> Iterator[Service]:
-    """A service over real HTTP on a free port; waits until it is ready, unless told otherwise."""
+    """A service over real HTTP on a free port; waits until it is ready, unless told otherwise.
+
+    Args:
+        settings: of the service.
+        open_runtime: see :func:`service.app.create_app`.
+        ready: wait until it is.
+        seconds: how long at most.
+    """
     app = create_app(settings, open_runtime) if open_runtime else create_app(settings)
     config = configure(app, settings.model_copy(update={"port": 0}), None)
     server = uvicorn.Server(config)
@@ -198,7 +206,7 @@ def serving(
         service = Service(app, server, f"http://127.0.0.1:{port}")
         with service.client:
             if ready:
-                wait_until(lambda: service.client.get("/health").status_code == 200)
+                wait_until(lambda: service.client.get("/health").status_code == 200, seconds)
             yield service
     finally:
         server.should_exit = True

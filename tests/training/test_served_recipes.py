@@ -1,7 +1,6 @@
 """Every backbone from training to the real service: fitted, tested, exported, asked for slices."""
 
 import json
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +10,7 @@ from contract.decoding import decode
 from contract.preprocessing import preprocess
 from contract.store import ModelStore, StoredVersion
 from service.choices import RuntimeChoice
-from tests.support.service import Service, serving, settings_for, wait_until
+from tests.support.service import serving, settings_for
 
 from .conftest import SLICES, Training, eagerly, grown  # noqa: TID252
 
@@ -91,17 +90,12 @@ def test_a_recipe_is_served_and_highlights_regions(exported: StoredVersion) -> N
     settings = settings_for(exported.path.parents[1], max_batch_size=2)
     for choice, expected in ((RuntimeChoice.LITERT, light), (RuntimeChoice.TENSORFLOW, full)):
         chosen = settings.model_copy(update={"runtime": choice})
-        with serving(chosen, ready=False) as service:
-            # To load B4 takes TensorFlow seconds, and several times that beside other tests.
-            wait_until(partial(_is_ready, service), 120)
+        # To load B4 takes TensorFlow seconds, and several times that beside other tests.
+        with serving(chosen, seconds=120) as service:
             answers = service.predict(*(path.read_bytes() for path in slices)).json()
         for answer, row in zip(answers["predictions"], expected["probabilities"], strict=True):
             found = [answer["probabilities"][name] for name in manifest.classes]
             assert found == pytest.approx(row.tolist(), abs=1e-3)
-
-
-def _is_ready(service: Service) -> bool:
-    return service.client.get("/health").status_code == 200
 
 
 def _check_grad_cam(heat: np.ndarray, batch: np.ndarray) -> None:
