@@ -193,6 +193,13 @@ MUTANTS: Final = (
         f"{CREW_TESTS}::test_a_worker_that_ends_costs_one_picture",
     ),
     Mutant(
+        "slice that is given up while a thread decodes it",
+        "service/batching.py",
+        "            job.outcome = job.lost = failure",
+        "            job.outcome = failure",
+        "tests/service/test_batching.py::test_one_that_is_given_up_while_it_is_decoded_stays_so",
+    ),
+    Mutant(
         "worker that hangs",
         "service/worker.py",
         "signal.setitimer(signal.ITIMER_REAL, order.task_seconds)",

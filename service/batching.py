@@ -23,12 +23,10 @@ from numpy.typing import NDArray
 from contract.answer import Outputs
 from service.answers import answer_job
 from service.errors import DeadlineExceeded, Failure, InferenceFailed, RuntimeLost, ServiceError
-from service.jobs import Job
+from service.jobs import TOO_LATE, Job
 from service.runtimes import Predictor
 
 logger = logging.getLogger("service.batching")
-
-TOO_LATE: Final = "the deadline passed before the image was predicted"
 
 MAX_FAILURES: Final = 3
 """Batches that may fail in a row before the runtime itself is taken to be broken."""
@@ -232,7 +230,7 @@ class Batcher:
 
     def _fail(self, jobs: Sequence[Job], failure: Failure) -> None:
         for job in jobs:
-            job.outcome = failure
+            job.outcome = job.lost = failure
         if jobs:
             self._deliver(jobs)
 

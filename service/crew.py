@@ -20,9 +20,8 @@ from typing import Final, cast
 
 from contract.answer import Outputs
 from contract.sandbox import start_child
-from service.batching import TOO_LATE
 from service.errors import DeadlineExceeded, Failure, RuntimeLost
-from service.jobs import Job
+from service.jobs import TOO_LATE, Job
 from service.metrics import Metrics
 from service.rebuilding import rebuild_seconds
 from service.worker import LENGTH, TASK, Meaning, Order, Predicted, Verdict, may_be_one_slice

@@ -3,10 +3,10 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from threading import Lock
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,13 +16,15 @@ from contract.preprocessing import DicomReference, PreprocessSpec
 from contract.region import Geometry
 from contract.source import Source
 from service.buffers import Claim
-from service.errors import Failure
+from service.errors import DeadlineExceeded, Failure
 
 if TYPE_CHECKING:
     # It costs a quarter of a second, which the start need not wait for.
     from pydicom import Dataset
 
     from service.answers import Answer
+
+TOO_LATE: Final = "the deadline passed before the image was predicted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +191,7 @@ class Job:
         geometry: how its original image lies in ``pixels``, likewise.
         outcome: the model's outputs for this slice alone, or why there are none.
         answer: what the outputs mean, once that has been asked.
+        lost: why it was given up, though a thread may still have it in hand and write its outcome.
         delivered: the event loop has counted it; a hung runtime may settle a job twice.
         queue_seconds: time spent waiting for a decoding thread and for the runtime.
         waiting_since: monotonic seconds since when it has been waiting.
@@ -209,6 +212,7 @@ class Job:
     geometry: Geometry | None = None
     outcome: Outputs | Failure | None = None
     answer: "Answer | None" = None
+    lost: Failure | None = None
     delivered: bool = False
     decode_seconds: float = 0.0
     queue_seconds: float = 0.0
@@ -218,6 +222,13 @@ class Job:
     def expired(self) -> bool:
         """Whether its deadline has passed."""
         return monotonic() > self.deadline
+
+    def settled(self) -> "Job":
+        """What became of it by now, whatever a thread writes that still has it in hand."""
+        lost = self.lost
+        if lost is None and not self.delivered:
+            lost = DeadlineExceeded(TOO_LATE)
+        return self if lost is None else replace(self, outcome=lost, answer=None)
 
     def stop_waiting(self, now: float) -> None:
         """Adds the time since it began to wait to the time in queues."""

@@ -10,11 +10,11 @@ from contract.answer import Rules
 from contract.errors import TooManyFrames
 from contract.policy import Policy
 from contract.source import Source
-from service.batching import TOO_LATE, Batcher
+from service.batching import Batcher
 from service.buffers import Claim
 from service.decoding import TOO_MANY_FRAMES, DecodePool, Decoder
 from service.engine import Engine
-from service.errors import DeadlineExceeded, QueueFull
+from service.errors import QueueFull
 from service.jobs import Group, Job, Upload
 from service.metrics import Metrics
 
@@ -124,11 +124,7 @@ class Pipeline:
             group.finish()
             jobs = group.release()
             engine.release()
-        # A thread may still have a late one in hand; what it writes there is nobody's answer.
-        return [
-            job if job.delivered else replace(job, outcome=DeadlineExceeded(TOO_LATE), answer=None)
-            for job in jobs
-        ]
+        return [job.settled() for job in jobs]
 
     def _bounded(self, uploads: Sequence[Upload]) -> Iterator[Upload]:
         """Files whose first slice is beyond the limit have that for their failure."""

@@ -38,11 +38,11 @@ from contract.preprocessing import DicomReference, PreprocessSpec
 from contract.region import Geometry
 from contract.zygote import receive, silence
 from service.answers import Answer
-from service.batching import MAX_FAILURES, TOO_LATE, answer_soundly, infer
+from service.batching import MAX_FAILURES, answer_soundly, infer
 from service.choices import LogLevel
 from service.decoding import Decoder
 from service.errors import DeadlineExceeded, Failure
-from service.jobs import Group, Job, Upload
+from service.jobs import TOO_LATE, Group, Job, Upload
 from service.logs import configuration
 from service.runtimes.base import Shapes
 from service.runtimes.litert import Interpreter

@@ -388,6 +388,30 @@ class TestLanes:
         assert {id(settled) for settled in collector.jobs} == {id(made) for made in jobs}
 
 
+def test_one_that_is_given_up_while_it_is_decoded_stays_so(
+    runtime: FakeRuntime, collector: Collector
+) -> None:
+    """Its thread knows nothing of that, and writes what it found."""
+    begun, go_on = threading.Event(), threading.Event()
+
+    def decode_slowly(_: Job) -> None:
+        begun.set()
+        assert go_on.wait(10)
+
+    running = Batcher([runtime], 1, 0.0, collector.deliver, collector.observe, decode_slowly)
+    given_up = job()
+    running.submit(given_up)
+    assert begun.wait(10)
+    running.abandon(RuntimeLost("lost"))
+    go_on.set()
+    running.close()
+    assert [settled is given_up for settled in collector.jobs] == [True, True]
+    assert isinstance(given_up.outcome, Outputs)
+    answered = given_up.settled()
+    assert isinstance(answered.outcome, RuntimeLost)
+    assert answered.answer is None
+
+
 def decoded(submitted: Job) -> Failure | None:
     if submitted.upload.data:
         return ServiceError()
