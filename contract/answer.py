@@ -11,7 +11,7 @@ Every step but the last is left out where the version has no record of it:
    band that is referred, else by the threshold.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Final, Self
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from contract.errors import CorruptVersion
 from contract.manifest import AnswerRecord, Manifest, RegionRecord, TumorEvidence
+from contract.region import MAP_SHARE, RegionSource
 from contract.space import EmbeddingSpace
 
 DECIMALS: Final = 6
@@ -124,6 +125,7 @@ class Rules:
         set_threshold: probability from which a class is in the prediction set.
         refer_band: tumour probabilities that are referred, the second exclusive.
         region: when a region is reported.
+        region_source: what it is made of.
         space, ood_threshold: where training data lie, and how far from there a slice may.
     """
 
@@ -135,6 +137,7 @@ class Rules:
     set_threshold: float | None = None
     refer_band: tuple[float, float] | None = None
     region: RegionRecord | None = None
+    region_source: RegionSource = RegionSource.MASK
     space: EmbeddingSpace | None = None
     ood_threshold: float | None = None
 
@@ -151,9 +154,12 @@ class Rules:
         """
         record = manifest.answer
         given = (manifest.classes, manifest.tumor_classes, manifest.tumor_threshold)
-        if record is None:
-            return cls(*given)
-        rules = cls.of(*given, record, folder)
+        rules = cls(*given) if record is None else cls.of(*given, record, folder)
+        if rules.region is None and "cam" in manifest.outputs:
+            region = RegionRecord(
+                threshold=MAP_SHARE, min_cells=1, min_tumor_probability=manifest.tumor_threshold
+            )
+            rules = replace(rules, region=region, region_source=RegionSource.CAM)
         space = rules.space
         if space and manifest.outputs["embedding"].shape != (None, space.features):
             raise CorruptVersion("the training embeddings are not of this model")
@@ -225,6 +231,20 @@ class Rules:
             familiar,
         )
 
+    def cells(self, outputs: Outputs) -> NDArray[np.float32] | None:
+        """What a region is found in: float32 (h, w), 0 to 1; None where the outputs show nothing.
+
+        Args:
+            outputs: of one slice.
+        """
+        if self.region_source is RegionSource.MASK:
+            return None if outputs.mask is None else outputs.mask[0]
+        if outputs.cam is None:
+            return None
+        is_tumor = np.isin(self.classes, self.tumor_classes)
+        likeliest = int(np.where(is_tumor, outputs.probabilities[0], -1).argmax())
+        return relative(outputs.cam[0, :, :, likeliest])
+
     def decide(self, tumor_probability: float, *, familiar: bool = True) -> Decision:
         """The decision on a slice or a series.
 
@@ -261,6 +281,13 @@ class Rules:
             self.decide(probability, familiar=familiar is None or bool(familiar[index]))
             for index, probability in enumerate(tumor_probability.tolist())
         )
+
+
+def relative(activations: NDArray[np.float32]) -> NDArray[np.float32]:
+    """What speaks for a class in each cell, as a share of what speaks for it most: 0 to 1."""
+    positive = np.maximum(activations, 0)
+    highest = float(positive.max()) or 1.0
+    return np.asarray(positive / highest, np.float32)
 
 
 def mask_logit(mask: NDArray[np.float32], cells: int) -> NDArray[np.float64]:

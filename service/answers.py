@@ -65,12 +65,15 @@ class Answer:
         answers = rules.answer(outputs)
         values = answers.probabilities[0].tolist()
         tumor_probability = float(answers.tumor_probability[0])
-        region = None
-        wanted = (
-            rules.region is not None and tumor_probability >= rules.region.min_tumor_probability
-        )
-        if wanted and rules.region and outputs.mask is not None and geometry is not None:
-            region = find_region(outputs.mask[0], geometry, rules.region)
+        region, record = None, rules.region
+        cells = None if record is None else rules.cells(outputs)
+        if (
+            record is not None
+            and cells is not None
+            and geometry is not None
+            and tumor_probability >= record.min_tumor_probability
+        ):
+            region = find_region(cells, geometry, record, rules.region_source)
         return cls(
             rules.classes[values.index(max(values))],
             dict(zip(rules.classes, values, strict=True)),
@@ -85,7 +88,7 @@ class Answer:
             ],
             None if answers.in_distribution is None else bool(answers.in_distribution[0]),
             None if answers.distance is None else float(answers.distance[0]),
-            rules.region is not None and outputs.mask is not None,
+            cells is not None,
             region,
         )
 
@@ -121,6 +124,7 @@ def entries_of(jobs: Sequence[Job], form: MaskForm) -> list[dict[str, Any]]:
 def region_content(region: Region, form: MaskForm) -> dict[str, Any]:
     """A region as JSON."""
     content: dict[str, Any] = {
+        "source": region.source,
         "box": list(region.box),
         "score": region.score,
         "area_pixels": region.area_pixels,

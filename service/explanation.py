@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from contract.answer import Outputs
+from contract.answer import Outputs, Rules, relative
 from contract.decoding import open_source
-from contract.manifest import RegionRecord
 from contract.policy import Policy
 from contract.region import Geometry, Region, cell_grid, find_region, spread
 from service.dicom.drawing import outline
@@ -88,8 +87,8 @@ def heatmap(job: Job, engine: Engine) -> Heatmap:
         return Heatmap(source, outputs.mask[0])
     if source is Source.CAM and outputs.cam is not None:
         label = engine.rules.classes.index(job.answer.label)
-        return Heatmap(source, _relative(outputs.cam[0, :, :, label]))
-    return Heatmap(source, _relative(engine.runtime.explain(job.pixels[None])[0]))
+        return Heatmap(source, relative(outputs.cam[0, :, :, label]))
+    return Heatmap(source, relative(engine.runtime.explain(job.pixels[None])[0]))
 
 
 def content(found: Heatmap, geometry: Geometry) -> dict[str, Any]:
@@ -102,13 +101,13 @@ def content(found: Heatmap, geometry: Geometry) -> dict[str, Any]:
     }
 
 
-def picture(job: Job, found: Heatmap, region: RegionRecord | None, policy: Policy) -> bytes:
+def picture(job: Job, found: Heatmap, rules: Rules, policy: Policy) -> bytes:
     """The slice as a PNG file, with heat map over it, and outline and box if it is in distribution.
 
     Args:
         job: of the slice, answered.
         found: its heat map.
-        region: when there is a region; None draws none.
+        rules: of the version that answered it, for its region.
         policy: what was accepted of the file.
     """
     if job.geometry is None or job.answer is None:
@@ -124,27 +123,22 @@ def picture(job: Job, found: Heatmap, region: RegionRecord | None, policy: Polic
     # What is drawn has the picture's own pixels, so that no line is a staircase.
     geometry = replace(job.geometry, original_size=(rows, columns), pixel_spacing_mm=None)
     canvas = _heated(np.asarray(shown), spread(found.cells, geometry))
-    drawn = None
-    if (
-        job.answer.region is not None
-        and job.answer.in_distribution is not False
-        and region is not None
-        and found.source is Source.MASK
-    ):
-        drawn = find_region(found.cells, geometry, region)
     image = Image.fromarray(canvas)
-    if drawn is not None:
-        _draw(image, drawn)
+    if job.answer.region is not None and job.answer.in_distribution is not False:
+        drawn = _region(job, geometry, rules)
+        if drawn is not None:
+            _draw(image, drawn)
     file = io.BytesIO()
     image.save(file, "PNG")
     return file.getvalue()
 
 
-def _relative(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """What speaks for something, as a share of what speaks for it most."""
-    positive = np.maximum(values, 0)
-    highest = float(positive.max()) or 1.0
-    return np.asarray(positive / highest, np.float32)
+def _region(job: Job, geometry: Geometry, rules: Rules) -> Region | None:
+    """The region of an answered slice in the picture's pixels."""
+    cells = rules.cells(job.outcome) if isinstance(job.outcome, Outputs) else None
+    if cells is None or rules.region is None:
+        return None
+    return find_region(cells, geometry, rules.region, rules.region_source)
 
 
 def _heated(grey: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:

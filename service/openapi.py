@@ -213,7 +213,12 @@ _PREDICTION: Final = {
     "decision": "tumor",
     "prediction_set": ["glioma"],
     "in_distribution": True,
-    "region": {"box": [167, 110, 238, 158], "score": 0.91, "area_pixels": 2498},
+    "region": {
+        "source": "mask",
+        "box": [167, 110, 238, 158],
+        "score": 0.91,
+        "area_pixels": 2498,
+    },
 }
 
 _FAILED: Final = {

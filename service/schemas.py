@@ -66,11 +66,19 @@ class Region(_Answer):
     A picture with an EXIF orientation is turned first.
     """
 
+    source: Literal["mask", "cam"] = Field(
+        description="`mask`: the model's tumour mask. `cam`: the activation map of the most probable "
+        "tumour class, of a version without a mask; coarse, and no outline of a tumour."
+    )
     box: tuple[int, int, int, int] = Field(
         description="Left, top, right, bottom; right and bottom are exclusive.",
         examples=[(167, 110, 238, 158)],
     )
-    score: float = Field(ge=0, le=1, description="Mean tumour probability inside.")
+    score: float = Field(
+        ge=0,
+        le=1,
+        description="Mean inside: of the tumour probability, or of the share of the map's peak.",
+    )
     area_pixels: int = Field(ge=1)
     area_mm2: float | None = Field(None, description="Only of DICOM with pixel spacing.")
     mask: RunLengthMask | PngMask | None = Field(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from contract.preprocessing import DEFAULT_SPEC
 from training.datasets import ImageSet, allowed
 from training.errors import ExportRefused
-from training.explain import class_maps, grad_cam
+from training.explain import class_maps, grad_cam, gradient_maps
 from training.fidelity import AGREEMENT_FILE, LITERT_FILE, SAVED_MODEL, agreement, strayed
 from training.inputs import INPUTS, SCALE
 from training.model import EMBEDDING, LOGITS, MASK_LOGITS, NETWORK, build, classifying_head
@@ -53,8 +53,8 @@ def served(model: keras.Model, scaled: Any, recipe: Recipe) -> dict[str, Any]:
     Returns:
         ``probabilities`` and ``logits`` (N, classes), ``embedding`` (N, d) and, with a mask head,
         ``mask``: the probability of tumour in each cell, (N, height / 2, width / 2); without one,
-        where the head is linear, ``cam``: each class's activation map, (N, h, w, classes), whose
-        mean over the cells is the logit.
+        ``cam``: each class's activation map, (N, h, w, classes), whose mean over the cells is the
+        logit where the head is linear, and which is Grad-CAM elsewhere.
     """
     raw = model.get_layer(NETWORK)(_sized(scaled, recipe), training=False)
     outputs = {
@@ -66,6 +66,8 @@ def served(model: keras.Model, scaled: Any, recipe: Recipe) -> dict[str, Any]:
         outputs["mask"] = tf.sigmoid(raw[MASK_LOGITS])
     elif recipe.head.linear:
         outputs["cam"] = class_maps(model, raw)
+    else:
+        outputs["cam"] = gradient_maps(model, raw, recipe)
     return outputs
 
 
@@ -112,9 +114,8 @@ class _Served(tf.Module):
 def write_saved_model(model: keras.Model, recipe: Recipe, path: Path) -> None:
     """Writes the float model.
 
-    Its signature ``serving_default`` gives the outputs of :func:`served`. Where these hold neither
-    a mask nor class activation maps, ``explain`` gives ``heatmap`` for slices; see
-    :func:`training.explain.grad_cam`.
+    Its signature ``serving_default`` gives the outputs of :func:`served`. Where the head is not
+    linear, ``explain`` gives ``heatmap`` for slices; see :func:`training.explain.grad_cam`.
     """
     _Served(model, recipe, None, tf.uint8).save(path)
 

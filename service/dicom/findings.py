@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.answer import Decision, Rules
+from contract.region import RegionSource
 from contract.store import StoredVersion
 
 DISCLAIMER: Final = "Not for diagnostic use"
@@ -108,7 +109,7 @@ class ModelIdentity:
         name: e.g. ``brain-tumor``.
         version: its number.
         manifest_digest: sha256 of its manifest, in hex, which names it beyond doubt.
-        operation: ``name=value`` of each threshold that decided; the manifest may say another.
+        operation: ``name=value`` of each number that decided; the manifest may say another.
     """
 
     name: str
@@ -120,11 +121,13 @@ class ModelIdentity:
     def of(cls, stored: StoredVersion, rules: Rules) -> Self:
         """A version as it operates."""
         values: dict[str, float | None] = {"tumor_threshold": rules.tumor_threshold}
+        if rules.temperature is not None:
+            values["temperature"] = rules.temperature
         if rules.refer_band is not None:
             values["refer_low"], values["refer_high"] = rules.refer_band
         if rules.space is not None:
             values["ood_threshold"] = rules.ood_threshold
-        if rules.region is not None:
+        if rules.region is not None and rules.region_source is RegionSource.MASK:
             values |= {f"region_{name}": value for name, value in rules.region}
         operation = tuple(f"{name}={value!r}" for name, value in values.items())
         manifest = stored.manifest

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from contract.answer import DECIMALS, Decision, Outputs, Rules
+from contract.region import RegionSource
 from contract.series import METHOD, score_series
 from service.dicom.findings import Box, SeriesFindings, SliceFinding
 from service.jobs import Job
@@ -98,8 +99,10 @@ def _uid(header: "Dataset", keyword: str) -> str:
 
 def _finding(job: Job, header: "Dataset", entry: Mapping[str, Any]) -> SliceFinding:
     familiar = entry.get("in_distribution", True)
-    # What the model cannot judge must not lie in the archive as a finding.
+    # What the model cannot judge must not lie in the archive as a finding, nor what is no outline.
     region = job.answer.region if job.answer and familiar else None
+    if region is not None and region.source is not RegionSource.MASK:
+        region = None
     return SliceFinding(
         _uid(header, "SOPInstanceUID"),
         job.frame,

@@ -68,7 +68,7 @@ async def _explain(request: Request, state: State, claim: Claim) -> Response:
 
 
 def _png(job: Job, engine: Engine, state: State) -> bytes:
-    return picture(job, heatmap(job, engine), engine.rules.region, state.settings.policy)
+    return picture(job, heatmap(job, engine), engine.rules, state.settings.policy)
 
 
 def _json(job: Job, engine: Engine) -> dict[str, Any]:

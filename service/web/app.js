@@ -276,7 +276,7 @@ async function enlarge(item, entry, { heat = false } = {}) {
   if (!heat) {
     const region = regions.overlay(entry);
     if (region) place("viewer-picture").append(region);
-    show(item.url, item.path, region ? "The line and the box show where the model sees a tumour." : "");
+    show(item.url, item.path, region ? regions.caption(entry.region) : "");
     return;
   }
   image.hidden = true;
@@ -292,8 +292,8 @@ async function enlarge(item, entry, { heat = false } = {}) {
     place("viewer-note").textContent = `${words.error(error)}.`;
   } else {
     image.addEventListener("load", () => URL.revokeObjectURL(url), { once: true });
-    const box = entry.region ? " The line and the box show the region in the answer." : "";
-    show(url, `Heat map of ${item.path}`, `From yellow to red, a tumour is more probable.${box}`);
+    const box = entry.region ? ` ${regions.caption(entry.region)}` : "";
+    show(url, `Heat map of ${item.path}`, `From yellow to red, more speaks for the answer.${box}`);
   }
 }
 

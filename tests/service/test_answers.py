@@ -23,7 +23,7 @@ from service.operation import PARAMETERS
 from service.schemas import PredictAnswer
 from tests.contract.samples import RANGE, encode, mr_object
 from tests.support.masks import run_length_mask
-from tests.support.models import CLASSES, MAPS, NAME, TWO_HEADS, head
+from tests.support.models import CLASSES, EXPLAINED, MAPS, NAME, TWO_HEADS, head
 from tests.support.service import RULES, Service, serving, settings_for
 from tests.support.slices import HEALTHY, PATCH, STRANGE, TUMOR
 
@@ -62,7 +62,8 @@ class TestAnswer:
             1 - found["probabilities"]["notumor"], abs=1e-5
         )
         region = found["region"]
-        assert region.keys() == {"box", "score", "area_pixels"}
+        assert region.keys() == {"source", "box", "score", "area_pixels"}
+        assert region["source"] == "mask"
         column, row, radius = PATCH
         expected = (column - radius, row - radius, column + radius, row + radius)
         assert np.abs(np.subtract(region["box"], expected)).max() <= 3
@@ -278,7 +279,7 @@ def test_a_setting_without_effect_is_said_in_the_log(
     settings = settings_for(
         tiny_store,
         model=NAME,
-        model_version=str(MAPS),
+        model_version=str(EXPLAINED),
         temperature=2.0,
         ood_threshold=1.0,
         region_min_cells=5,
@@ -289,6 +290,17 @@ def test_a_setting_without_effect_is_said_in_the_log(
     assert {"setting": "BRAIN_TEMPERATURE"} in told
     assert {"setting": "BRAIN_OOD_THRESHOLD"} in told
     assert {"setting": "BRAIN_REGION_MIN_CELLS"} in told
+
+
+def test_regions_of_activation_maps_have_the_same_settings(tiny_store: Path) -> None:
+    areas = []
+    for threshold in (None, 0.95):
+        settings = settings_for(
+            tiny_store, model=NAME, model_version=str(MAPS), region_threshold=threshold
+        )
+        with serving(settings) as service:
+            areas.append(entry(service, TUMOR)["region"]["area_pixels"])
+    assert 0 < areas[1] < areas[0]
 
 
 def test_the_example_in_openapi_is_an_answer(two_heads: Service) -> None:

@@ -493,6 +493,7 @@ def test_objects_name_every_threshold_that_decided() -> None:
         ("notumor", "tumor"),
         ("tumor",),
         0.25,
+        temperature=1.25,
         refer_band=(0.25, 0.75),
         region=RegionRecord(threshold=0.5, min_cells=4, min_tumor_probability=0.3),
         space=space,
@@ -503,6 +504,7 @@ def test_objects_name_every_threshold_that_decided() -> None:
     )
     assert ModelIdentity.of(stored, rules).operation == (  # type: ignore[arg-type]
         "tumor_threshold=0.25",
+        "temperature=1.25",
         "refer_low=0.25",
         "refer_high=0.75",
         "ood_threshold=1.5",

@@ -137,9 +137,20 @@ class TestNumbers:
         assert (found["label"], heat["source"]) == ("glioma", "cam")
         assert np.max(heat["values"]) == 1
         assert peak(heat) == pytest.approx(PATCH[:2], abs=12)
-        assert "region" not in found
+        # Without a mask, they are what the region is found in as well.
+        assert found["region"]["source"] == "cam"
+        left, top, right, bottom = found["region"]["box"]
+        assert ((left + right) / 2, (top + bottom) / 2) == pytest.approx(PATCH[:2], abs=12)
         pixels = picture(maps, TUMOR)
-        assert not of_colour(pixels, OUTLINE).any()
+        rows, columns = np.nonzero(of_colour(pixels, BOX))
+        scale = 512 / 300
+        assert columns.min() / scale == pytest.approx(left, abs=3)
+        assert rows.max() / scale == pytest.approx(bottom, abs=3)
+
+    def test_maps_give_no_region_where_the_answer_is_no_tumor(self, maps: Service) -> None:
+        found = numbers(maps, HEALTHY)
+        assert found["tumor_probability"] < 0.5
+        assert found["region"] is None
 
     def test_the_most_suspicious_frame_is_explained(self, two_heads: Service) -> None:
         data = enhanced(legacy=True)

@@ -6,7 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from contract.answer import relative
 from contract.decoding import decode
+from contract.manifest import Manifest
 from contract.preprocessing import preprocess
 from contract.store import ModelStore, StoredVersion
 from service.choices import RuntimeChoice
@@ -86,6 +88,10 @@ def test_a_recipe_is_served_and_highlights_regions(exported: StoredVersion) -> N
     else:
         heat = model.signatures["explain"](slices=tf.constant(batch))["heatmap"].numpy()
         _check_grad_cam(heat, batch)
+        # The forward pass gives the same, of every class; 8 bits only roughly.
+        exact, rough = (np.abs(_tumor_maps(outputs, manifest) - heat) for outputs in (full, light))
+        assert exact.max() < 1e-3
+        assert rough.mean() < 0.1
     # Each batch size is warmed up, and a large one takes VGG16 long.
     settings = settings_for(exported.path.parents[1], max_batch_size=2)
     for choice, expected in ((RuntimeChoice.LITERT, light), (RuntimeChoice.TENSORFLOW, full)):
@@ -96,6 +102,14 @@ def test_a_recipe_is_served_and_highlights_regions(exported: StoredVersion) -> N
         for answer, row in zip(answers["predictions"], expected["probabilities"], strict=True):
             found = [answer["probabilities"][name] for name in manifest.classes]
             assert found == pytest.approx(row.tolist(), abs=1e-3)
+
+
+def _tumor_maps(outputs: dict[str, np.ndarray], manifest: Manifest) -> np.ndarray:
+    """Of the most probable tumour class."""
+    is_tumor = np.isin(manifest.classes, manifest.tumor_classes)
+    likeliest = np.where(is_tumor, outputs["logits"], -np.inf).argmax(axis=1)
+    maps = zip(outputs["cam"], likeliest, strict=True)
+    return np.stack([relative(cam[:, :, label]) for cam, label in maps])
 
 
 def _check_grad_cam(heat: np.ndarray, batch: np.ndarray) -> None:

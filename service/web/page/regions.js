@@ -53,10 +53,21 @@ function outline({ mask, box }) {
   return edges.join("");
 }
 
-/** In words: {size, area}. */
-export function describe({ box, area_pixels: pixels, area_mm2: area }) {
+/** Whether a region is the coarse one of a version without a mask. */
+export const isCoarse = (region) => region?.source === "cam";
+
+/** What a region in a picture is. */
+export const caption = (region) =>
+  isCoarse(region)
+    ? "The line and the box show what speaks most for a tumour: coarse, and no outline of it."
+    : "The line and the box show where the model sees a tumour.";
+
+/** In words. */
+export function describe(region) {
+  const { box, area_pixels: pixels, area_mm2: area } = region;
   const [left, top, right, bottom] = box;
-  const size = `${right - left} × ${bottom - top} pixels`;
+  const name = isCoarse(region) ? "Region (coarse)" : "Region";
+  const size = `${name}: ${right - left} × ${bottom - top} pixels`;
   if (typeof area === "number") return `${size}, area ${area.toFixed(0)}\u00a0mm²`;
   return typeof pixels === "number" ? `${size}, area ${pixels} pixels` : size;
 }

@@ -130,7 +130,7 @@ function remarks(item, entry) {
   const referral = words.referral(entry);
   if (referral) found.push(referral);
   if (entry.in_distribution === false) return found;
-  if (entry.region?.box) found.push(`Region: ${regions.describe(entry.region)}`);
+  if (entry.region?.box) found.push(regions.describe(entry.region));
   else if (entry.region === null) found.push("No region found");
   if (Array.isArray(entry.prediction_set)) {
     const names = entry.prediction_set.map(words.label).join(", ");
