@@ -139,11 +139,13 @@ class OperatingPoint(_Frozen):
 
     Attributes:
         sensitivity: share of the tumours that ``tumor_threshold`` finds there.
+        target_sensitivity: share that it was chosen to find at least; None where it was not noted.
         refer_low, refer_high: a ``tumor_probability`` from the first up to, but without, the second
             is referred to a person. Equal ones refer nothing.
     """
 
     sensitivity: Share
+    target_sensitivity: Share | None = None
     refer_low: Share
     refer_high: Share
 

@@ -67,6 +67,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="runs/OTHER",
         help="evaluated run with the same weights: keep its answers but for what is in distribution",
     )
+    evaluate.add_argument(
+        "--left-out",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="runs/OTHER",
+        help="evaluated run with --hold-out, for the model card; may come again",
+    )
 
     export = commands.add_parser("export", help="publish an evaluated run as a version")
     export.add_argument("--run", type=Path, required=True, metavar="runs/NAME")
@@ -168,7 +176,9 @@ def main(arguments: list[str] | None = None) -> int:
         elif options.command == "evaluate":
             from training.evaluate import evaluate
 
-            evaluate(options.run, options.beside, options.foreign, options.answers_of)
+            evaluate(
+                options.run, options.beside, options.foreign, options.answers_of, options.left_out
+            )
         elif options.command == "export":
             from contract.store import ModelStore
             from training.export import export

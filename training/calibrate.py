@@ -141,7 +141,9 @@ def operating_point(
     # A slice exactly at the end of the band is not referred any more.
     high = float(np.clip(np.nextafter(above, 1), threshold, 1))
     found = float((positive >= threshold).mean())
-    return threshold, OperatingPoint(sensitivity=found, refer_low=threshold, refer_high=high)
+    return threshold, OperatingPoint(
+        sensitivity=found, target_sensitivity=SENSITIVITY, refer_low=threshold, refer_high=high
+    )
 
 
 def embedding_space(

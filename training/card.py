@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from training.card_answers import answer_sections
+from training.card_answers import answer_sections, left_out_section
 from training.recipe import overridden
 from training.run import RunConfig
 from training.splits import Protocol
@@ -112,6 +112,7 @@ def model_card(metrics: dict[str, Any], config: RunConfig, served: str = "int8")
         "![Training curves](training.png)",
         "",
         *(answer_sections(metrics["answers"]) if "answers" in metrics else []),
+        *(left_out_section(metrics["left_out"]) if "left_out" in metrics else []),
         "## Data",
         "",
         "| data set | images | sha256 over the files' sha256 |",
@@ -158,7 +159,8 @@ def model_card(metrics: dict[str, Any], config: RunConfig, served: str = "int8")
         "python -m training evaluate --run runs/NAME"
         + (" --beside runs/OTHER" if len(metrics["protocols"]) > 1 else "")
         + (" --foreign FOLDER" if "foreign" in metrics.get("answers", {}) else "")
-        + (" --answers-of runs/FIRST" if "answers_of" in metrics else ""),
+        + (" --answers-of runs/FIRST" if "answers_of" in metrics else "")
+        + "".join(f" --left-out runs/{n}" for n in range(1, 1 + len(metrics.get("left_out", [])))),
         "python -m training export --run runs/NAME",
         "```",
         "",
@@ -180,8 +182,13 @@ def _limits(metrics: dict[str, Any], config: RunConfig) -> list[str]:
         ),
         (
             f"- It knows {len(classes)} classes: {', '.join(classes)}. It names one of them whatever "
-            "it is shown, also for other lesions (metastasis, stroke, abscess), other body parts and "
-            "pictures that are no MRI."
+            "it is shown, also for other lesions (metastasis, stroke, abscess), "
+            + (
+                "which nothing tells from these; other body parts and pictures that are no MRI it "
+                "refers, as far as the tables above say."
+                if "answers" in metrics
+                else "other body parts and pictures that are no MRI."
+            )
         ),
         (
             "- 2D slices. These figures do not say how the model does on another hospital's scanner: "

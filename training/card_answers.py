@@ -1,6 +1,6 @@
 """The part of MODEL_CARD.md about answers: where, how sure, when not, how robust."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -124,13 +124,7 @@ def _tumor(sources: Mapping[str, Any]) -> list[str]:
         "|---|---|---|---|---|---|",
     ]
     for source, figures in sources.items():
-        cells = [
-            f"{figures[name]:.4f} [{figures['interval'][name][0]:.4f}, "
-            f"{figures['interval'][name][1]:.4f}]"
-            if name in figures
-            else ""
-            for name in ("sensitivity", "specificity", "auc")
-        ]
+        cells = [_with_interval(figures, name) for name in ("sensitivity", "specificity", "auc")]
         lines.append(
             f"| {source} | {figures['images']} | {figures['tumors']} | {' | '.join(cells)} |"
         )
@@ -178,4 +172,46 @@ def _robust(table: Mapping[str, Any]) -> list[str]:
         f"| {f['in_distribution']:.1%} |"
         for name, f in table.items()
     ]
+    return [*lines, "", "![Robustness](robustness.png)", ""]
+
+
+def left_out_section(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Lines of Markdown: runs that trained without a data set, on that data set.
+
+    Args:
+        runs: ``metrics["left_out"]``.
+    """
+    lines = [
+        "## A data set left out: the honest guess for a new hospital",
+        "",
+        (
+            "Other runs, each trained without a data set and tested on it; int8, at a tumour "
+            "probability of one half."
+        ),
+        "",
+        (
+            "| left out | recipe | slices | tumour AUC | sensitivity | specificity | accuracy "
+            "| mean Dice | calibration error |"
+        ),
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for run in runs:
+        changed = "".join(f" --{name} {value}" for name, value in run["overridden"].items())
+        tumor = run["tumor"]
+        cells = [
+            ", ".join(run["held_out"]),
+            f"`{run['recipe']}{changed}`",
+            f"{run['images']}",
+            *(_with_interval(tumor, name) for name in ("auc", "sensitivity", "specificity")),
+            f"{run['accuracy']:.4f} [{run['interval'][0]:.4f}, {run['interval'][1]:.4f}]",
+            *(f"{run[name]:.4f}" if name in run else "" for name in ("dice", "ece")),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     return [*lines, ""]
+
+
+def _with_interval(figures: Mapping[str, Any], name: str) -> str:
+    if name not in figures:
+        return ""
+    low, high = figures["interval"][name]
+    return f"{figures[name]:.4f} [{low:.4f}, {high:.4f}]"

@@ -1,6 +1,6 @@
 """Reads the test images, once, and writes the run's ``report/``."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from training.convert import convert, litert_predictor, saved_model_predictor
 from training.errors import RunError
 from training.fidelity import AGREEMENT_FILE, LITERT_FILE, SAVED_MODEL
 from training.prepare import Prepared, reopen
-from training.recipe import Recipe
+from training.recipe import Recipe, overridden
 from training.run import Run, read_json, write_json
 from training.scores import scores
 from training.splits import Protocol
@@ -32,6 +32,7 @@ def evaluate(
     beside: Path | None,
     foreign: Path | None = None,
     answers_of: Path | None = None,
+    left_out: Sequence[Path] = (),
 ) -> Path:
     """Tests a finished run, as float and as int8.
 
@@ -42,6 +43,7 @@ def evaluate(
             mask head; see ``scripts/foreign.py``.
         answers_of: an evaluated run with the same weights, whose answers are kept but for what is in
             distribution.
+        left_out: evaluated runs that trained without a data set and were tested on it, for the card.
 
     Returns:
         The folder with metrics.json, the plots and MODEL_CARD.md.
@@ -49,8 +51,8 @@ def evaluate(
     Raises:
         DatasetError: the foreign folder holds what is no picture.
         RunError: the run is unfinished, its data have changed, it has no mask head to be shown what is
-            foreign, or it has been evaluated: test data that are read again and again become
-            validation data.
+            foreign, one of the others left nothing out, or it has been evaluated: test data that are
+            read again and again become validation data.
     """
     report = path / "report"
     if (report / METRICS_FILE).exists():
@@ -58,6 +60,7 @@ def evaluate(
     # Before test is read: a wrong folder must not cost the one reading.
     others = _beside(Run.open(path), beside) if beside else {}
     pictures = _foreign(Run.open(path), foreign) if foreign else None
+    without = [_left_out(other) for other in left_out]
     run, prepared = reopen(path)
     kept = _kept_answers(run, answers_of) if answers_of else None
     artifacts = convert(run, prepared.images, prepared.parts)
@@ -89,6 +92,7 @@ def evaluate(
         "by_patient": sorted({file.source for file in images.files if file.patient}),
         "audit": prepared.audit.summary(prepared.images),
         **({"answers_of": answers_of.name} if answers_of else {}),
+        **({"left_out": without} if without else {}),
         "protocols": {**others, str(run.config.protocol): figures},
     }
     report.mkdir(exist_ok=True)
@@ -131,6 +135,38 @@ def _beside(run: Run, other: Path) -> dict[str, Any]:
         raise RunError(f"{other} shows {run.config.protocol} itself")
     figures: dict[str, Any] = metrics["protocols"]
     return figures
+
+
+def _left_out(path: Path) -> dict[str, Any]:
+    """How a run did on a data set that it was trained without.
+
+    Raises:
+        RunError: it was trained with all of them, or has not been evaluated.
+    """
+    report = path / "report"
+    if not (report / METRICS_FILE).is_file():
+        raise RunError(f"{path} has no report; evaluate it first")
+    metrics = read_json(report / METRICS_FILE)
+    if not metrics["held_out"]:
+        raise RunError(f"{path} was trained without --hold-out")
+    config, answers = Run.open(path).config, metrics.get("answers", {})
+    figures = metrics["protocols"][str(config.protocol)]["testing"]["int8"]
+    limits = figures["interval"]
+    tumor = {
+        **figures["tumor"],
+        "interval": {name: limits[f"tumor.{name}"] for name in figures["tumor"]},
+    }
+    return {
+        "held_out": metrics["held_out"],
+        "recipe": metrics["recipe"],
+        "overridden": overridden(config.recipe),
+        "images": metrics["split"]["test"],
+        "accuracy": figures["accuracy"],
+        "interval": limits["accuracy"],
+        "tumor": answers["tumor"]["all"] if answers else tumor,
+        **({"ece": answers["calibration"]["ece"]} if answers else {}),
+        **({"dice": answers["regions"]["int8"]["dice"]} if "regions" in answers else {}),
+    }
 
 
 def _foreign(run: Run, folder: Path) -> dict[str, NDArray[np.uint8]]:
@@ -251,6 +287,7 @@ def _answer_figures(
             ),
         },
     )
+    plots.robustness(report / "robustness.png", result["robustness"])
     plots.risk_coverage(
         report / "risk_coverage.png",
         ours.answers.probabilities[named].max(1),

@@ -102,6 +102,31 @@ def risk_coverage(path: Path, confidence: NDArray[Any], correct: NDArray[np.bool
     _save(figure, path)
 
 
+def robustness(path: Path, table: Mapping[str, Mapping[str, float]]) -> None:
+    """What each change of the test slices does to accuracy, Dice and calibration.
+
+    Args:
+        path: the file to write.
+        table: change to its figures, ``accuracy``, ``ece`` and perhaps ``dice``; first of all the
+            slices as they are, which a line shows.
+    """
+    panels = {"accuracy": "accuracy", "dice": "mean Dice", "ece": "calibration error"}
+    shown = {key: name for key, name in panels.items() if all(key in row for row in table.values())}
+    figure, axes = plt.subplots(
+        1, len(shown), figsize=(3.2 * len(shown) + 1.6, 4.2), layout="constrained", sharey=True
+    )
+    for panel, (key, name) in zip(np.atleast_1d(axes), shown.items(), strict=True):
+        values = [row[key] for row in table.values()]
+        panel.axvline(values[0], color="grey", ls=":")
+        panel.plot(values, range(len(values)), "o")
+        panel.set(xlabel=name)
+        panel.grid(axis="x", alpha=0.3)
+    first = np.atleast_1d(axes)[0]
+    first.set_yticks(range(len(table)), list(table), fontsize=8)
+    first.invert_yaxis()
+    _save(figure, path)
+
+
 def training_curves(path: Path, history: Sequence[dict[str, Any]], best_epoch: int) -> None:
     """Loss and accuracy by epoch; phases are shaded in turn, the best epoch is marked."""
     epochs = [row["epoch"] for row in history]

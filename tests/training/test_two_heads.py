@@ -100,9 +100,40 @@ def test_the_report_says_where_how_sure_and_when_not(run: Path) -> None:
     for section in ("Where:", "How sure:", "Tumour or not", "When not:", "Robust:"):
         assert f"## {section}" in card
     assert len((report / "test_images.txt").read_text().split()) == metrics["split"]["test"]
-    for name in ("regions.jpg", "reliability.png", "risk_coverage.png"):
+    for name in ("regions.jpg", "reliability.png", "risk_coverage.png", "robustness.png"):
         assert (report / name).stat().st_size > 5000
         assert name in card
+
+
+@pytest.mark.parametrize("heads", [2, 1])
+def test_a_data_set_left_out_comes_into_the_card(run: Path, tmp_path: Path, heads: int) -> None:
+    from training.card_answers import left_out_section
+    from training.evaluate import _left_out
+
+    (tmp_path / "report").mkdir()
+    shutil.copy(run / "run.json", tmp_path)
+    with pytest.raises(RunError, match="no report"):
+        _left_out(tmp_path)
+    metrics = json.loads((run / "report" / "metrics.json").read_text())
+    if heads == 1:
+        del metrics["answers"]
+    written = tmp_path / "report" / "metrics.json"
+    written.write_text(json.dumps(metrics))
+    with pytest.raises(RunError, match="without --hold-out"):
+        _left_out(tmp_path)
+    written.write_text(json.dumps({**metrics, "held_out": ["plain"]}))
+    figures = metrics["protocols"]["grouped"]["testing"]["int8"]
+    auc = metrics["answers"]["tumor"]["all"] if heads == 2 else figures["tumor"]
+    row = left_out_section([_left_out(tmp_path)])[-2]
+    assert row.startswith(
+        f"| plain | `efficientnet_lite0_mask --epochs 1 --resolution 64` "
+        f"| {metrics['split']['test']} | {auc['auc']:.4f} ["
+    )
+    low, high = figures["interval"]["accuracy"]
+    assert f"| {figures['accuracy']:.4f} [{low:.4f}, {high:.4f}] |" in row
+    assert row.endswith(
+        " |  |  |" if heads == 1 else f"{metrics['answers']['calibration']['ece']:.4f} |"
+    )
 
 
 def test_answers_of_the_same_weights_are_kept_but_for_what_is_in_distribution(
