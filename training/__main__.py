@@ -90,6 +90,13 @@ def _parser() -> argparse.ArgumentParser:
     compare = commands.add_parser("compare", help="add runs to the table of all that were compared")
     compare.add_argument("runs", type=Path, nargs="*", metavar="runs/NAME")
     compare.add_argument("--out", type=Path, default=Path("docs/models.md"), metavar="FILE")
+    compare.add_argument(
+        "--step",
+        action="append",
+        default=[],
+        metavar="RECIPE",
+        help="measure one step of a recipe at its full size; may come again",
+    )
     return parser
 
 
@@ -188,7 +195,7 @@ def main(arguments: list[str] | None = None) -> int:
         elif options.command == "compare":
             from training.compare import compare
 
-            compare(options.runs, options.out)
+            compare(options.runs, options.out, options.step)
     except (TrainingError, StoreError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -6,8 +6,9 @@ from typing import Any, Final
 
 from training import plots
 from training.entries import Entries, Entry, add, read_record, write_record
-from training.recipe import recipe_names
+from training.recipe import load_recipe, recipe_names
 from training.run import write_aside
+from training.step import measure_step
 
 PLOT_FILE: Final = "models.png"
 _DASH: Final = "-"
@@ -19,15 +20,17 @@ _TESTING_HEAD: Final = (
 )
 
 
-def compare(paths: Sequence[Path], out: Path) -> Path:
+def compare(paths: Sequence[Path], out: Path, steps: Sequence[str] = ()) -> Path:
     """Adds evaluated runs and cross-validations to those that are on record, and writes all of them.
 
     Args:
         paths: folders of ``fit`` or ``crossval``, and versions in a store; with none, the record
             is written again.
         out: the Markdown file; the record, ``.json``, and the plot go beside it.
+        steps: recipes of which one step is measured.
 
     Raises:
+        RecipeError: there is no such recipe.
         RunError: a folder holds neither an evaluated run nor a cross-validation, or the record is
             damaged.
     """
@@ -35,6 +38,8 @@ def compare(paths: Sequence[Path], out: Path) -> Path:
     entries = read_record(record)
     for path in paths:
         add(entries, path)
+    for name in steps:
+        entries.setdefault(name, Entry()).step = measure_step(load_recipe(name))
     out.parent.mkdir(parents=True, exist_ok=True)
     plots.accuracies(out.parent / PLOT_FILE, [*_bars(entries)])
     write_aside(out, _document(entries).encode())
@@ -90,7 +95,8 @@ def _document(entries: Entries) -> str:
         ),
         "|---|---|---|---|---|---|---|---|---|",
     ]
-    lines += [_size_row(name, entry) for name, entry in sorted(entries.items())]
+    run = {name: entry for name, entry in sorted(entries.items()) if entry.weights}
+    lines += [_size_row(name, entry) for name, entry in run.items()]
     lines += [
         "",
         "## Four classes, or tumour and none: nickparvar's 1311 Testing images",
@@ -120,6 +126,8 @@ def _document(entries: Entries) -> str:
         ]
     if any(entry.crossvals for entry in entries.values()):
         lines += ["", *_crossval_section(entries)]
+    if any(entry.step for entry in entries.values()):
+        lines += ["", *_step_section(entries)]
     lines += ["", f"![Accuracies with intervals]({PLOT_FILE})", "", "## What the leak is worth", ""]
     lines += [*_reading(entries), "", "## What is missing", "", *_missing(entries), ""]
     return "\n".join(lines)
@@ -144,6 +152,28 @@ def _crossval_section(entries: Entries) -> list[str]:
             _crossval_row(name, data, found) for data, found in sorted(entry.crossvals.items())
         ]
     return lines
+
+
+def _step_section(entries: Entries) -> list[str]:
+    return [
+        "## One step at full size",
+        "",
+        (
+            "Of recipes that are too long for the machine: the second of two steps of the last phase, "
+            "with the recipe's batch and resolution, in float32 (`python -m training compare --step "
+            "NAME`)."
+        ),
+        "",
+        "| recipe | parameters | that learn | batch | pixels | seconds a step | processor |",
+        "|---|---|---|---|---|---|---|",
+        *(
+            f"| {name} | {entry.step['parameters']:,.0f} | {entry.step['trainable']:,.0f} "
+            f"| {entry.step['batch']:.0f} | {entry.step['resolution']:.0f} "
+            f"| {entry.step['seconds']:.1f} | {entry.step['processor']} |"
+            for name, entry in sorted(entries.items())
+            if entry.step
+        ),
+    ]
 
 
 def _size_row(recipe: str, entry: Entry) -> str:
@@ -223,7 +253,7 @@ def _missing(entries: Entries) -> list[str]:
     lines = []
     for name in recipe_names():
         entry = entries.get(name)
-        if entry is None:
+        if entry is None or not entry.weights:
             lines.append(f"- `{name}`: not run.")
             continue
         absent = [p for p in ("clean", "published") if p not in entry.evaluated]

@@ -35,12 +35,15 @@ class Entry:
             ``lowest_accuracy`` of the parts, and the figures of all tested images together.
         sizes: parameters, bytes, milliseconds and the processor that they were measured on; see
             :func:`training.latency.measure`.
+        step: of the recipe at its full size, where it was too long to be run; see
+            :func:`training.step.measure_step`.
     """
 
     weights: list[str] = field(default_factory=list)
     evaluated: dict[str, dict[str, dict[str, Any]]] = field(default_factory=dict)
     crossvals: dict[str, dict[str, Any]] = field(default_factory=dict)
     sizes: dict[str, Any] = field(default_factory=dict)
+    step: dict[str, Any] = field(default_factory=dict)
 
     def add_weights(self, name: str) -> None:
         """Notes what another run started from."""

@@ -58,7 +58,7 @@ def _train(run: Run, examples: Examples, checked: Examples, strategy: Strategy) 
     keras.utils.set_random_seed(recipe.seed)
     with _precision(recipe):
         model = build(recipe)
-        fitted = _fitted(model, recipe)
+        fitted = trainable_outputs(model, recipe)
     loaded = run.load_progress()
     progress, saved = loaded or (Progress(), None)
     print(f"training on {examples.describe()}", flush=True)
@@ -69,7 +69,7 @@ def _train(run: Run, examples: Examples, checked: Examples, strategy: Strategy) 
         unfreeze(model, recipe, phase)
         if saved is not None:
             _assign(model.variables, saved)
-        _compile(fitted, recipe, phase, steps)
+        compile_for(fitted, recipe, phase, steps)
         average = AverageWeights(fitted, recipe.average_momentum)
         if saved is not None and progress.epoch:
             _assign(_state(model, fitted, average), saved)
@@ -141,7 +141,7 @@ def _plain(name: str) -> str:
     return f"{prefix}class_loss" if metric == "loss" else f"{prefix}{metric}"
 
 
-def _fitted(model: keras.Model, recipe: Recipe) -> keras.Model:
+def trainable_outputs(model: keras.Model, recipe: Recipe) -> keras.Model:
     """The model's outputs that have a loss."""
     names = [LOGITS] if recipe.mask is None else [LOGITS, MASK_LOGITS]
     outputs = model(model.input)
@@ -188,7 +188,15 @@ def _validation(examples: Examples, phase: Phase, recipe: Recipe) -> tf.data.Dat
     return whole.batch(recipe.batch_size).map(load).prefetch(1)
 
 
-def _compile(model: keras.Model, recipe: Recipe, phase: Phase, steps: int) -> None:
+def compile_for(model: keras.Model, recipe: Recipe, phase: Phase, steps: int) -> None:
+    """Gives a model the phase's optimiser, and the recipe's losses.
+
+    Args:
+        model: see :func:`trainable_outputs`.
+        recipe: the model's.
+        phase: of the recipe.
+        steps: an epoch's.
+    """
     rate = _learning_rate(phase, steps)
     if recipe.optimizer == "adamw":
         optimizer = keras.optimizers.AdamW(rate, weight_decay=phase.weight_decay)

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from training.callbacks import AverageWeights
-from training.fit import _compile, _fitted
+from training.fit import compile_for, trainable_outputs
 from training.model import LOGITS, build
 from training.recipe import Recipe, load_recipe
 from training.strategy import Strategy, StrategyName
@@ -37,8 +37,8 @@ def trained(recipe: Recipe, strategy: Strategy) -> tuple[list[np.ndarray], dict[
     classes = np.eye(len(recipe.classes), dtype=np.float32)[rng.integers(0, 4, ROWS)]
     rows = tf.data.Dataset.from_tensor_slices((slices, {LOGITS: classes}))
     with strategy.scope():
-        fitted = _fitted(build(recipe, SIDE), recipe)
-        _compile(fitted, recipe, recipe.phases[0], steps=3)
+        fitted = trainable_outputs(build(recipe, SIDE), recipe)
+        compile_for(fitted, recipe, recipe.phases[0], steps=3)
         average = AverageWeights(fitted, recipe.average_momentum)
         strategy.fit(fitted, rows.batch(BATCH), [average])
         with average.applied():

@@ -170,7 +170,7 @@ def test_the_comparison_holds_every_run_and_its_figures(
         tested = training("evaluate", "--run", runs[protocol])
         assert tested.returncode == 0, tested.stderr
     out = tmp_path / "docs" / "models.md"
-    done = training("compare", *runs.values(), by_fold, "--out", out)
+    done = training("compare", *runs.values(), by_fold, "--step", "baseline_cnn", "--out", out)
     assert done.returncode == 0, done.stderr
     text = out.read_text()
     for protocol, run in runs.items():
@@ -187,6 +187,9 @@ def test_the_comparison_holds_every_run_and_its_figures(
     assert f"{sizes['parameters']:,.0f}" in text
     assert sizes["int8_ms"] > 0
     assert f"| {sizes['processor']} |" in text
+    recipe = load_recipe("baseline_cnn")
+    step = text.partition("## One step at full size")[2].split("## ")[0]
+    assert f"| {recipe.batch_size} | {recipe.phases[-1].resolution} |" in step
     assert (out.parent / "models.png").stat().st_size > 5000
     nothing = training("compare", tmp_path, "--out", out)
     assert nothing.returncode == 1

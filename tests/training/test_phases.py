@@ -7,9 +7,10 @@ tf = pytest.importorskip("tensorflow", reason="training needs TensorFlow")
 
 import keras  # noqa: E402
 
-from training.fit import _compile, _fitted  # noqa: E402
+from training.fit import compile_for, trainable_outputs  # noqa: E402
 from training.model import EMBEDDING, LOGITS, NETWORK, build, unfreeze  # noqa: E402
-from training.recipe import Recipe, load_recipe  # noqa: E402
+from training.recipe import load_recipe  # noqa: E402
+from training.step import measure_step, noise  # noqa: E402
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 
@@ -58,10 +59,10 @@ def test_a_step_of_the_full_recipe_at_its_full_size(name: str) -> None:
     phase = recipe.phases[-1]
     model = build(recipe)
     unfreeze(model, recipe, phase)
-    fitted = _fitted(model, recipe)
-    _compile(fitted, recipe, phase, steps=1)
+    fitted = trainable_outputs(model, recipe)
+    compile_for(fitted, recipe, phase, steps=1)
     before = {variable.path: variable.numpy() for variable in model.variables}
-    slices, allowed = _batch(recipe, phase.resolution)
+    slices, allowed = noise(recipe, phase.resolution)
     loss = fitted.train_on_batch(slices, {LOGITS: allowed})
     assert np.isfinite(np.asarray(loss)).all()
     learning = {variable.path for variable in model.trainable_variables}
@@ -76,11 +77,15 @@ def test_a_step_of_the_full_recipe_at_its_full_size(name: str) -> None:
     assert len(changed & learning) > 0.8 * len(learning)
 
 
-def _batch(recipe: Recipe, side: int) -> tuple[np.ndarray, np.ndarray]:
-    rng = np.random.default_rng(0)
-    slices = rng.uniform(0, 255, (recipe.batch_size, side, side)).astype(np.float32)
-    classes = rng.integers(0, len(recipe.classes), recipe.batch_size)
-    return slices, np.eye(len(recipe.classes), dtype=np.float32)[classes]
+def test_a_step_is_measured() -> None:
+    recipe = load_recipe("baseline_cnn")
+    found = measure_step(recipe)
+    assert (found["batch"], found["resolution"]) == (
+        recipe.batch_size,
+        recipe.phases[-1].resolution,
+    )
+    assert found["parameters"] == found["trainable"] == build(recipe).count_params()
+    assert found["seconds"] > 0
 
 
 def test_the_embedding_sees_how_a_slice_lies() -> None:
