@@ -37,7 +37,7 @@ def grey_levels(
     Args:
         stored: integers (rows, columns).
         attributes: the frame's attributes.
-        inverted: low values are bright (MONOCHROME1).
+        inverted: low values are bright (:func:`is_inverted`).
 
     Returns:
         uint8 (rows, columns), bright is bright.
@@ -58,6 +58,16 @@ def grey_levels(
     table = np.rint(255 * (1 - shares if inverted else shares)).astype(np.uint8)
     table[padding] = 0
     return np.asarray(table[index])
+
+
+def is_inverted(photometric: str, attributes: Dataset) -> bool:
+    """Whether low values are bright.
+
+    MONOCHROME1 and the shape INVERSE say the same, and the standard wants them together (PS3.3 2024e,
+    table C.7-9; C.11.6.1.2): where an object has both, it is still inverted once.
+    """
+    shape = str(attributes.get("PresentationLUTShape") or "").strip().upper()
+    return photometric == "MONOCHROME1" or shape == "INVERSE"
 
 
 def luma(

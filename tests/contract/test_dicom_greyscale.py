@@ -14,7 +14,7 @@ from pydicom.uid import ExplicitVRBigEndian
 from contract.errors import DecodeError, UndecodableImage
 from contract.greyscale import window
 from tests.contract.rendering import decoded, difference, linear
-from tests.contract.samples import RANGE, SYNTAXES, deep_slice, grey_slice, mr_object
+from tests.contract.samples import RANGE, SYNTAXES, deep_slice, grey_slice, mr_frames, mr_object
 
 GREY = grey_slice()
 DEEP = deep_slice()
@@ -115,6 +115,34 @@ class TestGreyscale:
         attributes = {"PhotometricInterpretation": "MONOCHROME1"}
         inverted = decoded(mr_object(255 - GREY, attributes=attributes))
         assert difference(inverted.pixels, decoded(mr_object(GREY)).pixels) <= 1
+
+    @pytest.mark.parametrize("window", [RANGE, {}], ids=["window", "own range"])
+    @pytest.mark.parametrize("frames", ["classic", "multi-frame"])
+    @pytest.mark.parametrize(
+        ("photometric", "shape", "inverted"),
+        [
+            ("MONOCHROME2", "INVERSE", True),
+            ("MONOCHROME2", "IDENTITY", False),
+            ("MONOCHROME2", "", False),
+            # A pair that means one inversion, not two.
+            ("MONOCHROME1", "INVERSE", True),
+            ("MONOCHROME1", "IDENTITY", True),
+        ],
+    )
+    def test_presentation_lut_shape(
+        self, photometric: str, shape: str, inverted: bool, frames: str, window: dict[str, int]
+    ) -> None:
+        attributes: dict[str, Any] = {"PhotometricInterpretation": photometric, **window}
+        attributes["PresentationLUTShape"] = shape
+        count = 1 if frames == "classic" else 2
+        result = decoded(mr_frames([GREY] * count, attributes=attributes))
+        plain = decoded(mr_object(GREY, attributes=window)).pixels
+        assert difference(result.pixels, 255 - plain if inverted else plain) <= 1
+
+    def test_presentation_lut_shape_leaves_colour_alone(self) -> None:
+        colours = np.stack([GREY] * 3, axis=-1)
+        result = decoded(mr_object(colours, attributes={"PresentationLUTShape": "INVERSE"}))
+        assert difference(result.pixels, GREY) <= 1
 
     @pytest.mark.parametrize(
         ("slope", "intercept"), [(2, 0), (0.5, 10), (0.001, -1), (1, 1000), (-1, 255)], ids=str
