@@ -25,7 +25,7 @@ from pydicom.uid import (
 )
 
 from contract.dicom_frames import aspect, frame_attributes, reference
-from contract.dicom_kind import check_kind
+from contract.dicom_kind import check_frame, check_kind
 from contract.dicom_pixels import Frames
 from contract.dicom_size import BoundedReader, check_size
 from contract.errors import (
@@ -144,6 +144,7 @@ class DicomObject:
         """
         with _errors_named():
             attributes = frame_attributes(self._dataset, frame)
+            check_frame(attributes, self._policy.checks)
             stored, photometric = self._pixels.stored_values(frame)
             form = self._pixels.form
             if photometric in {"MONOCHROME1", "MONOCHROME2"}:

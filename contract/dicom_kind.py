@@ -118,13 +118,13 @@ def check_kind(dataset: Dataset, checks: Checks) -> None:
         raise NotAnImage("the DICOM object is no image")
     is_mr = str(dataset.get("Modality", "")).strip().upper() == "MR"
     is_mr_class = sop_class in MR_SOP_CLASSES
-    image_type = _image_type(dataset)
+    image_type = _terms(dataset, "ImageType")
     if checks is Checks.STRICT:
         if not is_mr:
             raise NotMr("the DICOM object is no MR image")
         if not is_mr_class:
             raise UnsupportedSopClass("the DICOM object is of MR, but no MR image")
-        if "LOCALIZER" in image_type:
+        if "LOCALIZER" in image_type or _has_only_localizers(dataset):
             raise Localizer("the DICOM object is a localizer")
         if not _is_head(dataset):
             raise NotHead("the DICOM object states another body part than the head")
@@ -136,13 +136,38 @@ def check_kind(dataset: Dataset, checks: Checks) -> None:
         raise NoPixelData("the DICOM object holds no pixel data")
 
 
+def check_frame(attributes: Dataset, checks: Checks) -> None:
+    """Refuses a frame that no model may see, of what `contract.dicom_frames.frame_attributes` gives.
+
+    Raises:
+        Localizer: it is one among other frames, and ``checks`` are strict.
+    """
+    if checks is Checks.STRICT and "LOCALIZER" in _terms(attributes, "FrameType"):
+        raise Localizer("the frame is a localizer")
+
+
 def _is_image_class(sop_class: object) -> bool:
     """Whether it is a storage class of images by its registered name."""
     return isinstance(sop_class, UID) and "Image Storage" in sop_class.name
 
 
-def _image_type(dataset: Dataset) -> frozenset[str]:
-    values = dataset.get("ImageType") or ()
+def _has_only_localizers(dataset: Dataset) -> bool:
+    """Whether an enhanced object says so of its frames (PS3.3 2024e, C.8.13.5.1)."""
+    shared = list(dataset.get("SharedFunctionalGroupsSequence") or [])[:1]
+    own = list(dataset.get("PerFrameFunctionalGroupsSequence") or [])
+    return any(map(_is_localizer, shared)) or (bool(own) and all(map(_is_localizer, own)))
+
+
+def _is_localizer(groups: Dataset) -> bool:
+    return any(
+        "LOCALIZER" in _terms(item, "FrameType")
+        for item in groups.get("MRImageFrameTypeSequence") or []
+    )
+
+
+def _terms(dataset: Dataset, keyword: str) -> frozenset[str]:
+    """The values of Image Type or Frame Type."""
+    values = dataset.get(keyword) or ()
     values = [values] if isinstance(values, str) else values
     return frozenset(str(value).strip().upper() for value in values)
 

@@ -20,6 +20,7 @@ from pydicom.uid import (
     UltrasoundImageStorage,
 )
 
+from contract.dicom import open_dicom
 from contract.dicom_kind import HEAD_TERMS, NO_PART, OTHER_PARTS
 from contract.errors import (
     DecodeError,
@@ -33,7 +34,7 @@ from contract.errors import (
 )
 from contract.policy import Checks, Policy
 from tests.contract.rendering import decoded
-from tests.contract.samples import grey_slice, mr_object
+from tests.contract.samples import grey_slice, mr_frames, mr_object
 
 GREY = grey_slice()
 STRICT, LENIENT, OFF = Checks.STRICT, Checks.LENIENT, Checks.OFF
@@ -54,6 +55,18 @@ def enhanced(value: str) -> dict[str, Any]:
     anatomy.AnatomicRegionSequence = region(value)
     groups.FrameAnatomySequence = [anatomy]
     return {"SOPClassUID": EnhancedMRImageStorage, "SharedFunctionalGroupsSequence": [groups]}
+
+
+def frame_type(*terms: str) -> Dataset:
+    """Functional groups that say what kind of frame it is."""
+    groups, kind = Dataset(), Dataset()
+    kind.FrameType = list(terms)
+    groups.MRImageFrameTypeSequence = [kind]
+    return groups
+
+
+LOCALIZER = frame_type("ORIGINAL", "PRIMARY", "LOCALIZER", "NONE")
+VOLUME = frame_type("ORIGINAL", "PRIMARY", "VOLUME", "NONE")
 
 
 def outcome(attributes: dict[str, Any], checks: Checks) -> type[DecodeError] | None:
@@ -123,6 +136,10 @@ def outcome(attributes: dict[str, Any], checks: Checks) -> type[DecodeError] | N
         # The body part goes first.
         ({"BodyPartExamined": "HEAD", **enhanced("72696002")}, None, None, None),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, Localizer, None, None),
+        ({"SharedFunctionalGroupsSequence": [LOCALIZER]}, Localizer, None, None),
+        ({"PerFrameFunctionalGroupsSequence": [LOCALIZER]}, Localizer, None, None),
+        ({"SharedFunctionalGroupsSequence": [VOLUME]}, None, None, None),
+        ({"PerFrameFunctionalGroupsSequence": [VOLUME]}, None, None, None),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"]}, Mosaic, Mosaic, Mosaic),
         ({"ImageType": ["DERIVED", "SECONDARY"]}, None, None, None),
         ({"ImageType": ["DERIVED", "SECONDARY", "MPR"]}, None, None, None),
@@ -223,3 +240,18 @@ def test_terms_are_as_they_are_compared() -> None:
 def test_the_class_alone_is_enough_where_the_modality_is_wrong() -> None:
     attributes = {"Modality": "OT", "SOPClassUID": MRImageStorage, "BodyPartExamined": "KNEE"}
     assert outcome(attributes, LENIENT) is None
+
+
+@pytest.mark.parametrize("checks", Checks)
+def test_a_localizer_among_other_frames_leaves_them(checks: Checks) -> None:
+    attributes = {"PerFrameFunctionalGroupsSequence": [VOLUME, LOCALIZER, VOLUME]}
+    source = open_dicom(mr_frames([GREY] * 3, attributes=attributes), Policy(checks=checks))
+    for frame in (1, 2, 3):
+        with pytest.raises(Localizer) if (frame, checks) == (2, STRICT) else nullcontext():
+            assert source.slice(frame).pixels.shape == GREY.shape
+
+
+def test_an_object_of_localizers_is_refused_as_a_whole() -> None:
+    attributes = {"PerFrameFunctionalGroupsSequence": [LOCALIZER] * 2}
+    with pytest.raises(Localizer):
+        open_dicom(mr_frames([GREY] * 2, attributes=attributes), Policy())
