@@ -25,7 +25,7 @@ from pydicom.uid import (
 )
 
 from contract.dicom_frames import aspect, frame_attributes, reference
-from contract.dicom_kind import check_kind
+from contract.dicom_kind import check_frame, check_kind
 from contract.dicom_pixels import Frames
 from contract.dicom_size import BoundedReader, check_size
 from contract.errors import (
@@ -34,7 +34,7 @@ from contract.errors import (
     TruncatedImage,
     UndecodableImage,
 )
-from contract.greyscale import grey_levels, luma, square
+from contract.greyscale import grey_levels, is_inverted, luma, square
 from contract.policy import Checks, Policy
 from contract.preprocessing import DicomReference, Slice
 
@@ -50,7 +50,7 @@ _ATTRIBUTES: Final = [
     *("PhotometricInterpretation", "PixelPaddingValue", "PixelPaddingRangeLimit"),
     *("PixelSpacing", "PixelAspectRatio", "ImagePositionPatient", "ImageOrientationPatient"),
     *("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
-    *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence"),
+    *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence", "PresentationLUTShape"),
     *(
         f"{colour}PaletteColorLookupTable{part}"
         for part in ("Descriptor", "Data")
@@ -144,10 +144,12 @@ class DicomObject:
         """
         with _errors_named():
             attributes = frame_attributes(self._dataset, frame)
+            check_frame(attributes, self._policy.checks)
             stored, photometric = self._pixels.stored_values(frame)
             form = self._pixels.form
             if photometric in {"MONOCHROME1", "MONOCHROME2"}:
-                pixels = grey_levels(stored, attributes, inverted=photometric == "MONOCHROME1")
+                inverted = is_inverted(photometric, attributes)
+                pixels = grey_levels(stored, attributes, inverted=inverted)
             else:
                 pixels = luma(stored, photometric, form.bits_stored, attributes)
             return Slice(

@@ -6,7 +6,7 @@ from typing import Final
 
 from pydicom import Dataset, FileDataset
 
-from contract.greyscale import floats
+from contract.greyscale import floats, numbers
 from contract.preprocessing import DicomReference
 
 MAX_PIXEL_ASPECT: Final = 10.0
@@ -18,6 +18,7 @@ FUNCTIONAL_GROUPS: Final = (
     "PlaneOrientationSequence",
     "PixelValueTransformationSequence",
     "FrameVOILUTSequence",
+    "MRImageFrameTypeSequence",
 )
 """Where an enhanced object keeps what a classic one has at its top level (PS3.3 2024e, C.7.6.16)."""
 
@@ -56,8 +57,12 @@ def reference(attributes: Dataset, frame: int) -> DicomReference:
 
 
 def spacing(attributes: Dataset) -> tuple[float, float] | None:
-    """Millimetres from row to row and from column to column, if stated and possible."""
-    sides = floats(attributes, "PixelSpacing")
+    """Millimetres from row to row and from column to column, if stated and possible.
+
+    Raises:
+        UndecodableImage: it is stated, and no number.
+    """
+    sides = numbers(attributes, "PixelSpacing")
     if len(sides) != 2 or not all(0 < side < math.inf for side in sides):
         return None
     return sides[0], sides[1]

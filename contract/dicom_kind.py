@@ -5,6 +5,7 @@ import unicodedata
 from typing import Final
 
 from pydicom import Dataset
+from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.uid import (
     UID,
     EnhancedMRColorImageStorage,
@@ -37,38 +38,70 @@ MR_SOP_CLASSES: Final = frozenset(
 HEAD_TERMS: Final = frozenset(
     {
         *("HEAD", "BRAIN", "SKULL", "HEADNECK", "HEADANDNECK", "NECKHEAD", "CRANIUM", "CRANIAL"),
-        *(
-            "NEURO",
-            "NEUROCRANIUM",
-            "INTRACRANIAL",
-            "CEREBRUM",
-            "CEREBELLUM",
-            "BRAINSTEM",
-            "MIDBRAIN",
-        ),
-        *("POSTERIORFOSSA", "SKULLBASE", "PITUITARY", "HYPOPHYSIS", "SELLA", "SELLATURCICA", "IAC"),
-        *("IAM", "ORBIT", "ORBITS"),
+        *("NEURO", "NEUROCRANIUM", "INTRACRANIAL", "CEREBRUM", "CEREBRAL", "CEREBELLUM"),
+        *("CEREBHEMISPHERE", "BRAINSTEM", "MIDBRAIN", "THALAMUS", "POSTERIORFOSSA", "SKULLBASE"),
+        *("LATVENTRICLE", "RDVENTRICLE", "THVENTRICLE", "CHOROIDPLEXUS"),
+        *("CEREBRALA", "ACA", "MCA", "PCA", "ANTCOMMA", "POSCOMMA", "BASILARA", "CIRCLEOFWILLIS"),
+        *("PITUITARY", "HYPOPHYSIS", "SELLA", "SELLATURCICA", "FONTANEL", "SCALP"),
+        *("IAC", "IAM", "EAC", "EAR", "MASTOID"),
+        *("ORBIT", "ORBITS", "EYE", "OPTICCANAL", "OPHTHALMICA"),
         *("KOPF", "SCHAEDEL", "SCHADEL", "GEHIRN", "HIRN", "TETE", "CRANE", "CERVEAU", "ENCEPHALE"),
         *("CABEZA", "CRANEO", "CEREBRO", "ENCEFALO", "TESTA", "CRANIO", "CERVELLO", "CABECA"),
         *("HOOFD", "HERSENEN", "SCHEDEL", "GLOWA", "MOZG", "HUVUD", "HJARNA", "HODE", "HJERNE"),
     }
 )
-"""Body Part Examined (0018,0015) of a head, letters alone and without accents: the defined terms
-(PS3.16 2024e, annex L), and what scanners and their users write instead."""
+"""Body Part Examined (0018,0015) of a head, letters alone and without accents, so that 3RDVENTRICLE
+is RDVENTRICLE: the defined terms of the brain, its vessels, the skull, orbits and ears (PS3.16 2024e,
+annex L), and what scanners and their users write instead. Face, jaw and throat are no head here: their
+slices show little of a brain."""
+
+OTHER_PARTS: Final = frozenset(
+    {
+        *("SPINE", "SPINAL", "CSPINE", "TSPINE", "LSPINE", "CTSPINE", "TLSPINE", "LSSPINE", "CORD"),
+        *("SPINALCORD", "CERVICAL", "THORACIC", "LUMBAR", "SACRUM", "SACRAL", "SSPINE", "COCCYX"),
+        *("CHEST", "THORAX", "LUNG", "HEART", "CARDIAC", "BREAST", "MEDIASTINUM", "STERNUM", "RIB"),
+        *("AORTA", "ABDOMEN", "ABDOMINAL", "LIVER", "SPLEEN", "PANCREAS", "PANCREATIC", "KIDNEY"),
+        *("PELVIS", "PELVIC", "PROSTATE", "UTERUS", "BLADDER", "RECTUM", "BODY", "WHOLEBODY"),
+        *("TRUNK", "EXTREMITY", "LIMB", "JOINT", "PHANTOM"),
+        *("HIP", "FEMUR", "FEMORAL", "FEMORALE", "THIGH", "KNEE", "PATELLA", "LEG", "CALF"),
+        *("TIBIA", "TIBIAL", "FIBULA", "FIBULAR", "ANKLE", "FOOT", "TOE", "METATARSAL"),
+        *("SHOULDER", "CLAVICLE", "SCAPULA", "ARM", "HUMERUS", "HUMERAL", "HUMERALE", "ELBOW"),
+        *("FOREARM", "RADIUS", "RADIAL", "RADIALE", "ULNA", "ULNAR", "WRIST", "HAND", "FINGER"),
+        *("THUMB", "METACARPAL"),
+        *("HWS", "BWS", "LWS", "WIRBELSAULE", "WIRBELSAEULE", "BRUST", "BAUCH", "BECKEN", "RACHIS"),
+        *("COLUMNA", "COLUNA", "COLONNA", "COLONNE", "TORAX", "TORACE"),
+    }
+)
+"""Words that turn a text with a word of :data:`HEAD_TERMS` into one of another part, or of more than a
+head: FEMORAL HEAD, BRAIN SPINE. The neck is not among them, since HEADNECK is a head."""
+
+NO_PART: Final = frozenset(
+    {
+        *("MR", "MRI", "MRA", "MRV", "MRT", "IRM", "RM", "RMN"),
+        *("UNKNOWN", "UNDEFINED", "UNSPECIFIED", "NOTSPECIFIED", "NONE", "NULL", "NA"),
+    }
+)
+"""Words that name no part of a body: a text of these alone states none."""
 
 HEAD_CODES: Final = frozenset(
     {
         *("69536005", "T-D1100", "774007", "T-D1000", "89546000", "T-11100"),
-        *("12738006", "T-A0100", "1101003", "372073000", "113305005", "T-A6000", "119238007"),
-        *("61962009", "T-A5100", "42575006", "T-D1460", "56329008", "T-B1000"),
-        *("361078006", "T-AB959", "363654007", "T-D14AE"),
+        *("12738006", "T-A0100", "1101003", "T-D1400", "372073000", "T-A010F"),
+        *("113305005", "T-A6000", "119238007", "61962009", "T-A5100", "42695009", "T-A4000"),
+        *("66720007", "T-A1650", "49841001", "T-A1740", "35918002", "T-A1820"),
+        *("80621003", "T-A1900", "88556005", "T-45510", "60176003", "T-45540"),
+        *("17232002", "T-45600", "70382005", "T-45900", "8012006", "T-45530"),
+        *("43119007", "T-45320", "59011009", "T-45800", "11279006", "T-45520"),
+        *("42575006", "T-D1460", "56329008", "T-B1000", "79361005", "T-15200"),
+        *("41695006", "T-D1160", "361078006", "T-AB959", "84301002", "T-AB200"),
+        *("117590005", "T-AB001", "59066005", "T-11133", "363654007", "T-D14AE"),
+        *("81745001", "T-AA000", "55024004", "T-11102", "53549008", "T-45400"),
     }
 )
-"""Anatomic Region Sequence (0008,2218) of a head: head, head and neck, skull, brain, intracranial,
-hemisphere, cerebellum, brain stem, midbrain, sella, pituitary, internal auditory canal and orbit, in
-SNOMED CT and, where there is one, in SNOMED RT (PS3.16 2024e, CID 4031)."""
+"""Anatomic Region Sequence (0008,2218) of what :data:`HEAD_TERMS` names, in SNOMED CT and, where there
+is one, in SNOMED RT (PS3.16 2024e, CID 4031 and annex L)."""
 
-_NO_LETTER: Final = re.compile(r"[^A-Z]")
+_WORD: Final = re.compile(r"[A-Z]+")
 
 
 def check_kind(dataset: Dataset, checks: Checks) -> None:
@@ -85,13 +118,13 @@ def check_kind(dataset: Dataset, checks: Checks) -> None:
         raise NotAnImage("the DICOM object is no image")
     is_mr = str(dataset.get("Modality", "")).strip().upper() == "MR"
     is_mr_class = sop_class in MR_SOP_CLASSES
-    image_type = _image_type(dataset)
+    image_type = _terms(dataset, "ImageType")
     if checks is Checks.STRICT:
         if not is_mr:
             raise NotMr("the DICOM object is no MR image")
         if not is_mr_class:
             raise UnsupportedSopClass("the DICOM object is of MR, but no MR image")
-        if "LOCALIZER" in image_type:
+        if "LOCALIZER" in image_type or _has_only_localizers(dataset):
             raise Localizer("the DICOM object is a localizer")
         if not _is_head(dataset):
             raise NotHead("the DICOM object states another body part than the head")
@@ -103,25 +136,72 @@ def check_kind(dataset: Dataset, checks: Checks) -> None:
         raise NoPixelData("the DICOM object holds no pixel data")
 
 
+def check_frame(attributes: Dataset, checks: Checks) -> None:
+    """Refuses a frame that no model may see, of what `contract.dicom_frames.frame_attributes` gives.
+
+    Raises:
+        Localizer: it is one among other frames, and ``checks`` are strict.
+    """
+    if checks is Checks.STRICT and "LOCALIZER" in _terms(attributes, "FrameType"):
+        raise Localizer("the frame is a localizer")
+
+
 def _is_image_class(sop_class: object) -> bool:
     """Whether it is a storage class of images by its registered name."""
     return isinstance(sop_class, UID) and "Image Storage" in sop_class.name
 
 
-def _image_type(dataset: Dataset) -> frozenset[str]:
-    values = dataset.get("ImageType") or ()
+def _has_only_localizers(dataset: Dataset) -> bool:
+    """Whether an enhanced object says so of its frames (PS3.3 2024e, C.8.13.5.1)."""
+    shared = list(dataset.get("SharedFunctionalGroupsSequence") or [])[:1]
+    own = list(dataset.get("PerFrameFunctionalGroupsSequence") or [])
+    return any(map(_is_localizer, shared)) or (bool(own) and all(map(_is_localizer, own)))
+
+
+def _is_localizer(groups: Dataset) -> bool:
+    return any(
+        "LOCALIZER" in _terms(item, "FrameType")
+        for item in groups.get("MRImageFrameTypeSequence") or []
+    )
+
+
+def _terms(dataset: Dataset, keyword: str) -> frozenset[str]:
+    """The values of Image Type or Frame Type."""
+    values = dataset.get(keyword) or ()
     values = [values] if isinstance(values, str) else values
     return frozenset(str(value).strip().upper() for value in values)
 
 
 def _is_head(dataset: Dataset) -> bool:
     """Whether it is one, or says nothing: many scanners say nothing."""
-    stated = str(dataset.get("BodyPartExamined") or "")
-    term = _NO_LETTER.sub("", unicodedata.normalize("NFKD", stated).upper())
-    if term:
-        return term in HEAD_TERMS
+    words = _WORD.findall(_unaccented(_body_part(dataset)).upper())
+    named = [word for word in words if word not in NO_PART]
+    if named and "".join(words) not in NO_PART:
+        if "".join(named) in HEAD_TERMS:
+            return True
+        return OTHER_PARTS.isdisjoint(named) and not HEAD_TERMS.isdisjoint(named)
     codes = _anatomic_codes(dataset)
     return not codes or not codes.isdisjoint(HEAD_CODES)
+
+
+def _body_part(dataset: Dataset) -> str:
+    """Body Part Examined as it was meant.
+
+    It is a code string, for which ASCII is enough, so pydicom heeds no character set in it; read as
+    Latin-1, a word of another alphabet would look like one that names another part.
+    """
+    stated = str(dataset.get("BodyPartExamined") or "").encode("latin-1", "replace")
+    try:
+        if b"\x1b" not in stated:
+            return stated.decode()
+    except UnicodeDecodeError:
+        pass
+    return decode_bytes(stated, convert_encodings(dataset.get("SpecificCharacterSet")), set())
+
+
+def _unaccented(text: str) -> str:
+    parts = unicodedata.normalize("NFKD", text)
+    return "".join(part for part in parts if not unicodedata.combining(part))
 
 
 def _anatomic_codes(dataset: Dataset) -> frozenset[str]:

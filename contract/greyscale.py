@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom import Dataset
-from pydicom.pixels import apply_color_lut, apply_modality_lut
+from pydicom.datadict import dictionary_description
+from pydicom.pixels import apply_color_lut
 
 from contract.errors import TooManyPixels, UndecodableImage, UnsupportedPixels
 
@@ -36,21 +37,19 @@ def grey_levels(
     Args:
         stored: integers (rows, columns).
         attributes: the frame's attributes.
-        inverted: low values are bright (MONOCHROME1).
+        inverted: low values are bright (:func:`is_inverted`).
 
     Returns:
         uint8 (rows, columns), bright is bright.
 
     Raises:
-        UndecodableImage: the rescale is no number.
+        UndecodableImage: the rescale or the window is no number, or Rescale Slope is 0.
     """
     lowest = int(stored.min())
     index = np.subtract(stored, lowest, dtype=np.int32)
     levels = np.arange(lowest, int(stored.max()) + 1)
     padding = _padding(levels, attributes)
     values = _rescaled(levels, attributes)
-    if not np.isfinite(values).all():
-        raise UndecodableImage("the DICOM object states an impossible rescale")
     shares = _voi(values, attributes)
     if shares is None or shares.min() == shares.max():
         counts = np.bincount(index.ravel())
@@ -59,6 +58,16 @@ def grey_levels(
     table = np.rint(255 * (1 - shares if inverted else shares)).astype(np.uint8)
     table[padding] = 0
     return np.asarray(table[index])
+
+
+def is_inverted(photometric: str, attributes: Dataset) -> bool:
+    """Whether low values are bright.
+
+    MONOCHROME1 and the shape INVERSE say the same, and the standard wants them together (PS3.3 2024e,
+    table C.7-9; C.11.6.1.2): where an object has both, it is still inverted once.
+    """
+    shape = str(attributes.get("PresentationLUTShape") or "").strip().upper()
+    return photometric == "MONOCHROME1" or shape == "INVERSE"
 
 
 def luma(
@@ -126,10 +135,27 @@ def square(pixels: NDArray[np.uint8], aspect: float, max_pixels: int) -> NDArray
 
 
 def floats(attributes: Dataset, keyword: str) -> list[float]:
-    """The numbers of an attribute, whether it has none, one or many."""
+    """The numbers of an attribute, whether it has none, one or many.
+
+    Raises:
+        ValueError: a value is no number; one with a decimal comma is none (PS3.5 2024e, table 6.2-1).
+    """
     value = attributes.get(keyword)
     items = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
     return [float(item) for item in items if item is not None and item != ""]
+
+
+def numbers(attributes: Dataset, keyword: str) -> list[float]:
+    """:func:`floats` of an attribute that decides what the slice looks like.
+
+    Raises:
+        UndecodableImage: a value is no number.
+    """
+    try:
+        return floats(attributes, keyword)
+    except ValueError:
+        name = dictionary_description(keyword)
+        raise UndecodableImage(f"the DICOM object states a {name} that is no number") from None
 
 
 def _padding(levels: NDArray[np.int64], attributes: Dataset) -> NDArray[np.bool_]:
@@ -152,11 +178,23 @@ def _integer(value: object, *, signed: bool) -> int | None:
 
 
 def _rescaled(levels: NDArray[np.int64], attributes: Dataset) -> NDArray[np.float64]:
-    """Stored values after the modality LUT or the rescale."""
+    """Stored values after the modality LUT or the rescale; one that is not stated changes nothing.
+
+    Raises:
+        UndecodableImage: the rescale cannot be applied.
+    """
     for item in list(attributes.get("ModalityLUTSequence") or [])[:1]:
         table = _table(item.LUTDescriptor, item.LUTData, attributes)
         return _looked_up(levels, item.LUTDescriptor, table, attributes).astype(np.float64)
-    return np.asarray(apply_modality_lut(levels, attributes), np.float64)
+    slope, intercept = numbers(attributes, "RescaleSlope"), numbers(attributes, "RescaleIntercept")
+    if slope == [0]:
+        raise UndecodableImage("the DICOM object states a Rescale Slope of 0")
+    (factor,), (offset,) = slope or [1.0], intercept or [0.0]
+    with np.errstate(over="ignore", invalid="ignore"):
+        values = levels * factor + offset
+    if not np.isfinite(values).all():
+        raise UndecodableImage("the DICOM object states an impossible rescale")
+    return np.asarray(values, np.float64)
 
 
 def _coloured(stored: NDArray[Any], attributes: Dataset) -> tuple[NDArray[Any], int]:
@@ -224,11 +262,11 @@ def _voi(values: NDArray[np.float64], attributes: Dataset) -> NDArray[np.float64
         table = _table(item.LUTDescriptor, item.LUTData, attributes)
         looked_up = _looked_up(values, item.LUTDescriptor, table, attributes)
         return np.asarray(looked_up / (2.0 ** _bits(table) - 1), np.float64)
-    numbers = floats(attributes, "WindowCenter")[:1] + floats(attributes, "WindowWidth")[:1]
-    if len(numbers) < 2:
+    stated = numbers(attributes, "WindowCenter")[:1] + numbers(attributes, "WindowWidth")[:1]
+    if len(stated) < 2:
         return None
     function = str(attributes.get("VOILUTFunction") or "LINEAR").strip()
-    return window(values, numbers[0], numbers[1], function)
+    return window(values, stated[0], stated[1], function)
 
 
 def _own_range(values: NDArray[np.float64], counts: NDArray[np.intp]) -> NDArray[np.float64]:

@@ -51,6 +51,8 @@ def capture(making: Making) -> SCImage:
         transfer_syntax_uid=ExplicitVRLittleEndian,
         **making.arguments(Kind.CAPTURE),
     )
+    # Drawn here; highdicom takes every picture for one that came over an interface.
+    made.ConversionType = "WSD"
     made.PatientOrientation = _orientation(plane) if plane else []
     made.BodyPartExamined = "BRAIN"
     made.BurnedInAnnotation = "YES"

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from copy import deepcopy
+from datetime import datetime
 from enum import Enum
 from typing import Any, Final
 
@@ -17,7 +18,7 @@ from service.dicom.source import SourceImage
 from service.dicom.task import Task
 from service.release import RELEASE
 
-CONTENT_VERSION: Final = "3"
+CONTENT_VERSION: Final = "4"
 """Part of every UID; raised when the same findings give objects of other content."""
 
 MANUFACTURER: Final = "Brain MRI inference"
@@ -138,10 +139,12 @@ class Making:
         made.ContributingEquipmentSequence = self._equipment()
         if not patient.is_ascii(made):
             made.SpecificCharacterSet = patient.UTF_8
-        made.InstanceCreationDate = made.ContentDate = DA(self._created.date())
-        made.InstanceCreationTime = made.ContentTime = TM(
-            self._created.time().replace(microsecond=0)
-        )
+        created = self._created
+        if (offset := self.source.identity.get("TimezoneOffsetFromUTC")) is not None:
+            # It holds for all dates of the object, those of its making too (PS3.3 2024e, table C.12-1).
+            created = created.astimezone(datetime.strptime(offset, "%z").tzinfo)
+        made.InstanceCreationDate = made.ContentDate = DA(created.date())
+        made.InstanceCreationTime = made.ContentTime = TM(created.time().replace(microsecond=0))
         return made
 
     def _derive(self, *parts: str) -> str:

@@ -31,7 +31,7 @@ _OPTIONAL: Final = (
     *("IssuerOfPatientID", "PatientBirthTime"),
     *("PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence"),
     *("StudyDescription", "IssuerOfAccessionNumberSequence", "ProcedureCodeSequence"),
-    *("PatientAge", "PatientSize", "PatientWeight"),
+    *("PatientAge", "PatientSize", "PatientWeight", "TimezoneOffsetFromUTC"),
 )
 
 KEYWORDS: Final = ("SpecificCharacterSet", *_REQUIRED, *_OPTIONAL)
@@ -51,6 +51,11 @@ _CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
 _DATE: Final = re.compile(r"[0-9]{8}")
 _TIME: Final = re.compile(r"([01][0-9]|2[0-3])([0-5][0-9]([0-5][0-9](\.[0-9]{1,6})?)?)?")
 _AGE: Final = re.compile(r"[0-9]{3}[DWMY]")
+_OFFSET: Final = re.compile(
+    r"\+(0[0-9]|1[0-3])[0-5][0-9]|\+1400|-(?!0000)(0[0-9]|1[01])[0-5][0-9]|-1200"
+)
+"""Hours and minutes from -1200 to +1400, and no -0000 (PS3.3 2024e, table C.12-1)."""
+
 _CODE: Final = re.compile(r"[A-Z0-9_ ]*")
 _UID: Final = re.compile(r"(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+")
 
@@ -158,7 +163,7 @@ def _values(source: Dataset, keyword: str) -> list[str]:
 
 
 def _valid(keyword: str, vr: str, values: Iterable[str]) -> Iterable[str]:
-    accept = _CHECKS.get(vr, _clip)
+    accept = _CHECKS.get(keyword) or _CHECKS.get(vr, _clip)
     for value in values:
         kept = _CONTROL.sub("", _ESCAPE.sub("", value)).strip(" ")
         if keyword not in _IDENTIFYING:
@@ -216,4 +221,6 @@ _CHECKS: Final[dict[str, Callable[[str, str], str]]] = {
     "CS": _matching(_CODE, 16),
     "UI": _matching(_UID, 64),
     "PN": _name,
+    "TimezoneOffsetFromUTC": _matching(_OFFSET, 5),
 }
+"""By VR, or by keyword for what has a form of its own."""

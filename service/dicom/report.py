@@ -135,17 +135,14 @@ def _slice_group(
     making: Making, finding: SliceFinding, frames: Mapping[tuple[str, int], SegmentedFrame]
 ) -> Group:
     place = finding.sop_instance_uid, finding.frame
-    tracking = TrackingIdentifier(
-        making.uid("tracking", *map(str, place)), f"Slice {_number(making, finding)}"
-    )
+    segmented = frames.get(place)
     measurements = [_percentage(codes.PROBABILITY, finding.tumor_probability)]
     if finding.in_distribution:
         measurements += [_class(name, share) for name, share in finding.probabilities.items()]
-    segmented = frames.get(place)
     if segmented is not None and (area := _area(making, finding)) is not None:
         measurements.append(area)
     common: dict[str, Any] = {
-        "tracking_identifier": tracking,
+        "tracking_identifier": _tracking(making, finding, segmented),
         "finding_type": codes.NEOPLASM_OF_BRAIN,
         "algorithm_id": _algorithm(making),
         "finding_sites": [FindingSite(codes.BRAIN)],
@@ -175,6 +172,17 @@ def _slice_group(
     return MeasurementsAndQualitativeEvaluations(
         source_images=[_source(SourceImageForMeasurementGroup, making, finding)], **common
     )
+
+
+def _tracking(
+    making: Making, finding: SliceFinding, segmented: SegmentedFrame | None
+) -> TrackingIdentifier:
+    """What is measured: the segment, wherever a slice shows it, or else what the slice alone shows."""
+    if segmented is not None:
+        (segment,) = segmented.segmentation.SegmentSequence
+        return TrackingIdentifier(segment.TrackingUID, segment.TrackingID)
+    uid = making.uid("tracking", finding.sop_instance_uid, str(finding.frame))
+    return TrackingIdentifier(uid, f"Slice {_number(making, finding)}")
 
 
 def _number(making: Making, finding: SliceFinding) -> int:

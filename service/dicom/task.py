@@ -22,7 +22,8 @@ class Task:
         findings: on it.
         model: that made the findings.
         uid_root: new UIDs lie under it.
-        created: the objects' dates, in local time as those of the source are.
+        created: the objects' dates; written in the source's time zone or, where it states none, as they
+            are, in local time.
     """
 
     source: SourceSeries

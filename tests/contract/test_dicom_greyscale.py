@@ -1,6 +1,7 @@
 """Stored values become grey levels: rescale, windows, tables and padding."""
 
 import math
+import re
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,10 @@ from pydicom import Dataset
 from pydicom.pixels import apply_windowing
 from pydicom.uid import ExplicitVRBigEndian
 
-from contract.errors import DecodeError
+from contract.errors import DecodeError, UndecodableImage
 from contract.greyscale import window
 from tests.contract.rendering import decoded, difference, linear
-from tests.contract.samples import RANGE, SYNTAXES, deep_slice, grey_slice, mr_object
+from tests.contract.samples import RANGE, SYNTAXES, deep_slice, grey_slice, mr_frames, mr_object
 
 GREY = grey_slice()
 DEEP = deep_slice()
@@ -115,6 +116,34 @@ class TestGreyscale:
         inverted = decoded(mr_object(255 - GREY, attributes=attributes))
         assert difference(inverted.pixels, decoded(mr_object(GREY)).pixels) <= 1
 
+    @pytest.mark.parametrize("window", [RANGE, {}], ids=["window", "own range"])
+    @pytest.mark.parametrize("frames", ["classic", "multi-frame"])
+    @pytest.mark.parametrize(
+        ("photometric", "shape", "inverted"),
+        [
+            ("MONOCHROME2", "INVERSE", True),
+            ("MONOCHROME2", "IDENTITY", False),
+            ("MONOCHROME2", "", False),
+            # A pair that means one inversion, not two.
+            ("MONOCHROME1", "INVERSE", True),
+            ("MONOCHROME1", "IDENTITY", True),
+        ],
+    )
+    def test_presentation_lut_shape(
+        self, photometric: str, shape: str, inverted: bool, frames: str, window: dict[str, int]
+    ) -> None:
+        attributes: dict[str, Any] = {"PhotometricInterpretation": photometric, **window}
+        attributes["PresentationLUTShape"] = shape
+        count = 1 if frames == "classic" else 2
+        result = decoded(mr_frames([GREY] * count, attributes=attributes))
+        plain = decoded(mr_object(GREY, attributes=window)).pixels
+        assert difference(result.pixels, 255 - plain if inverted else plain) <= 1
+
+    def test_presentation_lut_shape_leaves_colour_alone(self) -> None:
+        colours = np.stack([GREY] * 3, axis=-1)
+        result = decoded(mr_object(colours, attributes={"PresentationLUTShape": "INVERSE"}))
+        assert difference(result.pixels, GREY) <= 1
+
     @pytest.mark.parametrize(
         ("slope", "intercept"), [(2, 0), (0.5, 10), (0.001, -1), (1, 1000), (-1, 255)], ids=str
     )
@@ -205,8 +234,42 @@ class TestGreyscale:
     def test_a_rescale_that_is_no_number(self, value: str) -> None:
         data = mr_object(GREY, attributes={"RescaleSlope": 1.25, "RescaleIntercept": 0})
         data = data.replace(b"DS\x04\x001.25", b"DS" + bytes([6, 0]) + value.encode().ljust(6))
-        with pytest.raises(DecodeError):
+        with pytest.raises(UndecodableImage, match="impossible rescale"):
             decoded(data)
+
+    @pytest.mark.parametrize(
+        ("slope", "intercept", "expected"),
+        [("", "", (1, 0)), ("2", "", (2, 0)), ("", "30", (1, 30)), (None, "30", (1, 30))],
+        ids=str,
+    )
+    def test_a_rescale_that_is_empty_changes_nothing(
+        self, slope: str | None, intercept: str, expected: tuple[int, int]
+    ) -> None:
+        attributes = {"RescaleSlope": slope, "RescaleIntercept": intercept}
+        result = decoded(mr_object(GREY, attributes=RANGE | attributes))
+        values = GREY.astype(float) * expected[0] + expected[1]
+        assert difference(result.pixels, linear(values, 128, 256)) <= 1
+
+    @pytest.mark.parametrize("slope", ["0", "0.0", "-0"])
+    def test_a_slope_of_0_is_refused(self, slope: str) -> None:
+        attributes = {"RescaleSlope": slope, "RescaleIntercept": "7"}
+        with pytest.raises(UndecodableImage, match="Rescale Slope of 0"):
+            decoded(mr_object(GREY, attributes=attributes))
+
+    @pytest.mark.parametrize(
+        "keyword",
+        ["RescaleSlope", "RescaleIntercept", "WindowCenter", "WindowWidth", "PixelSpacing"],
+    )
+    def test_a_decimal_comma_is_refused_wherever_it_is(self, keyword: str) -> None:
+        values = [1.25, 1.25] if keyword == "PixelSpacing" else 1.25
+        data = mr_object(GREY, attributes=RANGE | {keyword: values}).replace(b"1.25", b"1,25")
+        with pytest.raises(UndecodableImage, match=f"a {spaced(keyword)} that is no number"):
+            decoded(data)
+
+
+def spaced(keyword: str) -> str:
+    """The name of an attribute of two words."""
+    return re.sub("(?<=[a-z])(?=[A-Z])", " ", keyword)
 
 
 def linear_or_step(values: NDArray[Any], center: float, width: float) -> NDArray[np.float64]:

@@ -1,5 +1,6 @@
 """Which objects are predicted, and as which the others are refused, at each strictness."""
 
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -19,7 +20,8 @@ from pydicom.uid import (
     UltrasoundImageStorage,
 )
 
-from contract.dicom_kind import HEAD_TERMS
+from contract.dicom import open_dicom
+from contract.dicom_kind import HEAD_TERMS, NO_PART, OTHER_PARTS
 from contract.errors import (
     DecodeError,
     Localizer,
@@ -32,7 +34,7 @@ from contract.errors import (
 )
 from contract.policy import Checks, Policy
 from tests.contract.rendering import decoded
-from tests.contract.samples import grey_slice, mr_object
+from tests.contract.samples import grey_slice, mr_frames, mr_object
 
 GREY = grey_slice()
 STRICT, LENIENT, OFF = Checks.STRICT, Checks.LENIENT, Checks.OFF
@@ -53,6 +55,18 @@ def enhanced(value: str) -> dict[str, Any]:
     anatomy.AnatomicRegionSequence = region(value)
     groups.FrameAnatomySequence = [anatomy]
     return {"SOPClassUID": EnhancedMRImageStorage, "SharedFunctionalGroupsSequence": [groups]}
+
+
+def frame_type(*terms: str) -> Dataset:
+    """Functional groups that say what kind of frame it is."""
+    groups, kind = Dataset(), Dataset()
+    kind.FrameType = list(terms)
+    groups.MRImageFrameTypeSequence = [kind]
+    return groups
+
+
+LOCALIZER = frame_type("ORIGINAL", "PRIMARY", "LOCALIZER", "NONE")
+VOLUME = frame_type("ORIGINAL", "PRIMARY", "VOLUME", "NONE")
 
 
 def outcome(attributes: dict[str, Any], checks: Checks) -> type[DecodeError] | None:
@@ -115,12 +129,17 @@ def outcome(attributes: dict[str, Any], checks: Checks) -> type[DecodeError] | N
         ({"AnatomicRegionSequence": region("72696002")}, NotHead, None, None),
         ({"AnatomicRegionSequence": region("12738006")}, None, None, None),
         ({"AnatomicRegionSequence": region("T-D1100", "SRT")}, None, None, None),
+        ({"AnatomicRegionSequence": region("66720007")}, None, None, None),
         ({"AnatomicRegionSequence": []}, None, None, None),
         (enhanced("72696002"), NotHead, None, None),
         (enhanced("69536005"), None, None, None),
         # The body part goes first.
         ({"BodyPartExamined": "HEAD", **enhanced("72696002")}, None, None, None),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "LOCALIZER"]}, Localizer, None, None),
+        ({"SharedFunctionalGroupsSequence": [LOCALIZER]}, Localizer, None, None),
+        ({"PerFrameFunctionalGroupsSequence": [LOCALIZER]}, Localizer, None, None),
+        ({"SharedFunctionalGroupsSequence": [VOLUME]}, None, None, None),
+        ({"PerFrameFunctionalGroupsSequence": [VOLUME]}, None, None, None),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "M", "ND", "MOSAIC"]}, Mosaic, Mosaic, Mosaic),
         ({"ImageType": ["DERIVED", "SECONDARY"]}, None, None, None),
         ({"ImageType": ["DERIVED", "SECONDARY", "MPR"]}, None, None, None),
@@ -147,6 +166,10 @@ def test_kind(
     [
         *("HEAD", "Brain", "SKULL", "HEADNECK", "HEAD_NECK", "HEAD AND NECK", "Head/Neck"),
         *("HEAD-NECK", "brain ", "PITUITARY", "SCHÄDEL", "Tête", "CRÂNE"),
+        *("CEREBHEMISPHERE", "CEREBRALA", "LATVENTRICLE", "3RDVENTRICLE", "4THVENTRICLE"),
+        *("3rd ventricle", "CIRCLEOFWILLIS", "THALAMUS", "MCA", "EYE", "EAR", "SCALP"),
+        *("MRI BRAIN", "BRAIN W/WO", "BRAIN2", "MR SKULL BASE", "NECK HEAD", "Kopf nativ"),
+        *("Schädel MRT", "BRAIN STEM", "BRAIN XYZ"),
     ],
 )
 @WRITES_ANYTHING
@@ -154,11 +177,81 @@ def test_spellings_of_a_head(part: str) -> None:
     assert outcome({"BodyPartExamined": part}, STRICT) is None
 
 
+@pytest.mark.parametrize(
+    "part",
+    [
+        *("SPINE", "CHEST", "WHOLEBODY", "LVENTRICLE", "FACE", "JAW", "VERTEBRALA", "OTHER", "XYZ"),
+        *("BRAIN SPINE", "Head, C-Spine", "HEAD CHEST", "FEMORAL HEAD", "RADIAL HEAD", "HÜFTE"),
+        *("MRI KNEE", "KNEE HEAD COIL", "NECK MRI", "Kopf HWS", "HEADSPINE"),
+    ],
+)
+@WRITES_ANYTHING
+def test_other_parts_and_more_than_a_head(part: str) -> None:
+    assert outcome({"BodyPartExamined": part}, STRICT) is NotHead
+
+
+SAYS_NOTHING = ["UNKNOWN", "unknown ", "UNSPECIFIED", "NOT SPECIFIED", "N/A", "MRI", " ", "7"]
+
+
+@pytest.mark.parametrize("part", SAYS_NOTHING)
+@WRITES_ANYTHING
+def test_where_no_part_is_named_the_code_counts(part: str) -> None:
+    assert outcome({"BodyPartExamined": part}, STRICT) is None
+    knee = {"BodyPartExamined": part, "AnatomicRegionSequence": region("72696002")}
+    assert outcome(knee, STRICT) is NotHead
+
+
+@pytest.mark.parametrize(
+    ("charset", "encoding", "part", "refused"),
+    [
+        (None, "utf-8", "頭部", False),
+        ("ISO_IR 192", "utf-8", "膝", False),
+        ("ISO_IR 192", "utf-8", "頭部 MR", False),
+        ("ISO_IR 192", "utf-8", "頭部 KNEE", True),
+        ("ISO_IR 192", "utf-8", "Hüfte", True),
+        ("ISO_IR 192", "utf-8", "Schädel", False),
+        ("ISO_IR 144", "iso8859-5", "ГОЛОВА", False),
+        ("GB18030", "gb18030", "头部", False),
+        (["", "ISO 2022 IR 87"], "iso2022_jp", "頭部", False),
+        ("ISO_IR 100", "latin-1", "Schädel", False),
+        ("ISO_IR 100", "latin-1", "Hüfte", True),
+    ],
+)
+@WRITES_ANYTHING
+def test_a_text_in_another_alphabet_names_no_part(
+    charset: str | list[str] | None, encoding: str, part: str, refused: bool
+) -> None:
+    """In whatever character set: letters that its bytes happen to resemble do not count."""
+    raw = part.encode(encoding)
+    raw += b" " * (len(raw) % 2)
+    attributes = {"BodyPartExamined": "Q" * len(raw), "SpecificCharacterSet": charset}
+    data = mr_object(GREY, attributes=attributes).replace(b"Q" * len(raw), raw)
+    with pytest.raises(NotHead) if refused else nullcontext():
+        decoded(data)
+
+
 def test_terms_are_as_they_are_compared() -> None:
-    assert all(term.isascii() and term.isalpha() and term.isupper() for term in HEAD_TERMS)
-    assert HEAD_TERMS.isdisjoint({"NECK", "SPINE", "CSPINE", "WHOLEBODY", "KNEE"})
+    terms = HEAD_TERMS | OTHER_PARTS | NO_PART
+    assert all(term.isascii() and term.isalpha() and term.isupper() for term in terms)
+    assert len(terms) == len(HEAD_TERMS) + len(OTHER_PARTS) + len(NO_PART)
+    assert terms.isdisjoint({"NECK"})
 
 
 def test_the_class_alone_is_enough_where_the_modality_is_wrong() -> None:
     attributes = {"Modality": "OT", "SOPClassUID": MRImageStorage, "BodyPartExamined": "KNEE"}
     assert outcome(attributes, LENIENT) is None
+
+
+@pytest.mark.parametrize("checks", Checks)
+def test_a_localizer_among_other_frames_leaves_them(checks: Checks) -> None:
+    attributes = {"PerFrameFunctionalGroupsSequence": [VOLUME, LOCALIZER, VOLUME]}
+    source = open_dicom(mr_frames([GREY] * 3, attributes=attributes), Policy(checks=checks))
+    for frame in (1, 2, 3):
+        with pytest.raises(Localizer) if (frame, checks) == (2, STRICT) else nullcontext():
+            assert source.slice(frame).pixels.shape == GREY.shape
+
+
+def test_an_object_of_localizers_is_refused_as_a_whole() -> None:
+    attributes = {"PerFrameFunctionalGroupsSequence": [LOCALIZER] * 2}
+    with pytest.raises(Localizer):
+        open_dicom(mr_frames([GREY] * 2, attributes=attributes), Policy())

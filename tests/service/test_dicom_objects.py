@@ -192,7 +192,7 @@ def content_of(report: Dataset) -> hd.sr.MeasurementReport:
 
 
 def test_report_reads_back_with_highdicom() -> None:
-    dataset = volume()[0]
+    dataset, _, segmentation = volume()
     report = read_report(dataset)
     assert (report.VerificationFlag, report.PreliminaryFlag) == ("UNVERIFIED", "PRELIMINARY")
     assert report.CompletionFlag == "COMPLETE"
@@ -208,7 +208,11 @@ def test_report_reads_back_with_highdicom() -> None:
     (evaluation,) = series.get_qualitative_evaluations(name=NEOPLASM_OF_BRAIN)
     assert evaluation.value == DECISION_CODES[Decision.TUMOR]
     slices = content.get_planar_roi_measurement_groups()
-    assert [group.tracking_identifier for group in slices] == ["Slice 5", "Slice 2"]
+    (segment,) = segmentation.SegmentSequence
+    for group in slices:
+        assert group.tracking_identifier == segment.TrackingID
+        assert group.tracking_uid == segment.TrackingUID
+    assert series.tracking_uid != segment.TrackingUID
     for group, share in zip(slices, (85.0, 82.0), strict=True):
         values = {item.name.meaning: item.value for item in group.get_measurements()}
         assert values["Probability"] == share
@@ -268,6 +272,7 @@ def test_capture_shows_the_slice_between_its_captions() -> None:
     top = (pixels.shape[0] - 512) // 2 - 1
     assert pixels.shape[1:] == (512, 3)
     assert capture.BurnedInAnnotation == "YES"
+    assert capture.ConversionType == "WSD"
     colours = {tuple(colour) for colour in pixels[top : top + 512].reshape(-1, 3).tolist()}
     assert {(100, 100, 100), (255, 64, 64), (255, 208, 0)} <= colours
     # Text above and below, and none of it on the slice.
@@ -461,8 +466,8 @@ def test_the_report_says_what_is_unlike_the_training_data_and_what_is_referred()
     headers = [read_header(data) for data in shifted(3)]
     said = [
         finding(headers[0], Decision.NO_TUMOR, tumor=0.1),
-        replace(finding(headers[1], Decision.REFER, tumor=0.3), in_distribution=False),
-        finding(headers[2], Decision.TUMOR, tumor=0.8),
+        replace(finding(headers[1], Decision.REFER, tumor=0.3, mask=False), in_distribution=False),
+        finding(headers[2], Decision.TUMOR, tumor=0.8, mask=False),
     ]
     report = results(headers, series_of(said))[0]
     (text,) = [
@@ -474,6 +479,7 @@ def test_the_report_says_what_is_unlike_the_training_data_and_what_is_referred()
     assert "1 slices are unlike those that the model was trained on." in text
     groups = content_of(read_report(report)).get_planar_roi_measurement_groups()
     assert [group.tracking_identifier for group in groups] == ["Slice 3", "Slice 2"]
+    assert len({group.tracking_uid for group in groups}) == 2
 
 
 @pytest.mark.parametrize("more", [0, 1])

@@ -2,6 +2,7 @@
 
 import io
 import logging
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from pydicom.valuerep import PersonName
 
 from service.dicom.headers import read_header
 from tests.support.results import (
+    CREATED,
     SAGITTAL,
     complaints,
     encoded,
@@ -120,6 +122,9 @@ def test_plain_text_names_no_character_set() -> None:
         pytest.param("PatientAge", b"forty", None, id="no age"),
         pytest.param("PatientWeight", b"-1", None, id="negative weight"),
         pytest.param("PatientWeight", b"heavy", None, id="no weight"),
+        pytest.param("TimezoneOffsetFromUTC", b"+01:00", None, id="time zone with a colon"),
+        pytest.param("TimezoneOffsetFromUTC", b"+1500", None, id="impossible time zone"),
+        pytest.param("TimezoneOffsetFromUTC", b"-0000", None, id="time zone of another UTC"),
         pytest.param("StudyDescription", b"x" * 80, "x" * 64, id="long description"),
     ],
 )
@@ -140,6 +145,18 @@ def test_identifiers_are_copied_as_they_are() -> None:
     for dataset in made_of(data):
         assert dataset.PatientID == long
         assert dataset.AccessionNumber == "A-123456789-123456789"
+
+
+@needs_tools
+@pytest.mark.parametrize("offset", ["+0530", "-1200", "+1400"])
+def test_time_zone_of_the_source_is_that_of_all_dates(offset: str, tmp_path: Path) -> None:
+    made = CREATED.astimezone(datetime.strptime(offset, "%z").tzinfo)
+    for dataset in made_of(source(TimezoneOffsetFromUTC=offset)):
+        assert dataset.TimezoneOffsetFromUTC == offset
+        for kind in ("Content", "InstanceCreation"):
+            assert dataset[f"{kind}Date"].value == made.strftime("%Y%m%d")
+            assert dataset[f"{kind}Time"].value == made.strftime("%H%M%S")
+        assert complaints(dataset, tmp_path) == []
 
 
 def test_deidentified_patient_stays_marked() -> None:
