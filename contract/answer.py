@@ -155,7 +155,7 @@ class Rules:
         record = manifest.answer
         given = (manifest.classes, manifest.tumor_classes, manifest.tumor_threshold)
         rules = cls(*given) if record is None else cls.of(*given, record, folder)
-        if rules.region is None and "cam" in manifest.outputs:
+        if "cam" in manifest.outputs and "mask" not in manifest.outputs:
             region = RegionRecord(
                 threshold=MAP_SHARE, min_cells=1, min_tumor_probability=manifest.tumor_threshold
             )
@@ -232,7 +232,9 @@ class Rules:
         )
 
     def cells(self, outputs: Outputs) -> NDArray[np.float32] | None:
-        """What a region is found in: float32 (h, w), 0 to 1; None where the outputs show nothing.
+        """What speaks for a tumour where: float32 (h, w), 0 to 1; None where the outputs show nothing.
+
+        Regions are found in it.
 
         Args:
             outputs: of one slice.

@@ -42,8 +42,8 @@ class Source(StrEnum):
 
     Attributes:
         MASK: the tumour probability of each cell.
-        CAM: the class activation map of the label, relative to its highest value.
-        SIGNATURE: the version's own explanation of the label, likewise.
+        CAM: the activation map of the most probable tumour class, relative to its highest value.
+        SIGNATURE: the version's own explanation, likewise.
     """
 
     MASK = "mask"
@@ -83,11 +83,8 @@ def heatmap(job: Job, engine: Engine) -> Heatmap:
     source, outputs = source_of(engine), job.outcome
     if not isinstance(outputs, Outputs) or job.answer is None or job.pixels is None:
         raise ValueError("the slice was not answered")
-    if source is Source.MASK and outputs.mask is not None:
-        return Heatmap(source, outputs.mask[0])
-    if source is Source.CAM and outputs.cam is not None:
-        label = engine.rules.classes.index(job.answer.label)
-        return Heatmap(source, relative(outputs.cam[0, :, :, label]))
+    if source is not Source.SIGNATURE and (cells := engine.rules.cells(outputs)) is not None:
+        return Heatmap(source, cells)
     return Heatmap(source, relative(engine.runtime.explain(job.pixels[None])[0]))
 
 

@@ -172,11 +172,11 @@ class PredictAnswer(_Answer):
 
 
 class Heatmap(_Answer):
-    """How much each part of a slice speaks for the answer."""
+    """How much each part of a slice speaks for a tumour."""
 
     source: Literal["mask", "cam", "explain"] = Field(
-        description="`mask`: tumour probability. `cam`, `explain`: what speaks for the label, as a "
-        "share of its highest value."
+        description="`mask`: tumour probability. `cam`, `explain`: what speaks for the most probable "
+        "tumour class, as a share of its highest value."
     )
     box: tuple[float, float, float, float] = Field(
         description="Left, top, right, bottom of the grid in pixels of the original image."

@@ -293,7 +293,7 @@ async function enlarge(item, entry, { heat = false } = {}) {
   } else {
     image.addEventListener("load", () => URL.revokeObjectURL(url), { once: true });
     const box = entry.region ? ` ${regions.caption(entry.region)}` : "";
-    show(url, `Heat map of ${item.path}`, `From yellow to red, more speaks for the answer.${box}`);
+    show(url, `Heat map of ${item.path}`, `From yellow to red, more speaks for a tumour.${box}`);
   }
 }
 

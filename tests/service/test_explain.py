@@ -131,7 +131,7 @@ class TestNumbers:
         assert 0 <= left < 130 < right <= 260
         assert 0 <= top < 150 < bottom <= 300
 
-    def test_activation_maps_of_the_label_are_enough(self, maps: Service) -> None:
+    def test_activation_maps_are_enough(self, maps: Service) -> None:
         found = numbers(maps, TUMOR)
         heat = found["heatmap"]
         assert (found["label"], heat["source"]) == ("glioma", "cam")

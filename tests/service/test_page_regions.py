@@ -10,7 +10,7 @@ from tests.contract.samples import RANGE, mr_object
 from tests.service.test_page import answers_for
 from tests.service.test_page_accessibility import CONTRAST
 from tests.support.browser import BROWSER_SECONDS, Browser, needs_browser, opened
-from tests.support.models import NAME, TWO_HEADS, head
+from tests.support.models import MAPS, NAME, TWO_HEADS, head
 from tests.support.service import process, wait_until
 from tests.support.slices import HEALTHY, PATCH, STRANGE, TUMOR
 
@@ -126,6 +126,23 @@ def test_enlarged_with_its_region(page: Browser) -> None:
 
 
 @needs_browser
+def test_a_region_of_activation_maps_is_called_coarse(
+    shared_browser: Browser, tiny_store: Path, paths: list[Path]
+) -> None:
+    variables = {"BRAIN_MODEL": NAME, "BRAIN_MODEL_VERSION": str(MAPS)}
+    with process(tiny_store, BRAIN_LOG_LEVEL="error", **variables) as (_, port):
+        page = opened(shared_browser, f"http://127.0.0.1:{port}/")
+        page.choose(paths[:2])
+        page.wait_for_answers()
+        tumor, healthy = page.rows()
+        assert re.search(r"Region \(coarse\): \d+ . \d+ pixels", tumor["remarks"])
+        assert "No region found" in healthy["remarks"]
+        page.click(".row:first-child .thumb button")
+        assert "coarse, and no outline" in page.text("#viewer-note")
+        page.press("\ue00c")
+
+
+@needs_browser
 @pytest.mark.parametrize("row", [1, 4], ids=["png", "dicom"])
 def test_heat_map(page: Browser, row: int) -> None:
     """Of a DICOM object as well, which a browser cannot show by itself."""
@@ -134,7 +151,7 @@ def test_heat_map(page: Browser, row: int) -> None:
         return !it.hidden && it.complete && it.naturalHeight"""
     wait_until(lambda: page.run(shown) == 512, BROWSER_SECONDS)
     assert page.run("return document.getElementById('viewer-image').alt").startswith("Heat map of")
-    assert "a tumour is more probable" in page.text("#viewer-note")
+    assert "more speaks for a tumour" in page.text("#viewer-note")
     assert page.complaints() == []
     page.press("\ue00c")
 
