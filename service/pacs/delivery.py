@@ -73,6 +73,7 @@ class Delivery:
         self._wake = asyncio.Event()
         self._hurry = asyncio.Event()
         self._stopping = False
+        self._empty = False
 
     @property
     def state(self) -> str:
@@ -119,7 +120,9 @@ class Delivery:
         parcels = await asyncio.to_thread(self._outbox.next)
         if not parcels:
             wait_seconds = await asyncio.to_thread(self._outbox.wait_seconds)
+            self._empty = wait_seconds is None
             return IDLE_SECONDS if wait_seconds is None else min(wait_seconds + 0.01, IDLE_SECONDS)
+        self._empty = False
         start = monotonic()
         try:
             objects = await asyncio.to_thread(self._read, parcels)
@@ -193,8 +196,11 @@ class Delivery:
         return backoff(failures, self._first_seconds, self._max_seconds)
 
     async def _sleep(self, seconds: float) -> None:
-        """Something new wakes it, but not while the destination is to be left alone."""
-        event = self._hurry if self._failures else self._wake
+        """Something new wakes it, but not while the destination is to be left alone.
+
+        With nothing left to send it is not tried again either, and something new is the next try.
+        """
+        event = self._hurry if self._failures and not self._empty else self._wake
         try:
             async with asyncio.timeout(seconds):
                 await event.wait()

@@ -438,3 +438,7 @@ def test_a_result_that_cannot_be_read_is_parked(
         wait_until(lambda: settled(service))
         answer = service.client.get("/deliveries").json()
         assert {item["reason"] for item in answer["refused"]} == {"unreadable"}
+        # With it the last thing went that the destination was left alone for.
+        destination.status = 200
+        send(service)
+        wait_until(lambda: destination.stored, 20)
