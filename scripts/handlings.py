@@ -200,6 +200,43 @@ MUTANTS: Final = (
         "tests/service/test_batching.py::test_one_that_is_given_up_while_it_is_decoded_stays_so",
     ),
     Mutant(
+        "slice that is answered while its version is abandoned",
+        "service/batching.py",
+        "[job for job in jobs if not job.delivered]",
+        "[*jobs]",
+        "tests/service/test_batching.py::test_what_is_being_answered_is_not_given_up",
+    ),
+    Mutant(
+        "slice that a thread takes while its version is abandoned",
+        "service/batching.py",
+        "            self._fail(batch, self._lost)\n            return",
+        "            pass",
+        "tests/service/test_batching.py::test_what_a_thread_has_taken_but_not_in_hand_is_given_up",
+    ),
+    Mutant(
+        "slice that hangs while it is decoded",
+        "service/batching.py",
+        "                lane.decoding_since = monotonic()\n",
+        "",
+        "tests/service/test_batching.py::test_a_slice_that_hangs_while_it_is_decoded_is_noticed",
+    ),
+    Mutant(
+        "series that is analysed while its version is replaced",
+        "service/engine.py",
+        "self._jobs > 0 and self._settled == settled",
+        "not self._idle.is_set()",
+        "tests/service/test_engine.py"
+        "::test_a_replaced_version_is_kept_as_long_as_a_series_needs_it",
+    ),
+    Mutant(
+        "version that is loaded just too late",
+        "service/patience.py",
+        "            late(future.result())\n        raise",
+        "            pass\n        raise",
+        "tests/service/test_engine.py"
+        "::test_what_comes_when_the_patience_has_just_ended_is_not_lost",
+    ),
+    Mutant(
         "worker that hangs",
         "service/worker.py",
         "signal.setitimer(signal.ITIMER_REAL, order.task_seconds)",

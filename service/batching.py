@@ -41,7 +41,8 @@ class _Lane:
 
     Attributes:
         current: what it has in hand.
-        busy_since: monotonic seconds since when it has been predicting, if it is.
+        busy_since: monotonic seconds since when it has been predicting or answering, if it is.
+        decoding_since: likewise, a single slice.
         failures: batches that failed in a row.
     """
 
@@ -50,6 +51,7 @@ class _Lane:
         self.thread: Thread
         self.current: Sequence[Job] = ()
         self.busy_since: float | None = None
+        self.decoding_since: float | None = None
         self.failures = 0
 
 
@@ -120,7 +122,7 @@ class Batcher:
         """Whether nothing is being predicted, or waits for it. Any thread."""
         return not any(lane.current for lane in self._lanes) and self._queue.empty()
 
-    def problem(self, batch_timeout_seconds: float) -> str | None:
+    def problem(self, batch_timeout_seconds: float, decode_timeout_seconds: float) -> str | None:
         """What is wrong with a thread or the runtime, if anything is. Any thread."""
         for lane in self._lanes:
             if not lane.thread.is_alive() and not self._closing:
@@ -128,6 +130,9 @@ class Batcher:
             busy_since = lane.busy_since
             if busy_since is not None and monotonic() - busy_since > batch_timeout_seconds:
                 return "a batch takes longer than its limit"
+            decoding_since = lane.decoding_since
+            if decoding_since is not None and monotonic() - decoding_since > decode_timeout_seconds:
+                return "a slice takes longer to decode than its limit"
             if lane.failures >= MAX_FAILURES:
                 return "the runtime fails on every batch"
         return None
@@ -185,12 +190,18 @@ class Batcher:
 
     def _take(self, lane: _Lane, batch: Sequence[Job]) -> None:
         lane.current = batch
+        if self._lost is not None:
+            # Whoever abandoned it may not have seen what was not in hand yet.
+            self._fail(batch, self._lost)
+            return
         now = monotonic()
         for job in batch:
             job.stop_waiting(now)
         if self._decode is not None:
             for job in batch:
+                lane.decoding_since = monotonic()
                 job.outcome = self._decode(job)
+            lane.decoding_since = None
         live = []
         for job in batch:
             if job.outcome is None and job.expired():
@@ -200,8 +211,10 @@ class Batcher:
         if live:
             self._predict(lane, live)
         if self._decode is not None:
+            lane.busy_since = monotonic()
             for job in live:
                 answer_soundly(job)
+            lane.busy_since = None
         self._deliver(batch)
         lane.current = ()
 
@@ -229,10 +242,12 @@ class Batcher:
         return self._queue.empty() and not any(other.current for other in others)
 
     def _fail(self, jobs: Sequence[Job], failure: Failure) -> None:
-        for job in jobs:
+        # A thread may have delivered what it still has in hand; it is being answered by now.
+        failed = [job for job in jobs if not job.delivered]
+        for job in failed:
             job.outcome = job.lost = failure
-        if jobs:
-            self._deliver(jobs)
+        if failed:
+            self._deliver(failed)
 
     def _fail_queued(self, failure: Failure) -> None:
         jobs: list[Job] = []

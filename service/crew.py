@@ -49,14 +49,17 @@ class Forks:
         self._lock = Lock()
         self._process: Popen[bytes] | None = None
         self._control: socket | None = None
+        self._closed = False
 
     def connect(self) -> socket:
         """A connection to a new worker. Any thread.
 
         Raises:
-            OSError: there can be none.
+            OSError: there can be none, or any more.
         """
         with self._lock:
+            if self._closed:
+                raise OSError("the service ends")
             control = self._control
             if control is None or self._process is None or self._process.poll() is not None:
                 control = self._start()
@@ -78,6 +81,7 @@ class Forks:
     def close(self) -> None:
         """Ends it; workers go on until their connections are closed. Any thread."""
         with self._lock:
+            self._closed = True
             self._stop()
 
     def _start(self) -> socket:
@@ -269,7 +273,8 @@ class Crew:
             await asyncio.sleep(rebuild_seconds(attempt))
             try:
                 worker = await self._hire()
-            except OSError:
+            except Exception:
+                # Whatever it was, RuntimeError where there are too many threads: its place stays open.
                 attempt += 1
                 logger.exception("no worker can be started")
                 continue

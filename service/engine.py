@@ -2,6 +2,8 @@
 
 import asyncio
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from typing import TypedDict
 
 from contract.answer import Rules
@@ -49,6 +51,8 @@ class Engine:
             "device": runtime.device,
         }
         self._jobs = 0
+        self._holds = 0
+        self._settled = 0
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -65,16 +69,40 @@ class Engine:
     def release(self) -> None:
         """Counts one of them as settled. Event loop only."""
         self._jobs -= 1
-        if self._jobs == 0:
+        self._settled += 1
+        self._note_idle()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keeps it from being closed between jobs that follow each other. Event loop only."""
+        self._holds += 1
+        self._idle.clear()
+        try:
+            yield
+        finally:
+            self._holds -= 1
+            self._note_idle()
+
+    def _note_idle(self) -> None:
+        if self._jobs == 0 and self._holds == 0:
             self._idle.set()
 
     async def close(self, patience_seconds: float) -> None:
-        """Waits for its jobs, then ends its threads; jobs that take too long are given up."""
-        try:
-            async with asyncio.timeout(patience_seconds):
-                await self._idle.wait()
-        except TimeoutError:
-            logger.exception("jobs of a retired version hang")
+        """Waits for its jobs, then ends its threads; jobs that take too long are given up.
+
+        Args:
+            patience_seconds: in which one job must be settled, as long as there are any.
+        """
+        hangs = False
+        while not hangs and not self._idle.is_set():
+            settled = self._settled
+            with suppress(TimeoutError):
+                async with asyncio.timeout(patience_seconds):
+                    await self._idle.wait()
+            # A long series has jobs again and again, and between them none.
+            hangs = self._jobs > 0 and self._settled == settled
+        if hangs:
+            logger.error("jobs of a retired version hang")
             self.abandon(RuntimeLost("the runtime hangs"))
         else:
             if self.crew is not None:

@@ -49,5 +49,11 @@ async def call_within(
                 loop.call_soon_threadsafe(returned, result)
 
     Thread(target=run, name="load", daemon=True).start()
-    async with asyncio.timeout(seconds):
-        return await future
+    try:
+        async with asyncio.timeout(seconds):
+            return await future
+    except BaseException:
+        # It came in the very turn of the loop in which the patience ended, or the caller was cancelled.
+        if future.done() and not future.cancelled() and future.exception() is None:
+            late(future.result())
+        raise

@@ -161,10 +161,12 @@ class Registry:
     async def watch(self) -> None:
         """Replaces an engine whose thread died or hangs; runs until cancelled."""
         timeout_seconds = self._settings.batch_timeout_ms / 1000
+        # A slice may wait for another one of its file, whose decoder has its limit too.
+        decode_seconds = timeout_seconds + 2 * self._settings.decoder_timeout_ms / 1000
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             engine = self.active
-            problem = engine and engine.batcher.problem(timeout_seconds)
+            problem = engine and engine.batcher.problem(timeout_seconds, decode_seconds)
             if engine and problem:
                 try:
                     await self._replace(engine, problem)

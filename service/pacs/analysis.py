@@ -134,16 +134,13 @@ class Analysis:
             return False
         engine = self._state.registry.engine()
         # A version that is replaced meanwhile must not be closed between two steps of the series.
-        engine.acquire(1)
-        try:
+        with engine.held():
             series = await asyncio.to_thread(self._inbox.begin, uid)
             try:
                 await self._handle(series, engine)
             except asyncio.CancelledError:
                 await asyncio.to_thread(self._inbox.give_back, series)
                 raise
-        finally:
-            engine.release()
         return True
 
     async def _handle(self, series: Waiting, engine: Engine) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from time import monotonic
+from typing import Any
 
 import numpy as np
 import pytest
@@ -155,7 +156,7 @@ def test_a_runtime_that_raises_fails_its_batch_alone(
     wait_until(lambda: len(collector.jobs) == 2)
     assert isinstance(bad.outcome, InferenceFailed)
     assert isinstance(good.outcome, Outputs)
-    assert batcher.problem(60) is None
+    assert batcher.problem(60, 60) is None
 
 
 class WrongRuntime(FakeRuntime):
@@ -196,11 +197,11 @@ def test_failures_in_a_row_are_a_problem(
 ) -> None:
     runtime.error = ValueError("no")
     for _ in range(MAX_FAILURES):
-        assert batcher.problem(60) is None
+        assert batcher.problem(60, 60) is None
         collector.batches.clear()
         batcher.submit(job())
         wait_until(lambda: collector.batches)
-    assert batcher.problem(60) == "the runtime fails on every batch"
+    assert batcher.problem(60, 60) == "the runtime fails on every batch"
 
 
 def test_a_dead_thread_is_noticed_and_nothing_waits_for_it(
@@ -209,7 +210,7 @@ def test_a_dead_thread_is_noticed_and_nothing_waits_for_it(
     runtime.error = SystemExit()
     jobs = [job() for _ in range(5)]
     fill_behind_a_batch(batcher, runtime, jobs)
-    wait_until(lambda: batcher.problem(60) == "the inference thread died")
+    wait_until(lambda: batcher.problem(60, 60) == "the inference thread died")
     late = job()
     batcher.submit(late)
     wait_until(lambda: len(collector.jobs) == 7)
@@ -224,7 +225,7 @@ def test_a_hanging_batch_is_noticed_and_can_be_abandoned(
     batcher.submit(hanging)
     assert runtime.entered.wait(10)
     batcher.submit(waiting)
-    wait_until(lambda: batcher.problem(0.05) == "a batch takes longer than its limit")
+    wait_until(lambda: batcher.problem(0.05, 60) == "a batch takes longer than its limit")
     batcher.abandon(RuntimeLost("lost"))
     batcher.submit(job())
     assert len(collector.jobs) == 3
@@ -234,7 +235,7 @@ def test_a_hanging_batch_is_noticed_and_can_be_abandoned(
 def test_an_idle_thread_does_not_hang(batcher: Batcher, collector: Collector) -> None:
     batcher.submit(job())
     wait_until(lambda: collector.batches)
-    assert batcher.problem(0.0) is None
+    assert batcher.problem(0.0, 0.0) is None
 
 
 def test_close_predicts_what_was_submitted(runtime: FakeRuntime, collector: Collector) -> None:
@@ -380,9 +381,9 @@ class TestLanes:
         if fault == "dies":
             runtimes[0].error = SystemExit()
             runtimes[0].gate.set()
-            wait_until(lambda: lanes.problem(60) == "the inference thread died")
+            wait_until(lambda: lanes.problem(60, 60) == "the inference thread died")
         else:
-            wait_until(lambda: lanes.problem(0.05) == "a batch takes longer than its limit")
+            wait_until(lambda: lanes.problem(0.05, 60) == "a batch takes longer than its limit")
         lanes.abandon(RuntimeLost("lost"))
         assert {type(submitted.outcome) for submitted in jobs} == {RuntimeLost}
         assert {id(settled) for settled in collector.jobs} == {id(made) for made in jobs}
@@ -412,6 +413,69 @@ def test_one_that_is_given_up_while_it_is_decoded_stays_so(
     assert answered.answer is None
 
 
+def test_a_slice_that_hangs_while_it_is_decoded_is_noticed(
+    runtime: FakeRuntime, collector: Collector
+) -> None:
+    go_on = threading.Event()
+
+    def decode_slowly(_: Job) -> None:
+        assert go_on.wait(10)
+
+    running = Batcher([runtime], 1, 0.0, collector.deliver, collector.observe, decode_slowly)
+    running.submit(job())
+    wait_until(lambda: running.problem(60, 0.05) == "a slice takes longer to decode than its limit")
+    assert running.problem(0.0, 60) is None
+    go_on.set()
+    wait_until(lambda: running.idle)
+    assert running.problem(60, 0.0) is None
+    running.close()
+
+
+def test_what_is_being_answered_is_not_given_up(runtime: FakeRuntime, collector: Collector) -> None:
+    """Its thread may still have it in hand, between handing it over and taking the next one."""
+    delivering, go_on = threading.Event(), threading.Event()
+
+    def deliver(jobs: Sequence[Job]) -> None:
+        collector.deliver(jobs)
+        for delivered in jobs:
+            delivered.delivered = True
+        delivering.set()
+        assert go_on.wait(10)
+
+    running = Batcher([runtime], 1, 0.0, deliver, collector.observe)
+    answered = job()
+    running.submit(answered)
+    assert delivering.wait(10)
+    running.abandon(RuntimeLost("lost"))
+    go_on.set()
+    running.close()
+    assert isinstance(answered.settled().outcome, Outputs)
+    assert collector.jobs == [answered]
+
+
+def test_what_a_thread_has_taken_but_not_in_hand_is_given_up(
+    runtime: FakeRuntime, collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken, go_on = threading.Event(), threading.Event()
+    take = Batcher._take
+
+    def take_slowly(self: Batcher, *arguments: Any) -> None:
+        taken.set()
+        assert go_on.wait(10)
+        take(self, *arguments)
+
+    monkeypatch.setattr(Batcher, "_take", take_slowly)
+    running = Batcher([runtime], 1, 0.0, collector.deliver, collector.observe)
+    given_up = job()
+    running.submit(given_up)
+    assert taken.wait(10)
+    running.abandon(RuntimeLost("lost"))
+    go_on.set()
+    running.close()
+    assert runtime.batches == []
+    assert isinstance(given_up.settled().outcome, RuntimeLost)
+
+
 def decoded(submitted: Job) -> Failure | None:
     if submitted.upload.data:
         return ServiceError()
@@ -427,7 +491,7 @@ def test_a_batch_that_works_ends_the_row_of_failures() -> None:
         batcher.submit(job())
         wait_until(partial(_has, collector, number + 1))
         wait_until(lambda: batcher.idle)
-        assert batcher.problem(60) is None
+        assert batcher.problem(60, 60) is None
     batcher.close()
 
 

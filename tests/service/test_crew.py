@@ -284,6 +284,25 @@ def test_an_engine_that_is_replaced_leaves_no_picture_waiting(
         replace_engine(service, jpeg)
 
 
+def test_a_place_stays_open_whatever_hiring_fails_for(
+    model_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with manned(model_store) as service:
+        forks = service.state.registry._forks
+        connect, tried = forks.connect, []
+
+        def refused_once() -> socket:
+            tried.append(True)
+            if len(tried) == 1:
+                raise RuntimeError("can't start new thread")
+            return connect()
+
+        monkeypatch.setattr(forks, "connect", refused_once)
+        os.kill(workers_of(service)[0], signal.SIGKILL)
+        wait_until(lambda: len(tried) == 2)
+        wait_until(lambda: crew_of(service).size == WORKERS)
+
+
 def test_none_is_left_behind(model_store: Path) -> None:
     """Not even by a service that is killed."""
     with process(model_store, BRAIN_WORKERS="2", BRAIN_LOG_LEVEL="error") as (child, _):

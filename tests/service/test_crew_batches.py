@@ -11,7 +11,9 @@ import pytest
 from numpy.typing import NDArray
 
 from contract.answer import Outputs, Rules
+from contract.decoding import decode
 from contract.policy import DEFAULT_POLICY
+from contract.preprocessing import preprocess
 from contract.store import ModelStore, StoredVersion
 from service.choices import LogLevel
 from service.errors import ServiceError
@@ -48,7 +50,7 @@ class Batches(Runtime):
 
     Attributes:
         sizes: of the batches since the warm-up.
-        poisoned: numbers of the slices, from 1, that a broken worker is to end on.
+        poisoned: preprocessed slice that a broken worker is to end on.
     """
 
     name = "tensorflow"
@@ -59,15 +61,15 @@ class Batches(Runtime):
         path = stored.path / stored.manifest.artifacts["litert"]
         self._interpreter = Interpreter(path, served_shapes(stored.manifest))
         self.sizes: list[int] = []
-        self.poisoned: set[int] = set()
+        self.poisoned: NDArray[np.uint8] | None = None
 
     def predict(self, batch: NDArray[np.uint8]) -> Outputs:
         self.sizes.append(len(batch))
         each = [self._interpreter.predict(slice_[None]).arrays for slice_ in batch]
         arrays = {name: np.concatenate([one[name] for one in each]) for name in each[0]}
-        first = sum(self.sizes[:-1]) + 1
-        for number in self.poisoned & set(range(first, first + len(batch))):
-            arrays["mask"][number - first].flat[0] = POISON
+        for index, slice_ in enumerate(batch):
+            if self.poisoned is not None and np.array_equal(slice_, self.poisoned):
+                arrays["mask"][index].flat[0] = POISON
         return Outputs(**arrays)
 
 
@@ -77,11 +79,23 @@ class Opened:
     last: Batches
 
     def __call__(self, settings: Settings, stored: StoredVersion) -> Runtime:  # noqa: ARG002
-        self.last = Batches(stored)
+        made = Batches(stored)
         spec = stored.preprocess
-        self.last.warm_up(spec.height, spec.width, served_shapes(stored.manifest))
-        self.last.sizes.clear()
-        return self.last
+        made.warm_up(spec.height, spec.width, served_shapes(stored.manifest))
+        made.sizes.clear()
+        self.last = made
+        return made
+
+
+@pytest.fixture
+def poison(slices: list[Path]) -> bytes:
+    """Another slice than ``jpeg``."""
+    return slices[1].read_bytes()
+
+
+def pixels(picture: bytes) -> NDArray[np.uint8]:
+    """As the model sees it."""
+    return preprocess(decode(picture).pixels)
 
 
 @pytest.fixture
@@ -189,12 +203,13 @@ def test_a_worker_that_ends_costs_one_picture(
 
 @pytest.mark.usefixtures("broken")
 def test_a_worker_that_ends_over_an_answer_costs_that_one(
-    model_store: Path, jpeg: bytes, opened: Opened
+    model_store: Path, jpeg: bytes, poison: bytes, opened: Opened
 ) -> None:
     with manned(model_store, opened) as service:
-        opened.last.poisoned = {4}
-        answer = service.predict(*[jpeg] * 14)
-        assert sorted(map(str, codes(answer))) == [*["None"] * 13, "runtime_lost"]
+        opened.last.poisoned = pixels(poison)
+        # Not the first, which no worker answers.
+        answer = service.predict(*[jpeg] * 3, poison, *[jpeg] * 10)
+        assert codes(answer) == [*[None] * 3, "runtime_lost", *[None] * 10]
         wait_until(lambda: crew_of(service).size == WORKERS)
         assert service.metric("brain_worker_restarts_total") == 1
         assert service.state.pipeline.depth == 0
@@ -202,11 +217,11 @@ def test_a_worker_that_ends_over_an_answer_costs_that_one(
 
 @pytest.mark.usefixtures("broken")
 def test_when_all_workers_end_the_service_answers_itself(
-    model_store: Path, jpeg: bytes, opened: Opened
+    model_store: Path, jpeg: bytes, poison: bytes, opened: Opened
 ) -> None:
     with manned(model_store, opened) as service:
-        opened.last.poisoned = {2, 3}
-        answer = service.predict(*[jpeg] * 16)
+        opened.last.poisoned = pixels(poison)
+        answer = service.predict(jpeg, poison, poison, *[jpeg] * 13)
         lost = codes(answer).count("runtime_lost")
         assert 1 <= lost <= WORKERS
         assert codes(answer).count(None) == 16 - lost
