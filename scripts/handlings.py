@@ -95,6 +95,13 @@ MUTANTS: Final = (
         "tests/service/test_process.py::test_clients_that_connect_anew_for_each_request_lose_none",
     ),
     Mutant(
+        "part of the service that cannot be ended",
+        "service/ending.py",
+        'logger.exception("a part of the service could not be ended")',
+        "raise",
+        "tests/pacs/test_series.py::test_a_part_that_cannot_be_ended_holds_up_no_other",
+    ),
+    Mutant(
         "full queue",
         "service/pipeline.py",
         "if self.depth + images > self._capacity:",

@@ -4,6 +4,7 @@ import io
 import itertools
 import json
 import signal
+import sqlite3
 import threading
 from hashlib import sha256
 from pathlib import Path
@@ -18,6 +19,7 @@ from pydicom.uid import generate_uid
 from contract.answer import Decision
 from contract.sandbox import Sandbox
 from service.app import create_app
+from service.audit import AuditFile
 from service.errors import SpoolFull
 from service.pacs.analysis import MAX_ATTEMPTS, RESULT_BYTES, STEP, STEP_BYTES, Analysis, _steps
 from service.pacs.inbox import Inbox
@@ -501,6 +503,32 @@ def test_a_stop_is_no_attempt(model_store: Path, tmp_path: Path, destination: Pa
     with serving(settings, runtimes) as service:
         wait_until(lambda: settled(service))
     assert len(destination.of_kind("SR")) == 1
+
+
+def test_a_part_that_cannot_be_ended_holds_up_no_other(
+    model_store: Path,
+    tmp_path: Path,
+    destination: Pacs,
+    jpeg: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(_outbox: Outbox) -> None:
+        raise sqlite3.OperationalError("the disk is gone")
+
+    runtimes = FakeRuntimes()
+    log = tmp_path / "audit.log"
+    settings = pacs_settings(model_store, tmp_path, destination.url, audit_log=log)
+    with serving(settings, runtimes) as service:
+        assert service.predict(jpeg).status_code == 200
+        audit = service.state.audit
+        monkeypatch.setattr(Outbox, "wait_seconds", fail)
+    assert "a part of the service could not be ended" in caplog.text
+    assert runtimes.last.closed
+    assert isinstance(audit, AuditFile)
+    assert not audit._thread.is_alive()
+    # The spool is free for the next one.
+    Ledger(settings.spool).close()
 
 
 def test_one_process_at_a_time_uses_a_spool(
