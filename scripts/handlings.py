@@ -323,6 +323,13 @@ MUTANTS: Final = (
         "test_a_version_that_is_replaced_finishes_the_series_it_has_begun",
     ),
     Mutant(
+        "stop while a series is begun",
+        "service/pacs/analysis.py",
+        "await asyncio.shield(beginning)",
+        "await beginning",
+        "tests/pacs/test_series.py::test_a_stop_while_a_series_is_begun_is_no_attempt",
+    ),
+    Mutant(
         "image that comes after its version has ended",
         BATCHING,
         "        self._fail_queued(self._lost)\n\n    @property",
