@@ -450,6 +450,14 @@ MUTANTS: Final = (
         "tests/pacs/test_inbox.py::test_a_series_with_a_late_slice_is_not_parked",
     ),
     Mutant(
+        "file that cannot be removed after its instances were replaced",
+        "service/pacs/inbox.py",
+        'logger.exception("files that nothing refers to could not be removed")',
+        "raise",
+        "tests/pacs/test_inbox.py"
+        "::test_what_is_accepted_stays_though_what_it_replaces_cannot_be_removed",
+    ),
+    Mutant(
         "ledger whose disk is full",
         "service/pacs/ledger.py",
         "if isinstance(error, sqlite3.OperationalError) and _is_of_the_disk(error):",

@@ -334,7 +334,11 @@ class Inbox:
         return bool(rows)
 
     def _remove(self, names: Iterable[str]) -> None:
-        self._segments.remove(self._ledger.unused(names))
+        """Follows a commit, which no error may undo; files that stay go at the next start."""
+        try:
+            self._segments.remove(self._ledger.unused(names))
+        except Exception:
+            logger.exception("files that nothing refers to could not be removed")
 
 
 def age(since: float | None) -> float:

@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+import sqlite3
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -183,6 +184,28 @@ def test_an_instance_that_comes_again_takes_no_more_room(inbox: Inbox, segments:
     put(inbox, segments, "1.5.1")
     assert segments.used == 10
     assert len(list(segments.folder.iterdir())) == 1
+
+
+def test_what_is_accepted_stays_though_what_it_replaces_cannot_be_removed(
+    inbox: Inbox,
+    segments: Segments,
+    ledger: Ledger,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(_names: object) -> list[str]:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    (item,) = series(1)
+    monkeypatch.setattr(ledger, "unused", fail)
+    for _ in range(2):
+        receiver = Receiver("application/dicom", None, LIMITS, inbox, segments)
+        receiver.feed(item.data)
+        receipt = receiver.finish("pacs-1", "visit-1")
+        assert [one.sop for one in receipt.stored] == [item.sop]
+    assert "could not be removed" in caplog.text
+    (place,) = inbox.begin(item.series).instances.values()
+    assert segments.read(place) == item.data
 
 
 def test_results_of_other_series_are_not_forgotten(
