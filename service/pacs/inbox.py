@@ -291,6 +291,7 @@ class Inbox:
             ).fetchall()
         for (uid,) in rows:
             self._drop(uid, "kept")
+        self._forget_arrivals()
 
     def spare(self, missing: int) -> None:
         """Makes room: what is only kept goes first, then what cannot be analysed."""
@@ -320,6 +321,17 @@ class Inbox:
             ).fetchone()
         return InboxCounts(series, instances, size, age(oldest), dead)
 
+    def _forget_arrivals(self) -> None:
+        """Those before the quiet time tell no more than the start, which counts where none is known.
+
+        Not even those of series that are removed go earlier: a late slice may just have come.
+        """
+        before = monotonic() - self._quiet_seconds
+        with self._lock:
+            self._last_arrival = {
+                uid: last for uid, last in self._last_arrival.items() if last > before
+            }
+
     def _drop(self, uid: str, state: str) -> bool:
         with self._ledger.transaction() as connection:
             rows = connection.execute(
@@ -328,8 +340,6 @@ class Inbox:
                 (uid, state),
             ).fetchall()
             connection.execute("DELETE FROM series WHERE uid = ? AND state = ?", (uid, state))
-        with self._lock:
-            self._last_arrival.pop(uid, None)
         self._remove(name for (name,) in rows)
         return bool(rows)
 

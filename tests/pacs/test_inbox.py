@@ -139,6 +139,49 @@ def test_a_slice_that_comes_as_its_series_expires_is_kept(inbox: Inbox, segments
     assert list(inbox.begin(SERIES).instances) == ["1.5.1", "1.5.2"]
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What the inbox takes for the time, in seconds."""
+    now = [1000.0]
+    monkeypatch.setattr("service.pacs.inbox.monotonic", lambda: now[0])
+    return now
+
+
+def test_a_series_that_comes_again_as_it_expires_is_not_complete(
+    ledger: Ledger, segments: Segments, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inbox = Inbox(ledger, segments, quiet_seconds=5, keep_seconds=0)
+    put(inbox, segments, "1.5.1")
+    inbox.keep(inbox.begin(SERIES))
+    drop = inbox._drop
+
+    def meet(uid: str, state: str) -> bool:
+        inbox.announce(SERIES)
+        put(inbox, segments, "1.5.2")
+        inbox.dismiss([SERIES])
+        return drop(uid, state)
+
+    monkeypatch.setattr(inbox, "_drop", meet)
+    clock[0] += 60
+    inbox.expire()
+    assert inbox.complete() is None
+    clock[0] += 6
+    inbox.expire()
+    assert inbox.complete() == SERIES
+
+
+def test_uploads_that_broke_off_leave_nothing(
+    ledger: Ledger, segments: Segments, clock: list[float]
+) -> None:
+    inbox = Inbox(ledger, segments, quiet_seconds=5, keep_seconds=0)
+    for uid in ("1.5", "1.6"):
+        inbox.announce(uid)
+        inbox.dismiss([uid])
+    clock[0] += 6
+    inbox.expire()
+    assert inbox._last_arrival == {}
+
+
 def test_attempts_count_anew_with_a_new_slice_and_when_asked_for(
     inbox: Inbox, segments: Segments
 ) -> None:
