@@ -241,30 +241,26 @@ class Inbox:
 
     def give_back(self, series: Waiting) -> None:
         """The service stops, and the series is analysed after the restart."""
-        with self._ledger.transaction() as connection:
-            connection.execute(
-                "UPDATE series SET attempts = ? WHERE uid = ?", (series.attempts, series.uid)
-            )
+        self._change(series, "UPDATE series SET attempts = ? WHERE uid = ?", series.attempts)
 
     def postpone(self, series: Waiting, seconds: float, reason: str) -> None:
-        """The series is tried again later."""
-        with self._ledger.transaction() as connection:
-            connection.execute(
-                "UPDATE series SET due = ?, reason = ? WHERE uid = ?",
-                (time() + seconds, reason, series.uid),
-            )
+        """The series is tried again later; with what arrived meanwhile, once it is complete."""
+        update = "UPDATE series SET due = ?, reason = ? WHERE uid = ?"
+        self._change(series, update, time() + seconds, reason)
 
     def park(self, series: Waiting, reason: str) -> None:
         """The series cannot be analysed; it stays as long as there is room.
 
         With what arrived meanwhile it is tried again.
         """
+        update = "UPDATE series SET state = 'dead', due = ?, reason = ? WHERE uid = ?"
+        self._change(series, update, time(), reason)
+
+    def _change(self, series: Waiting, update: str, *values: float | str) -> None:
+        """Unless something has arrived since: its attempts count anew then, and it is due."""
         with self._ledger.transaction() as connection:
             if _is_whole(connection, series):
-                connection.execute(
-                    "UPDATE series SET state = 'dead', due = ?, reason = ? WHERE uid = ?",
-                    (time(), reason, series.uid),
-                )
+                connection.execute(update, (*values, series.uid))
 
     def dead(self, limit: int) -> list[SetAside]:
         """The series that cannot be analysed, the newest of them first."""

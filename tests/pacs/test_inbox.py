@@ -195,6 +195,24 @@ def test_attempts_count_anew_with_a_new_slice_and_when_asked_for(
     assert inbox.begin(SERIES).attempts == 0
 
 
+def test_what_became_of_a_series_is_not_that_of_the_one_with_a_new_slice(
+    inbox: Inbox, segments: Segments
+) -> None:
+    put(inbox, segments, "1.5.1")
+    begun = [inbox.begin(SERIES) for _ in range(3)][-1]
+    put(inbox, segments, "1.5.2")
+    inbox.give_back(begun)
+    inbox.postpone(begun, 60, "overloaded")
+    assert inbox.complete() == SERIES
+    again = inbox.begin(SERIES)
+    assert (again.attempts, again.reason) == (0, None)
+    inbox.give_back(again)
+    inbox.postpone(again, 60, "overloaded")
+    assert inbox.complete() is None
+    given_back = inbox.begin(SERIES)
+    assert (given_back.attempts, given_back.reason) == (0, "overloaded")
+
+
 def test_the_series_that_waits_longest_comes_first(inbox: Inbox, segments: Segments) -> None:
     for uid in ("1.6", "1.5", "1.7"):
         put(inbox, segments, f"{uid}.1", uid)
