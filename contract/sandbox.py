@@ -139,7 +139,10 @@ class _Child:
     """One process and the socket to it."""
 
     def __init__(self, target: str) -> None:
-        self._socket, other = socketpair()
+        try:
+            self._socket, other = socketpair()
+        except OSError:
+            raise DecoderUnavailable("no connection to a process for the decoder") from None
         try:
             self._process = start_child(["contract.zygote", target], other)
         except OSError:

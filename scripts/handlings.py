@@ -95,6 +95,13 @@ MUTANTS: Final = (
         "tests/service/test_process.py::test_clients_that_connect_anew_for_each_request_lose_none",
     ),
     Mutant(
+        "part of the service that cannot be ended",
+        "service/ending.py",
+        'logger.exception("a part of the service could not be ended")',
+        "raise",
+        "tests/pacs/test_series.py::test_a_part_that_cannot_be_ended_holds_up_no_other",
+    ),
+    Mutant(
         "full queue",
         "service/pipeline.py",
         "if self.depth + images > self._capacity:",
@@ -347,10 +354,17 @@ MUTANTS: Final = (
     Mutant(
         "swap within a series",
         "service/pacs/analysis.py",
-        "        engine.acquire(1)\n",
-        "        engine.acquire(0)\n",
+        "        with engine.held():\n",
+        "        if True:\n",
         "tests/pacs/test_series.py::"
         "test_a_version_that_is_replaced_finishes_the_series_it_has_begun",
+    ),
+    Mutant(
+        "stop while a series is begun",
+        "service/pacs/analysis.py",
+        "await asyncio.shield(beginning)",
+        "await beginning",
+        "tests/pacs/test_series.py::test_a_stop_while_a_series_is_begun_is_no_attempt",
     ),
     Mutant(
         "image that comes after its version has ended",
@@ -471,6 +485,14 @@ MUTANTS: Final = (
         "            if _is_whole(connection, series):\n                connection",
         "            if True:\n                connection",
         "tests/pacs/test_inbox.py::test_a_series_with_a_late_slice_is_not_parked",
+    ),
+    Mutant(
+        "file that cannot be removed after its instances were replaced",
+        "service/pacs/inbox.py",
+        'logger.exception("files that nothing refers to could not be removed")',
+        "raise",
+        "tests/pacs/test_inbox.py"
+        "::test_what_is_accepted_stays_though_what_it_replaces_cannot_be_removed",
     ),
     Mutant(
         "ledger whose disk is full",

@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import FastAPI
@@ -17,6 +18,7 @@ from service.access import Access
 from service.audit import Audit, AuditFile
 from service.buffers import Buffers
 from service.dicom.answer import ResultWriter
+from service.ending import cancel_all, end_all
 from service.errors import (
     Draining,
     NoDestination,
@@ -161,17 +163,15 @@ def create_app(
         selected = _follower(settings, registry).run() if settings.watch else registry.load()
         tasks = [loop.create_task(selected), loop.create_task(registry.watch())]
         yield
-        if gateway is not None:
-            await gateway.stop()
-        for task in tasks:
-            task.cancel()
-        with suppress(asyncio.CancelledError):
-            await asyncio.gather(*tasks)
-        await registry.close()
-        pipeline.close()
-        results.close()
-        DECODERS.close()
-        audit.close()
+        await end_all(
+            *([] if gateway is None else [gateway.stop]),
+            partial(cancel_all, tasks),
+            registry.close,
+            pipeline.close,
+            results.close,
+            DECODERS.close,
+            audit.close,
+        )
 
     app = App(metrics, access, lifespan)
     install_handlers(app)

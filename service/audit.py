@@ -151,7 +151,8 @@ class AuditFile(Audit):
             try:
                 while self._take():
                     self._write_some(self._block)
-            except OSError:
+            # ValueError is of a file that is closed; the thread must outlive whatever closed it.
+            except (OSError, ValueError):
                 self._metrics.audit_failures.inc()
                 logger.exception("the audit log cannot be written to")
                 if self._closing:
@@ -174,7 +175,7 @@ class AuditFile(Audit):
 
     def _write_some(self, lines: deque[bytes]) -> None:
         """Writes as many lines as the file still takes, and removes them from the queue."""
-        if self._file is None:
+        if self._file is None or self._file.closed:
             self._file = self._open()
         start = size = self._file.seek(0, os.SEEK_END)
         if start and start + len(lines[0]) > self._max_bytes:
@@ -202,8 +203,9 @@ class AuditFile(Audit):
 
     def _rotate(self) -> None:
         if self._file is not None:
-            self._file.close()
-            self._file = None
+            # On a network or over a quota, closing may fail; the file is closed all the same.
+            file, self._file = self._file, None
+            file.close()
         for number in range(self._files, 0, -1):
             older = self._numbered(number - 1)
             if older.exists():

@@ -49,9 +49,9 @@ class ResultWriter:
     async def warm_up(self) -> None:
         """Imports what is needed and starts the process, once; returns when it is there.
 
-        Event loop only.
+        Event loop only. What kept it from that may have passed by the next call, which tries again.
         """
-        if self._warm is None:
+        if self._warm is None or _has_failed(self._warm):
             self._warm = asyncio.get_running_loop().run_in_executor(None, self._start)
         # Whoever waits for it may give up, and the others still wait.
         await asyncio.shield(self._warm)
@@ -139,6 +139,10 @@ class ResultWriter:
         self, series: Sequence[PredictedSeries], model: ModelIdentity, deadline: float
     ) -> Body:
         return pack([item.content for one in series for item in self.make(one, model, deadline)])
+
+
+def _has_failed(future: asyncio.Future[None]) -> bool:
+    return future.done() and (future.cancelled() or future.exception() is not None)
 
 
 def _with_pixels(series: PredictedSeries, policy: Policy) -> SeriesFindings:

@@ -135,13 +135,22 @@ class Analysis:
         engine = self._state.registry.engine()
         # A version that is replaced meanwhile must not be closed between two steps of the series.
         with engine.held():
-            series = await asyncio.to_thread(self._inbox.begin, uid)
+            beginning = asyncio.ensure_future(asyncio.to_thread(self._inbox.begin, uid))
             try:
-                await self._handle(series, engine)
+                # A thread ends what it has begun: a stop meanwhile must not leave an attempt counted.
+                await self._handle(await asyncio.shield(beginning), engine)
             except asyncio.CancelledError:
-                await asyncio.to_thread(self._inbox.give_back, series)
+                await self._give_back(beginning)
                 raise
         return True
+
+    async def _give_back(self, beginning: asyncio.Future[Waiting]) -> None:
+        try:
+            series = await beginning
+            await asyncio.to_thread(self._inbox.give_back, series)
+        except Exception:
+            # In place of the cancellation, it would let the task go on, for which the stop waits.
+            logger.exception("a series that was begun could not be given back")
 
     async def _handle(self, series: Waiting, engine: Engine) -> None:
         if series.attempts >= MAX_ATTEMPTS:

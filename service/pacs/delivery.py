@@ -105,15 +105,17 @@ class Delivery:
     async def stop(self, patience_seconds: float, task: asyncio.Task[None]) -> None:
         """Sends what can be sent at once, as long as the patience lasts; the rest stays on the disk."""
         end = monotonic() + patience_seconds
-        while self._failures == 0 and monotonic() < end:
-            if await asyncio.to_thread(self._outbox.wait_seconds) != 0.0:
-                break
-            await asyncio.sleep(0.05)
-        self._stopping = True
-        self.hurry()
-        await asyncio.wait([task], timeout=max(0.0, end - monotonic()))
-        task.cancel()
-        await self._destination.close()
+        try:
+            while self._failures == 0 and monotonic() < end:
+                if await asyncio.to_thread(self._outbox.wait_seconds) != 0.0:
+                    break
+                await asyncio.sleep(0.05)
+        finally:
+            self._stopping = True
+            self.hurry()
+            await asyncio.wait([task], timeout=max(0.0, end - monotonic()))
+            task.cancel()
+            await self._destination.close()
 
     async def _step(self) -> float:
         """Sends one result, if one is due; seconds until it is worth to look again."""

@@ -72,8 +72,11 @@ class Gateway:
         analysis, delivery = self._tasks
         analysis.cancel()
         await asyncio.wait([analysis])
-        await self._delivery.stop(STOP_SECONDS, delivery)
-        await asyncio.to_thread(self._ledger.close)
+        try:
+            await self._delivery.stop(STOP_SECONDS, delivery)
+        finally:
+            # Otherwise no other process could have the spool as long as this one lives.
+            await asyncio.to_thread(self._ledger.close)
 
     def receiver(self, content_type: str | None, study: str | None) -> Receiver:
         """Takes the body of one request. Any thread.

@@ -241,30 +241,26 @@ class Inbox:
 
     def give_back(self, series: Waiting) -> None:
         """The service stops, and the series is analysed after the restart."""
-        with self._ledger.transaction() as connection:
-            connection.execute(
-                "UPDATE series SET attempts = ? WHERE uid = ?", (series.attempts, series.uid)
-            )
+        self._change(series, "UPDATE series SET attempts = ? WHERE uid = ?", series.attempts)
 
     def postpone(self, series: Waiting, seconds: float, reason: str) -> None:
-        """The series is tried again later."""
-        with self._ledger.transaction() as connection:
-            connection.execute(
-                "UPDATE series SET due = ?, reason = ? WHERE uid = ?",
-                (time() + seconds, reason, series.uid),
-            )
+        """The series is tried again later; with what arrived meanwhile, once it is complete."""
+        update = "UPDATE series SET due = ?, reason = ? WHERE uid = ?"
+        self._change(series, update, time() + seconds, reason)
 
     def park(self, series: Waiting, reason: str) -> None:
         """The series cannot be analysed; it stays as long as there is room.
 
         With what arrived meanwhile it is tried again.
         """
+        update = "UPDATE series SET state = 'dead', due = ?, reason = ? WHERE uid = ?"
+        self._change(series, update, time(), reason)
+
+    def _change(self, series: Waiting, update: str, *values: float | str) -> None:
+        """Unless something has arrived since: its attempts count anew then, and it is due."""
         with self._ledger.transaction() as connection:
             if _is_whole(connection, series):
-                connection.execute(
-                    "UPDATE series SET state = 'dead', due = ?, reason = ? WHERE uid = ?",
-                    (time(), reason, series.uid),
-                )
+                connection.execute(update, (*values, series.uid))
 
     def dead(self, limit: int) -> list[SetAside]:
         """The series that cannot be analysed, the newest of them first."""
@@ -291,6 +287,7 @@ class Inbox:
             ).fetchall()
         for (uid,) in rows:
             self._drop(uid, "kept")
+        self._forget_arrivals()
 
     def spare(self, missing: int) -> None:
         """Makes room: what is only kept goes first, then what cannot be analysed."""
@@ -320,6 +317,17 @@ class Inbox:
             ).fetchone()
         return InboxCounts(series, instances, size, age(oldest), dead)
 
+    def _forget_arrivals(self) -> None:
+        """Those before the quiet time tell no more than the start, which counts where none is known.
+
+        Not even those of series that are removed go earlier: a late slice may just have come.
+        """
+        before = monotonic() - self._quiet_seconds
+        with self._lock:
+            self._last_arrival = {
+                uid: last for uid, last in self._last_arrival.items() if last > before
+            }
+
     def _drop(self, uid: str, state: str) -> bool:
         with self._ledger.transaction() as connection:
             rows = connection.execute(
@@ -328,13 +336,15 @@ class Inbox:
                 (uid, state),
             ).fetchall()
             connection.execute("DELETE FROM series WHERE uid = ? AND state = ?", (uid, state))
-        with self._lock:
-            self._last_arrival.pop(uid, None)
         self._remove(name for (name,) in rows)
         return bool(rows)
 
     def _remove(self, names: Iterable[str]) -> None:
-        self._segments.remove(self._ledger.unused(names))
+        """Follows a commit, which no error may undo; files that stay go at the next start."""
+        try:
+            self._segments.remove(self._ledger.unused(names))
+        except Exception:
+            logger.exception("files that nothing refers to could not be removed")
 
 
 def age(since: float | None) -> float:

@@ -1,5 +1,6 @@
 """A function in a process of its own: whatever it does, the caller gets an error and goes on."""
 
+import errno
 import json
 import os
 import signal
@@ -195,6 +196,17 @@ def test_nothing_to_run() -> None:
 
 def test_no_process_to_be_had(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    with pytest.raises(DecoderUnavailable):
+        call(box)
+    monkeypatch.undo()
+    assert call(box) == b"cba"
+
+
+def test_no_file_to_be_had(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise OSError(errno.EMFILE, "too many open files")
+
+    monkeypatch.setattr(sandbox, "socketpair", refuse)
     with pytest.raises(DecoderUnavailable):
         call(box)
     monkeypatch.undo()

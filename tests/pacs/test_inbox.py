@@ -3,6 +3,7 @@
 import os
 import resource
 import signal
+import sqlite3
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -138,6 +139,49 @@ def test_a_slice_that_comes_as_its_series_expires_is_kept(inbox: Inbox, segments
     assert list(inbox.begin(SERIES).instances) == ["1.5.1", "1.5.2"]
 
 
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What the inbox takes for the time, in seconds."""
+    now = [1000.0]
+    monkeypatch.setattr("service.pacs.inbox.monotonic", lambda: now[0])
+    return now
+
+
+def test_a_series_that_comes_again_as_it_expires_is_not_complete(
+    ledger: Ledger, segments: Segments, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inbox = Inbox(ledger, segments, quiet_seconds=5, keep_seconds=0)
+    put(inbox, segments, "1.5.1")
+    inbox.keep(inbox.begin(SERIES))
+    drop = inbox._drop
+
+    def meet(uid: str, state: str) -> bool:
+        inbox.announce(SERIES)
+        put(inbox, segments, "1.5.2")
+        inbox.dismiss([SERIES])
+        return drop(uid, state)
+
+    monkeypatch.setattr(inbox, "_drop", meet)
+    clock[0] += 60
+    inbox.expire()
+    assert inbox.complete() is None
+    clock[0] += 6
+    inbox.expire()
+    assert inbox.complete() == SERIES
+
+
+def test_uploads_that_broke_off_leave_nothing(
+    ledger: Ledger, segments: Segments, clock: list[float]
+) -> None:
+    inbox = Inbox(ledger, segments, quiet_seconds=5, keep_seconds=0)
+    for uid in ("1.5", "1.6"):
+        inbox.announce(uid)
+        inbox.dismiss([uid])
+    clock[0] += 6
+    inbox.expire()
+    assert inbox._last_arrival == {}
+
+
 def test_attempts_count_anew_with_a_new_slice_and_when_asked_for(
     inbox: Inbox, segments: Segments
 ) -> None:
@@ -149,6 +193,24 @@ def test_attempts_count_anew_with_a_new_slice_and_when_asked_for(
     inbox.park(begun, "unidentified_source")
     assert inbox.retry_dead() == 1
     assert inbox.begin(SERIES).attempts == 0
+
+
+def test_what_became_of_a_series_is_not_that_of_the_one_with_a_new_slice(
+    inbox: Inbox, segments: Segments
+) -> None:
+    put(inbox, segments, "1.5.1")
+    begun = [inbox.begin(SERIES) for _ in range(3)][-1]
+    put(inbox, segments, "1.5.2")
+    inbox.give_back(begun)
+    inbox.postpone(begun, 60, "overloaded")
+    assert inbox.complete() == SERIES
+    again = inbox.begin(SERIES)
+    assert (again.attempts, again.reason) == (0, None)
+    inbox.give_back(again)
+    inbox.postpone(again, 60, "overloaded")
+    assert inbox.complete() is None
+    given_back = inbox.begin(SERIES)
+    assert (given_back.attempts, given_back.reason) == (0, "overloaded")
 
 
 def test_the_series_that_waits_longest_comes_first(inbox: Inbox, segments: Segments) -> None:
@@ -183,6 +245,28 @@ def test_an_instance_that_comes_again_takes_no_more_room(inbox: Inbox, segments:
     put(inbox, segments, "1.5.1")
     assert segments.used == 10
     assert len(list(segments.folder.iterdir())) == 1
+
+
+def test_what_is_accepted_stays_though_what_it_replaces_cannot_be_removed(
+    inbox: Inbox,
+    segments: Segments,
+    ledger: Ledger,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(_names: object) -> list[str]:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    (item,) = series(1)
+    monkeypatch.setattr(ledger, "unused", fail)
+    for _ in range(2):
+        receiver = Receiver("application/dicom", None, LIMITS, inbox, segments)
+        receiver.feed(item.data)
+        receipt = receiver.finish("pacs-1", "visit-1")
+        assert [one.sop for one in receipt.stored] == [item.sop]
+    assert "could not be removed" in caplog.text
+    (place,) = inbox.begin(item.series).instances.values()
+    assert segments.read(place) == item.data
 
 
 def test_results_of_other_series_are_not_forgotten(

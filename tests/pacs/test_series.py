@@ -1,14 +1,17 @@
 """From instances to results: chunks become series, each has one result, and a crash loses nothing."""
 
+import asyncio
 import io
 import itertools
 import json
 import signal
+import sqlite3
 import threading
 from hashlib import sha256
 from pathlib import Path
 from time import sleep, time
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -18,14 +21,17 @@ from pydicom.uid import generate_uid
 from contract.answer import Decision
 from contract.sandbox import Sandbox
 from service.app import create_app
+from service.audit import AuditFile
 from service.errors import SpoolFull
 from service.pacs.analysis import MAX_ATTEMPTS, RESULT_BYTES, STEP, STEP_BYTES, Analysis, _steps
-from service.pacs.inbox import Inbox
+from service.pacs.identity import Identity
+from service.pacs.inbox import Inbox, Received, Waiting
 from service.pacs.ledger import Ledger
 from service.pacs.outbox import Outbox
 from service.pacs.segments import Place, Segments
 from service.schemas import Deliveries
 from service.settings import SettingsError
+from service.state import State
 from tests.support.pacs import (
     Instance,
     Pacs,
@@ -501,6 +507,84 @@ def test_a_stop_is_no_attempt(model_store: Path, tmp_path: Path, destination: Pa
     with serving(settings, runtimes) as service:
         wait_until(lambda: settled(service))
     assert len(destination.of_kind("SR")) == 1
+
+
+def analysis_of(inbox: Inbox) -> Analysis:
+    """In a service that has a model and does nothing else."""
+
+    async def warm_up() -> None:
+        pass
+
+    engine = SimpleNamespace(acquire=lambda _count: None, release=lambda: None)
+    state = SimpleNamespace(
+        settings=SimpleNamespace(series_quiet_ms=1),
+        registry=SimpleNamespace(active=engine, engine=lambda: engine),
+        results=SimpleNamespace(warm_up=warm_up),
+    )
+    return Analysis(
+        cast("State", state), inbox, cast("Outbox", None), cast("Segments", None), lambda: None
+    )
+
+
+@pytest.mark.parametrize("fault", [None, SpoolFull("the disk is full")], ids=["room", "disk-full"])
+def test_a_stop_while_a_series_is_begun_is_no_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: Exception | None
+) -> None:
+    begun, stopped = threading.Event(), threading.Event()
+
+    def begin(uid: str) -> Waiting:
+        begun.set()
+        assert stopped.wait(PATIENCE_SECONDS)
+        if fault is not None:
+            raise fault
+        return Inbox.begin(inbox, uid)
+
+    async def stop() -> None:
+        task = asyncio.create_task(analysis_of(inbox).run())
+        await asyncio.to_thread(begun.wait, PATIENCE_SECONDS)
+        task.cancel()
+        await asyncio.wait([task], timeout=0.05)
+        stopped.set()
+        await asyncio.wait([task], timeout=PATIENCE_SECONDS)
+        assert task.cancelled()
+
+    ledger, segments = Ledger(tmp_path), Segments(tmp_path / "segments", 10**6)
+    inbox = Inbox(ledger, segments, quiet_seconds=0, keep_seconds=900)
+    segment = segments.create()
+    segment.write(b"slice")
+    inbox.accept(segment, [Received(Identity("1.2", "1.5.1", "1.5", "1.9"), 0, 5)], None, "visit-1")
+    with monkeypatch.context() as patch:
+        patch.setattr(inbox, "begin", begin)
+        # It returns once the threads have ended.
+        asyncio.run(stop())
+    assert inbox.begin("1.5").attempts == 0
+    ledger.close()
+
+
+def test_a_part_that_cannot_be_ended_holds_up_no_other(
+    model_store: Path,
+    tmp_path: Path,
+    destination: Pacs,
+    jpeg: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(_outbox: Outbox) -> None:
+        raise sqlite3.OperationalError("the disk is gone")
+
+    runtimes = FakeRuntimes()
+    log = tmp_path / "audit.log"
+    settings = pacs_settings(model_store, tmp_path, destination.url, audit_log=log)
+    with serving(settings, runtimes) as service:
+        assert service.predict(jpeg).status_code == 200
+        audit = service.state.audit
+        monkeypatch.setattr(Outbox, "wait_seconds", fail)
+    assert "a part of the service could not be ended" in caplog.text
+    assert runtimes.last.closed
+    assert isinstance(audit, AuditFile)
+    assert not audit._thread.is_alive()
+    # The spool is free for the next one.
+    Ledger(settings.spool).close()
 
 
 def test_one_process_at_a_time_uses_a_spool(

@@ -1,12 +1,14 @@
 """The audit log: a line for each image, rotated, durable, and never in anybody's way."""
 
+import errno
 import io
 import json
 import os
 import re
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, cast
 
 import pydicom
 import pytest
@@ -122,6 +124,42 @@ def test_a_disk_that_fails_holds_nobody_up_and_loses_nothing(
     ]
     assert found == [f"{number:06}" for number in range(4)]
     assert not metrics.registry.get_sample_value("brain_audit_lost_lines_total")
+
+
+class Unclosable(io.FileIO):
+    """Is closed, and says that it could not be, as over a quota."""
+
+    def close(self) -> None:
+        open_before = not self.closed
+        super().close()
+        if open_before:
+            raise OSError(errno.EDQUOT, "over the quota")
+
+
+def test_a_file_that_cannot_be_closed_costs_no_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.audit.RETRY_SECONDS", 0.01)
+    metrics = Metrics()
+    path = tmp_path / "audit.log"
+
+    def is_written() -> bool:
+        # Between two files there is none.
+        with suppress(FileNotFoundError):
+            return b'"000009"' in path.read_bytes()
+        return False
+
+    audit = AuditFile(path, 500, 9, False, metrics)
+    assert audit._file is not None
+    audit._file.close()
+    audit._file = cast("BinaryIO", Unclosable(path, "ab"))
+    fill(audit, 10)
+    wait_until(is_written)
+    audit.close()
+    older = sorted(tmp_path.glob("audit.log.*"), reverse=True)
+    found = [line["request_id"] for name in (*older, path) for line in lines(name)]
+    assert found == [f"{number:06}" for number in range(10)]
+    assert metrics.registry.get_sample_value("brain_audit_failures_total") == 1
 
 
 def test_lines_that_nothing_takes_are_counted(

@@ -314,6 +314,26 @@ def test_the_start_of_the_process_takes_nothing_from_the_deadline(
     writer.close()
 
 
+def test_a_start_that_failed_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    outcomes: list[OSError | None] = [OSError("too many open files"), None]
+
+    def start() -> None:
+        if (outcome := outcomes.pop(0)) is not None:
+            raise outcome
+
+    async def warm_up() -> None:
+        with pytest.raises(OSError, match="too many"):
+            await writer.warm_up()
+        for _ in range(2):
+            await writer.warm_up()
+
+    writer = ResultWriter(UUID_ROOT, DEFAULT_POLICY, 2)
+    monkeypatch.setattr(writer._workshop, "start", start)
+    asyncio.run(warm_up())
+    assert outcomes == []
+    writer.close()
+
+
 def test_without_a_pacs_the_process_starts_with_the_first_request(
     model_store: Path, dicom: bytes
 ) -> None:
