@@ -62,6 +62,8 @@ class Beside:
             BRAIN_DICOMWEB_RETRY_MS="200",
             BRAIN_DICOMWEB_RETRY_MAX_MS="2000",
             BRAIN_DRAIN_NOTICE_MS="0",
+            # Each start of the service would start them, and none has to do with Orthanc.
+            BRAIN_WORKERS="0",
         )
         self._process: subprocess.Popen[bytes] | None = None
 

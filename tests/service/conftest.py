@@ -1,5 +1,7 @@
 """Services that run for the tests."""
 
+import fcntl
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -32,11 +34,21 @@ def service(model_store: Path) -> Iterator[Service]:
 
 @pytest.fixture(scope="session")
 def tiny_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The models of :mod:`tests.support.models`."""
+    """The models of :mod:`tests.support.models`; shared, so tests must leave them as they are."""
     if find_spec("tensorflow") is None:
         pytest.skip("TensorFlow, which builds the tiny models, is not installed")
-    store = tmp_path_factory.mktemp("tiny") / "store"
-    run_python("-m", "tests.support.models", str(store))
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        # One of the processes that run tests makes them for all: it takes TensorFlow ten seconds.
+        folder = folder.parent
+    store = folder / "tiny-store"
+    with (folder / "tiny-store.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not store.exists():
+            made = tmp_path_factory.mktemp("tiny") / "store"
+            run_python("-m", "tests.support.models", str(made))
+            # Whole, or not there.
+            made.rename(store)
     return store
 
 

@@ -321,11 +321,16 @@ def occupied(
 
 
 def wait_until(condition: Callable[[], object], seconds: float = PATIENCE_SECONDS) -> None:
-    """Returns once the condition holds; fails the test if it never does."""
-    end = monotonic() + seconds
+    """Returns once the condition holds; fails the test if it never does.
+
+    It must hold for a tenth of a second at least, or for a fifth of the time that it takes to come.
+    """
+    end, pause = monotonic() + seconds, 0.01
     while not condition():
         assert monotonic() < end, "what the test waits for did not happen"
-        sleep(0.01)
+        sleep(pause)
+        # To ask a service how it is costs it as much as some of what it does meanwhile.
+        pause = min(1.2 * pause, 0.1)
 
 
 def at_once(calls: Sequence[Callable[[], httpx.Response]]) -> list[httpx.Response]:

@@ -16,7 +16,7 @@ from service.runtimes.tensorflow import TensorFlowRuntime
 from tests.support.inputs import preprocessed
 from tests.support.service import MODEL, newest
 
-LARGEST = 6
+LARGEST = 4
 
 
 def main(root: Path) -> dict[str, Any]:

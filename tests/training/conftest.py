@@ -91,6 +91,14 @@ def eagerly() -> Iterator[None]:
         tf.config.run_functions_eagerly(False)
 
 
+@contextlib.contextmanager
+def calibrated(slices: int) -> Iterator[None]:
+    """Lets the converter calibrate with so many slices; it computes them without haste."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("training.convert.CALIBRATION_SLICES", (slices,))
+        yield
+
+
 def quiet() -> dict[str, str]:
     """The environment of a training process."""
     return os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONUNBUFFERED": "1"}

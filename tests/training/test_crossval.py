@@ -12,7 +12,7 @@ from training.datasets import find_images, read_images
 from training.duplicates import audit
 from training.recipe import load_recipe
 
-from .conftest import Training  # noqa: TID252
+from .conftest import Training, eagerly  # noqa: TID252
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 
@@ -40,7 +40,8 @@ def folded(small_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def by_fold(folded: Path, training: Training, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("crossval") / "folds"
-    done = training("crossval", *TINY, "--data", folded, "--out", out)
+    with eagerly():
+        done = training("crossval", *TINY, "--data", folded, "--out", out)
     assert done.returncode == 0, done.stderr
     return out
 
@@ -81,7 +82,8 @@ def test_a_cross_validation_goes_on_where_it_was(
     shutil.copytree(by_fold, out)
     shutil.rmtree(out / "fold3")
     before = (out / "crossval.json").read_text()
-    done = training("crossval", *TINY, "--data", folded, "--out", out)
+    with eagerly():
+        done = training("crossval", *TINY, "--data", folded, "--out", out)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("phase all, epoch 1 of 1") == 1
     assert (out / "crossval.json").read_text() == before
@@ -91,7 +93,8 @@ def test_data_without_folds_are_split_repeatedly_in_whole_groups(
     small_data: Path, training: Training, tmp_path: Path
 ) -> None:
     out = tmp_path / "repeats"
-    done = training("crossval", *TINY, "--data", small_data, "--out", out, "--repeats", "2")
+    with eagerly():
+        done = training("crossval", *TINY, "--data", small_data, "--out", out, "--repeats", "2")
     assert done.returncode == 0, done.stderr
     found = json.loads((out / "crossval.json").read_text())
     first, second = (
@@ -157,18 +160,35 @@ def test_a_class_in_one_group_cannot_be_cross_validated(small_data: Path, tmp_pa
         [*parts(load_recipe("baseline_cnn"), images, audit(images), repeats=1)]
 
 
-def test_the_comparison_holds_every_run_and_its_figures(
-    small_data: Path, by_fold: Path, training: Training, tmp_path: Path
-) -> None:
-    runs = {}
+@pytest.fixture(scope="module")
+def fitted(
+    small_data: Path, training: Training, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    """A run of each protocol; that of ``clean`` is evaluated."""
+    root = tmp_path_factory.mktemp("protocols")
     for protocol in ("clean", "published"):
-        runs[protocol] = tmp_path / protocol
-        fitted = training(
-            "fit", *TINY, "--data", small_data, "--out", runs[protocol], "--protocol", protocol
-        )
-        assert fitted.returncode == 0, fitted.stderr
-        tested = training("evaluate", "--run", runs[protocol])
-        assert tested.returncode == 0, tested.stderr
+        out = root / protocol
+        options = ("--data", small_data, "--out", out, "--protocol", protocol)
+        with eagerly():
+            done = training("fit", *TINY, *options)
+        assert done.returncode == 0, done.stderr
+    done = training("evaluate", "--run", root / "clean")
+    assert done.returncode == 0, done.stderr
+    return {protocol: root / protocol for protocol in ("clean", "published")}
+
+
+def test_the_comparison_holds_every_run_and_its_figures(
+    fitted: dict[str, Path],
+    by_fold: Path,
+    training: Training,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # How long a slice takes is measured, but need not be measured well.
+    monkeypatch.setattr("training.latency._CALLS", 3)
+    runs = {name: shutil.copytree(run, tmp_path / name) for name, run in fitted.items()}
+    tested = training("evaluate", "--run", runs["published"])
+    assert tested.returncode == 0, tested.stderr
     out = tmp_path / "docs" / "models.md"
     done = training("compare", *runs.values(), by_fold, "--step", "baseline_cnn", "--out", out)
     assert done.returncode == 0, done.stderr
@@ -202,17 +222,13 @@ def test_the_comparison_holds_every_run_and_its_figures(
 
 
 def test_a_run_is_shown_beside_one_that_compares_or_not_at_all(
-    small_data: Path, training: Training, tmp_path: Path
+    fitted: dict[str, Path], training: Training, tmp_path: Path
 ) -> None:
-    first, second = tmp_path / "clean", tmp_path / "published"
-    for run in (first, second):
-        done = training("fit", *TINY, "--data", small_data, "--out", run, "--protocol", run.name)
-        assert done.returncode == 0, done.stderr
-    unread = training("evaluate", "--run", second, "--beside", first)
-    assert "evaluate it first" in unread.stderr
-    assert training("evaluate", "--run", first).returncode == 0
+    first, second = (shutil.copytree(run, tmp_path / name) for name, run in fitted.items())
     twin = tmp_path / "twin"
     shutil.copytree(first, twin, ignore=shutil.ignore_patterns("report"))
+    unread = training("evaluate", "--run", second, "--beside", twin)
+    assert "evaluate it first" in unread.stderr
     same = training("evaluate", "--run", twin, "--beside", first)
     assert "shows clean itself" in same.stderr
     tested = first / "report" / "test_images.txt"

@@ -18,7 +18,7 @@ from contract.store import ModelStore
 from training.datasets import ImageFile, read_images
 from training.errors import DatasetError, RunError
 
-from .conftest import SLICES, Training, agreement_says, eagerly  # noqa: TID252
+from .conftest import SLICES, Training, agreement_says, calibrated, eagerly  # noqa: TID252
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
 
@@ -80,7 +80,8 @@ def run(folded: Path, training: Training, tmp_path_factory: pytest.TempPathFacto
     for number in range(4):
         noise = np.random.default_rng(number).integers(0, 256, (96, 96), np.uint8)
         Image.fromarray(noise).save(foreign / f"{number}.png")
-    done = training("evaluate", "--run", out, "--foreign", foreign.parent)
+    with calibrated(8):
+        done = training("evaluate", "--run", out, "--foreign", foreign.parent)
     assert done.returncode == 0, done.stderr
     return out
 
