@@ -1,6 +1,7 @@
 """What is refused: other objects, damaged ones, and those that unpack to too much."""
 
 import io
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +219,10 @@ class TestBombs:
         lossless = b"\xff\xd8\xff\xff\xff\xc3\0\x0b\x0c\0\x05\0\x07\x03"
         assert jpeg_header(lossless) == (5, 7, 3, 12)
         assert jpeg_header(lossless.replace(b"\xc3", b"\xf7")) == (5, 7, 3, 12)
+        # Huffman and arithmetic tables and an extension come before it, and have its number range.
+        for marker in (0xC4, 0xC8, 0xCC):
+            table = bytes([0xFF, marker]) + b"\0\x09\x08\0\x02\0\x02\x01\x11"
+            assert jpeg_header(lossless[:2] + table + lossless[2:]) == (5, 7, 3, 12)
         for stream in (b"", b"\xff\xd8", b"\xff\xd8\xff\xda\0\x02", b"\xff\xd8" + b"\xff" * 99):
             assert jpeg_header(stream) is None
 
@@ -225,3 +230,8 @@ class TestBombs:
         assert jpeg2000_header(encode(GREY, "JPEG2000", no_jp2=True)) == (*GREY.shape, 1, 8)
         assert jpeg2000_header(encode(GREY, "JPEG2000")) is None, "a JP2 file is no codestream"
         assert jpeg2000_header(b"\xff\x4f\xff\x51") is None
+        size = (
+            struct.pack(">HHH4I", 0xFF51, 41, 0, 70, 50, 7, 5) + bytes(16) + b"\0\x03\x8b\x01\x01"
+        )
+        found = jpeg2000_header(b"\xff\x4f" + size)
+        assert found == (45, 63, 3, 12), "its image area may begin elsewhere than at 0"
