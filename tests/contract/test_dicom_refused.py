@@ -23,6 +23,7 @@ from contract import dicom_size
 from contract.codestream import jpeg2000_header, jpeg_header
 from contract.decoding import decode
 from contract.dicom import quieten
+from contract.dicom_pixels import MAX_RLE_BYTES
 from contract.dicom_size import MAX_ELEMENTS, MAX_ITEMS, check_size
 from contract.errors import (
     DecodeError,
@@ -123,6 +124,9 @@ class TestRefused:
         data = OBJECTS[0].read_bytes()
         with pytest.raises(TruncatedImage):
             decoded(data[:-1000])
+        # In the middle of a value, before there are pixels.
+        with pytest.raises(TruncatedImage):
+            decoded(data[: data.index(b"MONOCHROME2") + 4])
 
     @pytest.mark.parametrize("size", [0, 1, 131, 132, 140], ids="{}-bytes".format)
     def test_hardly_anything(self, size: int) -> None:
@@ -150,6 +154,20 @@ class TestBombs:
         with pytest.raises(TooManyPixels):
             decoded(data, Policy(max_pixels=1_000_000))
 
+    def test_a_deflated_object_may_have_its_pixels_and_16_mib(self) -> None:
+        dataset = dcmread(io.BytesIO(mr_object(GREY)))
+        dataset.add_new(0x00091010, "OB", bytes(18 * 2**20))
+        data = write(dataset, SYNTAXES["deflated"])
+        assert decoded(data, Policy(max_pixels=100 * GREY.size)).pixels.shape == GREY.shape
+        with pytest.raises(TooManyPixels):
+            decoded(data, Policy(max_pixels=10 * GREY.size))
+
+    def test_a_deflated_object_without_its_end(self) -> None:
+        """All its pixels are there, but not the mark behind them."""
+        data = mr_object(GREY, SYNTAXES["deflated"])
+        with pytest.raises(TruncatedImage):
+            decoded(data[:-2])
+
     @pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, JPEG2000Lossless], ids=["jpeg", "j2k"])
     def test_a_compressed_image_of_another_size(self, syntax: UID) -> None:
         large = Image.new("L", (3000, 3000))
@@ -167,11 +185,17 @@ class TestBombs:
         with pytest.raises(TooManyPixels):
             decoded(mr_object(GREY, RLELossless, attributes={"PixelData": encapsulate([frame])}))
 
+    def test_an_rle_frame_of_a_large_image_is_not_longer_than_one_may_be(self) -> None:
+        frame = np.array([1, 64] + [0] * 14, "<u4").tobytes() + bytes(MAX_RLE_BYTES)
+        attributes = {"Rows": 3000, "Columns": 3000, "PixelData": encapsulate([frame])}
+        with pytest.raises(TooManyPixels):
+            decoded(mr_object(GREY, RLELossless, attributes=attributes))
+
     def test_sequence_items_without_end(self) -> None:
         data = mr_object(GREY)
         items = b"\xfe\xff\x00\xe0\0\0\0\0" * (MAX_ITEMS + 1)
         sequence = b"\x40\x00\x75\x02SQ\0\0\xff\xff\xff\xff" + items
-        with pytest.raises(UndecodableImage):
+        with pytest.raises(UndecodableImage, match="items"):
             decoded(data + sequence)
 
     @pytest.mark.parametrize("syntax", ["explicit", "implicit", "deflated"])
