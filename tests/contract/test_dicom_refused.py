@@ -163,10 +163,14 @@ class TestBombs:
             decoded(data, Policy(max_pixels=10 * GREY.size))
 
     def test_a_deflated_object_without_its_end(self) -> None:
-        """All its pixels are there, but not the mark behind them."""
-        data = mr_object(GREY, SYNTAXES["deflated"])
+        """All its pixels are there, but not all of what lies behind them."""
+        dataset = dcmread(io.BytesIO(mr_object(GREY)))
+        padding = np.random.default_rng(0).integers(0, 255, 10_000, np.uint8).tobytes()
+        dataset.add_new(0xFFFCFFFC, "OB", padding)
+        data = write(dataset, SYNTAXES["deflated"])
+        assert decoded(data).pixels.shape == GREY.shape
         with pytest.raises(TruncatedImage):
-            decoded(data[:-2])
+            decoded(data[:-5_000])
 
     @pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, JPEG2000Lossless], ids=["jpeg", "j2k"])
     def test_a_compressed_image_of_another_size(self, syntax: UID) -> None:
