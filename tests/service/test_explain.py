@@ -114,7 +114,7 @@ class TestPicture:
         assert pixels.shape == (512, round(260 * 512 / 300), 3)
 
     def test_of_several_frames_the_explained_one_is_shown(self, two_heads: Service) -> None:
-        frames = [head(), head(patch=PATCH)]
+        frames = [head(patch=None), head(patch=PATCH)]
         data = mr_frames(frames, attributes=RANGE)
         alone = [picture(two_heads, mr_object(frame, attributes=RANGE)) for frame in frames]
         for number, expected in enumerate(alone, 1):
