@@ -171,7 +171,7 @@ def to_grey(image: Image.Image) -> Image.Image:
 
     16-bit grey is scaled by its own maximum, since 12-bit data in 16-bit files is common.
     """
-    if image.mode == "L":
+    if image.mode == "L" and "transparency" not in image.info:
         return image
     if image.mode in {"I;16", "I;16B", "I", "F"}:
         return Image.fromarray(_scale_to_bytes(np.asarray(image, np.float32)))

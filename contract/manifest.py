@@ -17,6 +17,11 @@ RuntimeName = Literal["litert", "tensorflow"]
 MODEL_NAME_PATTERN: Final = r"[a-z0-9][a-z0-9._-]{0,63}"
 """A model's name, which is a folder's name in the store."""
 
+VERSION_PATTERN: Final = r"[1-9][0-9]{0,8}"
+"""A version's number, likewise; the store looks at no other folders."""
+
+MAX_VERSION: Final = 999_999_999
+
 
 def _inside_version(path: str) -> str:
     pure = PurePosixPath(path)
@@ -240,7 +245,7 @@ class Manifest(_Frozen):
 
     schema_version: Literal[1, 2] = 1
     name: ModelName
-    version: int = Field(ge=1)
+    version: int = Field(ge=1, le=MAX_VERSION)
     created: datetime
     classes: tuple[str, ...] = Field(min_length=2)
     tumor_classes: tuple[str, ...] = Field(min_length=1)

@@ -29,7 +29,13 @@ from contract.errors import (
     VersionExists,
     VersionNotFound,
 )
-from contract.manifest import MODEL_NAME_PATTERN, SCHEMA_VERSION, FileEntry, Manifest
+from contract.manifest import (
+    MODEL_NAME_PATTERN,
+    SCHEMA_VERSION,
+    VERSION_PATTERN,
+    FileEntry,
+    Manifest,
+)
 from contract.preprocessing import PreprocessSpec, reproduce
 
 MANIFEST: Final = "manifest.json"
@@ -39,7 +45,7 @@ STAGING_PREFIX: Final = ".staging-"
 """Folders of this name hold versions still being written; nothing ever loads them."""
 
 _MODEL_NAME = re.compile(MODEL_NAME_PATTERN)
-_VERSION_NAME = re.compile(r"[1-9][0-9]{0,8}")
+_VERSION_NAME = re.compile(VERSION_PATTERN)
 _ALIAS_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _ALIAS_FILE = TypeAdapter(dict[str, int])
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from contract.errors import StoreError
-from contract.manifest import MODEL_NAME_PATTERN
+from contract.manifest import MODEL_NAME_PATTERN, VERSION_PATTERN
 from training.errors import TrainingError
 
 
@@ -80,7 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument("--run", type=Path, required=True, metavar="runs/NAME")
     export.add_argument("--store", type=Path, default=Path("model_store"))
     export.add_argument("--name", type=_model_name, default="brain-tumor")
-    export.add_argument("--version", type=_positive, help="the next free number if not given")
+    export.add_argument("--version", type=_version, help="the next free number if not given")
     export.add_argument(
         "--allow-float",
         action="store_true",
@@ -112,6 +112,12 @@ def _folder(text: str) -> Path:
 def _positive(text: str) -> int:
     if not re.fullmatch("[1-9][0-9]*", text):
         raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on")
+    return int(text)
+
+
+def _version(text: str) -> int:
+    if not re.fullmatch(VERSION_PATTERN, text):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 on, of up to 9 digits")
     return int(text)
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from contract.answer import Decision, Outputs, Rules, mask_logit
 from contract.errors import CorruptVersion, IncompleteVersion
 from contract.manifest import Manifest, TumorEvidence
+from contract.region import RegionSource
 from contract.space import EmbeddingSpace
 from contract.store import ModelStore
 from tests.contract.versions import (
@@ -178,7 +179,7 @@ class TestPredictionSet:
 
 
 class TestDistribution:
-    @pytest.mark.parametrize(("threshold", "familiar"), [(5.0001, True), (4.9999, False)])
+    @pytest.mark.parametrize(("threshold", "familiar"), [(5.0, True), (4.9999, False)])
     def test_a_slice_is_in_distribution_up_to_the_threshold(
         self, threshold: float, familiar: bool
     ) -> None:
@@ -234,6 +235,36 @@ class TestDecision:
         assert answers.decisions == (Decision.TUMOR,)
 
 
+class TestCells:
+    MAPS = np.array(
+        # Of four classes in two cells, side by side.
+        [[[[9.0, 4.0, 99.0, 1.0], [1.0, -2.0, 9.0, 1.0]]]],
+        np.float32,
+    )
+
+    def test_they_are_those_of_the_most_probable_tumour_even_where_it_is_not_the_label(
+        self,
+    ) -> None:
+        rules = replace(PLAIN, region_source=RegionSource.CAM)
+        given = outputs(probabilities=floats([0.1, 0.3, 0.5, 0.1]), cam=self.MAPS)
+        found = rules.cells(given)
+        assert found is not None
+        assert found.tolist() == [[1.0, 0.0]], "of the second class; what speaks against it is none"
+
+    def test_what_speaks_for_nothing_is_nothing(self) -> None:
+        rules = replace(PLAIN, region_source=RegionSource.CAM)
+        found = rules.cells(outputs(cam=-np.abs(self.MAPS)))
+        assert found is not None
+        assert found.tolist() == [[0.0, 0.0]]
+
+    def test_a_mask_goes_before_maps(self) -> None:
+        given = outputs(cam=self.MAPS)
+        found = PLAIN.cells(given)
+        assert given.mask is not None
+        assert found is not None
+        np.testing.assert_array_equal(found, given.mask[0])
+
+
 def test_slices_of_a_batch_are_answered_as_if_alone() -> None:
     random = np.random.default_rng(1)
     evidence = TumorEvidence(mask_cells=5, bias=-2, class_weight=0.7, mask_weight=0.6)
@@ -287,6 +318,20 @@ class TestFiles:
     def test_a_version_without_records_has_none(self, tmp_path: Path) -> None:
         manifest = Manifest.model_validate(manifest_fields())
         assert Rules.read(manifest, tmp_path) == PLAIN
+
+    @pytest.mark.parametrize("mask", [False, True])
+    def test_activation_maps_give_regions_where_there_is_no_mask(
+        self, tmp_path: Path, mask: bool
+    ) -> None:
+        """From the probability on that makes the slice a tumour."""
+        fields = manifest_fields() | {"tumor_threshold": 0.3}
+        fields["outputs"]["cam"] = {"dtype": "float32", "shape": [None, 7, 7, 4]}
+        if mask:
+            fields["outputs"]["mask"] = {"dtype": "float32", "shape": [None, 8, 8]}
+        rules = Rules.read(Manifest.model_validate(fields), tmp_path)
+        assert rules.region_source is (RegionSource.MASK if mask else RegionSource.CAM)
+        least = None if rules.region is None else rules.region.min_tumor_probability
+        assert least == (None if mask else 0.3)
 
     def test_embeddings_of_another_model_are_refused(self, tmp_path: Path) -> None:
         store = ModelStore(tmp_path)

@@ -119,8 +119,9 @@ class TestPng:
         decoded = decode(encode(palette, "PNG", transparency=200))
         assert difference(decoded.pixels, expected) == 0
 
-    def test_a_transparent_grey_is_black(self) -> None:
-        decoded = decode(encode(image("RGB"), "PNG", transparency=(200, 200, 200)))
+    @pytest.mark.parametrize(("mode", "grey"), [("L", 200), ("RGB", (200, 200, 200))])
+    def test_a_transparent_grey_is_black(self, mode: str, grey: int | tuple[int, ...]) -> None:
+        decoded = decode(encode(image(mode), "PNG", transparency=grey))
         assert difference(decoded.pixels, np.where(GREY == 200, 0, GREY)) == 0
 
     def test_one_bit_is_black_and_white(self) -> None:

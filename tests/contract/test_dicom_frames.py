@@ -1,6 +1,8 @@
 """Objects of several frames: each becomes the slice that it is, with what the object says of it."""
 
+import gc
 import io
+import sys
 from typing import ClassVar
 
 import numpy as np
@@ -102,7 +104,7 @@ class TestClassic:
             "ImagePositionPatient": [1, 2, 3],
             "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
         }
-        source = opened(mr_frames(FRAMES, attributes=attributes))
+        source = opened(mr_frames(FRAMES[:2], attributes=attributes))
         assert source.reference(2).position_mm is None
         assert opened(mr_object(GREY, attributes=attributes)).reference(1).position_mm is not None
 
@@ -177,6 +179,8 @@ class TestPlace:
             {"ImageOrientationPatient": [1, 0, 0, 0, 1]},
             {"ImageOrientationPatient": [0, 0, 0, 0, 0, 0]},
             {"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]},
+            {"ImageOrientationPatient": [1, 0, 0, 0.28, 0.96, 0]},
+            {"ImageOrientationPatient": [0.9, 0, 0, 0, 1, 0]},
             {},
         ],
         ids=str,
@@ -194,6 +198,14 @@ class TestHeader:
         assert [element.keyword for element in source.header] == ["PatientID"]
         assert source.header.PatientID == dcmread(OBJECTS[0]).PatientID
         assert open_source(data).header is None
+
+    def test_keeps_nothing_of_the_file(self) -> None:
+        file = OBJECTS[0].read_bytes()
+        before = sys.getrefcount(file)
+        header = open_source(file, keep=["PatientID"]).header
+        gc.collect()
+        assert header is not None
+        assert sys.getrefcount(file) == before
 
     @pytest.mark.parametrize("name", ["deflated", "big-endian", "jpeg2000"])
     def test_of_other_syntaxes(self, name: str) -> None:

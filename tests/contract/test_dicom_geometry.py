@@ -1,5 +1,6 @@
 """Where the pixels lie: square ones, their spacing, and the object's identifiers."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,13 @@ class TestGeometry:
 
     @pytest.mark.parametrize(
         ("spacing", "expected"),
-        [([0.5, 0.25], (0.5, 0.25)), (None, None), ([1, 0], None), ([1, 1, 1], None)],
+        [
+            ([0.5, 0.25], (0.5, 0.25)),
+            (None, None),
+            ([1, 0], None),
+            ([1, 1, 1], None),
+            ([1, math.inf], None),
+        ],
         ids=str,
     )
     def test_spacing_in_the_reference(self, spacing: Any, expected: Any) -> None:
@@ -72,7 +79,8 @@ class TestGeometry:
             ("", None),
             ("DOE^JANE", None),
             ("1..2", None),
-            ("1." * 33 + "1", None),
+            ("1." * 31 + "12", "1." * 31 + "12"),
+            ("1." * 32 + "1", None),
             ("1.2\n3", None),
         ],
         ids=repr,

@@ -25,7 +25,7 @@ from pydicom.uid import (
 
 from contract.dicom import open_dicom
 from contract.dicom_pixels import Frames
-from contract.errors import UndecodableImage, UnsupportedPixels
+from contract.errors import TruncatedImage, UndecodableImage, UnsupportedPixels
 from contract.policy import DEFAULT_POLICY
 from tests.contract.rendering import ANY, decoded, difference, linear
 from tests.contract.samples import (
@@ -119,6 +119,20 @@ class TestRoundTrip:
         assert difference(result, GREY) <= 25
         assert np.abs(result.astype(int) - GREY).mean() < 1.5
 
+    @pytest.mark.parametrize(("depth", "allocated"), [(10, 16), (16, 16), (12, 8)])
+    def test_other_depths_of_jpeg_extended_are_refused(self, depth: int, allocated: int) -> None:
+        """It has 8 or 12 bits (ITU-T T.81 (09/92), B.2.2), and no more than the object has room for."""
+        dataset = dcmread(next(path for path in SHIPPED if path.name == "JPGExtended.dcm"))
+        start = dataset.PixelData.index(b"\xff\xc1") + 4
+        assert dataset.PixelData[start] == 12
+        dataset.PixelData = (
+            dataset.PixelData[:start] + bytes([depth]) + dataset.PixelData[start + 1 :]
+        )
+        dataset.BitsAllocated, dataset.BitsStored = allocated, min(12, allocated)
+        dataset.HighBit = dataset.BitsStored - 1
+        with pytest.raises(UndecodableImage, match="depth"):
+            Frames(dataset, DEFAULT_POLICY).stored_values(1)
+
     def test_jpeg2000_in_a_jp2_file(self) -> None:
         stream = encode(GREY, "JPEG2000")
         assert stream[4:8] == b"jP  "
@@ -165,6 +179,19 @@ class TestColour:
     @pytest.mark.parametrize("name", SYNTAXES)
     def test_rgb(self, name: str) -> None:
         assert difference(decoded(mr_object(self.COLOURS, SYNTAXES[name])).pixels, self.LUMA) <= 1
+
+    def test_two_pixels_that_share_their_colour(self) -> None:
+        """Two values a pixel in place of three (PS3.3 2024e, C.7.6.3.1.2)."""
+        grey = self.LUMA.astype(np.uint8)
+        pairs = np.full((*grey.shape, 2), 128, np.uint8)
+        pairs[..., 0] = grey
+        # Y1 Y2 Cb Cr
+        stored = pairs.reshape(-1, 2, 2).transpose(0, 2, 1).tobytes()
+        attributes = {"PhotometricInterpretation": "YBR_FULL_422", "PixelData": stored}
+        data = mr_object(self.COLOURS, attributes=attributes)
+        assert difference(decoded(data).pixels, grey) <= 1
+        with pytest.raises(TruncatedImage):
+            decoded(mr_object(self.COLOURS, attributes=attributes | {"PixelData": stored[:-2]}))
 
     @pytest.mark.parametrize(
         ("photometric", "syntax"), [("YBR_RCT", JPEG2000Lossless), ("YBR_ICT", JPEG2000)]

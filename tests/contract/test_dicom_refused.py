@@ -1,6 +1,7 @@
 """What is refused: other objects, damaged ones, and those that unpack to too much."""
 
 import io
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from contract import dicom_size
 from contract.codestream import jpeg2000_header, jpeg_header
 from contract.decoding import decode
 from contract.dicom import quieten
+from contract.dicom_pixels import MAX_RLE_BYTES
 from contract.dicom_size import MAX_ELEMENTS, MAX_ITEMS, check_size
 from contract.errors import (
     DecodeError,
@@ -122,6 +124,9 @@ class TestRefused:
         data = OBJECTS[0].read_bytes()
         with pytest.raises(TruncatedImage):
             decoded(data[:-1000])
+        # In the middle of a value, before there are pixels.
+        with pytest.raises(TruncatedImage):
+            decoded(data[: data.index(b"MONOCHROME2") + 4])
 
     @pytest.mark.parametrize("size", [0, 1, 131, 132, 140], ids="{}-bytes".format)
     def test_hardly_anything(self, size: int) -> None:
@@ -149,6 +154,24 @@ class TestBombs:
         with pytest.raises(TooManyPixels):
             decoded(data, Policy(max_pixels=1_000_000))
 
+    def test_a_deflated_object_may_have_its_pixels_and_16_mib(self) -> None:
+        dataset = dcmread(io.BytesIO(mr_object(GREY)))
+        dataset.add_new(0x00091010, "OB", bytes(18 * 2**20))
+        data = write(dataset, SYNTAXES["deflated"])
+        assert decoded(data, Policy(max_pixels=100 * GREY.size)).pixels.shape == GREY.shape
+        with pytest.raises(TooManyPixels):
+            decoded(data, Policy(max_pixels=10 * GREY.size))
+
+    def test_a_deflated_object_without_its_end(self) -> None:
+        """All its pixels are there, but not all of what lies behind them."""
+        dataset = dcmread(io.BytesIO(mr_object(GREY)))
+        padding = np.random.default_rng(0).integers(0, 255, 10_000, np.uint8).tobytes()
+        dataset.add_new(0xFFFCFFFC, "OB", padding)
+        data = write(dataset, SYNTAXES["deflated"])
+        assert decoded(data).pixels.shape == GREY.shape
+        with pytest.raises(TruncatedImage):
+            decoded(data[:-5_000])
+
     @pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, JPEG2000Lossless], ids=["jpeg", "j2k"])
     def test_a_compressed_image_of_another_size(self, syntax: UID) -> None:
         large = Image.new("L", (3000, 3000))
@@ -166,11 +189,17 @@ class TestBombs:
         with pytest.raises(TooManyPixels):
             decoded(mr_object(GREY, RLELossless, attributes={"PixelData": encapsulate([frame])}))
 
+    def test_an_rle_frame_of_a_large_image_is_not_longer_than_one_may_be(self) -> None:
+        frame = np.array([1, 64] + [0] * 14, "<u4").tobytes() + bytes(MAX_RLE_BYTES)
+        attributes = {"Rows": 3000, "Columns": 3000, "PixelData": encapsulate([frame])}
+        with pytest.raises(TooManyPixels):
+            decoded(mr_object(GREY, RLELossless, attributes=attributes))
+
     def test_sequence_items_without_end(self) -> None:
         data = mr_object(GREY)
         items = b"\xfe\xff\x00\xe0\0\0\0\0" * (MAX_ITEMS + 1)
         sequence = b"\x40\x00\x75\x02SQ\0\0\xff\xff\xff\xff" + items
-        with pytest.raises(UndecodableImage):
+        with pytest.raises(UndecodableImage, match="items"):
             decoded(data + sequence)
 
     @pytest.mark.parametrize("syntax", ["explicit", "implicit", "deflated"])
@@ -218,6 +247,10 @@ class TestBombs:
         lossless = b"\xff\xd8\xff\xff\xff\xc3\0\x0b\x0c\0\x05\0\x07\x03"
         assert jpeg_header(lossless) == (5, 7, 3, 12)
         assert jpeg_header(lossless.replace(b"\xc3", b"\xf7")) == (5, 7, 3, 12)
+        # Huffman and arithmetic tables and an extension come before it, and have its number range.
+        for marker in (0xC4, 0xC8, 0xCC):
+            table = bytes([0xFF, marker]) + b"\0\x09\x08\0\x02\0\x02\x01\x11"
+            assert jpeg_header(lossless[:2] + table + lossless[2:]) == (5, 7, 3, 12)
         for stream in (b"", b"\xff\xd8", b"\xff\xd8\xff\xda\0\x02", b"\xff\xd8" + b"\xff" * 99):
             assert jpeg_header(stream) is None
 
@@ -225,3 +258,8 @@ class TestBombs:
         assert jpeg2000_header(encode(GREY, "JPEG2000", no_jp2=True)) == (*GREY.shape, 1, 8)
         assert jpeg2000_header(encode(GREY, "JPEG2000")) is None, "a JP2 file is no codestream"
         assert jpeg2000_header(b"\xff\x4f\xff\x51") is None
+        size = (
+            struct.pack(">HHH4I", 0xFF51, 41, 0, 70, 50, 7, 5) + bytes(16) + b"\0\x03\x8b\x01\x01"
+        )
+        found = jpeg2000_header(b"\xff\x4f" + size)
+        assert found == (45, 63, 3, 12), "its image area may begin elsewhere than at 0"

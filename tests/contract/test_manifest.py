@@ -11,6 +11,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "unknown-field": {"colour": "grey"},
     "newer-schema": {"schema_version": SCHEMA_VERSION + 1},
     "version-zero": {"version": 0},
+    "version-that-the-store-overlooks": {"version": 1_000_000_000},
     "name-with-slash": {"name": "a/b"},
     "name-that-climbs": {"name": ".."},
     "name-in-capitals": {"name": "Brain"},
@@ -27,6 +28,9 @@ CHANGES: dict[str, dict[str, Any]] = {
         "outputs": {"probabilities": {"dtype": "float32", "shape": [None, 3]}}
     },
     "input-of-another-size": {"input": {"dtype": "uint8", "shape": [None, 256, 256]}},
+    "file-of-negative-size": {
+        "files": [{"path": "model.tflite", "sha256": "0" * 64, "size_bytes": -1}]
+    },
     "no-artifact": {"artifacts": {}},
     "unknown-runtime": {"artifacts": {"onnx": "model.onnx"}},
     "metric-not-a-number": {"metrics": {"accuracy": float("nan")}},
@@ -38,6 +42,7 @@ RECORD_CHANGES: dict[str, dict[str, Any]] = {
     "temperature-infinite": {"answer.temperature": float("inf")},
     "unknown-record": {"answer.colour": "grey"},
     "coverage-of-all": {"answer.conformal.coverage": 1.0},
+    "coverage-of-none": {"answer.conformal.coverage": 0.0},
     "set-threshold-above-1": {"answer.conformal.threshold": 1.1},
     "band-upside-down": {"answer.operating_point.refer_low": 0.7},
     "no-cell": {"answer.region.min_cells": 0},
@@ -48,6 +53,16 @@ RECORD_CHANGES: dict[str, dict[str, Any]] = {
     "ood-threshold-zero": {"answer.ood.threshold": 0.0},
     "no-logits": {"outputs.logits": None},
     "no-mask": {"outputs.mask": None},
+    "no-mask-for-regions": {
+        "answer.tumor": None,
+        "answer.region.min_cells": 1,
+        "outputs.mask": None,
+    },
+    "no-mask-for-evidence": {
+        "answer.tumor.mask_cells": 1,
+        "answer.region": None,
+        "outputs.mask": None,
+    },
     "no-embedding": {"outputs.embedding": None},
     "logits-of-three": {"outputs.logits.shape": [None, 3]},
     "logits-in-bytes": {"outputs.logits.dtype": "uint8"},
@@ -55,9 +70,20 @@ RECORD_CHANGES: dict[str, dict[str, Any]] = {
     "mask-of-open-size": {"outputs.mask.shape": [None, None, 112]},
     "mask-of-one-slice": {"outputs.mask.shape": [1, 112, 112]},
     "embedding-of-nothing": {"outputs.embedding.shape": [None, 0]},
+    "maps-of-three": {"outputs.cam": {"dtype": "float32", "shape": [None, 7, 7, 3]}},
     "shares-of-other-classes": {"reference.class_shares": {"glioma": 1.0}},
     "share-above-1": {"reference.class_shares.glioma": 1.5},
     "negative-distance": {"reference.embedding_distance_mean": -1.0},
+}
+LIMITS: dict[str, dict[str, Any]] = {
+    "set-of-all": {"answer.conformal.threshold": 0.0},
+    "nothing-referred": {
+        "answer.operating_point.refer_low": 0.5,
+        "answer.operating_point.refer_high": 0.5,
+    },
+    "certain-cells": {"answer.region.threshold": 1.0},
+    "every-cell": {"answer.region.min_cells": 112 * 112, "answer.tumor.mask_cells": 112 * 112},
+    "maps": {"outputs.cam": {"dtype": "float32", "shape": [None, 7, 7, 4]}},
 }
 PATHS = {
     "absolute": "/etc/passwd",
@@ -117,6 +143,16 @@ def test_without_records_the_file_is_as_before() -> None:
     assert not {"answer", "reference"} & set(content)
 
 
+def test_an_input_that_is_not_square_has_its_rows_first() -> None:
+    fields = manifest_fields()
+    fields["preprocess"]["parameters"] |= {"height": 192, "width": 256}
+    fields["input"]["shape"] = [None, 192, 256]
+    assert Manifest.model_validate(fields).input.shape == (None, 192, 256)
+    fields["input"]["shape"] = [None, 256, 192]
+    with pytest.raises(ValidationError, match="input's shape"):
+        Manifest.model_validate(fields)
+
+
 @pytest.mark.parametrize("part", ["tumor", "conformal", "operating_point", "region", "ood"])
 def test_every_part_of_an_answer_is_optional(part: str) -> None:
     manifest = Manifest.model_validate(with_records({f"answer.{part}": None}))
@@ -128,6 +164,17 @@ def test_every_part_of_an_answer_is_optional(part: str) -> None:
 def test_records_that_do_not_fit_are_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Manifest.model_validate(with_records(change))
+
+
+@pytest.mark.parametrize("change", LIMITS.values(), ids=LIMITS.keys())
+def test_records_may_reach_their_limits(change: dict[str, Any]) -> None:
+    Manifest.model_validate(with_records(change))
+
+
+@pytest.mark.parametrize("record", ["answer", "reference"])
+def test_one_record_is_enough_for_schema_2(record: str) -> None:
+    other = {"answer": "reference", "reference": "answer"}[record]
+    assert Manifest.model_validate(with_records({other: None})).schema_version == 2
 
 
 @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS.keys())

@@ -249,6 +249,20 @@ class TestPreprocess:
         assert crop == (60, 100, 210, 300)
         assert target == (28, 0, 196, 224), "150 x 200 in its aspect ratio, centred"
 
+    @pytest.mark.parametrize("lines", [255, 256, 257, 512])
+    def test_a_head_that_fills_many_lines_is_seen(self, lines: int) -> None:
+        """As many as a byte counts, and more."""
+        pixels = np.zeros((lines, 300), np.uint8)
+        pixels[:, 60:210] = 120
+        assert preprocess_placed(pixels)[1].crop == (60, 0, 210, lines)
+        assert preprocess_placed(pixels.T)[1].crop == (0, 60, lines, 210)
+
+    def test_of_an_odd_margin_the_larger_part_is_below_and_to_the_right(self) -> None:
+        pixels = np.zeros((400, 400), np.uint8)
+        pixels[100:201, 60:284] = 120
+        assert preprocess_placed(pixels)[1].target == (0, 61, 224, 162)
+        assert preprocess_placed(pixels.T)[1].target == (61, 0, 162, 224)
+
     def test_burned_in_text_does_not_widen_the_crop(self) -> None:
         pixels = np.zeros((400, 300), np.uint8)
         pixels[100:300, 60:210] = 120

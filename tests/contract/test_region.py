@@ -14,7 +14,7 @@ from scipy import ndimage
 from contract.decoding import decode
 from contract.manifest import RegionRecord
 from contract.preprocessing import DEFAULT_SPEC, Placement, preprocess_placed
-from contract.region import Geometry, Region, find_region
+from contract.region import Geometry, Region, cell_grid, find_region, spread
 from tests.contract.samples import RANGE, encode, mr_object
 from tests.support.masks import run_length_mask
 
@@ -120,6 +120,22 @@ class TestByHand:
         region = find_region(mask, geometry, record())
         assert region is not None
         assert region.box == (12, 0, 16, 4)
+
+    @pytest.mark.parametrize("magnified", [1, 2])
+    def test_cells_lie_on_the_crop_and_nowhere_else(self, magnified: int) -> None:
+        """A crop of 20 x 40 pixels, 4 x 8 of the input's, which 2 x 4 of its 4 x 4 cells show."""
+        placement = Placement((10, 20, 30, 60), (2, 0, 6, 8))
+        size = (100 * magnified, 70 * magnified)
+        geometry = Geometry(placement, (8, 8), (100, 70), size)
+        mask = np.arange(16, dtype=np.float32).reshape(4, 4)
+        grid = cell_grid(mask, geometry)
+        assert grid.values.tolist() == mask[:, 1:3].tolist()
+        left, top, right, bottom = np.multiply((10, 20, 30, 60), magnified).tolist()
+        assert grid.box == pytest.approx((left, top, right, bottom))
+        shown = spread(np.ones((4, 4), np.float32), geometry)
+        assert shown.shape == size
+        assert (shown[top:bottom, left:right] == 1).all()
+        assert shown.sum() == (bottom - top) * (right - left)
 
     def test_pixels_larger_than_cells_lose_no_region(self) -> None:
         mask = np.zeros((64, 64), np.float32)

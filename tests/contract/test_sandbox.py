@@ -86,6 +86,16 @@ def test_child_that_stands_still_is_replaced(box: Sandbox, monkeypatch: pytest.M
     assert call(box) == b"cba"
 
 
+def test_deadline_is_that_of_the_call(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The child keeps it by itself, long before it would be replaced."""
+    call(box)
+    before = box.children
+    monkeypatch.setattr(sandbox, "GRACE_SECONDS", 3.0)
+    with pytest.raises(DecoderTimedOut):
+        call(box, b"hang", seconds=0.4)
+    assert box.children == before
+
+
 def test_answer_that_is_too_long(box: Sandbox) -> None:
     assert box.call(b"x" * 100, 100, seconds=SECONDS) == b"x" * 100
     with pytest.raises(UndecodableImage):

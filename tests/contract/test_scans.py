@@ -43,6 +43,14 @@ def test_as_many_as_the_limit_are_read() -> None:
         decode(with_scans(MAX_SCANS + 1))
 
 
+def test_what_is_none_of_the_image_makes_its_own_scans_no_more() -> None:
+    thumbnail = segment(0xE1, b"\xff\xda" * 10)
+    data = with_scans(MAX_SCANS)
+    assert not has_more_scans(data[:2] + thumbnail + data[2:], MAX_SCANS)
+    data = with_scans(MAX_SCANS + 1)
+    assert has_more_scans(data[:2] + thumbnail + data[2:], MAX_SCANS)
+
+
 def test_a_large_image_may_have_fewer() -> None:
     policy = Policy(max_pixels=GREY.size)
     assert decode(with_scans(MAX_SCANS_OF_LARGEST), policy=policy).original_size == GREY.shape

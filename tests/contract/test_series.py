@@ -75,6 +75,20 @@ def test_orientation_may_waver() -> None:
     )
 
 
+def test_a_stack_that_is_tilted_by_ten_degrees_is_another_one() -> None:
+    tilt = math.radians(10)
+    tilted = (1.0, 0.0, 0.0, 0.0, math.cos(tilt), math.sin(tilt))
+    places = [replace(axial(z), orientation=AXIAL if z < 3 else tilted) for z in range(6)]
+    score = score_series(places, [0.0, 0.9, 0.9, 0.9, 0.0, 0.0])
+    assert score.tumor_probability == pytest.approx(0.6), "1, 2 and 3 are no neighbours"
+
+
+def test_slices_a_tenth_of_a_millimetre_apart_are_two_places() -> None:
+    score = score_series([axial(z / 10) for z in range(5)], [0.0, 0.9, 0.9, 0.9, 0.0])
+    assert score.tumor_probability == pytest.approx(0.9)
+    assert len(score.window) == 3
+
+
 def test_one_place_seen_several_times_counts_once() -> None:
     places = [axial(z) for z in range(5) for _ in range(3)]
     probabilities = [0.0] * 6 + [0.9, 0.9, 0.9] + [0.0] * 6
@@ -87,6 +101,8 @@ def test_one_place_seen_several_times_counts_once() -> None:
 def test_without_places_instance_and_frame_numbers_order() -> None:
     places = [replace(PLACE, instance_number=number) for number in (5, 3, 4, 1, 2)]
     assert score_series(places, [0.1] * 5).order == (3, 4, 1, 2, 0)
+    both = [replace(PLACE, instance_number=n, frame=f) for n, f in ((2, 1), (1, 2), (1, 1))]
+    assert score_series(both, [0.1] * 3).order == (2, 1, 0)
     frames = [replace(PLACE, frame=frame) for frame in (3, 1, 2)]
     assert score_series(frames, [0.1] * 3).order == (1, 2, 0)
     assert score_series([PLACE] * 3, [0.1] * 3).order == (0, 1, 2), "else as they came"

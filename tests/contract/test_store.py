@@ -1,5 +1,6 @@
 """Versions are published all or not at all, and found by number or alias."""
 
+import fcntl
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ from contract.errors import (
     VersionExists,
     VersionNotFound,
 )
-from contract.manifest import Manifest
+from contract.manifest import MAX_VERSION, Manifest
 from contract.store import ALIASES, MANIFEST, STAGING_PREFIX, ModelStore, file_digest
 from tests.contract.versions import FILES, NAME, fill, manifest_fields, publish
 from tests.support.killing import require_all_or_nothing
@@ -49,7 +50,9 @@ class TestPublish:
         assert not list(version.parent.glob(f"{STAGING_PREFIX}*"))
 
     @pytest.mark.parametrize(
-        "artifact", ["missing.tflite", "saved_model/missing", "empty_folder"], ids=str
+        "artifact",
+        ["missing.tflite", "model", "saved_model/missing", "saved_model/saved", "empty_folder"],
+        ids=str,
     )
     def test_an_artifact_must_be_there(self, store: ModelStore, artifact: str) -> None:
         manifest = Manifest.model_validate(manifest_fields() | {"artifacts": {"litert": artifact}})
@@ -136,6 +139,52 @@ class TestPublish:
         store.load(NAME, 1)
 
 
+class TestPowerCut:
+    """What has its name is whole even then: content reaches the disk first, and the name after it."""
+
+    @pytest.fixture
+    def steps(self, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Path]]:
+        """Paths that are synced, and new names that are given, in their order."""
+        done: list[tuple[str, Path]] = []
+        fsync, rename, replace = os.fsync, os.rename, os.replace
+
+        def synced(descriptor: int) -> None:
+            done.append(("synced", Path(f"/proc/self/fd/{descriptor}").readlink()))
+            fsync(descriptor)
+
+        def renamed(source: Path, target: Path) -> None:
+            rename(source, target)
+            done.append(("named", target))
+
+        def replaced(source: Path, target: Path) -> None:
+            replace(source, target)
+            done.append(("named", target))
+
+        monkeypatch.setattr(os, "fsync", synced)
+        monkeypatch.setattr(os, "rename", renamed)
+        monkeypatch.setattr(os, "replace", replaced)
+        return done
+
+    def test_a_version_gets_its_number_when_all_of_it_is_on_the_disk(
+        self, store: ModelStore, steps: list[tuple[str, Path]]
+    ) -> None:
+        version = publish(store)
+        number = steps.index(("named", version))
+        (staging,) = {path for _, path in steps[:number] if path.name.startswith(STAGING_PREFIX)}
+        synced = {path.relative_to(staging) for _, path in steps[:number]}
+        assert synced == {path.relative_to(version) for path in [version, *version.rglob("*")]}
+        assert steps[number + 1 :] == [("synced", version.parent)]
+
+    def test_an_alias_moves_when_its_file_is_on_the_disk(
+        self, store: ModelStore, version: Path, steps: list[tuple[str, Path]]
+    ) -> None:
+        store.set_alias(NAME, "stable", 1)
+        (_, aside), *rest = steps
+        assert aside.parent == version.parent
+        assert aside.name != ALIASES, "whoever reads it meanwhile reads the old one"
+        assert rest == [("named", version.parent / ALIASES), ("synced", version.parent)]
+
+
 class TestResolve:
     @pytest.fixture
     def three(self, store: ModelStore) -> ModelStore:
@@ -189,6 +238,45 @@ class TestResolve:
         (three.root / NAME / "1" / "more").write_bytes(b"")
         assert before != three.stamp(NAME, 1)
         assert three.stamp(NAME, 4711) != before
+
+    def test_a_stamp_changes_with_a_copy_that_keeps_its_times(self, three: ModelStore) -> None:
+        file = three.root / NAME / "1" / next(iter(FILES))
+        before, status = three.stamp(NAME, 1), file.stat()
+        file.write_bytes(file.read_bytes() + b"\0")
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+        assert before != three.stamp(NAME, 1)
+
+    def test_the_highest_number_there_may_be_is_found(self, three: ModelStore) -> None:
+        publish(three, MAX_VERSION)
+        assert three.resolve(NAME, "latest") == MAX_VERSION
+        assert three.resolve(NAME, str(MAX_VERSION)) == MAX_VERSION
+        three.load(NAME, MAX_VERSION)
+
+    def test_names_are_in_alphabetical_order(self, three: ModelStore) -> None:
+        names = [f"model-{letter}" for letter in "hdbagcfe"]
+        for name in names:
+            publish(three, name=name)
+        assert three.names() == [NAME, *sorted(names)]
+
+    def test_an_alias_moves_while_nobody_else_reads_or_writes_them(
+        self, three: ModelStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        aliases = ModelStore.aliases
+
+        def watched(store: ModelStore, name: str) -> dict[str, int]:
+            # As another process would.
+            descriptor = os.open(store.root / name, os.O_RDONLY)
+            try:
+                with pytest.raises(BlockingIOError):
+                    fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            finally:
+                os.close(descriptor)
+            return aliases(store, name)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ModelStore, "aliases", watched)
+            three.set_alias(NAME, "stable", 2)
+        assert three.aliases(NAME) == {"stable": 2}
 
     @pytest.mark.parametrize("alias", ["latest", "", "1", "Stable", "a/b", "..", "a" * 33])
     def test_an_alias_is_a_word(self, three: ModelStore, alias: str) -> None:

@@ -16,8 +16,8 @@ from PIL import Image
 from contract.answer import Outputs
 from contract.manifest import RegionRecord
 from contract.preprocessing import Placement
-from contract.region import Geometry
-from service.answers import Answer
+from contract.region import Geometry, Region
+from service.answers import Answer, MaskForm, region_content
 from service.keys import Role, make_key
 from service.operation import PARAMETERS
 from service.schemas import PredictAnswer
@@ -315,6 +315,11 @@ def test_the_example_in_openapi_is_an_answer(two_heads: Service) -> None:
         "refer_low",
         "refer_high",
     ]
+
+
+def test_an_area_has_hundredths_of_a_square_millimetre() -> None:
+    region = Region((1, 1, 2, 2), 0.9, np.ones((1, 1), np.bool_), (3, 3), 0.123456)
+    assert region_content(region, MaskForm.NONE)["area_mm2"] == 0.12
 
 
 @pytest.mark.parametrize(("least", "there"), [(0.5, True), (0.500001, False)])

@@ -91,6 +91,7 @@ def test_workers_answer_as_threads_do(
         # The first one was alone in the service when it came.
         assert len(by_threads) == len(images) - pictures + 1
         assert other.metric("brain_batch_images_count") == len(slices)
+        assert other.metric("brain_batch_images_sum") == len(slices)
         assert other.metric("brain_predictions_total", label="notumor") > 0
         assert other.state.pipeline.depth == 0
     assert codes(answer)[-4:] == [

@@ -10,9 +10,9 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.explanation import BOX, OUTLINE
+from service.explanation import BOX, MAX_SIDE, OUTLINE
 from service.schemas import Explanation
-from tests.contract.samples import RANGE, encode, mr_object
+from tests.contract.samples import RANGE, encode, mr_frames, mr_object
 from tests.service.test_archives import zipped
 from tests.support.models import EXPLAINED, MAPS, NAME, head
 from tests.support.results import enhanced
@@ -80,8 +80,9 @@ class TestPicture:
     def test_the_tumor_is_hot_and_the_rest_is_grey(self, two_heads: Service) -> None:
         pixels = picture(two_heads, TUMOR).astype(int)
         scale = 512 / 300
-        red, _, blue = pixels[round(120 * scale), round(170 * scale)]
+        red, green, blue = pixels[round(120 * scale), round(170 * scale)]
         assert red > blue + 60
+        assert blue > green, "red, and not the yellow of what is hardly warm"
         red, green, blue = pixels[round(220 * scale), round(100 * scale)]
         assert red == green == blue > 0
 
@@ -103,10 +104,23 @@ class TestPicture:
         rows, columns = np.nonzero(of_colour(pixels, OUTLINE))
         assert np.abs(np.hypot(columns - 680, rows - 480) - 88).max() < 14
 
+    def test_a_large_slice_is_shown_no_larger_than_a_screen(self, two_heads: Service) -> None:
+        large = np.kron(head(patch=PATCH), np.ones((8, 8), np.uint8))
+        assert picture(two_heads, encode(large, "PNG")).shape == (MAX_SIDE, 1775, 3)
+
     def test_dicom_is_shown_with_square_pixels(self, two_heads: Service) -> None:
         data = mr_object(head(patch=PATCH)[::2], attributes=RANGE | {"PixelSpacing": [1.0, 0.5]})
         pixels = picture(two_heads, data)
         assert pixels.shape == (512, round(260 * 512 / 300), 3)
+
+    def test_of_several_frames_the_explained_one_is_shown(self, two_heads: Service) -> None:
+        frames = [head(patch=None), head(patch=PATCH)]
+        data = mr_frames(frames, attributes=RANGE)
+        alone = [picture(two_heads, mr_object(frame, attributes=RANGE)) for frame in frames]
+        for number, expected in enumerate(alone, 1):
+            response = explained(two_heads, data, params={"frame": str(number)})
+            with Image.open(io.BytesIO(response.content)) as shown:
+                np.testing.assert_array_equal(np.asarray(shown), expected)
 
     def test_a_raw_body_will_do(self, two_heads: Service) -> None:
         response = two_heads.client.post(

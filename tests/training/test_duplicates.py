@@ -1,13 +1,16 @@
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
+from training import duplicates
 from training.contactsheet import run_audit
-from training.datasets import ANY_TUMOR, NO_TUMOR, ImageSet, find_images, read_images
+from training.datasets import ANY_TUMOR, NO_TUMOR, ImageFile, ImageSet, find_images, read_images
 from training.duplicates import ORIENTATIONS, _conflicting, audit, orient
 from training.errors import DatasetError
 from training.recipe import Recipe, load_recipe
@@ -120,10 +123,80 @@ def test_blank_slices_are_alike_to_nothing() -> None:
     assert len(np.unique(audit(images).groups)) == 3
 
 
-def _fake(number: int):  # type: ignore[no-untyped-def]
-    from training.datasets import ImageFile
-
+def _fake(number: int) -> ImageFile:
     return ImageFile(Path(f"{number}.png"), "set", "", "notumor")
+
+
+def _set(slices: NDArray[np.uint8], parts: str, volumes: str = "") -> ImageSet:
+    """Images of Training or Testing, by the first letter; equal letters of volumes are one each."""
+    names = {"r": "training", "e": "testing", "-": ""}
+    files = tuple(
+        ImageFile(Path(f"{n}.png"), "set", names[part], "notumor", volume=volumes[n : n + 1])
+        for n, part in enumerate(parts)
+    )
+    return ImageSet(files, tuple(map(str, range(len(files)))), slices)
+
+
+def _noise(count: int) -> NDArray[np.uint8]:
+    return np.random.default_rng(0).integers(0, 255, (count, 224, 224), np.uint8)
+
+
+def test_each_of_many_equal_files_is_one_of_every_pair() -> None:
+    images = _set(_noise(4), "eerr")
+    images = replace(images, sha256=("a", "a", "a", "b"))
+    found = audit(images)
+    assert found.exact_pairs == ((0, 1), (0, 2), (1, 2))
+    summary = found.summary(images)
+    assert summary["testing_with_exact_copy_in_training"] == 2
+    assert summary["distinct_files"] == 2
+    assert (summary["groups"], summary["largest_group"]) == (2, 3)
+    assert summary["images_in_groups_of_two_or_more"] == 3
+
+
+def test_a_group_of_two_is_one() -> None:
+    images = _set(_noise(5), "-----", "aabb")
+    summary = audit(images).summary(images)
+    assert summary["images_in_groups_of_two_or_more"] == 4
+    assert (summary["groups"], summary["largest_group"]) == (3, 2)
+
+
+def test_volumes_of_two_data_sets_are_two_whatever_they_are_called() -> None:
+    images = _set(_noise(2), "--", "aa")
+    one, other = images.files
+    images = replace(images, files=(one, other._replace(source="other")))
+    assert len(np.unique(audit(images).groups)) == 2
+
+
+def test_what_has_no_copy_in_the_other_part_is_unleaked() -> None:
+    images = _set(_noise(6), "rrreee", "abccbd")
+    assert audit(images).unleaked(images).tolist() == [True, False, False, False, False, True]
+
+
+@pytest.mark.parametrize(("flipped", "orientation"), [(False, 0), (True, 4)])
+def test_of_two_orientations_that_fit_the_better_one_counts(
+    flipped: bool, orientation: int
+) -> None:
+    """The slice is nearly its own mirror image, as a head is."""
+    coarse = np.kron(_noise(1)[0, :56, :56], np.ones((4, 4))).astype(np.float64)
+    nearly = 0.8 * (coarse + coarse[:, ::-1]) / 2 + 0.2 * coarse
+    pixels = np.rint(nearly).astype(np.uint8)
+    (pair,) = audit(
+        _set(np.stack([pixels, pixels[:, ::-1] if flipped else pixels]), "--")
+    ).near_pairs
+    assert pair[:3] == (0, 1, orientation)
+    assert pair.fine > 0.95
+
+
+def test_copies_are_found_in_every_block_of_images(
+    planted: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = read_images(find_images([planted]))
+    at_once = audit(images)
+    monkeypatch.setattr(duplicates, "_BLOCK", 5)
+    in_blocks = audit(images)
+    pairs = [[pair[:3] for pair in found.near_pairs] for found in (at_once, in_blocks)]
+    assert pairs[0] == pairs[1] != []
+    np.testing.assert_array_equal(at_once.groups, in_blocks.groups)
 
 
 def test_orientations_are_the_eight_symmetries_of_the_square() -> None:

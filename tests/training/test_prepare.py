@@ -58,6 +58,7 @@ def test_a_run_that_has_not_begun_is_no_hindrance(
         ("export --run {here} --version 0", "from 1 on"),
         ("export --run {here} --version=-1", "from 1 on"),
         ("export --run {here} --name Bad", "no name of a model"),
+        ("export --run {here} --version 1000000000", "up to 9 digits"),
     ],
 )
 def test_wrong_options_end_with_a_line(

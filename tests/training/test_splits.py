@@ -12,7 +12,7 @@ from training.datasets import ImageFile, ImageSet, find_images, read_images
 from training.duplicates import Audit, audit
 from training.errors import DatasetError
 from training.recipe import Folds, Recipe, load_recipe
-from training.splits import Protocol, Split, split
+from training.splits import Protocol, Split, pick, split
 
 CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
 
@@ -120,6 +120,69 @@ def test_a_class_that_shares_all_its_groups_with_testing_is_missed() -> None:
     images, found = _set(rows)
     with pytest.raises(DatasetError, match="no training images of pituitary"):
         split(images, found, Protocol.CLEAN, _recipe(folds=None))
+
+
+def test_the_published_split_keeps_its_leak() -> None:
+    """Others' figures have it, so that a comparison with them needs it."""
+    rows = [("s", part, c, n) for n, (c, part) in enumerate(zip(CLASSES * 8, PARTS, strict=True))]
+    # The first slice of each class in Testing is a copy of one in Training.
+    rows = [(s, part, c, n - 24 if 24 <= n < 28 else n) for s, part, c, n in rows]
+    images, found = _set(rows)
+    learned = {}
+    for protocol in (Protocol.PUBLISHED, Protocol.CLEAN):
+        parts = split(images, found, protocol, _recipe(folds=None))
+        assert parts.test.tolist() == list(range(24, 32))
+        learned[protocol] = {*parts.train.tolist(), *parts.validation.tolist()}
+    assert learned[Protocol.PUBLISHED] == {*range(24)}
+    assert learned[Protocol.CLEAN] == {*range(4, 24)}
+
+
+def test_a_seed_draws_its_own_validation_and_draws_it_again() -> None:
+    rows = [("s", part, c, n) for n, (c, part) in enumerate(zip(CLASSES * 8, PARTS, strict=True))]
+    images, found = _set(rows)
+    drawn = {
+        tuple(split(images, found, Protocol.CLEAN, _recipe(folds=None, seed=seed)).validation)
+        for seed in (1, 2, 3, 1, 2, 3)
+    }
+    assert len(drawn) == 3
+
+
+def test_what_is_held_out_does_not_train_where_it_is_not_tested() -> None:
+    """Most of the images are held out, so that some of them go for the sake of the others."""
+    large = [("large", "", label, n) for n, label in enumerate(CLASSES * 10)]
+    images, found = _set(
+        [*large, *(("small", "", label, n) for n, label in enumerate(CLASSES * 3))]
+    )
+    parts = split(images, found, Protocol.GROUPED, _recipe(validation_share=0.5), ["large"])
+    assert {images.files[i].source for i in (*parts.train, *parts.validation)} == {"small"}
+
+
+def test_validation_and_test_have_their_own_shares() -> None:
+    rows = [("s", "", label, n) for n, label in enumerate(CLASSES * 50)]
+    images, found = _set(rows)
+    recipe = _recipe(folds=None, validation_share=0.1, test_share=0.3)
+    parts = split(images, found, Protocol.GROUPED, recipe)
+    assert len(parts.test) == pytest.approx(0.3 * len(rows), abs=4)
+    assert len(parts.validation) == pytest.approx(0.1 * (len(rows) - len(parts.test)), abs=4)
+
+
+def test_a_class_of_one_group_is_missed_where_it_would_validate() -> None:
+    rows = [("s", part, c, n) for n, (c, part) in enumerate(zip(CLASSES * 8, PARTS, strict=True))]
+    rows = [
+        (s, part, c, 99 if c == "pituitary" and part == "training" else n) for s, part, c, n in rows
+    ]
+    images, found = _set(rows)
+    with pytest.raises(DatasetError, match="no validation images of pituitary"):
+        split(images, found, Protocol.CLEAN, _recipe(folds=None))
+
+
+def test_a_class_of_large_groups_validates_with_its_smallest() -> None:
+    sizes = {0: 6, 1: 4, 2: 8}
+    rows = [("s", "", "glioma", group) for group, size in sizes.items() for _ in range(size)]
+    images, found = _set(rows)
+    usable, rng = np.ones(len(rows), bool), np.random.default_rng(0)
+    picked = pick(images.labels, found.groups, usable, 0.1, rng)
+    assert found.groups[picked].tolist() == [1] * 4
 
 
 def test_tumours_of_an_unstated_kind_need_not_be_left() -> None:
