@@ -175,8 +175,9 @@ class Registry:
 
     async def close(self) -> None:
         """Ends the threads of every engine; requests have been answered by now."""
+        # All at once, so that one that cannot be ended holds up no other.
         if self._shadow is not None:
-            await asyncio.to_thread(self._shadow.close)
+            self._end_shadow(self._shadow)
             self._shadow = None
         if self.active is not None:
             self._retire(self.active, CLOSE_SECONDS)

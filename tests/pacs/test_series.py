@@ -275,7 +275,7 @@ def test_a_version_that_is_replaced_finishes_the_series_it_has_begun(
         send(service, sent)
         assert between.wait(PATIENCE_SECONDS)
         assert service.client.post(f"/models/{MODEL}/{version}/activate").status_code == 200
-        assert begun._jobs == 1
+        assert begun._holds == 1
         go_on.set()
         wait_until(lambda: settled(service))
         wait_until(lambda: runtimes.opened[0].closed)
