@@ -389,6 +389,17 @@ class TestLanes:
         assert {id(settled) for settled in collector.jobs} == {id(made) for made in jobs}
 
 
+def abandon_at(
+    running: Batcher, submitted: Job, reached: threading.Event, go_on: threading.Event
+) -> None:
+    """Abandons a batcher just when its thread has got so far with a job, and closes it."""
+    running.submit(submitted)
+    assert reached.wait(10)
+    running.abandon(RuntimeLost("lost"))
+    go_on.set()
+    running.close()
+
+
 def test_one_that_is_given_up_while_it_is_decoded_stays_so(
     runtime: FakeRuntime, collector: Collector
 ) -> None:
@@ -401,11 +412,7 @@ def test_one_that_is_given_up_while_it_is_decoded_stays_so(
 
     running = Batcher([runtime], 1, 0.0, collector.deliver, collector.observe, decode_slowly)
     given_up = job()
-    running.submit(given_up)
-    assert begun.wait(10)
-    running.abandon(RuntimeLost("lost"))
-    go_on.set()
-    running.close()
+    abandon_at(running, given_up, begun, go_on)
     assert [settled is given_up for settled in collector.jobs] == [True, True]
     assert isinstance(given_up.outcome, Outputs)
     answered = given_up.settled()
@@ -444,11 +451,7 @@ def test_what_is_being_answered_is_not_given_up(runtime: FakeRuntime, collector:
 
     running = Batcher([runtime], 1, 0.0, deliver, collector.observe)
     answered = job()
-    running.submit(answered)
-    assert delivering.wait(10)
-    running.abandon(RuntimeLost("lost"))
-    go_on.set()
-    running.close()
+    abandon_at(running, answered, delivering, go_on)
     assert isinstance(answered.settled().outcome, Outputs)
     assert collector.jobs == [answered]
 
@@ -467,11 +470,7 @@ def test_what_a_thread_has_taken_but_not_in_hand_is_given_up(
     monkeypatch.setattr(Batcher, "_take", take_slowly)
     running = Batcher([runtime], 1, 0.0, collector.deliver, collector.observe)
     given_up = job()
-    running.submit(given_up)
-    assert taken.wait(10)
-    running.abandon(RuntimeLost("lost"))
-    go_on.set()
-    running.close()
+    abandon_at(running, given_up, taken, go_on)
     assert runtime.batches == []
     assert isinstance(given_up.settled().outcome, RuntimeLost)
 
