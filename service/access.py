@@ -5,6 +5,7 @@ needs a key where there are keys, whether there is such an address or not, so th
 is closed until it is opened here.
 """
 
+from ipaddress import ip_address
 from typing import Final
 
 from starlette.types import Scope
@@ -43,11 +44,15 @@ class Access:
     Args:
         keys: None lets everybody do everything.
         rates: for each key, or for each address where there is no valid one; None does not limit them.
+        hosts: names with a dot, in lower case, that it may be called by where there are no keys.
     """
 
-    def __init__(self, keys: Keyring | None, rates: RateLimiter | None) -> None:
+    def __init__(
+        self, keys: Keyring | None, rates: RateLimiter | None, hosts: frozenset[str] = frozenset()
+    ) -> None:
         self._keys = keys
         self._rates = rates
+        self._hosts = hosts
 
     def check(self, scope: Scope, context: Context) -> None:
         """Refuses a request that may not be made; the key's name goes into the request's log line.
@@ -55,19 +60,18 @@ class Access:
         Raises:
             Unauthenticated: it has no key, or none that is known.
             Forbidden: its key is for something else; or nobody needs one, and a page of another
-                site sent it.
+                site sent it, or may have made its own name mean the service's address.
             RateExceeded: its client asks too often.
         """
         if self._keys is None:
             # A browser sends no key by itself, but for any open page whatever needs none.
             _refuse_other_sites(scope)
-        if self._keys is None and self._rates is None:
-            return
         role = _needed(scope["method"], scope["path"])
         if role is None:
             return
         address = scope["client"][0] if scope["client"] else ""
         if self._keys is None:
+            _refuse_other_names(scope, self._hosts)
             self._count(address)
             return
         try:
@@ -106,6 +110,31 @@ def _refuse_other_sites(scope: Scope) -> None:
         is_other = site in {b"cross-site", b"same-site"}
     if is_other:
         raise Forbidden("a web page of another site sent this, and without API keys it may not")
+
+
+def _refuse_other_names(scope: Scope, allowed: frozenset[str]) -> None:
+    """Refuses a request to a name that anybody may have registered (DNS rebinding).
+
+    To a browser, a page whose name comes to mean this service's address is a page of this service. Nobody
+    can do that with an IP address, or with a name without a dot, which is none of the public DNS.
+    """
+    host = next((value for name, value in scope["headers"] if name == b"host"), b"").decode("latin-1")
+    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
+    name = name.lower().removesuffix(".")
+    if "." not in name or name.endswith(".localhost") or name in allowed or _is_address(name):
+        return
+    raise Forbidden(
+        "the service does not know the name that it is called by, and without API keys it has to: "
+        "BRAIN_ALLOWED_HOSTS"
+    )
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _authenticate(keys: Keyring, headers: list[tuple[bytes, bytes]]) -> Key:

@@ -133,6 +133,7 @@ def create_app(
     access = Access(
         Keyring.read(settings.api_keys_file) if settings.api_keys_file else None,
         RateLimiter(settings.rate_per_second) if settings.rate_per_second else None,
+        settings.allowed_hosts,
     )
 
     audit = Audit()

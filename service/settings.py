@@ -1,18 +1,20 @@
 """Settings, read once from the environment: ``BRAIN_PORT`` is :attr:`Settings.port`, and so on."""
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Final, Self
 
 from pydantic import (
     AfterValidator,
+    BeforeValidator,
     Field,
     HttpUrl,
     SecretStr,
     ValidationError,
     model_validator,
 )
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from contract.policy import (
     DEFAULT_DECODER_SECONDS,
@@ -28,6 +30,8 @@ from service.dicom.uids import MAX_ROOT_LENGTH, UUID_ROOT, is_root
 
 PREFIX: Final = "BRAIN_"
 
+_HOST_NAME: Final = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
+
 MAX_DEFAULT_WORKERS: Final = 8
 """So many answer more pictures than the event loop, which is on one core, can take and give."""
 
@@ -40,6 +44,13 @@ def _uid_root(root: str) -> str:
     if not is_root(root):
         raise ValueError("not a UID root")
     return root
+
+
+def _host_names(listed: str) -> frozenset[str]:
+    names = [name.strip().lower() for name in listed.split(",")] if listed else []
+    if not all(map(_HOST_NAME.fullmatch, names)):
+        raise ValueError("host names, without a port and with commas between them")
+    return frozenset(names)
 
 
 class Settings(BaseSettings):
@@ -69,6 +80,12 @@ class Settings(BaseSettings):
     )
     allow_anonymous: bool = Field(
         False, description="Allows another than a loopback address without API keys."
+    )
+    allowed_hosts: Annotated[frozenset[str], NoDecode, BeforeValidator(_host_names)] = Field(
+        "",
+        description="Names with a dot that the service may be called by without API keys, with commas "
+        "between them (`mri.example.org`); with another one in `Host` 403. IP addresses and names "
+        "without a dot are always allowed.",
     )
 
     rate_per_second: float = Field(

@@ -158,7 +158,7 @@ class Inbox:
                     " VALUES (?, ?, ?, ?, ?)",
                     (*key, segment.name, item.offset, item.length),
                 )
-        self._remove(name for (name,) in replaced)
+        remove_unused(self._ledger, self._segments, (name for (name,) in replaced))
 
     def complete(self) -> str | None:
         """The series that has waited longest of those that are complete and due."""
@@ -336,15 +336,19 @@ class Inbox:
                 (uid, state),
             ).fetchall()
             connection.execute("DELETE FROM series WHERE uid = ? AND state = ?", (uid, state))
-        self._remove(name for (name,) in rows)
+        remove_unused(self._ledger, self._segments, (name for (name,) in rows))
         return bool(rows)
 
-    def _remove(self, names: Iterable[str]) -> None:
-        """Follows a commit, which no error may undo; files that stay go at the next start."""
-        try:
-            self._segments.remove(self._ledger.unused(names))
-        except Exception:
-            logger.exception("files that nothing refers to could not be removed")
+
+def remove_unused(ledger: Ledger, segments: Segments, names: Iterable[str]) -> None:
+    """Removes those of some segments that nothing lies in any more.
+
+    It follows a commit, which no error may undo; files that stay go at the next start.
+    """
+    try:
+        segments.remove(ledger.unused(names))
+    except Exception:
+        logger.exception("files that nothing refers to could not be removed")
 
 
 def age(since: float | None) -> float:

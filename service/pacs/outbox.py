@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from service.dicom.results import MadeObject
 from service.errors import SpoolFull
-from service.pacs.inbox import Inbox, Waiting, age
+from service.pacs.inbox import Inbox, Waiting, age, remove_unused
 from service.pacs.ledger import Ledger
 from service.pacs.segments import Place, Segments
 
@@ -174,7 +174,7 @@ class Outbox:
                 "DELETE FROM objects WHERE id = ?", [(parcel.number,) for parcel in parcels]
             )
         names = {parcel.place.segment for parcel in parcels}
-        self._segments.remove(self._ledger.unused(names))
+        remove_unused(self._ledger, self._segments, names)
 
     def postpone(self, parcels: Mapping[Parcel, str], seconds: float) -> None:
         """They are sent again later, and as together as they were.
@@ -284,4 +284,4 @@ class Outbox:
         else:
             # Room for the copy may have been made at the cost of the object itself.
             names = (parcel.place.segment, segment.name)
-            self._segments.remove(self._ledger.unused(names))
+            remove_unused(self._ledger, self._segments, names)

@@ -3,6 +3,7 @@ for ever."""
 
 import base64
 import json
+import sqlite3
 import ssl
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -222,6 +223,27 @@ def test_what_is_sent_alone_is_not_hastened_with_the_rest(tmp_path: Path) -> Non
         assert due.sop == "b"
         box.remove([due])
         assert box.next() == []
+
+
+@pytest.mark.parametrize("parks", [True, False], ids=["parked", "delivered"])
+def test_what_is_settled_stays_so_though_its_file_cannot_be_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, parks: bool
+) -> None:
+    def fail(*_: object) -> list[str]:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(Ledger, "unused", fail)
+    with outbox(tmp_path) as box:
+        made = [MadeObject("SR", "1.2", "a", b"content")]
+        box.post(Waiting("a", 0, None, None, "request", {}), "model", ["a"], made)
+        parcels = box.next()
+        if parks:
+            box.park(parcels, "refused_0122")
+        else:
+            box.remove(parcels)
+        assert box.next() == []
+        assert [item.sop for item in box.dead(9)] == ["a"] * parks
+    assert "could not be removed" in caplog.text
 
 
 def test_the_spool_is_bounded_though_refused_results_stay(

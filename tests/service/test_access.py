@@ -168,13 +168,69 @@ def test_without_keys_no_page_of_another_site_may_do_anything(
     model_store: Path, runtimes: FakeRuntimes, headers: dict[str, str], status: int
 ) -> None:
     path = f"/models/{MODEL}/{newest(model_store)}/activate"
-    with serving(settings_for(model_store), runtimes) as service:
+    with serving(settings_for(model_store, allowed_hosts="mri.example"), runtimes) as service:
         answer = service.client.post(path, headers=headers)
         assert answer.status_code == status
         if status == 403:
             assert answer.json()["code"] == "forbidden"
         # Reading changes nothing, and a page of another site cannot see the answer.
         assert service.client.get("/models", headers=headers).status_code == 200
+
+
+@pytest.fixture(scope="module")
+def named(model_store: Path) -> Iterator[Service]:
+    settings = settings_for(model_store, allowed_hosts="mri.example.org, AI.example.org")
+    with serving(settings, FakeRuntimes()) as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("127.0.0.1:8000", "192.0.2.7", "[::1]:8000", "[::ffff:192.0.2.7]", "localhost:8000"),
+        *("service:8000", "localhost.", "mri.localhost", "mri.example.org", "MRI.Example.org.:80"),
+        "ai.example.org:8000",
+    ],
+)
+def test_without_keys_it_may_be_called_by_a_name_that_is_its_own(
+    named: Service, jpeg: bytes, host: str
+) -> None:
+    assert named.predict_raw(jpeg, headers={"Host": host}).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        *("evil.example", "evil.example:8000", "EVIL.example.", "127.0.0.1.evil.example"),
+        *("mri.example.org.evil.example", "example.org", "1.2.3", "localhost.evil.example"),
+        "[::1.evil.example]",
+    ],
+)
+@pytest.mark.parametrize(
+    ("method", "path"), [("POST", "/predict"), ("GET", "/deliveries"), ("POST", "/models/a/1/activate")]
+)
+def test_without_keys_it_may_not_be_called_by_a_name_that_anybody_may_have(
+    named: Service, jpeg: bytes, host: str, method: str, path: str
+) -> None:
+    """A page whose name comes to mean the service's address is to a browser a page of the service."""
+    headers = {"Host": host, "Content-Type": "image/jpeg", "Sec-Fetch-Site": "same-origin"}
+    answer = named.client.request(method, path, content=jpeg, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+    assert "BRAIN_ALLOWED_HOSTS" in answer.json()["detail"]
+    # What a monitor asks tells nothing of a patient.
+    assert named.client.get("/health", headers=headers).status_code == 200
+
+
+def test_with_keys_it_may_be_called_by_any_name(guarded: Service, jpeg: bytes) -> None:
+    headers = sent("pacs") | {"Content-Type": "image/jpeg", "Host": "mri.example.org"}
+    assert guarded.client.post("/predict", content=jpeg, headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("listed", ["http://a.example", "a.example:80", "a.example,", "*.example", " "])
+def test_host_names_are_names_alone(listed: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRAIN_ALLOWED_HOSTS", listed)
+    with pytest.raises(SettingsError, match="ALLOWED_HOSTS"):
+        Settings.from_environment()
 
 
 def test_with_keys_the_key_alone_decides(guarded: Service, jpeg: bytes) -> None:
