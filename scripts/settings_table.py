@@ -34,7 +34,7 @@ def _default(field: FieldInfo) -> str:
     if field.default_factory is not None:
         return "see there"
     default = field.default.value if isinstance(field.default, Enum) else field.default
-    return "" if default in (None, "") else f"`{default}`"
+    return "" if default in (None, frozenset()) else f"`{default}`"
 
 
 def _meaning(field: FieldInfo) -> str:

@@ -115,10 +115,12 @@ def _refuse_other_sites(scope: Scope) -> None:
 def _refuse_other_names(scope: Scope, allowed: frozenset[str]) -> None:
     """Refuses a request to a name that anybody may have registered (DNS rebinding).
 
-    To a browser, a page whose name comes to mean this service's address is a page of this service. Nobody
-    can do that with an IP address, or with a name without a dot, which is none of the public DNS.
+    To a browser, a page whose name comes to mean this service's address is a page of this service.
+    Nobody can do that with an IP address, or with a name without a dot: there are none in public.
     """
-    host = next((value for name, value in scope["headers"] if name == b"host"), b"").decode("latin-1")
+    host = next((value for name, value in scope["headers"] if name == b"host"), b"").decode(
+        "latin-1"
+    )
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
     name = name.lower().removesuffix(".")
     if "." not in name or name.endswith(".localhost") or name in allowed or _is_address(name):

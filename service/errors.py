@@ -200,7 +200,7 @@ class Unauthenticated(ServiceError):
 
 
 class Forbidden(ServiceError):
-    """The API key lacks the role; without keys, it came from another site's page or to a strange name."""
+    """The API key lacks the role; without keys: another site's page sent it, or to a strange name."""
 
     status = 403
     code = "forbidden"

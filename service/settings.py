@@ -46,8 +46,10 @@ def _uid_root(root: str) -> str:
     return root
 
 
-def _host_names(listed: str) -> frozenset[str]:
-    names = [name.strip().lower() for name in listed.split(",")] if listed else []
+def _host_names(listed: str | frozenset[str]) -> frozenset[str]:
+    if isinstance(listed, frozenset):
+        return listed
+    names = [name.strip().lower() for name in listed.split(",")]
     if not all(map(_HOST_NAME.fullmatch, names)):
         raise ValueError("host names, without a port and with commas between them")
     return frozenset(names)
@@ -82,7 +84,7 @@ class Settings(BaseSettings):
         False, description="Allows another than a loopback address without API keys."
     )
     allowed_hosts: Annotated[frozenset[str], NoDecode, BeforeValidator(_host_names)] = Field(
-        "",
+        frozenset(),
         description="Names with a dot that the service may be called by without API keys, with commas "
         "between them (`mri.example.org`); with another one in `Host` 403. IP addresses and names "
         "without a dot are always allowed.",

@@ -207,7 +207,8 @@ def test_without_keys_it_may_be_called_by_a_name_that_is_its_own(
     ],
 )
 @pytest.mark.parametrize(
-    ("method", "path"), [("POST", "/predict"), ("GET", "/deliveries"), ("POST", "/models/a/1/activate")]
+    ("method", "path"),
+    [("POST", "/predict"), ("GET", "/deliveries"), ("POST", "/models/a/1/activate")],
 )
 def test_without_keys_it_may_not_be_called_by_a_name_that_anybody_may_have(
     named: Service, jpeg: bytes, host: str, method: str, path: str
@@ -226,7 +227,9 @@ def test_with_keys_it_may_be_called_by_any_name(guarded: Service, jpeg: bytes) -
     assert guarded.client.post("/predict", content=jpeg, headers=headers).status_code == 200
 
 
-@pytest.mark.parametrize("listed", ["http://a.example", "a.example:80", "a.example,", "*.example", " "])
+@pytest.mark.parametrize(
+    "listed", ["http://a.example", "a.example:80", "a.example,", "*.example", " "]
+)
 def test_host_names_are_names_alone(listed: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BRAIN_ALLOWED_HOSTS", listed)
     with pytest.raises(SettingsError, match="ALLOWED_HOSTS"):
