@@ -4,6 +4,7 @@ import argparse
 import os
 import re
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -161,7 +162,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "fit":
             from training.prepare import prepare, start
             from training.recipe import load_recipe
-            from training.run import Run
+            from training.run import Run, held
             from training.splits import Protocol
 
             recipe = load_recipe(options.recipe, _overrides(options))
@@ -170,12 +171,13 @@ def main(arguments: list[str] | None = None) -> int:
             from training.strategy import Strategy, StrategyName
 
             strategy = Strategy(StrategyName(options.strategy))
-            run = (
-                start(options.out, prepared.config, options.resume)
-                if strategy.chief
-                else Run(options.out, prepared.config)
-            )
-            train(run, prepared.images, prepared.audit.groups, prepared.parts, strategy)
+            with held(options.out) if strategy.chief else nullcontext():
+                run = (
+                    start(options.out, prepared.config, options.resume)
+                    if strategy.chief
+                    else Run(options.out, prepared.config)
+                )
+                train(run, prepared.images, prepared.audit.groups, prepared.parts, strategy)
         elif options.command == "crossval":
             from training.crossval import crossval
             from training.recipe import load_recipe

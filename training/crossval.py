@@ -23,7 +23,7 @@ from training.errors import DatasetError
 from training.fit import train
 from training.prepare import configure, read, start
 from training.recipe import Recipe, overridden
-from training.run import Run, save_arrays, write_aside
+from training.run import Run, held, save_arrays, write_aside
 from training.scores import scores
 from training.splits import Protocol, Split, divisible, pick, require_classes
 
@@ -71,8 +71,9 @@ def crossval(recipe: Recipe, roots: Sequence[Path], out: Path, repeats: int) -> 
     for part in [*parts(recipe, images, audit, repeats)]:
         print(f"{part.name}: {part.split.counts()}", flush=True)
         config = configure(part.recipe, roots, images, part.split, Protocol.GROUPED)
-        run = start(out / part.name, config, resume=True)
-        train(run, images, audit.groups, part.split)
+        with held(out / part.name):
+            run = start(out / part.name, config, resume=True)
+            train(run, images, audit.groups, part.split)
         found = _predicted(run, images, part.split)
         right = _right(found, images, part.split.test, recipe)
         progress = run.require_finished()

@@ -6,11 +6,12 @@ a phase than chooses the best, those that the next phase starts from. Each is wr
 renamed, so that a run killed at any moment goes on from its last whole epoch.
 """
 
+import fcntl
 import importlib.metadata
 import json
 import os
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Self
@@ -152,6 +153,27 @@ class Run:
         if loaded is None or not loaded[0].finished:
             raise RunError(f"{self.path} is not finished; go on with fit --resume")
         return loaded[0]
+
+
+@contextmanager
+def held(path: Path) -> Iterator[None]:
+    """Keeps every other process from training in a run's folder, which is made if need be.
+
+    Raises:
+        RunError: one does.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise RunError(f"another process trains in {path}") from error
+        except OSError:
+            pass  # Some network file systems lock no folders; there nobody is kept out.
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def installed() -> dict[str, str]:

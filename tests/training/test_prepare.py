@@ -10,7 +10,7 @@ from training.errors import DatasetError, RunError
 from training.prepare import prepare, start
 from training.progress import Progress
 from training.recipe import load_recipe
-from training.run import Run
+from training.run import Run, held
 from training.splits import Protocol
 
 
@@ -47,6 +47,20 @@ def test_a_run_that_has_not_begun_is_no_hindrance(
     run.save_progress(Progress(epoch=1), [])
     with pytest.raises(RunError, match="--resume" if not resume else "another recipe"):
         start(tmp_path, wrong, resume)
+
+
+@pytest.mark.tensorflow
+@pytest.mark.parametrize("options", [[], ["--resume"]], ids=["new", "resumed"])
+def test_one_process_at_a_time_trains_in_a_folder(
+    small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str]
+) -> None:
+    command = ["fit", "--recipe", "baseline_cnn", "--data", str(small_data), *options]
+    with held(tmp_path / "run"):
+        assert main([*command, "--out", str(tmp_path / "run")]) == 1
+    assert "another process trains" in capsys.readouterr().err
+    assert not list((tmp_path / "run").iterdir())
+    with held(tmp_path / "run"):
+        pass
 
 
 @pytest.mark.parametrize(
