@@ -1,8 +1,8 @@
 """The audit log: who had which image looked at, when, by which model, and what came of it.
 
-One JSON object a line. An image is named by the SHA-256 of its SOP instance UID, which tells nothing
-of a patient; whoever has the image can find its lines. The log is written by a thread of its own, so
-a slow disk holds nobody up.
+One JSON object a line. An image is named by the SHA-256 of its SOP instance UID, or of the file where
+it has none, which tells nothing of a patient; whoever has the image can find its lines. The log is
+written by a thread of its own, so a slow disk holds nobody up.
 """
 
 import json
@@ -49,6 +49,7 @@ class Audit:
         request_id: str,
         result: str,
         instance: str | None = None,
+        file: bytes = b"",
         model: str | None = None,
         manifest: str | None = None,
         seconds: float | None = None,
@@ -62,6 +63,7 @@ class Audit:
             request_id: of the request that it belongs to.
             result: what came of it: a class or decision of the model, or an error code.
             instance: SOP instance UID; its hash is written.
+            file: the image as it came, where it has no such UID; likewise.
             model: name and version of what answered.
             manifest: SHA-256 of its manifest.
             seconds: how long it took.
@@ -113,6 +115,7 @@ class AuditFile(Audit):
         request_id: str,
         result: str,
         instance: str | None = None,
+        file: bytes = b"",
         model: str | None = None,
         manifest: str | None = None,
         seconds: float | None = None,
@@ -125,6 +128,7 @@ class AuditFile(Audit):
             "who": who,
             "request_id": request_id,
             "instance": hashed(instance),
+            "file": sha256(file).hexdigest() if file else None,
             "model": model,
             "manifest": manifest,
             "result": result,

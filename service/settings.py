@@ -359,8 +359,8 @@ class Settings(BaseSettings):
 
     audit_log: Path | None = Field(
         None,
-        description="File of the audit log: who had which image looked at (a hash of its UID, if it "
-        "has one), when, by which model, and what came of it. Default: none.",
+        description="File of the audit log: who had which image looked at (a hash of its UID, or of "
+        "the file), when, by which model, and what came of it. Default: none.",
     )
     audit_max_bytes: int = Field(
         64 * 1024**2, ge=1024, description="Size at which a new file is begun."

@@ -94,13 +94,15 @@ class State:
             engine: the version that predicted it.
         """
         for job, entry in slices:
-            place = job.dicom
+            instance = job.dicom.sop_instance_uid if job.dicom else None
             self.audit.record(
                 action,
                 who=who,
                 request_id=request_id,
                 result=entry["label"] if "label" in entry else entry["error"]["code"],
-                instance=place.sop_instance_uid if place else None,
+                instance=instance,
+                # The lines of a file's other frames are beside this one.
+                file=job.upload.data if instance is None and job.frame == 1 else b"",
                 model=engine.label,
                 manifest=engine.stored.manifest_digest,
                 seconds=job.decode_seconds + job.queue_seconds + job.inference_seconds,

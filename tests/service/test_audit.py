@@ -45,6 +45,8 @@ def test_predictions_are_recorded(
     found = lines(path)
     assert [line["result"] for line in found] == ["glioma", "glioma", "unsupported_media_type"]
     assert [line["instance"] for line in found] == [sha256(uid.encode()).hexdigest(), None, None]
+    files = [sha256(content).hexdigest() for content in (jpeg, b"junk")]
+    assert [line["file"] for line in found] == [None, *files]
     for line in found:
         assert (line["who"], line["action"], line["request_id"]) == ("pacs-1", "predict", "visit-1")
         assert (line["model"], line["manifest"]) == ("brain-tumor/1", digest)
