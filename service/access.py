@@ -34,6 +34,9 @@ OPEN_FOLDER: Final = "/static/"
 ADMIN_FOLDERS: Final = ("/models/", "/deliveries")
 """What is below them changes what the service does, or tells how."""
 
+_PRIVATE: Final = (".localhost", ".internal")
+"""Ends of names that nobody can register (RFC 6761; ICANN resolution 2024.07.29.06)."""
+
 _READS: Final = frozenset({"GET", "HEAD"})
 _BEARER: Final = b"bearer "
 
@@ -116,14 +119,14 @@ def _refuse_other_names(scope: Scope, allowed: frozenset[str]) -> None:
     """Refuses a request to a name that anybody may have registered (DNS rebinding).
 
     To a browser, a page whose name comes to mean this service's address is a page of this service.
-    Nobody can do that with an IP address, or with a name without a dot: there are none in public.
+    Nobody can do that with an IP address, or with a name that is none of the public DNS.
     """
     host = next((value for name, value in scope["headers"] if name == b"host"), b"").decode(
         "latin-1"
     )
     name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
     name = name.lower().removesuffix(".")
-    if "." not in name or name.endswith(".localhost") or name in allowed or _is_address(name):
+    if "." not in name or name.endswith(_PRIVATE) or name in allowed or _is_address(name):
         return
     raise Forbidden(
         "the service does not know the name that it is called by, and without API keys it has to: "

@@ -15,7 +15,7 @@ from hashlib import sha256
 from pathlib import Path
 from threading import Event, Thread
 from time import sleep
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, ClassVar, Final
 
 from service.metrics import Metrics
 from service.settings import SettingsError
@@ -38,8 +38,16 @@ def hashed(sop_instance_uid: str | None) -> str | None:
     return sop_instance_uid and sha256(sop_instance_uid.encode()).hexdigest()
 
 
+def digest(file: bytes) -> str | None:
+    """How the log names an image that has no UID."""
+    return sha256(file).hexdigest() if file else None
+
+
 class Audit:
     """Without a file, as :class:`Audit` itself, it records nothing."""
+
+    records: ClassVar[bool] = False
+    """Whether it does."""
 
     def record(
         self,
@@ -49,7 +57,7 @@ class Audit:
         request_id: str,
         result: str,
         instance: str | None = None,
-        file: bytes = b"",
+        file: str | None = None,
         model: str | None = None,
         manifest: str | None = None,
         seconds: float | None = None,
@@ -63,7 +71,7 @@ class Audit:
             request_id: of the request that it belongs to.
             result: what came of it: a class or decision of the model, or an error code.
             instance: SOP instance UID; its hash is written.
-            file: the image as it came, where it has no such UID; likewise.
+            file: SHA-256 of the image as it came, where it has no such UID; see :func:`digest`.
             model: name and version of what answered.
             manifest: SHA-256 of its manifest.
             seconds: how long it took.
@@ -87,6 +95,8 @@ class AuditFile(Audit):
     Raises:
         SettingsError: it cannot be written to.
     """
+
+    records = True
 
     def __init__(
         self, path: Path, max_bytes: int, files: int, durable: bool, metrics: Metrics
@@ -115,7 +125,7 @@ class AuditFile(Audit):
         request_id: str,
         result: str,
         instance: str | None = None,
-        file: bytes = b"",
+        file: str | None = None,
         model: str | None = None,
         manifest: str | None = None,
         seconds: float | None = None,
@@ -128,7 +138,7 @@ class AuditFile(Audit):
             "who": who,
             "request_id": request_id,
             "instance": hashed(instance),
-            "file": sha256(file).hexdigest() if file else None,
+            "file": file,
             "model": model,
             "manifest": manifest,
             "result": result,

@@ -10,6 +10,7 @@ from starlette.datastructures import QueryParams
 
 from contract.answer import Rules
 from contract.manifest import RegionRecord
+from contract.region import RegionSource
 from service.answers import MaskForm
 from service.errors import Forbidden, InvalidParameter
 from service.settings import Settings
@@ -116,7 +117,15 @@ def _check_names(query: QueryParams, known: Sequence[str]) -> None:
 
 def _moved(rules: Rules, threshold: float | None, low: float | None, high: float | None) -> Rules:
     if threshold is not None:
-        rules = replace(rules, tumor_threshold=threshold)
+        record = rules.region
+        # Without a mask, a slice has a region from the threshold on, unless a setting says otherwise.
+        if (
+            record is not None
+            and rules.region_source is RegionSource.CAM
+            and record.min_tumor_probability == rules.tumor_threshold
+        ):
+            record = record.model_copy(update={"min_tumor_probability": threshold})
+        rules = replace(rules, tumor_threshold=threshold, region=record)
     if low is not None and high is not None:
         rules = replace(rules, refer_band=(low, high))
     return rules

@@ -315,6 +315,7 @@ class RefusedObject(_Answer):
     )
     attempts: int
     created: float = Field(description="Unix seconds.")
+    request_id: str = Field(description="Of the request that brought the newest of its images.")
 
 
 class SeriesSetAside(_Answer):
@@ -327,6 +328,7 @@ class SeriesSetAside(_Answer):
         examples=["inference_failed"],
     )
     since: float = Field(description="Unix seconds.")
+    request_id: str = Field(description="Of the request that brought the newest of its images.")
 
 
 class Deliveries(Pacs):

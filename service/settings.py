@@ -86,8 +86,8 @@ class Settings(BaseSettings):
     allowed_hosts: Annotated[frozenset[str], NoDecode, BeforeValidator(_host_names)] = Field(
         frozenset(),
         description="Names with a dot that the service may be called by without API keys, with commas "
-        "between them (`mri.example.org`); with another one in `Host` 403. IP addresses and names "
-        "without a dot are always allowed.",
+        "between them (`mri.example.org`); with another one in `Host` 403. IP addresses, names without "
+        "a dot and those that end in `.localhost` or `.internal` are always allowed.",
     )
 
     rate_per_second: float = Field(
@@ -327,7 +327,9 @@ class Settings(BaseSettings):
         description="Wait before a failed delivery is tried again; doubled each time, and never "
         "given up but for what the PACS refuses for good.",
     )
-    dicomweb_retry_max_ms: float = Field(300_000, gt=0, description="The longest such wait.")
+    dicomweb_retry_max_ms: float = Field(
+        300_000, gt=0, le=86_400_000, description="The longest such wait."
+    )
     spool: Path = Field(
         Path("spool"),
         description="Folder of what was accepted from and not yet delivered to the PACS. It holds "

@@ -1,13 +1,14 @@
 """What the routes share: the parts of one running app."""
 
+import asyncio
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from starlette.types import Scope
 
-from service.audit import Audit
+from service.audit import Audit, digest
 from service.buffers import Buffers
 from service.context import Context
 from service.dicom.answer import ResultWriter
@@ -21,6 +22,10 @@ from service.settings import Settings
 
 if TYPE_CHECKING:  # imported where a PACS is configured alone
     from service.pacs.gateway import Gateway
+
+
+MOST_HASHED_AT_ONCE: Final = 2**19
+"""Bytes that are hashed on the event loop; that takes some milliseconds."""
 
 
 @dataclass(slots=True)
@@ -66,7 +71,14 @@ class State:
         self.draining = True
         self.metrics.ready.set(0)
 
-    def record(self, action: str, context: Context, result: str, instance: str | None) -> None:
+    def record(
+        self,
+        action: str,
+        context: Context,
+        result: str,
+        instance: str | None,
+        file: str | None = None,
+    ) -> None:
         """Writes a line into the audit log; see :meth:`service.audit.Audit.record`."""
         self.audit.record(
             action,
@@ -74,9 +86,10 @@ class State:
             request_id=context.request_id,
             result=result,
             instance=instance,
+            file=file,
         )
 
-    def record_slices(
+    async def record_slices(
         self,
         action: str,
         who: str | None,
@@ -93,16 +106,23 @@ class State:
             slices: what was predicted, and what /predict answers for it.
             engine: the version that predicted it.
         """
-        for job, entry in slices:
-            instance = job.dicom.sop_instance_uid if job.dicom else None
+        if not self.audit.records:
+            return
+        slices = list(slices)
+        files = [_file(job) for job, _ in slices]
+        if sum(map(len, files)) <= MOST_HASHED_AT_ONCE:
+            digests = [*map(digest, files)]
+        else:
+            # Hashing releases the interpreter's lock, so that the event loop answers others meanwhile.
+            digests = await asyncio.to_thread(lambda: [*map(digest, files)])
+        for (job, entry), file in zip(slices, digests, strict=True):
             self.audit.record(
                 action,
                 who=who,
                 request_id=request_id,
                 result=entry["label"] if "label" in entry else entry["error"]["code"],
-                instance=instance,
-                # The lines of a file's other frames are beside this one.
-                file=job.upload.data if instance is None and job.frame == 1 else b"",
+                instance=_instance(job),
+                file=file,
                 model=engine.label,
                 manifest=engine.stored.manifest_digest,
                 seconds=job.decode_seconds + job.queue_seconds + job.inference_seconds,
@@ -126,6 +146,15 @@ class State:
         if failure is not None:
             report |= {"code": failure.code, "reason": failure.detail}
         return report
+
+
+def _instance(job: Job) -> str | None:
+    return job.dicom.sop_instance_uid if job.dicom else None
+
+
+def _file(job: Job) -> bytes:
+    """What names the slice in the audit log if no UID does; other frames' lines are beside this one."""
+    return job.upload.data if _instance(job) is None and job.frame == 1 else b""
 
 
 def _word(failure: Unavailable | None) -> str:

@@ -213,9 +213,9 @@ class Analysis:
             # It is analysed again, and counts then.
             raise
         except Exception:
-            self._record(series, engine, jobs, entries)
+            await self._record(series, engine, jobs, entries)
             raise
-        self._record(series, engine, jobs, entries)
+        await self._record(series, engine, jobs, entries)
         self._state.metrics.series.labels(outcome).inc()
 
     async def _conclude(
@@ -261,7 +261,7 @@ class Analysis:
         self._posted()
         return "reported"
 
-    def _record(
+    async def _record(
         self,
         series: Waiting,
         engine: Engine,
@@ -275,7 +275,7 @@ class Analysis:
             if "error" in entry:
                 self._state.metrics.errors.labels(entry["error"]["code"]).inc()
         slices = zip(jobs, entries, strict=True)
-        self._state.record_slices("analyse", series.sender, series.request_id, slices, engine)
+        await self._state.record_slices("analyse", series.sender, series.request_id, slices, engine)
 
     def _read(self, places: Sequence[Place]) -> list[Upload]:
         return [Upload(None, self._segments.read(place)) for place in places]

@@ -28,6 +28,9 @@ IDLE_SECONDS: Final = 60.0
 MAX_STRIKES: Final = 3
 """A result that failed so often, each time before another was taken, is itself the reason."""
 
+UNREADABLE: Final = "unreadable"
+"""Why a result is not delivered whose file is gone, or cannot be read now."""
+
 _chance = SystemRandom()
 
 
@@ -128,10 +131,18 @@ class Delivery:
         start = monotonic()
         try:
             objects = await asyncio.to_thread(self._read, parcels)
-        except OSError:
+        except OSError as error:
             logger.exception("a result cannot be read from the spool")
-            await asyncio.to_thread(self._outbox.park, parcels, "unreadable")
-            self._count_failed(parcels, "unreadable")
+            for parcel in parcels:
+                self._record(parcel, UNREADABLE, monotonic() - start)
+            if isinstance(error, FileNotFoundError):
+                await asyncio.to_thread(self._outbox.park, parcels, UNREADABLE)
+                self._count_failed(parcels, UNREADABLE)
+            else:
+                # What else keeps a file from being read, such as too many open ones, passes.
+                wait_seconds = self._wait(max(parcel.attempts for parcel in parcels) + 1)
+                reasons = dict.fromkeys(parcels, UNREADABLE)
+                await asyncio.to_thread(self._outbox.postpone, reasons, wait_seconds)
             return 0.0
         if any(parcel.attempts for parcel in parcels):
             self._metrics.outbox_retries.inc()

@@ -25,6 +25,9 @@ OUT_OF_RESOURCES: Final = range(0xA700, 0xA800)
 
 MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
 
+MAX_RETRY_AFTER: Final = 3600.0
+"""A longer wait that a destination asks for is cut to this: it may be mistaken, and results wait."""
+
 _OF_THE_DESTINATION: Final = frozenset({401, 403, 404, 405, 407, 408, 425, 429})
 """Refusals that say nothing of the object: wrong credentials or address, or too much at once. Somebody
 mends that, and until then the results wait."""
@@ -192,7 +195,7 @@ def _reason(item: Any) -> int:
 
 def _retry_after(response: httpx.Response) -> float:
     text = response.headers.get("retry-after", "")
-    return float(text) if text.isdecimal() and len(text) < 7 else 0.0
+    return min(float(text), MAX_RETRY_AFTER) if text.isdecimal() else 0.0
 
 
 def _trust(settings: Settings) -> ssl.SSLContext:

@@ -136,8 +136,8 @@ class Gateway:
         Returns:
             Series and objects that were given up.
         """
-        series = await asyncio.to_thread(self.inbox.retry_dead)
-        objects = await asyncio.to_thread(self.outbox.retry_dead)
+        series = await asyncio.to_thread(self.inbox.retry)
+        objects = await asyncio.to_thread(self.outbox.retry)
         self._delivery.hurry()
         return series, objects
 

@@ -29,7 +29,7 @@ from contract.policy import Checks
 from service.dicom.making import MANUFACTURER
 
 HEAD_BYTES: Final = 4 * 2**20
-"""Of a deflated object at most this much is inflated; what is read lies in its first kilobytes."""
+"""So much of an instance is read, or inflated; what it is lies in its first kilobytes."""
 
 _LAST: Final = Tag("SeriesInstanceUID")
 
@@ -91,6 +91,7 @@ class Refused(Exception):
     Attributes:
         reason: why.
         sop_class, sop: its UIDs, if they could be read.
+        file: SHA-256 of the whole instance, where it has no such UID.
     """
 
     def __init__(self, reason: Reason, sop_class: str | None = None, sop: str | None = None):
@@ -98,13 +99,14 @@ class Refused(Exception):
         self.reason = reason
         self.sop_class = sop_class
         self.sop = sop
+        self.file: str | None = None
 
 
 def identify(data: bytes, study: str | None = None, checks: Checks = Checks.STRICT) -> Identity:
     """Reads what an instance is.
 
     Args:
-        data: a whole DICOM file.
+        data: a DICOM file, or its first :data:`HEAD_BYTES`.
         study: the UID of the only study that is accepted; None accepts any.
         checks: what it must say of itself. That it is of a head is looked at later.
 

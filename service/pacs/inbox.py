@@ -15,7 +15,7 @@ from time import monotonic, time
 from typing import Final, NamedTuple
 
 from service.pacs.identity import Identity
-from service.pacs.ledger import Ledger
+from service.pacs.ledger import IS_DUE, Ledger, due_times
 from service.pacs.segments import Place, Segment, Segments
 
 logger = logging.getLogger("service.pacs")
@@ -65,12 +65,14 @@ class SetAside:
         reason: error code, or a word for why.
         instances: that it has here.
         since: Unix seconds.
+        request_id: of the request that brought the newest of them.
     """
 
     uid: str
     reason: str
     instances: int
     since: float
+    request_id: str
 
 
 class InboxCounts(NamedTuple):
@@ -164,8 +166,8 @@ class Inbox:
         """The series that has waited longest of those that are complete and due."""
         with self._ledger.reading() as connection:
             rows = connection.execute(
-                "SELECT uid FROM series WHERE state = 'waiting' AND due <= ? ORDER BY arrived",
-                (time(),),
+                f"SELECT uid FROM series WHERE state = 'waiting' AND {IS_DUE} ORDER BY arrived",  # noqa: S608
+                due_times(),
             ).fetchall()
         before = monotonic() - self._quiet_seconds
         with self._lock:
@@ -266,15 +268,19 @@ class Inbox:
         """The series that cannot be analysed, the newest of them first."""
         with self._ledger.reading() as connection:
             rows = connection.execute(
-                "SELECT uid, reason, (SELECT count(*) FROM instances WHERE series = uid), due"
-                " FROM series WHERE state = 'dead' ORDER BY due DESC, rowid DESC LIMIT ?",
+                "SELECT uid, reason, (SELECT count(*) FROM instances WHERE series = uid), due,"
+                " request_id FROM series WHERE state = 'dead' ORDER BY due DESC, rowid DESC LIMIT ?",
                 (limit,),
             ).fetchall()
         return [SetAside(*row) for row in rows]
 
-    def retry_dead(self) -> int:
-        """Lets series that could not be analysed wait again; how many there were."""
+    def retry(self) -> int:
+        """Lets series that could not be analysed wait again; how many there were.
+
+        Those that are put off are due as well.
+        """
         with self._ledger.transaction() as connection:
+            connection.execute("UPDATE series SET due = 0 WHERE state = 'waiting'")
             return connection.execute(
                 "UPDATE series SET state = 'waiting', due = 0, attempts = 0 WHERE state = 'dead'"
             ).rowcount
@@ -283,7 +289,8 @@ class Inbox:
         """Removes instances that have been kept long enough."""
         with self._ledger.reading() as connection:
             rows = connection.execute(
-                "SELECT uid FROM series WHERE state = 'kept' AND due <= ?", (time(),)
+                f"SELECT uid FROM series WHERE state = 'kept' AND {IS_DUE}",  # noqa: S608
+                due_times(self._keep_seconds),
             ).fetchall()
         for (uid,) in rows:
             self._drop(uid, "kept")

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import RLock
+from time import time
 from typing import Final
 
 from service.errors import SpoolFull
@@ -70,6 +71,22 @@ CREATE TABLE objects (
 CREATE INDEX objects_segment ON objects (segment);
 CREATE INDEX objects_due ON objects (state, due);
 """
+
+
+LONGEST_WAIT_SECONDS: Final = 2 * 86_400.0
+"""Nothing is put off for longer."""
+
+IS_DUE: Final = "(due <= ? OR due > ?)"
+"""The condition for :func:`due_times`."""
+
+
+def due_times(longest_seconds: float = LONGEST_WAIT_SECONDS) -> tuple[float, float]:
+    """Until when, and after when, something is due that was put off for that long at most.
+
+    What is due even later was put off while the clock was ahead, and would wait until it is that late.
+    """
+    now = time()
+    return now, now + longest_seconds
 
 
 class Ledger:

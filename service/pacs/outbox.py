@@ -9,7 +9,7 @@ from typing import NamedTuple
 from service.dicom.results import MadeObject
 from service.errors import SpoolFull
 from service.pacs.inbox import Inbox, Waiting, age, remove_unused
-from service.pacs.ledger import Ledger
+from service.pacs.ledger import IS_DUE, Ledger, due_times
 from service.pacs.segments import Place, Segments
 
 logger = logging.getLogger("service.pacs")
@@ -50,6 +50,7 @@ class Dead:
         sop: its SOP instance UID.
         reason: word for why.
         created: Unix seconds.
+        request_id: of the request that brought the newest of its images.
     """
 
     kind: str
@@ -57,6 +58,7 @@ class Dead:
     reason: str
     attempts: int
     created: float
+    request_id: str
 
 
 class OutboxCounts(NamedTuple):
@@ -137,21 +139,21 @@ class Outbox:
 
         It is the oldest of those that failed least, so that one that always fails holds up no other.
         """
-        now = time()
+        times = due_times()
         with self._ledger.reading() as connection:
             first = connection.execute(
-                "SELECT id, result, alone FROM objects WHERE state = 'pending' AND due <= ?"
+                f"SELECT id, result, alone FROM objects WHERE state = 'pending' AND {IS_DUE}"  # noqa: S608
                 " ORDER BY attempts, id LIMIT 1",
-                (now,),
+                times,
             ).fetchone()
             if first is None:
                 return []
             number, result, alone = first
             where = "id = ?" if alone else "result = ? AND alone = 0"
             rows = connection.execute(
-                f"SELECT {_COLUMNS} FROM objects WHERE state = 'pending' AND due <= ? AND {where}"  # noqa: S608
+                f"SELECT {_COLUMNS} FROM objects WHERE state = 'pending' AND {IS_DUE} AND {where}"  # noqa: S608
                 " ORDER BY id",
-                (now, number if alone else result),
+                (*times, number if alone else result),
             ).fetchall()
         return [
             Parcel(id_, result, kind, sop, Place(*place), attempts, bool(alone), request_id)
@@ -164,7 +166,10 @@ class Outbox:
             (due,) = connection.execute(
                 "SELECT min(due) FROM objects WHERE state = 'pending'"
             ).fetchone()
-        return None if due is None else max(0.0, due - time())
+        if due is None:
+            return None
+        now, latest = due_times()
+        return max(0.0, due - now) if due <= latest else 0.0
 
     def remove(self, parcels: Iterable[Parcel]) -> None:
         """They have been delivered."""
@@ -222,9 +227,10 @@ class Outbox:
         for parcel in parcels:
             self._isolate(parcel)
 
-    def retry_dead(self) -> int:
-        """Lets parked objects be sent again; how many there were."""
+    def retry(self) -> int:
+        """Lets parked objects be sent again, and makes due what waits; how many were parked."""
         with self._ledger.transaction() as connection:
+            connection.execute("UPDATE objects SET due = 0 WHERE state = 'pending'")
             return connection.execute(
                 "UPDATE objects SET state = 'pending', due = 0, attempts = 0, alone = 0"
                 " WHERE state = 'dead'"
@@ -248,7 +254,8 @@ class Outbox:
         """The newest objects that the destination will not take."""
         with self._ledger.reading() as connection:
             rows = connection.execute(
-                "SELECT kind, sop, reason, attempts, created FROM objects WHERE state = 'dead'"
+                "SELECT kind, sop, reason, attempts, created, request_id FROM objects"
+                " WHERE state = 'dead'"
                 " ORDER BY id DESC LIMIT ?",
                 (limit,),
             ).fetchall()

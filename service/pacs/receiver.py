@@ -6,6 +6,7 @@ those that it refuses. It blocks on the disk, so it belongs in a thread.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from hashlib import sha256
 from typing import Final
 
 from python_multipart.multipart import parse_options_header
@@ -19,7 +20,7 @@ from service.errors import (
     TooManyFiles,
     UnsupportedRequestMedia,
 )
-from service.pacs.identity import Identity, Reason, Refused, identify
+from service.pacs.identity import HEAD_BYTES, Identity, Reason, Refused, identify
 from service.pacs.inbox import Inbox, Received
 from service.pacs.related import RelatedParser
 from service.pacs.segments import Segments
@@ -177,7 +178,8 @@ class Receiver:
             return
         if self._segment.size - self._start + len(data) > self._limits.instance_bytes:
             # Its beginning still says what it is.
-            self._failure = self._too_large(self._segment.read(self._start) + data)
+            beginning = self._segment.read(self._start, HEAD_BYTES) + data
+            self._failure = self._too_large(beginning[:HEAD_BYTES])
             self._segment.cut(self._start)
             return
         self._segment.write(data)
@@ -187,16 +189,29 @@ class Receiver:
         if self._failure is not None:
             self._refused.append(self._failure)
             return
-        data = self._segment.read(self._start)
+        # A few large instances at a time would take all memory if they were read as a whole.
+        head = self._segment.read(self._start, HEAD_BYTES)
         try:
-            identity = identify(data, self._study, self._limits.checks)
+            identity = identify(head, self._study, self._limits.checks)
         except Refused as refusal:
+            if refusal.sop is None:
+                refusal.file = self._digest()
             self._segment.cut(self._start)
             self._refused.append(refusal)
             return
         self._inbox.announce(identity.series)
         self._announced.append(identity.series)
-        self._received.append(Received(identity, self._start, len(data)))
+        length = self._segment.size - self._start
+        self._received.append(Received(identity, self._start, length))
+
+    def _digest(self) -> str | None:
+        """SHA-256 of the part; None if it is empty."""
+        if self._start == self._segment.size:
+            return None
+        found = sha256()
+        for offset in range(self._start, self._segment.size, HEAD_BYTES):
+            found.update(self._segment.read(offset, HEAD_BYTES))
+        return found.hexdigest()
 
     def _too_large(self, beginning: bytes) -> Refused:
         try:

@@ -82,13 +82,14 @@ class Segments:
         """The bytes of an object.
 
         Raises:
-            OSError: they cannot be read, or are not all there.
+            FileNotFoundError: they are not there, or not all of them.
+            OSError: they cannot be read now.
         """
         with self.path(place.segment).open("rb") as file:
             file.seek(place.offset)
             data = file.read(place.length)
         if len(data) != place.length:
-            raise OSError("a segment is shorter than it was")
+            raise FileNotFoundError("a segment is shorter than it was")
         return data
 
     def remove(self, names: Iterable[str]) -> None:
@@ -163,9 +164,9 @@ class Segment:
             raise SpoolFull("the spool cannot be written to; try again") from error
         self.size += len(data)
 
-    def read(self, offset: int) -> bytes:
-        """What has been written from there on."""
-        return os.pread(self._file.fileno(), self.size - offset, offset)
+    def read(self, offset: int, most: int) -> bytes:
+        """What has been written from there on, at most so many bytes of it."""
+        return os.pread(self._file.fileno(), min(most, self.size - offset), offset)
 
     def cut(self, size: int) -> None:
         """Forgets what was written after that many bytes."""

@@ -28,6 +28,7 @@ async def show(request: Request) -> Response:
             "reason": item.reason,
             "attempts": item.attempts,
             "created": item.created,
+            "request_id": item.request_id,
         }
         for item in dead
     ]
@@ -37,6 +38,7 @@ async def show(request: Request) -> Response:
             "instances": item.instances,
             "reason": item.reason,
             "since": item.since,
+            "request_id": item.request_id,
         }
         for item in await asyncio.to_thread(gateway.set_aside, LISTED)
     ]

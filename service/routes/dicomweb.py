@@ -104,7 +104,7 @@ def _answer(receipt: "Receipt", state: State, context: Context) -> Response:
     for refusal in receipt.refused:
         outcome = refusal.reason.name.lower()
         state.metrics.stow_instances.labels(outcome).inc()
-        state.record("store", context, outcome, refusal.sop)
+        state.record("store", context, outcome, refusal.sop, refusal.file)
     context.fields |= {"stored": len(receipt.stored), "refused": len(receipt.refused)}
     return Response(
         json.dumps(stow.dataset(receipt)), stow.status(receipt), media_type=stow.MEDIA_TYPE

@@ -52,9 +52,12 @@ async def _predict(request: Request, state: State, claim: Claim) -> Response:
         keep_headers=as_objects,
         answers_only=not as_objects,
     )
-    entries = await answered(jobs, options.mask, state)
+    entries = await answered(jobs, options.mask)
+    for job in jobs:
+        if job.answer is not None:
+            state.metrics.observe_answer(job.answer, job.rules.ood_threshold)
     slices = zip(jobs, entries, strict=True)
-    state.record_slices("predict", context.key, context.request_id, slices, engine)
+    await state.record_slices("predict", context.key, context.request_id, slices, engine)
     parts = parts_of(jobs)
     context.fields |= fields_of(jobs, parts)
     failures = [known_failure(job) for job in jobs if not isinstance(job.outcome, Outputs)]
@@ -84,8 +87,8 @@ async def _predict(request: Request, state: State, claim: Claim) -> Response:
     return Response(json.dumps(content), media_type="application/json")
 
 
-async def answered(jobs: Sequence[Job], mask: MaskForm, state: State) -> list[dict[str, Any]]:
-    """The entry of each job; counts what was answered."""
+async def answered(jobs: Sequence[Job], mask: MaskForm) -> list[dict[str, Any]]:
+    """The entry of each job."""
     if mask is MaskForm.NONE and all(
         job.answer or isinstance(job.outcome, Failure) for job in jobs
     ):
@@ -93,9 +96,6 @@ async def answered(jobs: Sequence[Job], mask: MaskForm, state: State) -> list[di
     else:
         # Masks and embeddings take a while, which nobody else's request may wait for.
         entries = await asyncio.to_thread(entries_of, jobs, mask)
-    for job in jobs:
-        if job.answer is not None:
-            state.metrics.observe_answer(job.answer, job.rules.ood_threshold)
     return entries
 
 

@@ -2,11 +2,14 @@
 for ever."""
 
 import base64
+import errno
 import json
+import os
 import sqlite3
 import ssl
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +18,7 @@ import pytest
 from pydantic import SecretStr
 
 from service.dicom.results import MadeObject
-from service.pacs.delivery import JITTER, MAX_STRIKES, backoff
+from service.pacs.delivery import JITTER, MAX_STRIKES, Delivery, backoff
 from service.pacs.destination import Destination, judge
 from service.pacs.inbox import Inbox, Waiting
 from service.pacs.ledger import Ledger
@@ -29,7 +32,8 @@ from tests.support.service import FakeRuntimes, Service, serving, wait_until
 def send(service: Service, slices: int = 1) -> str:
     """A new series; its study."""
     sent = series(slices)
-    assert stow(service.client, [item.data for item in sent]).status_code == 200
+    files = [item.data for item in sent]
+    assert stow(service.client, files, headers={"X-Request-ID": "visit-7"}).status_code == 200
     return sent[0].study
 
 
@@ -106,16 +110,24 @@ def test_a_destination_that_cannot_take_results_gets_them_later(
     assert len(destination.objects) == len(destination.stored) == waiting
 
 
-def test_retry_after_is_heeded(model_store: Path, tmp_path: Path, destination: Pacs) -> None:
+@pytest.mark.parametrize(
+    ("after", "with_another"), [("3600", True), ("3600", False), ("999999", False)]
+)
+def test_retry_after_is_heeded_for_an_hour(
+    model_store: Path, tmp_path: Path, destination: Pacs, after: str, with_another: bool
+) -> None:
     destination.status = 503
-    destination.headers = {"Retry-After": "3600"}
+    destination.headers = {"Retry-After": after}
     with serve(model_store, tmp_path, destination) as service:
         send(service)
         wait_until(lambda: report(service)["destination"] == "unreachable")
+        wait_seconds = service.state.gateway.outbox.wait_seconds()
+        assert 3500 < wait_seconds <= 3600
         destination.status = 200
-        send(service)
-        wait_until(lambda: service.metric("brain_series_total", outcome="reported") == 2)
-        assert report(service)["objects_waiting"] > len(destination.requests[0][1])
+        if with_another:
+            send(service)
+            wait_until(lambda: service.metric("brain_series_total", outcome="reported") == 2)
+            assert report(service)["objects_waiting"] > len(destination.requests[0][1])
         assert len(destination.requests) == 1
         # An administrator need not wait for it.
         assert service.client.post("/deliveries/retry").status_code == 200
@@ -171,7 +183,7 @@ def test_one_refused_object_does_not_hold_up_its_neighbours(
         destination.status = 200
         wait_until(lambda: settled(service))
         (dead,) = service.client.get("/deliveries").json()["refused"]
-    assert dead["reason"] == "refused_0122"
+    assert (dead["reason"], dead["request_id"]) == ("refused_0122", "visit-7")
     # What waits for the destination is as together in each attempt as it was in the first.
     assert all(names == sops for _, names in destination.requests)
     assert list(destination.objects) == sops[1:]
@@ -398,7 +410,7 @@ def test_the_oldest_refused_result_makes_room_and_a_retry_starts_anew(tmp_path: 
             box.park(parcels, "refused_0122")
         box.spare(1)
         assert [item.sop for item in box.dead(9)] == ["b"]
-        assert box.retry_dead() == 1
+        assert box.retry() == 1
         (parcel,) = box.next()
         assert (parcel.sop, parcel.attempts, parcel.alone) == ("b", 0, False)
 
@@ -438,6 +450,7 @@ def test_each_attempt_to_deliver_is_in_the_audit_log(
     log = tmp_path / "audit.log"
     destination.status = 503
     with serve(model_store, tmp_path, destination, audit_log=log) as service:
+        assert stow(service.client, [b"junk"]).status_code == 409
         send(service)
         wait_until(lambda: len(destination.requests) > 1)
         destination.status = 400
@@ -446,13 +459,36 @@ def test_each_attempt_to_deliver_is_in_the_audit_log(
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     found = {line["result"] for line in lines if line["action"] == "deliver"}
     assert found == {"http_503", "http_400"}
+    junk, sound = [line for line in lines if line["action"] == "store"]
+    assert (junk["instance"], junk["file"]) == (None, sha256(b"junk").hexdigest())
+    assert (len(sound["instance"]), sound["file"]) == (64, None)
+
+
+def test_a_result_that_cannot_be_read_for_now_is_delivered_later(
+    model_store: Path, tmp_path: Path, destination: Pacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = iter([errno.EMFILE, errno.EIO])
+    read = Delivery._read
+
+    def fail(self: Delivery, parcels: Any) -> Any:
+        if (number := next(failures, None)) is not None:
+            raise OSError(number, os.strerror(number))
+        return read(self, parcels)
+
+    monkeypatch.setattr(Delivery, "_read", fail)
+    with serve(model_store, tmp_path, destination) as service:
+        send(service)
+        wait_until(lambda: settled(service))
+        assert report(service)["objects_dead"] == 0
+    assert destination.of_kind("SR")
 
 
 def test_a_result_that_cannot_be_read_is_parked(
     model_store: Path, tmp_path: Path, destination: Pacs
 ) -> None:
     destination.status = 503
-    with serve(model_store, tmp_path, destination) as service:
+    log = tmp_path / "audit.log"
+    with serve(model_store, tmp_path, destination, audit_log=log) as service:
         send(service)
         wait_until(lambda: destination.requests)
         for path in (tmp_path / "spool" / "segments").iterdir():
@@ -460,6 +496,7 @@ def test_a_result_that_cannot_be_read_is_parked(
         wait_until(lambda: settled(service))
         answer = service.client.get("/deliveries").json()
         assert {item["reason"] for item in answer["refused"]} == {"unreadable"}
+        assert '"result":"unreadable"' in log.read_text()
         # With it the last thing went that the destination was left alone for.
         destination.status = 200
         send(service)

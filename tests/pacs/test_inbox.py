@@ -7,7 +7,10 @@ import sqlite3
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
+from time import time
 
 import pytest
 
@@ -147,6 +150,74 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
+def test_what_was_put_off_while_the_clock_was_ahead_is_due(
+    ledger: Ledger, segments: Segments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inbox = Inbox(ledger, segments, quiet_seconds=0, keep_seconds=900)
+    outbox = Outbox(ledger, segments, inbox)
+    with monkeypatch.context() as ahead:
+        for module in ("inbox", "outbox"):
+            ahead.setattr(f"service.pacs.{module}.time", lambda: time() + 365 * 86_400)
+        put(inbox, segments, "1.5.1")
+        inbox.postpone(inbox.begin(SERIES), 300, "inference_failed")
+        put(inbox, segments, "1.6.1", "1.6")
+        begun = inbox.begin("1.6")
+        outbox.post(begun, "model", ["1.6.1"], [MadeObject("SR", "1.2", "a", b"content")])
+        outbox.postpone(dict.fromkeys(outbox.next(), "http_503"), 300)
+    assert inbox.complete() == SERIES
+    assert outbox.wait_seconds() == 0
+    (parcel,) = outbox.next()
+    assert parcel.sop == "a"
+    assert len(list(segments.folder.iterdir())) == 3
+    inbox.expire()
+    assert len(list(segments.folder.iterdir())) == 2
+
+
+def test_a_wait_is_kept_to_and_an_administrator_need_not_wait(
+    inbox: Inbox, segments: Segments
+) -> None:
+    put(inbox, segments, "1.5.1")
+    inbox.postpone(inbox.begin(SERIES), 86_400, "inference_failed")
+    assert inbox.complete() is None
+    assert inbox.retry() == 0
+    assert inbox.complete() == SERIES
+
+
+def test_of_a_large_instance_only_the_beginning_is_read(
+    inbox: Inbox, segments: Segments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (item,) = series(1)
+    data = item.data + bytes(20)
+    monkeypatch.setattr("service.pacs.receiver.HEAD_BYTES", len(item.data) - 100)
+    read: list[int] = []
+    pread = os.pread
+
+    def counted(descriptor: int, size: int, offset: int) -> bytes:
+        read.append(size)
+        return pread(descriptor, size, offset)
+
+    monkeypatch.setattr(os, "pread", counted)
+    receiver = Receiver("application/dicom", None, LIMITS, inbox, segments)
+    receiver.feed(data)
+    (identity,) = receiver.finish("pacs-1", "visit-1").stored
+    assert read == [len(item.data) - 100]
+    (place,) = inbox.begin(identity.series).instances.values()
+    assert segments.read(place) == data
+
+
+@pytest.mark.parametrize("size", [1, 1000, 5 * 2**20])
+def test_a_part_that_has_no_uid_is_named_by_its_content(
+    inbox: Inbox, segments: Segments, size: int
+) -> None:
+    limits = replace(LIMITS, body_bytes=10**8, instance_bytes=10**8)
+    segments = Segments(segments.folder, 10**8)
+    junk = os.urandom(size)
+    receiver = Receiver("application/dicom", None, limits, inbox, segments)
+    receiver.feed(junk)
+    (refused,) = receiver.finish("pacs-1", "visit-1").refused
+    assert (refused.sop, refused.file) == (None, sha256(junk).hexdigest())
+
+
 def test_a_series_that_comes_again_as_it_expires_is_not_complete(
     ledger: Ledger, segments: Segments, clock: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -191,7 +262,7 @@ def test_attempts_count_anew_with_a_new_slice_and_when_asked_for(
     begun = inbox.begin(SERIES)
     assert begun.attempts == 0
     inbox.park(begun, "unidentified_source")
-    assert inbox.retry_dead() == 1
+    assert inbox.retry() == 1
     assert inbox.begin(SERIES).attempts == 0
 
 

@@ -487,6 +487,7 @@ def test_a_series_that_ends_the_process_is_given_up(
         wait_until(lambda: report(service)["series_dead"] == 1)
         (aside,) = service.client.get("/deliveries").json()["set_aside"]
         assert aside["reason"] == "ended_the_process"
+        assert aside["request_id"]
         send(service, series(1))
         wait_until(lambda: settled(service))
     assert len(destination.of_kind("SR")) == 1

@@ -189,7 +189,7 @@ def named(model_store: Path) -> Iterator[Service]:
     [
         *("127.0.0.1:8000", "192.0.2.7", "[::1]:8000", "[::ffff:192.0.2.7]", "localhost:8000"),
         *("service:8000", "localhost.", "mri.localhost", "mri.example.org", "MRI.Example.org.:80"),
-        "ai.example.org:8000",
+        *("ai.example.org:8000", "host.docker.internal:8000"),
     ],
 )
 def test_without_keys_it_may_be_called_by_a_name_that_is_its_own(

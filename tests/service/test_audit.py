@@ -5,6 +5,7 @@ import io
 import json
 import os
 import re
+import threading
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, BinaryIO, cast
 import pydicom
 import pytest
 
-from service.audit import MAX_WAITING, AuditFile
+from service.audit import MAX_WAITING, AuditFile, digest
 from service.keys import Role, make_key
 from service.metrics import Metrics
 from service.settings import SettingsError
@@ -53,6 +54,27 @@ def test_predictions_are_recorded(
         assert line["duration_ms"] >= 0
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", line["time"])
     assert path.stat().st_mode & 0o077 == 0
+
+
+def test_large_files_are_hashed_beside_the_event_loop(
+    model_store: Path, tmp_path: Path, jpeg: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+
+    def noted(file: bytes) -> str | None:
+        threads.append(threading.current_thread().name)
+        return digest(file)
+
+    monkeypatch.setattr("service.state.digest", noted)
+    settings = settings_for(model_store, audit_log=tmp_path / "audit.log")
+    with serving(settings, FakeRuntimes()) as service:
+        assert service.predict(jpeg).status_code == 200
+        assert service.predict(jpeg, b"junk" * 2**18).status_code == 200
+        small, *large = threads
+    assert len(large) == 2
+    assert small not in large
+    hashed = [line["file"] for line in lines(tmp_path / "audit.log")]
+    assert hashed == [digest(jpeg), digest(jpeg), digest(b"junk" * 2**18)]
 
 
 def test_a_torn_line_costs_no_other(tmp_path: Path) -> None:

@@ -45,6 +45,13 @@ def watched(tiny_store: Path) -> Iterator[Service]:
 
 
 class TestDrift:
+    def test_slices_that_are_explained_are_not_counted_again(self, watched: Service) -> None:
+        headers = {"Content-Type": "image/png"}
+        answer = watched.client.post("/explain", content=TUMOR, headers=headers)
+        assert answer.status_code == 200
+        assert watched.metric("brain_predictions_total", label="glioma") == 0
+        assert watched.metric("brain_confidence_count") == 0
+
     def test_answers_are_counted(self, watched: Service) -> None:
         watched.predict(TUMOR, TUMOR, HEALTHY, STRANGE, b"junk")
         metric = watched.metric

@@ -166,6 +166,12 @@ class TestNumbers:
         assert found["tumor_probability"] < 0.5
         assert found["region"] is None
 
+    def test_maps_give_a_region_wherever_the_answer_is_a_tumor(self, maps: Service) -> None:
+        sensitive = numbers(maps, HEALTHY, params={"tumor_threshold": "0"})
+        assert (sensitive["decision"], sensitive["region"]["source"]) == ("tumor", "cam")
+        strict = numbers(maps, TUMOR, params={"tumor_threshold": "1"})
+        assert (strict["decision"], strict["region"]) == ("no_tumor", None)
+
     def test_the_most_suspicious_frame_is_explained(self, two_heads: Service) -> None:
         data = enhanced(legacy=True)
         entries = two_heads.predict(data).json()["predictions"]
