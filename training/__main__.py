@@ -23,7 +23,11 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--out", type=_folder, required=True, metavar="runs/NAME")
     fit.add_argument("--protocol", choices=["clean", "published", "grouped"], default="clean")
     fit.add_argument(
-        "--hold-out", action="append", default=[], metavar="NAME", help="data set to test on alone"
+        "--hold-out",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="data set to test on alone; with --protocol grouped",
     )
     fit.add_argument("--resume", action="store_true", help="go on with the run in --out")
     fit.add_argument("--seed", type=int, help="instead of the recipe's")

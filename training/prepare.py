@@ -9,7 +9,7 @@ import numpy as np
 from contract.preprocessing import DEFAULT_SPEC, probe_digest
 from training.datasets import ANY_TUMOR, NO_TUMOR, ImageSet, find_images, read_images
 from training.duplicates import Audit, audit
-from training.errors import DatasetError
+from training.errors import DatasetError, RunError
 from training.recipe import Recipe
 from training.run import Run, RunConfig, installed
 from training.splits import Protocol, Split, split
@@ -72,7 +72,12 @@ def prepare(
     Raises:
         DatasetError: see :func:`read`; or a class is left without images to train or validate on, or
             there are none to test on, or none of a class.
+        RunError: a data set is to be held out of another protocol than ``grouped``.
     """
+    if held_out and protocol is not Protocol.GROUPED:
+        # The other sets' Testing images would train, and what is near them as well: no figure of
+        # such a run is one of those protocols.
+        raise RunError(f"--hold-out needs --protocol grouped, not {protocol}")
     images, found = read(recipe, roots)
     parts = split(images, found, protocol, recipe, held_out)
     print(f"split ({protocol}): {parts.counts()}", flush=True)

@@ -273,6 +273,31 @@ def test_an_unfaithful_model_is_not_published(
     assert ModelStore(tmp_path / "store").names() == []
 
 
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"probe_digest": "0" * 64}, "other pixels"),
+        ({"held_out": ["small"]}, "trained without small"),
+    ],
+    ids=["other pixels", "a data set left out"],
+)
+def test_what_no_service_should_load_is_not_published(
+    changes: dict[str, object],
+    says: str,
+    evaluated_run: Path,
+    training: Training,
+    tmp_path: Path,
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(evaluated_run, run)
+    config = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(config | changes))
+    done = training("export", "--run", run, "--store", tmp_path / "store")
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert ModelStore(tmp_path / "store").versions("brain-tumor") == []
+
+
 def test_a_float_file_has_float_figures(
     evaluated_run: Path, training: Training, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
