@@ -34,6 +34,13 @@ def test_tumours_of_an_unstated_kind_alone_are_nothing_to_test_on(
         prepare(load_recipe("baseline_cnn"), roots, Protocol.GROUPED, ["other"])
 
 
+def test_images_of_one_class_are_nothing_to_fit(small_data: Path, tmp_path: Path) -> None:
+    for part in ("Training", "Testing"):
+        shutil.copytree(small_data / part / "glioma", tmp_path / "one" / part / "glioma")
+    with pytest.raises(DatasetError, match="nothing to tell apart: all images are glioma"):
+        prepare(load_recipe("baseline_cnn"), [tmp_path / "one"], Protocol.CLEAN)
+
+
 @pytest.mark.parametrize("protocol", [Protocol.CLEAN, Protocol.PUBLISHED])
 def test_a_data_set_is_held_out_of_the_grouped_protocol_alone(
     small_data: Path, protocol: Protocol
