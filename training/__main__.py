@@ -194,10 +194,17 @@ def main(arguments: list[str] | None = None) -> int:
             run_audit(options.data, options.out)
         elif options.command == "evaluate":
             from training.evaluate import evaluate
+            from training.run import Run, held
 
-            evaluate(
-                options.run, options.beside, options.foreign, options.answers_of, options.left_out
-            )
+            Run.open(options.run)  # A folder that is not there must not be made.
+            with held(options.run):
+                evaluate(
+                    options.run,
+                    options.beside,
+                    options.foreign,
+                    options.answers_of,
+                    options.left_out,
+                )
         elif options.command == "export":
             from contract.store import ModelStore
             from training.export import export

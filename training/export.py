@@ -168,7 +168,7 @@ def _manifest(
         provenance=Provenance(
             recipe=recipe.name,
             recipe_digest=recipe.digest,
-            weights=recipe.weights,
+            weights=recipe.weights_name,
             protocol=str(run.config.protocol),
             seed=recipe.seed,
             data=run.config.data,
