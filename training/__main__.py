@@ -23,7 +23,11 @@ def _parser() -> argparse.ArgumentParser:
     fit.add_argument("--out", type=_folder, required=True, metavar="runs/NAME")
     fit.add_argument("--protocol", choices=["clean", "published", "grouped"], default="clean")
     fit.add_argument(
-        "--hold-out", action="append", default=[], metavar="NAME", help="data set to test on alone"
+        "--hold-out",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="data set to test on alone; with --protocol grouped",
     )
     fit.add_argument("--resume", action="store_true", help="go on with the run in --out")
     fit.add_argument("--seed", type=int, help="instead of the recipe's")
@@ -190,10 +194,17 @@ def main(arguments: list[str] | None = None) -> int:
             run_audit(options.data, options.out)
         elif options.command == "evaluate":
             from training.evaluate import evaluate
+            from training.run import Run, held
 
-            evaluate(
-                options.run, options.beside, options.foreign, options.answers_of, options.left_out
-            )
+            Run.open(options.run)  # A folder that is not there must not be made.
+            with held(options.run):
+                evaluate(
+                    options.run,
+                    options.beside,
+                    options.foreign,
+                    options.answers_of,
+                    options.left_out,
+                )
         elif options.command == "export":
             from contract.store import ModelStore
             from training.export import export

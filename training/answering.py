@@ -52,6 +52,7 @@ class Fitted(BaseModel):
         tumor_threshold: of the decision.
         answer, reference: for the manifest.
         validation: figures of the fit.
+        kept_from: name of the run whose answers these are but for what is in distribution, if any.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -60,6 +61,7 @@ class Fitted(BaseModel):
     answer: AnswerRecord
     reference: ReferenceRecord
     validation: dict[str, float]
+    kept_from: str | None = None
 
     def rules(self, recipe: Recipe, folder: Path) -> Rules:
         """The rules that the service will follow."""
@@ -95,14 +97,22 @@ def fit_answers(
         parts: who trains and who validates.
         doubtful: slices that may not lie upright, (len(images),): what is in distribution is fitted
             without them.
-        kept: answers of a run with the same weights, of which all is kept but what is in distribution.
+        kept: answers of a run with the same weights, of which all is kept but what is in distribution;
+            ``kept_from`` names that run.
 
     Raises:
-        RunError: others than those to be kept have been fitted before.
+        RunError: others than those to be kept have been fitted before; or some were kept before, and
+            none are to be now.
     """
     if (before := read_fitted(artifacts)) is not None:
         if kept is not None and _but_distribution(before) != _but_distribution(kept):
             raise RunError(f"{artifacts / ANSWER_FILE} was fitted anew; delete it to keep others")
+        if kept is None and before.kept_from is not None:
+            # Of an evaluation that was interrupted: its report would not say whose these are.
+            raise RunError(
+                f"{artifacts / ANSWER_FILE} holds the answers of {before.kept_from}: add --answers-of "
+                "again, or delete it to fit others"
+            )
         return before
     recipe = run.config.recipe
     assert recipe.mask is not None
@@ -156,6 +166,7 @@ def fit_answers(
             **{f"region_{name}": value for name, value in located.items()},
             **_synthetic_figures(plain, synthetic, made.labels),
         },
+        kept_from=kept.kept_from if kept else None,
     )
     write_aside(artifacts / ANSWER_FILE, (fitted.model_dump_json(indent=1) + "\n").encode())
     return fitted

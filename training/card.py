@@ -3,7 +3,7 @@
 from typing import Any, Final
 
 from training.card_answers import answer_sections, left_out_section
-from training.recipe import overridden
+from training.recipe import departs, overridden
 from training.run import RunConfig
 from training.splits import Protocol
 
@@ -34,21 +34,12 @@ _PLOTTED: Final = {
         "",
     ],
 }
-_SUBSETS: Final = {
-    Protocol.CLEAN: "*unleaked* are the Testing images that share no near-duplicate group with "
-    "Training.",
-    Protocol.PUBLISHED: "*unleaked* are the Testing images that share no near-duplicate group with "
-    "Training.",
-    Protocol.GROUPED: "The test images are whole near-duplicate groups of every data set and, where a "
-    "set names patient-wise folds, whole folds; the sets' own division into Training and Testing plays "
-    "no part. Images that show a tumour of an unstated kind count for tumour or not only.",
-}
-
-
+_UNLEAKED: Final = (
+    "*unleaked* are the Testing images that share no near-duplicate group with Training."
+)
 _LEAK: Final = {
     Protocol.CLEAN: "For this model, every Training image in a group with a Testing image was removed.",
     Protocol.PUBLISHED: "For this model they were left in: the figures are for comparison only.",
-    Protocol.GROUPED: "This model is tested on other images, so that they need not be removed.",
 }
 
 
@@ -62,12 +53,15 @@ def model_card(metrics: dict[str, Any], config: RunConfig, served: str = "int8")
     """
     recipe, split, audit = config.recipe, metrics["split"], metrics["audit"]
     validation = metrics["validation"]
+    whole = metrics["protocols"][str(config.protocol)]["testing"][served]
+    unstated = split["test"] - whole["images"]
+    another = departs(recipe)
     lines = [
         f"# {recipe.name}: {', '.join(recipe.classes)}",
         "",
         (
             f"Brain MRI slice classifier. Backbone {recipe.backbone}, starting weights "
-            f"`{recipe.weights}`, protocol `{config.protocol}`."
+            f"`{recipe.weights_name}`, protocol `{config.protocol}`."
         ),
         "",
         "## Results on the test images",
@@ -75,7 +69,8 @@ def model_card(metrics: dict[str, Any], config: RunConfig, served: str = "int8")
         (
             "95 % intervals are bootstrap percentiles over near-duplicate groups. "
             + _KINDS[served]
-            + _SUBSETS[config.protocol]
+            + _tested(metrics, config)
+            + _unstated(unstated, split["test"], "answers" in metrics)
         ),
         "",
         (
@@ -92,7 +87,6 @@ def model_card(metrics: dict[str, Any], config: RunConfig, served: str = "int8")
     lines.append("")
     if config.protocol is not Protocol.GROUPED:
         lines += [_reading(metrics["protocols"], served), ""]
-    whole = metrics["protocols"][str(config.protocol)]["testing"][served]
     lines += [
         f"By class (`{config.protocol}`, {served}, all test images with a class):",
         "",
@@ -111,7 +105,7 @@ def model_card(metrics: dict[str, Any], config: RunConfig, served: str = "int8")
         "![ROC curves](roc.png)",
         "![Training curves](training.png)",
         "",
-        *(answer_sections(metrics["answers"]) if "answers" in metrics else []),
+        *(answer_sections(metrics["answers"], recipe.mask) if "answers" in metrics else []),
         *(left_out_section(metrics["left_out"]) if "left_out" in metrics else []),
         "## Data",
         "",
@@ -121,17 +115,15 @@ def model_card(metrics: dict[str, Any], config: RunConfig, served: str = "int8")
     lines += [f"| {s.name} | {s.images} | `{s.digest[:16]}…` |" for s in config.data]
     lines += [
         "",
-        f"Of {audit['testing_images']} Testing images {audit['testing_with_exact_copy_in_training']} "
-        f"are byte-identical to a Training image and "
-        f"{audit['testing_with_near_duplicate_in_training']} have a near duplicate there. "
-        + _LEAK[config.protocol],
+        *([_leak(metrics, config)] if audit["testing_images"] else []),
         (
-            f"{len(audit['conflicting_labels'])} images lie in groups with two labels; those of "
-            "Training were dropped."
+            f"{len(audit['conflicting_labels'])} images lie in groups with two labels; none of them "
+            "trained or validated."
         ),
         "",
-        f"Training {split['train']}, validation {split['validation']}, test {split['test']} images; "
-        "no group spans two of them"
+        f"Training {split['train']}, validation {split['validation']}, test {split['test']} images"
+        + (f", of which {whole['images']} have a class" if unstated else "")
+        + "; no group spans two of them"
         + (", but for the published leak into Testing." if config.protocol == "published" else "."),
         "",
         "## Training",
@@ -145,7 +137,12 @@ def model_card(metrics: dict[str, Any], config: RunConfig, served: str = "int8")
             f"- int8 and float disagree on {validation['label_disagreement']:.2%} of the validation "
             "labels."
         ),
-        f"- Seed {recipe.seed}; recipe sha256 `{recipe.digest[:16]}…`.",
+        f"- Seed {recipe.seed}; recipe sha256 `{recipe.digest[:16]}…`"
+        + (
+            f", another one than the {recipe.name} that the command below trains."
+            if another
+            else "."
+        ),
         "",
         "```",
         f"python -m training fit --recipe {recipe.name} "
@@ -161,12 +158,76 @@ def model_card(metrics: dict[str, Any], config: RunConfig, served: str = "int8")
         + (" --foreign FOLDER" if "foreign" in metrics.get("answers", {}) else "")
         + (" --answers-of runs/FIRST" if "answers_of" in metrics else "")
         + "".join(f" --left-out runs/{n}" for n in range(1, 1 + len(metrics.get("left_out", [])))),
-        "python -m training export --run runs/NAME",
+        # A run that left a data set out is not published.
+        *([] if config.held_out else ["python -m training export --run runs/NAME"]),
         "```",
         "",
         *_limits(metrics, config),
     ]
     return "\n".join(lines)
+
+
+def _tested(metrics: dict[str, Any], config: RunConfig) -> str:
+    """Which images the test is."""
+    if config.held_out:
+        of = sum(source.images for source in config.data if source.name in config.held_out)
+        tested = metrics["split"]["test"]
+        return (
+            f"The run was trained without {', '.join(config.held_out)} and tested on nothing else: "
+            + (
+                f"all {of} images"
+                if tested == of
+                else f"the {tested} of {of} images that share no near-duplicate group with the others"
+            )
+            + ", whether called Training or Testing."
+        )
+    if config.protocol is not Protocol.GROUPED:
+        return _UNLEAKED
+    fixed = [source.name for source in config.data if source.name in config.recipe.train_only]
+    folds = config.recipe.folds
+    names = ", ".join(str(number) for number in folds.test) if folds else ""
+    return (
+        "The test images are drawn in whole near-duplicate groups, whether a set calls them Training "
+        "or Testing"
+        + (f", but none from {', '.join(fixed)}" if fixed else "")
+        + "."
+        # Where no set names patients there are no folds.
+        + (
+            f" Of a set that names patient-wise folds, {f'fold {names}' if folds else 'nothing'} is "
+            "tested."
+            if metrics.get("by_patient", True)
+            else ""
+        )
+    )
+
+
+def _unstated(count: int, tested: int, answers: bool) -> str:
+    if not count:
+        return ""
+    return (
+        f" {count} of the {tested} test images show a tumour of an unstated kind, and count for "
+        "nothing in this section" + (", but for tumour or not below." if answers else ".")
+    )
+
+
+def _leak(metrics: dict[str, Any], config: RunConfig) -> str:
+    """What the sets' own division leaks, and what became of it."""
+    audit = metrics["audit"]
+    found = (
+        f"Of {audit['testing_images']} Testing images {audit['testing_with_exact_copy_in_training']} "
+        f"are byte-identical to a Training image and "
+        f"{audit['testing_with_near_duplicate_in_training']} have a near duplicate there. "
+    )
+    if not config.held_out and config.protocol is not Protocol.GROUPED:
+        return found + _LEAK[config.protocol]
+    # Reports of before this was counted have no number.
+    among = metrics.get("tested_of_testing")
+    return (
+        found
+        + "This model's test does not go by that division"
+        + ("" if among is None else f": {among} of its images are among those")
+        + ". No image that shares a group with a test image trained."
+    )
 
 
 def _limits(metrics: dict[str, Any], config: RunConfig) -> list[str]:
@@ -184,15 +245,24 @@ def _limits(metrics: dict[str, Any], config: RunConfig) -> list[str]:
             f"- It knows {len(classes)} classes: {', '.join(classes)}. It names one of them whatever "
             "it is shown, also for other lesions (metastasis, stroke, abscess), "
             + (
-                "which nothing tells from these; other body parts and pictures that are no MRI it "
-                "refers, as far as the tables above say."
-                if "answers" in metrics
-                else "other body parts and pictures that are no MRI."
+                "other body parts and pictures that are no MRI."
+                if "answers" not in metrics
+                else "which nothing tells from these; other body parts and pictures that are no MRI it "
+                + (
+                    "refers, as far as the tables above say."
+                    if "foreign" in metrics["answers"]
+                    else "may refer, which was not measured."
+                )
             )
         ),
         (
-            "- 2D slices. These figures do not say how the model does on another hospital's scanner: "
-            "what tells data sets apart may tell the classes apart."
+            "- 2D slices. "
+            + (
+                "A data set left out is one guess at another hospital's scanner: "
+                if config.held_out
+                else "These figures do not say how the model does on another hospital's scanner: "
+            )
+            + "what tells data sets apart may tell the classes apart."
         ),
         *(f"- {name}: {_KNOWN[name]}" for name in names if name in _KNOWN),
     ]
@@ -216,8 +286,11 @@ def _row(protocol: str, subset: str, kind: str, figures: dict[str, Any]) -> str:
         {"testing_unleaked": "*unleaked*", "testing": "all"}.get(subset, subset),
         kind,
         str(figures["images"]),
-        cell(figures["accuracy"], "accuracy"),
-        cell(figures["macro_f1"], "macro_f1"),
+        # Of one class, accuracy is that class's recall, and a model that knows no other has it whole.
+        *(
+            cell(figures[name], name) if len(figures["classes"]) > 1 else ""
+            for name in ("accuracy", "macro_f1")
+        ),
         *(
             cell(tumor[name], f"tumor.{name}") if name in tumor else ""
             for name in ("sensitivity", "specificity", "auc")

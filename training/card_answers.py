@@ -1,15 +1,30 @@
 """The part of MODEL_CARD.md about answers: where, how sure, when not, how robust."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
+
+from training.recipe import Mask
+
+NORMAL_BRAIN: Final = "normal brain"
+"""The kind that ``scripts/foreign.py`` cuts from a template."""
+_NORMAL: Final = (
+    f" `{NORMAL_BRAIN}` is a template of a healthy man's T1 (Colin27), as it is and without the skull, "
+    "no picture of another kind: there, a low AUROC is right, and what is decided tells."
+)
 
 
-def answer_sections(answers: Mapping[str, Any]) -> list[str]:
-    """Lines of Markdown; every figure is from ``metrics["answers"]``."""
+def answer_sections(answers: Mapping[str, Any], mask: Mask | None) -> list[str]:
+    """Lines of Markdown; every figure is from ``metrics["answers"]``.
+
+    Args:
+        answers: these.
+        mask: the recipe's, which says whether synthetic slices were made.
+    """
     lines: list[str] = []
     if "regions" in answers:
         lines += _where(answers["regions"])
-    lines += _how_sure(answers)
+    made = mask is not None and any((mask.removed, mask.pasted, mask.stripped))
+    lines += _how_sure(answers, "slices and synthetic ones made from them" if made else "slices")
     lines += _tumor(answers["tumor"])
     if "foreign" in answers:
         lines += _when_not(answers["foreign"], answers["decisions_upright"])
@@ -57,7 +72,7 @@ def _where(regions: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _how_sure(answers: Mapping[str, Any]) -> list[str]:
+def _how_sure(answers: Mapping[str, Any], fitted_on: str) -> list[str]:
     figures = answers["calibration"]
     fitted = answers["fitted"]["answer"]
     point, evidence = fitted["operating_point"], fitted["tumor"]
@@ -72,7 +87,7 @@ def _how_sure(answers: Mapping[str, Any]) -> list[str]:
             f"Temperature {fitted['temperature']:.3f}. Tumour evidence: class head "
             f"{evidence['class_weight']:.3f}, mask {evidence['mask_weight']:.3f} (mean of the "
             f"{evidence['mask_cells']} highest cells), bias {evidence['bias']:.3f}; fitted on "
-            "validation slices and synthetic ones made from them."
+            f"validation {fitted_on}."
         ),
         "",
         "| | test |",
@@ -139,9 +154,7 @@ def _when_not(foreign: Mapping[str, Any], upright: Mapping[str, float]) -> list[
             "AUROC of the distance in the embedding against test slices, and what is decided. A "
             "picture out of distribution is referred. Compared with the test slices that lie upright "
             f"for certain, of which {upright['in_distribution']:.1%} are in distribution; the turned "
-            "and mirrored ones are made from these. `normal brain` is a template of a healthy man's "
-            "T1 (Colin27), as it is and without the skull, no picture of another kind: there, a low "
-            "AUROC is right, and what is decided tells."
+            "and mirrored ones are made from these." + (_NORMAL if NORMAL_BRAIN in foreign else "")
         ),
         "",
         (
@@ -166,7 +179,7 @@ def _robust(table: Mapping[str, Any]) -> list[str]:
         "|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {name} | {f['accuracy']:.4f} "
+        f"| {name} | {format(f['accuracy'], '.4f') if 'accuracy' in f else ''} "
         f"| {format(f['tumor_auc'], '.4f') if 'tumor_auc' in f else ''} "
         f"| {format(f['dice'], '.4f') if 'dice' in f else ''} | {f['ece']:.4f} "
         f"| {f['in_distribution']:.1%} |"
@@ -186,24 +199,30 @@ def left_out_section(runs: Sequence[Mapping[str, Any]]) -> list[str]:
         "",
         (
             "Other runs, each trained without a data set and tested on it; int8, at a tumour "
-            "probability of one half."
+            "probability of one half. Accuracy is of the slices with a class, where these show more "
+            "than one."
         ),
         "",
         (
-            "| left out | recipe | slices | tumour AUC | sensitivity | specificity | accuracy "
-            "| mean Dice | calibration error |"
+            "| left out | recipe | slices | with a class | tumour AUC | sensitivity | specificity "
+            "| accuracy | mean Dice | calibration error |"
         ),
-        "|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for run in runs:
         changed = "".join(f" --{name} {value}" for name, value in run["overridden"].items())
+        # Reports of earlier releases note neither this nor how many have a class.
+        another = f" (another recipe, {run['another_recipe']})" if run.get("another_recipe") else ""
         tumor = run["tumor"]
         cells = [
             ", ".join(run["held_out"]),
-            f"`{run['recipe']}{changed}`",
+            f"`{run['recipe']}{changed}`{another}",
             f"{run['images']}",
+            f"{run.get('named', '')}",
             *(_with_interval(tumor, name) for name in ("auc", "sensitivity", "specificity")),
-            f"{run['accuracy']:.4f} [{run['interval'][0]:.4f}, {run['interval'][1]:.4f}]",
+            f"{run['accuracy']:.4f} [{run['interval'][0]:.4f}, {run['interval'][1]:.4f}]"
+            if "accuracy" in run
+            else "",
             *(f"{run[name]:.4f}" if name in run else "" for name in ("dice", "ece")),
         ]
         lines.append(f"| {' | '.join(cells)} |")

@@ -52,7 +52,8 @@ def _bars(entries: Entries) -> Iterator[tuple[str, str, float, tuple[float, floa
     for recipe, entry in sorted(entries.items()):
         for protocol, runs in sorted(entry.evaluated.items()):
             for data, found in sorted(runs.items()):
-                yield recipe, f"{protocol}, {_short(data)}", found["accuracy"], _interval(found)
+                if "accuracy" in found:
+                    yield recipe, f"{protocol}, {_short(data)}", found["accuracy"], _interval(found)
         for data, found in sorted(entry.crossvals.items()):
             yield recipe, f"held out, {_short(data)}", found["accuracy"], _interval(found)
 
@@ -110,20 +111,8 @@ def _document(entries: Entries) -> str:
         *_TESTING_HEAD,
     ]
     lines += _testing_rows(entries, {"clean", "published"})
-    grouped = _testing_rows(entries, {"grouped"})
-    if grouped:
-        lines += [
-            "",
-            "## Held-out groups and folds of all data sets",
-            "",
-            (
-                "Protocol `grouped`: whole near-duplicate groups of every data set, and fold 5 of "
-                "figshare_cheng, are the test: other images than the 1311 above."
-            ),
-            "",
-            *_TESTING_HEAD,
-            *grouped,
-        ]
+    lines += _grouped_section(entries)
+    lines += _left_out_section(entries)
     if any(entry.crossvals for entry in entries.values()):
         lines += ["", *_crossval_section(entries)]
     if any(entry.step for entry in entries.values()):
@@ -131,6 +120,73 @@ def _document(entries: Entries) -> str:
     lines += ["", f"![Accuracies with intervals]({PLOT_FILE})", "", "## What the leak is worth", ""]
     lines += [*_reading(entries), "", "## What is missing", "", *_missing(entries), ""]
     return "\n".join(lines)
+
+
+def _grouped_section(entries: Entries) -> list[str]:
+    rows = _testing_rows(entries, {"grouped"})
+    if not rows:
+        return []
+    return [
+        "",
+        "## Held-out groups and folds",
+        "",
+        (
+            "Protocol `grouped`: the test is drawn in whole near-duplicate groups, whether a set calls "
+            "them Training or Testing, so that some may be among the 1311 above. Of a set with "
+            "patient-wise folds, only those are tested that the recipe sends there."
+            + _sends(entries)
+        ),
+        "",
+        *_TESTING_HEAD,
+        *rows,
+    ]
+
+
+def _sends(entries: Entries) -> str:
+    """Which folds recipes that ship test, and which data sets they never do, where they were run."""
+    found: dict[str, list[str]] = {}
+    for name in sorted(entries):
+        if name not in recipe_names() or not _own(entries[name], "grouped"):
+            continue
+        recipe = load_recipe(name)
+        notes = []
+        if recipe.folds:
+            notes.append(f"fold {', '.join(str(number) for number in recipe.folds.test)} is tested")
+        if recipe.train_only:
+            notes.append(f"{', '.join(recipe.train_only)} is for training alone")
+        if notes:
+            found.setdefault("; ".join(notes), []).append(f"`{name}`")
+    return "".join(f" {', '.join(names)}: {note}." for note, names in found.items())
+
+
+def _own(entry: Entry, protocol: str) -> dict[str, dict[str, Any]]:
+    """The runs of a protocol that left no data set out: those are tested on something else."""
+    runs = entry.evaluated.get(protocol, {})
+    return {data: found for data, found in runs.items() if not found.get("held_out")}
+
+
+def _left_out_section(entries: Entries) -> list[str]:
+    rows = [
+        _testing_row(name, protocol, data, found)
+        for name, entry in sorted(entries.items())
+        for protocol, runs in sorted(entry.evaluated.items())
+        for data, found in sorted(runs.items())
+        if found.get("held_out")
+    ]
+    if not rows:
+        return []
+    return [
+        "",
+        "## A data set left out",
+        "",
+        (
+            "Trained without the data set that the brackets name and tested on it alone. Of slices of "
+            "one class there is no accuracy and no F1 over the classes."
+        ),
+        "",
+        *_TESTING_HEAD,
+        *rows,
+    ]
 
 
 def _crossval_section(entries: Entries) -> list[str]:
@@ -214,9 +270,8 @@ def _testing_rows(entries: Entries, protocols: Collection[str]) -> list[str]:
     return [
         _testing_row(name, protocol, data, found)
         for name, entry in sorted(entries.items())
-        for protocol, runs in sorted(entry.evaluated.items())
-        if protocol in protocols
-        for data, found in sorted(runs.items())
+        for protocol in sorted(protocols)
+        for data, found in sorted(_own(entry, protocol).items())
     ]
 
 
@@ -227,7 +282,7 @@ def _testing_row(recipe: str, protocol: str, data: str, found: dict[str, Any]) -
         data,
         _DASH if found["trained"] is None else str(found["trained"]),
         *(_percent(found, name) for name in ("accuracy", "macro_f1", "tumor.f1", "tumor.auc")),
-        f"{100 * found['float_accuracy']:.2f}",
+        f"{100 * found['float_accuracy']:.2f}" if "float_accuracy" in found else _DASH,
     ]
     return f"| {' | '.join(cells)} |"
 
@@ -256,7 +311,7 @@ def _missing(entries: Entries) -> list[str]:
         if entry is None or not entry.weights:
             lines.append(f"- `{name}`: not run.")
             continue
-        absent = [p for p in ("clean", "published") if p not in entry.evaluated]
+        absent = [p for p in ("clean", "published") if not _own(entry, p)]
         absent += [] if entry.crossvals else ["cross-validation"]
         if absent:
             lines.append(f"- `{name}`: no figures for {', '.join(absent)}.")
@@ -266,8 +321,10 @@ def _missing(entries: Entries) -> list[str]:
 def _reading(entries: Entries) -> list[str]:
     lines = []
     for name, entry in sorted(entries.items()):
-        published, clean = (entry.evaluated.get(p, {}) for p in ("published", "clean"))
+        published, clean = (_own(entry, p) for p in ("published", "clean"))
         for data in sorted(published.keys() & clean.keys()):
+            if "accuracy" not in published[data] or "accuracy" not in clean[data]:
+                continue
             leaked, unleaked = (runs[data]["accuracy"] for runs in (published, clean))
             lines.append(
                 f"- **{name}**, {data}: {100 * leaked:.2f} % where the leak stays and "

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 from PIL import Image, ImageDraw
 
-from training.datasets import ImageSet, find_images, read_images
+from training.datasets import ImageSet, read_folders
 from training.duplicates import Audit, Pair, audit, orient
 
 TILE_PIXELS: Final = 160
@@ -23,7 +23,7 @@ def run_audit(roots: Sequence[Path], out: Path) -> Audit:
     Raises:
         DatasetError: the folders hold no readable, labelled images.
     """
-    images = read_images(find_images(roots))
+    images = read_folders(roots)
     print(images.describe())
     found = audit(images)
     summary = found.summary(images)
@@ -38,6 +38,7 @@ def run_audit(roots: Sequence[Path], out: Path) -> Audit:
     document = {
         "data": [source.model_dump() for source in images.sources()],
         **summary,
+        "images_without_a_class": dict(sorted(images.unlabelled.items())),
         "unreadable_files": [{"file": path.name, "code": code} for path, code in images.unreadable],
         "groups_of_two_or_more": _groups(found, images),
     }

@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.convert import keras_predictor, trained_model
-from training.datasets import ImageSet, allowed
+from training.datasets import ImageSet, allowed, require_kinds
 from training.duplicates import Audit
-from training.errors import DatasetError
+from training.errors import DatasetError, RecipeError
 from training.fit import train
-from training.prepare import configure, read, start
-from training.recipe import Recipe, overridden
+from training.prepare import configure, read, require_masks, start
+from training.recipe import SEEDS, Recipe, departs, overridden
 from training.run import Run, held, save_arrays, write_aside
 from training.scores import scores
 from training.splits import Protocol, Split, divisible, pick, require_classes
@@ -60,15 +60,19 @@ def crossval(recipe: Recipe, roots: Sequence[Path], out: Path, repeats: int) -> 
     Raises:
         DatasetError: of the data to be tested, some name folds and others do not; or they show one
             class, or what is no class of the recipe's; or a class is left without training or
-            validation images.
+            validation images, or a mask head without outlines.
+        RecipeError: the parts' seeds, which follow the recipe's, would be too large.
     """
     images, audit = read(recipe, roots)
     _check(images.labels[divisible(images, recipe)], recipe)
     probabilities: list[NDArray[np.float32]] = []
     tested: list[NDArray[np.intp]] = []
     rows: list[dict[str, Any]] = []
-    # All of them before the first trains: one of them may lack a class.
-    for part in [*parts(recipe, images, audit, repeats)]:
+    # All of them before the first trains: one of them may lack a class, or outlines.
+    every = [*parts(recipe, images, audit, repeats)]
+    for part in every if recipe.mask is not None else ():
+        require_masks(images, part.split)
+    for part in every:
         print(f"{part.name}: {part.split.counts()}", flush=True)
         config = configure(part.recipe, roots, images, part.split, Protocol.GROUPED)
         with held(out / part.name):
@@ -94,7 +98,8 @@ def crossval(recipe: Recipe, roots: Sequence[Path], out: Path, repeats: int) -> 
         "recipe": recipe.name,
         "recipe_digest": recipe.digest,
         "overridden": overridden(recipe),
-        "weights": recipe.weights,
+        "another_recipe": departs(recipe),
+        "weights": recipe.weights_name,
         "data": [source.model_dump() for source in images.sources()],
         "parts": rows,
         "mean_accuracy": float(np.mean([row["accuracy"] for row in rows])),
@@ -118,10 +123,7 @@ def _check(labels: NDArray[np.str_], recipe: Recipe) -> None:
         raise DatasetError(
             f"{recipe.name} cannot be tested on images of {names}: it has no such class"
         )
-    if len(found) < 2:
-        raise DatasetError(
-            f"there is nothing to tell apart: all images are {', '.join(found) or 'none'}"
-        )
+    require_kinds(labels)
 
 
 def parts(recipe: Recipe, images: ImageSet, audit: Audit, repeats: int) -> Iterator[Part]:
@@ -130,6 +132,7 @@ def parts(recipe: Recipe, images: ImageSet, audit: Audit, repeats: int) -> Itera
     Raises:
         DatasetError: of the data to be tested, some name folds and others do not; or a class is left
             without training or validation images.
+        RecipeError: the parts' seeds, which follow the recipe's, would be too large.
     """
     free = divisible(images, recipe)
     folds = sorted({str(part) for part in images.parts[free]})
@@ -143,7 +146,10 @@ def parts(recipe: Recipe, images: ImageSet, audit: Audit, repeats: int) -> Itera
             for number in range(1, repeats + 1)
             for rng in [np.random.default_rng((recipe.seed, number))]
         ]
+    if recipe.seed + len(tests) >= SEEDS:
+        raise RecipeError(f"seed {recipe.seed} leaves no room below {SEEDS} for {len(tests)} more")
     for number, (name, test) in enumerate(tests, start=1):
+        # Not validated again: hence the check above.
         own = recipe.model_copy(update={"seed": recipe.seed + number})
         yield Part(name, own, _around(images, audit, test, own))
 

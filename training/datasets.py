@@ -5,7 +5,7 @@ import hashlib
 import io
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -46,6 +46,8 @@ _LABELS: Final = {
     "notumor": "notumor",
     "notumour": "notumor",
     "no": "notumor",
+    "healthybrain": "notumor",
+    "normalbrain": "notumor",
     "normal": "notumor",
     "healthy": "notumor",
     "normalvolumes": "notumor",
@@ -55,6 +57,11 @@ _LABELS: Final = {
     "tumors": "tumor",
     "tumours": "tumor",
 }
+_WITHOUT_TUMOR: Final = re.compile(r"(no|non|without)(an?|any)?(brain)?tumou?r|.*tumou?rfree$")
+_ABSENCE: Final = frozenset(
+    {"no", "non", "not", "without", "free", "healthy", "normal", "none", "negative"}
+)
+"""Words of a folder's name that speak of what is not there."""
 _PARTS: Final = {
     "training": "training",
     "train": "training",
@@ -66,7 +73,24 @@ _PARTS: Final = {
 def canonical_label(folder: str) -> str | None:
     """The class that a folder name spells, or None: ``No_Tumor``, ``glioma tumor``, ``yes`` …"""
     word = re.sub(r"[^a-z]", "", folder.lower())
+    if _WITHOUT_TUMOR.match(word):
+        return NO_TUMOR
     return _LABELS.get(word) or _LABELS.get(re.sub(r"tumou?rs?$", "", word))
+
+
+def _nearest_label(folders: Sequence[str]) -> str | None:
+    """The class that the folders above an image give it, the outermost first.
+
+    ``tumor/free of it`` is no tumour, though no spelling of a class that is known: what lies below a
+    name that speaks of absence has no class rather than that of a tumour.
+    """
+    absent = False
+    for folder in reversed(folders):
+        label = canonical_label(folder)
+        if label is not None:
+            return None if absent and label != NO_TUMOR else label
+        absent |= not _ABSENCE.isdisjoint(re.split(r"[^a-z]+", folder.lower()))
+    return None
 
 
 class ImageFile(NamedTuple):
@@ -115,6 +139,8 @@ class ImageSet:
         geometries: where each slice lies in its original image, (N,).
         formats, sizes: how often each file format and each (rows, columns) occurs.
         unreadable: files that gave no slice, with the error code.
+        unlabelled: folder, by its name below the data set's, to how many images lie in it that no
+            folder's name gives a class; they were not read.
     """
 
     files: tuple[ImageFile, ...]
@@ -125,6 +151,7 @@ class ImageSet:
     formats: Counter[str] = field(default_factory=Counter)
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     unreadable: tuple[tuple[Path, str], ...] = ()
+    unlabelled: Counter[str] = field(default_factory=Counter)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -159,7 +186,7 @@ class ImageSet:
         return DataSource(name=name, images=len(hashes), digest=digest)
 
     def describe(self) -> str:
-        """A table for people: classes by data set and part, formats, sizes, unreadable files."""
+        """A table for people: classes by data set and part, formats, sizes, what was not read."""
         counts = Counter((file.source, file.part or "-", file.label) for file in self.files)
         lines = [f"{'data set':<20}{'part':<10}{'class':<12}{'images':>7}"]
         lines += [f"{s:<20}{p:<10}{c:<12}{n:>7}" for (s, p, c), n in sorted(counts.items())]
@@ -169,6 +196,8 @@ class ImageSet:
         lines.append(f"sizes (columns x rows): {len(self.sizes)} different; most often {common}")
         lines.append(f"unreadable files: {len(self.unreadable)}")
         lines += [f"  {path}: {code}" for path, code in self.unreadable]
+        lines.append(f"images without a class: {self.unlabelled.total()}")
+        lines += [f"  {folder}: {count}" for folder, count in sorted(self.unlabelled.items())]
         return "\n".join(lines)
 
 
@@ -176,7 +205,8 @@ def find_images(roots: Sequence[Path]) -> list[ImageFile]:
     """Finds the images below class folders.
 
     The nearest folder above an image whose name spells a class gives its label; a folder
-    ``Training`` or ``Testing`` above gives its part.
+    ``Training`` or ``Testing`` above gives its part. What no name gives a class is not among them; see
+    :func:`read_folders`.
 
     Raises:
         DatasetError: a folder is missing, holds no class folders, or is given twice.
@@ -199,15 +229,18 @@ def find_images(roots: Sequence[Path]) -> list[ImageFile]:
     return found
 
 
-def _walk(root: Path, source: str) -> Iterable[ImageFile]:
+def _image_paths(root: Path) -> Iterator[tuple[Path, list[str]]]:
+    """Images below a folder, each with the names of the folders that it lies in, from that one on."""
     for path in sorted(root.rglob("*")):
         if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
             continue
-        if not path.is_file():
-            continue
-        below = path.relative_to(root).parts[:-1]
-        folders = [root.name, *below]
-        label = next(filter(None, map(canonical_label, reversed(folders))), None)
+        if path.is_file():
+            yield path, [root.name, *path.relative_to(root).parts[:-1]]
+
+
+def _walk(root: Path, source: str) -> Iterable[ImageFile]:
+    for path, folders in _image_paths(root):
+        label = _nearest_label(folders)
         part = next((_PARTS[f.lower()] for f in reversed(folders) if f.lower() in _PARTS), "")
         # The first folder below those of class and part is one person's, whatever is below it.
         named = [canonical_label(f) is not None or f.lower() in _PARTS for f in folders]
@@ -215,6 +248,17 @@ def _walk(root: Path, source: str) -> Iterable[ImageFile]:
         volume = "/".join(folders[1 : owner + 1]) if owner < len(folders) else ""
         if label is not None:
             yield ImageFile(path, source, part, label, volume=volume)
+
+
+def _unlabelled(roots: Sequence[Path]) -> Counter[str]:
+    """Folders that hold images without a class, to how many."""
+    return Counter(
+        "/".join(folders)
+        for root in roots
+        if not (root / INDEX_FILE).is_file()
+        for _, folders in _image_paths(root.resolve())
+        if _nearest_label(folders) is None
+    )
 
 
 def _index(root: Path, source: str) -> Iterable[ImageFile]:
@@ -339,3 +383,22 @@ def read_images(files: Sequence[ImageFile], spec: PreprocessSpec = DEFAULT_SPEC)
             (f.path, r.error) for f, r in zip(files, results, strict=True) if r.pixels is None
         ),
     )
+
+
+def read_folders(roots: Sequence[Path]) -> ImageSet:
+    """Finds and reads images; what has no class is counted.
+
+    Raises:
+        DatasetError: see :func:`find_images` and :func:`read_images`.
+    """
+    images = read_images(find_images(roots))
+    return replace(images, unlabelled=_unlabelled(roots))
+
+
+def require_kinds(labels: NDArray[np.str_]) -> None:
+    """Raises DatasetError where all images have one label."""
+    found = set(labels.tolist())
+    if len(found) < 2:
+        raise DatasetError(
+            f"there is nothing to tell apart: all images are {', '.join(found) or 'none'}"
+        )

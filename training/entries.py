@@ -14,7 +14,7 @@ from training.card import METRICS_FILE
 from training.crossval import CROSSVAL_FILE
 from training.errors import RunError
 from training.latency import measure
-from training.recipe import load_recipe, overridden, recipe_names
+from training.recipe import departs, load_recipe, overridden, recipe_names
 from training.run import Run, read_json, write_aside, write_json
 
 LATENCY_FILE: Final = "latency.json"
@@ -30,7 +30,8 @@ class Entry:
         evaluated: protocol, then data sets and what else the run differs in from the recipe's own, to
             the figures of the int8 file (``accuracy``, ``macro_f1``, ``tumor.f1``, ``tumor.auc`` and
             their ``interval``), ``float_accuracy`` and ``trained``, the number of slices, if it is
-            known.
+            known; and ``held_out``, what data sets the run left out, if any. There is no accuracy
+            and no F1 of test images of one class.
         crossvals: the same to ``parts``, ``mean_accuracy``, ``accuracy_deviation`` and
             ``lowest_accuracy`` of the parts, and the figures of all tested images together.
         sizes: parameters, bytes, milliseconds and the processor that they were measured on; see
@@ -83,7 +84,8 @@ def add(entries: Entries, path: Path) -> None:
     if (path / CROSSVAL_FILE).is_file():
         found = read_json(path / CROSSVAL_FILE)
         entry = entries.setdefault(found["recipe"], Entry())
-        data = _data([source["name"] for source in found["data"]], found.get("overridden", {}), ())
+        changes = _changes(found.get("overridden", {}), found.get("another_recipe"))
+        data = _data([source["name"] for source in found["data"]], changes, ())
         entry.crossvals[data] = _crossval(found)
         entry.add_weights(found["weights"])
         return
@@ -100,10 +102,15 @@ def add(entries: Entries, path: Path) -> None:
         # Of a run that was only shown beside this one, its own report says more.
         if own or data not in known:
             kinds = figures["testing"]
+            one = len(kinds["int8"]["classes"]) < 2
             known[data] = {
-                **_figures(kinds["int8"]),
-                "float_accuracy": kinds["float"]["accuracy"],
+                name: value
+                for name, value in _figures(kinds["int8"]).items()
+                if not one or name not in {"accuracy", "macro_f1"}
+            } | {
                 "trained": found["split"]["train"] if own else None,
+                **({} if one else {"float_accuracy": kinds["float"]["accuracy"]}),
+                **({"held_out": list(found["held_out"])} if found.get("held_out") else {}),
             }
     entry.sizes = _sizes(path)
 
@@ -135,6 +142,10 @@ def _data(names: Sequence[str], changes: Mapping[str, Any], held_out: Sequence[s
     return " + ".join(names) + (f" ({', '.join(notes)})" if notes else "")
 
 
+def _changes(overrides: Mapping[str, Any], another: str | None) -> dict[str, Any]:
+    return {**overrides, **({"another recipe": another} if another else {})}
+
+
 def _origin(path: Path, held_out: Sequence[str]) -> tuple[str, str]:
     """Data sets and starting weights of a run, or of a version in a store."""
     if (path / MANIFEST_FILE).is_file():
@@ -143,11 +154,11 @@ def _origin(path: Path, held_out: Sequence[str]) -> tuple[str, str]:
         recipe, digest = provenance["recipe"], provenance["recipe_digest"]
         # A version does not keep its recipe, only what tells it from another.
         own = recipe not in recipe_names() or load_recipe(recipe).digest == digest
-        changes = {} if own else {"another recipe": digest[:8]}
+        changes = _changes({}, None if own else digest[:8])
         return _data(names, changes, held_out), provenance["weights"]
     config = Run.open(path).config
-    changes = overridden(config.recipe)
-    return _data([s.name for s in config.data], changes, held_out), config.recipe.weights
+    changes = _changes(overridden(config.recipe), departs(config.recipe))
+    return _data([s.name for s in config.data], changes, held_out), config.recipe.weights_name
 
 
 def _sizes(path: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from training.convert import convert, litert_predictor, saved_model_predictor
 from training.errors import RunError
 from training.fidelity import AGREEMENT_FILE, LITERT_FILE, SAVED_MODEL
 from training.prepare import Prepared, reopen
-from training.recipe import Recipe, overridden
+from training.recipe import Recipe, departs, overridden
 from training.run import Run, read_json, write_json
 from training.scores import scores
 from training.splits import Protocol
@@ -90,6 +90,7 @@ def evaluate(
             **read_json(artifacts / AGREEMENT_FILE),
         },
         "by_patient": sorted({file.source for file in images.files if file.patient}),
+        "tested_of_testing": int((images.parts[test] == "testing").sum()),
         "audit": prepared.audit.summary(prepared.images),
         **({"answers_of": answers_of.name} if answers_of else {}),
         **({"left_out": without} if without else {}),
@@ -101,7 +102,7 @@ def evaluate(
             prepared, recipe, fitted, rules, outputs, report, artifacts, pictures
         )
     whole = figures["testing"]["int8"]
-    title = f"{recipe.name} int8, {run.config.protocol}, {whole['images']} test images"
+    title = f"{recipe.name} int8, {run.config.protocol}, {whole['images']} test images with a class"
     plots.confusion(report / "confusion.png", whole["confusion"], recipe.classes, title)
     named, truth = _named(prepared, recipe)
     shown = _probabilities(outputs["int8"], rules)[named]
@@ -122,15 +123,23 @@ def _beside(run: Run, other: Path) -> dict[str, Any]:
     """The figures of another run, by protocol.
 
     Raises:
-        RunError: they do not compare: another recipe, the same protocol, or other test images.
+        RunError: they do not compare: another recipe, the same protocol, other data or test images.
     """
     report = other / "report"
     if not (report / METRICS_FILE).is_file():
         raise RunError(f"{other} has no report; evaluate it first")
     metrics = read_json(report / METRICS_FILE)
     tested = (report / TEST_IMAGES_FILE).read_text(encoding="utf-8").split()
-    if metrics["recipe"] != run.config.recipe.name or tested != [*run.config.splits["test"]]:
-        raise RunError(f"{other} has another recipe or other test images; the two do not compare")
+    ours, theirs = run.config, Run.open(other).config
+    differences = {
+        "another recipe": ours.recipe.digest != theirs.recipe.digest,
+        "other data": ours.data != theirs.data,
+        "other data sets left out": ours.held_out != theirs.held_out,
+        "other test images": tested != [*ours.splits["test"]],
+    }
+    if any(differences.values()):
+        named = ", ".join(name for name, differ in differences.items() if differ)
+        raise RunError(f"{other} has {named}; the two do not compare")
     if str(run.config.protocol) in metrics["protocols"]:
         raise RunError(f"{other} shows {run.config.protocol} itself")
     figures: dict[str, Any] = metrics["protocols"]
@@ -160,9 +169,15 @@ def _left_out(path: Path) -> dict[str, Any]:
         "held_out": metrics["held_out"],
         "recipe": metrics["recipe"],
         "overridden": overridden(config.recipe),
+        "another_recipe": departs(config.recipe),
         "images": metrics["split"]["test"],
-        "accuracy": figures["accuracy"],
-        "interval": limits["accuracy"],
+        "named": figures["images"],
+        # Of one class, it is that class's recall.
+        **(
+            {"accuracy": figures["accuracy"], "interval": limits["accuracy"]}
+            if len(figures["classes"]) > 1
+            else {}
+        ),
         "tumor": answers["tumor"]["all"] if answers else tumor,
         **({"ece": answers["calibration"]["ece"]} if answers else {}),
         **({"dice": answers["regions"]["int8"]["dice"]} if "regions" in answers else {}),
@@ -187,7 +202,7 @@ def _kept_answers(run: Run, answers_of: Path) -> Fitted:
     kept = read_fitted(other.path / "artifacts")
     if kept is None:
         raise RunError(f"{answers_of} has no answers to keep")
-    return kept
+    return kept.model_copy(update={"kept_from": answers_of.name})
 
 
 def _named(prepared: Prepared, recipe: Recipe) -> tuple[NDArray[np.bool_], NDArray[np.intp]]:

@@ -48,7 +48,8 @@ def export(
         The version's folder.
 
     Raises:
-        RunError: the run has not been evaluated.
+        RunError: the run has not been evaluated, this installation makes other pixels of a slice than
+            the run's, or the run left a data set out.
         DatasetError: a float file is to be checked, and the data are gone.
         ExportRefused: int8 strays from float on validation, and a float file is not allowed, has no
             answers fitted to it or strays as well; nothing is published.
@@ -58,6 +59,7 @@ def export(
     artifacts, report = path / "artifacts", path / "report"
     if not (report / METRICS_FILE).is_file():
         raise RunError(f"{path} has no report; evaluate it first")
+    _require_servable(run)
     fitted = read_fitted(artifacts)
     litert = _litert_file(run, allow_float, fitted)
     metrics = read_json(report / METRICS_FILE)
@@ -76,6 +78,21 @@ def export(
     store.load(name, number)
     print(f"published {published}")
     return published
+
+
+def _require_servable(run: Run) -> None:
+    """Raises RunError for a run that must not become a version: the store keeps what it is given."""
+    if run.config.probe_digest not in (None, probe_digest(DEFAULT_SPEC)):
+        raise RunError(
+            f"{run.path} was started where preprocessing gives other pixels: no service with this "
+            "installation's packages could load the version"
+        )
+    if run.config.held_out:
+        # A version's provenance names the run's data as what it was trained on.
+        raise RunError(
+            f"{run.path} was trained without {', '.join(run.config.held_out)}: it is there to be "
+            "measured (evaluate --left-out), not to be served"
+        )
 
 
 def _litert_file(run: Run, allow_float: bool, fitted: Fitted | None) -> str:
@@ -151,7 +168,7 @@ def _manifest(
         provenance=Provenance(
             recipe=recipe.name,
             recipe_digest=recipe.digest,
-            weights=recipe.weights,
+            weights=recipe.weights_name,
             protocol=str(run.config.protocol),
             seed=recipe.seed,
             data=run.config.data,

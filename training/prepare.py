@@ -7,9 +7,9 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from contract.preprocessing import DEFAULT_SPEC, probe_digest
-from training.datasets import ANY_TUMOR, NO_TUMOR, ImageSet, find_images, read_images
+from training.datasets import ANY_TUMOR, NO_TUMOR, ImageSet, read_folders, require_kinds
 from training.duplicates import Audit, audit
-from training.errors import DatasetError
+from training.errors import DatasetError, RunError
 from training.recipe import Recipe
 from training.run import Run, RunConfig, installed
 from training.splits import Protocol, Split, split
@@ -30,14 +30,16 @@ def read(recipe: Recipe, roots: Sequence[Path]) -> tuple[ImageSet, Audit]:
     """Reads and audits data sets, with the recipe's labels; says what it found.
 
     Raises:
-        DatasetError: the folders hold no usable images, or of classes that the recipe lacks.
+        DatasetError: the folders hold no usable images, or of one class, or of classes that the recipe
+            lacks.
     """
-    images = read_images(find_images(roots))
+    images = read_folders(roots)
     print(images.describe(), flush=True)
     images = images.relabelled(recipe.labels)
     unknown = set(images.labels) - {*recipe.classes, ANY_TUMOR}
     if unknown:
         raise DatasetError(f"{recipe.name} knows no class {', '.join(sorted(unknown))}")
+    require_kinds(images.labels)
     return images, audit(images)
 
 
@@ -72,7 +74,12 @@ def prepare(
     Raises:
         DatasetError: see :func:`read`; or a class is left without images to train or validate on, or
             there are none to test on, or none of a class.
+        RunError: a data set is to be held out of another protocol than ``grouped``.
     """
+    if held_out and protocol is not Protocol.GROUPED:
+        # The other sets' Testing images would train, and what is near them as well: no figure of
+        # such a run is one of those protocols.
+        raise RunError(f"--hold-out needs --protocol grouped, not {protocol}")
     images, found = read(recipe, roots)
     parts = split(images, found, protocol, recipe, held_out)
     print(f"split ({protocol}): {parts.counts()}", flush=True)
@@ -81,7 +88,7 @@ def prepare(
     if not np.isin(images.labels[parts.test], recipe.classes).any():
         raise DatasetError(f"no image to test on shows one of {', '.join(recipe.classes)}")
     if recipe.mask is not None:
-        _check_masks(images, parts)
+        require_masks(images, parts)
     return Prepared(
         images, found, parts, configure(recipe, roots, images, parts, protocol, held_out)
     )
@@ -96,7 +103,7 @@ def _nothing_to_test_on(protocol: Protocol) -> str:
     )
 
 
-def _check_masks(images: ImageSet, parts: Split) -> None:
+def require_masks(images: ImageSet, parts: Split) -> None:
     """Raises DatasetError if a mask head, or its answers, have nothing to be fitted on."""
     for name, rows in (("training", parts.train), ("validation", parts.validation)):
         if not any(int(row) in images.masks and images.masks[int(row)].any() for row in rows):

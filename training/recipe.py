@@ -3,7 +3,8 @@
 import hashlib
 import tomllib
 from importlib import resources
-from typing import Annotated, Any, Literal, Self
+from pathlib import PurePath
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -16,6 +17,8 @@ Preprocessing = Literal["lite", "unit", "tf", "caffe", "torch"]
 """How grey levels become what a backbone was trained on; see :mod:`training.inputs`."""
 Precision = Literal["float32", "mixed_float16", "mixed_bfloat16"]
 """What layers compute in; weights, softmax and loss stay float32."""
+SEEDS: Final = 2**31
+"""Seeds lie below: TensorFlow takes a batch's from the run's, the epoch and the batch, as int32."""
 ALL_LAYERS = "*"
 """In a phase: the whole backbone learns."""
 
@@ -238,7 +241,7 @@ class Recipe(_Strict):
     mask: Mask | None = None
     tumor_threshold: float = Field(0.5, gt=0, lt=1)
     precision: Precision = "float32"
-    seed: int = Field(ge=0, lt=2**32)
+    seed: int = Field(ge=0, lt=SEEDS)
     augmentation: Augmentation
     phases: tuple[Phase, ...] = Field(min_length=1)
 
@@ -272,6 +275,11 @@ class Recipe(_Strict):
         return self.input_resolution or DEFAULT_SPEC.height
 
     @property
+    def weights_name(self) -> str:
+        """What the backbone starts from, a file without its folder."""
+        return PurePath(self.weights).name
+
+    @property
     def digest(self) -> str:
         """sha256 of the canonical JSON form, in hex.
 
@@ -295,8 +303,30 @@ def recipe_names() -> list[str]:
 def overridden(recipe: Recipe) -> dict[str, Any]:
     """By which overrides of :func:`load_recipe` a recipe differs from the one of its name that ships.
 
-    Empty if it does not, or none ships.
+    Empty if it does not, or none ships; see :func:`departs` for what no override gives. Of a weights
+    file, the name alone: where it lies is nobody else's business.
     """
+    found = _overridden(recipe)
+    return found | ({"weights": recipe.weights_name} if "weights" in found else {})
+
+
+def departs(recipe: Recipe) -> str | None:
+    """The short digest of a recipe that shares no more than its name with the one that ships.
+
+    None if overrides alone tell them apart, or none of that name ships.
+    """
+    if recipe.name not in recipe_names():
+        return None
+    try:
+        same = load_recipe(recipe.name, _overridden(recipe)).digest == recipe.digest
+    except RecipeError:
+        # The overrides do not go with what the shipped recipe has become.
+        same = False
+    return None if same else recipe.digest[:8]
+
+
+def _overridden(recipe: Recipe) -> dict[str, Any]:
+    """What :func:`load_recipe` takes."""
     if recipe.name not in recipe_names():
         return {}
     shipped = load_recipe(recipe.name)
@@ -307,7 +337,8 @@ def overridden(recipe: Recipe) -> dict[str, Any]:
     }
     for name in ("epochs", "resolution"):
         ours, theirs = ([getattr(phase, name) for phase in r.phases] for r in (recipe, shipped))
-        if ours != theirs:
+        # An override is of every phase.
+        if ours != theirs and len(set(ours)) == 1:
             found[name] = ours[0]
     return found
 

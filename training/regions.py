@@ -112,11 +112,15 @@ def average_precision(found: Sequence[Found], false_scores: Sequence[float] = ()
     """
     boxes = [(f.score, f.overlap >= 0.5) for f in found if f.score > 0]
     boxes += [(score, False) for score in false_scores]
-    hits = np.array([hit for _, hit in sorted(boxes, key=lambda b: -b[0])], bool)
+    boxes.sort(key=lambda b: -b[0])
+    hits = np.array([hit for _, hit in boxes], bool)
     if not hits.any():
         return 0.0
-    right = np.cumsum(hits)
-    recall, precision = right / len(found), right / np.arange(1, len(hits) + 1)
+    scores = np.array([score for score, _ in boxes])
+    # No threshold parts boxes of one score: which of them comes first must not count.
+    last = np.flatnonzero(np.append(scores[1:] != scores[:-1], True))
+    right = np.cumsum(hits)[last]
+    recall, precision = right / len(found), right / (last + 1)
     envelope = np.maximum.accumulate(precision[::-1])[::-1]
     return float(np.sum(np.diff(recall, prepend=0.0) * envelope))
 

@@ -157,7 +157,9 @@ class Run:
 
 @contextmanager
 def held(path: Path) -> Iterator[None]:
-    """Keeps every other process from training in a run's folder, which is made if need be.
+    """Keeps every other process from training in a run's folder, or from evaluating it.
+
+    The folder is made if need be.
 
     Raises:
         RunError: one does.
@@ -168,7 +170,7 @@ def held(path: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise RunError(f"another process trains in {path}") from error
+            raise RunError(f"another process trains in {path}, or evaluates it") from error
         except OSError:
             pass  # Some network file systems lock no folders; there nobody is kept out.
         yield

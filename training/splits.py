@@ -102,7 +102,15 @@ def split(
         np.flatnonzero(test),
     )
     _check(result, groups, protocol)
-    require_classes(result, images, recipe, np.ones(len(images), bool))
+    try:
+        require_classes(result, images, recipe, np.ones(len(images), bool))
+    except DatasetError as error:
+        if folds is None and np.char.startswith(images.parts, "fold").any():
+            raise DatasetError(
+                f"{error}: images of patient-wise folds go where a recipe's [folds] send them, and "
+                f"{recipe.name} sends none anywhere; the command crossval tests fold by fold"
+            ) from error
+        raise
     return result
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from training.fit import compile_for, trainable_outputs
-from training.model import LOGITS, build, unfreeze
+from training.model import LOGITS, MASK_LOGITS, build, unfreeze
 from training.processor import processor
 from training.recipe import Recipe
 
@@ -15,7 +15,7 @@ def measure_step(recipe: Recipe) -> dict[str, Any]:
     """Trains the last phase for two steps, with the recipe's batch and resolution, on noise.
 
     Args:
-        recipe: without a mask; its weights are drawn at random, which changes nothing about a step.
+        recipe: its weights are drawn at random, which changes nothing about a step.
 
     Returns:
         ``parameters`` and ``trainable``, how many there are; ``batch`` and ``resolution``;
@@ -27,9 +27,13 @@ def measure_step(recipe: Recipe) -> dict[str, Any]:
     fitted = trainable_outputs(model, recipe)
     compile_for(fitted, recipe, phase, steps=2)
     slices, allowed = noise(recipe, phase.resolution)
-    fitted.train_on_batch(slices, {LOGITS: allowed})
+    targets = {LOGITS: allowed}
+    if recipe.mask is not None:
+        side = phase.resolution // 2
+        targets[MASK_LOGITS] = np.zeros((recipe.batch_size, side, side), np.float32)
+    fitted.train_on_batch(slices, targets)
     start = time.perf_counter()
-    fitted.train_on_batch(slices, {LOGITS: allowed})
+    fitted.train_on_batch(slices, targets)
     seconds = time.perf_counter() - start
     return {
         "processor": processor(),

@@ -224,8 +224,8 @@ def robustness(
         correct = answers.labels[named] == known[named]
         assert answers.in_distribution is not None
         table[name] = {
-            "accuracy": float(correct.mean()),
             # A data set that was left out may hold one kind of slice, and may have no masks.
+            **({"accuracy": float(correct.mean())} if len(np.unique(known[named])) > 1 else {}),
             **(
                 {"tumor_auc": float(roc_auc_score(test.tumor, answers.tumor_probability))}
                 if len(np.unique(test.tumor)) == 2

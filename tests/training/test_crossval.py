@@ -10,7 +10,7 @@ import pytest
 
 from training.datasets import find_images, read_images
 from training.duplicates import audit
-from training.recipe import load_recipe
+from training.recipe import SEEDS, load_recipe
 
 from .conftest import Training, eagerly  # noqa: TID252
 
@@ -145,6 +145,29 @@ def test_data_that_cannot_be_tested_on_are_refused_before_training(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_mask_head_without_outlines_is_refused_before_the_first_part_trains(
+    small_data: Path, training: Training, tmp_path: Path
+) -> None:
+    options = ("--recipe", "efficientnet_lite0_mask", "--epochs", "1", "--resolution", "32")
+    done = training("crossval", *options, "--data", small_data, "--out", tmp_path / "out")
+    assert done.returncode == 1
+    assert "images with an outlined tumour" in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.usefixtures("training")
+def test_the_seeds_of_all_parts_are_such_as_a_run_can_have(small_data: Path) -> None:
+    from training.crossval import parts
+    from training.errors import RecipeError
+
+    images = read_images(find_images([small_data]))
+    found = audit(images)
+    last = load_recipe("baseline_cnn", {"seed": SEEDS - 3})
+    assert [part.recipe.seed for part in parts(last, images, found, repeats=2)][-1] == SEEDS - 1
+    with pytest.raises(RecipeError, match="leaves no room"):
+        [*parts(last, images, found, repeats=3)]
+
+
 @pytest.mark.usefixtures("training")
 def test_a_class_in_one_group_cannot_be_cross_validated(small_data: Path, tmp_path: Path) -> None:
     from training.crossval import parts
@@ -235,10 +258,24 @@ def test_a_run_is_shown_beside_one_that_compares_or_not_at_all(
     before = tested.read_text()
     tested.write_text(before.replace(before[:64], "0" * 64))
     other = training("evaluate", "--run", second, "--beside", first)
-    assert "do not compare" in other.stderr
+    assert "other test images; the two do not compare" in other.stderr
+    tested.write_text(before)
+    described = first / "run.json"
+    content = json.loads(described.read_text())
+    longer = json.loads(json.dumps(content))
+    longer["recipe"]["phases"][-1]["epochs"] += 1
+    more = content | {"data": [*content["data"], {"name": "x", "images": 1, "digest": "0" * 64}]}
+    for changed, what in (
+        (longer, "another recipe"),
+        (more, "other data"),
+        (content | {"held_out": ["x"]}, "other data sets left out"),
+    ):
+        described.write_text(json.dumps(changed))
+        refused = training("evaluate", "--run", second, "--beside", first)
+        assert f"{what}; the two do not compare" in refused.stderr
+    described.write_text(json.dumps(content))
     assert not (second / "report").exists()
     assert not (twin / "report").exists()
-    tested.write_text(before)
     done = training("evaluate", "--run", second, "--beside", first)
     assert done.returncode == 0, done.stderr
     assert "points of accuracy" in (second / "report" / "MODEL_CARD.md").read_text()
@@ -268,6 +305,17 @@ def test_a_version_is_shown_as_the_run_that_it_was(
     (tmp_path / "manifest.json").write_text(json.dumps({"provenance": provenance}))
     found = _origin(tmp_path, held_out)
     assert found == (expected.format(digest=recipe.digest[:8]), "none")
+
+
+@pytest.mark.usefixtures("training")
+def test_a_step_of_a_recipe_with_a_mask_head_is_measured() -> None:
+    from training.step import measure_step
+
+    recipe = load_recipe("efficientnet_lite0_mask", {"resolution": 32})
+    with eagerly():
+        found = measure_step(recipe.model_copy(update={"batch_size": 2}))
+    assert found["seconds"] > 0
+    assert (found["batch"], found["resolution"]) == (2, 32)
 
 
 def test_a_damaged_record_of_runs_is_an_error(training: Training, tmp_path: Path) -> None:

@@ -8,7 +8,13 @@ from PIL import Image
 from contract.decoding import decode
 from contract.preprocessing import preprocess
 from tests.support.data import require_data
-from training.datasets import allowed, canonical_label, find_images, read_images
+from training.datasets import (
+    allowed,
+    canonical_label,
+    find_images,
+    read_folders,
+    read_images,
+)
 from training.errors import DatasetError
 from training.recipe import load_recipe
 
@@ -32,6 +38,17 @@ SLICES = Path(__file__).parents[1] / "data" / "slices"
         ("Training", None),
         ("images", None),
         ("tumours", "tumor"),
+        ("non_tumor", "notumor"),
+        ("Non Tumor", "notumor"),
+        ("without-tumour", "notumor"),
+        ("tumor_free", "notumor"),
+        ("Tumour Free", "notumor"),
+        ("healthy brain", "notumor"),
+        ("normal_brain", "notumor"),
+        ("no_brain_tumor", "notumor"),
+        ("NonTumorous", "notumor"),
+        ("normal contrast", None),
+        ("monotumor", None),
     ],
 )
 def test_class_folders_are_known_in_common_spellings(folder: str, label: str | None) -> None:
@@ -51,6 +68,36 @@ def test_finds_parts_and_labels_below_any_nesting(tmp_path: Path) -> None:
         ("Set", "testing", "notumor"),
         ("Set", "", "tumor"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("place", "label"),
+    [
+        ("Tumor/non_tumor", "notumor"),
+        ("Tumor/p1", "tumor"),
+        ("Tumor/not affected", None),
+        ("Tumor/not affected/p1", None),
+        ("mri/negative", None),
+        ("mri/no/negative", "notumor"),
+        ("mri/normalised", None),
+    ],
+)
+def test_a_name_that_speaks_of_absence_gets_no_tumour_from_the_folders_above(
+    place: str, label: str | None, tmp_path: Path
+) -> None:
+    root = tmp_path / place.split("/")[0]
+    for folder in (tmp_path / place, root / "glioma"):
+        folder.mkdir(parents=True)
+        shutil.copy(next((SLICES / "glioma").glob("*.jpg")), folder / "a.jpg")
+    images = read_folders([root])
+    labels = {
+        file.path.parent.relative_to(tmp_path).as_posix(): file.label for file in images.files
+    }
+    assert labels.pop(f"{root.name}/glioma") == "glioma"
+    assert labels.get(place) == label
+    expected = {} if label else {place: 1}
+    assert images.unlabelled == expected
+    assert f"images without a class: {len(expected)}" in images.describe()
 
 
 def test_a_folder_below_the_class_is_one_person_s(tmp_path: Path) -> None:

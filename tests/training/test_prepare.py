@@ -31,7 +31,22 @@ def test_tumours_of_an_unstated_kind_alone_are_nothing_to_test_on(
     shutil.copytree(small_data / "Testing" / "glioma", tmp_path / "other" / "yes")
     roots = [small_data, tmp_path / "other"]
     with pytest.raises(DatasetError, match="no image to test on shows one of glioma"):
-        prepare(load_recipe("baseline_cnn"), roots, Protocol.CLEAN, ["other"])
+        prepare(load_recipe("baseline_cnn"), roots, Protocol.GROUPED, ["other"])
+
+
+def test_images_of_one_class_are_nothing_to_fit(small_data: Path, tmp_path: Path) -> None:
+    for part in ("Training", "Testing"):
+        shutil.copytree(small_data / part / "glioma", tmp_path / "one" / part / "glioma")
+    with pytest.raises(DatasetError, match="nothing to tell apart: all images are glioma"):
+        prepare(load_recipe("baseline_cnn"), [tmp_path / "one"], Protocol.CLEAN)
+
+
+@pytest.mark.parametrize("protocol", [Protocol.CLEAN, Protocol.PUBLISHED])
+def test_a_data_set_is_held_out_of_the_grouped_protocol_alone(
+    small_data: Path, protocol: Protocol
+) -> None:
+    with pytest.raises(RunError, match="needs --protocol grouped"):
+        prepare(load_recipe("baseline_cnn"), [small_data], protocol, ["small"])
 
 
 @pytest.mark.parametrize("resume", [False, True])

@@ -6,7 +6,15 @@ import pytest
 
 import training
 from training.errors import RecipeError
-from training.recipe import Head, Plateau, Recipe, load_recipe, recipe_names
+from training.recipe import (
+    Head,
+    Plateau,
+    Recipe,
+    departs,
+    load_recipe,
+    overridden,
+    recipe_names,
+)
 
 RECIPES = Path(training.__file__).parent / "recipes"
 STORE = Path(training.__file__).parents[1] / "model_store"
@@ -51,7 +59,7 @@ def test_overrides_change_the_recipe_and_its_digest() -> None:
 
 @pytest.mark.parametrize(
     ("changes", "complaint"),
-    [({"resolution": 100}, "multiples of 32"), ({"seed": -1}, "seed")],
+    [({"resolution": 100}, "multiples of 32"), ({"seed": -1}, "seed"), ({"seed": 2**31}, "seed")],
 )
 def test_what_would_fail_later_is_refused(changes: dict[str, int], complaint: str) -> None:
     with pytest.raises(RecipeError, match=complaint):
@@ -63,6 +71,32 @@ def test_a_recipe_keeps_its_digest_when_recipes_learn_new_keys() -> None:
     manifest = json.loads((STORE / "brain-tumor" / "1" / "manifest.json").read_text())
     provenance = manifest["provenance"]
     assert load_recipe(provenance["recipe"]).digest == provenance["recipe_digest"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "shown"),
+    [
+        ({}, {}),
+        ({"epochs": 2, "resolution": 64, "seed": 5}, {"epochs": 2, "resolution": 64, "seed": 5}),
+        ({"weights": "/home/somebody/best.h5"}, {"weights": "best.h5"}),
+    ],
+    ids=["none", "some", "a file"],
+)
+def test_overrides_are_found_again(overrides: dict[str, object], shown: dict[str, object]) -> None:
+    recipe = load_recipe("efficientnet_lite0_mask", overrides)
+    assert overridden(recipe) == shown
+    assert departs(recipe) is None
+
+
+def test_a_recipe_that_no_override_gives_is_told_from_the_one_of_its_name() -> None:
+    shipped = load_recipe("efficientnet_lite0_mask")
+    first, second = shipped.phases
+    phases = (first, second.model_copy(update={"epochs": 20}))
+    for changes in ({"phases": phases}, {"dropout": 0.4}):
+        recipe = shipped.model_copy(update=changes)
+        assert overridden(recipe) == {}
+        assert departs(recipe) == recipe.digest[:8]
+    assert departs(shipped.model_copy(update={"name": "gone"})) is None
 
 
 def test_vgg16_is_the_recipe_of_the_field() -> None:

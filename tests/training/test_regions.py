@@ -56,6 +56,13 @@ def test_average_precision_ranks_by_score_and_counts_what_is_missed() -> None:
     assert average_precision([miss]) == 0
 
 
+def test_of_boxes_with_one_score_none_comes_first() -> None:
+    hit, miss = (Found(0.5, overlap, True, 0.9) for overlap in (0.6, 0.3))
+    assert average_precision([hit], [0.9]) == pytest.approx(0.5)
+    assert average_precision([hit, miss]) == average_precision([miss, hit]) == pytest.approx(0.25)
+    assert average_precision([hit], [0.8]) == pytest.approx(1)
+
+
 def test_the_summary_counts_slices_without_a_region() -> None:
     figures = summary([Found(0.8, 0.7, True, 0.9), Found(0.0, 0.0, False, 0.0)])
     assert figures["dice"] == pytest.approx(0.4)

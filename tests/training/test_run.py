@@ -17,7 +17,7 @@ from contract.store import ModelStore
 from tests.support.killing import require_all_or_nothing
 from training.errors import ExportRefused, RunError
 from training.fidelity import agreement, require_faithful
-from training.run import Run
+from training.run import Run, held
 
 from .conftest import REPOSITORY, SLICES, Training, agreement_says, eagerly, quiet  # noqa: TID252
 
@@ -176,6 +176,10 @@ def test_the_report_is_whole_and_test_is_read_once(evaluated_run: Path, training
     again = training("evaluate", "--run", evaluated_run)
     assert again.returncode == 1
     assert "read once" in again.stderr
+    with held(evaluated_run):
+        beside = training("evaluate", "--run", evaluated_run)
+    assert beside.returncode == 1
+    assert "another process trains" in beside.stderr
 
 
 def test_the_card_says_what_is_true_of_the_run(evaluated_run: Path) -> None:
@@ -273,6 +277,31 @@ def test_an_unfaithful_model_is_not_published(
     assert ModelStore(tmp_path / "store").names() == []
 
 
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"probe_digest": "0" * 64}, "other pixels"),
+        ({"held_out": ["small"]}, "trained without small"),
+    ],
+    ids=["other pixels", "a data set left out"],
+)
+def test_what_no_service_should_load_is_not_published(
+    changes: dict[str, object],
+    says: str,
+    evaluated_run: Path,
+    training: Training,
+    tmp_path: Path,
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(evaluated_run, run)
+    config = json.loads((run / "run.json").read_text())
+    (run / "run.json").write_text(json.dumps(config | changes))
+    done = training("export", "--run", run, "--store", tmp_path / "store")
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert ModelStore(tmp_path / "store").versions("brain-tumor") == []
+
+
 def test_a_float_file_has_float_figures(
     evaluated_run: Path, training: Training, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -329,6 +358,8 @@ def test_export_wants_a_report_and_evaluate_a_finished_run(
     nothing = training("evaluate", "--run", tmp_path)
     assert nothing.returncode == 1
     assert "holds no run" in nothing.stderr
+    assert training("evaluate", "--run", tmp_path / "nosuch").returncode == 1
+    assert not (tmp_path / "nosuch").exists()
 
 
 @pytest.mark.parametrize(

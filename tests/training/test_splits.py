@@ -185,6 +185,14 @@ def test_a_class_of_large_groups_validates_with_its_smallest() -> None:
     assert found.groups[picked].tolist() == [1] * 4
 
 
+@pytest.mark.parametrize("protocol", [Protocol.CLEAN, Protocol.GROUPED])
+def test_folds_that_a_recipe_sends_nowhere_are_named_as_what_is_wrong(protocol: Protocol) -> None:
+    rows = [("f", f"fold{1 + n % 5}", CLASSES[n % 2], n) for n in range(40)]
+    images, found = _set(rows)
+    with pytest.raises(DatasetError, match=r"efficientnet_lite0 sends none anywhere.*crossval"):
+        split(images, found, protocol, _recipe(folds=None))
+
+
 def test_tumours_of_an_unstated_kind_need_not_be_left() -> None:
     rows = [("s", part, c, n) for n, (c, part) in enumerate(zip(CLASSES * 8, PARTS, strict=True))]
     images, found = _set([*rows, ("s", "training", "tumor", 31)])

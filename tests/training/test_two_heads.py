@@ -128,13 +128,31 @@ def test_a_data_set_left_out_comes_into_the_card(run: Path, tmp_path: Path, head
     row = left_out_section([_left_out(tmp_path)])[-2]
     assert row.startswith(
         f"| plain | `efficientnet_lite0_mask --epochs 1 --resolution 64` "
-        f"| {metrics['split']['test']} | {auc['auc']:.4f} ["
+        f"| {metrics['split']['test']} | {figures['images']} | {auc['auc']:.4f} ["
     )
     low, high = figures["interval"]["accuracy"]
     assert f"| {figures['accuracy']:.4f} [{low:.4f}, {high:.4f}] |" in row
     assert row.endswith(
         " |  |  |" if heads == 1 else f"{metrics['answers']['calibration']['ece']:.4f} |"
     )
+
+
+def test_of_one_class_that_was_left_out_there_is_no_accuracy(run: Path, tmp_path: Path) -> None:
+    from training.card_answers import left_out_section
+    from training.evaluate import _left_out
+
+    (tmp_path / "report").mkdir()
+    shutil.copy(run / "run.json", tmp_path)
+    metrics = json.loads((run / "report" / "metrics.json").read_text())
+    metrics |= {"held_out": ["plain"], "split": {**metrics["split"], "test": 99}}
+    figures = metrics["protocols"]["grouped"]["testing"]["int8"]
+    figures["classes"] = {"notumor": figures["classes"]["notumor"]}
+    (tmp_path / "report" / "metrics.json").write_text(json.dumps(metrics))
+    found = _left_out(tmp_path)
+    assert "accuracy" not in found
+    cells = left_out_section([found])[-2].split(" | ")
+    assert cells[2:4] == ["99", str(figures["images"])]
+    assert cells[7] == ""
 
 
 def test_answers_of_the_same_weights_are_kept_but_for_what_is_in_distribution(
@@ -153,6 +171,7 @@ def test_answers_of_the_same_weights_are_kept_but_for_what_is_in_distribution(
         update={
             "answer": own.answer.model_copy(update={"temperature": 1.75}),
             "tumor_threshold": 0.4,
+            "kept_from": "first",
         }
     )
     found = fit_answers(
@@ -163,6 +182,11 @@ def test_answers_of_the_same_weights_are_kept_but_for_what_is_in_distribution(
     assert found.tumor_threshold == 0.4
     assert found.validation["ece"] != own.validation["ece"]
     assert (artifacts / "embeddings.npz").stat().st_size > 5000
+    rest = (prepared.images, prepared.parts, prepared.audit.doubtful)
+    assert fit_answers(opened, artifacts, *rest, kept) == found
+    # What an interrupted evaluation kept must not pass for the run's own.
+    with pytest.raises(RunError, match="holds the answers of first"):
+        fit_answers(opened, artifacts, *rest)
     # What an interrupted evaluation fitted anew must not pass for what was to be kept.
     with pytest.raises(RunError, match="fitted anew"):
         fit_answers(
