@@ -32,7 +32,10 @@ _SCHEMA_PATH: Final = "#/components/schemas/{model}"
 _REASONS: Final = {
     400: ("The request is malformed.", "malformed_multipart"),
     401: ("There are API keys here, and the request has none that is valid.", "unauthenticated"),
-    403: ("The API key is for something else.", "forbidden"),
+    403: (
+        "The API key is for something else. Without keys: another site's page asks, or a strange host.",
+        "forbidden",
+    ),
     404: ("There is no such version.", "version_not_found"),
     406: (
         "No form of the answer is accepted: DICOM objects are made of DICOM alone.",

@@ -62,7 +62,7 @@ const sender = new Sender({
 
 function explain(error) {
   const text = `${words.error(error)}.`;
-  if (error.code === "stopped" || key.isWanted(error)) return text;
+  if (error.code === "stopped" || key.isRefusal(error)) return text;
   return `${text} Try again ${error.wait ? `in ${Math.ceil(error.wait)} s` : "later"}.`;
 }
 

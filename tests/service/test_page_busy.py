@@ -7,7 +7,15 @@ from typing import Any
 
 import pytest
 
-from tests.support.browser import BROWSER_SECONDS, FAST, STUB, Browser, needs_browser, opened
+from tests.support.browser import (
+    BROWSER_SECONDS,
+    FAST,
+    OTHER_NAME,
+    STUB,
+    Browser,
+    needs_browser,
+    opened,
+)
 from tests.support.service import process, wait_until
 
 
@@ -91,6 +99,49 @@ def test_what_does_not_pass_soon_is_left_to_the_user(
     browser.choose([*slices, *slices])
     browser.wait_for_answers()
     assert browser.text("#notice").endswith(text)
+    assert browser.run("return window.asked.length") == 1
+    assert {row["decision"] for row in browser.rows()} == {"No result"}
+
+
+KEY_FORM = "return document.getElementById('key-form').checkVisibility()"
+
+
+@needs_browser
+def test_a_name_that_the_service_does_not_know_is_said_and_no_key_asked_for(
+    shared_browser: Browser, url: str, slices: Sequence[Path]
+) -> None:
+    browser = opened(shared_browser, url.replace("127.0.0.1", OTHER_NAME))
+    browser.run(STUB)
+    browser.choose([*slices, *slices])
+    browser.wait_for_answers()
+    notice = browser.text("#notice")
+    assert "does not know the name in the address bar" in notice
+    assert notice.endswith("administrator to list it in BRAIN_ALLOWED_HOSTS.")
+    assert not browser.run(KEY_FORM)
+    assert browser.run("return window.asked.length") == 1
+    assert all("Code 403 unknown_host" in row["remarks"] for row in browser.rows())
+
+
+@needs_browser
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        ("other_site", "has to pass on the name in the address bar."),
+        (None, "The service may not be asked from here."),
+    ],
+    ids=["other-site", "proxy"],
+)
+def test_a_refusal_that_no_key_would_change_asks_for_none(
+    browser: Browser, slices: Sequence[Path], code: str | None, text: str
+) -> None:
+    browser.run(STUB)
+    body = {} if code is None else {"status": 403, "code": code, "detail": "it may not"}
+    browser.run("window.answers = [arguments[0]]", {"status": 403, "headers": {}, "body": body})
+    browser.choose([*slices, *slices])
+    browser.wait_for_answers()
+    assert browser.text("#notice").endswith(text)
+    assert not browser.run(KEY_FORM)
+    # Nor would smaller batches.
     assert browser.run("return window.asked.length") == 1
     assert {row["decision"] for row in browser.rows()} == {"No result"}
 

@@ -68,7 +68,7 @@ export class Sender {
       this.halt(items, this.halted);
     } else if (answer.entries) {
       await this.accept(items, answer, attempt);
-    } else if (key.isWanted(answer.error)) {
+    } else if (key.isRefusal(answer.error)) {
       this.halt(items, { ...answer.error, again: true });
     } else if (answer.error.code === "network" || PASSING.has(answer.error.status)) {
       await this.repeat(items, answer, attempt);
