@@ -44,6 +44,56 @@ def busy(status: int, code: str) -> dict[str, Any]:
     return {"status": status, "headers": {"Retry-After": "2"}, "body": body}
 
 
+PROXY = """
+const behind = window.fetch;
+window.seen = [];
+window.fetch = async (url, options) => {
+  const names = options?.body?.getAll("files").map((file) => file.name) ?? [];
+  const status = window.restarting || names.includes(window.breaks) ? 502
+    : names.length > window.most ? 413 : 0;
+  if (names.length) window.seen.push(names.length);
+  const page = "<html>an error page of its own</html>";
+  return status ? new Response(page, { status }) : behind(url, options);
+};
+"""
+"""A proxy: of a service that is ``restarting``; that takes no ``breaks``, or no more than ``most``."""
+
+
+@needs_browser
+def test_a_proxy_is_asked_again_after_a_restart(browser: Browser, slices: Sequence[Path]) -> None:
+    browser.run(FAST + STUB)
+    answer = {"status": 502, "headers": {}, "body": "<html>Bad Gateway</html>"}
+    browser.run("window.answers = [arguments[0]]", answer)
+    browser.choose(slices)
+    browser.wait_for_answers()
+    assert "No result" not in {row["decision"] for row in browser.rows()}
+    assert browser.run("return window.asked.length") == 2
+
+
+@needs_browser
+def test_a_file_that_a_proxy_cannot_pass_on_fails_alone(
+    browser: Browser, slices: Sequence[Path]
+) -> None:
+    """As one that the service breaks off in the middle: not every 502 is a restart."""
+    browser.run(FAST + PROXY)
+    browser.run("window.breaks = arguments[0]", slices[2].name)
+    browser.choose(slices)
+    browser.wait_for_answers()
+    failed = [row for row in browser.rows() if row["decision"] == "No result"]
+    assert [row["name"] for row in failed] == [slices[2].name]
+    assert "Code 502 interrupted" in failed[0]["remarks"]
+
+
+@needs_browser
+def test_a_limit_of_a_proxy_is_met_once(browser: Browser, slices: Sequence[Path]) -> None:
+    browser.run(FAST + PROXY)
+    browser.run("window.most = 4")
+    browser.choose([*slices, *slices])
+    browser.wait_for_answers()
+    assert "No result" not in {row["decision"] for row in browser.rows()}
+    assert browser.run("return window.seen") == [8, 4, 4, 4, 4]
+
+
 @needs_browser
 def test_busy_service_is_asked_again(browser: Browser, slices: Sequence[Path]) -> None:
     browser.run(FAST + STUB)
@@ -60,20 +110,24 @@ def test_busy_service_is_asked_again(browser: Browser, slices: Sequence[Path]) -
     [
         ("window.answers = Array(5).fill(arguments[0])", "503 queue_full"),
         ("window.gone = true", "network"),
+        ("window.restarting = true", "502"),
     ],
-    ids=["busy", "gone"],
+    ids=["busy", "gone", "gone-behind-a-proxy"],
 )
 def test_unavailable_service_is_said_and_can_be_tried_again(
     browser: Browser, slices: Sequence[Path], stub: str, mark: str
 ) -> None:
-    browser.run(FAST + STUB)
+    browser.run(FAST + STUB + PROXY)
     browser.run(stub, busy(503, "queue_full"))
     browser.choose([*slices, *slices])
     browser.wait_for_answers()
     assert {row["decision"] for row in browser.rows()} == {"No result"}
     assert all(mark in row["remarks"] for row in browser.rows())
     assert "16 files got no result" in browser.text("#notice")
-    browser.run("window.gone = false")
+    if "restarting" in stub:
+        # As often as it is tried, and in one piece.
+        assert browser.run("return window.seen") == [8] * 5
+    browser.run("window.gone = window.restarting = false")
     browser.click("#retry")
     browser.wait_for_answers()
     # One of the slices lies upside down.

@@ -99,6 +99,7 @@ const STATUSES = {
   415: "This kind of file is not accepted",
   422: "The file cannot be read as an MR slice",
   429: "Too many requests for now",
+  502: "The service does not answer for now",
   503: "The service is not available",
   504: "The service took too long",
 };
