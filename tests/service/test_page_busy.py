@@ -253,6 +253,70 @@ def test_what_is_cleared_before_its_answer_is_not_summed_up(
     assert browser.text("#announcer") == "Cleared."
 
 
+SILENT = """
+const heard = window.fetch;
+window.silent = true;
+window.fetch = (url, options) => {
+  if (!window.silent) return heard(url, options);
+  if (String(url).startsWith("predict")) return Promise.reject(new TypeError("gone"));
+  if (!String(url).startsWith("health/live")) return heard(url, options);
+  window.checked = true;
+  return new Promise((_, fail) => options.signal.addEventListener("abort", fail));
+};
+"""
+"""A connection that broke, and nothing that says whether there still is a service."""
+
+
+@needs_browser
+@pytest.mark.parametrize("button", ["#stop", "#clear"])
+def test_what_is_added_after_a_stop_is_sent(
+    browser: Browser, slices: Sequence[Path], button: str
+) -> None:
+    browser.run(SILENT)
+    browser.choose([*slices, slices[0]])
+    wait_until(lambda: browser.run("return window.checked === true"), BROWSER_SECONDS)
+    browser.click(button)
+    before = len(browser.rows())
+    assert before == (9 if button == "#stop" else 0)
+    browser.run("window.silent = false")
+    browser.choose(slices[:1])
+    browser.wait_for_answers()
+    *stopped, added = browser.rows()
+    assert {row["label"] for row in stopped} <= {"Stopped before it was answered"}
+    assert added["decision"] == "Tumour"
+
+
+@needs_browser
+def test_what_is_added_while_the_stopped_request_ends_is_sent(
+    browser: Browser, slices: Sequence[Path]
+) -> None:
+    """A browser may take its time to break a request off; a second stop is for what was added."""
+    browser.run(STUB)
+    browser.run(
+        """const asked = window.fetch;
+        const ended = new Promise((end) => { window.end = end; });
+        window.fetch = async (url, options) => {
+          if (!String(url).startsWith("predict") || window.asked.length) return asked(url, options);
+          window.asked.push([]);
+          await ended;
+          throw new DOMException("aborted", "AbortError");
+        }"""
+    )
+    browser.choose(slices[:1])
+    wait_until(lambda: browser.rows()[0]["decision"] == "Sent", BROWSER_SECONDS)
+    for path in slices[1:3]:
+        browser.click("#stop")
+        browser.choose([path])
+    wait_until(lambda: browser.rows()[2]["decision"] == "Waiting", BROWSER_SECONDS)
+    assert browser.rows()[1]["label"] == "Stopped before it was answered"
+    browser.run("window.end()")
+    browser.wait_for_answers()
+    first, second, third = browser.rows()
+    assert first["label"] == second["label"] == "Stopped before it was answered"
+    assert third["score"]
+    assert browser.run("return window.asked[1]") == [slices[2].name]
+
+
 @needs_browser
 def test_one_file_that_fails_the_request_does_not_fail_the_others(
     browser: Browser, slices: Sequence[Path]

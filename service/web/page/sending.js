@@ -64,13 +64,13 @@ export class Sender {
 
   async deliver(items, attempt) {
     if (this.halted) {
-      this.halt(items, this.halted);
+      this.fail(items);
       return;
     }
     this.report.sending(items);
     const answer = await post(items, this.abort.signal);
     if (this.halted) {
-      this.halt(items, this.halted);
+      this.fail(items);
     } else if (answer.entries) {
       await this.accept(items, answer, attempt);
     } else if (key.isRefusal(answer.error)) {
@@ -111,7 +111,11 @@ export class Sender {
   async repeat(items, { error, wait }, attempt) {
     // Of a proxy's 502 it is not known whose it is before it comes again.
     const broken = error.code === "network" || (error.status === BAD_GATEWAY && attempt > 0);
-    const reachable = broken && (await isReachable());
+    const reachable = broken && (await isReachable(this.abort.signal));
+    if (this.halted) {
+      this.fail(items);
+      return;
+    }
     const own = reachable || ITS_OWN.has(error.status) || error.code === "runtime_lost";
     if (reachable && items.length > 1) {
       // It answers, but this batch breaks off: a file changed on the disk, or the body is refused
@@ -144,7 +148,12 @@ export class Sender {
   /** Nothing more is sent: neither these, nor what waits. */
   halt(items, error) {
     this.halted = error;
-    for (const item of [...items, ...this.queue.splice(0)]) this.report.failed(item, error);
+    this.fail([...items, ...this.queue.splice(0)]);
+  }
+
+  /** These are part of what was halted; what waits now was added since, and is sent. */
+  fail(items) {
+    for (const item of items) this.report.failed(item, this.halted);
   }
 }
 
@@ -155,7 +164,7 @@ async function post(items, signal) {
   const limit = new AbortController();
   const end = () => limit.abort();
   const timer = setInterval(async () => {
-    if (!(await isReachable())) end();
+    if (!(await isReachable(signal))) end();
   }, ASK_AFTER_SECONDS * 1000);
   signal.addEventListener("abort", end);
   const started = performance.now();
@@ -206,9 +215,9 @@ function retryAfter(response) {
   return Number.isFinite(seconds) ? Math.max(seconds, 0) : undefined;
 }
 
-async function isReachable() {
+async function isReachable(stopped) {
   try {
-    const signal = AbortSignal.timeout(REACHED_WITHIN_SECONDS * 1000);
+    const signal = AbortSignal.any([stopped, AbortSignal.timeout(REACHED_WITHIN_SECONDS * 1000)]);
     const response = await fetch("health/live", { cache: "no-store", signal });
     // Of what runs, this address tells no error: one is a proxy's in front of what does not.
     return response.status < 500;
