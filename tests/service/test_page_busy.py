@@ -318,6 +318,42 @@ def test_what_is_added_while_the_stopped_request_ends_is_sent(
 
 
 @needs_browser
+def test_a_silent_service_is_not_called_ready(browser: Browser) -> None:
+    browser.run(
+        """const timeout = AbortSignal.timeout;
+        AbortSignal.timeout = (ms) => timeout.call(AbortSignal, ms / 50);
+        window.real = window.fetch;
+        window.fetch = (url, { signal }) => new Promise((_, fail) => {
+          signal?.addEventListener("abort", fail);
+        });
+        document.dispatchEvent(new Event("visibilitychange"))"""
+    )
+    wait_until(lambda: browser.text("#state") == "Not reachable", BROWSER_SECONDS)
+    assert browser.text("#reason") == "no answer from the service"
+    # The model stays, as the results are its.
+    assert browser.text("#model-version").isdigit()
+    browser.run("window.fetch = window.real")
+    wait_until(lambda: browser.text("#state") == "Ready", BROWSER_SECONDS)
+
+
+@needs_browser
+def test_an_old_question_that_comes_to_nothing_changes_no_newer_answer(browser: Browser) -> None:
+    browser.run(
+        """window.real = window.fetch;
+        window.fetch = () => new Promise((_, fail) => { window.fail = fail; });
+        document.dispatchEvent(new Event("visibilitychange"));
+        window.fetch = window.real;
+        document.getElementById("state").textContent = "";
+        document.dispatchEvent(new Event("visibilitychange"))"""
+    )
+    wait_until(lambda: browser.text("#state") == "Ready", BROWSER_SECONDS)
+    browser.run("window.fail(new TypeError('gone'))")
+    later = "return new Promise((done) => { setTimeout(done, 100); })"
+    browser.run(later)
+    assert browser.text("#state") == "Ready"
+
+
+@needs_browser
 def test_one_file_that_fails_the_request_does_not_fail_the_others(
     browser: Browser, slices: Sequence[Path]
 ) -> None:
