@@ -11,7 +11,7 @@ from typing import Final
 from starlette.types import Scope
 
 from service.context import Context
-from service.errors import Forbidden, RateExceeded, Unauthenticated
+from service.errors import Forbidden, OtherSite, RateExceeded, Unauthenticated, UnknownHost
 from service.keys import Key, Keyring, Role
 from service.rates import RateLimiter
 
@@ -62,8 +62,9 @@ class Access:
 
         Raises:
             Unauthenticated: it has no key, or none that is known.
-            Forbidden: its key is for something else; or nobody needs one, and a page of another
-                site sent it, or may have made its own name mean the service's address.
+            Forbidden: its key is for something else.
+            OtherSite: nobody needs a key, and a page of another site sent it.
+            UnknownHost: likewise, and a page may have made its own name mean the service's address.
             RateExceeded: its client asks too often.
         """
         if self._keys is None:
@@ -112,7 +113,7 @@ def _refuse_other_sites(scope: Scope) -> None:
     else:
         is_other = site in {b"cross-site", b"same-site"}
     if is_other:
-        raise Forbidden("a web page of another site sent this, and without API keys it may not")
+        raise OtherSite("a web page of another site sent this, and without API keys it may not")
 
 
 def _refuse_other_names(scope: Scope, allowed: frozenset[str]) -> None:
@@ -128,7 +129,7 @@ def _refuse_other_names(scope: Scope, allowed: frozenset[str]) -> None:
     name = name.lower().removesuffix(".")
     if "." not in name or name.endswith(_PRIVATE) or name in allowed or _is_address(name):
         return
-    raise Forbidden(
+    raise UnknownHost(
         "the service does not know the name that it is called by, and without API keys it has to: "
         "BRAIN_ALLOWED_HOSTS"
     )

@@ -36,6 +36,7 @@ from service.openapi import (
     AUTHENTICATED,
     DESCRIPTION,
     EXPLAIN_BODY,
+    EXPLAIN_HEADERS,
     EXPLAIN_PARAMETERS,
     EXPOSITION,
     OBJECTS,
@@ -224,6 +225,7 @@ def _add_routes(app: FastAPI) -> None:
                 "description": "The slice with region, box and heat map over it; or numbers, if the "
                 "header `Accept` prefers them.",
                 "content": PICTURE,
+                "headers": EXPLAIN_HEADERS,
             },
             **problems(400, 401, 403, NotAcceptable, 408, 413, 415, 422, 429, 500),
             **problems(NotExplainable, 503, 504),

@@ -14,6 +14,8 @@ ServiceError                       500  internal_error
 │   └── TooManySeries                413  too_many_series
 ├── Unauthenticated                401  unauthenticated, with WWW-Authenticate
 ├── Forbidden                      403  forbidden
+│   ├── OtherSite                    403  other_site
+│   └── UnknownHost                  403  unknown_host
 ├── NotAcceptable                  406  not_acceptable
 │   └── NoDicomSource                406  no_dicom_source
 ├── BodyTimeout                    408  body_timeout
@@ -200,10 +202,22 @@ class Unauthenticated(ServiceError):
 
 
 class Forbidden(ServiceError):
-    """The API key lacks the role; without keys: another site's page sent it, or to a strange name."""
+    """The API key lacks the role."""
 
     status = 403
     code = "forbidden"
+
+
+class OtherSite(Forbidden):
+    """There are no API keys here, and a web page of another site sent the request."""
+
+    code = "other_site"
+
+
+class UnknownHost(Forbidden):
+    """There are no API keys here, and `Host` is a name that is not in BRAIN_ALLOWED_HOSTS."""
+
+    code = "unknown_host"
 
 
 class NotAcceptable(ServiceError):

@@ -37,6 +37,10 @@ OPACITY: Final = 0.55
 """Of the hottest part, so that the slice shows through."""
 
 
+SOURCE_HEADER: Final = "X-Heatmap-Source"
+"""Of an explanation: a picture has no other place to say what its colours mean."""
+
+
 class Source(StrEnum):
     """What a heat map is made of.
 

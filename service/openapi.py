@@ -12,6 +12,7 @@ from pydantic.json_schema import models_json_schema
 from contract.errors import ContractError
 from service.answers import MaskForm
 from service.errors import RateExceeded, ServiceError, Unavailable
+from service.explanation import SOURCE_HEADER, Source
 from service.problems import MEDIA_TYPE
 from service.schemas import Problem
 from service.uploads import FIELD, RAW_MEDIA
@@ -32,7 +33,10 @@ _SCHEMA_PATH: Final = "#/components/schemas/{model}"
 _REASONS: Final = {
     400: ("The request is malformed.", "malformed_multipart"),
     401: ("There are API keys here, and the request has none that is valid.", "unauthenticated"),
-    403: ("The API key is for something else.", "forbidden"),
+    403: (
+        "The API key is for something else. Without keys: another site's page asks, or a strange host.",
+        "forbidden",
+    ),
     404: ("There is no such version.", "version_not_found"),
     406: (
         "No form of the answer is accepted: DICOM objects are made of DICOM alone.",
@@ -148,6 +152,15 @@ EXPLAIN_BODY: Final[dict[str, Any]] = {
 """The body of /explain: that of /predict, with a single file."""
 
 PICTURE: Final[dict[str, Any]] = {"image/png": {"schema": {"type": "string", "format": "binary"}}}
+
+EXPLAIN_HEADERS: Final[dict[str, Any]] = {
+    SOURCE_HEADER: {
+        "description": "What the heat map is made of: with `mask` the tumour probability of each cell; "
+        "with `cam` and `explain` relative to its own highest value, and no probability.",
+        "required": True,
+        "schema": {"type": "string", "enum": [*Source]},
+    }
+}
 
 EXPOSITION: Final[dict[str, Any]] = {
     media: {"schema": {"type": "string"}}

@@ -41,7 +41,8 @@ async def store(request: Request) -> Response:
         )
     if state.draining:
         raise Draining("the service is about to stop")
-    _check_accept(request.headers.get("accept"))
+    # Several lines are one list (RFC 9110, 5.3).
+    _check_accept(", ".join(request.headers.getlist("accept")) or None)
     _check_length(request, state.settings.stow_max_body_bytes)
     receipt = await _receive(request, gateway, state, context)
     return _answer(receipt, state, context)

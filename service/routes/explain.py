@@ -12,7 +12,7 @@ from service.buffers import Claim
 from service.context import Context
 from service.engine import Engine
 from service.errors import InvalidParameter
-from service.explanation import content, heatmap, picture, source_of
+from service.explanation import SOURCE_HEADER, content, heatmap, picture, source_of
 from service.jobs import Job
 from service.negotiation import EXPLANATION_FORMS, Form, accepted_forms
 from service.operation import Options
@@ -37,7 +37,7 @@ async def _explain(request: Request, state: State, claim: Claim) -> Response:
     # Before the body is read, as it would be in vain.
     source_of(state.engine())
     engine, uploads, deadline = await receive(request, state, 1, claim)
-    source_of(engine)
+    headers = {SOURCE_HEADER: source_of(engine).value}
     # A version that is replaced meanwhile must not be closed before its heat map is there.
     engine.acquire(1)
     try:
@@ -55,7 +55,7 @@ async def _explain(request: Request, state: State, claim: Claim) -> Response:
         context.fields |= fields_of(jobs, parts)
         if form is Form.PNG:
             body = await asyncio.to_thread(_png, job, engine, state)
-            return Response(body, media_type="image/png")
+            return Response(body, headers=headers, media_type="image/png")
         heat = await asyncio.to_thread(_json, job, engine)
     finally:
         engine.release()
@@ -65,7 +65,7 @@ async def _explain(request: Request, state: State, claim: Claim) -> Response:
         "explanation": {**entry, "heatmap": heat},
         "timing_ms": timing_of(parts, context),
     }
-    return Response(json.dumps(answer), media_type="application/json")
+    return Response(json.dumps(answer), headers=headers, media_type="application/json")
 
 
 def _png(job: Job, engine: Engine, state: State) -> bytes:

@@ -62,7 +62,7 @@ const sender = new Sender({
 
 function explain(error) {
   const text = `${words.error(error)}.`;
-  if (error.code === "stopped" || key.isWanted(error)) return text;
+  if (error.code === "stopped" || key.isRefusal(error)) return text;
   return `${text} Try again ${error.wait ? `in ${Math.ceil(error.wait)} s` : "later"}.`;
 }
 
@@ -281,7 +281,7 @@ async function enlarge(item, entry, { heat = false } = {}) {
   }
   image.hidden = true;
   place("viewer-note").textContent = "Asking for the heat map";
-  const { url, error } = await regions.explained(item, entry);
+  const { url, source, error } = await regions.explained(item, entry);
   if (turn !== viewed || !place("viewer").open) {
     if (url) URL.revokeObjectURL(url);
   } else if (key.isWanted(error)) {
@@ -293,7 +293,7 @@ async function enlarge(item, entry, { heat = false } = {}) {
   } else {
     image.addEventListener("load", () => URL.revokeObjectURL(url), { once: true });
     const box = entry.region ? ` ${regions.caption(entry.region)}` : "";
-    show(url, `Heat map of ${item.path}`, `From yellow to red, more speaks for a tumour.${box}`);
+    show(url, `Heat map of ${item.path}`, `${regions.heatCaption(source)}${box}`);
   }
 }
 

@@ -128,6 +128,25 @@ def test_ways_to_write_the_content_type(service: Service, content_type: str) -> 
     assert response.status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("lines", "status"),
+    [
+        (["application/dicom+xml", "application/dicom+json"], 200),
+        (["application/dicom+json", "application/dicom+xml"], 200),
+        (["application/dicom+xml", "text/html"], 406),
+    ],
+    ids=["second line", "first line", "neither"],
+)
+def test_what_is_accepted_may_stand_in_several_lines(
+    service: Service, lines: list[str], status: int
+) -> None:
+    headers = [("Content-Type", "application/dicom"), *(("Accept", line) for line in lines)]
+    content = series(1)[0].data
+    response = service.client.post("/dicom-web/studies", content=content, headers=headers)
+    assert response.request.headers.get_list("accept") == lines
+    assert response.status_code == status
+
+
 def test_a_study_in_the_address_keeps_others_out(service: Service) -> None:
     right, wrong = series(1)[0], series(1)[0]
     response = stow(service.client, [right.data, wrong.data], right.study)

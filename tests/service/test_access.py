@@ -172,7 +172,7 @@ def test_without_keys_no_page_of_another_site_may_do_anything(
         answer = service.client.post(path, headers=headers)
         assert answer.status_code == status
         if status == 403:
-            assert answer.json()["code"] == "forbidden"
+            assert answer.json()["code"] == "other_site"
         # Reading changes nothing, and a page of another site cannot see the answer.
         assert service.client.get("/models", headers=headers).status_code == 200
 
@@ -216,7 +216,7 @@ def test_without_keys_it_may_not_be_called_by_a_name_that_anybody_may_have(
     """A page whose name comes to mean the service's address is to a browser a page of the service."""
     headers = {"Host": host, "Content-Type": "image/jpeg", "Sec-Fetch-Site": "same-origin"}
     answer = named.client.request(method, path, content=jpeg, headers=headers)
-    assert (answer.status_code, answer.json()["code"]) == (403, "forbidden")
+    assert (answer.status_code, answer.json()["code"]) == (403, "unknown_host")
     assert "BRAIN_ALLOWED_HOSTS" in answer.json()["detail"]
     # What a monitor asks tells nothing of a patient.
     assert named.client.get("/health", headers=headers).status_code == 200

@@ -122,6 +122,15 @@ class TestPicture:
             with Image.open(io.BytesIO(response.content)) as shown:
                 np.testing.assert_array_equal(np.asarray(shown), expected)
 
+    def test_it_says_what_its_colours_are_made_of(self, two_heads: Service, maps: Service) -> None:
+        for service, source in ((two_heads, "mask"), (maps, "cam")):
+            for headers in ({}, JSON):
+                response = explained(service, HEALTHY, headers=headers)
+                assert response.headers["x-heatmap-source"] == source
+        document = two_heads.client.get("/openapi.json").json()
+        described = document["paths"]["/explain"]["post"]["responses"]["200"]["headers"]
+        assert described["X-Heatmap-Source"]["schema"]["enum"] == ["mask", "cam", "explain"]
+
     def test_a_raw_body_will_do(self, two_heads: Service) -> None:
         response = two_heads.client.post(
             "/explain", content=TUMOR, headers={"Content-Type": "image/png"}
@@ -222,7 +231,7 @@ def test_a_saved_model_may_explain_itself(tiny_store: Path) -> None:
     code = f"""
 import tensorflow  # before anything waits for it
 from pathlib import Path
-from tests.service.test_explain import PATCH, TUMOR, numbers, peak, picture
+from tests.service.test_explain import PATCH, TUMOR, explained, numbers, peak, picture
 from tests.support.service import serving, settings_for
 settings = settings_for(
     Path({str(tiny_store)!r}), model={NAME!r}, model_version="{EXPLAINED}", runtime="tensorflow",
@@ -234,5 +243,6 @@ with serving(settings) as service:
     column, row = peak(heat)
     assert abs(column - PATCH[0]) < 25 and abs(row - PATCH[1]) < 25, (column, row)
     assert picture(service, TUMOR).shape[0] == 512
+    assert explained(service, TUMOR).headers["x-heatmap-source"] == "explain"
 """
     run_python("-c", code)

@@ -19,6 +19,9 @@ const rows = [...document.querySelectorAll(".row")];
 return rows.find((row) => row.querySelector(".name").textContent === arguments[0])
 """
 
+SHOWN = """const it = document.getElementById("viewer-image");
+    return !it.hidden && it.complete && it.naturalHeight"""
+
 
 @pytest.fixture(scope="module")
 def tiny_url(tiny_store: Path) -> Iterator[str]:
@@ -140,6 +143,14 @@ def test_a_region_of_activation_maps_is_called_coarse(
         page.click(".row:first-child .thumb button")
         assert "coarse, and no outline" in page.text("#viewer-note")
         page.press("\ue00c")
+        # Of a healthy slice as well the highest value is as red as can be.
+        for row, ending in ((1, "coarse, and no outline of it."), (2, "how likely a tumour is.")):
+            page.click(f".row:nth-child({row}) .heat")
+            wait_until(lambda: page.run(SHOWN) == 512, BROWSER_SECONDS)
+            note = page.text("#viewer-note")
+            assert "relative to this slice's own highest value" in note
+            assert note.endswith(ending)
+            page.press("\ue00c")
 
 
 @needs_browser
@@ -147,11 +158,11 @@ def test_a_region_of_activation_maps_is_called_coarse(
 def test_heat_map(page: Browser, row: int) -> None:
     """Of a DICOM object as well, which a browser cannot show by itself."""
     page.click(f".row:nth-child({row}) .heat")
-    shown = """const it = document.getElementById("viewer-image");
-        return !it.hidden && it.complete && it.naturalHeight"""
-    wait_until(lambda: page.run(shown) == 512, BROWSER_SECONDS)
+    wait_until(lambda: page.run(SHOWN) == 512, BROWSER_SECONDS)
     assert page.run("return document.getElementById('viewer-image').alt").startswith("Heat map of")
-    assert "more speaks for a tumour" in page.text("#viewer-note")
+    note = page.text("#viewer-note")
+    assert note.startswith("From yellow to red, more speaks for a tumour. The line")
+    assert "relative" not in note
     assert page.complaints() == []
     page.press("\ue00c")
 

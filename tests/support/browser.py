@@ -21,6 +21,9 @@ needs_browser = pytest.mark.skipif(
     reason="needs Chromium and its driver: apt-get install chromium chromium-driver",
 )
 
+OTHER_NAME = "mri.example"
+"""What the browser takes for another name of this machine."""
+
 ARGUMENTS = (
     "--headless=new",
     "--no-sandbox",  # Containers run tests as root; the browser sees no page but ours.
@@ -32,6 +35,7 @@ ARGUMENTS = (
     "--disable-component-update",
     "--disable-sync",
     "--hide-scrollbars",
+    f"--host-resolver-rules=MAP {OTHER_NAME} 127.0.0.1",
     "--window-size=1280,1000",
 )
 

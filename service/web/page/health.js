@@ -4,15 +4,21 @@ import * as words from "./words.js";
 
 const READY_SECONDS = 20;
 const UNREADY_SECONDS = 3;
+/** A service that is silent for longer is as good as gone; a browser alone would wait for minutes. */
+const SILENT_SECONDS = 8;
 
 const place = (name) => document.getElementById(name);
 let timer;
+let asked = 0;
 
 /** Asks now and from now on. */
 export async function watch() {
   clearTimeout(timer);
   if (document.hidden) return;
+  const turn = ++asked;
   const report = await ask();
+  // Asked again meanwhile, which may be answered first.
+  if (turn !== asked) return;
   show(report);
   clearTimeout(timer);
   timer = setTimeout(watch, (report.status === "ready" ? READY_SECONDS : UNREADY_SECONDS) * 1000);
@@ -22,7 +28,8 @@ document.addEventListener("visibilitychange", watch);
 
 async function ask() {
   try {
-    const response = await fetch("health", { cache: "no-store" });
+    const signal = AbortSignal.timeout(SILENT_SECONDS * 1000);
+    const response = await fetch("health", { cache: "no-store", signal });
     const report = await response.json();
     return typeof report.status === "string" ? report : { status: "unavailable", ...report };
   } catch {

@@ -62,6 +62,13 @@ export const caption = (region) =>
     ? "The line and the box show what speaks most for a tumour: coarse, and no outline of it."
     : "The line and the box show where the model sees a tumour.";
 
+/** What a heat map's colours say. Only a mask's are probabilities; others have their peak in every slice. */
+export const heatCaption = (source) =>
+  source === "mask"
+    ? "From yellow to red, more speaks for a tumour."
+    : "From yellow to red, more speaks for a tumour than elsewhere in this slice. The colours are " +
+      "relative to this slice's own highest value: they do not say how likely a tumour is.";
+
 /** In words. */
 export function describe(region) {
   const { box, area_pixels: pixels, area_mm2: area } = region;
@@ -72,7 +79,7 @@ export function describe(region) {
   return typeof pixels === "number" ? `${size}, area ${pixels} pixels` : size;
 }
 
-/** The slice with its heat map, drawn by the service: {url} of a picture, or {error}. */
+/** The slice with its heat map, drawn by the service: {url, source} of a picture, or {error}. */
 export async function explained(item, entry) {
   const form = new FormData();
   form.append("files", item.file, item.file.name);
@@ -83,7 +90,10 @@ export async function explained(item, entry) {
       body: form,
       headers: key.headers({ Accept: "image/png" }),
     });
-    if (response.ok) return { url: URL.createObjectURL(await response.blob()) };
+    if (response.ok) {
+      const source = response.headers.get("X-Heatmap-Source");
+      return { url: URL.createObjectURL(await response.blob()), source };
+    }
     const { code } = await response.json().catch(() => ({}));
     return { error: { status: response.status, code } };
   } catch {

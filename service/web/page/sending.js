@@ -1,8 +1,8 @@
 // Sends files to /predict in batches, one batch at a time.
 //
 // A batch that fails as a whole is split until the file that fails stands alone, so that it never
-// hides the others. What can pass (429, 503, 504, no connection) is tried again a few times; where
-// it does not pass, the remaining files are not sent, and say why.
+// hides the others. What can pass (429, 502, 503, 504, no connection) is tried again a few times;
+// where it does not pass, the remaining files are not sent, and say why.
 
 import { Batches, share } from "./batches.js";
 import * as key from "./key.js";
@@ -15,12 +15,17 @@ const LONGEST_WAIT_SECONDS = 15;
 const ASK_AFTER_SECONDS = 90;
 const REACHED_WITHIN_SECONDS = 20;
 
+/** What a proxy says while the service behind it restarts, or breaks off what it is sent. */
+const BAD_GATEWAY = 502;
+
 /** Statuses that may pass. */
-const PASSING = new Set([408, 429, 503, 504]);
+const PASSING = new Set([408, 429, BAD_GATEWAY, 503, 504]);
 /** Among them, what a single file can cause: it is tried once more, and then fails alone. */
 const ITS_OWN = new Set([408, 504]);
 /** Where smaller batches would have been better from the start. */
 const SHRINKING = new Set(["too_many_files", "body_timeout"]);
+/** A limit of a proxy, which names no code, is below the service's own, and every batch meets it. */
+const isProxysLimit = ({ status, code }) => status === 413 && code === undefined;
 const STOPPED = { code: "stopped", again: true };
 
 export class Sender {
@@ -59,16 +64,16 @@ export class Sender {
 
   async deliver(items, attempt) {
     if (this.halted) {
-      this.halt(items, this.halted);
+      this.fail(items);
       return;
     }
     this.report.sending(items);
     const answer = await post(items, this.abort.signal);
     if (this.halted) {
-      this.halt(items, this.halted);
+      this.fail(items);
     } else if (answer.entries) {
       await this.accept(items, answer, attempt);
-    } else if (key.isWanted(answer.error)) {
+    } else if (key.isRefusal(answer.error)) {
       this.halt(items, { ...answer.error, again: true });
     } else if (answer.error.code === "network" || PASSING.has(answer.error.status)) {
       await this.repeat(items, answer, attempt);
@@ -104,7 +109,13 @@ export class Sender {
   }
 
   async repeat(items, { error, wait }, attempt) {
-    const reachable = error.code === "network" && (await isReachable());
+    // Of a proxy's 502 it is not known whose it is before it comes again.
+    const broken = error.code === "network" || (error.status === BAD_GATEWAY && attempt > 0);
+    const reachable = broken && (await isReachable(this.abort.signal));
+    if (this.halted) {
+      this.fail(items);
+      return;
+    }
     const own = reachable || ITS_OWN.has(error.status) || error.code === "runtime_lost";
     if (reachable && items.length > 1) {
       // It answers, but this batch breaks off: a file changed on the disk, or the body is refused
@@ -130,14 +141,19 @@ export class Sender {
       return;
     }
     const half = Math.ceil(items.length / 2);
-    if (SHRINKING.has(error.code)) this.batches.shrink(items, half);
+    if (SHRINKING.has(error.code) || isProxysLimit(error)) this.batches.shrink(items, half);
     for (const part of [items.slice(0, half), items.slice(half)]) await this.deliver(part, attempt);
   }
 
   /** Nothing more is sent: neither these, nor what waits. */
   halt(items, error) {
     this.halted = error;
-    for (const item of [...items, ...this.queue.splice(0)]) this.report.failed(item, error);
+    this.fail([...items, ...this.queue.splice(0)]);
+  }
+
+  /** These are part of what was halted; what waits now was added since, and is sent. */
+  fail(items) {
+    for (const item of items) this.report.failed(item, this.halted);
   }
 }
 
@@ -148,7 +164,7 @@ async function post(items, signal) {
   const limit = new AbortController();
   const end = () => limit.abort();
   const timer = setInterval(async () => {
-    if (!(await isReachable())) end();
+    if (!(await isReachable(signal))) end();
   }, ASK_AFTER_SECONDS * 1000);
   signal.addEventListener("abort", end);
   const started = performance.now();
@@ -199,11 +215,12 @@ function retryAfter(response) {
   return Number.isFinite(seconds) ? Math.max(seconds, 0) : undefined;
 }
 
-async function isReachable() {
+async function isReachable(stopped) {
   try {
-    const signal = AbortSignal.timeout(REACHED_WITHIN_SECONDS * 1000);
-    await fetch("health/live", { cache: "no-store", signal });
-    return true;
+    const signal = AbortSignal.any([stopped, AbortSignal.timeout(REACHED_WITHIN_SECONDS * 1000)]);
+    const response = await fetch("health/live", { cache: "no-store", signal });
+    // Of what runs, this address tells no error: one is a proxy's in front of what does not.
+    return response.status < 500;
   } catch {
     return false;
   }

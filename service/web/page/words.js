@@ -75,6 +75,13 @@ const ERRORS = {
   runtime_unusable: "The model cannot run on this server",
   runtime_lost: "The model stopped and is being restarted",
   deadline_exceeded: "The service took too long",
+  forbidden: "The key is not for this",
+  other_site:
+    "The service takes this page for one of another site: ask its administrator, whose proxy has to " +
+    "pass on the name in the address bar",
+  unknown_host:
+    "The service does not know the name in the address bar: ask its administrator to list it in " +
+    "BRAIN_ALLOWED_HOSTS",
   not_explainable: "This model has no heat map",
   inference_failed: "The model failed on this image",
   // The page's own.
@@ -87,11 +94,12 @@ const ERRORS = {
 
 const STATUSES = {
   401: "The service asks for a key",
-  403: "The key is not for this",
+  403: "The service may not be asked from here",
   413: "Too large",
   415: "This kind of file is not accepted",
   422: "The file cannot be read as an MR slice",
   429: "Too many requests for now",
+  502: "The service does not answer for now",
   503: "The service is not available",
   504: "The service took too long",
 };
