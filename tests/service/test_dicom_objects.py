@@ -1,7 +1,7 @@
 """Results as DICOM objects: valid for other tools, and true to their source."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -63,14 +63,15 @@ def volume(mask: bool = True, failed: int = 0) -> list[Dataset]:
     return results(headers, series_of(said, failed))
 
 
-def multi_frame(legacy: bool) -> list[Dataset]:
-    """Results of the same volume in one object."""
+def multi_frame(legacy: bool, lost: Collection[int] = ()) -> list[Dataset]:
+    """Results of the same volume in one object, of which some frames could not be predicted."""
     header = read_header(enhanced(legacy))
     said = [
         finding(header, decision, frame, tumor)
         for frame, decision, tumor in frame_decisions(5, [2, 5])
+        if frame not in lost
     ]
-    return results([header], series_of(said))
+    return results([header], series_of(said, len(lost)))
 
 
 CASES: dict[str, Maker] = {
@@ -327,6 +328,15 @@ def test_another_set_of_images_gives_other_objects_in_the_same_series() -> None:
     headers = [read_header(data) for data in shifted()]
     whole = results(headers, series_of([finding(header) for header in headers]))
     part = results(headers[:3], series_of([finding(header) for header in headers[:3]]))
+    for some, other in zip(whole, part, strict=True):
+        assert some.SOPInstanceUID != other.SOPInstanceUID
+        assert some.SeriesInstanceUID == other.SeriesInstanceUID
+
+
+@pytest.mark.parametrize("lost", [([], [2]), ([1], [3])], ids=["complete", "as many"])
+def test_other_frames_of_an_image_give_other_objects(lost: tuple[list[int], list[int]]) -> None:
+    whole, part = (multi_frame(legacy=False, lost=frames) for frames in lost)
+    assert [item.Modality for item in whole] == ["SR", "OT", "SEG"]
     for some, other in zip(whole, part, strict=True):
         assert some.SOPInstanceUID != other.SOPInstanceUID
         assert some.SeriesInstanceUID == other.SeriesInstanceUID
