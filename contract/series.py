@@ -88,6 +88,8 @@ def _stacks(places: Sequence[DicomReference]) -> list[list[list[int]]]:
             lost.append(index)
             continue
         normal = np.cross(place.orientation[:3], place.orientation[3:])
+        # Cosines rounded to two decimals make it shorter than SAME_PLANE: not even a slice's own plane.
+        normal /= np.linalg.norm(normal)
         for known, stack in zip(normals, members, strict=True):
             if known @ normal > SAME_PLANE:
                 stack.append(index)

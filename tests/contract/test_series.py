@@ -75,6 +75,17 @@ def test_orientation_may_waver() -> None:
     )
 
 
+def test_cosines_of_two_decimals_make_one_stack() -> None:
+    """The row is 0.995 long."""
+    oblique = (0.99, 0.1, 0.0, 0.0, 0.0, -1.0)
+    places = [
+        replace(PLACE, orientation=oblique, position_mm=(-0.5 * k, 4.95 * k, 0.0)) for k in range(5)
+    ]
+    score = score_series(places, [0.1, 0.1, 0.9, 0.1, 0.1])
+    assert score.tumor_probability == pytest.approx(1.1 / 3)
+    assert len(score.window) == 3
+
+
 def test_a_stack_that_is_tilted_by_ten_degrees_is_another_one() -> None:
     tilt = math.radians(10)
     tilted = (1.0, 0.0, 0.0, 0.0, math.cos(tilt), math.sin(tilt))
