@@ -166,6 +166,15 @@ class TestPng:
         assert difference(decoded.pixels, expected) == 0
         assert decoded.original_size == expected.shape
 
+    @pytest.mark.parametrize("mode", ["L", "RGB"])
+    def test_one_that_says_so_behind_its_pixels(self, mode: str) -> None:
+        data = encode(image(mode), "PNG")
+        exif = png_chunk(b"eXIf", turned(6).tobytes().removeprefix(b"Exif\0\0"))
+        end = data.index(b"IEND") - 4
+        decoded = decode(data[:end] + exif + data[end:])
+        assert difference(decoded.pixels, TURNS[6]) == 0
+        assert decoded.original_size == TURNS[6].shape
+
 
 class TestJpeg:
     @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"optimize": True}], ids=str)
@@ -186,6 +195,25 @@ class TestJpeg:
         decoded = decode(encode(image(mode), "JPEG", quality=97, exif=turned(orientation)))
         assert difference(decoded.pixels, TURNS[orientation]) <= 8
         assert decoded.original_size == TURNS[orientation].shape
+
+    @pytest.mark.parametrize("orientation", [3, 6])
+    def test_one_held_sideways_and_nearly_square(self, orientation: int) -> None:
+        """At half its scale it is a square."""
+        large = Image.fromarray(GREY).resize((514, 513))
+        decoded = decode(encode(large, "JPEG", exif=turned(orientation)))
+        assert decoded.pixels.shape == (257, 257)
+        assert decoded.original_size == ((514, 513) if orientation == 6 else (513, 514))
+
+    @pytest.mark.parametrize(
+        "exif",
+        [b"", b"garbage", b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x02\0\0\0\x02A\0\0\0\0\0\0\0"],
+        ids=["empty", "no TIFF", "a letter"],
+    )
+    def test_an_orientation_that_cannot_be_read_turns_nothing(self, exif: bytes) -> None:
+        plain = decode(encode(image(), "JPEG"))
+        decoded = decode(encode(image(), "JPEG", exif=b"Exif\0\0" + exif))
+        assert difference(decoded.pixels, plain.pixels) == 0
+        assert decoded.original_size == plain.original_size
 
     def test_bytes_after_the_end_are_ignored(self) -> None:
         data = encode(image(), "JPEG")
