@@ -119,6 +119,22 @@ def test_without_places_instance_and_frame_numbers_order() -> None:
     assert score_series([PLACE] * 3, [0.1] * 3).order == (0, 1, 2), "else as they came"
 
 
+def test_what_places_do_not_order_is_in_the_order_of_instances() -> None:
+    """At one place, without one, and the stacks themselves; the order of the request never counts."""
+    one, none, other = axial(0), PLACE, sagittal(0)
+    echoes = [("1.9", 1, 1), ("1.10", 2, 1), ("1.10", 2, 2), ("1.11", 2, 1)]
+    places = [
+        replace(place, sop_instance_uid=f"{uid}.{kind}", instance_number=number, frame=frame)
+        for kind, place in enumerate((one, other, none))
+        for uid, number, frame in echoes
+    ]
+    expected = tuple(range(len(places)))
+    assert score_series(places, [0.5] * len(places)).order == expected
+    backwards = score_series(places[::-1], [0.5] * len(places))
+    assert tuple(len(places) - 1 - index for index in backwards.order) == expected
+    assert places[::-1][backwards.most_suspicious] == places[0]
+
+
 def test_some_without_places() -> None:
     score = score_series([axial(1), PLACE, axial(0)], [0.2, 0.9, 0.4])
     assert score.order == (2, 0, 1)

@@ -1,11 +1,12 @@
 """Results as DICOM objects: valid for other tools, and true to their source."""
 
 import io
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import highdicom as hd
 import numpy as np
@@ -21,9 +22,13 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
-from contract.answer import Decision, Rules
+from contract.answer import Decision, Outputs, Rules
+from contract.decoding import open_source
 from contract.manifest import RegionRecord
+from contract.policy import DEFAULT_POLICY
+from contract.preprocessing import DEFAULT_SPEC
 from contract.space import EmbeddingSpace
+from service.dicom.answer import _with_pixels
 from service.dicom.codes import DECISION_CODES, NEOPLASM_OF_BRAIN
 from service.dicom.drawing import Caption, draw
 from service.dicom.findings import DISCLAIMER, ModelIdentity, SeriesFindings
@@ -31,7 +36,9 @@ from service.dicom.headers import read_header
 from service.dicom.making import SERIES_NUMBER_BASE
 from service.dicom.objects import build
 from service.dicom.report import MAX_SLICES
+from service.dicom.series import sort_into_series
 from service.errors import UnidentifiedSource
+from service.jobs import Group, Job, Upload
 from tests.support.data import require_data
 from tests.support.results import (
     AXIAL,
@@ -51,6 +58,7 @@ from tests.support.results import (
     series_of,
     shifted,
 )
+from tests.support.service import RULES
 
 
 def volume(mask: bool = True, failed: int = 0) -> list[Dataset]:
@@ -322,6 +330,39 @@ def test_order_of_the_images_does_not_matter() -> None:
     findings = series_of([finding(header) for header in headers])
     forward = [item.SOPInstanceUID for item in results(headers, findings)]
     assert [item.SOPInstanceUID for item in results(headers[::-1], findings)] == forward
+
+
+def test_order_of_arrival_does_not_matter() -> None:
+    """Two echoes at each place, all slices as suspicious as any other, and one of another plane."""
+    files = [AXIAL.read_bytes()]
+    for echo in (1, 2):
+        for data in shifted(3):
+            dataset = dcmread(io.BytesIO(data))
+            dataset.SOPInstanceUID = f"1.2.{echo}.{dataset.InstanceNumber}"
+            files.append(encoded(dataset))
+    first = dcmread(io.BytesIO(files[1]))
+    across = dcmread(io.BytesIO(files[0]))
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "PatientID", "FrameOfReferenceUID"):
+        setattr(across, keyword, first[keyword].value)
+    files[0] = encoded(across)
+
+    def made(files: Sequence[bytes]) -> list[bytes]:
+        jobs = []
+        for data in files:
+            job = Job(Upload(None, data), DEFAULT_SPEC, RULES, 0.0, cast("Group", None))
+            job.header = read_header(data)
+            job.dicom = open_source(data).reference(1)
+            job.outcome = Outputs(np.zeros((1, 4), np.float32))
+            jobs.append(job)
+        entry = {"probabilities": {"glioma": 0.9}, "tumor_probability": 0.9, "decision": "tumor"}
+        (series,) = sort_into_series(jobs, [entry] * len(jobs), RULES)
+        findings = _with_pixels(series, DEFAULT_POLICY)
+        return [encoded(item) for item in results(series.headers, findings)]
+
+    expected = made(files)
+    assert len(expected) == 2
+    assert made(files[::-1]) == expected
+    assert made(files[4:] + files[:4]) == expected
 
 
 def test_another_set_of_images_gives_other_objects_in_the_same_series() -> None:
