@@ -21,6 +21,7 @@ from contract.errors import (
     UndecodableImage,
     UnsupportedMedia,
 )
+from contract.png import deep_grey
 from contract.policy import DEFAULT_POLICY, Policy
 from contract.preprocessing import DEFAULT_SPEC, DicomReference, PreprocessSpec, Slice
 from contract.source import Source
@@ -169,9 +170,10 @@ def _decode_pillow(data: bytes, media: Media, spec: PreprocessSpec, max_pixels: 
         if has_more_scans(data, max_scans(columns * rows, max_pixels)):
             raise UndecodableImage("the JPEG has more scans than an image can need")
         image.draft("L", (spec.decode_min_side, spec.decode_min_side))
+    deep = deep_grey(image, data) if media is Media.PNG else None
     # A PNG may state its orientation behind its pixels.
     image.load()
-    grey = to_grey(image)
+    grey = to_grey(image) if deep is None else Image.fromarray(_scale_to_bytes(deep))
     if "exif" in image.info:
         turn = _turn(image)
         if turn is not None:
@@ -193,7 +195,8 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 def to_grey(image: Image.Image) -> Image.Image:
     """Any Pillow mode to 8-bit grey; transparency becomes black, as MR background is.
 
-    16-bit grey is scaled by its own maximum, since 12-bit data in 16-bit files is common.
+    16-bit grey is scaled by its own maximum, since 12-bit data in 16-bit files is common; for that of
+    colour or with transparency, see :mod:`contract.png`.
     """
     if image.mode == "L" and "transparency" not in image.info:
         return image
