@@ -27,6 +27,13 @@ _SEGMENT: Final = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
 
 _END: Final = 0xD9
 _START_OF_SCAN: Final = 0xDA
+_JFIF: Final = 0xE0
+_ADOBE: Final = 0xEE
+"""Application segments that say something of the colours (JFIF 1.02; Adobe TN 5116, section 18)."""
+
+_CODING_STYLE: Final = 0x52
+_START_OF_TILE: Final = 0x90
+"""Marker segments of JPEG 2000 (ITU-T T.800 (08/2002), A.6.1 and A.4.2)."""
 
 
 class Codestream(NamedTuple):
@@ -60,6 +67,29 @@ def jpeg_header(stream: bytes) -> Codestream | None:
         else:
             position += 2 + int.from_bytes(stream[position + 2 : position + 4])
     return None
+
+
+def jpeg_is_ycbcr(stream: bytes) -> bool | None:
+    """Whether a JPEG stream of three components says that they are YCbCr, or else RGB; None if neither.
+
+    JFIF goes before Adobe's segment, as in libjpeg.
+    """
+    position, adobe = 2, None
+    while position + 4 <= len(stream) and stream[position] == 0xFF:
+        marker = stream[position + 1]
+        if marker == 0xFF:
+            position += 1
+            continue
+        if marker == _START_OF_SCAN:
+            break
+        length = int.from_bytes(stream[position + 2 : position + 4])
+        content = stream[position + 4 : position + 2 + length]
+        if marker == _JFIF and content.startswith(b"JFIF\0"):
+            return True
+        if marker == _ADOBE and content.startswith(b"Adobe") and len(content) >= 12:
+            adobe = content[11] != 0
+        position += 2 + length
+    return adobe
 
 
 def max_scans(pixels: int, max_pixels: int) -> int:
@@ -103,3 +133,19 @@ def jpeg2000_header(stream: bytes) -> Codestream | None:
     right, bottom, left, top = struct.unpack_from(">4I", stream, 8)
     (samples,) = struct.unpack_from(">H", stream, 40)
     return Codestream(bottom - top, right - left, samples, (stream[42] & 0x7F) + 1)
+
+
+def jpeg2000_is_transformed(stream: bytes) -> bool:
+    """Whether a JPEG 2000 codestream states a transform of its components, which its decoder undoes.
+
+    Source: ITU-T T.800 (08/2002), table A.14.
+    """
+    position = 2
+    while position + 9 <= len(stream) and stream[position] == 0xFF:
+        marker = stream[position + 1]
+        if marker == _CODING_STYLE:
+            return stream[position + 8] == 1
+        if marker == _START_OF_TILE:
+            break
+        position += 2 + int.from_bytes(stream[position + 2 : position + 4])
+    return False

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image
 
 from contract.codestream import has_more_scans, max_scans
 from contract.errors import (
@@ -21,6 +21,7 @@ from contract.errors import (
     UndecodableImage,
     UnsupportedMedia,
 )
+from contract.png import deep_grey
 from contract.policy import DEFAULT_POLICY, Policy
 from contract.preprocessing import DEFAULT_SPEC, DicomReference, PreprocessSpec, Slice
 from contract.source import Source
@@ -30,6 +31,20 @@ if TYPE_CHECKING:
 
 DICOM_PREAMBLE_BYTES: Final = 128
 """Length of the preamble before ``DICM`` (DICOM PS3.10 2024e, section 7.1)."""
+
+TURNS: Final[Mapping[object, Image.Transpose]] = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""What makes a picture of an EXIF orientation upright (CIPA DC-008-2019, 4.6.4, tag 0x0112)."""
+
+SIDEWAYS: Final = frozenset(TURNS[orientation] for orientation in (5, 6, 7, 8))
+"""Those that make columns of rows. Sizes do not tell it: a reduced scale rounds them up."""
 
 
 class Media(StrEnum):
@@ -155,21 +170,33 @@ def _decode_pillow(data: bytes, media: Media, spec: PreprocessSpec, max_pixels: 
         if has_more_scans(data, max_scans(columns * rows, max_pixels)):
             raise UndecodableImage("the JPEG has more scans than an image can need")
         image.draft("L", (spec.decode_min_side, spec.decode_min_side))
-    grey = to_grey(image)
+    deep = deep_grey(image, data) if media is Media.PNG else None
+    # A PNG may state its orientation behind its pixels.
+    image.load()
+    grey = to_grey(image) if deep is None else Image.fromarray(_scale_to_bytes(deep))
     if "exif" in image.info:
-        # Not every conversion keeps it.
-        grey.info.setdefault("exif", image.info["exif"])
-        upright = ImageOps.exif_transpose(image.copy() if grey is image else grey)
-        if upright.size != grey.size:
+        turn = _turn(image)
+        if turn is not None:
+            grey = grey.transpose(turn)
+        if turn in SIDEWAYS:
             rows, columns = columns, rows
-        grey = upright
     return Slice(np.asarray(grey), (rows, columns))
+
+
+def _turn(image: Image.Image) -> Image.Transpose | None:
+    """What makes a picture upright, as far as its EXIF data say."""
+    try:
+        return TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
+    except Exception:  # noqa: BLE001 - Pillow raises nearly anything of a damaged header
+        # Viewers show such a picture as it lies.
+        return None
 
 
 def to_grey(image: Image.Image) -> Image.Image:
     """Any Pillow mode to 8-bit grey; transparency becomes black, as MR background is.
 
-    16-bit grey is scaled by its own maximum, since 12-bit data in 16-bit files is common.
+    16-bit grey is scaled by its own maximum, since 12-bit data in 16-bit files is common; for that of
+    colour or with transparency, see :mod:`contract.png`.
     """
     if image.mode == "L" and "transparency" not in image.info:
         return image

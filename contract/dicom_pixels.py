@@ -29,7 +29,9 @@ from contract.codestream import (
     bare_jpeg2000,
     has_more_scans,
     jpeg2000_header,
+    jpeg2000_is_transformed,
     jpeg_header,
+    jpeg_is_ycbcr,
 )
 from contract.errors import (
     TooManyFrames,
@@ -43,6 +45,9 @@ from contract.policy import Policy
 from contract.sandbox import DECODERS
 
 _JPEG2000: Final = frozenset({JPEG2000Lossless, JPEG2000})
+
+_COLOURS: Final = frozenset({"RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT", "YBR_ICT"})
+"""Photometric interpretations of pixels of three values that are read."""
 
 IN_PROCESS: Final = {RLELossless: "pydicom", JPEGBaseline8Bit: "pillow"}
 """pydicom's plugin for each compressed transfer syntax that is read here: its own and Pillow, whatever
@@ -180,7 +185,8 @@ class Frames:
             "bits_allocated": bits_allocated,
             "bits_stored": found.precision,
             "signed": options["pixel_representation"] == 1,
-            "photometric": form.photometric,
+            # What GDCM gives is of full size, whatever it was.
+            "photometric": "YBR_FULL" if form.photometric == "YBR_FULL_422" else form.photometric,
         }
         size = form.rows * form.columns * form.samples * bits_allocated // 8
         message = json.dumps(description).encode() + b"\n" + stream
@@ -188,9 +194,24 @@ class Frames:
         if len(decoded) != size:
             raise UndecodableImage("the compressed pixels have another size than the object states")
         options |= {"planar_configuration": 0, "pixel_keyword": "PixelData"}
-        if form.photometric in {"YBR_RCT", "YBR_ICT"}:
-            options["photometric_interpretation"] = "RGB"
+        options["photometric_interpretation"] = self._decoded_photometric(stream)
         return get_decoder(ExplicitVRLittleEndian).as_array(decoded, index=0, **options)
+
+    def _decoded_photometric(self, stream: bytes) -> str:
+        """Photometric interpretation of what GDCM makes of a stream.
+
+        It undoes a transform of JPEG 2000 and none of JPEG. A stream knows its colours better than the
+        object, whose attribute is what converters forget.
+        """
+        stated = self.form.photometric
+        if stated not in _COLOURS:
+            return stated
+        if self._syntax in _JPEG2000 and jpeg2000_is_transformed(stream):
+            return "RGB"
+        # Of lossless JPEG alone such segments say nothing: writers put the same one before RGB.
+        if self._syntax == JPEGExtended12Bit and (ycbcr := jpeg_is_ycbcr(stream)) is not None:
+            return "YBR_FULL" if ycbcr else "RGB"
+        return {"YBR_FULL_422": "YBR_FULL", "YBR_RCT": "RGB", "YBR_ICT": "RGB"}.get(stated, stated)
 
     def _options(self) -> dict[str, Any]:
         """The image pixel module, as pydicom's decoders take it where there is no dataset."""

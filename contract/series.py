@@ -49,8 +49,8 @@ def score_series(places: Sequence[DicomReference], probabilities: Sequence[float
 
     Slices of one plane make a stack, in the order of their positions along its normal. Slices at one
     position count once, with their mean. Slices that do not say where they lie make a stack of their
-    own, in the order of instance and frame number. The series' probability is the highest of its
-    stacks'.
+    own. They, those at one position, and the stacks are in the order of instance number, then SOP
+    instance UID, then frame number. The series' probability is the highest of its stacks'.
 
     Args:
         places: of the slices of one series, at least one, in any order.
@@ -83,11 +83,14 @@ def _stacks(places: Sequence[DicomReference]) -> list[list[list[int]]]:
     normals: list[NDArray[np.float64]] = []
     members: list[list[int]] = []
     lost: list[int] = []
-    for index, place in enumerate(places):
+    for index in sorted(range(len(places)), key=lambda index: _rank(places[index])):
+        place = places[index]
         if place.position_mm is None or place.orientation is None:
             lost.append(index)
             continue
         normal = np.cross(place.orientation[:3], place.orientation[3:])
+        # Cosines rounded to two decimals make it shorter than SAME_PLANE: not even a slice's own plane.
+        normal /= np.linalg.norm(normal)
         for known, stack in zip(normals, members, strict=True):
             if known @ normal > SAME_PLANE:
                 stack.append(index)
@@ -99,9 +102,13 @@ def _stacks(places: Sequence[DicomReference]) -> list[list[list[int]]]:
         _by_depth(stack, places, normal) for stack, normal in zip(members, normals, strict=True)
     ]
     if lost:
-        lost.sort(key=lambda index: (places[index].instance_number or 0, places[index].frame))
         stacks.append([[index] for index in lost])
     return stacks
+
+
+def _rank(place: DicomReference) -> tuple[int, str, int]:
+    """Orders what the places do not; never by arrival, which differs each time that a series comes."""
+    return place.instance_number or 0, place.sop_instance_uid or "", place.frame
 
 
 def _by_depth(

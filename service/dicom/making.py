@@ -18,7 +18,7 @@ from service.dicom.source import SourceImage
 from service.dicom.task import Task
 from service.release import RELEASE
 
-CONTENT_VERSION: Final = "4"
+CONTENT_VERSION: Final = "5"
 """Part of every UID; raised when the same findings give objects of other content."""
 
 MANUFACTURER: Final = "Brain MRI inference"
@@ -69,8 +69,12 @@ class Making:
         self._created = task.created
 
     def uid(self, *parts: str) -> str:
-        """A UID that follows from the source images, the model and what the UID is for."""
-        return self._derive(*parts, *sorted(self.source.images))
+        """A UID that follows from the slices, the model and what the UID is for.
+
+        From the slices and not the images: of a multi-frame image some frames may have failed.
+        """
+        slices = (f"{one.sop_instance_uid}#{one.frame}" for one in self.findings.slices)
+        return self._derive(*parts, *sorted(slices))
 
     def series_uid(self, kind: Kind) -> str:
         """Of a kind's series: the same for each set of images out of one source series."""

@@ -23,7 +23,7 @@ logging.getLogger("highdicom").setLevel(logging.CRITICAL + 1)
 def make(task: Task) -> list[SOPClass]:
     """Makes the DICOM objects of one series' findings.
 
-    The same images, model and root give the same UIDs, and with the same ``created`` the same objects.
+    The same slices, model and root give the same UIDs, and with the same ``created`` the same objects.
     It takes 50 ms and more, nearly all of it in Python code.
 
     Returns:

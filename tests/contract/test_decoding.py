@@ -134,6 +134,53 @@ class TestPng:
         decoded = decode(encode(values, "PNG"))
         assert difference(decoded.pixels, np.floor(values * (255 / top))) <= 1
 
+    @pytest.mark.parametrize("top", [65535, 4095], ids="max-{}".format)
+    @pytest.mark.parametrize("interlaced", [False, True], ids=["plain", "interlaced"])
+    @pytest.mark.parametrize("kind", [2, 4, 6], ids=["RGB", "LA", "RGBA"])
+    def test_sixteen_bits_of_other_kinds_keep_them(
+        self, kind: int, interlaced: bool, top: int
+    ) -> None:
+        """As those of grey do; 12 bits of which the high bytes alone are read have 16 levels."""
+        values = np.rint(GREY * (top / 255)).astype(np.uint16)
+        samples = np.full((*values.shape, {2: 3, 4: 2, 6: 4}[kind]), 65535, np.uint16)
+        samples[..., : 1 if kind == 4 else 3] = values[..., None]
+        plain = decode(encode(values, "PNG")).pixels
+        assert len(np.unique(plain)) > 100
+        decoded = decode(raw_png(samples, kind, interlaced=interlaced))
+        assert difference(decoded.pixels, plain) == 0
+        assert decoded.original_size == (ROWS, COLUMNS)
+
+    @pytest.mark.parametrize("kind", [4, 6], ids=["LA", "RGBA"])
+    def test_sixteen_bits_that_are_transparent(self, kind: int) -> None:
+        samples = np.repeat(GREY[..., None] * np.uint16(16), 2 if kind == 4 else 4, axis=2)
+        samples[..., -1] = 65535
+        samples[:20, :, -1] = 1000
+        expected = np.where(np.arange(ROWS)[:, None] < 20, GREY * (1000 / 65535), GREY)
+        expected *= 255 / expected.max()
+        assert difference(decode(raw_png(samples, kind)).pixels, expected) <= 1
+
+    def test_sixteen_bits_of_which_one_colour_is_transparent(self) -> None:
+        samples = np.repeat(GREY[..., None] * np.uint16(16), 3, axis=2)
+        data = raw_png(samples, 2)
+        start = data.index(b"IDAT") - 4
+        colour = png_chunk(b"tRNS", np.full(3, 200 * 16, ">u2").tobytes())
+        decoded = decode(data[:start] + colour + data[start:])
+        assert difference(decoded.pixels, np.where(GREY == 200, 0, GREY)) <= 1
+
+    def test_sixteen_bits_of_colour_become_brightness(self) -> None:
+        colour = np.zeros((600, 6, 3), np.uint16)
+        colour[:, :2, 0] = colour[:, 2:4, 1] = colour[:, 4:, 2] = 4000
+        expected = np.repeat([[129, 129, 255, 255, 49, 49]], 600, axis=0)
+        assert difference(decode(raw_png(colour, 2)).pixels, expected) <= 1
+
+    @pytest.mark.parametrize("share", [0.3, 0.9])
+    @pytest.mark.parametrize("kind", [2, 4, 6], ids=["RGB", "LA", "RGBA"])
+    def test_sixteen_bits_cut_short(self, kind: int, share: float) -> None:
+        samples = np.repeat(GREY[..., None] * np.uint16(16), {2: 3, 4: 2, 6: 4}[kind], axis=2)
+        data = raw_png(samples, kind)
+        with pytest.raises(TruncatedImage):
+            decode(data[: int(share * len(data))])
+
     def test_colour_becomes_brightness(self) -> None:
         colour = np.zeros((4, 6, 3), np.uint8)
         colour[:, :2], colour[:, 2:4], colour[:, 4:] = (255, 0, 0), (0, 255, 0), (0, 0, 255)
@@ -141,7 +188,7 @@ class TestPng:
         assert difference(decode(encode(colour, "PNG")).pixels, expected) <= 1
 
     def test_interlaced(self) -> None:
-        data = interlaced_png(GREY)
+        data = raw_png(GREY, interlaced=True)
         with Image.open(io.BytesIO(data)) as opened:
             assert opened.info.get("interlace") == 1
         assert difference(decode(data).pixels) == 0
@@ -166,6 +213,15 @@ class TestPng:
         assert difference(decoded.pixels, expected) == 0
         assert decoded.original_size == expected.shape
 
+    @pytest.mark.parametrize("mode", ["L", "RGB"])
+    def test_one_that_says_so_behind_its_pixels(self, mode: str) -> None:
+        data = encode(image(mode), "PNG")
+        exif = png_chunk(b"eXIf", turned(6).tobytes().removeprefix(b"Exif\0\0"))
+        end = data.index(b"IEND") - 4
+        decoded = decode(data[:end] + exif + data[end:])
+        assert difference(decoded.pixels, TURNS[6]) == 0
+        assert decoded.original_size == TURNS[6].shape
+
 
 class TestJpeg:
     @pytest.mark.parametrize("options", [{}, {"progressive": True}, {"optimize": True}], ids=str)
@@ -186,6 +242,25 @@ class TestJpeg:
         decoded = decode(encode(image(mode), "JPEG", quality=97, exif=turned(orientation)))
         assert difference(decoded.pixels, TURNS[orientation]) <= 8
         assert decoded.original_size == TURNS[orientation].shape
+
+    @pytest.mark.parametrize("orientation", [3, 6])
+    def test_one_held_sideways_and_nearly_square(self, orientation: int) -> None:
+        """At half its scale it is a square."""
+        large = Image.fromarray(GREY).resize((514, 513))
+        decoded = decode(encode(large, "JPEG", exif=turned(orientation)))
+        assert decoded.pixels.shape == (257, 257)
+        assert decoded.original_size == ((514, 513) if orientation == 6 else (513, 514))
+
+    @pytest.mark.parametrize(
+        "exif",
+        [b"", b"garbage", b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x02\0\0\0\x02A\0\0\0\0\0\0\0"],
+        ids=["empty", "no TIFF", "a letter"],
+    )
+    def test_an_orientation_that_cannot_be_read_turns_nothing(self, exif: bytes) -> None:
+        plain = decode(encode(image(), "JPEG"))
+        decoded = decode(encode(image(), "JPEG", exif=b"Exif\0\0" + exif))
+        assert difference(decoded.pixels, plain.pixels) == 0
+        assert decoded.original_size == plain.original_size
 
     def test_bytes_after_the_end_are_ignored(self) -> None:
         data = encode(image(), "JPEG")
@@ -359,15 +434,23 @@ def test_many_threads_decode_at_once() -> None:
     assert wrong == []
 
 
-def interlaced_png(pixels: NDArray[np.uint8]) -> bytes:
-    """An Adam7 PNG, which Pillow reads but does not write (ISO/IEC 15948, 8.2)."""
-    rows, columns = pixels.shape
-    starts = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2)]
+def raw_png(pixels: NDArray[Any], kind: int = 0, *, interlaced: bool = False) -> bytes:
+    """A PNG of 8 or 16 bits and any colour type, which Pillow reads but does not write.
+
+    If interlaced, by Adam7 (ISO/IEC 15948, 8.2).
+    """
+    rows, columns = pixels.shape[:2]
+    steps = [(0, 0, 1, 1)]
+    if interlaced:
+        steps = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2)]
+        steps += [(0, 1, 2, 2), (1, 0, 2, 1)]
+    big_endian = pixels.astype(pixels.dtype.newbyteorder(">"))
     raw = b"".join(
         b"\0" + line.tobytes()
-        for top, left, down, across in [*starts, (1, 0, 2, 1)]
-        for line in pixels[top::down, left::across]
+        for top, left, down, across in steps
+        for line in big_endian[top::down, left::across]
     )
-    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", columns, rows, 8, 0, 0, 0, 1))
+    form = (columns, rows, 8 * pixels.itemsize, kind, 0, 0, interlaced)
+    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", *form))
     content = header + png_chunk(b"IDAT", zlib.compress(raw)) + png_chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + content

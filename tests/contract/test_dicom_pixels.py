@@ -208,6 +208,56 @@ class TestColour:
         result = decoded(mr_object(self.COLOURS, syntax, attributes=attributes)).pixels
         assert difference(result, self.LUMA) <= 3
 
+    @pytest.mark.parametrize("syntax", [JPEGBaseline8Bit, JPEGExtended12Bit], ids=["50", "51"])
+    @pytest.mark.parametrize("stated", ["RGB", "YBR_FULL", "YBR_FULL_422"])
+    @pytest.mark.parametrize(
+        ("options", "marker"),
+        [
+            pytest.param({"subsampling": 0}, b"JFIF", id="JFIF"),
+            pytest.param({"subsampling": 1}, b"JFIF", id="JFIF 4:2:2"),
+            pytest.param({"subsampling": 2}, b"JFIF", id="JFIF 4:2:0"),
+            pytest.param({"keep_rgb": True}, b"Adobe", id="Adobe RGB"),
+        ],
+    )
+    def test_a_lossy_jpeg_says_what_its_colours_are(
+        self, options: dict[str, Any], marker: bytes, stated: str, syntax: UID
+    ) -> None:
+        stream = encode(self.COLOURS, "JPEG", quality=95, **options)
+        assert marker in stream
+        attributes = {"PhotometricInterpretation": stated, "PixelData": encapsulate([stream])}
+        result = decoded(mr_object(self.COLOURS, syntax, attributes=attributes)).pixels
+        assert difference(result, self.LUMA) <= (1 if options.get("subsampling", 0) == 0 else 9)
+
+    @pytest.mark.parametrize("stated", ["RGB", "YBR_FULL", "YBR_FULL_422"])
+    @pytest.mark.parametrize("transform", [0, 1, None], ids="adobe {}".format)
+    def test_a_jpeg_without_jfif(self, transform: int | None, stated: str) -> None:
+        """Adobe's segment counts then, and without it the attribute."""
+        ycbcr = transform == 1 if transform is not None else stated != "RGB"
+        stream = encode(self.COLOURS, "JPEG", quality=95, subsampling=0, keep_rgb=not ycbcr)
+        start = stream.index(b"\xff\xdb")
+        adobe = b"" if transform is None else b"\xff\xee\0\x0eAdobe\0\x64" + bytes(4)
+        adobe += b"" if transform is None else bytes([transform])
+        # Fill bytes before a marker are allowed (ITU-T T.81 (09/92), B.1.1.2).
+        stream = b"\xff\xd8\xff" + adobe + stream[start:]
+        attributes = {"PhotometricInterpretation": stated, "PixelData": encapsulate([stream])}
+        result = decoded(mr_object(self.COLOURS, JPEGExtended12Bit, attributes=attributes))
+        assert difference(result.pixels, self.LUMA) <= 1
+
+    @pytest.mark.parametrize("stated", ["RGB", "YBR_FULL", "YBR_FULL_422", "YBR_RCT"])
+    def test_a_transform_of_jpeg2000_is_undone_once(self, stated: str) -> None:
+        stream = encode(self.COLOURS, "JPEG2000", no_jp2=True, mct=1)
+        attributes = {"PhotometricInterpretation": stated, "PixelData": encapsulate([stream])}
+        result = decoded(mr_object(self.COLOURS, JPEG2000Lossless, attributes=attributes)).pixels
+        assert difference(result, self.LUMA) <= 1
+
+    @pytest.mark.parametrize("stated", ["RGB", "YBR_FULL", "YBR_FULL_422"])
+    def test_jpeg2000_without_a_transform_is_what_its_object_says(self, stated: str) -> None:
+        stored = Image.fromarray(self.COLOURS).convert("RGB" if stated == "RGB" else "YCbCr")
+        stream = encode(Image.fromarray(np.asarray(stored)), "JPEG2000", no_jp2=True, mct=0)
+        attributes = {"PhotometricInterpretation": stated, "PixelData": encapsulate([stream])}
+        result = decoded(mr_object(self.COLOURS, JPEG2000Lossless, attributes=attributes)).pixels
+        assert difference(result, self.LUMA) <= 1
+
     @pytest.mark.parametrize(
         ("step", "bits", "dtype"),
         [

@@ -20,7 +20,12 @@ from pydicom.uid import (
 )
 
 from contract import dicom_size
-from contract.codestream import jpeg2000_header, jpeg_header
+from contract.codestream import (
+    jpeg2000_header,
+    jpeg2000_is_transformed,
+    jpeg_header,
+    jpeg_is_ycbcr,
+)
 from contract.decoding import decode
 from contract.dicom import quieten
 from contract.dicom_pixels import MAX_RLE_BYTES
@@ -263,3 +268,24 @@ class TestBombs:
         )
         found = jpeg2000_header(b"\xff\x4f" + size)
         assert found == (45, 63, 3, 12), "its image area may begin elsewhere than at 0"
+
+    def test_colours(self) -> None:
+        colour = np.stack([GREY] * 3, axis=-1)
+        jfif = encode(colour, "JPEG")
+        rgb = encode(colour, "JPEG", keep_rgb=True)
+        assert (jpeg_is_ycbcr(jfif), jpeg_is_ycbcr(rgb)) == (True, False)
+        assert jpeg_is_ycbcr(rgb[:2] + jfif[2:20] + rgb[2:]) is True, (
+            "JFIF goes first, as in libjpeg"
+        )
+        assert jpeg_is_ycbcr(rgb[:2] + rgb[2:18] + jfif[2:]) is True, "wherever it is"
+        behind = jfif[:2] + jfif[20:-2] + jfif[2:20] + rgb[2:18]
+        for stream in (b"", b"\xff\xd8", jfif[:6], rgb[:10], behind):
+            assert jpeg_is_ycbcr(stream) is None
+        for transform in (0, 1):
+            stream = encode(colour, "JPEG2000", no_jp2=True, mct=transform)
+            assert jpeg2000_is_transformed(stream) is (transform == 1)
+        style = stream.index(b"\xff\x52")
+        tile = stream.index(b"\xff\x90")
+        late = stream[:style] + stream[tile:] + stream[style:]
+        for damaged in (b"", stream[: style + 8], late):
+            assert jpeg2000_is_transformed(damaged) is False

@@ -75,6 +75,17 @@ def test_orientation_may_waver() -> None:
     )
 
 
+def test_cosines_of_two_decimals_make_one_stack() -> None:
+    """The row is 0.995 long."""
+    oblique = (0.99, 0.1, 0.0, 0.0, 0.0, -1.0)
+    places = [
+        replace(PLACE, orientation=oblique, position_mm=(-0.5 * k, 4.95 * k, 0.0)) for k in range(5)
+    ]
+    score = score_series(places, [0.1, 0.1, 0.9, 0.1, 0.1])
+    assert score.tumor_probability == pytest.approx(1.1 / 3)
+    assert len(score.window) == 3
+
+
 def test_a_stack_that_is_tilted_by_ten_degrees_is_another_one() -> None:
     tilt = math.radians(10)
     tilted = (1.0, 0.0, 0.0, 0.0, math.cos(tilt), math.sin(tilt))
@@ -106,6 +117,22 @@ def test_without_places_instance_and_frame_numbers_order() -> None:
     frames = [replace(PLACE, frame=frame) for frame in (3, 1, 2)]
     assert score_series(frames, [0.1] * 3).order == (1, 2, 0)
     assert score_series([PLACE] * 3, [0.1] * 3).order == (0, 1, 2), "else as they came"
+
+
+def test_what_places_do_not_order_is_in_the_order_of_instances() -> None:
+    """At one place, without one, and the stacks themselves; the order of the request never counts."""
+    one, none, other = axial(0), PLACE, sagittal(0)
+    echoes = [("1.9", 1, 1), ("1.10", 2, 1), ("1.10", 2, 2), ("1.11", 2, 1)]
+    places = [
+        replace(place, sop_instance_uid=f"{uid}.{kind}", instance_number=number, frame=frame)
+        for kind, place in enumerate((one, other, none))
+        for uid, number, frame in echoes
+    ]
+    expected = tuple(range(len(places)))
+    assert score_series(places, [0.5] * len(places)).order == expected
+    backwards = score_series(places[::-1], [0.5] * len(places))
+    assert tuple(len(places) - 1 - index for index in backwards.order) == expected
+    assert places[::-1][backwards.most_suspicious] == places[0]
 
 
 def test_some_without_places() -> None:

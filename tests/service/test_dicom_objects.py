@@ -1,11 +1,12 @@
 """Results as DICOM objects: valid for other tools, and true to their source."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import cast
 
 import highdicom as hd
 import numpy as np
@@ -21,9 +22,13 @@ from pydicom.uid import (
     SegmentationStorage,
 )
 
-from contract.answer import Decision, Rules
+from contract.answer import Decision, Outputs, Rules
+from contract.decoding import open_source
 from contract.manifest import RegionRecord
+from contract.policy import DEFAULT_POLICY
+from contract.preprocessing import DEFAULT_SPEC
 from contract.space import EmbeddingSpace
+from service.dicom.answer import _with_pixels
 from service.dicom.codes import DECISION_CODES, NEOPLASM_OF_BRAIN
 from service.dicom.drawing import Caption, draw
 from service.dicom.findings import DISCLAIMER, ModelIdentity, SeriesFindings
@@ -31,7 +36,9 @@ from service.dicom.headers import read_header
 from service.dicom.making import SERIES_NUMBER_BASE
 from service.dicom.objects import build
 from service.dicom.report import MAX_SLICES
+from service.dicom.series import sort_into_series
 from service.errors import UnidentifiedSource
+from service.jobs import Group, Job, Upload
 from tests.support.data import require_data
 from tests.support.results import (
     AXIAL,
@@ -51,6 +58,7 @@ from tests.support.results import (
     series_of,
     shifted,
 )
+from tests.support.service import RULES
 
 
 def volume(mask: bool = True, failed: int = 0) -> list[Dataset]:
@@ -63,14 +71,15 @@ def volume(mask: bool = True, failed: int = 0) -> list[Dataset]:
     return results(headers, series_of(said, failed))
 
 
-def multi_frame(legacy: bool) -> list[Dataset]:
-    """Results of the same volume in one object."""
+def multi_frame(legacy: bool, lost: Collection[int] = ()) -> list[Dataset]:
+    """Results of the same volume in one object, of which some frames could not be predicted."""
     header = read_header(enhanced(legacy))
     said = [
         finding(header, decision, frame, tumor)
         for frame, decision, tumor in frame_decisions(5, [2, 5])
+        if frame not in lost
     ]
-    return results([header], series_of(said))
+    return results([header], series_of(said, len(lost)))
 
 
 CASES: dict[str, Maker] = {
@@ -323,10 +332,52 @@ def test_order_of_the_images_does_not_matter() -> None:
     assert [item.SOPInstanceUID for item in results(headers[::-1], findings)] == forward
 
 
+def test_order_of_arrival_does_not_matter() -> None:
+    """Two echoes at each place, all slices as suspicious as any other, and one of another plane."""
+    files = [AXIAL.read_bytes()]
+    for echo in (1, 2):
+        for data in shifted(3):
+            dataset = dcmread(io.BytesIO(data))
+            dataset.SOPInstanceUID = f"1.2.{echo}.{dataset.InstanceNumber}"
+            files.append(encoded(dataset))
+    first = dcmread(io.BytesIO(files[1]))
+    across = dcmread(io.BytesIO(files[0]))
+    for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "PatientID", "FrameOfReferenceUID"):
+        setattr(across, keyword, first[keyword].value)
+    files[0] = encoded(across)
+
+    def made(files: Sequence[bytes]) -> list[bytes]:
+        jobs = []
+        for data in files:
+            job = Job(Upload(None, data), DEFAULT_SPEC, RULES, 0.0, cast("Group", None))
+            job.header = read_header(data)
+            job.dicom = open_source(data).reference(1)
+            job.outcome = Outputs(np.zeros((1, 4), np.float32))
+            jobs.append(job)
+        entry = {"probabilities": {"glioma": 0.9}, "tumor_probability": 0.9, "decision": "tumor"}
+        (series,) = sort_into_series(jobs, [entry] * len(jobs), RULES)
+        findings = _with_pixels(series, DEFAULT_POLICY)
+        return [encoded(item) for item in results(series.headers, findings)]
+
+    expected = made(files)
+    assert len(expected) == 2
+    assert made(files[::-1]) == expected
+    assert made(files[4:] + files[:4]) == expected
+
+
 def test_another_set_of_images_gives_other_objects_in_the_same_series() -> None:
     headers = [read_header(data) for data in shifted()]
     whole = results(headers, series_of([finding(header) for header in headers]))
     part = results(headers[:3], series_of([finding(header) for header in headers[:3]]))
+    for some, other in zip(whole, part, strict=True):
+        assert some.SOPInstanceUID != other.SOPInstanceUID
+        assert some.SeriesInstanceUID == other.SeriesInstanceUID
+
+
+@pytest.mark.parametrize("lost", [([], [2]), ([1], [3])], ids=["complete", "as many"])
+def test_other_frames_of_an_image_give_other_objects(lost: tuple[list[int], list[int]]) -> None:
+    whole, part = (multi_frame(legacy=False, lost=frames) for frames in lost)
+    assert [item.Modality for item in whole] == ["SR", "OT", "SEG"]
     for some, other in zip(whole, part, strict=True):
         assert some.SOPInstanceUID != other.SOPInstanceUID
         assert some.SeriesInstanceUID == other.SeriesInstanceUID

@@ -1,0 +1,71 @@
+"""PNG files of 16 bits and colour or transparency, of whose samples Pillow itself keeps the high byte.
+
+Of the 12-bit values that many writers put into 16 bits, that is 16 grey levels.
+"""
+
+import io
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from PIL.ImageFile import ImageFile
+
+LOW_BYTES: Final = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}
+"""Pillow's name for such samples, and for those of the other byte order: it keeps our low byte."""
+
+PAIRS: Final = "LA;16B"
+"""Pillow's name for grey and transparency, whose four bytes it also reads as they are."""
+
+LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)
+"""Weights of red, green and blue in brightness (ITU-R BT.601-7, 2.5.1), as Pillow has them."""
+
+STRIP_ROWS: Final = 256
+"""Rows whose samples are held as numbers at a time."""
+
+
+def deep_grey(image: ImageFile, data: bytes) -> NDArray[np.float32] | None:
+    """The grey levels of such a file; transparency becomes black.
+
+    Args:
+        image: as opened by Pillow, not loaded yet. It is loaded, and may not be fit to be shown then.
+        data: the file that it was opened from.
+
+    Returns:
+        Float32 (rows, columns), 0 to 65535, or None if the file is of another kind, and not loaded.
+    """
+    raw_mode = image.tile[0].args if image.tile else None
+    other = image
+    if raw_mode == PAIRS:
+        image.tile = [image.tile[0]._replace(args="RGBA")]
+    elif isinstance(raw_mode, str) and raw_mode in LOW_BYTES:
+        other = Image.open(io.BytesIO(data), formats=["PNG"])
+        other.tile = [other.tile[0]._replace(args=LOW_BYTES[raw_mode])]
+    else:
+        return None
+    columns, rows = image.size
+    grey = np.empty((rows, columns), np.float32)
+    for top in range(0, rows, STRIP_ROWS):
+        bottom = min(rows, top + STRIP_ROWS)
+        box = (0, top, columns, bottom)
+        samples = np.asarray(image.crop(box))
+        if raw_mode == PAIRS:
+            samples = samples.view(">u2")
+        else:
+            samples = samples.astype(np.uint16) << 8 | np.asarray(other.crop(box))
+        grey[top:bottom] = _over_black(samples, image.info.get("transparency"))
+    return grey
+
+
+def _over_black(samples: NDArray[np.uint16], absent: object) -> NDArray[np.float32]:
+    """Brightness of samples (rows, columns, 2 to 4), where a colour may stand for transparency."""
+    count = samples.shape[2]
+    # Rounded, so that grey pixels of three equal samples stay what they are.
+    grey = np.asarray(
+        samples[..., 0] if count == 2 else np.rint(samples[..., :3] @ LUMA), np.float32
+    )
+    if count != 3:
+        grey *= samples[..., -1] / np.float32(65535)
+    elif isinstance(absent, tuple):
+        grey[(samples == absent).all(2)] = 0
+    return grey
