@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from service.cores import available_cores
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -62,7 +63,26 @@ def test_container_is_locked_down(name: str) -> None:
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["mem_limit"]
     assert service["pids_limit"]
-    assert all(port.startswith("${BIND:-127.0.0.1}:") for port in service["ports"])
+    # Who opens the service to others has keys for it; Prometheus has none.
+    bind = {"service": "BIND", "prometheus": "PROMETHEUS_BIND"}[name]
+    assert all(port.startswith(f"${{{bind}:-127.0.0.1}}:") for port in service["ports"])
+
+
+def test_on_a_large_host_the_service_counts_the_cores_that_its_memory_is_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = stack()["services"]["service"]
+    # The engine does not start a container with more "cpus" than the host has; a quota it takes.
+    assert "cpus" not in service
+    quota, period = service["cpu_quota"], service["cpu_period"]
+    # docker-compose 1.29 takes a word with a unit, Compose v2 one without, both of them a number.
+    assert isinstance(quota, int)
+    assert isinstance(period, int)
+    cpu_max = tmp_path / "cpu.max"
+    cpu_max.write_text(f"{quota} {period}\n", encoding="ascii")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    assert service["mem_limit"] == "1536m"
+    assert available_cores(cpu_max) == 4
 
 
 def test_prometheus_scrapes_the_service_of_the_stack() -> None:
@@ -126,6 +146,17 @@ def test_the_stack_starts_with_keys_as_well_as_without(monkeypatch: pytest.Monke
     assert (guarded.allow_anonymous, guarded.api_keys_file) == (
         False,
         Path("/etc/brain-mri/keys.txt"),
+    )
+
+
+def test_the_stack_hands_on_the_names_that_it_is_called_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "docker-compose.yml").read_text("utf-8")
+    # Not given, it comes as an empty variable.
+    unset = settings_in_container(monkeypatch, text)
+    named = settings_in_container(monkeypatch, text, BRAIN_ALLOWED_HOSTS="mri.example.org")
+    assert (unset.allowed_hosts, named.allowed_hosts) == (
+        frozenset(),
+        {"mri.example.org"},
     )
 
 
