@@ -93,15 +93,35 @@ def test_prometheus_scrapes_the_service_of_the_stack() -> None:
     assert config["rule_files"] == ["alerts.yml"]
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+NEEDS_PROMTOOL = pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="promtool is not installed"
+)
+
+
+@NEEDS_PROMTOOL
+def test_promtool_accepts_the_section_for_an_alertmanager(tmp_path: Path) -> None:
+    text = (PROMETHEUS / "prometheus.yml").read_text("utf-8")
+    with_section = re.sub(r"^# (?=alerting:| )", "", text, flags=re.MULTILINE)
+    (managers,) = yaml.safe_load(with_section)["alerting"]["alertmanagers"]
+    assert managers["static_configs"]
+    (tmp_path / "prometheus.yml").write_text(with_section, encoding="utf-8")
+    shutil.copy(PROMETHEUS / "alerts.yml", tmp_path)
+    promtool(tmp_path, "check config prometheus.yml")
+
+
+@NEEDS_PROMTOOL
 @pytest.mark.parametrize(
     "command",
     ["check config prometheus.yml", "test rules alerts_test.yml"],
     ids=["config", "alerts"],
 )
 def test_promtool_accepts(command: str) -> None:
+    promtool(PROMETHEUS, command)
+
+
+def promtool(folder: Path, command: str) -> None:
     result = subprocess.run(
-        ["promtool", *command.split()], cwd=PROMETHEUS, capture_output=True, text=True, check=False
+        ["promtool", *command.split()], cwd=folder, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stdout + result.stderr
 
