@@ -176,7 +176,7 @@ def test_the_stack_hands_on_the_names_that_it_is_called_by(monkeypatch: pytest.M
     named = settings_in_container(monkeypatch, text, BRAIN_ALLOWED_HOSTS="mri.example.org")
     assert (unset.allowed_hosts, named.allowed_hosts) == (
         frozenset(),
-        {"mri.example.org"},
+        frozenset({"mri.example.org"}),
     )
 
 
