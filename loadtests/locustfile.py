@@ -2,10 +2,11 @@
 
 Before the load starts, each slice is predicted alone. Under load its answer must be the same again: an
 answer that went to the wrong request, or a neighbour that changed it, counts as a failure, and locust
-then exits with 1.
+then exits with 1. ``LOAD_API_KEY`` is a key for the service, where it has keys.
 """
 
 import json
+import os
 import random
 import uuid
 from pathlib import Path
@@ -27,6 +28,10 @@ TOLERANCE: Final = 0.02
 FILES: Final = {path.name: path.read_bytes() for path in SLICES + DICOMS} | {
     NOT_AN_IMAGE: b"\xff\xd8\xff no image"
 }
+
+KEY: Final = {"Authorization": f"Bearer {key}"} if (key := os.environ.get("LOAD_API_KEY")) else {}
+"""Headers with the API key. Its variable has not the prefix of the service's settings, which would then
+refuse to start; an argument would show the key to everybody on the machine."""
 
 alone: dict[str, dict[str, Any]] = {}
 """What the service answered to each file before the load."""
@@ -87,7 +92,7 @@ def predict_alone(environment: Environment, **_: object) -> None:
         answer = requests.post(
             f"{environment.host}/predict",
             data=FILES[path.name],
-            headers={"Content-Type": media_type(path.name)},
+            headers={"Content-Type": media_type(path.name), **KEY},
             timeout=30,
         )
         answer.raise_for_status()
@@ -144,7 +149,7 @@ class Reader(FastHttpUser):
         with self.client.post(
             "/predict",
             data=body,  # type: ignore[arg-type]  # bytes are sent as they are
-            headers={"Content-Type": content_type},
+            headers={"Content-Type": content_type, **KEY},
             name=kind,
             catch_response=True,
         ) as answer:

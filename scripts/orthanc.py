@@ -67,6 +67,7 @@ class Orthanc:
         retry_seconds: wait after a first failure; doubled each time.
         retry_max_seconds: the longest one.
         max_refusals: after so many in a row a series is given up.
+        authorities: certificates that the service's is verified with; None is the configuration's.
     """
 
     def __init__(
@@ -78,6 +79,7 @@ class Orthanc:
         retry_seconds: int = 1,
         retry_max_seconds: int = 5,
         max_refusals: int = 2,
+        authorities: Path | None = None,
     ) -> None:
         self.http_port, self.dicom_port = free_port(), free_port()
         self.password = secrets.token_urlsafe(16)
@@ -102,6 +104,8 @@ class Orthanc:
             "ORTHANC_BRAIN_KEY": service_key,
             "TMPDIR": str(folder),
         }
+        if authorities is not None:
+            self._environment["ORTHANC_CA_FILE"] = str(authorities)
 
     @property
     def service_settings(self) -> dict[str, str]:

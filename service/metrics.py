@@ -16,6 +16,7 @@ from prometheus_client.exposition import choose_encoder
 from contract.answer import Decision
 from contract.manifest import Manifest
 from service.answers import Answer
+from service.catalogue import CODES
 from service.drift import Agreement, Drift
 from service.release import RELEASE
 
@@ -52,7 +53,7 @@ class Metrics:
         decisions: answered images by decision.
         shadow_dropped, shadow_failures: images that the shadow version had no time for, or failed on.
         shadow_info: the shadow version.
-        errors: refused requests and images by error code.
+        errors: refused requests and images by error code, each code from the start.
         runtime_restarts: runtimes rebuilt after their thread died or hung.
         workers, worker_restarts: processes that work on slices, now, and replaced since the start.
         activations: versions that were to take the place of the active one, by what came of it.
@@ -116,6 +117,9 @@ class Metrics:
         self.errors = Counter(
             "brain_errors", "Refused requests and images.", ("code",), registry=registry
         )
+        for code in CODES:
+            # One that came with its first error would not have increased by it, for any alert.
+            self.errors.labels(code)
         self.runtime_restarts = Counter(
             "brain_runtime_restarts", "Runtimes rebuilt after a fault.", registry=registry
         )

@@ -2,9 +2,9 @@
 --
 -- Orthanc keeps what it has to forward only in memory, and tries it once. This script keeps a list in
 -- Orthanc's storage folder: a series is on it from its first image until the service has taken all of it,
--- so neither a service that is down nor a restart of Orthanc loses one. It gives a series up only where the
--- service is there and has room, and refuses it again and again. What the service sends back is not
--- forwarded again.
+-- so neither a service that is down, or does not let Orthanc in, nor a restart of Orthanc loses one. It gives a
+-- series up only where the service is there, lets Orthanc in and has room, and refuses it again and again. What
+-- the service sends back is not forwarded again.
 --
 -- It needs the plugin DicomWeb with a server of the name that "BrainMri" gives (see orthanc.json), and
 -- the commands bash, sleep and curl for its retries. It writes no attribute of a patient anywhere.
@@ -36,18 +36,22 @@ end
 local RETRY = 4123
 
 -- The shell first closes what it has of Orthanc, whose ports would otherwise stay taken after a stop.
--- A job says only that it failed, so the shell asks the service whether it is there and has room.
+-- A job says only that it failed, so the shell asks the service. It transfers nothing: where address, certificate and
+-- key are right, the service itself refuses that, with this code. Any other answer means that transfers fail for a
+-- reason that is none of the series, such as a changed key. What it reads are three files of options for curl.
 local BACKGROUND = [==[exec bash -c '
    for fd in /proc/self/fd/*; do fd=${fd##*/}; [ "$fd" -gt 2 ] && eval "exec $fd>&-"; done
-   read -r health
-   lines=$(cat)
+   IFS= read -r -d "" nothing
+   IFS= read -r -d "" health
+   wake=$(cat)
+   ask() { printf "%%s" "$1" | curl --silent --max-time 10 --config -; }
    {
       sleep %d
       spool="\"spool_waiting_bytes\":([0-9]+),\"spool_max_bytes\":([0-9]+)"
       state=away
-      [[ $(curl --silent --fail --insecure --noproxy "*" --max-time 10 "$health") =~ $spool ]] &&
+      [[ $(ask "$nothing") == *"\"no_input\""*" 400" && $(ask "$health") =~ $spool ]] &&
          (( 2 * BASH_REMATCH[1] < BASH_REMATCH[2] )) && state=up
-      printf "%%s\ndata = \"%%s\"\n" "$lines" "$state" | curl --silent --config -
+      printf "%%s\ndata = \"%%s\"\n" "$wake" "$state" | curl --silent --config -
    } </dev/null >/dev/null 2>&1 &']==]
 
 -- Orthanc has no means of its own to demand a variable, and takes one that is not set for an empty word.
@@ -77,14 +81,53 @@ local function Drop(series)
    Save()
 end
 
-local function HealthUrl()
-   local servers = (configuration['DicomWeb'] or {})['Servers'] or {}
-   local server = servers[SERVER] or {}
-   return string.gsub(server['Url'] or server[1] or '', '/dicom%-web/*$', '/health')
-end
-
 local function Quote(text)
    return '"' .. string.gsub(text, '[\\"]', '\\%0') .. '"'
+end
+
+-- Options with which curl calls the service as Orthanc does: a question that is let in where transfers are not, or
+-- the other way round, would say nothing about them.
+local function Question(server, url, lines)
+   table.insert(lines, 'url = ' .. Quote(url))
+   for name, value in pairs(server['HttpHeaders'] or {}) do
+      table.insert(lines, 'header = ' .. Quote(name .. ': ' .. value))
+   end
+   local user, password = server['Username'] or server[2], server['Password'] or server[3]
+   if user and user ~= '' then
+      table.insert(lines, 'user = ' .. Quote(user .. ':' .. (password or '')))
+   end
+   local authorities = configuration['HttpsCACertificates'] or ''
+   if configuration['HttpsVerifyPeers'] == false then
+      table.insert(lines, 'insecure')
+   else
+      -- Where there are none, Orthanc reaches nothing by https; curl would take the system's.
+      table.insert(lines, 'cacert = ' .. Quote(authorities ~= '' and authorities or '/'))
+   end
+   for option, value in pairs({
+      proxy = configuration['HttpProxy'] or '',
+      cert = server['CertificateFile'] or '',
+      key = server['CertificateKeyFile'] or '',
+      pass = server['CertificateKeyPassword'] or '',
+   }) do
+      if value ~= '' then
+         table.insert(lines, option .. ' = ' .. Quote(value))
+      end
+   end
+   return table.concat(lines, '\n') .. '\n'
+end
+
+-- Whether transfers are let in, and whether there is room.
+local function Questions()
+   local servers = (configuration['DicomWeb'] or {})['Servers'] or {}
+   local server = servers[SERVER] or {}
+   local root = string.gsub(server['Url'] or server[1] or '', '/+$', '')
+   local nothing = Question(server, root .. '/studies', {
+      'header = "Content-Type: multipart/related; type=\\"application/dicom\\"; boundary=nothing"',
+      'data-binary = "--nothing--\\r\\n"',
+      'write-out = " %{http_code}"',
+   })
+   local health = Question(server, string.gsub(root, '/dicom%-web$', '/health'), { 'fail' })
+   return nothing, health
 end
 
 -- A detached shell sets a metadata of the series some time later, which calls OnUpdatedSeries: "up" if the
@@ -105,7 +148,8 @@ local function RetryLater(series, seconds)
    end
    local command = string.format(BACKGROUND, seconds)
    local shell = assert(io.popen(command, 'w'))
-   shell:write(HealthUrl(), '\n', table.concat(lines, '\n'), '\n')
+   local nothing, health = Questions()
+   shell:write(nothing, '\0', health, '\0', table.concat(lines, '\n'), '\n')
    shell:close()
 end
 

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,11 +20,12 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import MRImageStorage, SecondaryCaptureImageStorage
 
 from scripts.mr_study import write_study
-from scripts.orthanc import CONFIGURATION, SCRIPT, Orthanc, free_port, missing
+from scripts.orthanc import CONFIGURATION, SCRIPT, USER, Orthanc, free_port, missing
 from service.dicom.making import MANUFACTURER
 from service.keys import Role, make_key
 from tests.support.pacs import SOP, SOP_CLASS, STORED, Instance, series, written
-from tests.support.service import ROOT, environment_with, is_ready, wait_until
+from tests.support.service import ROOT, environment_with, is_ready, process, wait_until
+from tests.support.tls import self_signed, tls_front
 
 pytestmark = [
     pytest.mark.pacs,
@@ -38,6 +40,9 @@ PATIENCE_SECONDS = 120.0
 """Orthanc and the service take turns in waiting for things to become quiet."""
 
 SLICES = 3
+
+TRIES = 4
+"""More than make a refused series be given up here, which is after the third."""
 
 
 class Beside:
@@ -86,6 +91,12 @@ class Beside:
     def state(self) -> dict[str, Any]:
         content = httpx.get(f"http://127.0.0.1:{self.port}/health").json()["pacs"]
         return dict(content)
+
+    def refused(self, code: str) -> int:
+        """Requests that the running service has refused so."""
+        metrics = httpx.get(f"http://127.0.0.1:{self.port}/metrics").text
+        found = re.findall(rf'^brain_errors_total{{code="{code}"}} (\S+)', metrics, re.MULTILINE)
+        return int(float(found[0])) if found else 0
 
     def send(self, instances: list[Instance]) -> None:
         files = []
@@ -157,6 +168,38 @@ def test_orthanc_does_not_start_with_an_empty_password(tmp_path: Path) -> None:
     assert started.returncode not in {0, None}
     assert "set ORTHANC_PASSWORD" in started.stderr
     assert "HTTP server listening" not in started.stderr
+
+
+def test_the_documented_command_starts_orthanc(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "pacs.md").read_text(encoding="utf-8")
+    (command,) = re.findall(r"^.* Orthanc deploy/orthanc/orthanc\.json$", text, re.MULTILINE)
+    (password,) = re.findall(r"ORTHANC_PASSWORD=(\S+)", command)
+    port = free_port()
+    environment = environment_with(
+        ORTHANC_STORAGE=str(tmp_path),
+        ORTHANC_HTTP_PORT=str(port),
+        ORTHANC_DICOM_PORT=str(free_port()),
+    )
+    environment.pop("ORTHANC_LUA", None)
+
+    def answers() -> bool:
+        assert started.poll() is None, log.read_text("utf-8", "replace")
+        try:
+            return httpx.get(f"http://127.0.0.1:{port}/system", auth=(USER, password)).is_success
+        except httpx.TransportError:
+            return False
+
+    log = tmp_path / "log"
+    with log.open("wb") as file:
+        # The shell becomes Orthanc, so that stopping it stops Orthanc.
+        started = subprocess.Popen(
+            ["sh", "-c", f"exec env {command}"], cwd=ROOT, env=environment, stderr=file
+        )
+    try:
+        wait_until(answers, PATIENCE_SECONDS)
+    finally:
+        started.terminate()
+        started.wait(PATIENCE_SECONDS)
 
 
 def test_a_series_comes_back_with_its_results(beside: Beside) -> None:
@@ -252,6 +295,52 @@ def test_a_series_that_the_service_refuses_is_given_up(beside: Beside) -> None:
     assert "which is not forwarded any more" in beside.orthanc.log.read_text("utf-8", "replace")
     beside.stop()
     beside.start()
+
+
+def test_a_series_waits_for_the_right_key(beside: Beside) -> None:
+    """An unknown key says nothing about a series, however often and though there is room."""
+    _, other = make_key("other", [Role.PREDICT])
+    keys = beside.folder / "other-keys"
+    keys.write_text(f"{other.line()}\n", encoding="utf-8")
+    beside.stop()
+    beside.start(BRAIN_API_KEYS_FILE=str(keys))
+    sent = series(SLICES)
+    beside.send(sent)
+    # Of each try, two: the transfer, and the question what was wrong with it.
+    wait_until(lambda: beside.refused("unauthenticated") >= 2 * TRIES, PATIENCE_SECONDS)
+    assert listed(beside.folder)
+    beside.stop()
+    beside.start()
+    beside.await_results(sent[0].study)
+    wait_until(lambda: not listed(beside.folder), PATIENCE_SECONDS)
+
+
+def test_a_series_goes_by_tls_and_waits_for_a_certificate_that_is_trusted(
+    tmp_path: Path, model_store: Path
+) -> None:
+    """By default those of the system are trusted, which do not know a site's own authority."""
+    certificate, key = self_signed(tmp_path)
+    (image,) = series(1)
+    environment = {
+        # Where results would go; only what comes to the service counts here.
+        "BRAIN_DICOMWEB_URL": f"http://127.0.0.1:{free_port()}",
+        "BRAIN_SPOOL": str(tmp_path / "spool"),
+        "BRAIN_WORKERS": "0",
+    }
+    with (
+        process(model_store, **environment) as (_, port),
+        tls_front(port, certificate, key) as front,
+    ):
+        url = f"https://127.0.0.1:{front.port}"
+        with Orthanc(tmp_path, url) as orthanc:
+            orthanc.upload([image.data])
+            wait_until(lambda: front.refused >= 2 * TRIES, PATIENCE_SECONDS)
+            assert listed(tmp_path)
+        assert front.opened == 0
+        with Orthanc(tmp_path, url, authorities=certificate):
+            wait_until(lambda: not listed(tmp_path), PATIENCE_SECONDS)
+        health = httpx.get(f"http://127.0.0.1:{port}/health").json()["pacs"]
+        assert health["spool_waiting_bytes"] > 0
 
 
 class Held(BaseHTTPRequestHandler):

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from service.cores import available_cores
 from service.metrics import Metrics
 from service.settings import Settings
 
@@ -62,7 +63,26 @@ def test_container_is_locked_down(name: str) -> None:
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert service["mem_limit"]
     assert service["pids_limit"]
-    assert all(port.startswith("${BIND:-127.0.0.1}:") for port in service["ports"])
+    # Who opens the service to others has keys for it; Prometheus has none.
+    bind = {"service": "BIND", "prometheus": "PROMETHEUS_BIND"}[name]
+    assert all(port.startswith(f"${{{bind}:-127.0.0.1}}:") for port in service["ports"])
+
+
+def test_on_a_large_host_the_service_counts_the_cores_that_its_memory_is_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = stack()["services"]["service"]
+    # The engine does not start a container with more "cpus" than the host has; a quota it takes.
+    assert "cpus" not in service
+    quota, period = service["cpu_quota"], service["cpu_period"]
+    # docker-compose 1.29 takes a word with a unit, Compose v2 one without, both of them a number.
+    assert isinstance(quota, int)
+    assert isinstance(period, int)
+    cpu_max = tmp_path / "cpu.max"
+    cpu_max.write_text(f"{quota} {period}\n", encoding="ascii")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    assert service["mem_limit"] == "1536m"
+    assert available_cores(cpu_max) == 4
 
 
 def test_prometheus_scrapes_the_service_of_the_stack() -> None:
@@ -73,15 +93,35 @@ def test_prometheus_scrapes_the_service_of_the_stack() -> None:
     assert config["rule_files"] == ["alerts.yml"]
 
 
-@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+NEEDS_PROMTOOL = pytest.mark.skipif(
+    shutil.which("promtool") is None, reason="promtool is not installed"
+)
+
+
+@NEEDS_PROMTOOL
+def test_promtool_accepts_the_section_for_an_alertmanager(tmp_path: Path) -> None:
+    text = (PROMETHEUS / "prometheus.yml").read_text("utf-8")
+    with_section = re.sub(r"^# (?=alerting:| )", "", text, flags=re.MULTILINE)
+    (managers,) = yaml.safe_load(with_section)["alerting"]["alertmanagers"]
+    assert managers["static_configs"]
+    (tmp_path / "prometheus.yml").write_text(with_section, encoding="utf-8")
+    shutil.copy(PROMETHEUS / "alerts.yml", tmp_path)
+    promtool(tmp_path, "check config prometheus.yml")
+
+
+@NEEDS_PROMTOOL
 @pytest.mark.parametrize(
     "command",
     ["check config prometheus.yml", "test rules alerts_test.yml"],
     ids=["config", "alerts"],
 )
 def test_promtool_accepts(command: str) -> None:
+    promtool(PROMETHEUS, command)
+
+
+def promtool(folder: Path, command: str) -> None:
     result = subprocess.run(
-        ["promtool", *command.split()], cwd=PROMETHEUS, capture_output=True, text=True, check=False
+        ["promtool", *command.split()], cwd=folder, capture_output=True, text=True, check=False
     )
     assert result.returncode == 0, result.stdout + result.stderr
 
@@ -126,6 +166,17 @@ def test_the_stack_starts_with_keys_as_well_as_without(monkeypatch: pytest.Monke
     assert (guarded.allow_anonymous, guarded.api_keys_file) == (
         False,
         Path("/etc/brain-mri/keys.txt"),
+    )
+
+
+def test_the_stack_hands_on_the_names_that_it_is_called_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "docker-compose.yml").read_text("utf-8")
+    # Not given, it comes as an empty variable.
+    unset = settings_in_container(monkeypatch, text)
+    named = settings_in_container(monkeypatch, text, BRAIN_ALLOWED_HOSTS="mri.example.org")
+    assert (unset.allowed_hosts, named.allowed_hosts) == (
+        frozenset(),
+        frozenset({"mri.example.org"}),
     )
 
 

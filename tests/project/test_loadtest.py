@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -34,6 +35,7 @@ class Service(ThreadingHTTPServer):
     def __init__(self, mixed_up: bool) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.mixed_up = mixed_up
+        self.key: str | None = None
         self.count = itertools.count()
 
 
@@ -43,6 +45,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
+        key = self.server.key
+        if key is not None and self.headers["Authorization"] != f"Bearer {key}":
+            self.send_response(401)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         images = [body]
         kind = self.headers["Content-Type"]
         if kind.startswith("multipart/form-data"):
@@ -77,16 +85,29 @@ def service(request: pytest.FixtureRequest) -> Iterator[Service]:
     indirect=["service"],
 )
 def test_load_test_tells_right_answers_from_wrong_ones(service: Service, exit_code: int) -> None:
+    result = load(service)
+    assert result.returncode == exit_code, result.stderr
+    assert next(service.count) > ASKED_BEFORE_THE_LOAD
+    assert ("wrong answer" in result.stderr) == bool(exit_code)
+
+
+@pytest.mark.parametrize("service", [False], ids=["right"], indirect=True)
+def test_load_test_sends_the_api_key_before_and_under_load(service: Service) -> None:
+    service.key = "a-key"
+    result = load(service, LOAD_API_KEY="a-key")
+    assert result.returncode == 0, result.stderr
+    assert next(service.count) > ASKED_BEFORE_THE_LOAD
+
+
+def load(service: Service, **variables: str) -> subprocess.CompletedProcess[str]:
     host = f"http://127.0.0.1:{service.server_address[1]}"
     options = f"--headless --users 2 --spawn-rate 2 --run-time 6s --host {host}"
-    result = subprocess.run(
+    return subprocess.run(
         [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", *options.split()],
         cwd=ROOT,
+        env={**os.environ, **variables},
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
     )
-    assert result.returncode == exit_code, result.stderr
-    assert next(service.count) > ASKED_BEFORE_THE_LOAD
-    assert ("wrong answer" in result.stderr) == bool(exit_code)

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.catalogue import CODES
 from service.metrics import Metrics
 from service.release import RELEASE
 from tests.support.service import FakeRuntimes, Service, serving, settings_for
@@ -65,6 +66,13 @@ def test_requests_images_and_errors_are_counted(fresh: Service, jpeg: bytes) -> 
     batches = found["brain_batch_images_count[]"]
     assert 2 <= batches <= 3
     assert found["brain_inference_duration_seconds_count[]"] == batches
+
+
+def test_every_error_code_is_there_before_its_first_error(fresh: Service) -> None:
+    """Prometheus sees no increase in a counter that comes with its first value."""
+    found = samples(fresh)
+    assert "spool_full" in CODES
+    assert {found.get(f"brain_errors_total[('code', '{code}')]") for code in CODES} == {0.0}
 
 
 def test_model_build_and_process_are_described(fresh: Service) -> None:
