@@ -502,6 +502,35 @@ MUTANTS: Final = (
         "tests/pacs/test_inbox.py::test_a_ledger_that_the_disk_does_not_take",
     ),
     Mutant(
+        "page whose name comes to mean the service's address",
+        "service/access.py",
+        "            _refuse_other_names(scope, self._hosts)\n",
+        "",
+        "tests/service/test_access.py"
+        "::test_without_keys_it_may_not_be_called_by_a_name_that_anybody_may_have",
+    ),
+    Mutant(
+        "clock that was ahead",
+        "service/pacs/ledger.py",
+        'IS_DUE: Final = "(due <= ? OR due > ?)"',
+        'IS_DUE: Final = "(due <= ? OR (due > ? AND 0))"',
+        "tests/pacs/test_inbox.py::test_what_was_put_off_while_the_clock_was_ahead_is_due",
+    ),
+    Mutant(
+        "result that cannot be read for now",
+        "service/pacs/delivery.py",
+        "if isinstance(error, FileNotFoundError):",
+        "if True:",
+        "tests/pacs/test_delivery.py::test_a_result_that_cannot_be_read_for_now_is_delivered_later",
+    ),
+    Mutant(
+        "large instance that is read as a whole",
+        "service/pacs/receiver.py",
+        "head = self._segment.read(self._start, HEAD_BYTES)",
+        "head = self._segment.read(self._start, 10**9)",
+        "tests/pacs/test_inbox.py::test_of_a_large_instance_only_the_beginning_is_read",
+    ),
+    Mutant(
         "TensorFlow off its device",
         "service/runtimes/tensorflow.py",
         "            if ran != wanted:",
