@@ -324,7 +324,10 @@ def _add_routes(app: FastAPI) -> None:
         methods=["POST"],
         response_model=None,
         tags=["PACS"],
-        responses={200: {"model": Retried}, **problems(401, 403, 429, NoDestination)},
+        responses={
+            200: {"model": Retried},
+            **problems(401, 403, 429, NoDestination, SpoolFull),
+        },
         openapi_extra=AUTHENTICATED,
     )
     app.add_api_route("/", pages.index, response_model=None, include_in_schema=False)

@@ -18,6 +18,7 @@ import pytest
 from pydantic import SecretStr
 
 from service.dicom.results import MadeObject
+from service.errors import SpoolFull
 from service.pacs.delivery import JITTER, MAX_STRIKES, Delivery, backoff
 from service.pacs.destination import Destination, judge
 from service.pacs.inbox import Inbox, Waiting
@@ -462,6 +463,21 @@ def test_each_attempt_to_deliver_is_in_the_audit_log(
     junk, sound = [line for line in lines if line["action"] == "store"]
     assert (junk["instance"], junk["file"]) == (None, sha256(b"junk").hexdigest())
     assert (len(sound["instance"]), sound["file"]) == (64, None)
+
+
+def test_a_disk_that_does_not_take_a_retry_is_told(
+    model_store: Path, tmp_path: Path, destination: Pacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(_: Outbox) -> int:
+        raise SpoolFull("the spool cannot be written to")
+
+    monkeypatch.setattr(Outbox, "retry", fail)
+    with serve(model_store, tmp_path, destination) as service:
+        answer = service.client.post("/deliveries/retry")
+        document = service.client.get("/openapi.json").json()
+    assert (answer.status_code, answer.json()["code"]) == (503, "spool_full")
+    assert "Retry-After" in answer.headers
+    assert "503" in document["paths"]["/deliveries/retry"]["post"]["responses"]
 
 
 def test_a_result_that_cannot_be_read_for_now_is_delivered_later(
