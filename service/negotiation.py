@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Final, NamedTuple
 
+from starlette.datastructures import Headers
+
 from service.errors import NotAcceptable
 
 EXPLICIT_LITTLE_ENDIAN: Final = "1.2.840.10008.1.2.1"
@@ -27,6 +29,11 @@ _SEPARATOR: Final = re.compile(r"[\s,]*")
 
 
 _NO_PARAMETERS: Final[Mapping[str, str]] = {}
+
+
+def accept_of(headers: Headers) -> str | None:
+    """A request's ``Accept``, of which several lines are one list (RFC 9110, 5.3); None without one."""
+    return ", ".join(headers.getlist("accept")) or None
 
 
 class Form(Enum):

@@ -89,6 +89,12 @@ class State:
             file=file,
         )
 
+    def observe(self, jobs: Iterable[Job]) -> None:
+        """Counts what was answered, for the drift."""
+        for job in jobs:
+            if job.answer is not None:
+                self.metrics.observe_answer(job.answer, job.rules.ood_threshold)
+
     async def record_slices(
         self,
         action: str,

@@ -269,9 +269,8 @@ class Analysis:
         entries: Sequence[Mapping[str, Any]],
     ) -> None:
         """Counts the slices, and writes them into the audit log."""
-        for job, entry in zip(jobs, entries, strict=True):
-            if job.answer is not None:
-                self._state.metrics.observe_answer(job.answer, job.rules.ood_threshold)
+        self._state.observe(jobs)
+        for entry in entries:
             if "error" in entry:
                 self._state.metrics.errors.labels(entry["error"]["code"]).inc()
         slices = zip(jobs, entries, strict=True)

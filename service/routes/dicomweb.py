@@ -18,6 +18,7 @@ from service.errors import (
     NoDestination,
     NotAcceptable,
 )
+from service.negotiation import accept_of
 from service.state import State
 
 if TYPE_CHECKING:  # pydicom costs a quarter of a second, which only a PACS has to pay
@@ -41,8 +42,7 @@ async def store(request: Request) -> Response:
         )
     if state.draining:
         raise Draining("the service is about to stop")
-    # Several lines are one list (RFC 9110, 5.3).
-    _check_accept(", ".join(request.headers.getlist("accept")) or None)
+    _check_accept(accept_of(request.headers))
     _check_length(request, state.settings.stow_max_body_bytes)
     receipt = await _receive(request, gateway, state, context)
     return _answer(receipt, state, context)

@@ -14,7 +14,7 @@ from service.engine import Engine
 from service.errors import InvalidParameter
 from service.explanation import SOURCE_HEADER, content, heatmap, picture, source_of
 from service.jobs import Job
-from service.negotiation import EXPLANATION_FORMS, Form, accepted_forms
+from service.negotiation import EXPLANATION_FORMS, Form, accept_of, accepted_forms
 from service.operation import Options
 from service.receiving import receive
 from service.routes.predict import answered, fields_of, parts_of, timing_of
@@ -32,8 +32,7 @@ async def _explain(request: Request, state: State, claim: Claim) -> Response:
     context = Context.of(request.scope)
     options = Options.of(request.query_params, is_admin=context.is_admin, others=["frame"])
     frame = _frame(request.query_params.get("frame"))
-    accept = ", ".join(request.headers.getlist("accept")) or None
-    form = accepted_forms(accept, EXPLANATION_FORMS)[0]
+    form = accepted_forms(accept_of(request.headers), EXPLANATION_FORMS)[0]
     # Before the body is read, as it would be in vain.
     source_of(state.engine())
     engine, uploads, deadline = await receive(request, state, 1, claim)

@@ -17,7 +17,7 @@ from service.dicom.findings import ModelIdentity
 from service.dicom.series import is_dicom, sort_into_series
 from service.errors import Failure, NoDicomSource, UnidentifiedSource
 from service.jobs import Job
-from service.negotiation import Form, accepted_forms
+from service.negotiation import Form, accept_of, accepted_forms
 from service.operation import Options
 from service.problems import problem_response
 from service.receiving import receive
@@ -35,7 +35,7 @@ async def predict(request: Request) -> Response:
 async def _predict(request: Request, state: State, claim: Claim) -> Response:
     context = Context.of(request.scope)
     options = Options.of(request.query_params, is_admin=context.is_admin)
-    forms = accepted_forms(", ".join(request.headers.getlist("accept")) or None)
+    forms = accepted_forms(accept_of(request.headers))
     engine, uploads, deadline = await receive(request, state, state.settings.max_files, claim)
     as_objects = forms[0] is Form.DICOM
     if as_objects and not all(is_dicom(upload.data) for upload in uploads):
@@ -53,9 +53,7 @@ async def _predict(request: Request, state: State, claim: Claim) -> Response:
         answers_only=not as_objects,
     )
     entries = await answered(jobs, options.mask)
-    for job in jobs:
-        if job.answer is not None:
-            state.metrics.observe_answer(job.answer, job.rules.ood_threshold)
+    state.observe(jobs)
     slices = zip(jobs, entries, strict=True)
     await state.record_slices("predict", context.key, context.request_id, slices, engine)
     parts = parts_of(jobs)
