@@ -1,8 +1,9 @@
-"""Random changes to a batch of slices: one affine warp with one interpolation, then grey levels."""
+"""Random changes to a batch of slices: one warp with one interpolation, then grey levels."""
 
 import math
-from collections.abc import Callable
-from typing import Any, Final
+import os
+from collections.abc import Callable, Sequence
+from typing import Any, Final, NamedTuple
 
 import tensorflow as tf
 
@@ -10,6 +11,10 @@ from training.recipe import Augmentation
 
 KNOTS: Final = 5
 """Of the random grey-level curve, evenly from black to white."""
+PARALLEL: Final = max(2, (os.cpu_count() or 2) // 2)
+"""Batches that are made at a time; the model, or what feeds it to a GPU, has the other cores."""
+BEND_KNOTS: Final = 5
+"""Along a side, of the random bending: between them it is smooth."""
 BLUR_KERNEL: Final = (1.0, 4.0, 6.0, 4.0, 1.0)
 """Binomial weights: what they take away is the fine structure of about two pixels."""
 
@@ -57,7 +62,21 @@ def augment(
         resolution,
     )
 
+    corners = None
+    if settings.elastic:
+        # Of a seed of its own, as above.
+        knots = tf.random.stateless_uniform(
+            (count, BEND_KNOTS, BEND_KNOTS, 2),
+            tf.random.experimental.stateless_split(more[1], 1)[0],
+            -settings.elastic * side,
+            settings.elastic * side,
+        )
+        bend = tf.image.resize(knots, (resolution, resolution), "bicubic")
+        corners = _corners(transforms, bend, side)
+
     def warp(images: Any, fill: str) -> Any:
+        if corners is not None:
+            return _sampled(images, corners, fill)
         return tf.raw_ops.ImageProjectiveTransformV3(
             images=tf.cast(images, tf.float32)[..., None],
             transforms=transforms,
@@ -77,6 +96,56 @@ def augment(
     lit = tf.where(air, 0.0, (looks - mean) * contrast + mean + brightness)
     result = tf.clip_by_value(lit, 0.0, 255.0)
     return result if masks is None else (result, warp(masks, "CONSTANT") / 255.0)
+
+
+class _Corner(NamedTuple):
+    """One of the four pixels between which each pixel of a result lies; all are (N, h, w).
+
+    Attributes:
+        place: its index in a flattened image; of the nearest pixel where it lies outside.
+        share: its share of the result.
+        inside: whether it lies in the image.
+    """
+
+    place: Any
+    share: Any
+    inside: Any
+
+
+def _corners(transforms: Any, bend: Any, side: int) -> list[_Corner]:
+    """Where a warp takes pixels from.
+
+    Args:
+        transforms: rows of ImageProjectiveTransformV3's parameters, (N, 8).
+        bend: pixels right and down that are added to where they lead, (N, h, w, 2).
+        side: of the images, in pixels.
+    """
+    height, width = bend.shape[1:3]
+    down, right = tf.range(height, dtype=tf.float32)[:, None], tf.range(width, dtype=tf.float32)
+    # Unstacked: a slice of what was stacked loses new axes when TensorFlow (2.21) simplifies it.
+    a, b, c, d, e, f = (v[:, None, None] for v in tf.unstack(transforms, axis=1)[:6])
+    x, y = a * right + b * down + c + bend[..., 0], d * right + e * down + f + bend[..., 1]
+    left, top = tf.floor(x), tf.floor(y)
+    found = []
+    for column, of_columns in ((left, left + 1.0 - x), (left + 1.0, x - left)):
+        for row, of_rows in ((top, top + 1.0 - y), (top + 1.0, y - top)):
+            nearest = [tf.clip_by_value(v, 0.0, side - 1.0) for v in (column, row)]
+            inside = tf.equal(column, nearest[0]) & tf.equal(row, nearest[1])
+            place = tf.cast(nearest[1], tf.int32) * side + tf.cast(nearest[0], tf.int32)
+            found.append(_Corner(place, of_columns * of_rows, inside))
+    return found
+
+
+def _sampled(images: Any, corners: Sequence[_Corner], fill: str) -> Any:
+    """Images (N, H, W), bilinear, at (N, h, w) places; outside black if ``fill`` is ``CONSTANT``."""
+    flat = tf.reshape(images, (tf.shape(images)[0], -1))
+    _, height, width = corners[0].place.shape
+    result: Any = 0.0
+    for corner in corners:
+        share = tf.where(corner.inside, corner.share, 0.0) if fill == "CONSTANT" else corner.share
+        values = tf.gather(flat, tf.reshape(corner.place, (-1, height * width)), batch_dims=1)
+        result += share * tf.cast(tf.reshape(values, (-1, height, width)), tf.float32)
+    return result
 
 
 def _curve(images: Any, settings: Augmentation, seed: Any) -> Any:
@@ -163,4 +232,4 @@ def dataset(
         rows = tf.nest.map_structure(lambda array: tf.gather(array, indices), arrays)
         return transform(rows, key)
 
-    return batches.map(load, num_parallel_calls=2, deterministic=True).prefetch(2)
+    return batches.map(load, num_parallel_calls=PARALLEL, deterministic=True).prefetch(2)

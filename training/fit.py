@@ -153,7 +153,9 @@ def _tensors(examples: Examples) -> dict[str, Any]:
     arrays = {"slices": examples.slices, "allowed": examples.allowed}
     if examples.masks is not None:
         arrays |= {"masks": examples.masks, "known": examples.known}
-    return {name: tf.constant(array) for name, array in arrays.items()}
+    # Where batches are made of them, whether or not there is a GPU.
+    with tf.device("CPU"):
+        return {name: tf.constant(array) for name, array in arrays.items()}
 
 
 def _changed(rows: dict[str, Any], seed: Any, *, recipe: Recipe, resolution: int) -> Any:
@@ -208,7 +210,8 @@ def compile_for(model: keras.Model, recipe: Recipe, phase: Phase, steps: int) ->
     metrics: dict[str, Any] = {LOGITS: [accuracy]}
     if recipe.mask is not None:
         losses[MASK_LOGITS] = MaskLoss(recipe.mask)
-    model.compile(optimizer, losses, metrics=metrics)
+    # Keras would use XLA on a GPU, which compiles each size of a batch for longer than an epoch takes.
+    model.compile(optimizer, losses, metrics=metrics, jit_compile=False)
     # Half precision wraps it in another one, which scales the loss.
     model.optimizer.build(model.trainable_variables)
 

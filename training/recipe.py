@@ -35,6 +35,8 @@ class Augmentation(_Strict):
         shift: share of the side, either way, along both axes.
         zoom: share, in or out.
         shear: tangent of the angle by which columns lean.
+        elastic: share of the side by which knots of a coarse grid are moved, and smoothly what lies
+            between them, which stands for heads and tumours of other shapes.
         fill: what comes in from outside: black, or the nearest pixel of the slice.
         flip_horizontal, flip_vertical: with probability one half.
         brightness: share of the grey range that is added or taken.
@@ -52,6 +54,7 @@ class Augmentation(_Strict):
     flip_horizontal: bool
     flip_vertical: bool = False
     shear: float = Field(0.0, ge=0, lt=1)
+    elastic: float = Field(0.0, ge=0, le=0.1)
     fill: Literal["black", "nearest"] = "black"
     brightness: float = Field(ge=0, lt=1)
     contrast: float = Field(ge=0, lt=1)

@@ -61,6 +61,39 @@ def test_moves_stay_within_their_range_and_reach_it(
     assert np.std(moved) > 0
 
 
+@pytest.mark.parametrize("fill", ["black", "nearest"])
+def test_hardly_bent_is_as_not_bent(fill: str) -> None:
+    moved = NONE.model_copy(
+        update={"rotation_degrees": 40.0, "shift": 0.3, "zoom": 0.2, "fill": fill}
+    )
+    bent = moved.model_copy(update={"elastic": 1e-9})
+    noise = np.random.default_rng(0).integers(0, 256, (16, 64, 64), np.uint8)
+    plain, other = (
+        augment(tf.constant(noise), tf.constant([0, 1]), settings=settings, resolution=48)
+        for settings in (moved, bent)
+    )
+    assert np.allclose(plain, other, atol=0.1)
+
+
+def test_bending_moves_and_deforms_slice_and_mask_alike() -> None:
+    settings = NONE.model_copy(update={"elastic": 0.05})
+    batch = np.repeat(_disc()[None], 64, axis=0)
+    # In a graph, as batches are made: TensorFlow simplifies it.
+    slices, masks = tf.function(augment)(
+        tf.constant(batch),
+        tf.constant([0, 1]),
+        settings=settings,
+        resolution=64,
+        masks=tf.constant(np.where(batch > 0, 255, 0).astype(np.uint8)),
+    )
+    assert np.allclose(slices / 200, masks, atol=1e-4)
+    moved = np.abs([np.subtract(_centre(image), _centre(_disc())) for image in slices.numpy()])
+    # Splines overshoot the knots a little.
+    assert 0.05 * 64 / 2 < moved.max() < 1.5 * 0.05 * 64
+    areas = (slices.numpy() > 100).sum(axis=(1, 2)) / (_disc() > 100).sum()
+    assert areas.min() < 0.95 < 1.05 < areas.max()
+
+
 def test_zoom_changes_the_area_both_ways() -> None:
     areas = (_augment(NONE.model_copy(update={"zoom": 0.1})) > 100).sum(axis=(1, 2))
     whole = (_disc() > 100).sum()
