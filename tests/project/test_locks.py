@@ -1,6 +1,8 @@
 """The locks pin and hash everything, agree with each other, and name no place to get it from."""
 
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -83,3 +85,18 @@ def test_python_versions_are_those_that_the_scripts_look_for() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["requires-python"] == ">=3.11,<3.14"
     assert "(3, 11) <= sys.version_info[:2] < (3, 14)" in (ROOT / "scripts/find-python").read_text()
+
+
+def test_an_environment_that_is_a_link_makes_way_and_what_it_leads_to_stays(tmp_path: Path) -> None:
+    """``venv --clear`` would empty another checkout's environment, and fill it with this one's."""
+    kept = tmp_path / "other" / "bin" / "kept"
+    kept.parent.mkdir(parents=True)
+    kept.touch()
+    link = tmp_path / ".venv"
+    link.symlink_to("other")
+    (tmp_path / "nothing.txt").touch()
+    script = ROOT / "scripts/make-env"
+    subprocess.run([script, link, sys.executable, tmp_path / "nothing.txt"], check=True)
+    assert kept.is_file()
+    assert (link / ".ready").is_file()
+    assert not link.is_symlink()
