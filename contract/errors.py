@@ -174,6 +174,8 @@ class MultiFrame(DicomError):
 
 
 class StoreError(ContractError):
+    """The model store cannot be read, or does not answer."""
+
     code = "model_store_error"
     status = 503
 

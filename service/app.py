@@ -11,7 +11,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.responses import Response
 from starlette.types import ASGIApp, Lifespan
 
-from contract.errors import CorruptVersion, InvalidAlias, ReadOnlyStore
+from contract.errors import CorruptVersion, InvalidAlias, ReadOnlyStore, StoreError
 from contract.sandbox import DECODERS
 from contract.store import StoredVersion
 from service.access import Access
@@ -25,6 +25,7 @@ from service.errors import (
     NoEarlierVersion,
     NotAcceptable,
     NotExplainable,
+    OtherVersionServes,
     SpoolFull,
     UnsupportedRequestMedia,
 )
@@ -261,7 +262,7 @@ def _add_routes(app: FastAPI) -> None:
         models.list_models,
         response_model=None,
         tags=["models"],
-        responses={200: {"model": Models}},
+        responses={200: {"model": Models}, **problems(StoreError)},
     )
     app.add_api_route(
         "/models/{name}/{version}/activate",
@@ -278,7 +279,10 @@ def _add_routes(app: FastAPI) -> None:
         methods=["POST"],
         response_model=None,
         tags=["models"],
-        responses={200: {"model": Activation}, **problems(401, 403, NoEarlierVersion, 409, 429)},
+        responses={
+            200: {"model": Activation},
+            **problems(401, 403, NoEarlierVersion, OtherVersionServes, 409, 429),
+        },
         openapi_extra=AUTHENTICATED,
     )
     app.add_api_route(

@@ -33,6 +33,7 @@ ServiceError                       500  internal_error
 ├── NotExplainable                 501  not_explainable
 ├── ActivationRefused              409  the code of what was wrong with the version
 ├── NoEarlierVersion               409  no_earlier_version
+├── OtherVersionServes             409  other_version_serves
 ├── Unavailable                    503  with Retry-After
 │   ├── QueueFull                    503  queue_full
 │   ├── TooManyConnections           503  too_many_connections
@@ -306,6 +307,13 @@ class NoEarlierVersion(ServiceError):
 
     status = 409
     code = "no_earlier_version"
+
+
+class OtherVersionServes(ServiceError):
+    """A rollback waited for an activation, after which another version serves than the one to leave."""
+
+    status = 409
+    code = "other_version_serves"
 
 
 class Unavailable(ServiceError):

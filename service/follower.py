@@ -8,7 +8,7 @@ import logging
 from typing import NamedTuple
 
 from contract.errors import StoreError
-from service.errors import ActivationRefused
+from service.errors import ActivationRefused, RuntimeUnusable
 from service.registry import Registry
 
 logger = logging.getLogger("service.follower")
@@ -64,9 +64,9 @@ class Follower:
 
     async def _look(self) -> Found | None:
         try:
-            found = await asyncio.to_thread(self._find)
-        except (StoreError, OSError) as error:
-            self._complain(getattr(error, "code", "model_store_error"))
+            found = await self._registry.ask_store(self._find)
+        except (StoreError, RuntimeUnusable) as error:
+            self._complain(error.code)
             return None
         self._complain(None)
         return found

@@ -1,10 +1,15 @@
 """Calls that may never return."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from contextlib import suppress
-from threading import Thread
+from threading import Event, Thread
 from typing import TypeVar
+
+from service.errors import RuntimeUnusable
+
+logger = logging.getLogger("service.patience")
 
 Result = TypeVar("Result")
 
@@ -24,6 +29,7 @@ async def call_within(
 
     Raises:
         TimeoutError: it takes longer, and goes on.
+        RuntimeUnusable: the system gives no thread.
     """
     loop = asyncio.get_running_loop()
     future: asyncio.Future[Result] = loop.create_future()
@@ -48,7 +54,11 @@ async def call_within(
             else:
                 loop.call_soon_threadsafe(returned, result)
 
-    Thread(target=run, name="load", daemon=True).start()
+    try:
+        Thread(target=run, name="load", daemon=True).start()
+    except RuntimeError as error:
+        logger.exception("no thread can be started")
+        raise RuntimeUnusable("the system gives no thread to load it in; try again") from error
     try:
         async with asyncio.timeout(seconds):
             return await future
@@ -57,3 +67,46 @@ async def call_within(
         if future.done() and not future.cancelled() and future.exception() is None:
             late(future.result())
         raise
+
+
+class OneAtATime:
+    """Calls that may never return, one after the other, each in a thread of its own.
+
+    One that hangs has the next ones wait in vain rather than hang in threads of their own; when it
+    comes back after all, they have their turn again.
+
+    Args:
+        seconds: how long a call may take, its wait for its turn included.
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._turn = asyncio.Lock()
+
+    async def __call__(self, function: Callable[[], Result]) -> Result:
+        """What the function returns.
+
+        Raises:
+            TimeoutError: it takes longer, or one before it does.
+            RuntimeUnusable: the system gives no thread.
+        """
+        loop = asyncio.get_running_loop()
+        began = Event()
+
+        def called() -> Result:
+            began.set()
+            try:
+                return function()
+            finally:
+                # Without a loop any more nobody waits for a turn.
+                with suppress(RuntimeError):
+                    loop.call_soon_threadsafe(self._turn.release)
+
+        async with asyncio.timeout(self._seconds):
+            await self._turn.acquire()
+            try:
+                return await call_within(self._seconds, lambda _: None, called)
+            except RuntimeUnusable:
+                if not began.is_set():
+                    self._turn.release()
+                raise

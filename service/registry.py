@@ -9,6 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from contract.answer import Rules
 from contract.errors import ContractError, StoreError
+from contract.sandbox import GRACE_SECONDS, START_SECONDS
 from contract.store import ModelStore, StoredVersion
 from service.batching import Batcher
 from service.choices import Device
@@ -20,6 +21,7 @@ from service.errors import (
     ModelLoading,
     ModelUnavailable,
     NoEarlierVersion,
+    OtherVersionServes,
     RuntimeLost,
     RuntimeUnusable,
     ServiceError,
@@ -28,7 +30,7 @@ from service.errors import (
 from service.jobs import Job
 from service.metrics import Metrics
 from service.operation import adjusted
-from service.patience import call_within
+from service.patience import OneAtATime, Result, call_within
 from service.pipeline import Pipeline
 from service.rebuilding import rebuild_seconds
 from service.runtimes import Runtime, open_runtime
@@ -41,6 +43,9 @@ logger = logging.getLogger("service.registry")
 
 WATCH_SECONDS: Final = 0.25
 """How often the inference thread is looked at."""
+
+STORE_SECONDS: Final = 30.0
+"""How long the store may take to say what is in it; a network's file system may hang for good."""
 
 CLOSE_SECONDS: Final = 1.0
 """How long the last engine may take to end; requests have had their time to drain before."""
@@ -88,6 +93,7 @@ class Registry:
         self._forks = Forks()
         self._open = open_runtime
         self._changing = asyncio.Lock()
+        self._store_calls = OneAtATime(STORE_SECONDS)
         # In the order in which they served; the last one serves, or did before it was lost.
         self._served: list[tuple[str, int]] = []
         self._retiring: set[asyncio.Task[None]] = set()
@@ -110,6 +116,9 @@ class Registry:
                 engine = await self._build(self._settings.model, self._settings.model_version)
             except (ServiceError, ContractError) as failure:
                 self._go_down(failure)
+            except Exception:
+                logger.exception("loading failed")
+                self._go_down(RuntimeUnusable("loading failed; the log says why"))
             else:
                 self._swap(engine)
         if self._settings.shadow_version:
@@ -123,7 +132,7 @@ class Registry:
             ActivationRefused: it must not serve; the active one is still active.
         """
         async with self._changing:
-            number = await asyncio.to_thread(self._resolve, name, selector)
+            number = await self.ask_store(partial(self.store.resolve, name, selector))
             engine = await self._build_beside(name, number)
             return Change(engine, self._swap(engine))
 
@@ -134,9 +143,16 @@ class Registry:
 
         Raises:
             NoEarlierVersion: the model does not serve, or nothing of it did before.
+            OtherVersionServes: what served at the call no longer does, as an activation that was under
+                way has ended. Going back from there may lead to the very version that was to be left.
             ActivationRefused: the earlier version must not serve; the active one is still active.
         """
+        left = self._served[-1:]
         async with self._changing:
+            if self._served[-1:] != left:
+                raise OtherVersionServes(
+                    "another version began to serve while this waited; ask again to go back from it"
+                )
             place = self._place_before(name)
             engine = await self._build_beside(*self._served[place])
             del self._served[place:]
@@ -152,17 +168,33 @@ class Registry:
             StoreError: there is no such version, or the store cannot be changed.
         """
         async with self._changing:
-            number = await asyncio.to_thread(self._resolve, name, selector)
-            before = await asyncio.to_thread(self.store.set_alias, name, alias, number)
+            number = await self.ask_store(partial(self.store.resolve, name, selector))
+            before = await self.ask_store(partial(self.store.set_alias, name, alias, number))
         fields = {"name": name, "alias": alias, "version": number}
         logger.info("alias moved", extra={"fields": fields})
         return number, before
 
+    async def ask_store(self, function: Callable[[], Result]) -> Result:
+        """Calls what reads the store, or changes it, but loads nothing; one call at a time.
+
+        Raises:
+            StoreError: the store says so, cannot be read, or does not answer.
+            RuntimeUnusable: the system gives no thread to ask in.
+        """
+        try:
+            return await self._store_calls(function)
+        except TimeoutError:
+            raise StoreError("the model store does not answer") from None
+        except OSError as error:
+            raise _unreadable(error) from error
+
     async def watch(self) -> None:
         """Replaces an engine whose thread died or hangs; runs until cancelled."""
         timeout_seconds = self._settings.batch_timeout_ms / 1000
-        # A slice may wait for another one of its file, whose decoder has its limit too.
-        decode_seconds = timeout_seconds + 2 * self._settings.decoder_timeout_ms / 1000
+        # A decoder that is late costs its own slice alone, so this is beyond all that it may take; and
+        # a slice may wait for another one of its file.
+        call_seconds = self._settings.decoder_timeout_ms / 1000 + GRACE_SECONDS
+        decode_seconds = timeout_seconds + START_SECONDS + 2 * call_seconds
         while True:
             await asyncio.sleep(WATCH_SECONDS)
             engine = self.active
@@ -196,7 +228,10 @@ class Registry:
             await asyncio.sleep(rebuild_seconds(attempt))
             attempt += 1
             if self.active is None:
-                await self._rebuild(lost)
+                try:
+                    await self._rebuild(lost)
+                except Exception:
+                    logger.exception("building a new runtime failed")
 
     async def _rebuild(self, lost: Engine) -> None:
         """Waits for no activation, whose version may take minutes to load: nothing serves meanwhile."""
@@ -238,7 +273,7 @@ class Registry:
 
     async def _build(self, name: str, selector: str) -> Engine:
         start = monotonic()
-        number = await asyncio.to_thread(self._resolve, name, selector)
+        number = await self.ask_store(partial(self.store.resolve, name, selector))
         try:
             engine = await self._opened(name, number)
         except (ServiceError, ContractError) as failure:
@@ -249,12 +284,6 @@ class Registry:
         seconds = round(monotonic() - start, 3)
         logger.info("model loaded", extra={"fields": {**engine.identity, "seconds": seconds}})
         return engine
-
-    def _resolve(self, name: str, selector: str) -> int:
-        try:
-            return self.store.resolve(name, selector)
-        except OSError as error:
-            raise _unreadable(error) from error
 
     async def _opened(self, name: str, number: int) -> Engine:
         """An engine within the time that it may take; one that comes later is closed again."""

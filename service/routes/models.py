@@ -1,6 +1,6 @@
 """``/models``: what is in the store, and which version of it answers."""
 
-import asyncio
+from functools import partial
 from typing import Any
 
 from pydantic import ValidationError
@@ -19,7 +19,7 @@ async def list_models(request: Request) -> Response:
     """Every version in the store with its metrics; a damaged one with what is wrong."""
     state = State.of(request.scope)
     registry, settings = state.registry, state.settings
-    models = await asyncio.to_thread(_describe_store, registry)
+    models = await registry.ask_store(partial(_describe_store, registry))
     return JSONResponse(
         {"models": models, "follows": settings.model_version if settings.watch else None}
     )

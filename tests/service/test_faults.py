@@ -1,13 +1,16 @@
 """Overload, deadlines, and runtimes that raise, hang or die: every request gets an answer."""
 
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from time import monotonic, sleep
+from typing import Any
 
 import httpx
 import pytest
 
+from service import patience
 from tests.support.service import (
     MODEL,
     PATIENCE_SECONDS,
@@ -167,6 +170,42 @@ def test_inference_thread_that_dies_is_replaced(
         wait_until(lambda: service.client.get("/health").status_code == 200)
         assert service.predict(jpeg).status_code == 200
         assert service.state.pipeline.depth == 0
+
+
+def test_lost_runtime_is_rebuilt_although_no_thread_can_be_started_for_it_at_first(
+    model_store: Path, jpeg: bytes, runtimes: FakeRuntimes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a container has it that holds as many threads as it may for a moment."""
+    with serving(settings_for(model_store), runtimes) as service:
+        failures = ["can't start new thread", "can't start new thread"]
+        monkeypatch.setattr(patience, "Thread", partial(_Thread, failures))
+        runtimes.last.error = SystemExit()
+        assert service.predict(jpeg).status_code == 503
+        wait_until(lambda: not failures)
+        wait_until(lambda: service.client.get("/health").status_code == 200)
+        assert service.predict(jpeg).status_code == 200
+
+
+class _Thread(threading.Thread):
+    """Cannot be started as long as there are failures."""
+
+    def __init__(self, failures: list[str], **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self._failures = failures
+
+    def start(self) -> None:
+        if self._failures:
+            raise RuntimeError(self._failures.pop())
+        super().start()
+
+
+def test_first_load_that_gets_no_thread_says_so(
+    model_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failures = ["can't start new thread"]
+    monkeypatch.setattr(patience, "Thread", partial(_Thread, failures))
+    with serving(settings_for(model_store), ready=False) as service:
+        wait_until(lambda: service.client.get("/health").json()["code"] == "runtime_unusable")
 
 
 def test_lost_runtime_is_rebuilt_while_an_activation_hangs(

@@ -1,5 +1,6 @@
 """/models and the swap of versions."""
 
+import os
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -8,6 +9,7 @@ import httpx
 import pytest
 
 from contract.store import ModelStore
+from service import registry
 from service.schemas import Activation, Alias, Models
 from tests.support.service import (
     MODEL,
@@ -233,6 +235,52 @@ def test_rollback_goes_back_through_what_has_served(
         assert serves(service, jpeg) == versions[0]
         response = service.client.post("/models/another/rollback")
         assert (response.status_code, response.json()["code"]) == (409, "no_earlier_version")
+
+
+def test_a_rollback_never_goes_back_to_what_it_was_to_leave(
+    store_copy: Path, jpeg: bytes, runtimes: FakeRuntimes
+) -> None:
+    """An activation that is under way ends first; the version before it is then the bad one."""
+    first, bad, third = newest(store_copy), add_version(store_copy), add_version(store_copy)
+    settings = settings_for(store_copy, model_version=str(first))
+    with serving(settings, runtimes) as service, ThreadPoolExecutor(2) as clients:
+        model, client = f"/models/{MODEL}", service.client
+        assert client.post(f"{model}/{bad}/activate").status_code == 200
+        runtimes.held = third
+        runtimes.gate.clear()
+        activated = clients.submit(client.post, f"{model}/{third}/activate")
+        wait_until(runtimes.reached.is_set)
+        refused = clients.submit(client.post, f"{model}/rollback")
+        wait_until(lambda: service.state.registry._changing._waiters)
+        runtimes.gate.set()
+        assert activated.result().status_code == 200
+        response = refused.result()
+        assert (response.status_code, response.json()["code"]) == (409, "other_version_serves")
+        assert serves(service, jpeg) == third
+        assert rolled_back(service) == (bad, third)
+
+
+def test_a_store_that_hangs_costs_one_thread_and_ends_nothing_but_what_asks_it(
+    store_copy: Path, jpeg: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "STORE_SECONDS", 0.3)
+    with serving(settings_for(store_copy)) as service:
+        manifest = store_copy / MODEL / "4711" / "manifest.json"
+        manifest.parent.mkdir()
+        # Opening it waits for a writer, as a network's file system waits for its server.
+        os.mkfifo(manifest)
+        threads = threading.active_count()
+        for _ in range(3):
+            response = service.client.get("/models")
+            assert (response.status_code, response.json()["code"]) == (503, "model_store_error")
+        assert threading.active_count() <= threads + 1
+        response = service.client.post(f"/models/{MODEL}/latest/activate")
+        assert (response.status_code, response.json()["code"]) == (503, "model_store_error")
+        assert service.predict_raw(jpeg).status_code == 200
+        writer = os.open(manifest, os.O_WRONLY)
+        manifest.unlink()
+        os.close(writer)
+        wait_until(lambda: service.client.get("/models").status_code == 200)
 
 
 def test_rollback_to_a_version_that_is_damaged_by_now_leaves_the_active_one(
