@@ -12,6 +12,9 @@ if TYPE_CHECKING:  # which checks itself here
 PLACEHOLDERS: Final = frozenset({"changeme", "change-me", "password", "secret", "token"})
 """Secrets that somebody forgot to replace; the service does not start with one."""
 
+INTAKE_SHARE: Final = 0.75
+"""Of the spool that instances may take; the rest is for results, without which no room gets free."""
+
 
 def check(settings: "Settings") -> None:
     """Does nothing for settings that agree with one another.
@@ -24,6 +27,9 @@ def check(settings: "Settings") -> None:
     _what_is_watched_can_change(settings)
     _a_band_has_two_ends_in_order(settings)
     _a_whole_body_fits_into_memory(settings)
+    _an_instance_fits_into_its_body(settings)
+    _a_whole_body_fits_into_the_spool(settings)
+    _the_first_wait_is_not_above_the_longest(settings)
     _credentials_of_the_destination_are_complete_and_one(settings)
 
 
@@ -59,11 +65,36 @@ def _a_band_has_two_ends_in_order(settings: "Settings") -> None:
 
 
 def _a_whole_body_fits_into_memory(settings: "Settings") -> None:
-    if settings.max_body_bytes > settings.max_buffered_bytes:
+    # Its zip files may unpack to as much again, and are in memory until the answer.
+    if 2 * settings.max_body_bytes > settings.max_buffered_bytes:
         raise ValueError(
-            "BRAIN_MAX_BODY_BYTES must not exceed BRAIN_MAX_BUFFERED_BYTES: "
-            "such a request always got 503"
+            "BRAIN_MAX_BUFFERED_BYTES must be at least twice BRAIN_MAX_BODY_BYTES, for a body and what "
+            "it unpacks to: such a request always got 503"
         )
+
+
+def _an_instance_fits_into_its_body(settings: "Settings") -> None:
+    if settings.stow_max_instance_bytes > settings.stow_max_body_bytes:
+        raise ValueError(
+            "BRAIN_STOW_MAX_INSTANCE_BYTES must not exceed BRAIN_STOW_MAX_BODY_BYTES: "
+            "such an instance always got 413"
+        )
+
+
+def _a_whole_body_fits_into_the_spool(settings: "Settings") -> None:
+    # Without a destination nothing is spooled.
+    if settings.dicomweb_url is None:
+        return
+    if settings.stow_max_body_bytes > INTAKE_SHARE * settings.spool_max_bytes:
+        raise ValueError(
+            f"BRAIN_STOW_MAX_BODY_BYTES must not exceed {INTAKE_SHARE:.0%} of BRAIN_SPOOL_MAX_BYTES, "
+            "which is what instances may take of it: such a request always got 503"
+        )
+
+
+def _the_first_wait_is_not_above_the_longest(settings: "Settings") -> None:
+    if settings.dicomweb_retry_ms > settings.dicomweb_retry_max_ms:
+        raise ValueError("BRAIN_DICOMWEB_RETRY_MS must not exceed BRAIN_DICOMWEB_RETRY_MAX_MS")
 
 
 def _credentials_of_the_destination_are_complete_and_one(settings: "Settings") -> None:
@@ -77,6 +108,11 @@ def _credentials_of_the_destination_are_complete_and_one(settings: "Settings") -
     if any(secret and secret.get_secret_value() in PLACEHOLDERS for secret in secrets):
         raise ValueError("the credentials of BRAIN_DICOMWEB_URL are still a placeholder")
     url = settings.dicomweb_url
+    if url is None and any(secret is not None for secret in secrets):
+        raise ValueError(
+            "there are credentials of a destination, BRAIN_DICOMWEB_TOKEN or BRAIN_DICOMWEB_USER and "
+            "its password, but no BRAIN_DICOMWEB_URL"
+        )
     if url is not None and (url.username or url.password):
         raise ValueError("credentials belong into BRAIN_DICOMWEB_USER and BRAIN_DICOMWEB_PASSWORD")
 

@@ -2,7 +2,8 @@
 
 The counts since the start stand beside gauges of what the version answered on validation
 (``brain_reference_…``), so that alert rules compare the two. Gauges of a version that does not say are
-NaN, which compares with nothing.
+NaN, which compares with nothing. So is one that a setting makes incomparable: what is counted follows
+the settings, what was measured on validation the version's own values.
 """
 
 import math
@@ -69,8 +70,19 @@ class Drift:
             self._distance.observe(answer.distance / ood_threshold)
 
     def refer_to(self, manifest: Manifest, ood_threshold: float | None) -> None:
-        """Shows what the active version answered on validation; NaN where it does not say."""
-        reference = manifest.reference
+        """Shows what the active version answered on validation; NaN where it does not say.
+
+        The share out of distribution is NaN under another threshold than the version's as well. A
+        distance is comparable under any: both sides are divided by the one in force.
+
+        Args:
+            manifest: of the version.
+            ood_threshold: in force, which a setting may have changed.
+        """
+        reference, record = manifest.reference, manifest.answer
+        same_threshold = (
+            record is None or record.ood is None or ood_threshold == record.ood.threshold
+        )
         self._class_share.clear()
         values: dict[str, float | None] = {}
         if reference is not None:
@@ -78,7 +90,9 @@ class Drift:
                 self._class_share.labels(label).set(share)
             values = {
                 "confidence": reference.mean_confidence,
-                "out_of_distribution_share": reference.out_of_distribution_rate,
+                "out_of_distribution_share": (
+                    reference.out_of_distribution_rate if same_threshold else None
+                ),
                 "embedding_distance_ratio": _over(reference.embedding_distance_mean, ood_threshold),
                 "embedding_distance_ratio_deviation": _over(
                     reference.embedding_distance_std, ood_threshold

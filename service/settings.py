@@ -261,7 +261,8 @@ class Settings(BaseSettings):
         512 * 1024 * 1024,
         ge=1,
         description="Bytes of request bodies, and of what zip files and deflated DICOM objects unpack "
-        "to, that are in memory at a time; beyond it 503 with Retry-After.",
+        "to, that are in memory at a time; beyond it 503 with Retry-After. At least twice "
+        "BRAIN_MAX_BODY_BYTES.",
     )
     max_files: int = Field(
         1024,
@@ -338,7 +339,8 @@ class Settings(BaseSettings):
     spool_max_bytes: int = Field(
         4 * 1024**3,
         ge=1024**2,
-        description="Room that it may take; beyond it 503 with Retry-After.",
+        description="Room that it may take; beyond it 503 with Retry-After. Instances get three "
+        "quarters of it, in which BRAIN_STOW_MAX_BODY_BYTES must fit.",
     )
     series_quiet_ms: float = Field(
         5_000,

@@ -13,6 +13,7 @@ from python_multipart.multipart import parse_options_header
 
 from contract.dicom import quieten
 from contract.policy import Checks
+from service.consistency import INTAKE_SHARE
 from service.errors import (
     BodyTooLarge,
     MalformedMultipart,
@@ -27,9 +28,6 @@ from service.pacs.segments import Segments
 
 DICOM: Final = b"application/dicom"
 RELATED: Final = b"multipart/related"
-
-INTAKE_SHARE: Final = 0.75
-"""Of the spool that instances may take; the rest is for results, without which no room gets free."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -264,7 +264,12 @@ def test_the_spool_is_bounded_though_refused_results_stay(
 ) -> None:
     """The oldest refused result makes room for new work."""
     destination.status = 400
-    changes = {"spool_max_bytes": 3 * 1024**2, "series_keep_seconds": 0}
+    changes = {
+        "spool_max_bytes": 3 * 1024**2,
+        "stow_max_body_bytes": 2 * 1024**2,
+        "stow_max_instance_bytes": 2 * 1024**2,
+        "series_keep_seconds": 0,
+    }
     with serve(model_store, tmp_path, destination, **changes) as service:
         for _ in range(6):
             send(service)

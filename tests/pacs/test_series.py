@@ -400,9 +400,12 @@ def test_a_series_waits_for_room_before_it_is_analysed(
     monkeypatch.setattr(Analysis, "_analyse", begin)
     monkeypatch.setattr(Outbox, "post", post_third)
     log = tmp_path / "audit.log"
-    with serve(
-        model_store, tmp_path, destination, spool_max_bytes=RESULT_BYTES, audit_log=log
-    ) as service:
+    limits = {
+        "spool_max_bytes": RESULT_BYTES,
+        "stow_max_body_bytes": RESULT_BYTES // 2,
+        "stow_max_instance_bytes": RESULT_BYTES // 2,
+    }
+    with serve(model_store, tmp_path, destination, audit_log=log, **limits) as service:
         wait_until(lambda: service.state.results._workshop.processes)
         send(service, series(1))
         sleep(1)

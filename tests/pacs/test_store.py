@@ -392,7 +392,13 @@ def test_a_full_spool_says_when_to_return(
 ) -> None:
     destination.status = 503
     settings = pacs_settings(
-        model_store, tmp_path, destination.url, spool_max_bytes=2 * 1024**2, series_keep_seconds=0
+        model_store,
+        tmp_path,
+        destination.url,
+        spool_max_bytes=2 * 1024**2,
+        stow_max_body_bytes=1024**2,
+        stow_max_instance_bytes=1024**2,
+        series_keep_seconds=0,
     )
     sent = series(8)
     with serving(settings, FakeRuntimes()) as service:

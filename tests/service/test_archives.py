@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from service.archives import Archive, is_zip
 from service.buffers import Buffers
@@ -235,21 +236,22 @@ def test_archives_that_are_opened_never_unpack_to_more_than_they_state() -> None
 class TestMemory:
     def test_bodies_beyond_the_limit_are_refused(self, model_store: Path, jpeg: bytes) -> None:
         runtimes = FakeRuntimes()
-        size = len(jpeg) + 1000
+        # Beside what it unpacks to, it leaves no room for another body.
+        packed = zipped({"a.jpg": jpeg}, zipfile.ZIP_STORED)
         settings = settings_for(
-            model_store, max_body_bytes=size, max_buffered_bytes=size + len(jpeg) // 2
+            model_store, max_body_bytes=len(packed), max_buffered_bytes=2 * len(packed)
         )
         with serving(settings, runtimes) as service:
             runtimes.last.gate.clear()
 
             def second() -> httpx.Response:
-                wait_until(lambda: service.state.buffers.used >= len(jpeg))
+                wait_until(lambda: service.state.buffers.used == len(packed) + len(jpeg))
                 wait_until(runtimes.last.entered.is_set)
                 answer = service.predict_raw(jpeg)
                 runtimes.last.gate.set()
                 return answer
 
-            first, refused = at_once([lambda: service.predict_raw(jpeg), second])
+            first, refused = at_once([lambda: service.predict_raw(packed), second])
             assert first.status_code == 200
             assert (refused.status_code, refused.json()["code"]) == (503, "queue_full")
             assert int(refused.headers["retry-after"]) > 0
@@ -258,14 +260,32 @@ class TestMemory:
 
     def test_what_a_zip_unpacks_to_counts(self, model_store: Path) -> None:
         data = zipped({"a": SLICE + bytes(50_000)})
-        settings = settings_for(model_store, max_body_bytes=100_000, max_buffered_bytes=100_000)
+        settings = settings_for(model_store, max_body_bytes=100_000, max_buffered_bytes=200_000)
         with serving(settings, FakeRuntimes()) as service:
             assert len(data) < 10_000
-            assert service.predict_raw(data).status_code == 200
-            two = zipped({"a": SLICE + bytes(50_000), "b": np.random.default_rng(1).bytes(45_000)})
-            response = service.predict_raw(two)
-            assert (response.status_code, response.json()["code"]) == (503, "queue_full")
+            two = zipped({"a": SLICE + bytes(50_000), "b": np.random.default_rng(1).bytes(40_000)})
+            with service.state.buffers.claim() as others:
+                others.add(100_000)
+                assert service.predict_raw(data).status_code == 200
+                response = service.predict_raw(two)
+                assert (response.status_code, response.json()["code"]) == (503, "queue_full")
             assert service.state.buffers.used == 0
+            assert codes(service.predict_raw(two)) == [None, "unsupported_media_type"]
+
+    def test_nobody_is_sent_away_for_what_never_has_room(self, model_store: Path) -> None:
+        """As large a zip file as is accepted, which unpacks to as much, on an idle service."""
+        packed = zipped({"a": SLICE, "b": bytes(MAX_BODY_BYTES)}, zipfile.ZIP_STORED)
+        size = len(packed)
+        for buffered in (size, 3 * size // 2, 2 * size):
+            try:
+                settings = settings_for(
+                    model_store, max_body_bytes=size, max_buffered_bytes=buffered
+                )
+            except ValidationError:
+                continue
+            with serving(settings, FakeRuntimes()) as service:
+                assert service.predict_raw(packed).status_code == 200
+        assert settings.max_buffered_bytes == buffered
 
 
 def test_what_a_thread_claims_after_the_end_of_its_request_is_not_counted() -> None:

@@ -83,6 +83,29 @@ class TestDrift:
             REFERENCE["embedding_distance_std"] / THRESHOLD
         )
 
+    def test_a_share_beyond_another_threshold_compares_with_nothing(self, tiny_store: Path) -> None:
+        """Else the alert on it never ended, since no image is in distribution here."""
+        version = {"model": NAME, "model_version": str(TWO_HEADS)}
+        with serving(settings_for(tiny_store, **version, ood_threshold=1e-4)) as service:
+            metric = service.metric
+            service.predict(HEALTHY)
+            assert metric("brain_out_of_distribution_total") == 1
+            assert math.isnan(metric("brain_reference_out_of_distribution_share"))
+            # The threshold changes nothing about these, or both sides.
+            assert metric("brain_reference_confidence") == REFERENCE["mean_confidence"]
+            assert metric("brain_reference_class_share", label="glioma") == 0.25
+            assert metric("brain_reference_embedding_distance_ratio") == pytest.approx(
+                REFERENCE["embedding_distance_mean"] / 1e-4
+            )
+
+    def test_a_setting_that_is_the_versions_own_changes_nothing(self, tiny_store: Path) -> None:
+        version = {"model": NAME, "model_version": str(TWO_HEADS)}
+        with serving(settings_for(tiny_store, **version, ood_threshold=THRESHOLD)) as service:
+            assert (
+                service.metric("brain_reference_out_of_distribution_share")
+                == REFERENCE["out_of_distribution_rate"]
+            )
+
     def test_a_version_without_one_compares_with_nothing(self, watched: Service) -> None:
         response = watched.client.post(f"/models/{NAME}/{MAPS}/activate")
         assert response.status_code == 200

@@ -16,6 +16,12 @@ from service.release import RELEASE
 from service.settings import Settings, SettingsError
 from tests.support.service import PATIENCE_SECONDS, ROOT, environment_with
 
+SPOOLED = {
+    "DICOMWEB_URL": "https://pacs.example/dicom-web",
+    "STOW_MAX_BODY_BYTES": "1073741824",
+}
+"""A destination, and bodies that need 4/3 as many bytes of spool: 1,431,655,766."""
+
 
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -67,8 +73,25 @@ def test_wrong_value_or_name_is_refused(
     ("variables", "message"),
     [
         (
-            {"MAX_BODY_BYTES": "900000000"},
-            "BRAIN_MAX_BODY_BYTES must not exceed BRAIN_MAX_BUFFERED_BYTES: such a request",
+            {"MAX_BODY_BYTES": "500001", "MAX_BUFFERED_BYTES": "1000001"},
+            "BRAIN_MAX_BUFFERED_BYTES must be at least twice BRAIN_MAX_BODY_BYTES",
+        ),
+        (
+            {"STOW_MAX_BODY_BYTES": "1000", "STOW_MAX_INSTANCE_BYTES": "1001"},
+            "BRAIN_STOW_MAX_INSTANCE_BYTES must not exceed BRAIN_STOW_MAX_BODY_BYTES",
+        ),
+        (
+            {**SPOOLED, "SPOOL_MAX_BYTES": "1431655764"},
+            "BRAIN_STOW_MAX_BODY_BYTES must not exceed 75% of BRAIN_SPOOL_MAX_BYTES",
+        ),
+        (
+            {"DICOMWEB_RETRY_MS": "3000", "DICOMWEB_RETRY_MAX_MS": "2999"},
+            "BRAIN_DICOMWEB_RETRY_MS must not exceed BRAIN_DICOMWEB_RETRY_MAX_MS",
+        ),
+        ({"DICOMWEB_TOKEN": "x"}, "there are credentials of a destination"),
+        (
+            {"DICOMWEB_USER": "x", "DICOMWEB_PASSWORD": "y"},
+            "there are credentials of a destination",
         ),
         (
             {"DICOMWEB_USER": "x"},
@@ -76,7 +99,7 @@ def test_wrong_value_or_name_is_refused(
         ),
         ({"DICOM_UID_ROOT": "1.2."}, "BRAIN_DICOM_UID_ROOT: not a UID root"),
     ],
-    ids=["memory", "credentials", "root"],
+    ids=["memory", "instance", "spool", "waits", "token", "password", "credentials", "root"],
 )
 def test_what_is_wrong_is_said_in_the_names_of_the_environment(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], message: str
@@ -86,6 +109,26 @@ def test_what_is_wrong_is_said_in_the_names_of_the_environment(
     with pytest.raises(SettingsError) as raised:
         Settings.from_environment()
     assert str(raised.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"MAX_BODY_BYTES": "500000", "MAX_BUFFERED_BYTES": "1000000"},
+        {"STOW_MAX_BODY_BYTES": "1000", "STOW_MAX_INSTANCE_BYTES": "1000"},
+        {**SPOOLED, "SPOOL_MAX_BYTES": "1431655766"},
+        {"SPOOL_MAX_BYTES": "1431655764"},
+        {"DICOMWEB_RETRY_MS": "3000", "DICOMWEB_RETRY_MAX_MS": "3000"},
+        {**SPOOLED, "DICOMWEB_TOKEN": "x"},
+    ],
+    ids=["memory", "instance", "spool", "nothing is spooled", "waits", "token"],
+)
+def test_what_just_agrees_is_accepted(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(f"BRAIN_{name}", value)
+    Settings.from_environment()
 
 
 @pytest.mark.parametrize(
