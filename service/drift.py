@@ -69,27 +69,35 @@ class Drift:
         if answer.distance is not None and ood_threshold is not None:
             self._distance.observe(answer.distance / ood_threshold)
 
-    def refer_to(self, manifest: Manifest, ood_threshold: float | None) -> None:
+    def refer_to(
+        self, manifest: Manifest, ood_threshold: float | None, temperature: float | None
+    ) -> None:
         """Shows what the active version answered on validation; NaN where it does not say.
 
-        The share out of distribution is NaN under another threshold than the version's as well. A
-        distance is comparable under any: both sides are divided by the one in force.
+        The share out of distribution is NaN under another threshold than the version's as well, and
+        the confidence under another temperature. A distance is comparable under any threshold: both
+        sides are divided by the one in force.
 
         Args:
             manifest: of the version.
             ood_threshold: in force, which a setting may have changed.
+            temperature: likewise.
         """
         reference, record = manifest.reference, manifest.answer
         same_threshold = (
             record is None or record.ood is None or ood_threshold == record.ood.threshold
         )
+        same_temperature = record is None or temperature == record.temperature
+        # Among the classes of one softmax the most probable one stays so at any temperature. Where a
+        # mask weighs as well, whose evidence the temperature does not divide, another may come first.
+        same_labels = same_temperature or record is None or record.tumor is None
         self._class_share.clear()
         values: dict[str, float | None] = {}
         if reference is not None:
-            for label, share in reference.class_shares.items():
+            for label, share in reference.class_shares.items() if same_labels else ():
                 self._class_share.labels(label).set(share)
             values = {
-                "confidence": reference.mean_confidence,
+                "confidence": reference.mean_confidence if same_temperature else None,
                 "out_of_distribution_share": (
                     reference.out_of_distribution_rate if same_threshold else None
                 ),

@@ -215,13 +215,21 @@ class Metrics:
         """Counts one slice that the shadow version has predicted as well."""
         self._shadow.observe(active, shadow)
 
-    def refer_to(self, manifest: Manifest, ood_threshold: float | None) -> None:
-        """Shows what the active version answered on validation, and its classes from the start."""
+    def refer_to(
+        self, manifest: Manifest, ood_threshold: float | None, temperature: float | None
+    ) -> None:
+        """Shows what the active version answered on validation, and its classes from the start.
+
+        Args:
+            manifest: of the version.
+            ood_threshold: in force, which a setting may have changed.
+            temperature: likewise.
+        """
         for label in manifest.classes:
             self.predictions.labels(label)
         for decision in Decision:
             self.decisions.labels(decision)
-        self._drift.refer_to(manifest, ood_threshold)
+        self._drift.refer_to(manifest, ood_threshold, temperature)
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """The exposition that an ``Accept`` header asks for, and its media type.

@@ -391,7 +391,8 @@ class Registry:
         identity = {key: str(value) for key, value in engine.identity.items()}
         self._metrics.model.info(identity | {"manifest": engine.stored.manifest_digest})
         self._metrics.ready.set(1)
-        self._metrics.refer_to(engine.stored.manifest, engine.rules.ood_threshold)
+        rules = engine.rules
+        self._metrics.refer_to(engine.stored.manifest, rules.ood_threshold, rules.temperature)
         if previous is not None:
             # By then its last batch must have ended, and nobody waits for it any more.
             patience_ms = self._settings.deadline_ms + self._settings.batch_timeout_ms

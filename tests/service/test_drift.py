@@ -12,6 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from contract.answer import Decision, Outputs, Rules
+from contract.manifest import TumorEvidence
 from contract.preprocessing import DEFAULT_SPEC, preprocess
 from contract.store import ModelStore, StoredVersion
 from service.answers import Answer
@@ -98,13 +99,31 @@ class TestDrift:
                 REFERENCE["embedding_distance_mean"] / 1e-4
             )
 
-    def test_a_setting_that_is_the_versions_own_changes_nothing(self, tiny_store: Path) -> None:
+    def test_a_confidence_at_another_temperature_compares_with_nothing(
+        self, tiny_store: Path
+    ) -> None:
+        """Nor do the labels, for which the mask weighs more now."""
         version = {"model": NAME, "model_version": str(TWO_HEADS)}
-        with serving(settings_for(tiny_store, **version, ood_threshold=THRESHOLD)) as service:
+        with serving(settings_for(tiny_store, **version, temperature=6.0)) as service:
+            metric = service.metric
+            assert math.isnan(metric("brain_reference_confidence"))
+            assert "brain_reference_class_share{" not in service.client.get("/metrics").text
             assert (
-                service.metric("brain_reference_out_of_distribution_share")
+                metric("brain_reference_out_of_distribution_share")
                 == REFERENCE["out_of_distribution_rate"]
             )
+
+    def test_a_setting_that_is_the_versions_own_changes_nothing(self, tiny_store: Path) -> None:
+        version = {"model": NAME, "model_version": str(TWO_HEADS)}
+        own = {"ood_threshold": THRESHOLD, "temperature": RECORDS["answer"]["temperature"]}
+        with serving(settings_for(tiny_store, **version, **own)) as service:
+            metric = service.metric
+            assert (
+                metric("brain_reference_out_of_distribution_share")
+                == REFERENCE["out_of_distribution_rate"]
+            )
+            assert metric("brain_reference_confidence") == REFERENCE["mean_confidence"]
+            assert metric("brain_reference_class_share", label="glioma") == 0.25
 
     def test_a_version_without_one_compares_with_nothing(self, watched: Service) -> None:
         response = watched.client.post(f"/models/{NAME}/{MAPS}/activate")
@@ -253,3 +272,20 @@ def test_what_a_version_cannot_say_is_not_out_of_distribution(
     )
     Drift(registry).observe(answer, None)
     assert registry.get_sample_value("brain_out_of_distribution_total") == count
+
+
+@pytest.mark.parametrize(("tumor", "shares"), [(None, 4), (RECORDS["answer"]["tumor"], 0)])
+def test_without_a_mask_the_temperature_leaves_the_labels_comparable(
+    tiny_store: Path, tumor: dict[str, Any] | None, shares: int
+) -> None:
+    manifest = ModelStore(tiny_store).load(NAME, TWO_HEADS).manifest
+    assert manifest.answer is not None
+    evidence = tumor and TumorEvidence.model_validate(tumor)
+    record = manifest.answer.model_copy(update={"tumor": evidence})
+    registry = CollectorRegistry()
+    Drift(registry).refer_to(manifest.model_copy(update={"answer": record}), THRESHOLD, 6.0)
+    values = [
+        registry.get_sample_value("brain_reference_class_share", {"label": label})
+        for label in CLASSES
+    ]
+    assert [value for value in values if value is not None] == [0.25] * shares
