@@ -269,7 +269,10 @@ def _add_routes(app: FastAPI) -> None:
         methods=["POST"],
         response_model=None,
         tags=["models"],
-        responses={200: {"model": Activation}, **problems(401, 403, 404, 409, 429, CorruptVersion)},
+        responses={
+            200: {"model": Activation},
+            **problems(401, 403, 404, 409, 429, CorruptVersion, Draining),
+        },
         openapi_extra=AUTHENTICATED,
     )
     app.add_api_route(
@@ -278,7 +281,10 @@ def _add_routes(app: FastAPI) -> None:
         methods=["POST"],
         response_model=None,
         tags=["models"],
-        responses={200: {"model": Activation}, **problems(401, 403, NoEarlierVersion, 409, 429)},
+        responses={
+            200: {"model": Activation},
+            **problems(401, 403, NoEarlierVersion, 409, 429, Draining),
+        },
         openapi_extra=AUTHENTICATED,
     )
     app.add_api_route(
@@ -289,7 +295,7 @@ def _add_routes(app: FastAPI) -> None:
         tags=["models"],
         responses={
             200: {"model": Alias},
-            **problems(401, 403, 404, ReadOnlyStore, InvalidAlias, 429, CorruptVersion),
+            **problems(401, 403, 404, ReadOnlyStore, InvalidAlias, 429, CorruptVersion, Draining),
         },
         openapi_extra=AUTHENTICATED,
     )
