@@ -97,6 +97,9 @@ class App(FastAPI):
             lifespan=lifespan,
             docs_url=None,
             redoc_url=None,
+            # A redirect names http, whatever a proxy before the service speaks, and has the client send
+            # its image and its key once more, in clear.
+            redirect_slashes=False,
         )
         self.metrics = metrics
         self.turnstile = Turnstile(pacer, metrics, PREDICT)
