@@ -438,6 +438,13 @@ MUTANTS: Final = (
         f"{CONNECTIONS}::test_too_many_connections_are_refused_until_one_ends",
     ),
     Mutant(
+        "request that the drain cannot finish",
+        "service/middleware.py",
+        "if status or not State.of(scope).draining:",
+        "if True:",
+        "tests/service/test_process.py::test_what_the_drain_cannot_finish_is_refused",
+    ),
+    Mutant(
         "log that nobody reads",
         "service/logs.py",
         "            self._urgent.set()\n        self._waiting.set()\n\n    def flush",

@@ -98,6 +98,9 @@ class App(FastAPI):
             lifespan=lifespan,
             docs_url=None,
             redoc_url=None,
+            # A redirect names http, whatever a proxy before the service speaks, and has the client send
+            # its image and its key once more, in clear.
+            redirect_slashes=False,
         )
         self.metrics = metrics
         self.turnstile = Turnstile(pacer, metrics, PREDICT)
@@ -270,7 +273,10 @@ def _add_routes(app: FastAPI) -> None:
         methods=["POST"],
         response_model=None,
         tags=["models"],
-        responses={200: {"model": Activation}, **problems(401, 403, 404, 409, 429, CorruptVersion)},
+        responses={
+            200: {"model": Activation},
+            **problems(401, 403, 404, 409, 429, CorruptVersion, Draining),
+        },
         openapi_extra=AUTHENTICATED,
     )
     app.add_api_route(
@@ -281,7 +287,7 @@ def _add_routes(app: FastAPI) -> None:
         tags=["models"],
         responses={
             200: {"model": Activation},
-            **problems(401, 403, NoEarlierVersion, OtherVersionServes, 409, 429),
+            **problems(401, 403, NoEarlierVersion, OtherVersionServes, 409, 429, Draining),
         },
         openapi_extra=AUTHENTICATED,
     )
@@ -293,7 +299,7 @@ def _add_routes(app: FastAPI) -> None:
         tags=["models"],
         responses={
             200: {"model": Alias},
-            **problems(401, 403, 404, ReadOnlyStore, InvalidAlias, 429, CorruptVersion),
+            **problems(401, 403, 404, ReadOnlyStore, InvalidAlias, 429, CorruptVersion, Draining),
         },
         openapi_extra=AUTHENTICATED,
     )

@@ -120,7 +120,8 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
         self.scope["extensions"] = {EXTENSION: {"for_seconds": self._pause}}
         self._in_message = self._in_head = True
-        if self._timer is None:
+        # What follows a refused request in one piece with it is parsed, and not answered.
+        if self._timer is None and not self._refused:
             self._arm(self._limits.header_seconds)
 
     def on_headers_complete(self) -> None:
@@ -155,6 +156,9 @@ class Connection(HttpToolsProtocol):
             return
         self._disarm()
         self._in_message = False
+        # The next piece begins another head, which the parser says only after it has come.
+        self._in_head = True
+        self._head_bytes = 0
         super().on_message_complete()
 
     def on_response_complete(self) -> None:
@@ -270,7 +274,12 @@ class Connection(HttpToolsProtocol):
             self._send_timer = None
 
     def _run_out(self) -> None:
-        if self._head_bytes:
+        # Uvicorn sets it with the first request.
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and not cycle.response_complete:
+            # An earlier request has no answer yet; the next one may as well take its time.
+            self._arm(self._limits.header_seconds)
+        elif self._in_message and self._in_head:
             self._refuse(HeadersTimeout("the headers did not arrive in time"))
         else:
             # It has sent nothing to answer, or has had its answer.
@@ -281,6 +290,9 @@ class Connection(HttpToolsProtocol):
 
         A request that has an answer, or the beginning of one, gets no second one.
         """
+        # The parser goes on with what came in one piece, and may find more that is wrong.
+        if self._refused:
+            return
         self._refused = True
         self._disarm()
         self.connections.discard(self)
@@ -290,7 +302,12 @@ class Connection(HttpToolsProtocol):
             cycle.disconnected = True
             cycle.message_event.set()
         in_body = self._in_message and not self._in_head
-        if not (in_body and cycle is not None and cycle.response_started):
+        if (
+            cycle is None
+            or not cycle.response_started
+            # This is a later request, and the one before it has all of its answer.
+            or (cycle.response_complete and not in_body)
+        ):
             self._metrics.requests.labels(UNMATCHED, str(failure.status)).inc()
             self._metrics.errors.labels(failure.code).inc()
             self.transport.write(whole_answer(failure, new_request_id(), {"connection": "close"}))

@@ -1,5 +1,6 @@
 """Around every request: its id, who may make it, its metrics, its log line, unknown errors."""
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from time import monotonic
@@ -12,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from contract.errors import ContractError
 from service.access import OPEN, OPEN_FOLDER, Access
 from service.context import KEY, Context, request_id
-from service.errors import ServiceError
+from service.errors import Draining, ServiceError
 from service.headers import protected
 from service.metrics import Metrics
 from service.pacing import EXTENSION, Pacer, pause_seconds, retry_after
@@ -90,14 +91,14 @@ class Observer:
         except ClientDisconnect:
             status = CLIENT_GONE
         except ServiceError as refusal:
-            turn_seconds = self._pacer.turn(monotonic())
-            context.logged = turn_seconds == 0
-            response = problem_response(refusal, context)
-            if RETRY_AFTER in response.headers:
-                least_seconds = int(response.headers[RETRY_AFTER])
-                response.headers[RETRY_AFTER] = retry_after(least_seconds, turn_seconds)
-            await response(scope, receive, send_identified)
-            _hold_off(scope, pause_seconds(turn_seconds))
+            await self._refuse(refusal, context, scope, receive, send_identified)
+        except asyncio.CancelledError:
+            # The server gives up what takes longer than the drain. Another instance can still answer,
+            # unless its answer has begun: what there is of that can only be cut off.
+            if status or not State.of(scope).draining:
+                raise
+            late = Draining("the service stops, and could not finish this in time")
+            await self._refuse(late, context, scope, receive, send_identified)
         except Exception:
             fields = {"request_id": context.request_id}
             logger.exception("a route raised an unknown error", extra={"fields": fields})
@@ -107,6 +108,19 @@ class Observer:
             self._metrics.requests_in_progress.dec()
             route = scope["path"] if endpoint else _route(scope)
             self._record(scope["method"], route, status, context)
+
+    async def _refuse(
+        self, refusal: ServiceError, context: Context, scope: Scope, receive: Receive, send: Send
+    ) -> None:
+        """Answers a refusal in its turn."""
+        turn_seconds = self._pacer.turn(monotonic())
+        context.logged = turn_seconds == 0
+        response = problem_response(refusal, context)
+        if RETRY_AFTER in response.headers:
+            least_seconds = int(response.headers[RETRY_AFTER])
+            response.headers[RETRY_AFTER] = retry_after(least_seconds, turn_seconds)
+        await response(scope, receive, send)
+        _hold_off(scope, pause_seconds(turn_seconds))
 
     def _record(self, method: str, route: str, status: int, context: Context) -> None:
         seconds = monotonic() - context.start

@@ -381,7 +381,9 @@ class Settings(BaseSettings):
         "predictions answer 503, so that a load balancer looks elsewhere.",
     )
     drain_seconds: int = Field(
-        20, ge=1, description="After the notice, time to finish what was accepted."
+        20,
+        ge=1,
+        description="After the notice, time to finish what was accepted; what takes longer gets 503.",
     )
 
     @model_validator(mode="after")

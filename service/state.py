@@ -69,7 +69,6 @@ class State:
     def drain(self) -> None:
         """Lets nothing new in; what has been accepted is finished."""
         self.draining = True
-        self.metrics.ready.set(0)
 
     def record(
         self,

@@ -29,5 +29,7 @@ async def metrics(request: Request) -> Response:
     state.metrics.queue_depth.set(state.pipeline.depth)
     if state.gateway is not None:
         await asyncio.to_thread(state.gateway.measure)
+    # At the last moment: a model that is loaded while the service stops would say otherwise.
+    state.metrics.ready.set(state.health()["status"] == "ready")
     body, media_type = state.metrics.render(request.headers.get("accept", ""))
     return Response(body, headers={"Content-Type": media_type})

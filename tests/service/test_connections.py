@@ -13,6 +13,7 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from service import connections
+from service.catalogue import CODES
 from tests.support.service import (
     PATIENCE_SECONDS,
     FakeRuntimes,
@@ -92,6 +93,51 @@ def test_headers_that_stop_are_not_waited_for(strict: Service) -> None:
         connection.sendall(HEAD)
         assert problem(everything(connection)) == (408, "headers_timeout")
     assert strict.metric("brain_errors_total", code="headers_timeout") == 1
+
+
+@pytest.mark.parametrize("size", [1, len(HEAD)], ids=["byte", "lines"])
+def test_headers_of_a_later_request_that_stop_are_not_waited_for(
+    strict: Service, size: int
+) -> None:
+    with connected(strict) as connection:
+        connection.sendall(HEAD + b"\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        connection.sendall(HEAD[:size])
+        assert problem(everything(connection)) == (408, "headers_timeout")
+    assert strict.metric("brain_errors_total", code="headers_timeout") == 1
+
+
+def test_headers_that_stop_take_no_earlier_answer_away(
+    strict: Service, runtimes: FakeRuntimes, jpeg: bytes
+) -> None:
+    """The first request is predicted for longer than the headers of the second one may take."""
+    head = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Type: image/jpeg\r\n"
+    runtimes.last.gate.clear()
+    with connected(strict) as connection:
+        connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(jpeg) + jpeg)
+        wait_until(lambda: strict.state.pipeline.depth == 1)
+        connection.sendall(HEAD)
+        sleep(2 * TIMEOUT_MS / 1000)
+        runtimes.last.gate.set()
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        assert problem(everything(connection)) == (408, "headers_timeout")
+
+
+def test_a_client_that_asks_nothing_more_is_let_go(strict: Service) -> None:
+    strict._server.config.timeout_keep_alive = 1
+    with connected(strict) as connection:
+        connection.sendall(HEAD + b"\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        assert everything(connection) == b""
+
+
+@pytest.mark.parametrize("rest", [b"\r\n", b"\n\r\n"])
+def test_an_empty_line_after_a_request_is_none(strict: Service, rest: bytes) -> None:
+    with connected(strict) as connection:
+        connection.sendall(HEAD + b"\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        connection.sendall(rest)
+        assert everything(connection) == b""
 
 
 def test_headers_that_trickle_are_not_waited_for(strict: Service) -> None:
@@ -229,6 +275,36 @@ def test_headers_have_a_largest_size(strict: Service, name: bytes) -> None:
         line = name + b": b\r\n"
         connection.sendall(HEAD + line * (connections.MAX_HEAD_BYTES // len(line) + 1))
         assert problem(everything(connection)) == (431, "headers_too_large")
+
+
+@pytest.mark.parametrize("rest", [b"no number\r\n", b"0\r\n\r\n" + HEAD], ids=["broken", "another"])
+def test_what_follows_headers_that_are_refused_is_not_refused_as_well(
+    strict: Service, caplog: pytest.LogCaptureFixture, rest: bytes
+) -> None:
+    field = b"X-A: " + b"b" * connections.MAX_HEAD_BYTES + b"\r\n\r\n"
+    with connected(strict) as connection:
+        connection.sendall(CHUNKED + field + rest)
+        assert problem(everything(connection)) == (431, "headers_too_large")
+        sleep(2 * TIMEOUT_MS / 1000)
+    refusals = {code: strict.metric("brain_errors_total", code=code) for code in CODES}
+    assert {code: count for code, count in refusals.items() if count} == {"headers_too_large": 1}
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+def test_a_refusal_is_not_written_into_an_earlier_answer(strict: Service) -> None:
+    # What the system holds of an answer, it takes at once, and the answer has ended.
+    for listening in strict._server.servers[0].sockets:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    with socket.socket() as connection:
+        connection.settimeout(PATIENCE_SECONDS)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(strict.address)
+        connection.sendall(BUNDLE)
+        answer = connection.recv(1024)
+        assert answer.startswith(b"HTTP/1.1 200 ")
+        connection.sendall(b"\0\1\2\3")
+        sleep(0.1)
+        assert b"HTTP/1.1 400 " not in everything(connection)
 
 
 CHUNKED = b"POST /predict HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n"

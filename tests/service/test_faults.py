@@ -272,12 +272,12 @@ def test_readiness_drops_while_the_runtime_cannot_be_rebuilt(
         assert service.predict(jpeg).status_code == 503
         wait_until(lambda: service.client.get("/health").json().get("code") == "runtime_unusable")
         assert service.client.get("/health/ready").status_code == 503
-        assert service.metric("brain_ready") == 0
+        assert "\nbrain_ready 0.0\n" in service.client.get("/metrics").text
         assert service.predict(jpeg).json()["code"] == "runtime_unusable"
         # It is tried again and again; once the device is back, so is the service.
         runtimes.error = None
         wait_until(lambda: service.predict(jpeg).status_code == 200)
-        assert service.metric("brain_ready") == 1
+        assert "\nbrain_ready 1.0\n" in service.client.get("/metrics").text
 
 
 def test_service_stops_even_if_a_batch_hangs(

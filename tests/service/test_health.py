@@ -57,6 +57,20 @@ def test_not_ready_while_the_model_loads(
         assert service.predict(jpeg).status_code == 200
 
 
+def test_a_model_that_is_loaded_while_the_service_stops_makes_it_no_readier(
+    model_store: Path, runtimes: FakeRuntimes
+) -> None:
+    """The metric says what /health does."""
+    runtimes.gate.clear()
+    with serving(settings_for(model_store), runtimes, ready=False) as service:
+        assert "\nbrain_ready 0.0\n" in service.client.get("/metrics").text
+        service.state.drain()
+        runtimes.gate.set()
+        wait_until(lambda: service.state.registry.active)
+        assert service.client.get("/health/ready").json()["status"] == "draining"
+        assert "\nbrain_ready 0.0\n" in service.client.get("/metrics").text
+
+
 def corrupt_artifact(store: Path) -> None:
     path = next((store / MODEL / str(newest(store))).glob("*.tflite"))
     content = bytearray(path.read_bytes())
@@ -119,7 +133,7 @@ def test_unusable_store_is_reported_and_survived(
         assert (refused.status_code, refused.json()["code"]) == (503, code)
         assert int(refused.headers["retry-after"]) > 0
         assert service.client.get("/health/live").status_code == 200
-        assert service.metric("brain_ready") == 0
+        assert "\nbrain_ready 0.0\n" in service.client.get("/metrics").text
 
 
 def test_store_without_a_folder_is_named_in_the_log(

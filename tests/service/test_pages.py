@@ -160,6 +160,25 @@ def test_what_is_not_there_is_a_problem(service: Service, path: str) -> None:
     assert response.headers["content-type"] == "application/problem+json"
 
 
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/predict/"),
+        ("POST", "/explain/"),
+        ("POST", "/dicom-web/studies/"),
+        ("GET", "/health/"),
+        ("GET", "/static"),
+    ],
+)
+def test_a_slash_too_many_leads_nowhere(
+    service: Service, jpeg: bytes, method: str, path: str
+) -> None:
+    """A redirect would be to http, and the client would send its image and its key there in clear."""
+    response = service.client.request(method, path, content=jpeg if method == "POST" else None)
+    assert (response.status_code, response.json()["code"]) == (404, "not_found")
+    assert "location" not in response.headers
+
+
 def test_wrong_method_is_a_problem(service: Service) -> None:
     response = service.client.get("/predict")
     assert (response.status_code, response.json()["code"]) == (405, "method_not_allowed")

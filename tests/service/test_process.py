@@ -2,11 +2,12 @@
 
 import json
 import signal
+import socket
 import subprocess
 import sys
 import threading
 from contextlib import closing, suppress
-from http.client import HTTPConnection, HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from time import monotonic, sleep
 
@@ -17,13 +18,17 @@ from tests.support.service import (
     MODEL,
     PATIENCE_SECONDS,
     ROOT,
+    FakeRuntimes,
     add_version,
     environment_with,
     free_port,
     is_ready,
     newest,
+    occupied,
     process,
     read_status,
+    serving,
+    settings_for,
     wait_until,
 )
 
@@ -105,6 +110,67 @@ def test_request_in_flight_is_finished(model_store: Path, jpeg: bytes) -> None:
         )
         assert response.status_code == 200
         assert child.wait(PATIENCE_SECONDS) == 0
+
+
+def test_what_the_drain_cannot_finish_is_refused(
+    model_store: Path, tmp_path: Path, jpeg: bytes
+) -> None:
+    """Its body never comes to an end; the client is told to ask again, as of any refusal."""
+    head = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Type: image/jpeg\r\n"
+    head += b"X-Request-ID: late-1\r\nContent-Length: %d\r\n\r\n" % len(jpeg)
+    log = tmp_path / "log"
+    with process(model_store, log, BRAIN_DRAIN_NOTICE_MS="0", BRAIN_DRAIN_SECONDS="1") as (
+        child,
+        port,
+    ):
+        with socket.create_connection(("127.0.0.1", port), PATIENCE_SECONDS) as connection:
+            connection.sendall(head + jpeg[:1000])
+            # This scrape is one of the two requests in progress.
+            metrics = f"http://127.0.0.1:{port}/metrics"
+            wait_until(lambda: "requests_in_progress 2.0" in httpx.get(metrics).text)
+            child.send_signal(signal.SIGTERM)
+            answer = HTTPResponse(connection)
+            answer.begin()
+            content = json.loads(answer.read())
+        assert child.wait(PATIENCE_SECONDS) == 0
+    assert (answer.status, content["code"], content["request_id"]) == (503, "draining", "late-1")
+    assert int(answer.headers["Retry-After"]) > 0
+    assert answer.headers["Content-Type"] == "application/problem+json"
+    assert answer.headers["X-Request-ID"] == "late-1"
+    assert answer.headers["X-Content-Type-Options"] == "nosniff"
+    text = log.read_text("utf-8")
+    assert "Traceback" not in text
+    lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    [line] = [line for line in lines if line.get("request_id") == "late-1"]
+    assert (line["message"], line["status"], line["code"]) == ("request", 503, "draining")
+
+
+def test_an_answer_that_the_drain_cuts_off_gets_no_second_one(
+    model_store: Path, runtimes: FakeRuntimes, jpeg: bytes
+) -> None:
+    """One client has read the beginning of its answer, the other one nothing."""
+    settings = settings_for(model_store, drain_seconds=1)
+    bundle = "/static/vendor/swagger-ui/swagger-ui-bundle.js"
+    with serving(settings, runtimes) as service, occupied(service, runtimes, jpeg) as (waits, _):
+        with socket.socket() as reader:
+            reader.settimeout(PATIENCE_SECONDS)
+            # Less than the answer, which so has to wait for its reader.
+            reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            for listening in service._server.servers[0].sockets:
+                listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+            reader.connect(service.address)
+            reader.sendall(f"GET {bundle} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
+            pieces = [reader.recv(1024)]
+            service.state.drain()
+            service._server.should_exit = True
+            assert read_status(waits) == 503
+            while piece := reader.recv(65536):
+                pieces.append(piece)
+        runtimes.last.gate.set()
+    assert b"".join(pieces).count(b"HTTP/1.1 ") == 1
+    for route, status in (("/predict", "503"), ("/static/", "200")):
+        assert service.metric("brain_http_requests_total", route=route, status=status) == 1
+    assert service.metric("brain_errors_total", code="draining") == 1
 
 
 def test_second_signal_ends_it_at_once(model_store: Path) -> None:
