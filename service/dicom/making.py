@@ -18,7 +18,7 @@ from service.dicom.source import SourceImage
 from service.dicom.task import Task
 from service.release import RELEASE
 
-CONTENT_VERSION: Final = "5"
+CONTENT_VERSION: Final = "6"
 """Part of every UID; raised when the same findings give objects of other content."""
 
 MANUFACTURER: Final = "Brain MRI inference"
