@@ -1,6 +1,6 @@
 """Predicted slices, sorted into the series that they belong to."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -9,7 +9,7 @@ from contract.region import RegionSource
 from contract.series import METHOD, score_series
 from service.dicom.findings import Box, SeriesFindings, SliceFinding
 from service.jobs import Job
-from service.series import decide
+from service.series import decide, missing, unread
 
 if TYPE_CHECKING:  # pydicom costs a quarter of a second, which the start need not wait for
     from pydicom import Dataset
@@ -35,7 +35,7 @@ def sort_into_series(
 ) -> list[PredictedSeries]:
     """The series of one request that have at least one predicted slice.
 
-    A slice that was sent twice counts once. A DICOM image that failed counts in its series or, if it
+    A slice that was sent twice counts once. One that could not be read counts in its series or, if it
     does not say which one that is, in each.
 
     Args:
@@ -50,22 +50,15 @@ def sort_into_series(
         finding = _finding(job, job.header, entry)
         members = predicted.setdefault(_series_of(job.header), {})
         members.setdefault((finding.sop_instance_uid, finding.frame), (job, finding))
-    failed = [
-        job for job in jobs if not isinstance(job.outcome, Outputs) and is_dicom(job.upload.data)
-    ]
+    lost = unread(jobs)
     return [
-        _series(uid, list(members.values()), failed, rules)
+        _series(uid, list(members.values()), missing(lost, uid), rules)
         for (_, uid), members in predicted.items()
     ]
 
 
-def is_dicom(data: bytes) -> bool:
-    """Whether a file is a DICOM object (PS3.10 2024e, 7.1)."""
-    return data[128:132] == b"DICM"
-
-
 def _series(
-    uid: str, members: Sequence[tuple[Job, SliceFinding]], failed: Iterable[Job], rules: Rules
+    uid: str, members: Sequence[tuple[Job, SliceFinding]], failed: int, rules: Rules
 ) -> PredictedSeries:
     places = [job.dicom for job, _ in members if job.dicom is not None]
     score = score_series(places, [finding.tumor_probability for _, finding in members])
@@ -73,16 +66,13 @@ def _series(
     answers = [answer for answer in window if answer is not None]
     ordered = [members[index] for index in score.order]
     objects = {finding.sop_instance_uid: job.header for job, finding in ordered if job.header}
-    missing = sum(
-        job.dicom is None or job.dicom.series_instance_uid in {None, uid} for job in failed
-    )
     findings = SeriesFindings(
         tuple(finding for _, finding in ordered),
         round(score.tumor_probability, DECIMALS),
-        decide(answers, score.tumor_probability, rules),
+        decide(answers, score.tumor_probability, rules, failed),
         score.order.index(score.most_suspicious),
         METHOD,
-        missing,
+        failed,
     )
     return PredictedSeries(tuple(objects.values()), findings, tuple(job for job, _ in ordered))
 
