@@ -115,7 +115,7 @@ def _rank(place: DicomReference) -> tuple[int, str, int]:
 def _by_depth(
     stack: Sequence[int], places: Sequence[DicomReference], normal: NDArray[np.float64]
 ) -> list[list[int]]:
-    """The slices of a stack, gathered by place, along its normal; as they come, if there is one place."""
+    """The slices of a stack, gathered by place, along its normal; if there is one, each by itself."""
     depths = {index: float(normal @ np.asarray(places[index].position_mm)) for index in stack}
     gathered: list[list[int]] = []
     for index in sorted(stack, key=lambda index: depths[index]):

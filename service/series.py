@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from contract.answer import DECIMALS, Decision, Outputs, Rules
 from contract.errors import Localizer, NotAnImage, NotHead, NotMr, UnsupportedSopClass
+from contract.preprocessing import DicomReference
 from contract.series import score_series
 from service.answers import Answer
 from service.jobs import Job
@@ -16,21 +17,21 @@ NO_SLICES: Final = (NotAnImage, NotMr, UnsupportedSopClass, NotHead, Localizer)
 def summaries(jobs: Sequence[Job], rules: Rules) -> list[dict[str, Any]]:
     """One summary for each series with at least one predicted slice, in the order of the request.
 
-    A slice that was sent twice counts once. Slices that name no series are in none, but one that could
-    not be read counts as failed in each, as it may be of any.
+    A slice that was sent twice, with the same identifier and place, counts once. Slices that name no
+    series are in none, but one that could not be read counts as failed in each, as it may be of any.
 
     Args:
         jobs: of one request, answered.
         rules: that they were answered by.
     """
-    predicted: dict[str, dict[tuple[str | None, int, int], int]] = {}
+    predicted: dict[str, dict[tuple[DicomReference, int], int]] = {}
     for index, job in enumerate(jobs):
         series = job.dicom and job.dicom.series_instance_uid
         if not job.dicom or not series or job.answer is None:
             continue
-        instance = job.dicom.sop_instance_uid
+        # The place too, not the identifier alone: some anonymisers give all slices the same one.
         # Without an identifier every slice is another one.
-        key = (instance, job.dicom.frame, 0 if instance else index)
+        key = (job.dicom, 0 if job.dicom.sop_instance_uid else index)
         predicted.setdefault(series, {}).setdefault(key, index)
     lost = unread(jobs)
     return [

@@ -8,6 +8,7 @@ from contract.answer import DECIMALS, Decision, Outputs, Rules
 from contract.region import RegionSource
 from contract.series import METHOD, score_series
 from service.dicom.findings import Box, SeriesFindings, SliceFinding
+from service.errors import UnidentifiedSource
 from service.jobs import Job
 from service.series import decide, missing, unread
 
@@ -42,6 +43,10 @@ def sort_into_series(
         jobs: predicted with their headers kept.
         entries: what /predict answers for each of them.
         rules: that they were answered by.
+
+    Raises:
+        UnidentifiedSource: different slices have one SOP instance UID, or one lacks a UID that
+            references need.
     """
     predicted: dict[tuple[str, str], dict[tuple[str, int], tuple[Job, SliceFinding]]] = {}
     for job, entry in zip(jobs, entries, strict=True):
@@ -49,16 +54,18 @@ def sort_into_series(
             continue
         finding = _finding(job, job.header, entry)
         members = predicted.setdefault(_series_of(job.header), {})
-        members.setdefault((finding.sop_instance_uid, finding.frame), (job, finding))
+        known, _ = members.setdefault((finding.sop_instance_uid, finding.frame), (job, finding))
+        if known.dicom != job.dicom:
+            raise UnidentifiedSource("different slices have one SOP Instance UID")
     lost = unread(jobs)
     return [
-        _series(uid, list(members.values()), missing(lost, uid), rules)
+        _series(list(members.values()), missing(lost, uid), rules)
         for (_, uid), members in predicted.items()
     ]
 
 
 def _series(
-    uid: str, members: Sequence[tuple[Job, SliceFinding]], failed: int, rules: Rules
+    members: Sequence[tuple[Job, SliceFinding]], failed: int, rules: Rules
 ) -> PredictedSeries:
     places = [job.dicom for job, _ in members if job.dicom is not None]
     score = score_series(places, [finding.tumor_probability for _, finding in members])

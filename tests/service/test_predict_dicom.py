@@ -290,6 +290,18 @@ def test_image_that_results_cannot_refer_to(service: Service) -> None:
     assert response.headers["content-type"] == "application/json"
 
 
+def test_different_slices_of_one_identifier_cannot_be_referred_to(service: Service) -> None:
+    files = []
+    for data in shifted()[:2]:
+        dataset = dcmread(io.BytesIO(data))
+        dataset.SOPInstanceUID = "1.2.3"
+        files.append(encoded(dataset))
+    response = ask(service, *files)
+    assert (response.status_code, response.json()["code"]) == (422, "unidentified_source")
+    response = ask(service, *files, accept=f"{RELATED}, application/json;q=0.5")
+    assert response.json()["series"][0]["slices"] == 2
+
+
 def test_unknown_form_is_refused_before_anything_is_predicted(
     service: Service, dicom: bytes
 ) -> None:

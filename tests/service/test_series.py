@@ -147,6 +147,18 @@ def test_failed_slices_are_counted_where_they_belong(few: Service, slices: list[
     assert (series["slices"], series["failed"]) == (1, 1)
 
 
+def test_slices_that_share_an_identifier_all_count() -> None:
+    """As some anonymisers leave them; true copies still count once."""
+    values = [0.9 if 10 <= number < 16 else 0.05 for number in range(30)]
+    for place in ({}, {"position_mm": None}, {"instance_number": None}):
+        jobs = [
+            slice_job(number, value, sop_instance_uid="1.2.3", **place)
+            for number, value in enumerate(values)
+        ]
+        (series,) = summaries([*jobs, *jobs], RULES)
+        assert (series["slices"], series["decision"]) == (30, Decision.TUMOR)
+
+
 LATE = DeadlineExceeded("too late")
 
 
