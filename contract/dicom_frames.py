@@ -10,7 +10,7 @@ from contract.greyscale import floats, numbers
 from contract.preprocessing import DicomReference
 
 MAX_PIXEL_ASPECT: Final = 10.0
-"""Pixels more oblong than this are taken for a wrong attribute, and left as they are."""
+"""Pixels more oblong than this are taken for a wrong attribute: left as they are, and not measured."""
 
 FUNCTIONAL_GROUPS: Final = (
     "PixelMeasuresSequence",
@@ -57,13 +57,15 @@ def reference(attributes: Dataset, frame: int) -> DicomReference:
 
 
 def spacing(attributes: Dataset) -> tuple[float, float] | None:
-    """Millimetres from row to row and from column to column, if stated and possible.
+    """Millimetres from row to row and from column to column, if stated and credible.
 
     Raises:
         UndecodableImage: it is stated, and no number.
     """
     sides = numbers(attributes, "PixelSpacing")
     if len(sides) != 2 or not all(0 < side < math.inf for side in sides):
+        return None
+    if max(sides) > MAX_PIXEL_ASPECT * min(sides):
         return None
     return sides[0], sides[1]
 

@@ -48,9 +48,10 @@ def score_series(places: Sequence[DicomReference], probabilities: Sequence[float
     """Forms a series' tumour probability.
 
     Slices of one plane make a stack, in the order of their positions along its normal. Slices at one
-    position count once, with their mean. Slices that do not say where they lie make a stack of their
-    own. They, those at one position, and the stacks are in the order of instance number, then SOP
-    instance UID, then frame number. The series' probability is the highest of its stacks'.
+    position count once, with their mean, unless all of a stack state the same one: that is as good as
+    none. Slices that do not say where they lie make a stack of their own. They, those at one position,
+    and the stacks are in the order of instance number, then SOP instance UID, then frame number. The
+    series' probability is the highest of its stacks'.
 
     Args:
         places: of the slices of one series, at least one, in any order.
@@ -114,7 +115,7 @@ def _rank(place: DicomReference) -> tuple[int, str, int]:
 def _by_depth(
     stack: Sequence[int], places: Sequence[DicomReference], normal: NDArray[np.float64]
 ) -> list[list[int]]:
-    """The slices of a stack, gathered by place, along its normal."""
+    """The slices of a stack, gathered by place, along its normal; if there is one, each by itself."""
     depths = {index: float(normal @ np.asarray(places[index].position_mm)) for index in stack}
     gathered: list[list[int]] = []
     for index in sorted(stack, key=lambda index: depths[index]):
@@ -122,4 +123,8 @@ def _by_depth(
             gathered[-1].append(index)
         else:
             gathered.append([index])
+    if len(gathered) == 1:
+        # A position that was zeroed or copied to all says nothing, and the mean of a whole head would
+        # hide a tumour. True points in time at one place only get a more cautious figure.
+        return [[index] for index in stack]
     return gathered

@@ -137,6 +137,9 @@ class Decoder:
         source = open_source(job.upload.data, job.spec, self._policy, keep=keep)
         several = source.frames > 1
         if several and not job.group.reserve(source.frames - 1):
+            # So that no other series of the request is taken to lack it.
+            with suppress(DecodeError):
+                job.dicom = source.reference(job.frame)
             raise TooManyFrames(TOO_MANY_FRAMES)
         if source.held_bytes:
             job.group.claim.add(source.held_bytes)

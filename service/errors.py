@@ -279,7 +279,7 @@ class UnsupportedRequestMedia(ServiceError):
 
 
 class UnidentifiedSource(ServiceError):
-    """Results as DICOM objects cannot refer to the input: no UID, unknown class, several patients."""
+    """DICOM results cannot refer to the input: no or a shared UID, unknown class, several patients."""
 
     status = 422
     code = "unidentified_source"

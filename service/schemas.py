@@ -139,7 +139,11 @@ class SeriesSummary(_Answer):
 
     series_instance_uid: str
     slices: int = Field(ge=1, description="Predicted slices; one that was sent twice counts once.")
-    failed: int = Field(ge=0, description="Slices of the series that could not be predicted.")
+    failed: int = Field(
+        ge=0,
+        description="Slices that could not be read or predicted, and are of the series or do not say "
+        "of which; not what is no slice of a head, such as a localizer.",
+    )
     tumor_probability: float = Field(
         ge=0,
         le=1,
@@ -148,7 +152,7 @@ class SeriesSummary(_Answer):
     )
     decision: Literal["tumor", "no_tumor", "refer"] = Field(
         description="On the series, by the same thresholds as on a slice; `refer` also if one of "
-        "the three slices is out of distribution."
+        "the three slices is out of distribution, and in place of `no_tumor` if slices have failed."
     )
     most_suspicious: int = Field(
         description="The most suspicious of the three slices: its index in `predictions`."

@@ -66,7 +66,7 @@ class SeriesFindings:
     Attributes:
         slices: at least one, in the order of the series.
         tumor_probability: of the series, 0 to 1.
-        decision: of the series.
+        decision: of the series; not without a tumour while images failed.
         most_suspicious: index of the slice that the series' decision rests on.
         method: how the series' probability is formed from the slices', in a few words.
         failed: images of the series that could not be read or predicted.

@@ -18,7 +18,7 @@ from service.dicom.source import SourceImage
 from service.dicom.task import Task
 from service.release import RELEASE
 
-CONTENT_VERSION: Final = "5"
+CONTENT_VERSION: Final = "6"
 """Part of every UID; raised when the same findings give objects of other content."""
 
 MANUFACTURER: Final = "Brain MRI inference"
@@ -91,6 +91,9 @@ class Making:
         if kind is Kind.REPORT:
             # It alone says how many images it lacks.
             parts.append(str(self.findings.failed))
+        if kind is Kind.CAPTURE:
+            # It shows the decision, which images that are missing may change.
+            parts.append(str(self.findings.decision))
         number = self.source.number if self.source.number <= MAX_SOURCE_NUMBER else 0
         return {
             "series_instance_uid": self.series_uid(kind),

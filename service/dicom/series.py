@@ -1,6 +1,6 @@
 """Predicted slices, sorted into the series that they belong to."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -8,8 +8,9 @@ from contract.answer import DECIMALS, Decision, Outputs, Rules
 from contract.region import RegionSource
 from contract.series import METHOD, score_series
 from service.dicom.findings import Box, SeriesFindings, SliceFinding
+from service.errors import UnidentifiedSource
 from service.jobs import Job
-from service.series import decide
+from service.series import decide, missing, unread
 
 if TYPE_CHECKING:  # pydicom costs a quarter of a second, which the start need not wait for
     from pydicom import Dataset
@@ -35,13 +36,17 @@ def sort_into_series(
 ) -> list[PredictedSeries]:
     """The series of one request that have at least one predicted slice.
 
-    A slice that was sent twice counts once. A DICOM image that failed counts in its series or, if it
+    A slice that was sent twice counts once. One that could not be read counts in its series or, if it
     does not say which one that is, in each.
 
     Args:
         jobs: predicted with their headers kept.
         entries: what /predict answers for each of them.
         rules: that they were answered by.
+
+    Raises:
+        UnidentifiedSource: different slices have one SOP instance UID, or one lacks a UID that
+            references need.
     """
     predicted: dict[tuple[str, str], dict[tuple[str, int], tuple[Job, SliceFinding]]] = {}
     for job, entry in zip(jobs, entries, strict=True):
@@ -49,23 +54,18 @@ def sort_into_series(
             continue
         finding = _finding(job, job.header, entry)
         members = predicted.setdefault(_series_of(job.header), {})
-        members.setdefault((finding.sop_instance_uid, finding.frame), (job, finding))
-    failed = [
-        job for job in jobs if not isinstance(job.outcome, Outputs) and is_dicom(job.upload.data)
-    ]
+        known, _ = members.setdefault((finding.sop_instance_uid, finding.frame), (job, finding))
+        if known.dicom != job.dicom:
+            raise UnidentifiedSource("different slices have one SOP Instance UID")
+    lost = unread(jobs)
     return [
-        _series(uid, list(members.values()), failed, rules)
+        _series(list(members.values()), missing(lost, uid), rules)
         for (_, uid), members in predicted.items()
     ]
 
 
-def is_dicom(data: bytes) -> bool:
-    """Whether a file is a DICOM object (PS3.10 2024e, 7.1)."""
-    return data[128:132] == b"DICM"
-
-
 def _series(
-    uid: str, members: Sequence[tuple[Job, SliceFinding]], failed: Iterable[Job], rules: Rules
+    members: Sequence[tuple[Job, SliceFinding]], failed: int, rules: Rules
 ) -> PredictedSeries:
     places = [job.dicom for job, _ in members if job.dicom is not None]
     score = score_series(places, [finding.tumor_probability for _, finding in members])
@@ -73,16 +73,13 @@ def _series(
     answers = [answer for answer in window if answer is not None]
     ordered = [members[index] for index in score.order]
     objects = {finding.sop_instance_uid: job.header for job, finding in ordered if job.header}
-    missing = sum(
-        job.dicom is None or job.dicom.series_instance_uid in {None, uid} for job in failed
-    )
     findings = SeriesFindings(
         tuple(finding for _, finding in ordered),
         round(score.tumor_probability, DECIMALS),
-        decide(answers, score.tumor_probability, rules),
+        decide(answers, score.tumor_probability, rules, failed),
         score.order.index(score.most_suspicious),
         METHOD,
-        missing,
+        failed,
     )
     return PredictedSeries(tuple(objects.values()), findings, tuple(job for job, _ in ordered))
 

@@ -16,6 +16,7 @@ from pydicom.uid import (
     UID_dictionary,
 )
 
+from contract.dicom_frames import MAX_PIXEL_ASPECT
 from service.dicom import patient
 from service.errors import UnidentifiedSource
 
@@ -242,6 +243,9 @@ def _plane(header: Dataset, placed: Dataset, groups: Sequence[Dataset]) -> Plane
     row, column = np.asarray(orientation[:3]), np.asarray(orientation[3:])
     errors = [row @ row - 1, column @ column - 1, row @ column]
     if max(map(abs, errors)) > ORTHOGONALITY or max(spacing) > MAX_SPACING_MM:
+        return None
+    # What the decoder does not believe must not be measured with either.
+    if max(spacing) > MAX_PIXEL_ASPECT * min(spacing):
         return None
     x, y, z = position
     (rx, ry, rz), (cx, cy, cz) = _orthonormal(row, column)

@@ -14,14 +14,14 @@ from service.answers import MaskForm, entries_of, known_failure
 from service.buffers import Claim
 from service.context import Context
 from service.dicom.findings import ModelIdentity
-from service.dicom.series import is_dicom, sort_into_series
+from service.dicom.series import sort_into_series
 from service.errors import Failure, NoDicomSource, UnidentifiedSource
 from service.jobs import Job
 from service.negotiation import Form, accept_of, accepted_forms
 from service.operation import Options
 from service.problems import problem_response
 from service.receiving import receive
-from service.series import summaries
+from service.series import is_dicom, summaries
 from service.state import State
 
 

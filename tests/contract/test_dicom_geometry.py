@@ -62,6 +62,9 @@ class TestGeometry:
             ([1, 0], None),
             ([1, 1, 1], None),
             ([1, math.inf], None),
+            ([5, 0.5], (5, 0.5)),
+            ([50, 0.5], None),
+            ([0.5, 50], None),
         ],
         ids=str,
     )

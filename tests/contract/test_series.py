@@ -109,6 +109,17 @@ def test_one_place_seen_several_times_counts_once() -> None:
     assert score.most_suspicious == 6
 
 
+@pytest.mark.parametrize("depth", [0.0, 57.5])
+def test_one_position_stated_by_all_is_as_good_as_none(depth: float) -> None:
+    """As after a de-identification that zeroes it; the mean of a whole head would hide a tumour."""
+    probabilities = [0.99 if 10 <= number < 16 else 0.05 for number in range(30)]
+    places = [replace(axial(depth), instance_number=number) for number in range(30)]
+    score = score_series(places[::-1], probabilities[::-1])
+    assert score.tumor_probability == pytest.approx(0.99)
+    assert len(score.window) == 3
+    assert score.order == tuple(range(29, -1, -1)), "by instance number"
+
+
 def test_without_places_instance_and_frame_numbers_order() -> None:
     places = [replace(PLACE, instance_number=number) for number in (5, 3, 4, 1, 2)]
     assert score_series(places, [0.1] * 5).order == (3, 4, 1, 2, 0)

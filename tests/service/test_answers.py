@@ -108,6 +108,12 @@ class TestAnswer:
         assert dice(run_length_mask(region["mask"]), disc()[::2]) > 0.95
         assert found["dicom"]["frame"] == 1
 
+    def test_spacing_that_is_not_believed_gives_no_area(self, two_heads: Service) -> None:
+        data = mr_object(head(patch=PATCH), attributes=RANGE | {"PixelSpacing": [50, 0.5]})
+        region = entry(two_heads, data)["region"]
+        assert region["area_pixels"] > 0
+        assert "area_mm2" not in region
+
 
 class TestMask:
     def test_run_lengths_and_png_are_the_same_mask(self, two_heads: Service) -> None:

@@ -507,6 +507,21 @@ def test_areas_and_distances_are_of_pixels_that_are_not_square() -> None:
     assert stated["Horizontal Pixel Spacing"] == 2
 
 
+def test_pixels_that_are_too_oblong_are_not_measured() -> None:
+    """The decoder takes such a spacing for a wrong attribute."""
+    header = read_header(SAGITTAL.read_bytes())
+    header.PixelSpacing = [50, 0.5]
+    made = results([header], series_of([finding(header)]))
+    assert [item.Modality for item in made] == ["SR", "OT"]
+    meanings = {
+        item.ConceptNameCodeSequence[0].CodeMeaning
+        for item in _contents(read_report(made[0]))
+        if "ConceptNameCodeSequence" in item
+    }
+    assert not meanings & {"Area", "Vertical Pixel Spacing"}
+    assert "Probability" in meanings
+
+
 def _contents(item: Dataset) -> Iterator[Dataset]:
     for child in item.get("ContentSequence", []):
         yield child

@@ -86,6 +86,13 @@ def test_frames_are_counted_over_the_whole_request(narrow: Service) -> None:
     assert [entry["error"]["code"] for entry in refused] == ["too_many_frames"]
 
 
+def test_an_object_with_too_many_frames_is_missed_in_its_own_series_alone(narrow: Service) -> None:
+    other = mr_frames([GREY] * (MAX_FRAMES - 1), attributes=RANGE | {"SeriesInstanceUID": "1.2.3"})
+    series = narrow.predict(frames(MAX_FRAMES - 1), other).json()["series"]
+    assert len(series) == 1
+    assert series[0]["failed"] == 0
+
+
 @pytest.mark.parametrize("excess", [1, 3])
 def test_pictures_are_counted_as_frames(narrow: Service, jpeg: bytes, excess: int) -> None:
     found = codes(narrow.predict(*[jpeg] * (MAX_FRAMES + excess)))

@@ -156,17 +156,34 @@ def test_a_damaged_uid_is_refused_and_not_logged(
     assert ask(service, data, accept=f"{RELATED}, application/json;q=0.1").status_code == 200
 
 
-def _numbers(report: Dataset) -> dict[str, float]:
-    """Name and value of each measurement, the last of each name."""
-    found = {}
+def _items(report: Dataset) -> Iterator[Dataset]:
+    """The content of a report, from its beginning to its end."""
     stack = [report]
     while stack:
         item = stack.pop()
         stack.extend(reversed(item.get("ContentSequence", [])))
-        if item.get("ValueType") == "NUM":
-            name = item.ConceptNameCodeSequence[0].CodeMeaning
-            found[name] = float(item.MeasuredValueSequence[0].NumericValue)
-    return found
+        yield item
+
+
+def _numbers(report: Dataset) -> dict[str, float]:
+    """Name and value of each measurement, the last of each name."""
+    return {
+        item.ConceptNameCodeSequence[0].CodeMeaning: float(
+            item.MeasuredValueSequence[0].NumericValue
+        )
+        for item in _items(report)
+        if item.get("ValueType") == "NUM"
+    }
+
+
+def _decision(report: Dataset) -> str:
+    """On the series, whose group of measurements comes first."""
+    return next(
+        str(item.ConceptCodeSequence[0].CodeMeaning)
+        for item in _items(report)
+        if item.get("ValueType") == "CODE"
+        and item.ConceptNameCodeSequence[0].CodeMeaning == "Neoplasm of brain"
+    )
 
 
 def test_another_operating_point_gives_other_objects(service: Service) -> None:
@@ -224,6 +241,26 @@ def test_image_that_fails_makes_the_report_partial(service: Service) -> None:
     assert report.CompletionFlagDescription == "1 images not analyzed"
 
 
+def test_results_that_lack_images_never_say_that_nothing_was_detected(two_heads: Service) -> None:
+    """The picture with the decision is another object then."""
+    source = with_disc()
+    source.PixelData = head(patch=None).astype(np.uint16).tobytes()
+    healthy = encoded(source)
+    source.SOPInstanceUID = f"{source.SOPInstanceUID}.1"
+    damaged = encoded(source)[:-5000]
+    source.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+    localizer = encoded(source)
+    whole, same, partial = (
+        {item.Modality: item for item in objects(ask(two_heads, *files))}
+        for files in ([healthy], [healthy, localizer], [healthy, damaged])
+    )
+    assert [_decision(made["SR"]) for made in (whole, same)] == ["Not detected"] * 2
+    assert same["SR"].CompletionFlag == "COMPLETE"
+    assert _decision(partial["SR"]) == "Indeterminate"
+    assert whole["OT"].SOPInstanceUID == same["OT"].SOPInstanceUID
+    assert whole["OT"].SOPInstanceUID != partial["OT"].SOPInstanceUID
+
+
 def test_if_every_image_fails_the_problem_is_the_answer(service: Service) -> None:
     response = ask(service, SAGITTAL.read_bytes()[:-5000])
     assert response.status_code == 422
@@ -251,6 +288,18 @@ def test_image_that_results_cannot_refer_to(service: Service) -> None:
     assert response.json()["code"] == "unidentified_source"
     response = ask(service, encoded(dataset), accept=f"{RELATED}, application/json;q=0.5")
     assert response.headers["content-type"] == "application/json"
+
+
+def test_different_slices_of_one_identifier_cannot_be_referred_to(service: Service) -> None:
+    files = []
+    for data in shifted()[:2]:
+        dataset = dcmread(io.BytesIO(data))
+        dataset.SOPInstanceUID = "1.2.3"
+        files.append(encoded(dataset))
+    response = ask(service, *files)
+    assert (response.status_code, response.json()["code"]) == (422, "unidentified_source")
+    response = ask(service, *files, accept=f"{RELATED}, application/json;q=0.5")
+    assert response.json()["series"][0]["slices"] == 2
 
 
 def test_unknown_form_is_refused_before_anything_is_predicted(

@@ -1,23 +1,34 @@
 """A whole series in one request: its slices' entries, and what they come to."""
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from contract.answer import Decision, Outputs
+from contract.errors import DecoderTimedOut, Localizer, NoPixelData, NotMr, TruncatedImage
 from contract.policy import DEFAULT_POLICY
+from contract.preprocessing import DEFAULT_SPEC, DicomReference
 from contract.series import score_series
+from service.answers import Answer
+from service.errors import DamagedZip, DeadlineExceeded, Failure, QueueFull
+from service.jobs import Group, Job, Upload
 from service.schemas import PredictAnswer
+from service.series import summaries
 from tests.contract.samples import RANGE, grey_slice, mr_frames, mr_object
 from tests.support.data import require_data
-from tests.support.service import FakeRuntimes, Service, serving, settings_for
+from tests.support.models import head
+from tests.support.service import RULES, FakeRuntimes, Service, serving, settings_for
+from tests.support.slices import PATCH
 
 GREY = grey_slice()
 SERIES = "1.2.826.0.1.3680043.2.1143.2"
+MAGIC = bytes(128) + b"DICM"
 
 
 def mr_slice(picture: Path, depth: float, **attributes: Any) -> bytes:
@@ -29,6 +40,28 @@ def mr_slice(picture: Path, depth: float, **attributes: Any) -> bytes:
         "SOPInstanceUID": f"{SERIES}.{int(depth)}",
     }
     return mr_object(values, attributes=RANGE | place | attributes)
+
+
+def slice_job(number: int, outcome: float | Failure, **place: Any) -> Job:
+    """An answered slice of a stack: its tumour probability, or why it has none."""
+    where = DicomReference(
+        f"{SERIES}.{number}",
+        SERIES,
+        1,
+        (1.0, 1.0),
+        (0.0, 0.0, float(number)),
+        (1.0, 0.0, 0.0, 0.0, 1.0, 0.0),
+        number,
+    )
+    job = Job(Upload(None, MAGIC), DEFAULT_SPEC, RULES, 0.0, cast("Group", None))
+    job.dicom = replace(where, **place)
+    if isinstance(outcome, float):
+        decision = RULES.decide(outcome)
+        job.outcome = Outputs(np.zeros(4, np.float32))
+        job.answer = Answer("glioma", {}, outcome, decision, None, None, None, False, None)
+    else:
+        job.outcome = outcome
+    return job
 
 
 def by_rule(entries: Sequence[dict[str, Any]], depths: Sequence[float]) -> float:
@@ -112,6 +145,75 @@ def test_failed_slices_are_counted_where_they_belong(few: Service, slices: list[
     ]
     (series,) = content["series"]
     assert (series["slices"], series["failed"]) == (1, 1)
+
+
+def test_slices_that_share_an_identifier_all_count() -> None:
+    """As some anonymisers leave them; true copies still count once."""
+    values = [0.9 if 10 <= number < 16 else 0.05 for number in range(30)]
+    for place in ({}, {"position_mm": None}, {"instance_number": None}):
+        jobs = [
+            slice_job(number, value, sop_instance_uid="1.2.3", **place)
+            for number, value in enumerate(values)
+        ]
+        (series,) = summaries([*jobs, *jobs], RULES)
+        assert (series["slices"], series["decision"]) == (30, Decision.TUMOR)
+
+
+LATE = DeadlineExceeded("too late")
+
+
+@pytest.mark.parametrize("reason", [LATE, QueueFull(), DecoderTimedOut(), NoPixelData()], ids=repr)
+@pytest.mark.parametrize("known", [True, False], ids=["place known", "place unknown"])
+def test_a_series_that_lacks_slices_is_not_without_a_tumour(reason: Failure, known: bool) -> None:
+    """It may be in them."""
+    jobs = [slice_job(number, reason if 8 <= number < 18 else 0.05) for number in range(30)]
+    for job in jobs:
+        if isinstance(job.outcome, Failure) and not known:
+            job.dicom = None
+    (series,) = summaries(jobs, RULES)
+    assert (series["slices"], series["failed"]) == (20, 10)
+    assert (series["tumor_probability"], series["decision"]) == (0.05, Decision.REFER)
+
+
+@pytest.mark.parametrize("reason", [Localizer(), NotMr()], ids=repr)
+def test_what_is_no_slice_of_a_head_is_not_missed(reason: Failure) -> None:
+    jobs = [slice_job(number, reason if number > 3 else 0.05) for number in range(6)]
+    (series,) = summaries(jobs, RULES)
+    assert (series["failed"], series["decision"]) == (0, Decision.NO_TUMOR)
+
+
+def test_a_tumour_stays_one_whatever_is_missing() -> None:
+    (series,) = summaries([slice_job(0, 0.9), slice_job(1, LATE)], RULES)
+    assert (series["failed"], series["decision"]) == (1, Decision.TUMOR)
+
+
+def test_slices_of_another_series_and_pictures_are_not_missed() -> None:
+    picture = slice_job(2, TruncatedImage())
+    picture.upload, picture.dicom = Upload(None, b"\xff\xd8"), None
+    other = slice_job(1, LATE, series_instance_uid="1.2.3")
+    (series,) = summaries([slice_job(0, 0.05), other, picture], RULES)
+    assert (series["failed"], series["decision"]) == (0, Decision.NO_TUMOR)
+
+
+def test_what_an_archive_did_not_give_may_be_a_slice() -> None:
+    lost = slice_job(1, DamagedZip())
+    lost.upload, lost.dicom = Upload(None, b"", DamagedZip()), None
+    (series,) = summaries([slice_job(0, 0.05), lost], RULES)
+    assert (series["failed"], series["decision"]) == (1, Decision.REFER)
+
+
+def test_a_truncated_slice_leaves_the_series_to_a_person(two_heads: Service) -> None:
+    """Through the whole service, which cannot say which series the file is of."""
+    place = RANGE | {"SOPInstanceUID": "1.2.4"}
+    healthy = mr_object(head(patch=None), attributes=RANGE)
+    tumour = mr_object(head(patch=PATCH), attributes=place)
+    (series,) = two_heads.predict(healthy, tumour[:-5000]).json()["series"]
+    assert (series["failed"], series["decision"]) == (1, "refer")
+    localizer = mr_object(head(), attributes=place | {"ImageType": ["ORIGINAL", "LOCALIZER"]})
+    content = two_heads.predict(healthy, localizer).json()
+    assert content["predictions"][1]["error"]["code"] == "localizer"
+    (series,) = content["series"]
+    assert (series["failed"], series["decision"]) == (0, "no_tumor")
 
 
 def test_frames_of_one_object_are_a_series(service: Service) -> None:

@@ -64,7 +64,7 @@ function row({ summary, name, lead, familiar, requests }, unknown) {
   part("score").hidden = !familiar;
 
   const remarks = [];
-  if (summary.decision === "refer") remarks.push(words.seriesReferral(familiar));
+  if (summary.decision === "refer") remarks.push(words.seriesReferral(familiar, summary.failed));
   const missing = summary.failed ? `, ${summary.failed} more without a result` : "";
   remarks.push(`${words.count(summary.slices, "slice")} judged${missing}`);
   remarks.push(`Not decided as “No tumour”: ${words.count(summary.suspicious.length, "slice")}`);

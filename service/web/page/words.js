@@ -21,11 +21,12 @@ export function referral({ decision: made, in_distribution: familiar }) {
     : "The model is not sure enough to decide: a person has to.";
 }
 
-/** The same of a series, by whether the model can judge the slices that decide. */
-export function seriesReferral(familiar) {
-  return familiar
-    ? "The model is not sure enough to decide: a person has to."
-    : "The model cannot judge a slice that decides on the series: a person has to.";
+/** The same of a series, by whether the model can judge the slices that decide, and how many failed. */
+export function seriesReferral(familiar, failed) {
+  if (!familiar) return "The model cannot judge a slice that decides on the series: a person has to.";
+  return failed
+    ? "Slices without a result may show a tumour: a person has to decide."
+    : "The model is not sure enough to decide: a person has to.";
 }
 
 const RUNTIMES = { litert: "LiteRT", tensorflow: "TensorFlow" };
