@@ -21,7 +21,7 @@ from contract.errors import (
     UndecodableImage,
     UnsupportedMedia,
 )
-from contract.png import deep_grey
+from contract.png import deep_grey, transparent_level
 from contract.policy import DEFAULT_POLICY, Policy
 from contract.preprocessing import DEFAULT_SPEC, DicomReference, PreprocessSpec, Slice
 from contract.source import Source
@@ -170,6 +170,9 @@ def _decode_pillow(data: bytes, media: Media, spec: PreprocessSpec, max_pixels: 
         if has_more_scans(data, max_scans(columns * rows, max_pixels)):
             raise UndecodableImage("the JPEG has more scans than an image can need")
         image.draft("L", (spec.decode_min_side, spec.decode_min_side))
+    absent = transparent_level(image)
+    if absent is not None:
+        image.info["transparency"] = absent
     deep = deep_grey(image, data) if media is Media.PNG else None
     # A PNG may state its orientation behind its pixels.
     image.load()
@@ -201,7 +204,9 @@ def to_grey(image: Image.Image) -> Image.Image:
     if image.mode == "L" and "transparency" not in image.info:
         return image
     if image.mode in {"I;16", "I;16B", "I", "F"}:
-        return Image.fromarray(_scale_to_bytes(np.asarray(image, np.float32)))
+        values = np.array(image, np.float32)
+        values[values == image.info.get("transparency", -1)] = 0
+        return Image.fromarray(_scale_to_bytes(values))
     if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
         image = image.convert("RGBA")
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))

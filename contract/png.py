@@ -1,6 +1,8 @@
-"""PNG files of 16 bits and colour or transparency, of whose samples Pillow itself keeps the high byte.
+"""PNG files of which Pillow itself says too little.
 
-Of the 12-bit values that many writers put into 16 bits, that is 16 grey levels.
+Of samples of 16 bits with colour or transparency it keeps the high byte: of the 12-bit values that many
+writers put into 16 bits, that is 16 grey levels. Of grey of 2 or 4 bits it makes 8, but leaves the level
+that stands for transparency as the file has it.
 """
 
 import io
@@ -16,6 +18,9 @@ LOW_BYTES: Final = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}
 
 PAIRS: Final = "LA;16B"
 """Pillow's name for grey and transparency, whose four bytes it also reads as they are."""
+
+FEW_BITS: Final = {"L;2": 2, "L;4": 4}
+"""Bits of Pillow's names for grey that it spreads over the levels of 8."""
 
 LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)
 """Weights of red, green and blue in brightness (ITU-R BT.601-7, 2.5.1), as Pillow has them."""
@@ -55,6 +60,24 @@ def deep_grey(image: ImageFile, data: bytes) -> NDArray[np.float32] | None:
             samples = samples.astype(np.uint16) << 8 | np.asarray(other.crop(box))
         grey[top:bottom] = _over_black(samples, image.info.get("transparency"))
     return grey
+
+
+def transparent_level(image: ImageFile) -> object:
+    """The grey level, palette entry or colour that stands for transparency, as Pillow's pixels have it.
+
+    Args:
+        image: as opened by Pillow, not loaded yet, since that forgets how many bits the file has.
+
+    Returns:
+        What ``image.info`` has under ``transparency``, but for grey of 2 and 4 bits; None if nothing.
+    """
+    level: object = image.info.get("transparency")
+    bits = FEW_BITS.get(str(image.tile[0].args)) if image.tile else None
+    if bits is None or not isinstance(level, int):
+        return level
+    highest = 2**bits - 1
+    # It is stated in 16 bits, of which the lowest count (PNG, third edition, 11.3.1.1).
+    return (level & highest) * (255 // highest)
 
 
 def _over_black(samples: NDArray[np.uint16], absent: object) -> NDArray[np.float32]:

@@ -124,6 +124,22 @@ class TestPng:
         decoded = decode(encode(image(mode), "PNG", transparency=grey))
         assert difference(decoded.pixels, np.where(GREY == 200, 0, GREY)) == 0
 
+    @pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+    def test_a_transparent_grey_of_any_depth_is_black(self, bits: int) -> None:
+        highest = 2**bits - 1
+        levels = np.rint(GREY * (highest / 255)).astype(np.uint16)
+        absent = round(200 * highest / 255)
+        whole, decoded = (decode(grey_png(levels, bits, level)).pixels for level in (None, absent))
+        assert 0 < np.count_nonzero(levels == absent) < levels.size
+        assert difference(decoded, np.where(levels == absent, 0, whole)) == 0
+
+    @pytest.mark.parametrize("bits", [2, 4])
+    def test_of_a_transparent_grey_the_lowest_bits_count(self, bits: int) -> None:
+        levels = (GREY >> (8 - bits)).astype(np.uint16)
+        decoded = decode(grey_png(levels, bits, 0x101)).pixels
+        assert not decoded[levels == 1].any()
+        assert decoded[levels > 1].all()
+
     def test_one_bit_is_black_and_white(self) -> None:
         decoded = decode(encode(Image.fromarray(GREY > 100), "PNG"))
         assert difference(decoded.pixels, np.where(GREY > 100, 255, 0)) == 0
@@ -454,3 +470,17 @@ def raw_png(pixels: NDArray[Any], kind: int = 0, *, interlaced: bool = False) ->
     header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", *form))
     content = header + png_chunk(b"IDAT", zlib.compress(raw)) + png_chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + content
+
+
+def grey_png(levels: NDArray[np.uint16], bits: int, absent: int | None = None) -> bytes:
+    """A grey PNG of 1 to 16 bits, with a level that stands for transparency."""
+    rows, columns = levels.shape
+    as_bits = levels[..., None] >> np.arange(bits - 1, -1, -1, dtype=np.uint16) & 1
+    packed = np.packbits(as_bits.astype(np.uint8).reshape(rows, -1), axis=1)
+    chunks = {
+        b"IHDR": struct.pack(">IIBBBBB", columns, rows, bits, 0, 0, 0, 0),
+        b"tRNS": b"" if absent is None else struct.pack(">H", absent),
+        b"IDAT": zlib.compress(b"".join(b"\0" + line.tobytes() for line in packed)),
+    }
+    content = b"".join(png_chunk(kind, chunk) for kind, chunk in chunks.items() if chunk)
+    return b"\x89PNG\r\n\x1a\n" + content + png_chunk(b"IEND", b"")
