@@ -1,8 +1,8 @@
 """PNG files of which Pillow itself says too little.
 
 Of samples of 16 bits with colour or transparency it keeps the high byte: of the 12-bit values that many
-writers put into 16 bits, that is 16 grey levels. Of grey of 2 or 4 bits it makes 8, but leaves the level
-that stands for transparency as the file has it.
+writers put into 16 bits, that is 16 grey levels. Grey of 2 or 4 bits it spreads over 8, but not
+the level that stands for transparency.
 """
 
 import io
@@ -29,7 +29,7 @@ STRIP_ROWS: Final = 256
 """Rows whose samples are held as numbers at a time."""
 
 
-def deep_grey(image: ImageFile, data: bytes) -> NDArray[np.float32] | None:
+def deep_grey(image: ImageFile, data: bytes) -> NDArray[np.uint16] | None:
     """The grey levels of such a file; transparency becomes black.
 
     Args:
@@ -37,7 +37,7 @@ def deep_grey(image: ImageFile, data: bytes) -> NDArray[np.float32] | None:
         data: the file that it was opened from.
 
     Returns:
-        Float32 (rows, columns), 0 to 65535, or None if the file is of another kind, and not loaded.
+        Uint16 (rows, columns), or None if the file is of another kind, and not loaded.
     """
     raw_mode = image.tile[0].args if image.tile else None
     other = image
@@ -49,7 +49,7 @@ def deep_grey(image: ImageFile, data: bytes) -> NDArray[np.float32] | None:
     else:
         return None
     columns, rows = image.size
-    grey = np.empty((rows, columns), np.float32)
+    grey = np.empty((rows, columns), np.uint16)
     for top in range(0, rows, STRIP_ROWS):
         bottom = min(rows, top + STRIP_ROWS)
         box = (0, top, columns, bottom)
@@ -80,7 +80,7 @@ def transparent_level(image: ImageFile) -> object:
     return (level & highest) * (255 // highest)
 
 
-def _over_black(samples: NDArray[np.uint16], absent: object) -> NDArray[np.float32]:
+def _over_black(samples: NDArray[np.uint16], absent: object) -> NDArray[np.uint16]:
     """Brightness of samples (rows, columns, 2 to 4), where a colour may stand for transparency."""
     count = samples.shape[2]
     # Rounded, so that grey pixels of three equal samples stay what they are.
@@ -91,4 +91,4 @@ def _over_black(samples: NDArray[np.uint16], absent: object) -> NDArray[np.float
         grey *= samples[..., -1] / np.float32(65535)
     elif isinstance(absent, tuple):
         grey[(samples == absent).all(2)] = 0
-    return grey
+    return np.rint(grey).astype(np.uint16)
