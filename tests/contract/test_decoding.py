@@ -477,7 +477,7 @@ def test_many_threads_decode_at_once() -> None:
 def own_range(values: NDArray[Any]) -> NDArray[np.float64]:
     """Grey levels of values from one in a thousand to all but one in a thousand."""
     low, high = np.quantile(values, [0.001, 0.999], method="inverted_cdf").astype(float)
-    return np.rint(np.clip((values - low) / (high - low), 0, 1) * 255)
+    return np.asarray(np.rint(np.clip((values - low) / (high - low), 0, 1) * 255))
 
 
 def deep_png(values: NDArray[np.uint16], kind: int, *, interlaced: bool = False) -> bytes:
