@@ -9,10 +9,10 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from contract.codestream import has_more_scans, max_scans
+from contract.contrast import stretched
 from contract.errors import (
     DecodeError,
     MultiFrame,
@@ -21,7 +21,7 @@ from contract.errors import (
     UndecodableImage,
     UnsupportedMedia,
 )
-from contract.png import deep_grey
+from contract.png import deep_grey, transparent_level
 from contract.policy import DEFAULT_POLICY, Policy
 from contract.preprocessing import DEFAULT_SPEC, DicomReference, PreprocessSpec, Slice
 from contract.source import Source
@@ -170,10 +170,13 @@ def _decode_pillow(data: bytes, media: Media, spec: PreprocessSpec, max_pixels: 
         if has_more_scans(data, max_scans(columns * rows, max_pixels)):
             raise UndecodableImage("the JPEG has more scans than an image can need")
         image.draft("L", (spec.decode_min_side, spec.decode_min_side))
+    absent = transparent_level(image)
+    if absent is not None:
+        image.info["transparency"] = absent
     deep = deep_grey(image, data) if media is Media.PNG else None
     # A PNG may state its orientation behind its pixels.
     image.load()
-    grey = to_grey(image) if deep is None else Image.fromarray(_scale_to_bytes(deep))
+    grey = to_grey(image) if deep is None else Image.fromarray(stretched(deep))
     if "exif" in image.info:
         turn = _turn(image)
         if turn is not None:
@@ -195,20 +198,17 @@ def _turn(image: Image.Image) -> Image.Transpose | None:
 def to_grey(image: Image.Image) -> Image.Image:
     """Any Pillow mode to 8-bit grey; transparency becomes black, as MR background is.
 
-    16-bit grey is scaled by its own maximum, since 12-bit data in 16-bit files is common; for that of
+    16-bit grey is scaled by its own range, since 12-bit data in 16-bit files is common; for that of
     colour or with transparency, see :mod:`contract.png`.
     """
     if image.mode == "L" and "transparency" not in image.info:
         return image
-    if image.mode in {"I;16", "I;16B", "I", "F"}:
-        return Image.fromarray(_scale_to_bytes(np.asarray(image, np.float32)))
+    if image.mode in {"I;16", "I;16B", "I"}:
+        levels = np.array(image, np.uint16)
+        levels[levels == image.info.get("transparency", -1)] = 0
+        return Image.fromarray(stretched(levels))
     if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
         image = image.convert("RGBA")
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         image = Image.alpha_composite(black, image)
     return image.convert("L")
-
-
-def _scale_to_bytes(values: NDArray[np.float32]) -> NDArray[np.uint8]:
-    top = max(float(values.max()), 1.0)
-    return np.asarray(np.clip(values * (255.0 / top), 0, 255), np.uint8)

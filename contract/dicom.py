@@ -25,7 +25,7 @@ from pydicom.uid import (
 )
 
 from contract.dicom_frames import aspect, frame_attributes, reference
-from contract.dicom_kind import check_frame, check_kind
+from contract.dicom_kind import FLOAT_PIXELS, check_frame, check_kind
 from contract.dicom_pixels import Frames
 from contract.dicom_size import BoundedReader, check_size
 from contract.errors import (
@@ -58,7 +58,8 @@ _ATTRIBUTES: Final = [
     ),
     *(f"Segmented{colour}PaletteColorLookupTableData" for colour in ("Red", "Green", "Blue")),
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
-    *("ExtendedOffsetTable", "ExtendedOffsetTableLengths", "PixelData"),
+    *("ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
+    *("PixelData", *FLOAT_PIXELS),
 ]
 """All that is parsed; everything else, the patient's attributes with it, is skipped unread."""
 
@@ -237,6 +238,10 @@ def _read(data: bytes, checks: Checks) -> FileDataset:
     if "PixelData" not in dataset and reader.overrun:
         raise TruncatedImage("the DICOM object ends before its pixels")
     check_kind(dataset, checks)
+    for keyword in FLOAT_PIXELS:
+        # Beside pixels that are read, pydicom would take them for an ambiguity.
+        if keyword in dataset:
+            delattr(dataset, keyword)
     if "TransferSyntaxUID" not in dataset.file_meta:
         is_implicit, is_little_endian = dataset.original_encoding
         explicit = ExplicitVRLittleEndian if is_little_endian else ExplicitVRBigEndian

@@ -21,6 +21,7 @@ from contract.errors import (
     NotAnImage,
     NotHead,
     NotMr,
+    UnsupportedPixels,
     UnsupportedSopClass,
 )
 from contract.policy import Checks
@@ -101,6 +102,9 @@ HEAD_CODES: Final = frozenset(
 """Anatomic Region Sequence (0008,2218) of what :data:`HEAD_TERMS` names, in SNOMED CT and, where there
 is one, in SNOMED RT (PS3.16 2024e, CID 4031 and annex L)."""
 
+FLOAT_PIXELS: Final = ("FloatPixelData", "DoubleFloatPixelData")
+"""Pixels that are no integers (PS3.3 2024e, C.7.6.24 and C.7.6.25): known to be there, never read."""
+
 _WORD: Final = re.compile(r"[A-Z]+")
 
 
@@ -109,12 +113,14 @@ def check_kind(dataset: Dataset, checks: Checks) -> None:
 
     Raises:
         NotAnImage, NoPixelData: always.
+        UnsupportedPixels: always: its only pixels are Float or Double Float Pixel Data.
         Mosaic: always: a picture of many small slices is none of them.
         NotMr, UnsupportedSopClass, Localizer, NotHead: as ``checks`` has it.
     """
     sop_class = dataset.get("SOPClassUID")
     has_pixels = bool(dataset.get("PixelData"))
-    if not has_pixels and not _is_image_class(sop_class):
+    has_floats = any(keyword in dataset for keyword in FLOAT_PIXELS)
+    if not has_pixels and not has_floats and not _is_image_class(sop_class):
         raise NotAnImage("the DICOM object is no image")
     is_mr = str(dataset.get("Modality", "")).strip().upper() == "MR"
     is_mr_class = sop_class in MR_SOP_CLASSES
@@ -132,6 +138,8 @@ def check_kind(dataset: Dataset, checks: Checks) -> None:
         raise NotMr("the DICOM object is no MR image")
     if "MOSAIC" in image_type:
         raise Mosaic("the DICOM object is a mosaic of slices")
+    if not has_pixels and has_floats:
+        raise UnsupportedPixels("the values of the DICOM object are no integers")
     if not has_pixels:
         raise NoPixelData("the DICOM object holds no pixel data")
 

@@ -109,7 +109,7 @@ class Frames:
         UnsupportedPixels: the values are of a kind that no MR image needs.
         TooManyPixels, TooManyFrames: over a limit.
         TruncatedImage: there are fewer values than pixels, or fewer frames than stated.
-        UndecodableImage: the size is impossible.
+        UndecodableImage: the size is impossible, or there are more values than pixels.
     """
 
     def __init__(self, dataset: FileDataset, policy: Policy) -> None:
@@ -128,8 +128,8 @@ class Frames:
                 raise UnsupportedTransferSyntax("there is no decoder for the transfer syntax")
             self._compressed = _split(dataset, self.count)
             del dataset.PixelData
-        elif len(dataset.PixelData) < self.form.frame_bytes * self.count:
-            raise TruncatedImage("the DICOM object ends before its pixels do")
+        else:
+            _check_length(len(dataset.PixelData), self.form, self.count)
 
     @property
     def isolated(self) -> bool:
@@ -248,6 +248,19 @@ def _check_format(dataset: FileDataset, policy: Policy) -> tuple[PixelFormat, in
         raise UnsupportedPixels("only pixels of one or three values are read")
     photometric = str(dataset.PhotometricInterpretation).strip().upper()
     return PixelFormat(rows, columns, samples, allocated, stored, photometric), frames
+
+
+def _check_length(length: int, form: PixelFormat, count: int) -> None:
+    """Refuses uncompressed pixels that are not those stated.
+
+    Of more than stated, a part would be shown as if it were all: one slice of three, the upper part of
+    a head, or noise where the bits are wrong. A row more than stated is padding, as some writers have.
+    """
+    surplus = length - form.frame_bytes * count
+    if surplus < 0:
+        raise TruncatedImage("the DICOM object ends before its pixels do")
+    if surplus > max(form.frame_bytes // form.rows, 1):
+        raise UndecodableImage("the DICOM object holds more pixels than it states")
 
 
 def _split(dataset: FileDataset, count: int) -> list[bytes]:

@@ -3,7 +3,7 @@
 ContractError
 ├── DecodeError              the bytes are no slice that a model may see
 │   ├── UnsupportedMedia       415  neither JPEG, PNG nor DICOM
-│   ├── UndecodableImage       422  damaged beyond reading
+│   ├── UndecodableImage       422  damaged beyond reading, or of more pixels than stated
 │   ├── TruncatedImage         422  ends before its pixels do
 │   ├── TooManyPixels          413  larger than the pixel limit
 │   ├── TooManyFrames          413  more frames than are accepted
@@ -55,7 +55,7 @@ class UnsupportedMedia(DecodeError):
 
 
 class UndecodableImage(DecodeError):
-    """The file is damaged beyond reading."""
+    """The file is damaged beyond reading, or holds more pixels than it states."""
 
     code = "undecodable_image"
 

@@ -14,12 +14,8 @@ from pydicom import Dataset
 from pydicom.datadict import dictionary_description
 from pydicom.pixels import apply_color_lut
 
+from contract.contrast import own_range
 from contract.errors import TooManyPixels, UndecodableImage, UnsupportedPixels
-
-TRIMMED_SHARE: Final = 0.001
-"""Share of the pixels, at either end, that may clip where an object states no window: a few hot
-pixels must not leave the tissue a handful of the 256 grey levels."""
-
 
 MAX_ENTRIES: Final = 2**16
 """Of a lookup table, which states them as 0."""
@@ -54,7 +50,7 @@ def grey_levels(
     if shares is None or shares.min() == shares.max():
         counts = np.bincount(index.ravel())
         counts[padding] = 0
-        shares = _own_range(values, counts)
+        shares = own_range(values, counts)
     table = np.rint(255 * (1 - shares if inverted else shares)).astype(np.uint8)
     table[padding] = 0
     return np.asarray(table[index])
@@ -267,16 +263,3 @@ def _voi(values: NDArray[np.float64], attributes: Dataset) -> NDArray[np.float64
         return None
     function = str(attributes.get("VOILUTFunction") or "LINEAR").strip()
     return window(values, stated[0], stated[1], function)
-
-
-def _own_range(values: NDArray[np.float64], counts: NDArray[np.intp]) -> NDArray[np.float64]:
-    """Shares of the range of the values that occur, but for :data:`TRIMMED_SHARE` at either end."""
-    order = np.argsort(values, kind="stable")
-    cumulated = np.cumsum(counts[order])
-    total = int(cumulated[-1])
-    for trimmed in (int(TRIMMED_SHARE * total), 0):
-        ends = np.searchsorted(cumulated, [trimmed + 1, total - trimmed])
-        low, high = values[order[np.minimum(ends, order.size - 1)]]
-        if high > low:
-            return np.asarray(np.clip((values - low) / (high - low), 0, 1))
-    return np.zeros(values.shape)

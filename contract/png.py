@@ -1,6 +1,8 @@
-"""PNG files of 16 bits and colour or transparency, of whose samples Pillow itself keeps the high byte.
+"""PNG files of which Pillow itself says too little.
 
-Of the 12-bit values that many writers put into 16 bits, that is 16 grey levels.
+Of samples of 16 bits with colour or transparency it keeps the high byte: of the 12-bit values that many
+writers put into 16 bits, that is 16 grey levels. Grey of 2 or 4 bits it spreads over 8, but not
+the level that stands for transparency.
 """
 
 import io
@@ -17,6 +19,9 @@ LOW_BYTES: Final = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}
 PAIRS: Final = "LA;16B"
 """Pillow's name for grey and transparency, whose four bytes it also reads as they are."""
 
+FEW_BITS: Final = {"L;2": 2, "L;4": 4}
+"""Bits of Pillow's names for grey that it spreads over the levels of 8."""
+
 LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)
 """Weights of red, green and blue in brightness (ITU-R BT.601-7, 2.5.1), as Pillow has them."""
 
@@ -24,7 +29,7 @@ STRIP_ROWS: Final = 256
 """Rows whose samples are held as numbers at a time."""
 
 
-def deep_grey(image: ImageFile, data: bytes) -> NDArray[np.float32] | None:
+def deep_grey(image: ImageFile, data: bytes) -> NDArray[np.uint16] | None:
     """The grey levels of such a file; transparency becomes black.
 
     Args:
@@ -32,7 +37,7 @@ def deep_grey(image: ImageFile, data: bytes) -> NDArray[np.float32] | None:
         data: the file that it was opened from.
 
     Returns:
-        Float32 (rows, columns), 0 to 65535, or None if the file is of another kind, and not loaded.
+        Uint16 (rows, columns), or None if the file is of another kind, and not loaded.
     """
     raw_mode = image.tile[0].args if image.tile else None
     other = image
@@ -44,7 +49,7 @@ def deep_grey(image: ImageFile, data: bytes) -> NDArray[np.float32] | None:
     else:
         return None
     columns, rows = image.size
-    grey = np.empty((rows, columns), np.float32)
+    grey = np.empty((rows, columns), np.uint16)
     for top in range(0, rows, STRIP_ROWS):
         bottom = min(rows, top + STRIP_ROWS)
         box = (0, top, columns, bottom)
@@ -57,7 +62,25 @@ def deep_grey(image: ImageFile, data: bytes) -> NDArray[np.float32] | None:
     return grey
 
 
-def _over_black(samples: NDArray[np.uint16], absent: object) -> NDArray[np.float32]:
+def transparent_level(image: ImageFile) -> object:
+    """The grey level, palette entry or colour that stands for transparency, as Pillow's pixels have it.
+
+    Args:
+        image: as opened by Pillow, not loaded yet, since that forgets how many bits the file has.
+
+    Returns:
+        What ``image.info`` has under ``transparency``, but for grey of 2 and 4 bits; None if nothing.
+    """
+    level: object = image.info.get("transparency")
+    bits = FEW_BITS.get(str(image.tile[0].args)) if image.tile else None
+    if bits is None or not isinstance(level, int):
+        return level
+    highest = 2**bits - 1
+    # It is stated in 16 bits, of which the lowest count (PNG, third edition, 11.3.1.1).
+    return (level & highest) * (255 // highest)
+
+
+def _over_black(samples: NDArray[np.uint16], absent: object) -> NDArray[np.uint16]:
     """Brightness of samples (rows, columns, 2 to 4), where a colour may stand for transparency."""
     count = samples.shape[2]
     # Rounded, so that grey pixels of three equal samples stay what they are.
@@ -68,4 +91,4 @@ def _over_black(samples: NDArray[np.uint16], absent: object) -> NDArray[np.float
         grey *= samples[..., -1] / np.float32(65535)
     elif isinstance(absent, tuple):
         grey[(samples == absent).all(2)] = 0
-    return grey
+    return np.rint(grey).astype(np.uint16)

@@ -83,7 +83,8 @@ PREDICT_PARAMETERS: Final[list[dict[str, Any]]] = [
     {
         "name": "tumor_threshold",
         "in": "query",
-        "description": f"Tumour probability from which the decision is `tumor`. {_ADMIN}",
+        "description": "Tumour probability from which the decision is `tumor`. Beyond the band that "
+        f"is referred, it stretches the band to itself, unless a band is given too. {_ADMIN}",
         "schema": _SHARE,
     },
     *(

@@ -116,6 +116,11 @@ def _check_names(query: QueryParams, known: Sequence[str]) -> None:
 
 
 def _moved(rules: Rules, threshold: float | None, low: float | None, high: float | None) -> Rules:
+    """The rules at another threshold, with another band, or both.
+
+    A threshold that comes alone takes the band with it: were there a gap between them, a slice could be
+    referred, and one of a higher tumour probability be no tumour.
+    """
     if threshold is not None:
         record = rules.region
         # Without a mask, a slice has a region from the threshold on, unless a setting says otherwise.
@@ -128,7 +133,15 @@ def _moved(rules: Rules, threshold: float | None, low: float | None, high: float
         rules = replace(rules, tumor_threshold=threshold, region=record)
     if low is not None and high is not None:
         rules = replace(rules, refer_band=(low, high))
+    elif threshold is not None and rules.refer_band is not None:
+        rules = replace(rules, refer_band=_stretched(rules.refer_band, threshold))
     return rules
+
+
+def _stretched(band: tuple[float, float], threshold: float) -> tuple[float, float]:
+    """The band, reaching to a threshold; an empty one refers nothing, and stays so."""
+    low, high = band
+    return (min(low, threshold), max(high, threshold)) if low < high else band
 
 
 def _share(name: str, text: str) -> float:

@@ -390,7 +390,6 @@ class Registry:
             self._served = [*self._served[1 - MAX_SERVED :], key]
         identity = {key: str(value) for key, value in engine.identity.items()}
         self._metrics.model.info(identity | {"manifest": engine.stored.manifest_digest})
-        self._metrics.ready.set(1)
         rules = engine.rules
         self._metrics.refer_to(engine.stored.manifest, rules.ood_threshold, rules.temperature)
         if previous is not None:
@@ -402,7 +401,6 @@ class Registry:
     def _go_down(self, failure: Failure) -> None:
         self.active = None
         self.failure = failure if isinstance(failure, Unavailable) else ModelUnavailable(failure)
-        self._metrics.ready.set(0)
         fields = {"code": failure.code, "reason": failure.detail, "store": str(self.store.root)}
         logger.error("no model serves", extra={"fields": fields})
 

@@ -112,7 +112,10 @@ class Prediction(_Answer):
         "down: its other fields mean nothing then. Only of a version that can tell.",
     )
     region: Region | None = Field(
-        None, description="Where the tumour is; null if nowhere. Only of a version that can tell."
+        None,
+        description="Where the tumour is; null if nowhere, and of every slice whose tumor_probability "
+        "is below the version's `region.min_tumor_probability`: the upper end of the band that is "
+        "referred, in versions 2 to 4 of the default model. Only of a version that can tell.",
     )
     dicom: DicomPlace | None = Field(None, description="Only for DICOM input.")
 

@@ -169,8 +169,9 @@ class Settings(BaseSettings):
         None,
         gt=0,
         lt=1,
-        description="`tumor_probability` from which the decision is `tumor`. Default: the version's, "
-        "as of the settings that follow.",
+        description="`tumor_probability` from which the decision is `tumor`. Beyond the band that is "
+        "referred, it stretches the band to itself, unless BRAIN_REFER_LOW and BRAIN_REFER_HIGH are "
+        "set. Default: the version's, as of the settings that follow.",
     )
     refer_low: float | None = Field(
         None,

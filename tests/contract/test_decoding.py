@@ -23,6 +23,7 @@ from tests.contract.samples import (
     OBJECTS,
     SLICES,
     SYNTAXES,
+    deep_slice,
     encode,
     grey_slice,
     mr_object,
@@ -124,15 +125,56 @@ class TestPng:
         decoded = decode(encode(image(mode), "PNG", transparency=grey))
         assert difference(decoded.pixels, np.where(GREY == 200, 0, GREY)) == 0
 
+    @pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+    def test_a_transparent_grey_of_any_depth_is_black(self, bits: int) -> None:
+        highest = 2**bits - 1
+        levels = np.rint(GREY * (highest / 255)).astype(np.uint16)
+        absent = round(200 * highest / 255)
+        whole, decoded = (decode(grey_png(levels, bits, level)).pixels for level in (None, absent))
+        assert 0 < np.count_nonzero(levels == absent) < levels.size
+        assert difference(decoded, np.where(levels == absent, 0, whole)) == 0
+
+    @pytest.mark.parametrize("bits", [2, 4])
+    def test_of_a_transparent_grey_the_lowest_bits_count(self, bits: int) -> None:
+        levels = (GREY >> (8 - bits)).astype(np.uint16)
+        decoded = decode(grey_png(levels, bits, 0x101)).pixels
+        assert not decoded[levels == 1].any()
+        assert decoded[levels > 1].all()
+
     def test_one_bit_is_black_and_white(self) -> None:
         decoded = decode(encode(Image.fromarray(GREY > 100), "PNG"))
         assert difference(decoded.pixels, np.where(GREY > 100, 255, 0)) == 0
 
     @pytest.mark.parametrize("top", [65535, 4095, 255, 1], ids="max-{}".format)
-    def test_sixteen_bits_are_scaled_by_their_maximum(self, top: int) -> None:
+    def test_sixteen_bits_are_scaled_by_their_range(self, top: int) -> None:
         values = np.rint(GREY * (top / 255)).astype(np.uint16)
         decoded = decode(encode(values, "PNG"))
-        assert difference(decoded.pixels, np.floor(values * (255 / top))) <= 1
+        assert difference(decoded.pixels, own_range(values)) == 0
+
+    @pytest.mark.parametrize("kind", [0, 2, 4, 6], ids=["L", "RGB", "LA", "RGBA"])
+    def test_sixteen_bits_are_shown_as_of_dicom_without_a_window(self, kind: int) -> None:
+        """A few hot pixels leave the tissue its grey levels."""
+        values = deep_slice().copy()
+        cool = decode(deep_png(values, kind)).pixels
+        values[10, 10:20] = 65535
+        hot = decode(deep_png(values, kind)).pixels
+        assert np.abs(cool.astype(int) - hot)[20:].max() <= 3
+        assert difference(hot, decode(mr_object(values)).pixels) == 0
+
+    @pytest.mark.parametrize("share", [0.0001, 0.0009, 0.4], ids=str)
+    @pytest.mark.parametrize(("low", "high"), [(0, 1), (0, 65535), (7, 9)])
+    def test_sixteen_bits_of_two_levels_are_black_and_white(
+        self, low: int, high: int, share: float
+    ) -> None:
+        """A mask stays one, however few its pixels are."""
+        values = np.full((100, 200), low, np.uint16)
+        values.ravel()[: round(share * values.size)] = high
+        expected = np.where(values == high, 255, 0)
+        assert difference(decode(encode(values, "PNG")).pixels, expected) == 0
+
+    @pytest.mark.parametrize("level", [0, 77, 65535])
+    def test_sixteen_bits_of_one_level_are_black(self, level: int) -> None:
+        assert not decode(encode(np.full((8, 8), level, np.uint16), "PNG")).pixels.any()
 
     @pytest.mark.parametrize("top", [65535, 4095], ids="max-{}".format)
     @pytest.mark.parametrize("interlaced", [False, True], ids=["plain", "interlaced"])
@@ -142,11 +184,9 @@ class TestPng:
     ) -> None:
         """As those of grey do; 12 bits of which the high bytes alone are read have 16 levels."""
         values = np.rint(GREY * (top / 255)).astype(np.uint16)
-        samples = np.full((*values.shape, {2: 3, 4: 2, 6: 4}[kind]), 65535, np.uint16)
-        samples[..., : 1 if kind == 4 else 3] = values[..., None]
         plain = decode(encode(values, "PNG")).pixels
         assert len(np.unique(plain)) > 100
-        decoded = decode(raw_png(samples, kind, interlaced=interlaced))
+        decoded = decode(deep_png(values, kind, interlaced=interlaced))
         assert difference(decoded.pixels, plain) == 0
         assert decoded.original_size == (ROWS, COLUMNS)
 
@@ -156,8 +196,7 @@ class TestPng:
         samples[..., -1] = 65535
         samples[:20, :, -1] = 1000
         expected = np.where(np.arange(ROWS)[:, None] < 20, GREY * (1000 / 65535), GREY)
-        expected *= 255 / expected.max()
-        assert difference(decode(raw_png(samples, kind)).pixels, expected) <= 1
+        assert difference(decode(raw_png(samples, kind)).pixels, own_range(expected)) <= 1
 
     def test_sixteen_bits_of_which_one_colour_is_transparent(self) -> None:
         samples = np.repeat(GREY[..., None] * np.uint16(16), 3, axis=2)
@@ -165,12 +204,13 @@ class TestPng:
         start = data.index(b"IDAT") - 4
         colour = png_chunk(b"tRNS", np.full(3, 200 * 16, ">u2").tobytes())
         decoded = decode(data[:start] + colour + data[start:])
-        assert difference(decoded.pixels, np.where(GREY == 200, 0, GREY)) <= 1
+        assert difference(decoded.pixels, own_range(np.where(GREY == 200, 0, GREY))) <= 1
 
     def test_sixteen_bits_of_colour_become_brightness(self) -> None:
         colour = np.zeros((600, 6, 3), np.uint16)
         colour[:, :2, 0] = colour[:, 2:4, 1] = colour[:, 4:, 2] = 4000
-        expected = np.repeat([[129, 129, 255, 255, 49, 49]], 600, axis=0)
+        # 0.299, 0.587 and 0.114, the last of which is the darkest.
+        expected = np.repeat([[100, 100, 255, 255, 0, 0]], 600, axis=0)
         assert difference(decode(raw_png(colour, 2)).pixels, expected) <= 1
 
     @pytest.mark.parametrize("share", [0.3, 0.9])
@@ -434,6 +474,19 @@ def test_many_threads_decode_at_once() -> None:
     assert wrong == []
 
 
+def own_range(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Grey levels of values from one in a thousand to all but one in a thousand."""
+    low, high = np.quantile(values, [0.001, 0.999], method="inverted_cdf").astype(float)
+    return np.asarray(np.rint(np.clip((values - low) / (high - low), 0, 1) * 255))
+
+
+def deep_png(values: NDArray[np.uint16], kind: int, *, interlaced: bool = False) -> bytes:
+    """Grey values as a PNG of any colour type, opaque where it has transparency."""
+    samples = np.full((*values.shape, {0: 1, 2: 3, 4: 2, 6: 4}[kind]), 65535, np.uint16)
+    samples[..., : 1 if kind in {0, 4} else 3] = values[..., None]
+    return raw_png(samples, kind, interlaced=interlaced)
+
+
 def raw_png(pixels: NDArray[Any], kind: int = 0, *, interlaced: bool = False) -> bytes:
     """A PNG of 8 or 16 bits and any colour type, which Pillow reads but does not write.
 
@@ -454,3 +507,17 @@ def raw_png(pixels: NDArray[Any], kind: int = 0, *, interlaced: bool = False) ->
     header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", *form))
     content = header + png_chunk(b"IDAT", zlib.compress(raw)) + png_chunk(b"IEND", b"")
     return b"\x89PNG\r\n\x1a\n" + content
+
+
+def grey_png(levels: NDArray[np.uint16], bits: int, absent: int | None = None) -> bytes:
+    """A grey PNG of 1 to 16 bits, with a level that stands for transparency."""
+    rows, columns = levels.shape
+    as_bits = levels[..., None] >> np.arange(bits - 1, -1, -1, dtype=np.uint16) & 1
+    packed = np.packbits(as_bits.astype(np.uint8).reshape(rows, -1), axis=1)
+    chunks = {
+        b"IHDR": struct.pack(">IIBBBBB", columns, rows, bits, 0, 0, 0, 0),
+        b"tRNS": b"" if absent is None else struct.pack(">H", absent),
+        b"IDAT": zlib.compress(b"".join(b"\0" + line.tobytes() for line in packed)),
+    }
+    content = b"".join(png_chunk(kind, chunk) for kind, chunk in chunks.items() if chunk)
+    return b"\x89PNG\r\n\x1a\n" + content + png_chunk(b"IEND", b"")

@@ -14,6 +14,7 @@ from pydicom.uid import (
     LegacyConvertedEnhancedMRImageStorage,
     MRImageStorage,
     MRSpectroscopyStorage,
+    ParametricMapStorage,
     RawDataStorage,
     SecondaryCaptureImageStorage,
     SegmentationStorage,
@@ -30,6 +31,7 @@ from contract.errors import (
     NotAnImage,
     NotHead,
     NotMr,
+    UnsupportedPixels,
     UnsupportedSopClass,
 )
 from contract.policy import Checks, Policy
@@ -97,6 +99,22 @@ def outcome(attributes: dict[str, Any], checks: Checks) -> type[DecodeError] | N
         ({"SOPClassUID": None}, UnsupportedSopClass, None, None),
         ({"PixelData": None}, NoPixelData, NoPixelData, NoPixelData),
         ({"PixelData": b""}, NoPixelData, NoPixelData, NoPixelData),
+        *(
+            (
+                {"PixelData": None, keyword: GREY.astype(dtype).tobytes()},
+                UnsupportedPixels,
+                UnsupportedPixels,
+                UnsupportedPixels,
+            )
+            for keyword, dtype in (("FloatPixelData", "<f4"), ("DoubleFloatPixelData", "<f8"))
+        ),
+        (
+            {"SOPClassUID": ParametricMapStorage, "PixelData": None, "FloatPixelData": bytes(8)},
+            UnsupportedSopClass,
+            UnsupportedPixels,
+            UnsupportedPixels,
+        ),
+        ({"FloatPixelData": bytes(8)}, None, None, None),
         (
             {"SOPClassUID": ComprehensiveSRStorage, "Modality": "SR", "PixelData": None},
             NotAnImage,

@@ -26,7 +26,7 @@ from contract.codestream import (
     jpeg_header,
     jpeg_is_ycbcr,
 )
-from contract.decoding import decode
+from contract.decoding import decode, open_source
 from contract.dicom import quieten
 from contract.dicom_pixels import MAX_RLE_BYTES
 from contract.dicom_size import MAX_ELEMENTS, MAX_ITEMS, check_size
@@ -42,7 +42,7 @@ from contract.errors import (
     UnsupportedTransferSyntax,
 )
 from contract.policy import Policy
-from tests.contract.rendering import decoded
+from tests.contract.rendering import decoded, difference
 from tests.contract.samples import (
     OBJECTS,
     RANGE,
@@ -50,6 +50,7 @@ from tests.contract.samples import (
     SYNTAXES,
     encode,
     grey_slice,
+    mr_frames,
     mr_object,
     write,
 )
@@ -117,6 +118,30 @@ class TestRefused:
     def test_fewer_values_than_pixels(self, missing: int) -> None:
         with pytest.raises(TruncatedImage):
             decoded(mr_object(GREY, attributes={"PixelData": GREY.tobytes()[missing:][:-1]}))
+
+    @pytest.mark.parametrize("name", ["implicit", "explicit", "big-endian", "deflated"])
+    @pytest.mark.parametrize(
+        "stated",
+        [
+            {"NumberOfFrames": None},
+            {"NumberOfFrames": 2},
+            {"Rows": GREY.shape[0] * 2 // 3},
+            {"Columns": GREY.shape[1] - 1},
+            {"BitsAllocated": 8, "BitsStored": 8, "HighBit": 7},
+        ],
+        ids=str,
+    )
+    def test_more_values_than_pixels(self, stated: dict[str, Any], name: str) -> None:
+        """A part of them would be taken for all."""
+        frames = [GREY.astype(np.uint16)] * 3
+        with pytest.raises(UndecodableImage, match="more pixels than it states"):
+            open_source(mr_frames(frames, SYNTAXES[name], attributes=stated))
+
+    @pytest.mark.parametrize("surplus", [1, 2, GREY.shape[1]])
+    def test_padding_behind_the_pixels_is_none_of_them(self, surplus: int) -> None:
+        """The most of pydicom's files is a row (MR_small_padded.dcm)."""
+        padded = {**RANGE, "PixelData": GREY.tobytes() + bytes(surplus)}
+        assert difference(decoded(mr_object(GREY, attributes=padded)).pixels, GREY) <= 1
 
     @pytest.mark.parametrize("name", SYNTAXES)
     def test_any_cut_gives_a_decode_error(self, name: str) -> None:

@@ -13,13 +13,13 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from contract.answer import Outputs
+from contract.answer import Decision, Outputs, Rules
 from contract.manifest import RegionRecord
 from contract.preprocessing import Placement
 from contract.region import Geometry, Region
 from service.answers import Answer, MaskForm, region_content
 from service.keys import Role, make_key
-from service.operation import PARAMETERS
+from service.operation import PARAMETERS, Options
 from service.schemas import PredictAnswer
 from tests.contract.samples import RANGE, encode, mr_object
 from tests.support.masks import run_length_mask
@@ -140,9 +140,18 @@ class TestMask:
         assert ("region" in found) is (record is not None and record.region is not None)
 
 
+def at(threshold: float, low: float, high: float | None = None) -> dict[str, float]:
+    """A threshold and a band, which is empty without its upper end."""
+    upper = low if high is None else high
+    return {"tumor_threshold": threshold, "refer_low": low, "refer_high": upper}
+
+
 WITHOUT_KEYS = {
-    "threshold": ({"tumor_threshold": 0.999999}, TUMOR, "no_tumor"),
-    "threshold of the band's end": ({"tumor_threshold": 0.0}, HEALTHY, "tumor"),
+    "threshold above the band": ({"tumor_threshold": 0.999999}, TUMOR, "refer"),
+    "threshold below the band": ({"tumor_threshold": 0.0}, HEALTHY, "refer"),
+    "threshold and empty band above": (at(0.999999, 0.999999), TUMOR, "no_tumor"),
+    "threshold and empty band below": (at(0.0, 0.0), HEALTHY, "tumor"),
+    "threshold and band apart from it": (at(0.999999, 0.0, 0.1), TUMOR, "no_tumor"),
     "band": ({"refer_low": 0.0, "refer_high": 1.0}, HEALTHY, "refer"),
     "empty band": ({"refer_low": 0.5, "refer_high": 0.5}, TUMOR, "tumor"),
 }
@@ -171,6 +180,29 @@ def guarded(
     )
     with serving(settings) as running:
         yield running, {name: presented for name, (presented, _) in made.items()}
+
+
+BAND = replace(RULES, tumor_threshold=0.5, refer_band=(0.5, 0.6))
+
+STRETCHED = {
+    "above": (BAND, 0.9, (0.5, 0.9)),
+    "below": (BAND, 0.25, (0.25, 0.6)),
+    "within": (BAND, 0.55, (0.5, 0.6)),
+    "at the upper end": (BAND, 0.6, (0.5, 0.6)),
+    "an empty band": (replace(BAND, refer_band=(0.5, 0.5)), 0.9, (0.5, 0.5)),
+    "no band": (replace(BAND, refer_band=None), 0.9, None),
+}
+
+
+@pytest.mark.parametrize(("rules", "threshold", "band"), STRETCHED.values(), ids=STRETCHED.keys())
+def test_a_threshold_that_moves_alone_takes_the_band_with_it(
+    rules: Rules, threshold: float, band: tuple[float, float] | None
+) -> None:
+    moved = Options(tumor_threshold=threshold).applied(rules)
+    assert (moved.tumor_threshold, moved.refer_band) == (threshold, band)
+    order = [Decision.NO_TUMOR, Decision.REFER, Decision.TUMOR]
+    decided = [order.index(moved.decide(share / 100)) for share in range(101)]
+    assert decided == sorted(decided), "a higher tumour probability has the weaker decision"
 
 
 class TestOperatingPoint:
@@ -247,7 +279,8 @@ class TestOperatingPoint:
 
 
 SETTINGS: dict[str, tuple[dict[str, Any], bytes, dict[str, Any]]] = {
-    "threshold": ({"tumor_threshold": 0.999999}, TUMOR, {"decision": "no_tumor"}),
+    "threshold": ({"tumor_threshold": 0.999999}, TUMOR, {"decision": "refer"}),
+    "threshold and band": (at(0.999999, 0.999999), TUMOR, {"decision": "no_tumor"}),
     "band": ({"refer_low": 0.0, "refer_high": 1.0}, HEALTHY, {"decision": "refer"}),
     "set": ({"prediction_set_threshold": 0.0}, TUMOR, {"prediction_set": list(CLASSES)}),
     "ood, strict": (
