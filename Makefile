@@ -44,7 +44,7 @@ format: $(TEST_ENV)/.ready ## format the code and mend what ruff can mend
 
 train: $(TEST_ENV)/.ready ## train (RECIPE, DATA: one or more folders, OUT, ARGS)
 	@test -n "$(DATA)" || { echo "usage: make train RECIPE=$(RECIPE) DATA='FOLDER [FOLDER ...]'" >&2; exit 2; }
-	$(TEST_ENV)/bin/python -m training fit --recipe $(RECIPE) $(foreach folder,$(DATA),--data $(folder)) --out $(OUT) $(ARGS)
+	$(TEST_ENV)/bin/python -m training fit --recipe $(RECIPE) $(foreach folder,$(DATA),--data $(folder)) --out "$(OUT)" $(ARGS)
 
 stack: ## build and start the service and Prometheus in containers (ARGS=-d: in the background)
 	$(COMPOSE) up --build $(ARGS)

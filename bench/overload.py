@@ -1,6 +1,6 @@
 """The service at ten times the load that it can serve: who is answered, how fast, and who is refused.
 
-usage: python -m bench.overload [--rounds 3] [--seconds 6] [--times 10]
+usage: python -m bench.overload [--rounds 3] [--seconds 6] [--times 10] [--version latest]
 
 Closed loops of clients that each have one request under way. Full load is a client for each slice that
 the service lets in (``BRAIN_QUEUE_SIZE``), so that nobody is refused. Overload is ten times as many,
@@ -104,12 +104,13 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=3, help="of all loads")
     parser.add_argument("--seconds", type=int, default=6, help="of each load")
     parser.add_argument("--times", type=int, default=10, help="overload, in full loads")
+    parser.add_argument("--version", default="latest", help="of brain-tumor")
     options = parser.parse_args()
     adopt_orphans()
     for name, value in describe():
         say(f"{name}: {value}")
     say(f"Busy before: {busy_share():.0%}\n")
-    with served("overload.log") as service:
+    with served("overload.log", options.version) as service:
         rounds = []
         for _ in range(options.rounds):
             rounds.append(measure(service.port, service.bodies, options.seconds, options.times))
@@ -138,13 +139,17 @@ class Served(NamedTuple):
 
 
 @contextmanager
-def served(log_name: str) -> Iterator[Served]:
-    """The service with its defaults; its output goes into the log of that name."""
+def served(log_name: str, version: str) -> Iterator[Served]:
+    """The service with its defaults and that version; its output goes into the log of that name."""
     FOLDER.mkdir(exist_ok=True)
     files = choose([SHIPPED], IMAGES).files
     bodies = [encode(file.read_bytes(), Form.RAW, "") for file in files]
     port = free_port()
-    variables = {"BRAIN_PORT": str(port), "BRAIN_MODEL_STORE": str(ROOT / "model_store")}
+    variables = {
+        "BRAIN_PORT": str(port),
+        "BRAIN_MODEL_STORE": str(ROOT / "model_store"),
+        "BRAIN_MODEL_VERSION": version,
+    }
     command = [sys.executable, "-m", "service"]
     with Server(command, environment(ROOT, variables), ROOT, FOLDER / log_name, port) as server:
         server.await_answer("/predict", bodies[0], '"label"')

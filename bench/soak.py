@@ -1,6 +1,6 @@
 """Very many requests: does the service hold on to memory, threads, files or tasks?
 
-usage: python -m bench.soak [--requests 200000] [--clients 16]
+usage: python -m bench.soak [--requests 200000] [--clients 16] [--version latest]
 
 Clients in a closed loop send real slices. What the process holds is read after a warm-up and at the
 end, each time when nothing is under way. Exits with 1 where it has grown: resident memory by 5 % or
@@ -73,11 +73,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--requests", type=int, default=200_000)
     parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--version", default="latest", help="of brain-tumor")
     options = parser.parse_args()
     adopt_orphans()
     for name, value in describe():
         say(f"{name}: {value}")
-    with served("soak.log") as service:
+    with served("soak.log", options.version) as service:
         send(service.port, service.bodies, options.clients, WARM_UP_REQUESTS)
         before = Held.by(service.process_id, service.port)
         say(f"after {WARM_UP_REQUESTS} requests: {before}")

@@ -8,10 +8,12 @@ then exits with 1. ``LOAD_API_KEY`` is a key for the service, where it has keys.
 import json
 import os
 import random
+import sys
 import uuid
 from pathlib import Path
 from typing import Any, Final
 
+import gevent  # type: ignore[import-untyped]
 import requests
 from locust import FastHttpUser, between, events, task
 from locust.env import Environment
@@ -85,24 +87,46 @@ def check_same(name: str, prediction: dict[str, Any]) -> None:
             raise WrongAnswerError(f"{name}: the probability of {label} moved")
 
 
-def predict_alone(environment: Environment, **_: object) -> None:
-    """Asks for every file once, so that the answers under load have something to equal."""
+def before_the_load(environment: Environment, **_: object) -> None:
+    """Asks for every file once; without an answer to each there is no load, and locust ends with 1."""
+    try:
+        predict_alone(f"{environment.host}/predict")
+    except (requests.RequestException, WrongAnswerError) as error:
+        words = str(error)
+        if isinstance(error, requests.ConnectionError | requests.Timeout):
+            # Theirs are of urllib3's objects and several lines long.
+            words = type(error).__name__
+        print(f"no answer from {environment.host}: {words}", file=sys.stderr)
+        environment.process_exit_code = 1
+        if environment.runner is not None:
+            # Elsewhere, since it first ends what starts the users, which is what waits here.
+            gevent.spawn(environment.runner.quit).join()
+
+
+def predict_alone(url: str) -> None:
+    """Asks for every file once, so that the answers under load have something to equal.
+
+    Raises:
+        requests.RequestException: the service cannot be reached, or refuses a file.
+        WrongAnswerError: a prediction is wrong by itself.
+    """
     right = 0
     for path in SLICES + DICOMS:
         answer = requests.post(
-            f"{environment.host}/predict",
+            url,
             data=FILES[path.name],
             headers={"Content-Type": media_type(path.name), **KEY},
             timeout=30,
         )
         answer.raise_for_status()
-        alone[path.name] = prediction = answer.json()["predictions"][0]
+        prediction = answer.json()["predictions"][0]
         check_prediction(prediction)
+        alone[path.name] = prediction
         right += prediction["label"] == path.parent.name
     print(f"before the load: {right} of {len(SLICES)} slices get the label of their folder")
 
 
-events.test_start.add_listener(predict_alone)  # type: ignore[no-untyped-call]  # locust's own
+events.test_start.add_listener(before_the_load)  # type: ignore[no-untyped-call]  # locust's own
 
 
 class Reader(FastHttpUser):
@@ -113,8 +137,8 @@ class Reader(FastHttpUser):
     network_timeout = 30.0
 
     def on_start(self) -> None:
-        """Stops where the first answers could not be had."""
-        if not alone:
+        """Stops where not all of the first answers could be had."""
+        if len(alone) < len(SLICES + DICOMS):
             raise StopUser
 
     @task(6)

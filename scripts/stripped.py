@@ -5,6 +5,8 @@ as they are and stripped, the latter preprocessed again as the service would.
 """
 
 import argparse
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,34 +14,51 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
 from contract.answer import Rules
+from contract.errors import StoreError
 from contract.store import ModelStore
 from training.answering import as_outputs
 from training.convert import Predictor, litert_predictor
 from training.datasets import NO_TUMOR
+from training.errors import TrainingError
 from training.prepare import prepare
 from training.recipe import load_recipe
 from training.splits import Protocol
 from training.synthesis import strip
 
-STORE = Path("model_store")
+STORE = Path(__file__).resolve().parents[1] / "model_store"
 MODEL = "brain-tumor"
 RECIPE = "efficientnet_lite0_mask"
 
 
-def main() -> None:
-    """Prints two lines."""
+def main() -> int:
+    """Prints two lines; returns the process' exit status."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path, help="the data sets that trained it")
     parser.add_argument("--version", default="latest")
     arguments = parser.parse_args()
+    try:
+        compare(arguments.folders, arguments.version)
+    except (TrainingError, StoreError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def compare(folders: Sequence[Path], version: str) -> None:
+    """Prints what a version makes of the validation slices of some data sets.
+
+    Raises:
+        TrainingError: of the data sets.
+        StoreError: the version cannot be had, or has no mask.
+    """
     store = ModelStore(STORE)
-    stored = store.load(MODEL, store.resolve(MODEL, arguments.version))
+    stored = store.load(MODEL, store.resolve(MODEL, version))
     rules = Rules.read(stored.manifest, stored.path)
     if rules.region is None:
-        parser.error("the version has no mask")
+        raise StoreError(f"{MODEL} {version} has no mask")
     threshold = rules.region.threshold
     predict = litert_predictor(stored.path / stored.manifest.artifacts["litert"])
-    prepared = prepare(load_recipe(RECIPE), arguments.folders, Protocol.GROUPED)
+    prepared = prepare(load_recipe(RECIPE), folders, Protocol.GROUPED)
     images, empty = prepared.images, np.zeros(prepared.images.slices.shape[1:], np.uint8)
     rows, bare = [], []
     for row in prepared.parts.validation.tolist():
@@ -88,4 +107,4 @@ def _figures(
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -1,6 +1,5 @@
 """The load generator's output is read as it is meant, and nothing but loopback is ever a target."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -12,6 +11,7 @@ import pytest
 
 from bench.forms import Body
 from bench.load import LoadError, Plan, command, parse, run
+from tests.support.programs import needs
 
 DELAY_SECONDS = 0.02
 
@@ -94,7 +94,7 @@ def echo() -> Iterator[str]:
         thread.join()
 
 
-@pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
+@needs("wrk")
 def test_wrk_sends_every_file_checks_each_answer_and_times_it(echo: str, tmp_path: Path) -> None:
     bodies = [Body(text, "text/plain") for text in (b"one", b"two", b"refuse", b"lie")]
     plan = Plan.write(tmp_path / "plan", bodies, ["^one$", "^two$", "^refuse$", "^truth$"])
@@ -107,7 +107,7 @@ def test_wrk_sends_every_file_checks_each_answer_and_times_it(echo: str, tmp_pat
     assert seen.broken == 0
 
 
-@pytest.mark.skipif(shutil.which("wrk") is None, reason="wrk is not installed")
+@needs("wrk")
 def test_more_clients_than_files_all_send(echo: str, tmp_path: Path) -> None:
     plan = Plan.write(tmp_path / "plan", [Body(b"one", "text/plain")], ["^one$"])
     alone, three = run(echo, plan, 1, 0, 1), run(echo, plan, 3, 0, 1)

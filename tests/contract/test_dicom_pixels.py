@@ -4,7 +4,6 @@ import io
 import math
 import subprocess
 from pathlib import Path
-from shutil import which
 from typing import Any
 
 import numpy as np
@@ -38,6 +37,7 @@ from tests.contract.samples import (
     grey_slice,
     mr_object,
 )
+from tests.support.programs import needs
 
 GREY = grey_slice()
 DEEP = deep_slice()
@@ -93,7 +93,7 @@ class TestRoundTrip:
         assert np.abs(result.astype(int) - GREY).mean() < 1.5
 
     @pytest.mark.parametrize("number", range(1, 8))
-    @pytest.mark.skipif(not which("dcmcjpeg"), reason="dcmtk is not installed")
+    @needs("dcmcjpeg")
     def test_every_selection_value_of_lossless_jpeg(self, number: int, tmp_path: Path) -> None:
         source, target = tmp_path / "source.dcm", tmp_path / "target.dcm"
         attributes = {"WindowCenter": 300, "WindowWidth": 600}
@@ -104,7 +104,7 @@ class TestRoundTrip:
         result = decoded(target.read_bytes())
         assert difference(result.pixels, linear(DEEP, 300, 600)) <= 1
 
-    @pytest.mark.skipif(not which("dcmdjpeg"), reason="dcmtk is not installed")
+    @needs("dcmdjpeg")
     def test_twelve_bits_of_jpeg_extended_are_those_of_dcmtk(self, tmp_path: Path) -> None:
         """pydicom reads them with nothing that may ship, so that it is no reference."""
         path = next(path for path in SHIPPED if path.name == "JPGExtended.dcm")

@@ -2,7 +2,6 @@
 
 import io
 import json
-import os
 import re
 import signal
 import subprocess
@@ -24,6 +23,7 @@ from scripts.orthanc import CONFIGURATION, SCRIPT, USER, Orthanc, free_port, mis
 from service.dicom.making import MANUFACTURER
 from service.keys import Role, make_key
 from tests.support.pacs import SOP, SOP_CLASS, STORED, Instance, series, written
+from tests.support.programs import REQUIRED
 from tests.support.service import ROOT, environment_with, is_ready, process, wait_until
 from tests.support.tls import self_signed, tls_front
 
@@ -31,7 +31,7 @@ pytestmark = [
     pytest.mark.pacs,
     pytest.mark.slow,
     pytest.mark.skipif(
-        missing() is not None and os.environ.get("DICOM_TOOLS") != "required",
+        missing() is not None and not REQUIRED,
         reason=missing() or "",
     ),
 ]

@@ -13,10 +13,18 @@ import yaml
 from service.cores import available_cores
 from service.metrics import Metrics
 from service.settings import Settings
+from tests.support.programs import needs
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCKERFILES = [ROOT / "Dockerfile", ROOT / "deploy" / "prometheus" / "Dockerfile"]
 PROMETHEUS = ROOT / "deploy" / "prometheus"
+
+ALLOWED_KEYS = {
+    *("build", "image", "environment", "depends_on", "ports", "volumes", "restart"),
+    *("read_only", "tmpfs", "cap_drop", "security_opt", "stop_grace_period"),
+    *("mem_limit", "pids_limit", "cpu_period", "cpu_quota"),
+}
+"""Of a service of the stack: nothing that gives it more of the host, such as ``privileged``."""
 
 
 def last_stage(path: Path) -> list[str]:
@@ -58,6 +66,7 @@ def test_service_image_holds_what_serves_and_nothing_else() -> None:
 @pytest.mark.parametrize("name", ["service", "prometheus"])
 def test_container_is_locked_down(name: str) -> None:
     service = stack()["services"][name]
+    assert service.keys() <= ALLOWED_KEYS
     assert service["read_only"] is True
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
@@ -66,6 +75,22 @@ def test_container_is_locked_down(name: str) -> None:
     # Who opens the service to others has keys for it; Prometheus has none.
     bind = {"service": "BIND", "prometheus": "PROMETHEUS_BIND"}[name]
     assert all(port.startswith(f"${{{bind}:-127.0.0.1}}:") for port in service["ports"])
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=["service", "prometheus"])
+def test_what_an_image_copies_is_sent_to_the_engine(path: Path) -> None:
+    """Whoever adds a COPY has to let it through ``.dockerignore``, which names what is not ignored."""
+    lines = (ROOT / ".dockerignore").read_text("utf-8").splitlines()
+    assert "*" in lines
+    sent = [Path(line[1:]) for line in lines if line.startswith("!")]
+    ignored = [line for line in lines if line[:1] not in ("", "!", "#") and line != "*"]
+    copies = re.findall(r"^COPY (?!--from)(.+) \S+$", path.read_text("utf-8"), re.MULTILINE)
+    sources = [Path(source) for line in copies for source in line.split()]
+    assert sources
+    for source in sources:
+        assert (ROOT / source).exists()
+        assert any(source.is_relative_to(folder) for folder in sent), f"{source} is ignored"
+        assert not any(source.match(pattern) for pattern in ignored), f"{source} is ignored"
 
 
 def test_on_a_large_host_the_service_counts_the_cores_that_its_memory_is_for(
@@ -93,12 +118,7 @@ def test_prometheus_scrapes_the_service_of_the_stack() -> None:
     assert config["rule_files"] == ["alerts.yml"]
 
 
-NEEDS_PROMTOOL = pytest.mark.skipif(
-    shutil.which("promtool") is None, reason="promtool is not installed"
-)
-
-
-@NEEDS_PROMTOOL
+@needs("promtool")
 def test_promtool_accepts_the_section_for_an_alertmanager(tmp_path: Path) -> None:
     text = (PROMETHEUS / "prometheus.yml").read_text("utf-8")
     with_section = re.sub(r"^# (?=alerting:| )", "", text, flags=re.MULTILINE)
@@ -109,7 +129,7 @@ def test_promtool_accepts_the_section_for_an_alertmanager(tmp_path: Path) -> Non
     promtool(tmp_path, "check config prometheus.yml")
 
 
-@NEEDS_PROMTOOL
+@needs("promtool")
 @pytest.mark.parametrize(
     "command",
     ["check config prometheus.yml", "test rules alerts_test.yml"],

@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -36,6 +37,7 @@ class Service(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.mixed_up = mixed_up
         self.key: str | None = None
+        self.open_for = 0
         self.count = itertools.count()
 
 
@@ -46,7 +48,9 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         key = self.server.key
-        if key is not None and self.headers["Authorization"] != f"Bearer {key}":
+        if self.server.open_for > 0:
+            self.server.open_for -= 1
+        elif key is not None and self.headers["Authorization"] != f"Bearer {key}":
             self.send_response(401)
             self.send_header("Content-Length", "0")
             self.end_headers()
@@ -99,9 +103,39 @@ def test_load_test_sends_the_api_key_before_and_under_load(service: Service) -> 
     assert next(service.count) > ASKED_BEFORE_THE_LOAD
 
 
-def load(service: Service, **variables: str) -> subprocess.CompletedProcess[str]:
-    host = f"http://127.0.0.1:{service.server_address[1]}"
-    options = f"--headless --users 2 --spawn-rate 2 --run-time 6s --host {host}"
+@pytest.mark.parametrize("service", [False], ids=["right"], indirect=True)
+@pytest.mark.parametrize("answers", [0, 3], ids=["none", "some"])
+def test_load_test_ends_where_a_file_has_no_answer_before_it(
+    service: Service, answers: int
+) -> None:
+    service.key = "a-key"
+    service.open_for = answers
+    result = load(service, run_seconds=40)
+    assert result.returncode == 1
+    (said,) = [line for line in result.stderr.splitlines() if "no answer from" in line]
+    assert "401 " in said
+    assert "Traceback" not in result.stderr
+    assert next(service.count) == answers
+
+
+def test_load_test_ends_at_once_where_nothing_listens() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closing:
+        port = closing.getsockname()[1]
+    result = load_at(f"http://127.0.0.1:{port}", 40)
+    assert result.returncode == 1
+    assert f"no answer from http://127.0.0.1:{port}: ConnectionError\n" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def load(
+    service: Service, run_seconds: int = 6, **variables: str
+) -> subprocess.CompletedProcess[str]:
+    return load_at(f"http://127.0.0.1:{service.server_address[1]}", run_seconds, **variables)
+
+
+def load_at(host: str, run_seconds: int, **variables: str) -> subprocess.CompletedProcess[str]:
+    """Runs it; fails where it takes much longer than a load of six seconds."""
+    options = f"--headless --users 2 --spawn-rate 2 --run-time {run_seconds}s --host {host}"
     return subprocess.run(
         [sys.executable, "-m", "locust", "-f", "loadtests/locustfile.py", *options.split()],
         cwd=ROOT,
@@ -109,5 +143,5 @@ def load(service: Service, **variables: str) -> subprocess.CompletedProcess[str]
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=30,
     )

@@ -87,6 +87,28 @@ def test_python_versions_are_those_that_the_scripts_look_for() -> None:
     assert "(3, 11) <= sys.version_info[:2] < (3, 14)" in (ROOT / "scripts/find-python").read_text()
 
 
+def test_a_python_may_lie_in_a_folder_with_a_space(tmp_path: Path) -> None:
+    python = tmp_path / "my tools" / "python3"
+    python.parent.mkdir()
+    python.write_text(f'#!/bin/sh\nexec "{sys.executable}" "$@"\n', encoding="utf-8")
+    python.chmod(0o755)
+    command = [ROOT / "scripts/find-python", python]
+    found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert found == f"{python}\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"), [(["/no such/python"], "/no such/python"), ([], "None of python3, ")]
+)
+def test_that_there_is_no_python_is_said(tmp_path: Path, arguments: list[str], named: str) -> None:
+    command = ["/bin/sh", str(ROOT / "scripts/find-python"), *arguments]
+    environment = {"PATH": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.startswith(named)
+    assert ": no usable Python." in done.stderr
+
+
 def test_an_environment_that_is_a_link_makes_way_and_what_it_leads_to_stays(tmp_path: Path) -> None:
     """``venv --clear`` would empty another checkout's environment, and fill it with this one's."""
     kept = tmp_path / "other" / "bin" / "kept"

@@ -1,12 +1,14 @@
 """What the README tells a newcomer to type is there."""
 
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
 from scripts.settings_table import with_table
 from scripts.smoke import readme_curl
+from training.__main__ import _parser
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -38,7 +40,24 @@ def test_links_lead_somewhere(path: str) -> None:
     assert (ROOT / path).exists()
 
 
-def test_every_training_command_exists() -> None:
-    source = (ROOT / "training" / "__main__.py").read_text(encoding="utf-8")
-    commands = set(re.findall(r'add_parser\(\s*"(\w+)"', source))
-    assert set(re.findall(r"python -m training (\w+)", README)) <= commands
+TRAINING = re.findall(r"\bpython -m training ([^#`\n]+)", README)
+
+
+@pytest.mark.parametrize("command", [line for line in TRAINING if " " in line.strip()])
+def test_every_training_command_is_one(command: str) -> None:
+    words = shlex.split(command)
+    assert _parser().parse_args(words).command == words[0]
+
+
+def test_every_training_command_is_looked_at() -> None:
+    named = {line.split()[0] for line in TRAINING}
+    looked_at = {line.split()[0] for line in TRAINING if " " in line.strip()}
+    assert {"audit", "fit", "evaluate", "export", "crossval", "compare"} <= looked_at
+    assert named == looked_at
+
+
+def test_python_of_the_steps_is_made_by_a_rule_of_the_makefile() -> None:
+    (target,) = re.findall(r"`make (\.venv-test/\S+)`", README)
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert f"\n{target.replace('.venv-test', '$(TEST_ENV)')}: " in makefile
+    assert "\nTEST_ENV := .venv-test\n" in makefile

@@ -16,6 +16,7 @@ import httpx
 import pydicom
 import pytest
 
+from service import logs
 from service.logs import BufferedHandler, JsonFormatter
 from tests.support.service import (
     PATIENCE_SECONDS,
@@ -154,7 +155,14 @@ def test_exception_is_one_line_with_its_traceback() -> None:
     assert "ValueError: what happened" in content["traceback"]
 
 
-def test_lines_are_written_soon_and_warnings_at_once(capfd: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("patient", [False, True], ids=["soon", "at-once"])
+def test_lines_are_written_soon_and_warnings_at_once(
+    patient: bool, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert logs.WRITE_SECONDS <= 0.1
+    if patient:
+        # So long that only a warning ends it.
+        monkeypatch.setattr(logs, "WRITE_SECONDS", 2 * PATIENCE_SECONDS)
     handler = BufferedHandler()
     handler.setFormatter(JsonFormatter())
     written: list[str] = []
@@ -163,10 +171,11 @@ def test_lines_are_written_soon_and_warnings_at_once(capfd: pytest.CaptureFixtur
         written.extend(json.loads(line)["message"] for line in capfd.readouterr().err.splitlines())
         return written
 
-    for number, level in enumerate((logging.INFO, logging.INFO, logging.WARNING)):
+    last = logging.WARNING if patient else logging.INFO
+    for number, level in enumerate((logging.INFO, logging.INFO, last)):
         handler.handle(logging.LogRecord("n", level, "", 0, str(number), (), None))
     wait_until(lambda: read() == ["0", "1", "2"])
-    handler.handle(logging.LogRecord("n", logging.INFO, "", 0, "3", (), None))
+    handler.handle(logging.LogRecord("n", last, "", 0, "3", (), None))
     wait_until(lambda: read() == ["0", "1", "2", "3"])
 
 
@@ -189,6 +198,9 @@ def test_every_line_is_written_once(capfd: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_log_that_nobody_reads_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Each process ends that much later beside a log that is not read.
+    assert logs.FLUSH_SECONDS <= 1
+    monkeypatch.setattr(logs, "FLUSH_SECONDS", 0.2)
     reader, writer = os.pipe()
     monkeypatch.setattr("service.logs.STDERR", writer)
     handler = BufferedHandler(max_lines=100)
@@ -205,7 +217,9 @@ def test_a_log_that_nobody_reads_holds_nobody_up(monkeypatch: pytest.MonkeyPatch
         log(str(number))
     start = monotonic()
     handler.flush()
-    assert monotonic() - start < PATIENCE_SECONDS
+    assert 0.2 <= monotonic() - start < PATIENCE_SECONDS / 3
+    # What is read now is written to its end.
+    monkeypatch.setattr(logs, "FLUSH_SECONDS", PATIENCE_SECONDS)
     with os.fdopen(reader) as end:
         lines = [json.loads(end.readline()) for _ in range(102)]
     handler.flush()

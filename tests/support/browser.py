@@ -9,17 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
+from tests.support.programs import needs
 from tests.support.service import PATIENCE_SECONDS, free_port, wait_until
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 CHROMEDRIVER = shutil.which("chromedriver")
 
-needs_browser = pytest.mark.skipif(
-    not (CHROMIUM and CHROMEDRIVER),
-    reason="needs Chromium and its driver: apt-get install chromium chromium-driver",
-)
+needs_browser = needs("chromium|google-chrome", "chromedriver")
+"""Of Debian's packages chromium and chromium-driver."""
 
 OTHER_NAME = "mri.example"
 """What the browser takes for another name of this machine."""

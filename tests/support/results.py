@@ -1,8 +1,6 @@
 """Findings on real MR objects, and what other tools say of the objects that are made of them."""
 
 import io
-import os
-import shutil
 import subprocess
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -11,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
-import pytest
 from highdicom.legacy import LegacyConvertedEnhancedMRImage
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
@@ -23,6 +20,7 @@ from service.dicom.findings import Box, ModelIdentity, SeriesFindings, SliceFind
 from service.dicom.headers import read_header
 from service.dicom.objects import build
 from service.dicom.uids import UUID_ROOT
+from tests.support.programs import needs
 
 DICOM = Path(__file__).parents[1] / "data" / "dicom"
 SAGITTAL = DICOM / "siemens_mprage_sagittal_0096.dcm"
@@ -32,12 +30,8 @@ SMALL = Path(pydicom.__file__).parent / "data" / "test_files" / "MR_small.dcm"
 MODEL = ModelIdentity("brain-tumor", 1, "0123456789abcdef" * 4)
 CREATED = datetime(2026, 3, 1, 12, 30, 15).astimezone()
 
-TOOLS = ("dciodvfy", "dsrdump", "dcmdump")
-needs_tools = pytest.mark.skipif(
-    not all(map(shutil.which, TOOLS)) and os.environ.get("DICOM_TOOLS") != "required",
-    reason="Debian's dcmtk and dicom3tools are not installed",
-)
-"""Where DICOM_TOOLS=required, as in .ci/run, tests fail without them."""
+needs_tools = needs("dciodvfy", "dsrdump", "dcmdump")
+"""Of Debian's packages dicom3tools and dcmtk."""
 
 
 def ellipse(rows: int, columns: int, centre: tuple[float, float] = (0.4, 0.6)) -> NDArray[np.bool_]:
