@@ -27,7 +27,47 @@ CREW_TESTS: Final = "tests/service/test_crew.py"
 BATCHES: Final = "tests/service/test_crew_batches.py"
 CONNECTIONS: Final = "tests/service/test_connections.py"
 
+SANDBOX: Final = "contract/sandbox.py"
+SANDBOX_TESTS: Final = "tests/contract/test_sandbox.py"
+
 MUTANTS: Final = (
+    Mutant(
+        "decoder that crashes",
+        SANDBOX,
+        "            case Outcome.CRASHED:\n                raise DecoderCrashed(",
+        "            case Outcome.CRASHED:\n                raise UndecodableImage(",
+        f"{SANDBOX_TESTS}::test_fault_has_its_error_and_the_next_call_works[abort-DecoderCrashed]",
+    ),
+    Mutant(
+        "decoder's process that stands still",
+        SANDBOX,
+        "generation if kept else -1",
+        "generation",
+        f"{SANDBOX_TESTS}::test_child_that_stands_still_is_replaced",
+    ),
+    Mutant(
+        "decoder that takes its process with it",
+        SANDBOX,
+        "        except (EOFError, OSError):\n            raise DecoderCrashed(",
+        "        except (EOFError, OSError):\n            raise UndecodableImage(",
+        f"{SANDBOX_TESTS}::test_fault_has_its_error_and_the_next_call_works"
+        "[kill-parent-DecoderCrashed]",
+    ),
+    Mutant(
+        "more bytes in memory than allowed",
+        "service/buffers.py",
+        "if self.used + size > self._limit:",
+        "if False:",
+        "tests/service/test_frames.py::test_what_deflated_objects_hold_is_counted",
+    ),
+    Mutant(
+        "bytes that a thread holds after its request",
+        "service/buffers.py",
+        "            if claim.ended:\n                return\n",
+        "",
+        "tests/service/test_archives.py"
+        "::test_what_a_thread_claims_after_the_end_of_its_request_is_not_counted",
+    ),
     Mutant(
         "start of the maker's process within a deadline",
         "service/dicom/answer.py",
