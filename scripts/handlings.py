@@ -36,7 +36,7 @@ MUTANTS: Final = (
         SANDBOX,
         "            case Outcome.CRASHED:\n                raise DecoderCrashed(",
         "            case Outcome.CRASHED:\n                raise UndecodableImage(",
-        f"{SANDBOX_TESTS}::test_fault_has_its_error_and_the_next_call_works[abort]",
+        f"{SANDBOX_TESTS}::test_fault_has_its_error_and_the_next_call_works[abort-DecoderCrashed]",
     ),
     Mutant(
         "decoder's process that stands still",
@@ -50,7 +50,8 @@ MUTANTS: Final = (
         SANDBOX,
         "        except (EOFError, OSError):\n            raise DecoderCrashed(",
         "        except (EOFError, OSError):\n            raise UndecodableImage(",
-        f"{SANDBOX_TESTS}::test_fault_has_its_error_and_the_next_call_works[kill-parent]",
+        f"{SANDBOX_TESTS}::test_fault_has_its_error_and_the_next_call_works"
+        "[kill-parent-DecoderCrashed]",
     ),
     Mutant(
         "more bytes in memory than allowed",
@@ -475,13 +476,6 @@ MUTANTS: Final = (
         "if len(self.connections) >= self._limits.connections:",
         "if False:",
         f"{CONNECTIONS}::test_too_many_connections_are_refused_until_one_ends",
-    ),
-    Mutant(
-        "request that the drain cannot finish",
-        "service/middleware.py",
-        "if status or not State.of(scope).draining:",
-        "if True:",
-        "tests/service/test_process.py::test_what_the_drain_cannot_finish_is_refused",
     ),
     Mutant(
         "log that nobody reads",
