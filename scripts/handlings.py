@@ -116,8 +116,8 @@ MUTANTS: Final = (
     Mutant(
         "runtime that is lost while an activation hangs",
         "service/registry.py",
-        "            if self.active is None:\n                await self._rebuild(lost)",
-        "            async with self._changing:\n                await self._rebuild(lost)",
+        "            if self.active is None:\n                try:\n",
+        "            async with self._changing:\n                try:\n",
         f"{FAULTS}::test_lost_runtime_is_rebuilt_while_an_activation_hangs",
     ),
     Mutant(
@@ -476,6 +476,41 @@ MUTANTS: Final = (
         "if len(self.connections) >= self._limits.connections:",
         "if False:",
         f"{CONNECTIONS}::test_too_many_connections_are_refused_until_one_ends",
+    ),
+    Mutant(
+        "request that the drain cannot finish",
+        "service/middleware.py",
+        "if status or not State.of(scope).draining:",
+        "if True:",
+        "tests/service/test_process.py::test_what_the_drain_cannot_finish_is_refused",
+    ),
+    Mutant(
+        "rollback that waits for an activation",
+        "service/registry.py",
+        "if self._served[-1:] != left:",
+        "if False:",
+        "tests/service/test_models.py::test_a_rollback_never_goes_back_to_what_it_was_to_leave",
+    ),
+    Mutant(
+        "position that is the same in all slices",
+        "contract/series.py",
+        "if len(gathered) == 1:",
+        "if False:",
+        "tests/contract/test_series.py::test_one_position_stated_by_all_is_as_good_as_none",
+    ),
+    Mutant(
+        "slices of a series that could not be read",
+        "service/series.py",
+        "if failed and decision is Decision.NO_TUMOR",
+        "if False",
+        "tests/service/test_series.py::test_a_series_that_lacks_slices_is_not_without_a_tumour",
+    ),
+    Mutant(
+        "more pixels than an object states",
+        "contract/dicom_pixels.py",
+        "if surplus > max(form.frame_bytes // form.rows, 1):",
+        "if False:",
+        "tests/contract/test_dicom_refused.py::TestRefused::test_more_values_than_pixels",
     ),
     Mutant(
         "log that nobody reads",
