@@ -2,6 +2,7 @@
 
 import re
 import struct
+from collections.abc import Iterator
 from itertools import islice
 from typing import Final, NamedTuple
 
@@ -56,16 +57,12 @@ def jpeg_header(stream: bytes) -> Codestream | None:
 
     Source: ITU-T T.81 (09/92), B.2.2; ITU-T T.87 (06/98), C.2.2.
     """
-    position = 2
-    while position + 10 <= len(stream) and stream[position] == 0xFF:
-        marker = stream[position + 1]
-        if marker == 0xFF:
-            position += 1
-        elif marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC}):
-            precision, rows, columns, samples = struct.unpack_from(">BHHB", stream, position + 4)
+    for marker, start in _segments(stream):
+        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC}):
+            if len(stream) < start + 6:
+                return None
+            precision, rows, columns, samples = struct.unpack_from(">BHHB", stream, start)
             return Codestream(rows, columns, samples, precision)
-        else:
-            position += 2 + int.from_bytes(stream[position + 2 : position + 4])
     return None
 
 
@@ -74,22 +71,32 @@ def jpeg_is_ycbcr(stream: bytes) -> bool | None:
 
     JFIF goes before Adobe's segment, as in libjpeg.
     """
-    position, adobe = 2, None
-    while position + 4 <= len(stream) and stream[position] == 0xFF:
-        marker = stream[position + 1]
-        if marker == 0xFF:
-            position += 1
-            continue
+    adobe = None
+    for marker, start in _segments(stream):
         if marker == _START_OF_SCAN:
             break
-        length = int.from_bytes(stream[position + 2 : position + 4])
-        content = stream[position + 4 : position + 2 + length]
+        content = stream[start : start - 2 + int.from_bytes(stream[start - 2 : start])]
         if marker == _JFIF and content.startswith(b"JFIF\0"):
             return True
         if marker == _ADOBE and content.startswith(b"Adobe") and len(content) >= 12:
             adobe = content[11] != 0
-        position += 2 + length
     return adobe
+
+
+def _segments(stream: bytes) -> Iterator[tuple[int, int]]:
+    """Marker of each segment of a header, and where what follows its length begins.
+
+    JPEG's, and JPEG 2000's main header, up to the first thing that is no segment with a length.
+    """
+    position = 2
+    while position + 4 <= len(stream) and stream[position] == 0xFF:
+        marker = stream[position + 1]
+        if marker == 0xFF:
+            # It may be repeated (B.1.1.2).
+            position += 1
+            continue
+        yield marker, position + 4
+        position += 2 + int.from_bytes(stream[position + 2 : position + 4])
 
 
 def max_scans(pixels: int, max_pixels: int) -> int:
@@ -140,12 +147,9 @@ def jpeg2000_is_transformed(stream: bytes) -> bool:
 
     Source: ITU-T T.800 (08/2002), table A.14.
     """
-    position = 2
-    while position + 9 <= len(stream) and stream[position] == 0xFF:
-        marker = stream[position + 1]
+    for marker, start in _segments(stream):
         if marker == _CODING_STYLE:
-            return stream[position + 8] == 1
+            return stream[start + 4 : start + 5] == b"\x01"
         if marker == _START_OF_TILE:
             break
-        position += 2 + int.from_bytes(stream[position + 2 : position + 4])
     return False

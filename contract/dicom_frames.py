@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Sequence
 from typing import Final
 
 from pydicom import Dataset, FileDataset
@@ -63,20 +64,22 @@ def spacing(attributes: Dataset) -> tuple[float, float] | None:
         UndecodableImage: it is stated, and no number.
     """
     sides = numbers(attributes, "PixelSpacing")
-    if len(sides) != 2 or not all(0 < side < math.inf for side in sides):
-        return None
-    if max(sides) > MAX_PIXEL_ASPECT * min(sides):
-        return None
-    return sides[0], sides[1]
+    return (sides[0], sides[1]) if credible(sides) else None
 
 
 def aspect(attributes: Dataset) -> float:
     """A pixel's height over its width; 1 if nothing is stated that can be believed."""
     sides = spacing(attributes) or floats(attributes, "PixelAspectRatio")
-    if len(sides) != 2 or not min(sides) > 0:
-        return 1.0
-    ratio = sides[0] / sides[1]
-    return ratio if 1 / MAX_PIXEL_ASPECT <= ratio <= MAX_PIXEL_ASPECT else 1.0
+    return sides[0] / sides[1] if credible(sides) else 1.0
+
+
+def credible(sides: Sequence[float]) -> bool:
+    """Whether these are the two sides of a pixel, no more oblong than :data:`MAX_PIXEL_ASPECT`."""
+    return (
+        len(sides) == 2
+        and all(0 < side < math.inf for side in sides)
+        and max(sides) <= MAX_PIXEL_ASPECT * min(sides)
+    )
 
 
 def uid(dataset: Dataset, keyword: str) -> str | None:

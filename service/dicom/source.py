@@ -16,7 +16,7 @@ from pydicom.uid import (
     UID_dictionary,
 )
 
-from contract.dicom_frames import MAX_PIXEL_ASPECT
+from contract.dicom_frames import credible
 from service.dicom import patient
 from service.errors import UnidentifiedSource
 
@@ -238,14 +238,12 @@ def _plane(header: Dataset, placed: Dataset, groups: Sequence[Dataset]) -> Plane
     orientation = _numbers(header, groups, "PlaneOrientationSequence", "ImageOrientationPatient")
     spacing = _numbers(header, groups, "PixelMeasuresSequence", "PixelSpacing")
     thickness = _numbers(header, groups, "PixelMeasuresSequence", "SliceThickness")
-    if len(position) != 3 or len(orientation) != 6 or len(spacing) != 2 or min(spacing) <= 0:
+    # What the decoder does not believe must not be measured with either.
+    if len(position) != 3 or len(orientation) != 6 or not credible(spacing):
         return None
     row, column = np.asarray(orientation[:3]), np.asarray(orientation[3:])
     errors = [row @ row - 1, column @ column - 1, row @ column]
     if max(map(abs, errors)) > ORTHOGONALITY or max(spacing) > MAX_SPACING_MM:
-        return None
-    # What the decoder does not believe must not be measured with either.
-    if max(spacing) > MAX_PIXEL_ASPECT * min(spacing):
         return None
     x, y, z = position
     (rx, ry, rz), (cx, cy, cz) = _orthonormal(row, column)
