@@ -1,5 +1,6 @@
 """The stored values of a DICOM object: which transfer syntaxes are read, by what, and how safely."""
 
+import io
 import json
 from collections.abc import Mapping
 from itertools import islice
@@ -8,7 +9,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import FileDataset
-from pydicom.encaps import encapsulate, generate_frames
+from pydicom.encaps import encapsulate, generate_frames, parse_basic_offsets, parse_fragments
 from pydicom.pixels import get_decoder
 from pydicom.uid import (
     JPEG2000,
@@ -66,6 +67,11 @@ SANDBOXED: Final = frozenset(
 safe within the service's: among mutations of pydicom's test files are some that end the process
 (``terminate called after throwing an instance of 'gdcm::Exception'``)."""
 
+_ITEM_HEADER_BYTES: Final = 8
+
+_IMAGE_STARTS: Final = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  ")
+"""No compressed data holds the first two: after 0xFF, what is no marker is at most 0x8F."""
+
 MAX_RLE_BYTES: Final = 4 * 2**20
 """Length of an RLE frame; it may unpack to 64 times as much before its true length is known."""
 
@@ -109,7 +115,8 @@ class Frames:
         UnsupportedPixels: the values are of a kind that no MR image needs.
         TooManyPixels, TooManyFrames: over a limit.
         TruncatedImage: there are fewer values than pixels, or fewer frames than stated.
-        UndecodableImage: the size is impossible, or there are more values than pixels.
+        UndecodableImage: the size is impossible, or there are more values than pixels, or more frames
+            than stated.
     """
 
     def __init__(self, dataset: FileDataset, policy: Policy) -> None:
@@ -274,7 +281,20 @@ def _split(dataset: FileDataset, count: int) -> list[bytes]:
     frames = list(islice(found, count))
     if len(frames) < count or not all(frames):
         raise TruncatedImage("the DICOM object has fewer frames than it states")
+    if _images_begun(data, UID(dataset.file_meta.TransferSyntaxUID)) > count:
+        raise UndecodableImage("the DICOM object has more frames than it states")
     return frames
+
+
+def _images_begun(data: bytes, syntax: UID) -> int:
+    """Fragments that begin a frame: an RLE frame is one; others may be of several (PS3.5 2024e, A.4)."""
+    reader = io.BytesIO(data)
+    parse_basic_offsets(reader)
+    count, offsets = parse_fragments(reader)
+    if syntax == RLELossless:
+        return count
+    starts = [offset + _ITEM_HEADER_BYTES for offset in offsets]
+    return sum(data.startswith(_IMAGE_STARTS, start) for start in starts)
 
 
 def _check_frame(frame: bytes, syntax: UID, form: PixelFormat) -> Codestream:

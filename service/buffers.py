@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import Lock
 
-from service.errors import QueueFull
+from service.errors import QueueFull, UnpackedTooLarge
 
 
 class Buffers:
@@ -37,11 +37,14 @@ class Buffers:
         """Counts bytes of a claim, unless it has ended.
 
         Raises:
+            UnpackedTooLarge: there never is room for so many bytes of one request.
             QueueFull: there is no room for them now.
         """
         with self._lock:
             if claim.ended:
                 return
+            if claim.size + size > self._limit:
+                raise UnpackedTooLarge(f"the request unpacks to more than {self._limit} bytes")
             if self.used + size > self._limit:
                 raise QueueFull("the service holds as many bytes as it can take; try again")
             self.used += size
@@ -65,6 +68,7 @@ class Claim:
         """Claims more bytes.
 
         Raises:
+            UnpackedTooLarge: there never is room for so many bytes of one request.
             QueueFull: there is no room for them now.
         """
         self._buffers.take(self, size)

@@ -14,7 +14,7 @@ from contract.policy import Policy
 from contract.preprocessing import preprocess_placed
 from contract.region import Geometry
 from contract.source import Source
-from service.errors import DeadlineExceeded, Failure, QueueFull, ServiceError
+from service.errors import DeadlineExceeded, Failure, QueueFull, ServiceError, UnpackedTooLarge
 from service.jobs import Job
 
 logger = logging.getLogger("service.decoding")
@@ -113,7 +113,7 @@ class Decoder:
             job.pixels, placement = preprocess_placed(decoded.pixels, job.spec)
             job.geometry = Geometry.of(decoded, placement, job.spec)
             job.dicom = decoded.dicom
-        except (DecodeError, QueueFull) as error:
+        except (DecodeError, QueueFull, UnpackedTooLarge) as error:
             if source is not None:
                 with suppress(DecodeError):
                     job.dicom = source.reference(job.frame)

@@ -11,6 +11,7 @@ ServiceError                       500  internal_error
 │   ├── BodyTooLarge                 413  body_too_large
 │   ├── TooManyFiles                 413  too_many_files
 │   ├── ZipTooLarge                  413  zip_too_large
+│   ├── UnpackedTooLarge             413  unpacked_too_large
 │   └── TooManySeries                413  too_many_series
 ├── Unauthenticated                401  unauthenticated, with WWW-Authenticate
 ├── Forbidden                      403  forbidden
@@ -153,6 +154,12 @@ class ZipTooLarge(RequestTooLarge):
     """A zip file unpacks to more than is accepted (BRAIN_MAX_BODY_BYTES)."""
 
     code = "zip_too_large"
+
+
+class UnpackedTooLarge(RequestTooLarge):
+    """The request and its deflated DICOM objects, unpacked, are too large (BRAIN_MAX_BUFFERED_BYTES)."""
+
+    code = "unpacked_too_large"
 
 
 class UnusableZip(ServiceError):

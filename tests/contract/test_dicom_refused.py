@@ -137,6 +137,13 @@ class TestRefused:
         with pytest.raises(UndecodableImage, match="more pixels than it states"):
             open_source(mr_frames(frames, SYNTAXES[name], attributes=stated))
 
+    @pytest.mark.parametrize("stated", [None, 2])
+    @pytest.mark.parametrize("name", ["rle", "jpeg2000", "jpeg-lossless", "jpeg-ls"])
+    def test_more_compressed_frames_than_stated(self, name: str, stated: int | None) -> None:
+        attributes = {**RANGE, "NumberOfFrames": stated}
+        with pytest.raises(UndecodableImage, match="more frames than it states"):
+            open_source(mr_frames([GREY] * 3, SYNTAXES[name], attributes=attributes))
+
     @pytest.mark.parametrize("surplus", [1, 2, GREY.shape[1]])
     def test_padding_behind_the_pixels_is_none_of_them(self, surplus: int) -> None:
         """The most of pydicom's files is a row (MR_small_padded.dcm)."""

@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from service.archives import Archive, is_zip
 from service.buffers import Buffers
-from service.errors import QueueFull, ServiceError, TooManyFiles
+from service.errors import QueueFull, ServiceError, TooManyFiles, UnpackedTooLarge
 from service.jobs import Upload
 from service.schemas import PredictAnswer, Problem
 from tests.contract.samples import RANGE, grey_slice, mr_object
@@ -292,8 +292,11 @@ def test_what_a_thread_claims_after_the_end_of_its_request_is_not_counted() -> N
     buffers = Buffers(100)
     with buffers.claim() as claim:
         claim.add(60)
-        with pytest.raises(QueueFull):
+        with pytest.raises(UnpackedTooLarge):
             claim.add(41)
+        with buffers.claim() as other, pytest.raises(QueueFull):
+            other.add(41)
+        assert buffers.used == 60
     claim.add(70)
     assert buffers.used == 0
     with buffers.claim() as other:

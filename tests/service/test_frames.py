@@ -15,8 +15,6 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEG2000Lossless
 from contract.decoding import open_source
 from contract.source import Source
 from service import decoding
-from service.buffers import Buffers
-from service.errors import QueueFull
 from service.jobs import Upload
 from service.schemas import PredictAnswer
 from tests.contract.samples import RANGE, encode, grey_slice, mr_frames, mr_object
@@ -119,13 +117,18 @@ def test_what_deflated_objects_hold_is_counted(model_store: Path) -> None:
     limits = {"max_buffered_bytes": 5 * 2**20, "max_body_bytes": 2**20}
     with serving(settings_for(model_store, **limits), FakeRuntimes()) as service:
         answer = service.predict(*[deflated(2)] * 6)
-        assert sorted(map(str, codes(answer))) == ["None"] * 4 + ["queue_full"] * 4
+        assert sorted(map(str, codes(answer))) == ["None"] * 4 + ["unpacked_too_large"] * 4
         assert service.state.buffers.used == 0
         # One slice is let go at once.
         assert codes(service.predict(*[deflated(1)] * 6)) == [None] * 6
         whole = service.predict(deflated(6))
-        assert (whole.status_code, whole.json()["code"]) == (503, "queue_full")
-        assert "retry-after" in whole.headers
+        assert (whole.status_code, whole.json()["code"]) == (413, "unpacked_too_large")
+        # What another request holds is given back some time.
+        with service.state.buffers.claim() as other:
+            other.add(4 * 2**20)
+            meanwhile = service.predict(deflated(2))
+        assert (meanwhile.status_code, meanwhile.json()["code"]) == (503, "queue_full")
+        assert "retry-after" in meanwhile.headers
 
 
 def test_an_opened_file_is_let_go_before_the_answer(
@@ -158,14 +161,3 @@ def test_an_opened_file_is_let_go_before_the_answer(
         ] * 5
         assert len(opened) == 3
         wait_until(lambda: not any(source() for source in opened))
-
-
-def test_what_comes_after_the_end_of_a_request_is_not_counted() -> None:
-    buffers = Buffers(10)
-    with buffers.claim() as claim:
-        claim.add(6)
-        with pytest.raises(QueueFull):
-            claim.add(6)
-        assert buffers.used == 6
-    claim.add(6)
-    assert buffers.used == 0

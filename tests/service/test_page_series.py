@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from contract.errors import ContractError, DecodeError
 from service.errors import ServiceError, TooManyFiles, UnusableZip, ZipTooLarge
@@ -248,14 +249,15 @@ def test_series_in_parts_is_said_to_be_one(
 
 
 @needs_browser
-def test_frames_beyond_a_request_are_sent_in_the_next(
-    browser: Browser, slices: Sequence[Path], tmp_path: Path
+@pytest.mark.parametrize("code", ["too_many_frames", "unpacked_too_large"])
+def test_what_is_beyond_a_request_is_sent_in_the_next(
+    browser: Browser, slices: Sequence[Path], tmp_path: Path, code: str
 ) -> None:
     paths = [tmp_path / "a.dcm", tmp_path / "b.dcm"]
     entries: list[dict[str, Any]] = []
     for k, path in enumerate(paths):
         path.write_bytes(mr_slice(slices[k], 3.0 * k))
-        error = {"status": 413, "code": "too_many_frames", "detail": "more than 1"}
+        error = {"status": 413, "code": code, "detail": "more than 1"}
         entries.append({"input": path.name, "error": error})
     entries[0] = {"input": "a.dcm", "label": "glioma", "decision": "tumor"}
     browser.run(STUB)

@@ -24,6 +24,8 @@ const PASSING = new Set([408, 429, BAD_GATEWAY, 503, 504]);
 const ITS_OWN = new Set([408, 504]);
 /** Where smaller batches would have been better from the start. */
 const SHRINKING = new Set(["too_many_files", "body_timeout"]);
+/** What a file has for the others of its request, and would not have by itself. */
+const CROWDED = new Set(["too_many_frames", "unpacked_too_large"]);
 /** A limit of a proxy, which names no code, is below the service's own, and every batch meets it. */
 const isProxysLimit = ({ status, code }) => status === 413 && code === undefined;
 const STOPPED = { code: "stopped", again: true };
@@ -93,13 +95,13 @@ export class Sender {
     const crowded = [];
     items.forEach((item, index) => {
       const own = shares[index];
-      if (items.length > 1 && own[0].error?.code === "too_many_frames") crowded.push(item);
+      if (items.length > 1 && CROWDED.has(own[0].error?.code)) crowded.push(item);
       else if (!own.every((entry) => entry.error)) this.report.answered(item, own, context);
       else if (own.every((entry) => PASSING.has(entry.error.status))) {
         passing.push({ item, error: own[0].error });
       } else this.report.failed(item, own[0].error, own, context);
     });
-    // The request had too many slices; these files alone may not.
+    // The request had too much in it; these files alone may not.
     if (crowded.length === items.length) await this.split(crowded, entries[0].error, attempt);
     else if (crowded.length) await this.deliver(crowded, attempt);
     if (passing.length) {

@@ -67,6 +67,7 @@ const ERRORS = {
   nested_zip: "A zip file inside a zip file is not accepted",
   unsupported_zip: "This way of packing a zip file is not supported",
   zip_too_large: "The zip file unpacks to too much",
+  unpacked_too_large: "The DICOM files of one request unpack to too much",
   too_many_files: "There are too many files",
   body_too_large: "The file is too large",
   body_timeout: "The upload took too long",
