@@ -157,7 +157,7 @@ class ZipTooLarge(RequestTooLarge):
 
 
 class UnpackedTooLarge(RequestTooLarge):
-    """The request and its deflated DICOM objects, unpacked, are too large (BRAIN_MAX_BUFFERED_BYTES)."""
+    """A request and what its DICOM objects inflate to are too large (BRAIN_MAX_BUFFERED_BYTES)."""
 
     code = "unpacked_too_large"
 
