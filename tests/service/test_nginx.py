@@ -112,8 +112,8 @@ def test_images_get_the_same_answers_as_without_it(
 def test_headers_come_through_once_and_ids_both_ways(
     beside: Beside, jpeg: bytes, method: str, path: str
 ) -> None:
-    request = {"content": jpeg if method == "POST" else b"", "headers": {"X-Request-ID": "ward-7"}}
-    request["headers"] |= {"Content-Type": "image/jpeg"} if method == "POST" else {}
+    headers = {"X-Request-ID": "ward-7", "Content-Type": "image/jpeg"}
+    request: dict[str, Any] = {"content": jpeg if method == "POST" else b"", "headers": headers}
     with beside.front.client() as client:
         answer = client.request(method, path, **request)
     direct = httpx.request(method, f"{beside.direct}{path}", **request)

@@ -99,7 +99,8 @@ def nginx(folder: Path, behind: int, changes: Mapping[str, str] | None = None) -
     running = Nginx(free_port(), folder, certificate)
     text = CONFIGURATION.read_text("utf-8")
     for old, new in {
-        "listen 443 ssl;": f"listen 127.0.0.1:{running.port} ssl;",
+        # The kernel holds little of an answer here as well.
+        "listen 443 ssl;": f"listen 127.0.0.1:{running.port} ssl sndbuf=32k;",
         # Not every machine has it.
         "    listen [::]:443 ssl;\n": "",
         "server 127.0.0.1:8000;": f"server 127.0.0.1:{behind};",
