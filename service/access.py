@@ -13,6 +13,7 @@ from starlette.types import Scope
 from service.context import Context
 from service.errors import Forbidden, OtherSite, RateExceeded, Unauthenticated, UnknownHost
 from service.keys import Key, Keyring, Role
+from service.proxies import Networks, client_of
 from service.rates import RateLimiter
 
 OPEN: Final = frozenset(
@@ -48,14 +49,20 @@ class Access:
         keys: None lets everybody do everything.
         rates: for each key, or for each address where there is no valid one; None does not limit them.
         hosts: names with a dot, in lower case, that it may be called by where there are no keys.
+        proxies: those that say for which address a request is to count.
     """
 
     def __init__(
-        self, keys: Keyring | None, rates: RateLimiter | None, hosts: frozenset[str] = frozenset()
+        self,
+        keys: Keyring | None,
+        rates: RateLimiter | None,
+        hosts: frozenset[str],
+        proxies: Networks,
     ) -> None:
         self._keys = keys
         self._rates = rates
         self._hosts = hosts
+        self._proxies = proxies
 
     def check(self, scope: Scope, context: Context) -> None:
         """Refuses a request that may not be made; the key's name goes into the request's log line.
@@ -73,22 +80,25 @@ class Access:
         role = _needed(scope["method"], scope["path"])
         if role is None:
             return
-        address = scope["client"][0] if scope["client"] else ""
         if self._keys is None:
             _refuse_other_names(scope, self._hosts)
-            self._count(address)
+            self._count_by_address(scope)
             return
         try:
             key = _authenticate(self._keys, scope["headers"])
         except Unauthenticated:
             # Who tries one key after the other is slowed down as well.
-            self._count(address)
+            self._count_by_address(scope)
             raise
         context.fields["key"] = key.name
         context.is_admin = Role.ADMIN in key.roles
         self._count(key.name)
         if role not in key.roles:
             raise Forbidden(f"this needs a key with the role {role.value!r}")
+
+    def _count_by_address(self, scope: Scope) -> None:
+        if self._rates is not None:
+            self._count(client_of(scope, self._proxies))
 
     def _count(self, client: str) -> None:
         if self._rates is not None and (wait_seconds := self._rates.take(client)):
@@ -105,7 +115,8 @@ def _refuse_other_sites(scope: Scope) -> None:
     headers = dict(scope["headers"])
     site, origin = headers.get(b"sec-fetch-site"), headers.get(b"origin")
     if site is None and origin is not None:
-        # Browsers leave it out over plain HTTP.
+        # Browsers leave it out over plain HTTP. What a proxy says in the place of `Host` counts from
+        # anybody: no page can send it to another site, whose leave the browser asks first.
         hosts = headers.get(b"host"), headers.get(b"x-forwarded-host")
         is_other = origin.rpartition(b"//")[2].lower() not in {
             host and host.lower() for host in hosts

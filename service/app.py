@@ -139,6 +139,7 @@ def create_app(
         Keyring.read(settings.api_keys_file) if settings.api_keys_file else None,
         RateLimiter(settings.rate_per_second) if settings.rate_per_second else None,
         settings.allowed_hosts,
+        settings.trusted_proxies,
     )
 
     audit = Audit()

@@ -27,6 +27,7 @@ from service.choices import Device, LogLevel, RuntimeChoice
 from service.consistency import check
 from service.cores import available_cores
 from service.dicom.uids import MAX_ROOT_LENGTH, UUID_ROOT, is_root
+from service.proxies import Networks, networks
 
 PREFIX: Final = "BRAIN_"
 
@@ -53,6 +54,10 @@ def _host_names(listed: str | frozenset[str]) -> frozenset[str]:
     if not all(map(_HOST_NAME.fullmatch, names)):
         raise ValueError("host names, without a port and with commas between them")
     return frozenset(names)
+
+
+def _proxies(listed: str | Networks) -> Networks:
+    return networks(listed) if isinstance(listed, str) else listed
 
 
 class Settings(BaseSettings):
@@ -95,6 +100,12 @@ class Settings(BaseSettings):
         ge=0,
         description="Requests a second for each API key, or for each address without a valid one; "
         "beyond it 429 with Retry-After. 0 does not limit them.",
+    )
+    trusted_proxies: Annotated[Networks, NoDecode, BeforeValidator(_proxies)] = Field(
+        frozenset(),
+        description="Addresses or networks of reverse proxies, with commas between them "
+        "(`127.0.0.1, 10.20.0.0/16`). What one of them sends counts for the right-most address in "
+        "`X-Forwarded-For` that is none of theirs. Default: none, and the header is ignored.",
     )
     max_connections: int = Field(
         800, ge=1, description="Connections at a time; beyond it 503 with Retry-After."

@@ -12,6 +12,7 @@ import yaml
 
 from service.cores import available_cores
 from service.metrics import Metrics
+from service.proxies import networks
 from service.settings import Settings
 from tests.support.programs import needs
 
@@ -198,6 +199,14 @@ def test_the_stack_hands_on_the_names_that_it_is_called_by(monkeypatch: pytest.M
         frozenset(),
         frozenset({"mri.example.org"}),
     )
+
+
+def test_the_stack_hands_on_the_proxies_that_it_trusts(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (ROOT / "docker-compose.yml").read_text("utf-8")
+    unset = settings_in_container(monkeypatch, text)
+    named = settings_in_container(monkeypatch, text, BRAIN_TRUSTED_PROXIES="172.18.0.1")
+    assert unset.trusted_proxies == frozenset()
+    assert named.trusted_proxies == networks("172.18.0.1")
 
 
 def test_what_is_commented_out_of_the_stack_works(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -168,6 +168,8 @@ def chromium(folder: Path) -> Iterator[Browser]:
             }
             wanted = {
                 "browserName": "chrome",
+                # A test's own, which no authority has signed.
+                "acceptInsecureCerts": True,
                 "goog:chromeOptions": options,
                 "goog:loggingPrefs": {"browser": "ALL"},
             }
