@@ -527,6 +527,13 @@ MUTANTS: Final = (
         "tests/service/test_audit.py::test_a_disk_that_fails_for_long_does_not_fill_the_memory",
     ),
     Mutant(
+        "audit log that something else takes away",
+        "service/audit.py",
+        "return os.path.samestat(os.fstat(file.fileno()), self._path.stat())",
+        "return True",
+        "tests/service/test_audit.py::test_after_its_file_was_taken_away_it_goes_on_in_a_new_one",
+    ),
+    Mutant(
         "client over its rate",
         "service/rates.py",
         "wait = 0.0 if tokens >= 1 else (1 - tokens) / self._per_second",
