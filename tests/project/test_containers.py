@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from service.catalogue import CODES, catalogue
 from service.cores import available_cores
 from service.metrics import Metrics
 from service.settings import Settings
@@ -148,12 +149,23 @@ def promtool(folder: Path, command: str) -> None:
 
 def test_alerts_ask_for_metrics_that_the_service_has() -> None:
     text = (PROMETHEUS / "alerts.yml").read_text(encoding="utf-8")
-    asked = set(re.findall(r"\bbrain_\w+", text))
+    asked = set(re.findall(r"\b(?:brain|process)_\w+", text))
     exposed, _ = Metrics().render("")
     kinds = re.findall(r"^# TYPE (\w+) (\w+)", exposed.decode(), re.MULTILINE)
     suffixes = {"histogram": ("_bucket", "_sum", "_count")}
     assert asked
     assert asked <= {name + suffix for name, kind in kinds for suffix in suffixes.get(kind, ("",))}
+
+
+def test_alerts_ask_for_codes_that_the_service_has() -> None:
+    text = (PROMETHEUS / "alerts.yml").read_text(encoding="utf-8")
+    lists = [names.split("|") for names in re.findall(r'code=~?"([^"]+)"', text)]
+    assert {code for names in lists for code in names} <= set(CODES)
+    statuses = {entry.code: set(entry.statuses) for entry in catalogue()}
+    own_faults = {code for code, its_statuses in statuses.items() if its_statuses == {500}}
+    refused = {code for code, its_statuses in statuses.items() if its_statuses & {401, 403, 429}}
+    assert own_faults in map(set, lists)
+    assert refused in map(set, lists)
 
 
 def in_container(text: str, **variables: str) -> dict[str, str]:
