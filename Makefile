@@ -49,7 +49,7 @@ train: $(TEST_ENV)/.ready ## train (RECIPE, DATA: one or more folders, OUT, ARGS
 stack: ## build and start the service and Prometheus in containers (ARGS=-d: in the background)
 	$(COMPOSE) up --build $(ARGS)
 
-stack-down: ## stop and remove the containers (ARGS=--volumes: with Prometheus's data)
+stack-down: ## stop and remove the containers (ARGS=--volumes: and Prometheus's data; spool and audit log stay)
 	$(COMPOSE) down $(ARGS)
 
 load: $(TEST_ENV)/.ready ## load a running service (URL, USERS, DURATION)

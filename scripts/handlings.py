@@ -527,6 +527,21 @@ MUTANTS: Final = (
         "tests/service/test_audit.py::test_a_disk_that_fails_for_long_does_not_fill_the_memory",
     ),
     Mutant(
+        "audit log that something else takes away",
+        "service/audit.py",
+        "return os.path.samestat(os.fstat(file.fileno()), self._path.stat())",
+        "return True",
+        "tests/service/test_audit.py::test_after_its_file_was_taken_away_it_goes_on_in_a_new_one",
+    ),
+    Mutant(
+        "name that has a key, told by the time that another one takes",
+        "service/keys.py",
+        "for _ in range(self._most - len(keys)):",
+        "for _ in range(0):",
+        "tests/service/test_access.py"
+        "::test_it_takes_as_many_comparisons_whether_there_is_such_a_key_or_not",
+    ),
+    Mutant(
         "client over its rate",
         "service/rates.py",
         "wait = 0.0 if tokens >= 1 else (1 - tokens) / self._per_second",

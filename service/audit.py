@@ -2,7 +2,8 @@
 
 One JSON object a line. An image is named by the SHA-256 of its SOP instance UID, or of the file where
 it has none, which tells nothing of a patient; whoever has the image can find its lines. The log is
-written by a thread of its own, so a slow disk holds nobody up.
+written by a thread of its own, so a slow disk holds nobody up. It looks before each write whether the
+file is still there: one that was moved or deleted would take every further line with it.
 """
 
 import json
@@ -90,10 +91,10 @@ class AuditFile(Audit):
         max_bytes: a new file is begun when it would become larger.
         files: older files that are kept.
         durable: every write is on the disk before the next one.
-        metrics: counts lines that could not be written.
+        metrics: counts lines that could not be written, and files that were moved or deleted.
 
     Raises:
-        SettingsError: it cannot be written to.
+        SettingsError: it cannot be written to, or its folder cannot be made.
     """
 
     records = True
@@ -111,6 +112,8 @@ class AuditFile(Audit):
         self._waiting = Event()
         self._closing = False
         try:
+            # Here alone: one that is gone later was on a disk that is gone.
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._file: BinaryIO | None = self._open()
         except OSError as error:
             raise SettingsError("BRAIN_AUDIT_LOG: the file cannot be written to") from error
@@ -189,6 +192,10 @@ class AuditFile(Audit):
 
     def _write_some(self, lines: deque[bytes]) -> None:
         """Writes as many lines as the file still takes, and removes them from the queue."""
+        if self._file is not None and not self._file.closed and not self._is_in_place(self._file):
+            logger.warning("the audit log was moved or deleted; it goes on in a new file")
+            self._metrics.audit_reopened.inc()
+            self._close()
         if self._file is None or self._file.closed:
             self._file = self._open()
         start = size = self._file.seek(0, os.SEEK_END)
@@ -215,11 +222,21 @@ class AuditFile(Audit):
         for _ in block:
             lines.popleft()
 
-    def _rotate(self) -> None:
+    def _is_in_place(self, file: BinaryIO) -> bool:
+        """Whether the path still leads to the file that is open."""
+        try:
+            return os.path.samestat(os.fstat(file.fileno()), self._path.stat())
+        except FileNotFoundError:
+            return False
+
+    def _close(self) -> None:
         if self._file is not None:
             # On a network or over a quota, closing may fail; the file is closed all the same.
             file, self._file = self._file, None
             file.close()
+
+    def _rotate(self) -> None:
+        self._close()
         for number in range(self._files, 0, -1):
             older = self._numbered(number - 1)
             if older.exists():

@@ -223,7 +223,7 @@ class OtherSite(Forbidden):
 
 
 class UnknownHost(Forbidden):
-    """There are no API keys here, and `Host` is a name that is not in BRAIN_ALLOWED_HOSTS."""
+    """Without API keys, `Host` is a name that is not in BRAIN_ALLOWED_HOSTS; what is open takes any."""
 
     code = "unknown_host"
 

@@ -3,6 +3,8 @@
 The key is shown once, on standard error; its line for the file goes to standard output::
 
     python -m service.keygen pacs-1 predict >> keys.txt
+
+For a name that is in the file it makes one more key. Both are valid until a line is taken out.
 """
 
 import argparse

@@ -1,7 +1,8 @@
 """API keys: who may call what. The file of keys holds their hashes only.
 
 A line of the file is ``NAME ROLE[,ROLE] sha256:DIGEST``; empty lines and lines that begin with ``#``
-are skipped. :mod:`service.keygen` makes one.
+are skipped. :mod:`service.keygen` makes one. A name may be on several lines with the same roles: while
+its key is replaced by another one, both are valid.
 
 A key is 256 random bits, so a single round of SHA-256 hides it: there is nothing to guess from a list.
 """
@@ -78,10 +79,13 @@ class Key:
 
 
 class Keyring:
-    """The keys of a service, by name."""
+    """The keys of a service, by name; those of a name have the same roles."""
 
     def __init__(self, keys: Iterable[Key]) -> None:
-        self._keys = {key.name: key for key in keys}
+        self._keys: dict[str, list[Key]] = {}
+        for key in keys:
+            self._keys.setdefault(key.name, []).append(key)
+        self._most = max(map(len, self._keys.values()), default=0)
 
     @classmethod
     def read(cls, path: Path) -> Self:
@@ -94,7 +98,7 @@ class Keyring:
             text = path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
             raise SettingsError(f"BRAIN_API_KEYS_FILE: cannot read {path}") from error
-        keys: dict[str, Key] = {}
+        keys: list[Key] = []
         for number, line in enumerate(text.splitlines(), 1):
             if not line.strip() or line.startswith("#"):
                 continue
@@ -102,19 +106,31 @@ class Keyring:
                 key = Key.parse(line)
             except ValueError as error:
                 raise SettingsError(f"BRAIN_API_KEYS_FILE: line {number}: {error}") from error
-            if key.name in keys:
-                raise SettingsError(f"BRAIN_API_KEYS_FILE: line {number}: this name is used twice")
-            keys[key.name] = key
+            same_name = [other for other in keys if other.name == key.name]
+            if any(other.roles != key.roles for other in same_name):
+                raise SettingsError(
+                    f"BRAIN_API_KEYS_FILE: line {number}: this name has other roles further up"
+                )
+            if key in same_name:
+                # Who took one of the lines out would think that the key is no longer valid.
+                raise SettingsError(f"BRAIN_API_KEYS_FILE: line {number}: this key is there twice")
+            keys.append(key)
         if not keys:
             raise SettingsError("BRAIN_API_KEYS_FILE: there is no key in it")
-        return cls(keys.values())
+        return cls(keys)
 
     def find(self, presented: bytes) -> Key | None:
         """The key that a client sends, if it is one; takes as long where it is none."""
         name = presented.partition(b".")[0].decode("latin-1")
-        key = self._keys.get(name)
-        same = compare_digest(sha256(presented).digest(), key.digest if key else _ABSENT)
-        return key if same else None
+        digest = sha256(presented).digest()
+        keys = self._keys.get(name, [])
+        found = None
+        for key in keys:
+            if compare_digest(digest, key.digest):
+                found = key
+        for _ in range(self._most - len(keys)):
+            compare_digest(digest, _ABSENT)
+        return found
 
 
 def make_key(name: str, roles: Iterable[Role]) -> tuple[str, Key]:

@@ -72,6 +72,7 @@ class Metrics:
         spool_bytes, spool_max_bytes: on the disk now, and at most; 0 where there is no PACS.
         spool_waiting_bytes: of what is to be analysed or delivered; the others make room by themselves.
         audit_failures, audit_lost: failed writes of the audit log, and lines that it lacks for good.
+        audit_reopened: new files of it, as something else had moved or deleted the one before.
     """
 
     def __init__(self) -> None:
@@ -190,6 +191,11 @@ class Metrics:
         )
         self.audit_lost = Counter(
             "brain_audit_lost_lines", "Lines that the audit log lacks.", registry=registry
+        )
+        self.audit_reopened = Counter(
+            "brain_audit_reopened",
+            "New files of the audit log, as the one before was moved or deleted.",
+            registry=registry,
         )
         build = Info("brain_build", "The running release.", registry=registry)
         build.info({"version": RELEASE, "python": platform.python_version()})

@@ -401,7 +401,9 @@ class Registry:
     def _go_down(self, failure: Failure) -> None:
         self.active = None
         self.failure = failure if isinstance(failure, Unavailable) else ModelUnavailable(failure)
-        fields = {"code": failure.code, "reason": failure.detail, "store": str(self.store.root)}
+        # Absolute, as most stores that are not there were meant from another working directory.
+        store = str(self.store.root.absolute())
+        fields = {"code": failure.code, "reason": failure.detail, "store": store}
         logger.error("no model serves", extra={"fields": fields})
 
     def _retire(self, engine: Engine, patience_seconds: float) -> None:

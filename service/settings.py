@@ -3,7 +3,7 @@
 import os
 import re
 from pathlib import Path
-from typing import Annotated, Final, Self
+from typing import Annotated, Any, Final, Self
 
 from pydantic import (
     AfterValidator,
@@ -26,6 +26,7 @@ from contract.policy import (
 from service.choices import Device, LogLevel, RuntimeChoice
 from service.consistency import check
 from service.cores import available_cores
+from service.credentials import with_files_read
 from service.dicom.uids import MAX_ROOT_LENGTH, UUID_ROOT, is_root
 from service.proxies import Networks, networks
 
@@ -69,6 +70,8 @@ class Settings(BaseSettings):
         extra="forbid",
         env_ignore_empty=True,
         allow_inf_nan=False,
+        # It may be a secret.
+        hide_input_in_errors=True,
         protected_namespaces=(),
     )
 
@@ -91,8 +94,9 @@ class Settings(BaseSettings):
     allowed_hosts: Annotated[frozenset[str], NoDecode, BeforeValidator(_host_names)] = Field(
         frozenset(),
         description="Names with a dot that the service may be called by without API keys, with commas "
-        "between them (`mri.example.org`); with another one in `Host` 403. IP addresses, names without "
-        "a dot and those that end in `.localhost` or `.internal` are always allowed.",
+        "between them (`mri.example.org`); with another one in `Host` 403, but for what is open with "
+        "keys as well: health, metrics, the list of models, page and documentation. IP addresses, "
+        "names without a dot and those that end in `.localhost` or `.internal` are always allowed.",
     )
 
     rate_per_second: float = Field(
@@ -116,8 +120,8 @@ class Settings(BaseSettings):
 
     model_store: Path = Field(
         Path("model_store"),
-        description="Folder of model versions. Without a usable one the service starts, and "
-        "/predict and /health answer 503 with the reason.",
+        description="Folder of model versions, relative to the working directory. Without a usable one "
+        "the service starts, and /predict and /health answer 503 with the reason.",
     )
     model: str = Field("brain-tumor", description="Model to serve; 503 if the store lacks it.")
     model_version: str = Field("latest", description="A version number, an alias or 'latest'.")
@@ -326,6 +330,12 @@ class Settings(BaseSettings):
     dicomweb_token: SecretStr | None = Field(
         None, description="A bearer token for it, instead of user and password."
     )
+    dicomweb_password_file: Path | None = Field(
+        None, description="A file with that password, in one line, instead of it."
+    )
+    dicomweb_token_file: Path | None = Field(
+        None, description="A file with that token, in one line, instead of it."
+    )
     dicomweb_ca_file: Path | None = Field(
         None,
         description="Certificates (PEM) that its TLS certificate is verified with. Default: those "
@@ -345,8 +355,8 @@ class Settings(BaseSettings):
     )
     spool: Path = Field(
         Path("spool"),
-        description="Folder of what was accepted from and not yet delivered to the PACS. It holds "
-        "patients' images; only this user can read it.",
+        description="Folder of what was accepted from and not yet delivered to the PACS, relative to "
+        "the working directory. It holds patients' images; only this user can read it.",
     )
     spool_max_bytes: int = Field(
         4 * 1024**3,
@@ -397,6 +407,11 @@ class Settings(BaseSettings):
         ge=1,
         description="After the notice, time to finish what was accepted; what takes longer gets 503.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _secrets_are_read(cls, values: Any) -> Any:
+        return with_files_read(values)
 
     @model_validator(mode="after")
     def _agree_with_one_another(self) -> Self:

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
+from service.catalogue import CODES, catalogue
 from service.cores import available_cores
 from service.metrics import Metrics
-from service.proxies import networks
-from service.settings import Settings
+from service.settings import PREFIX, Settings
 from tests.support.programs import needs
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -149,7 +149,7 @@ def promtool(folder: Path, command: str) -> None:
 
 def test_alerts_ask_for_metrics_that_the_service_has() -> None:
     text = (PROMETHEUS / "alerts.yml").read_text(encoding="utf-8")
-    asked = set(re.findall(r"\bbrain_\w+", text))
+    asked = set(re.findall(r"\b(?:brain|process)_\w+", text))
     exposed, _ = Metrics().render("")
     kinds = re.findall(r"^# TYPE (\w+) (\w+)", exposed.decode(), re.MULTILINE)
     suffixes = {"histogram": ("_bucket", "_sum", "_count")}
@@ -157,14 +157,28 @@ def test_alerts_ask_for_metrics_that_the_service_has() -> None:
     assert asked <= {name + suffix for name, kind in kinds for suffix in suffixes.get(kind, ("",))}
 
 
+def test_alerts_ask_for_codes_that_the_service_has() -> None:
+    text = (PROMETHEUS / "alerts.yml").read_text(encoding="utf-8")
+    lists = [names.split("|") for names in re.findall(r'code=~?"([^"]+)"', text)]
+    assert {code for names in lists for code in names} <= set(CODES)
+    statuses = {entry.code: set(entry.statuses) for entry in catalogue()}
+    own_faults = {code for code, its_statuses in statuses.items() if its_statuses == {500}}
+    refused = {code for code, its_statuses in statuses.items() if its_statuses & {401, 403, 429}}
+    assert own_faults in map(set, lists)
+    assert refused in map(set, lists)
+
+
 def in_container(text: str, **variables: str) -> dict[str, str]:
-    """The service's environment in the stack, as Compose fills it in."""
+    """The service's environment in the stack, as Compose fills it in: without a value as it is."""
     environment = yaml.safe_load(text)["services"]["service"]["environment"]
     return {
-        name: re.sub(
+        name: variables[name]
+        if value is None
+        else re.sub(
             r"\$\{(\w+):-([^}]*)\}", lambda match: variables.get(match[1]) or match[2], value
         )
         for name, value in environment.items()
+        if value is not None or name in variables
     }
 
 
@@ -192,7 +206,6 @@ def test_the_stack_starts_with_keys_as_well_as_without(monkeypatch: pytest.Monke
 
 def test_the_stack_hands_on_the_names_that_it_is_called_by(monkeypatch: pytest.MonkeyPatch) -> None:
     text = (ROOT / "docker-compose.yml").read_text("utf-8")
-    # Not given, it comes as an empty variable.
     unset = settings_in_container(monkeypatch, text)
     named = settings_in_container(monkeypatch, text, BRAIN_ALLOWED_HOSTS="mri.example.org")
     assert (unset.allowed_hosts, named.allowed_hosts) == (
@@ -201,23 +214,15 @@ def test_the_stack_hands_on_the_names_that_it_is_called_by(monkeypatch: pytest.M
     )
 
 
-def test_the_stack_hands_on_the_proxies_that_it_trusts(monkeypatch: pytest.MonkeyPatch) -> None:
-    text = (ROOT / "docker-compose.yml").read_text("utf-8")
-    unset = settings_in_container(monkeypatch, text)
-    named = settings_in_container(monkeypatch, text, BRAIN_TRUSTED_PROXIES="172.18.0.1")
-    assert unset.trusted_proxies == frozenset()
-    assert named.trusted_proxies == networks("172.18.0.1")
-
-
 def test_what_is_commented_out_of_the_stack_works(monkeypatch: pytest.MonkeyPatch) -> None:
     text = (ROOT / "docker-compose.yml").read_text("utf-8")
-    text = re.sub(
-        r"^( +)# (?=BRAIN_\w+: |volumes:|  - |spool:|audit:)", r"\1", text, flags=re.MULTILINE
-    )
+    # Its only example of a path that is no default.
+    (audit_log,) = re.findall(r"^ +# .* (/\S+\.log)\.$", text, re.MULTILINE)
+    text = re.sub(r"^( +)# (?=volumes:|  - |spool:|audit:)", r"\1", text, flags=re.MULTILINE)
     whole = yaml.safe_load(text)
     volumes = [volume.split(":") for volume in whole["services"]["service"]["volumes"]]
     assert {source for source, *_ in volumes} - set(whole["volumes"]) == {"./keys.txt"}
-    settings = settings_in_container(monkeypatch, text)
+    settings = settings_in_container(monkeypatch, text, BRAIN_AUDIT_LOG=audit_log)
     assert settings.audit_log is not None
     mounted = {Path(target) for _, target, *_ in volumes}
     assert {settings.spool.parent, settings.audit_log.parent} <= mounted
@@ -227,6 +232,49 @@ def test_what_is_commented_out_of_the_stack_works(monkeypatch: pytest.MonkeyPatc
     readme = (ROOT / "README.md").read_text("utf-8")
     assert "BRAIN_API_KEYS_FILE=/etc/brain-mri/keys.txt docker compose up" in readme
     assert Path("/etc/brain-mri/keys.txt") in mounted
+
+
+def test_the_stack_hands_on_every_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    named = stack()["services"]["service"]["environment"].keys()
+    settings = {f"{PREFIX}{name}".upper() for name in Settings.model_fields}
+    # Which address and port it has inside its container is the image's business.
+    assert settings - named == {"BRAIN_HOST", "BRAIN_PORT"}
+    assert named <= settings
+    text = (ROOT / "docker-compose.yml").read_text("utf-8")
+    given = settings_in_container(monkeypatch, text, BRAIN_TUMOR_THRESHOLD="0.4", BRAIN_WATCH="")
+    assert (given.tumor_threshold, given.watch) == (0.4, False)
+
+
+@pytest.mark.skipif(shutil.which("docker-compose") is None, reason="not installed: docker-compose")
+def test_compose_hands_on_what_is_set_and_nothing_else() -> None:
+    variables = {name: value for name, value in os.environ.items() if name[:6] != PREFIX}
+    result = subprocess.run(
+        ["docker-compose", "--file", ROOT / "docker-compose.yml", "config"],
+        env=variables | {"BRAIN_TUMOR_THRESHOLD": "0.4"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    environment = yaml.safe_load(result.stdout)["services"]["service"]["environment"]
+    assert environment["BRAIN_TUMOR_THRESHOLD"] == "0.4"
+    given = {name for name, value in environment.items() if value is not None}
+    defaults = {"ALLOW_ANONYMOUS", "MAX_BODY_BYTES", "MAX_BUFFERED_BYTES", "SPOOL"}
+    assert given == {f"{PREFIX}{name}" for name in {*defaults, "TUMOR_THRESHOLD"}}
+
+
+def test_what_patients_wait_for_outlives_the_stack() -> None:
+    """``down --volumes`` removes every volume that is not external."""
+    text = (ROOT / "docker-compose.yml").read_text("utf-8")
+    volumes = yaml.safe_load(re.sub(r"^( +)# (?=spool:|audit:)", r"\1", text, flags=re.MULTILINE))[
+        "volumes"
+    ]
+    assert volumes.pop("prometheus") is None
+    assert volumes.keys() == {"spool", "audit"}
+    readme = (ROOT / "README.md").read_text("utf-8")
+    for volume in volumes.values():
+        assert volume["external"] is True
+        assert f"docker volume create {volume['name']}" in text
+        assert f"docker volume create {volume['name']}" in readme
 
 
 def test_only_the_stack_lets_anybody_in() -> None:

@@ -49,6 +49,12 @@ def test_every_training_command_is_one(command: str) -> None:
     assert _parser().parse_args(words).command == words[0]
 
 
+def test_every_recipe_is_in_the_table() -> None:
+    rows = "".join(re.findall(r"^\| `.*$", README, re.MULTILINE))
+    recipes = {path.stem for path in (ROOT / "training" / "recipes").glob("*.toml")}
+    assert {name for name in recipes if f"`{name}`" not in rows} == set()
+
+
 def test_every_training_command_is_looked_at() -> None:
     named = {line.split()[0] for line in TRAINING}
     looked_at = {line.split()[0] for line in TRAINING if " " in line.strip()}

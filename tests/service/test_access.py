@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from hashlib import sha256
+from hmac import compare_digest
 from pathlib import Path
 
 import pytest
@@ -283,6 +284,54 @@ def test_command_makes_a_key_that_works(tmp_path: Path) -> None:
     )
 
 
+def test_while_a_key_is_replaced_the_old_one_is_valid_beside_the_new_one(tmp_path: Path) -> None:
+    path = tmp_path / "keys.txt"
+    made = [make_key("pacs", [Role.PREDICT, Role.ADMIN]) for _ in range(3)]
+    lines = [key.line() for _, key in made] + [make_key("ward", [Role.PREDICT])[1].line()]
+    path.write_text("\n".join([*lines[:2], lines[3]]), encoding="utf-8")
+    keys = Keyring.read(path)
+    assert [keys.find(presented.encode()) for presented, _ in made] == [
+        made[0][1],
+        made[1][1],
+        None,
+    ]
+    path.write_text("\n".join(lines[1:]), encoding="utf-8")
+    keys = Keyring.read(path)
+    assert [keys.find(presented.encode()) for presented, _ in made] == [
+        None,
+        made[1][1],
+        made[2][1],
+    ]
+
+
+def test_a_name_has_the_same_roles_on_all_of_its_lines(tmp_path: Path) -> None:
+    path = tmp_path / "keys.txt"
+    made = [make_key("pacs", roles) for roles in ([Role.PREDICT], [Role.PREDICT, Role.ADMIN])]
+    path.write_text("\n".join(key.line() for _, key in made), encoding="utf-8")
+    with pytest.raises(SettingsError, match=r"line 2: this name has other roles further up$"):
+        Keyring.read(path)
+
+
+def test_it_takes_as_many_comparisons_whether_there_is_such_a_key_or_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made = [make_key(name, [Role.PREDICT]) for name in ("pacs", "pacs", "ward")]
+    keys = Keyring(key for _, key in made)
+    compared: list[bytes] = []
+
+    def counting(one: bytes, other: bytes) -> bool:
+        compared.append(other)
+        return compare_digest(one, other)
+
+    monkeypatch.setattr("service.keys.compare_digest", counting)
+    counts = []
+    for presented in (*(presented for presented, _ in made), "pacs.0", "ward.0", "nobody.0"):
+        compared.clear()
+        keys.find(presented.encode())
+        counts.append(len(compared))
+    assert counts == [2] * 6
+
+
 HASH = f"sha256:{'0' * 64}"
 
 
@@ -290,6 +339,7 @@ HASH = f"sha256:{'0' * 64}"
     "content",
     [
         "",
+        f"pacs predict {HASH}\npacs predict {HASH}",
         "# nobody yet\n",
         f"pacs predict {HASH} more",
         f"pacs everything {HASH}",

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import threading
+from collections.abc import Callable
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -231,6 +232,78 @@ def test_a_disk_that_fails_for_long_does_not_fill_the_memory(
     assert found[-15:] == [f"{number:06}" for number in range(85, 100)]
 
 
-def test_a_folder_that_is_not_there_stops_the_start(tmp_path: Path) -> None:
+def test_a_folder_that_is_not_there_is_made(tmp_path: Path) -> None:
+    path = tmp_path / "absent" / "too" / "audit.log"
+    audit = AuditFile(path, 10**6, 1, True, Metrics())
+    fill(audit, 1)
+    audit.close()
+    assert len(lines(path)) == 1
+    assert path.parent.stat().st_mode & 0o077 == 0
+
+
+def test_a_folder_that_cannot_be_made_stops_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
     with pytest.raises(SettingsError, match="BRAIN_AUDIT_LOG"):
-        AuditFile(tmp_path / "absent" / "audit.log", 10**6, 1, True, Metrics())
+        AuditFile(tmp_path / "file" / "audit.log", 10**6, 1, True, Metrics())
+
+
+def move(path: Path) -> None:
+    path.rename(path.with_name("moved"))
+
+
+def restore(path: Path) -> None:
+    """Puts an older copy in its place, as of a backup."""
+    copy = path.with_name("copy")
+    copy.write_bytes(path.read_bytes())
+    copy.replace(path)
+
+
+@pytest.mark.parametrize("disturb", [move, Path.unlink, restore])
+def test_after_its_file_was_taken_away_it_goes_on_in_a_new_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, disturb: Callable[[Path], None]
+) -> None:
+    metrics = Metrics()
+    path = tmp_path / "audit.log"
+    audit = AuditFile(path, 10**6, 3, True, metrics)
+    fill(audit, 1)
+    wait_until(lambda: b'"000000"' in path.read_bytes())
+    disturb(path)
+    fill(audit, 2, 1)
+    audit.close()
+    if disturb is not restore:
+        assert path.stat().st_mode & 0o077 == 0
+    kept = ["000000"] if disturb is restore else []
+    assert [line["request_id"] for line in lines(path)] == [*kept, "000001", "000002"]
+    if disturb is move:
+        assert [line["request_id"] for line in lines(tmp_path / "moved")] == ["000000"]
+    assert metrics.registry.get_sample_value("brain_audit_reopened_total") == 1
+    assert metrics.registry.get_sample_value("brain_audit_failures_total") == 0
+    assert "was moved or deleted" in caplog.text
+
+
+def test_its_own_rotation_is_not_taken_for_another_s(tmp_path: Path) -> None:
+    metrics = Metrics()
+    audit = AuditFile(tmp_path / "audit.log", 500, 3, False, metrics)
+    fill(audit, 20)
+    audit.close()
+    assert (tmp_path / "audit.log.2").exists()
+    assert metrics.registry.get_sample_value("brain_audit_reopened_total") == 0
+
+
+def test_a_folder_that_is_taken_away_is_a_failure_until_it_is_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not made anew: with a disk that is not mounted, lines would lie under its place."""
+    monkeypatch.setattr("service.audit.RETRY_SECONDS", 0.01)
+    metrics = Metrics()
+    path = tmp_path / "log" / "audit.log"
+    audit = AuditFile(path, 10**6, 3, True, metrics)
+    path.parent.rename(tmp_path / "away")
+    fill(audit, 2)
+    wait_until(lambda: metrics.registry.get_sample_value("brain_audit_failures_total") >= 2)  # type: ignore[operator]
+    assert not path.parent.exists()
+    path.parent.mkdir()
+    wait_until(lambda: path.exists() and b'"000001"' in path.read_bytes())
+    audit.close()
+    assert [line["request_id"] for line in lines(path)] == ["000000", "000001"]
+    assert metrics.registry.get_sample_value("brain_audit_reopened_total") == 1

@@ -137,10 +137,12 @@ def test_unusable_store_is_reported_and_survived(
 
 
 def test_store_without_a_folder_is_named_in_the_log(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = tmp_path / "none"
-    with serving(settings_for(store), ready=False) as service:
+    # As by default: from another working directory it is not there.
+    monkeypatch.chdir(tmp_path)
+    with serving(settings_for(Path("none")), ready=False) as service:
         wait_until(lambda: service.client.get("/health").json()["status"] == "unavailable")
         reason = "the folder of the model store does not exist"
         assert service.client.get("/health").json()["reason"] == reason

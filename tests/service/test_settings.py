@@ -131,6 +131,58 @@ def test_what_just_agrees_is_accepted(
     Settings.from_environment()
 
 
+@pytest.mark.parametrize("end", ["", "\n", "\r\n"], ids=repr)
+@pytest.mark.parametrize("name", ["PASSWORD", "TOKEN"])
+def test_a_secret_may_lie_in_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, end: str
+) -> None:
+    path = tmp_path / "secret"
+    path.write_bytes(f"open sesame {end}".encode())
+    variables = {**SPOOLED, f"DICOMWEB_{name}_FILE": str(path)}
+    if name == "PASSWORD":
+        variables["DICOMWEB_USER"] = "x"
+    for setting, value in variables.items():
+        monkeypatch.setenv(f"BRAIN_{setting}", value)
+    settings = Settings.from_environment()
+    secret = {"PASSWORD": settings.dicomweb_password, "TOKEN": settings.dicomweb_token}[name]
+    assert secret is not None
+    assert secret.get_secret_value() == "open sesame "
+    assert "sesame" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("content", "more", "message"),
+    [
+        (b"sesame", {"DICOMWEB_TOKEN": "sesame"}, "BRAIN_DICOMWEB_TOKEN_FILE and BRAIN_DICOMWEB_T"),
+        (b"sesame", {"DICOMWEB_USER": "x"}, "BRAIN_DICOMWEB_USER and BRAIN_DICOMWEB_PASSWORD go"),
+        (b"sesame\nsesame\n", {}, "BRAIN_DICOMWEB_TOKEN_FILE: "),
+        (b"sesame\xff\n", {}, "BRAIN_DICOMWEB_TOKEN_FILE: cannot read "),
+        (b"\n", {}, "BRAIN_DICOMWEB_TOKEN_FILE: "),
+        (b"", {}, "BRAIN_DICOMWEB_TOKEN_FILE: "),
+        (b"changeme\n", {}, "the credentials of BRAIN_DICOMWEB_URL are still a placeholder"),
+        (None, {}, "BRAIN_DICOMWEB_TOKEN_FILE: cannot read "),
+    ],
+    ids=["both", "half", "lines", "binary", "blank", "empty", "placeholder", "absent"],
+)
+def test_a_file_without_a_secret_is_refused_and_nothing_of_it_repeated(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    content: bytes | None,
+    more: dict[str, str],
+    message: str,
+) -> None:
+    path = tmp_path / "file"
+    if content is not None:
+        path.write_bytes(content)
+    for setting, value in {**SPOOLED, "DICOMWEB_TOKEN_FILE": str(path), **more}.items():
+        monkeypatch.setenv(f"BRAIN_{setting}", value)
+    with pytest.raises(SettingsError) as raised:
+        Settings.from_environment()
+    assert str(raised.value).startswith(message)
+    assert "sesame" not in str(raised.value)
+    assert raised.value.__suppress_context__
+
+
 @pytest.mark.parametrize(
     "band", [{"LOW": "0.4"}, {"HIGH": "0.6"}, {"LOW": "0.6", "HIGH": "0.4"}], ids=str
 )
