@@ -49,7 +49,7 @@ _ATTRIBUTES: Final = [
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
     *("PhotometricInterpretation", "PixelPaddingValue", "PixelPaddingRangeLimit"),
     *("PixelSpacing", "PixelAspectRatio", "ImagePositionPatient", "ImageOrientationPatient"),
-    *("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
+    *("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "PixelPresentation"),
     *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence", "PresentationLUTShape"),
     *(
         f"{colour}PaletteColorLookupTable{part}"
