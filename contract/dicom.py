@@ -45,6 +45,14 @@ MAX_HEADER_BYTES: Final = 16 * 2**20
 _ATTRIBUTES: Final = [
     *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "InstanceNumber", "Modality"),
     *("ImageType", "BodyPartExamined", "AnatomicRegionSequence"),
+    *(
+        "SeriesDescription",
+        "ProtocolName",
+        "PatientSpeciesDescription",
+        "PatientSpeciesCodeSequence",
+    ),
+    *("QualityControlSubject", "QualityControlImage"),
+    *("ComplexImageComponent", "ScanningSequence", "InversionRecovery"),
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PlanarConfiguration"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
     *("PhotometricInterpretation", "PixelPaddingValue", "PixelPaddingRangeLimit"),
@@ -61,7 +69,7 @@ _ATTRIBUTES: Final = [
     *("ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
     *("PixelData", *FLOAT_PIXELS),
 ]
-"""All that is parsed; everything else, the patient's attributes with it, is skipped unread."""
+"""All that is parsed; everything else, what tells who the patient is with it, is skipped unread."""
 
 EXPLICIT_HEADER: Final = (
     bytes(128)

@@ -287,7 +287,7 @@ def _split(dataset: FileDataset, count: int) -> list[bytes]:
 
 
 def _images_begun(data: bytes, syntax: UID) -> int:
-    """Fragments that begin a frame: an RLE frame is one; others may be of several (PS3.5 2024e, A.4)."""
+    """Fragments that begin a frame: one of RLE each; others may be of several (PS3.5 2024e, A.4)."""
     reader = io.BytesIO(data)
     parse_basic_offsets(reader)
     count, offsets = parse_fragments(reader)
