@@ -48,7 +48,7 @@ def stages(folder: Path) -> dict[str, float]:
         return open_source(data, spec, DEFAULT_POLICY).slice(1)
 
     decoded = [decode(data) for data in files]
-    placed = [preprocess_placed(image.pixels, spec) for image in decoded]
+    placed = [preprocess_placed(image.upright, spec) for image in decoded]
     inputs = [pixels[None] for pixels, _ in placed]
     outputs = [interpreter.predict(pixels) for pixels in inputs]
     geometries = [
@@ -58,7 +58,7 @@ def stages(folder: Path) -> dict[str, float]:
     answers = [Answer.of(o, g, rules) for o, g in zip(outputs, geometries, strict=True)]
     return {
         "decode": _milliseconds(decode, files),
-        "preprocess": _milliseconds(lambda image: preprocess_placed(image.pixels, spec), decoded),
+        "preprocess": _milliseconds(lambda image: preprocess_placed(image.upright, spec), decoded),
         "predict": _milliseconds(interpreter.predict, inputs),
         "answer": _milliseconds(
             lambda pair: Answer.of(pair[0], pair[1], rules),

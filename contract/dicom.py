@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
+import numpy as np
 from pydicom import Dataset, FileDataset, dcmread
 from pydicom.filereader import read_dataset, read_preamble
 from pydicom.uid import (
@@ -37,6 +38,7 @@ from contract.errors import (
 from contract.greyscale import grey_levels, is_inverted, luma, square
 from contract.policy import Checks, Policy
 from contract.preprocessing import DicomReference, Slice
+from contract.turning import upright
 
 MAX_BYTES_PER_PIXEL: Final = 4
 MAX_HEADER_BYTES: Final = 16 * 2**20
@@ -45,11 +47,19 @@ MAX_HEADER_BYTES: Final = 16 * 2**20
 _ATTRIBUTES: Final = [
     *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "InstanceNumber", "Modality"),
     *("ImageType", "BodyPartExamined", "AnatomicRegionSequence"),
+    *(
+        "SeriesDescription",
+        "ProtocolName",
+        "PatientSpeciesDescription",
+        "PatientSpeciesCodeSequence",
+    ),
+    *("QualityControlSubject", "QualityControlImage"),
+    *("ComplexImageComponent", "ScanningSequence", "InversionRecovery"),
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PlanarConfiguration"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
     *("PhotometricInterpretation", "PixelPaddingValue", "PixelPaddingRangeLimit"),
     *("PixelSpacing", "PixelAspectRatio", "ImagePositionPatient", "ImageOrientationPatient"),
-    *("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence"),
+    *("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "PixelPresentation"),
     *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence", "PresentationLUTShape"),
     *(
         f"{colour}PaletteColorLookupTable{part}"
@@ -61,7 +71,7 @@ _ATTRIBUTES: Final = [
     *("ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
     *("PixelData", *FLOAT_PIXELS),
 ]
-"""All that is parsed; everything else, the patient's attributes with it, is skipped unread."""
+"""All that is parsed; everything else, what tells who the patient is with it, is skipped unread."""
 
 EXPLICIT_HEADER: Final = (
     bytes(128)
@@ -137,8 +147,8 @@ class DicomObject:
         """Decodes a frame (from 1).
 
         Returns:
-            One grey slice; ``original_size`` and the pixel spacing are those of the object, before any
-            resampling to square pixels.
+            One grey slice as it is stored; ``original_size`` and the pixel spacing are those of the
+            object, before any resampling to square pixels.
 
         Raises:
             DecodeError: one of its kinds; no other exception leaves this function.
@@ -153,11 +163,13 @@ class DicomObject:
                 pixels = grey_levels(stored, attributes, inverted=inverted)
             else:
                 pixels = luma(stored, photometric, form.bits_stored, attributes)
-            return Slice(
-                square(pixels, aspect(attributes), self._policy.max_pixels),
-                (form.rows, form.columns),
-                reference(attributes, frame),
-            )
+            place = reference(attributes, frame)
+            turn, height = upright(place.orientation), aspect(attributes)
+            # Turned before it is resampled: whichever way it is stored, the model sees the same.
+            height = 1 / height if turn.transposed else height
+            read = square(turn.apply(pixels), height, self._policy.max_pixels)
+            pixels = np.ascontiguousarray(turn.undo(read))
+            return Slice(pixels, (form.rows, form.columns), place, turn)
 
 
 def open_dicom(data: bytes, policy: Policy, *, keep: Sequence[str] = ()) -> DicomObject:

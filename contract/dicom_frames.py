@@ -20,6 +20,7 @@ FUNCTIONAL_GROUPS: Final = (
     "PixelValueTransformationSequence",
     "FrameVOILUTSequence",
     "MRImageFrameTypeSequence",
+    "MRModifierSequence",
 )
 """Where an enhanced object keeps what a classic one has at its top level (PS3.3 2024e, C.7.6.16)."""
 

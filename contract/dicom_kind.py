@@ -1,7 +1,5 @@
 """What kind of DICOM object it is: only an MR image of a head is one that a model may see."""
 
-import re
-import unicodedata
 from typing import Final
 
 from pydicom import Dataset
@@ -14,13 +12,16 @@ from pydicom.uid import (
     MRImageStorage,
 )
 
+from contract.dicom_scan import is_localizer, is_magnitude, is_of_patient, terms, words
 from contract.errors import (
     Localizer,
     Mosaic,
     NoPixelData,
     NotAnImage,
     NotHead,
+    NotMagnitude,
     NotMr,
+    NotPatient,
     UnsupportedPixels,
     UnsupportedSopClass,
 )
@@ -44,7 +45,8 @@ HEAD_TERMS: Final = frozenset(
         *("LATVENTRICLE", "RDVENTRICLE", "THVENTRICLE", "CHOROIDPLEXUS"),
         *("CEREBRALA", "ACA", "MCA", "PCA", "ANTCOMMA", "POSCOMMA", "BASILARA", "CIRCLEOFWILLIS"),
         *("PITUITARY", "HYPOPHYSIS", "SELLA", "SELLATURCICA", "FONTANEL", "SCALP"),
-        *("IAC", "IAM", "EAC", "EAR", "MASTOID"),
+        *("IAC", "IACS", "IAM", "EAC", "EAR", "MASTOID", "PETROUS"),
+        *("HEADCOIL", "NEUROHEAD", "CRANIOCEREBRAL", "ENCEPHALUS"),
         *("ORBIT", "ORBITS", "EYE", "OPTICCANAL", "OPHTHALMICA"),
         *("KOPF", "SCHAEDEL", "SCHADEL", "GEHIRN", "HIRN", "TETE", "CRANE", "CERVEAU", "ENCEPHALE"),
         *("CABEZA", "CRANEO", "CEREBRO", "ENCEFALO", "TESTA", "CRANIO", "CERVELLO", "CABECA"),
@@ -68,13 +70,15 @@ OTHER_PARTS: Final = frozenset(
         *("TIBIA", "TIBIAL", "FIBULA", "FIBULAR", "ANKLE", "FOOT", "TOE", "METATARSAL"),
         *("SHOULDER", "CLAVICLE", "SCAPULA", "ARM", "HUMERUS", "HUMERAL", "HUMERALE", "ELBOW"),
         *("FOREARM", "RADIUS", "RADIAL", "RADIALE", "ULNA", "ULNAR", "WRIST", "HAND", "FINGER"),
-        *("THUMB", "METACARPAL"),
+        *("THUMB", "METACARPAL", "FEMORIS", "HUMERI", "RADII"),
+        *("FETAL", "FETUS", "FETALE", "FOETAL", "FOETUS", "FOETALE"),
         *("HWS", "BWS", "LWS", "WIRBELSAULE", "WIRBELSAEULE", "BRUST", "BAUCH", "BECKEN", "RACHIS"),
         *("COLUMNA", "COLUNA", "COLONNA", "COLONNE", "TORAX", "TORACE"),
     }
 )
-"""Words that turn a text with a word of :data:`HEAD_TERMS` into one of another part, or of more than a
-head: FEMORAL HEAD, BRAIN SPINE. The neck is not among them, since HEADNECK is a head."""
+"""Words that turn a text with a word of :data:`HEAD_TERMS` into one of another part, of more than a
+head, or of an unborn one: FEMORAL HEAD, BRAIN SPINE, FETAL BRAIN. The neck is not among them, since
+HEADNECK is a head."""
 
 NO_PART: Final = frozenset(
     {
@@ -105,8 +109,6 @@ is one, in SNOMED RT (PS3.16 2024e, CID 4031 and annex L)."""
 FLOAT_PIXELS: Final = ("FloatPixelData", "DoubleFloatPixelData")
 """Pixels that are no integers (PS3.3 2024e, C.7.6.24 and C.7.6.25): known to be there, never read."""
 
-_WORD: Final = re.compile(r"[A-Z]+")
-
 
 def check_kind(dataset: Dataset, checks: Checks) -> None:
     """Refuses what no model may see.
@@ -115,7 +117,7 @@ def check_kind(dataset: Dataset, checks: Checks) -> None:
         NotAnImage, NoPixelData: always.
         UnsupportedPixels: always: its only pixels are Float or Double Float Pixel Data.
         Mosaic: always: a picture of many small slices is none of them.
-        NotMr, UnsupportedSopClass, Localizer, NotHead: as ``checks`` has it.
+        NotMr, UnsupportedSopClass, NotPatient, Localizer, NotMagnitude, NotHead: as ``checks`` has it.
     """
     sop_class = dataset.get("SOPClassUID")
     has_pixels = bool(dataset.get("PixelData"))
@@ -124,19 +126,22 @@ def check_kind(dataset: Dataset, checks: Checks) -> None:
         raise NotAnImage("the DICOM object is no image")
     is_mr = str(dataset.get("Modality", "")).strip().upper() == "MR"
     is_mr_class = sop_class in MR_SOP_CLASSES
-    image_type = _terms(dataset, "ImageType")
     if checks is Checks.STRICT:
         if not is_mr:
             raise NotMr("the DICOM object is no MR image")
         if not is_mr_class:
             raise UnsupportedSopClass("the DICOM object is of MR, but no MR image")
-        if "LOCALIZER" in image_type or _has_only_localizers(dataset):
+        if not is_of_patient(dataset):
+            raise NotPatient("the DICOM object shows an animal or a phantom")
+        if is_localizer(dataset) or _has_only_localizers(dataset):
             raise Localizer("the DICOM object is a localizer")
+        if "PerFrameFunctionalGroupsSequence" not in dataset and not is_magnitude(dataset):
+            raise NotMagnitude("the DICOM object is a phase, real, imaginary or velocity image")
         if not _is_head(dataset):
             raise NotHead("the DICOM object states another body part than the head")
     elif checks is Checks.LENIENT and not is_mr and not is_mr_class:
         raise NotMr("the DICOM object is no MR image")
-    if "MOSAIC" in image_type:
+    if "MOSAIC" in terms(dataset, "ImageType"):
         raise Mosaic("the DICOM object is a mosaic of slices")
     if not has_pixels and has_floats:
         raise UnsupportedPixels("the values of the DICOM object are no integers")
@@ -148,10 +153,14 @@ def check_frame(attributes: Dataset, checks: Checks) -> None:
     """Refuses a frame that no model may see, of what `contract.dicom_frames.frame_attributes` gives.
 
     Raises:
-        Localizer: it is one among other frames, and ``checks`` are strict.
+        Localizer, NotMagnitude: it is one among other frames, and ``checks`` are strict.
     """
-    if checks is Checks.STRICT and "LOCALIZER" in _terms(attributes, "FrameType"):
+    if checks is not Checks.STRICT:
+        return
+    if "LOCALIZER" in terms(attributes, "FrameType"):
         raise Localizer("the frame is a localizer")
+    if not is_magnitude(attributes):
+        raise NotMagnitude("the frame is a phase, real, imaginary or velocity image")
 
 
 def _is_image_class(sop_class: object) -> bool:
@@ -168,23 +177,16 @@ def _has_only_localizers(dataset: Dataset) -> bool:
 
 def _is_localizer(groups: Dataset) -> bool:
     return any(
-        "LOCALIZER" in _terms(item, "FrameType")
+        "LOCALIZER" in terms(item, "FrameType")
         for item in groups.get("MRImageFrameTypeSequence") or []
     )
 
 
-def _terms(dataset: Dataset, keyword: str) -> frozenset[str]:
-    """The values of Image Type or Frame Type."""
-    values = dataset.get(keyword) or ()
-    values = [values] if isinstance(values, str) else values
-    return frozenset(str(value).strip().upper() for value in values)
-
-
 def _is_head(dataset: Dataset) -> bool:
     """Whether it is one, or says nothing: many scanners say nothing."""
-    words = _WORD.findall(_unaccented(_body_part(dataset)).upper())
-    named = [word for word in words if word not in NO_PART]
-    if named and "".join(words) not in NO_PART:
+    stated = words(_body_part(dataset))
+    named = [word for word in stated if word not in NO_PART]
+    if named and "".join(stated) not in NO_PART:
         if "".join(named) in HEAD_TERMS:
             return True
         return OTHER_PARTS.isdisjoint(named) and not HEAD_TERMS.isdisjoint(named)
@@ -205,11 +207,6 @@ def _body_part(dataset: Dataset) -> str:
     except UnicodeDecodeError:
         pass
     return decode_bytes(stated, convert_encodings(dataset.get("SpecificCharacterSet")), set())
-
-
-def _unaccented(text: str) -> str:
-    parts = unicodedata.normalize("NFKD", text)
-    return "".join(part for part in parts if not unicodedata.combining(part))
 
 
 def _anatomic_codes(dataset: Dataset) -> frozenset[str]:

@@ -12,6 +12,7 @@ ContractError
 │   │   └── DecoderUnavailable   503  no such process can be started now
 │   └── DicomError             422  a DICOM object that holds no usable MR slice
 │       ├── NotAnImage, NoPixelData, NotMr, UnsupportedSopClass, NotHead, Localizer, Mosaic
+│       ├── NotPatient, NotMagnitude
 │       ├── UnsupportedTransferSyntax, UnsupportedPixels, MultiFrame
 └── StoreError               the version must not serve
     ├── VersionNotFound        nothing of that name and number
@@ -143,8 +144,20 @@ class NotHead(DicomError):
     code = "not_head"
 
 
+class NotPatient(DicomError):
+    """The DICOM object shows an animal or a phantom."""
+
+    code = "not_patient"
+
+
+class NotMagnitude(DicomError):
+    """The DICOM object is a phase, real, imaginary or velocity image."""
+
+    code = "not_magnitude"
+
+
 class Localizer(DicomError):
-    """The DICOM object is a localizer."""
+    """The DICOM object is a localizer, or a projection of slices."""
 
     code = "localizer"
 

@@ -40,7 +40,9 @@ def grey_levels(
 
     Raises:
         UndecodableImage: the rescale or the window is no number, or Rescale Slope is 0.
+        UnsupportedPixels: colours are drawn over them.
     """
+    _check_colours(stored, attributes)
     lowest = int(stored.min())
     index = np.subtract(stored, lowest, dtype=np.int32)
     levels = np.arange(lowest, int(stored.max()) + 1)
@@ -154,15 +156,49 @@ def numbers(attributes: Dataset, keyword: str) -> list[float]:
         raise UndecodableImage(f"the DICOM object states a {name} that is no number") from None
 
 
+def _check_colours(stored: NDArray[Any], attributes: Dataset) -> None:
+    """Refuses grey levels with colours over them, by a supplemental palette (PS3.3 2024e, C.7.6.19).
+
+    Their values, the highest ones, would look like the brightest tissue, and what lies under them is
+    not known.
+    """
+    if str(attributes.get("PixelPresentation") or "").strip().upper() not in {"COLOR", "MIXED"}:
+        return
+    descriptor = attributes.get("RedPaletteColorLookupTableDescriptor")
+    if descriptor and int(stored.max()) >= _first(descriptor, signed=_is_signed(attributes)):
+        raise UnsupportedPixels("colours are drawn over the grey levels of the DICOM object")
+
+
 def _padding(levels: NDArray[np.int64], attributes: Dataset) -> NDArray[np.bool_]:
     """Which values stand for no signal at all (PS3.3 2024e, C.7.5.1.1.2)."""
-    signed = attributes.get("PixelRepresentation") == 1
+    signed = _is_signed(attributes)
     first = _integer(attributes.get("PixelPaddingValue"), signed=signed)
     last = _integer(attributes.get("PixelPaddingRangeLimit"), signed=signed)
     if first is None:
         return np.zeros(levels.shape, np.bool_)
-    last = first if last is None else last
-    return (levels >= min(first, last)) & (levels <= max(first, last))
+    ends, bits = [first, first if last is None else last], int(attributes.BitsStored)
+    if bits <= 15:
+        # It is negative, and the file does not say so.
+        ends = [end - 0x10000 if end > 0x7FFF else end for end in ends]
+    # A range from below what pixels can have does not begin at their other end.
+    if signed or max(ends) < 0:
+        ends = [_as_pixel(end, bits, signed=signed) for end in ends]
+    return (levels >= min(ends)) & (levels <= max(ends))
+
+
+def _as_pixel(number: int, bits: int, *, signed: bool) -> int:
+    """The value of a pixel that has the bits of a number of the other sign.
+
+    One that needs more bits than pixels have stays as it is, and is that of no pixel.
+    """
+    if not -(1 << (bits - 1)) <= number < 1 << bits:
+        return number
+    number %= 1 << bits
+    return number - (1 << bits) if signed and number >= 1 << (bits - 1) else number
+
+
+def _is_signed(attributes: Dataset) -> bool:
+    return bool(attributes.get("PixelRepresentation") == 1)
 
 
 def _integer(value: object, *, signed: bool) -> int | None:
@@ -181,7 +217,8 @@ def _rescaled(levels: NDArray[np.int64], attributes: Dataset) -> NDArray[np.floa
     """
     for item in list(attributes.get("ModalityLUTSequence") or [])[:1]:
         table = _table(item.LUTDescriptor, item.LUTData, attributes)
-        return _looked_up(levels, item.LUTDescriptor, table, attributes).astype(np.float64)
+        first = _first(item.LUTDescriptor, signed=_is_signed(attributes))
+        return _looked_up(levels, first, table).astype(np.float64)
     slope, intercept = numbers(attributes, "RescaleSlope"), numbers(attributes, "RescaleIntercept")
     if slope == [0]:
         raise UndecodableImage("the DICOM object states a Rescale Slope of 0")
@@ -196,6 +233,7 @@ def _rescaled(levels: NDArray[np.int64], attributes: Dataset) -> NDArray[np.floa
 def _coloured(stored: NDArray[Any], attributes: Dataset) -> tuple[NDArray[Any], int]:
     """The colours of a palette, (rows, columns, 3), and how many bits they need."""
     descriptor = attributes.RedPaletteColorLookupTableDescriptor
+    first = _first(descriptor, signed=_is_signed(attributes))
     if "RedPaletteColorLookupTableData" in attributes:
         tables = [
             _table(descriptor, attributes[f"{colour}PaletteColorLookupTableData"].value, attributes)
@@ -203,10 +241,9 @@ def _coloured(stored: NDArray[Any], attributes: Dataset) -> tuple[NDArray[Any], 
         ]
         palette = np.stack(tables, axis=-1)
     else:
-        first = _first(descriptor, attributes)
         values = np.arange(first, first + _entries(descriptor))
         palette = apply_color_lut(values, attributes)[..., :3]
-    return _looked_up(stored, descriptor, palette, attributes), _bits(palette)
+    return _looked_up(stored, first, palette), _bits(palette)
 
 
 def _table(descriptor: Any, data: Any, attributes: Dataset) -> NDArray[np.uint16]:
@@ -230,11 +267,9 @@ def _table(descriptor: Any, data: Any, attributes: Dataset) -> NDArray[np.uint16
     return np.asarray(words[:entries], np.uint16)
 
 
-def _looked_up(
-    values: NDArray[Any], descriptor: Any, table: NDArray[Any], attributes: Dataset
-) -> NDArray[Any]:
+def _looked_up(values: NDArray[Any], first: int, table: NDArray[Any]) -> NDArray[Any]:
     """Each value's entry; those below and above the table have its first and last one."""
-    places = np.clip(np.rint(values) - _first(descriptor, attributes), 0, len(table) - 1)
+    places = np.clip(np.rint(values) - first, 0, len(table) - 1)
     return np.asarray(table[places.astype(np.intp)])
 
 
@@ -242,9 +277,17 @@ def _entries(descriptor: Any) -> int:
     return int(descriptor[0]) or MAX_ENTRIES
 
 
-def _first(descriptor: Any, attributes: Dataset) -> int:
-    """The value that has a table's first entry."""
-    return _integer(descriptor[1], signed=attributes.get("PixelRepresentation") == 1) or 0
+def _first(descriptor: Any, *, signed: bool) -> int:
+    """The value that has a table's first entry; signed, if the values that are looked up can be."""
+    return _integer(descriptor[1], signed=signed) or 0
+
+
+def _becomes_negative(attributes: Dataset) -> bool:
+    """Whether any stored value does, by the modality LUT or the rescale."""
+    bits = int(attributes.BitsStored)
+    lowest = -(1 << (bits - 1)) if _is_signed(attributes) else 0
+    ends = np.array([lowest, lowest + (1 << bits) - 1])
+    return bool(_rescaled(ends, attributes).min() < 0)
 
 
 def _bits(table: NDArray[Any]) -> int:
@@ -256,7 +299,9 @@ def _voi(values: NDArray[np.float64], attributes: Dataset) -> NDArray[np.float64
     """Shares of full brightness by the VOI LUT or the first window, if there is one."""
     for item in list(attributes.get("VOILUTSequence") or [])[:1]:
         table = _table(item.LUTDescriptor, item.LUTData, attributes)
-        looked_up = _looked_up(values, item.LUTDescriptor, table, attributes)
+        # What goes into it decides on its sign, not the stored values (PS3.3 2024e, C.11.2.1.1).
+        first = _first(item.LUTDescriptor, signed=_becomes_negative(attributes))
+        looked_up = _looked_up(values, first, table)
         return np.asarray(looked_up / (2.0 ** _bits(table) - 1), np.float64)
     stated = numbers(attributes, "WindowCenter")[:1] + numbers(attributes, "WindowWidth")[:1]
     if len(stated) < 2:

@@ -17,6 +17,7 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from contract.errors import PreprocessMismatch
+from contract.turning import AS_STORED, Turn
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +51,18 @@ class Slice:
         pixels: grey levels, uint8 (rows, columns), bright is bright.
         original_size: rows and columns of the source image, before any reduced-scale decoding.
         dicom: its place in a study, for DICOM input.
+        turn: what makes it lie as slices are read; of what does not say how it lies, nothing.
     """
 
     pixels: NDArray[np.uint8]
     original_size: tuple[int, int]
     dicom: DicomReference | None = None
+    turn: Turn = AS_STORED
+
+    @property
+    def upright(self) -> NDArray[np.uint8]:
+        """The pixels as they are read: what is preprocessed for a model."""
+        return self.turn.apply(self.pixels)
 
 
 class PreprocessSpec(BaseModel):
@@ -118,7 +126,7 @@ def preprocess(pixels: NDArray[np.uint8], spec: PreprocessSpec = DEFAULT_SPEC) -
     ratio kept, and centres it on black.
 
     Args:
-        pixels: uint8 (rows, columns), as in :attr:`Slice.pixels`.
+        pixels: uint8 (rows, columns), as in :attr:`Slice.upright`.
         spec: the numbers to use.
 
     Returns:

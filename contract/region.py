@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from contract.manifest import RegionRecord
 from contract.preprocessing import Placement, PreprocessSpec, Slice
+from contract.turning import AS_STORED, Turn
 
 SCORE_DECIMALS: Final = 4
 """Of a region's score."""
@@ -61,12 +62,13 @@ class Geometry:
     """How the model's input, a decoded slice and its original image lie on each other.
 
     Attributes:
-        placement: of the decoded slice in the model's input.
+        placement: of the decoded slice, once turned, in the model's input.
         input_size: rows and columns of the model's input.
         decoded_size: rows and columns that were preprocessed: fewer than the original's where a JPEG
             was decoded at reduced scale, more where DICOM pixels were made square.
         original_size: rows and columns of the original image; of DICOM, the stored ones.
         pixel_spacing_mm: of the original image, from row to row and from column to column.
+        turn: of the decoded slice, before it was preprocessed; sizes and spacing are those before it.
     """
 
     placement: Placement
@@ -74,10 +76,11 @@ class Geometry:
     decoded_size: tuple[int, int]
     original_size: tuple[int, int]
     pixel_spacing_mm: tuple[float, float] | None = None
+    turn: Turn = AS_STORED
 
     @classmethod
     def of(cls, image: Slice, placement: Placement, spec: PreprocessSpec) -> Self:
-        """The geometry of a slice that :func:`contract.preprocessing.preprocess_placed` placed."""
+        """The geometry of a slice of which ``preprocess_placed`` placed the upright pixels."""
         rows, columns = image.pixels.shape
         return cls(
             placement,
@@ -85,6 +88,7 @@ class Geometry:
             (rows, columns),
             image.original_size,
             image.dicom.pixel_spacing_mm if image.dicom else None,
+            image.turn,
         )
 
 
@@ -210,13 +214,14 @@ def cell_grid(cells: NDArray[np.float32], geometry: Geometry) -> CellGrid:
     top, bottom = vertical.edges
     left, right = horizontal.edges
     values = cells[vertical.first : vertical.last, horizontal.first : horizontal.last]
-    return CellGrid(values, (left, top, right, bottom))
+    box = geometry.turn.undo_box((left, top, right, bottom), geometry.original_size)
+    return CellGrid(geometry.turn.undo(values), box)
 
 
 def spread(cells: NDArray[np.float32], geometry: Geometry) -> NDArray[np.float32]:
     """Cells (h, w), interpolated at every pixel of the original: (rows, columns); 0 where none lie."""
     vertical, horizontal = _axes(geometry, cells.shape)
-    full = np.zeros(geometry.original_size, np.float32)
+    full = np.zeros(geometry.turn.size(geometry.original_size), np.float32)
     values = cells[vertical.first : vertical.last, horizontal.first : horizontal.last]
     if values.size:
         rows = vertical.places(np.arange(vertical.start, vertical.end))
@@ -224,7 +229,7 @@ def spread(cells: NDArray[np.float32], geometry: Geometry) -> NDArray[np.float32
         full[vertical.start : vertical.end, horizontal.start : horizontal.end] = _interpolated(
             values.astype(np.float64), rows, columns
         )
-    return full
+    return geometry.turn.undo(full)
 
 
 def _region(
@@ -234,20 +239,21 @@ def _region(
     geometry: Geometry,
     source: RegionSource,
 ) -> Region:
-    """The region of the pixels inside, in a window with its first column and row at ``corner``."""
+    """The region of the pixels inside, in a window of the turned slice that begins at ``corner``."""
     rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
     left, top, right, bottom = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
     spacing = geometry.pixel_spacing_mm
     count = int(np.count_nonzero(inside))
+    box = (
+        corner[0] + int(left),
+        corner[1] + int(top),
+        corner[0] + int(right),
+        corner[1] + int(bottom),
+    )
     return Region(
-        (
-            corner[0] + int(left),
-            corner[1] + int(top),
-            corner[0] + int(right),
-            corner[1] + int(bottom),
-        ),
+        geometry.turn.undo_box(box, geometry.original_size),
         round(float(probability[inside].mean()), SCORE_DECIMALS),
-        inside[top:bottom, left:right],
+        geometry.turn.undo(inside[top:bottom, left:right]),
         geometry.original_size,
         count * spacing[0] * spacing[1] if spacing else None,
         source,
@@ -299,13 +305,14 @@ class _Axis(NamedTuple):
 
 
 def _axes(geometry: Geometry, cells: tuple[int, ...]) -> tuple[_Axis, _Axis]:
-    """The vertical and the horizontal axis."""
+    """The vertical and the horizontal axis, of the turned slice."""
     (left, top, right, bottom), target = geometry.placement
     boxes = ((top, bottom, target[1], target[3]), (left, right, target[0], target[2]))
+    sizes = geometry.turn.size(geometry.original_size), geometry.turn.size(geometry.decoded_size)
     axes = []
     for axis, (crop_start, crop_end, target_start, target_end) in enumerate(boxes):
         density = cells[axis] / geometry.input_size[axis]
-        original, decoded = geometry.original_size[axis], geometry.decoded_size[axis]
+        original, decoded = (size[axis] for size in sizes)
         magnification = (target_end - target_start) / (crop_end - crop_start)
         first, last = (math.ceil(edge * density - 0.5) for edge in (target_start, target_end))
         axes.append(

@@ -110,7 +110,7 @@ class Decoder:
                 source = self._open(job)
             job.header = source.header
             decoded = source.slice(job.frame)
-            job.pixels, placement = preprocess_placed(decoded.pixels, job.spec)
+            job.pixels, placement = preprocess_placed(decoded.upright, job.spec)
             job.geometry = Geometry.of(decoded, placement, job.spec)
             job.dicom = decoded.dicom
         except (DecodeError, QueueFull, UnpackedTooLarge) as error:

@@ -4,13 +4,23 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final
 
 from contract.answer import DECIMALS, Decision, Outputs, Rules
-from contract.errors import Localizer, NotAnImage, NotHead, NotMr, UnsupportedSopClass
+from contract.errors import (
+    Localizer,
+    NotAnImage,
+    NotHead,
+    NotMagnitude,
+    NotMr,
+    NotPatient,
+    UnsupportedSopClass,
+)
 from contract.preprocessing import DicomReference
 from contract.series import score_series
 from service.answers import Answer
 from service.jobs import Job
 
-NO_SLICES: Final = (NotAnImage, NotMr, UnsupportedSopClass, NotHead, Localizer)
+NO_SLICES: Final = (
+    *(NotAnImage, NotMr, UnsupportedSopClass, NotPatient, NotHead, Localizer, NotMagnitude),
+)
 """Refusals of what is no slice of a head: no tumour of the series can hide in it."""
 
 

@@ -318,7 +318,7 @@ def _read(file: ImageFile, spec: PreprocessSpec) -> _Read:
         decoded = decode(data, spec)
     except DecodeError as error:
         return _Read(digest, "", (0, 0), None, None, None, error.code)
-    pixels, placement = preprocess_placed(decoded.pixels, spec)
+    pixels, placement = preprocess_placed(decoded.upright, spec)
     mask = None
     if file.mask is not None:
         outline = _read_mask(file.mask, decoded)

@@ -204,7 +204,7 @@ def robustness(
         slices, geometries = [], []
         for row in test.rows:
             decoded = decode(images.files[int(row)].path.read_bytes())
-            pixels = perturbed(decoded.pixels, change, rng)
+            pixels = perturbed(decoded.upright, change, rng)
             prepared, placement = preprocess_placed(pixels)
             slices.append(prepared)
             geometries.append(Geometry.of(decoded, placement, DEFAULT_SPEC))
@@ -253,7 +253,7 @@ def foreign_pictures(folder: Path) -> dict[str, NDArray[np.uint8]]:
         pictures = []
         for path in sorted(kind.glob("[!.]*")):
             try:
-                pictures.append(preprocess_placed(decode(path.read_bytes()).pixels)[0])
+                pictures.append(preprocess_placed(decode(path.read_bytes()).upright)[0])
             except (OSError, DecodeError) as error:
                 raise DatasetError(f"{path} is no picture: {error}") from error
         if not pictures:

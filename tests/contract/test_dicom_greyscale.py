@@ -1,20 +1,31 @@
 """Stored values become grey levels: rescale, windows, tables and padding."""
 
+import io
 import math
 import re
+from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pydicom.pixels import apply_windowing
 from pydicom.uid import ExplicitVRBigEndian
 
-from contract.errors import DecodeError, UndecodableImage
+from contract.errors import DecodeError, UndecodableImage, UnsupportedPixels
 from contract.greyscale import window
 from tests.contract.rendering import decoded, difference, linear
-from tests.contract.samples import RANGE, SYNTAXES, deep_slice, grey_slice, mr_frames, mr_object
+from tests.contract.samples import (
+    RANGE,
+    SYNTAXES,
+    deep_slice,
+    grey_slice,
+    mr_frames,
+    mr_object,
+    write,
+)
 
 GREY = grey_slice()
 DEEP = deep_slice()
@@ -198,6 +209,31 @@ class TestGreyscale:
         expected = table[np.clip(GREY.astype(int) - 80, 0, 99)] / (2**bits - 1) * 255
         assert difference(result.pixels, expected) <= 1
 
+    @pytest.mark.parametrize("stated", [("SS", -2000), ("US", 63536)], ids=str)
+    @pytest.mark.parametrize("syntax", ["explicit", "implicit", "big-endian", "deflated"])
+    def test_a_voi_table_from_a_negative_value_on(
+        self, syntax: str, stated: tuple[str, int]
+    ) -> None:
+        """Its values are those after the rescale, which decides, and not the pixels, on their sign."""
+        table = np.minimum(np.arange(4096) * 54, 65535).astype(np.uint16)
+        item = lookup_table(table, 16)
+        item.add_new("LUTDescriptor", stated[0], [4096, stated[1], 16])
+        attributes = {"RescaleSlope": 1, "RescaleIntercept": -2000, "VOILUTSequence": [item]}
+        values = (DEEP >> 4).astype(np.uint16)
+        data = mr_object(values, SYNTAXES[syntax], bits_stored=12, attributes=attributes)
+        assert difference(decoded(data).pixels, table[values] / 65535 * 255) <= 1
+
+    @pytest.mark.parametrize("first", [40_000, 65_535])
+    def test_a_voi_table_from_a_large_value_on(self, first: int) -> None:
+        """Of values that are never negative, as signed pixels are after such a rescale."""
+        table = np.arange(0, 65536, 257, dtype=np.uint16)
+        item = lookup_table(table, 16)
+        item.LUTDescriptor = [256, first, 16]
+        attributes = {"RescaleSlope": 1, "RescaleIntercept": first, "VOILUTSequence": [item]}
+        values = (GREY // 2).astype(np.int16)
+        data = mr_object(values, attributes=attributes)
+        assert difference(decoded(data).pixels, values) <= 1
+
     def test_a_dark_slice_is_dark_by_a_table(self) -> None:
         table = np.arange(0, 65536, 257, dtype=np.uint16)
         attributes = {"VOILUTSequence": [lookup_table(table, 16)]}
@@ -226,9 +262,94 @@ class TestGreyscale:
         alone = decoded(mr_object(GREY[10:].astype(np.int16))).pixels
         assert difference(pixels[10:], alone) <= 1
 
+    @pytest.mark.parametrize("syntax", ["explicit", "implicit", "big-endian", "rle"])
+    @pytest.mark.parametrize(
+        ("dtype", "bits", "stated", "padding"),
+        [
+            ("u2", 16, ("SS", -1), 65535),
+            ("u2", 16, ("US", 65535), 65535),
+            ("i2", 16, ("US", 63536), -2000),
+            ("i2", 16, ("SS", -2000), -2000),
+            ("u2", 12, ("SS", -1), 4095),
+            ("i2", 12, ("US", 2048), -2048),
+            ("i2", 12, ("US", 63488), -2048),
+            ("u1", 8, ("SS", -1), 255),
+        ],
+        ids=str,
+    )
+    def test_padding_is_that_of_the_pixels_whatever_type_states_it(
+        self, dtype: str, bits: int, stated: tuple[str, int], padding: int, syntax: str
+    ) -> None:
+        values = (GREY // 2).astype(dtype)
+        alone = decoded(mr_object(values[10:])).pixels
+        values[:10] = padding
+        data = mr_object(values, SYNTAXES[syntax], bits_stored=bits)
+        pixels = decoded(with_values(data, {"PixelPaddingValue": stated})).pixels
+        assert not pixels[:10].any()
+        assert difference(pixels[10:], alone) <= 1
+
+    @pytest.mark.parametrize(
+        ("bits", "padding", "limit", "dark"),
+        [
+            (16, ("SS", -1), ("SS", -536), {65000: True, 65535: True, 64999: False}),
+            (16, ("US", 65000), ("US", 65535), {65000: True, 65535: True, 64999: False}),
+            # From below what the pixels can have: not from the other end of their range.
+            (16, ("SS", -10), ("SS", 5), {5: True, 0: True, 400: False, 65530: False}),
+            # No sign of 12 bits: it stands for no pixel, least of all for 0.
+            (12, ("SS", -4096), None, {4000: False}),
+        ],
+        ids=str,
+    )
+    def test_a_padding_of_another_sign(
+        self,
+        bits: int,
+        padding: tuple[str, int],
+        limit: tuple[str, int] | None,
+        dark: dict[int, bool],
+    ) -> None:
+        values = np.full((40, 20), 300, np.uint16)
+        values[20:] = 100
+        for row, value in enumerate(dark):
+            values[row] = value
+        stated = {"PixelPaddingValue": padding}
+        if limit is not None:
+            stated["PixelPaddingRangeLimit"] = limit
+        window = {"WindowCenter": 0, "WindowWidth": 2}
+        data = mr_object(values, bits_stored=bits, attributes=window | {"RescaleIntercept": 1})
+        pixels = decoded(with_values(data, stated)).pixels
+        found = {value: not pixels[row].any() for row, value in enumerate(dark)}
+        assert found == dark
+
     def test_nothing_but_padding_is_black(self) -> None:
         data = mr_object(np.full((8, 8), 9, np.uint8), attributes={"PixelPaddingValue": 9})
         assert not decoded(data).pixels.any()
+
+    @pytest.mark.parametrize(
+        ("presentation", "drawn", "refused"),
+        [
+            ("COLOR", True, True),
+            ("COLOR", False, False),
+            ("MIXED", True, True),
+            ("MONOCHROME", True, False),
+            (None, True, False),
+        ],
+        ids=str,
+    )
+    def test_colours_over_the_grey_levels(
+        self, presentation: str | None, drawn: bool, refused: bool
+    ) -> None:
+        """A supplemental palette (PS3.3 C.7.6.19): what is under the colours, nobody knows."""
+        values = GREY.astype(np.uint16)
+        if drawn:
+            values[30:40, 30:40] = 40_000
+        attributes: dict[str, Any] = {"PixelPresentation": presentation, **RANGE}
+        for colour in ("Red", "Green", "Blue"):
+            attributes[f"{colour}PaletteColorLookupTableDescriptor"] = [256, 40_000, 16]
+            table = (np.arange(256) * 257).astype("<u2").tobytes()
+            attributes[f"{colour}PaletteColorLookupTableData"] = table
+        data = mr_object(values, attributes=attributes)
+        with pytest.raises(UnsupportedPixels) if refused else nullcontext():
+            assert decoded(data).pixels.shape == GREY.shape
 
     @pytest.mark.parametrize("value", ["nan", "inf", "1e999"])
     def test_a_rescale_that_is_no_number(self, value: str) -> None:
@@ -265,6 +386,14 @@ class TestGreyscale:
         data = mr_object(GREY, attributes=RANGE | {keyword: values}).replace(b"1.25", b"1,25")
         with pytest.raises(UndecodableImage, match=f"a {spaced(keyword)} that is no number"):
             decoded(data)
+
+
+def with_values(data: bytes, stated: Mapping[str, tuple[str, int]]) -> bytes:
+    """An object with attributes of given types, whichever its Pixel Representation asks for."""
+    dataset = dcmread(io.BytesIO(data))
+    for keyword, (vr, value) in stated.items():
+        dataset.add_new(keyword, vr, value)
+    return write(dataset, dataset.file_meta.TransferSyntaxUID)
 
 
 def spaced(keyword: str) -> str:

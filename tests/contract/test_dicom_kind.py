@@ -30,7 +30,9 @@ from contract.errors import (
     NoPixelData,
     NotAnImage,
     NotHead,
+    NotMagnitude,
     NotMr,
+    NotPatient,
     UnsupportedPixels,
     UnsupportedSopClass,
 )
@@ -187,7 +189,8 @@ def test_kind(
         *("CEREBHEMISPHERE", "CEREBRALA", "LATVENTRICLE", "3RDVENTRICLE", "4THVENTRICLE"),
         *("3rd ventricle", "CIRCLEOFWILLIS", "THALAMUS", "MCA", "EYE", "EAR", "SCALP"),
         *("MRI BRAIN", "BRAIN W/WO", "BRAIN2", "MR SKULL BASE", "NECK HEAD", "Kopf nativ"),
-        *("Schädel MRT", "BRAIN STEM", "BRAIN XYZ"),
+        *("Schädel MRT", "BRAIN STEM", "BRAIN XYZ", "IACS", "HEADCOIL", "ENCEPHALUS"),
+        *("CRANIOCEREBRAL", "NEUROHEAD", "PETROUS", "IACS W/WO"),
     ],
 )
 @WRITES_ANYTHING
@@ -201,9 +204,18 @@ def test_spellings_of_a_head(part: str) -> None:
         *("SPINE", "CHEST", "WHOLEBODY", "LVENTRICLE", "FACE", "JAW", "VERTEBRALA", "OTHER", "XYZ"),
         *("BRAIN SPINE", "Head, C-Spine", "HEAD CHEST", "FEMORAL HEAD", "RADIAL HEAD", "HÜFTE"),
         *("MRI KNEE", "KNEE HEAD COIL", "NECK MRI", "Kopf HWS", "HEADSPINE"),
+        *(
+            "FETAL BRAIN",
+            "FETUS",
+            "FETUS HEAD",
+            "BRAIN FOETAL",
+            "CAPUT FEMORIS HEAD",
+            "KNEE HEADCOIL",
+        ),
     ],
 )
 @WRITES_ANYTHING
+@pytest.mark.filterwarnings("ignore:The value length")
 def test_other_parts_and_more_than_a_head(part: str) -> None:
     assert outcome({"BodyPartExamined": part}, STRICT) is NotHead
 
@@ -273,3 +285,248 @@ def test_an_object_of_localizers_is_refused_as_a_whole() -> None:
     attributes = {"PerFrameFunctionalGroupsSequence": [LOCALIZER] * 2}
     with pytest.raises(Localizer):
         open_dicom(mr_frames([GREY] * 2, attributes=attributes), Policy())
+
+
+def text(value: str) -> list[Dataset]:
+    """A code of which only the meaning is known."""
+    code = Dataset()
+    code.CodeMeaning = value
+    return [code]
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"PatientSpeciesDescription": "Canine"},
+        {"PatientSpeciesDescription": "CANIS LUPUS FAMILIARIS"},
+        {"PatientSpeciesDescription": "Non-human primate"},
+        {"PatientSpeciesDescription": "phantom"},
+        {"PatientSpeciesCodeSequence": region("448771007")},
+        {"PatientSpeciesCodeSequence": region("L-80700", "SRT")},
+        {"PatientSpeciesCodeSequence": text("Felis catus")},
+        {"PatientSpeciesDescription": "UNKNOWN", "PatientSpeciesCodeSequence": region("448771007")},
+        {"QualityControlSubject": "YES"},
+        {"QualityControlSubject": "yes "},
+        {"QualityControlImage": "YES"},
+    ],
+    ids=str,
+)
+@WRITES_ANYTHING
+def test_animals_and_phantoms(attributes: dict[str, Any]) -> None:
+    assert outcome(attributes, STRICT) is NotPatient
+    assert outcome(attributes, LENIENT) is None
+    assert outcome(attributes, OFF) is None
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"PatientSpeciesDescription": ""},
+        *(
+            {"PatientSpeciesDescription": species}
+            for species in (
+                "Homo sapiens",
+                "HUMAN",
+                "human, adult",
+                "Homo sapiens sapiens",
+                "Mensch",
+            )
+        ),
+        *(
+            {"PatientSpeciesDescription": none}
+            for none in ("UNKNOWN", "N/A", "not specified", "人")
+        ),
+        {"PatientSpeciesCodeSequence": region("337915000")},
+        {"PatientSpeciesCodeSequence": region("L-85B00", "SRT")},
+        {"PatientSpeciesCodeSequence": text("homo sapiens")},
+        {"PatientSpeciesCodeSequence": []},
+        # As good as none: it names what it is about in words, and the code is another one's.
+        {"PatientSpeciesDescription": "Human", "PatientSpeciesCodeSequence": region("X1", "99X")},
+        {"QualityControlSubject": "NO", "QualityControlImage": "NO"},
+        {"QualityControlImage": "BOTH"},
+    ],
+    ids=str,
+)
+@pytest.mark.filterwarnings("ignore:.*encod")
+@WRITES_ANYTHING
+def test_people(attributes: dict[str, Any]) -> None:
+    attributes = {"SpecificCharacterSet": "ISO_IR 192"} | attributes
+    assert outcome(attributes, STRICT) is None
+
+
+@pytest.mark.parametrize(
+    "description",
+    [
+        *("localizer", "LOCALISER", "localizer_3plane", "3-plane loc", "3 Plane Loc SSFSE", "LOC"),
+        *("3PL LOC", "AX LOC", "Scout", "AAHead_Scout", "AAHead_Scout_MPR_sag", "AAHScout_64ch"),
+        *("AAHEAD_SCOUT_32CH-HEAD-COIL_MPR_COR", "Survey", "SURVEY_SHC", "Survey_32ch_HeadCoil"),
+        *(
+            "HEAD SCOUT",
+            "Brain localizer",
+            "Localizers",
+            "*localizer",
+            "Plane Scout",
+            "3-Plane-Scout",
+        ),
+        *(
+            "localizer haste",
+            "Lokalisator",
+            "Localizador cerebro",
+            "Localizer (repeat)",
+            "MST Survey",
+        ),
+        *("Tri-Planar Localizer", "Localizer_aligned", "T/S/C RF FAST PILOT", "FAST LOCALIZER"),
+    ],
+)
+@pytest.mark.parametrize("keyword", ["SeriesDescription", "ProtocolName"])
+def test_localizers_by_their_description(keyword: str, description: str) -> None:
+    """Image Type of a classic object does not say it."""
+    assert outcome({keyword: description}, STRICT) is Localizer
+    assert outcome({keyword: description}, LENIENT) is None
+    assert outcome({keyword: description}, OFF) is None
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        *(
+            {"SeriesDescription": description}
+            for description in (
+                *("", "T1 MPRAGE after localizer", "post localizer T1", "T2 TSE (see localizer)"),
+                *("T1 SE LOC", "local shim T1", "Brain survey", "Survey brain T1", "head LOC"),
+                *("FLAIR dislocation", "allocator", "surveyor", "Boy scout study T1", "T1 scout"),
+                *(
+                    "MPRAGE localizer plane",
+                    "stereotactic localizer T1",
+                    "blocs",
+                    "3-plane",
+                    "Loc Ness",
+                ),
+                *("T1 MPRAGE for localization", "fMRI functional localizer", "visual localizer"),
+                *(
+                    "Localizer fMRI",
+                    "metastasis survey",
+                    "AX T1 +C LOC",
+                    "T1 LOC",
+                    "LOC T2",
+                    "Pilot study",
+                    "head pilot",
+                    "SAG",
+                    "plane",
+                    "AX T2",
+                ),
+            )
+        ),
+        # Of a whole examination, on some scanners.
+        {"SeriesDescription": "AX T1", "ProtocolName": "LOCALIZER"},
+        {"ProtocolName": "Brain survey"},
+        {"ProtocolName": "STROKE SURVEY"},
+        {"ImageType": ["DERIVED", "SECONDARY", "MPR"]},
+    ],
+    ids=str,
+)
+@WRITES_ANYTHING
+def test_what_mentions_a_localizer_and_is_none(attributes: dict[str, Any]) -> None:
+    assert outcome(attributes, STRICT) is None
+
+
+@pytest.mark.parametrize("term", ["SCOUT", "POSDISP", "PROJECTION IMAGE"])
+def test_localizers_and_no_slices_by_their_image_type(term: str) -> None:
+    assert outcome({"ImageType": ["DERIVED", "SECONDARY", term]}, STRICT) is Localizer
+    assert outcome({"ImageType": ["DERIVED", "SECONDARY", term]}, LENIENT) is None
+
+
+INVERSION = {"ScanningSequence": ["SE", "IR"]}
+
+
+@pytest.mark.parametrize(
+    ("attributes", "refused"),
+    [
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "P", "ND"]}, True),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "I", "ND"]}, True),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "R", "ND"]}, True),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "PHASE MAP", "P", "FFE"]}, True),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "VELOCITY MAP", "P", "PCA"]}, True),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "R_FFE", "R", "FFE"]}, True),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "I_SE", "I", "SE"]}, True),
+        ({"ComplexImageComponent": "PHASE"}, True),
+        ({"ComplexImageComponent": "IMAGINARY"}, True),
+        ({"ComplexImageComponent": "REAL"}, True),
+        ({"ComplexImageComponent": "PHASE", "ImageType": ["ORIGINAL", "PRIMARY", "M"]}, True),
+        ({"ComplexImageComponent": "MAGNITUDE", "ImageType": ["ORIGINAL", "PRIMARY", "P"]}, False),
+        ({"ComplexImageComponent": "MAGNITUDE"}, False),
+        ({"ComplexImageComponent": "MIXED"}, False),
+        ({"ComplexImageComponent": ""}, False),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "M", "ND", "P"]}, False),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "M_FFE", "M", "FFE"]}, False),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "OTHER"]}, False),
+        ({"ImageType": ["DERIVED", "PRIMARY", "ADC"]}, False),
+        # The real part of an inversion recovery is a slice of tissue, as phase-sensitive ones are.
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "R", "ND"], **INVERSION}, False),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "R_IR", "R", "IR"]}, False),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "R", "PSIR"]}, False),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "CR_IR", "R", "IR"]}, False),
+        ({"ComplexImageComponent": "REAL", **INVERSION}, False),
+        ({"ComplexImageComponent": "REAL", "InversionRecovery": "YES"}, False),
+        ({"ComplexImageComponent": "REAL", "InversionRecovery": "NO"}, True),
+        # Its other parts are none.
+        ({"ComplexImageComponent": "PHASE", **INVERSION}, True),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "I", "ND"], **INVERSION}, True),
+    ],
+    ids=str,
+)
+def test_parts_of_complex_values_that_are_no_magnitude(
+    attributes: dict[str, Any], refused: bool
+) -> None:
+    assert outcome(attributes, STRICT) is (NotMagnitude if refused else None)
+    assert outcome(attributes, LENIENT) is None
+    assert outcome(attributes, OFF) is None
+
+
+def component(name: str, *, inversion: bool = False, terms: tuple[str, ...] = ()) -> Dataset:
+    """Functional groups of a frame that is a part of complex values."""
+    groups = frame_type("ORIGINAL", "PRIMARY", *(terms or ("T1", "NONE")))
+    groups.MRImageFrameTypeSequence[0].ComplexImageComponent = name
+    if inversion:
+        modifier = Dataset()
+        modifier.InversionRecovery = "YES"
+        groups.MRModifierSequence = [modifier]
+    return groups
+
+
+@pytest.mark.parametrize(
+    ("groups", "refused"),
+    [
+        (component("PHASE"), True),
+        (component("REAL"), True),
+        (component("REAL", inversion=True), False),
+        (component("MAGNITUDE", terms=("PHASE MAP", "NONE")), True),
+        (component("", terms=("P", "NONE")), True),
+        (component("MAGNITUDE"), False),
+    ],
+    ids=["phase", "real", "real inversion", "phase map", "P", "magnitude"],
+)
+@pytest.mark.parametrize("checks", Checks)
+def test_frames_that_are_no_magnitude_leave_the_others(
+    checks: Checks, groups: Dataset, refused: bool
+) -> None:
+    attributes = {
+        "SOPClassUID": EnhancedMRImageStorage,
+        # Of them all, which no frame has to be.
+        "ComplexImageComponent": "MIXED",
+        "ImageType": ["ORIGINAL", "PRIMARY", "PHASE MAP", "NONE"],
+        "PerFrameFunctionalGroupsSequence": [component("MAGNITUDE"), groups],
+    }
+    source = open_dicom(mr_frames([GREY] * 2, attributes=attributes), Policy(checks=checks))
+    for frame in (1, 2):
+        is_refused = refused and checks is STRICT and frame == 2
+        with pytest.raises(NotMagnitude) if is_refused else nullcontext():
+            assert source.slice(frame).pixels.shape == GREY.shape
+
+
+def test_frames_that_say_nothing_are_what_the_object_says() -> None:
+    attributes = {"SOPClassUID": EnhancedMRImageStorage, "ComplexImageComponent": "PHASE"}
+    source = open_dicom(mr_frames([GREY] * 2, attributes=attributes), Policy(checks=LENIENT))
+    assert source.slice(2).pixels.shape == GREY.shape
+    with pytest.raises(NotMagnitude):
+        open_dicom(mr_frames([GREY] * 2, attributes=attributes), Policy()).slice(2)

@@ -11,7 +11,15 @@ import pytest
 from PIL import Image
 
 from contract.answer import Decision, Outputs
-from contract.errors import DecoderTimedOut, Localizer, NoPixelData, NotMr, TruncatedImage
+from contract.errors import (
+    DecoderTimedOut,
+    Localizer,
+    NoPixelData,
+    NotMagnitude,
+    NotMr,
+    NotPatient,
+    TruncatedImage,
+)
 from contract.policy import DEFAULT_POLICY
 from contract.preprocessing import DEFAULT_SPEC, DicomReference
 from contract.series import score_series
@@ -175,7 +183,9 @@ def test_a_series_that_lacks_slices_is_not_without_a_tumour(reason: Failure, kno
     assert (series["tumor_probability"], series["decision"]) == (0.05, Decision.REFER)
 
 
-@pytest.mark.parametrize("reason", [Localizer(), NotMr()], ids=repr)
+@pytest.mark.parametrize(
+    "reason", [Localizer(), NotMr(), NotPatient(), NotMagnitude()], ids=lambda reason: reason.code
+)
 def test_what_is_no_slice_of_a_head_is_not_missed(reason: Failure) -> None:
     jobs = [slice_job(number, reason if number > 3 else 0.05) for number in range(6)]
     (series,) = summaries(jobs, RULES)
@@ -214,6 +224,24 @@ def test_a_truncated_slice_leaves_the_series_to_a_person(two_heads: Service) -> 
     assert content["predictions"][1]["error"]["code"] == "localizer"
     (series,) = content["series"]
     assert (series["failed"], series["decision"]) == (0, "no_tumor")
+
+
+def test_a_series_of_magnitudes_and_phases_is_judged_by_its_magnitudes(two_heads: Service) -> None:
+    objects = [
+        mr_object(
+            head(patch=PATCH if part == "P" else None),
+            attributes=RANGE
+            | {"SOPInstanceUID": f"1.2.{number}.{ord(part)}"}
+            | {"ImageType": ["ORIGINAL", "PRIMARY", part], "ImagePositionPatient": [0, 0, number]},
+        )
+        for number in range(3)
+        for part in "MP"
+    ]
+    content = two_heads.predict(*objects).json()
+    codes = [entry.get("error", {}).get("code") for entry in content["predictions"]]
+    assert codes == [None, "not_magnitude"] * 3
+    (series,) = content["series"]
+    assert (series["slices"], series["failed"], series["decision"]) == (3, 0, "no_tumor")
 
 
 def test_frames_of_one_object_are_a_series(service: Service) -> None:

@@ -54,6 +54,8 @@ const ERRORS = {
   not_an_image: "The DICOM object is not an image",
   unsupported_sop_class: "This kind of DICOM object is not supported",
   not_head: "The DICOM object is not of a head",
+  not_patient: "The DICOM object shows an animal or a phantom",
+  not_magnitude: "The DICOM object is a phase, real, imaginary or velocity image",
   localizer: "The DICOM object is a localizer",
   mosaic: "The DICOM object is a mosaic of slices",
   decoder_failed: "The image could not be unpacked",

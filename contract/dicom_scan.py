@@ -1,0 +1,163 @@
+"""Who or what was scanned, and for what: no animal, no localizer, no part of complex values but one."""
+
+import re
+import unicodedata
+from typing import Final
+
+from pydicom import Dataset
+
+PEOPLE: Final = frozenset(
+    {"HOMO", "SAPIENS", "HUMAN", "HUMANS", "MENSCH", "HUMAIN", "HUMANO", "UMANO"}
+)
+"""Words of Patient Species Description (0010,2201) for a person."""
+
+NO_PEOPLE: Final = frozenset({"NON", "NONHUMAN", "NOT", "PHANTOM"})
+"""Words that turn one of :data:`PEOPLE` round."""
+
+NO_SPECIES: Final = frozenset(
+    {"UNKNOWN", "UNDEFINED", "UNSPECIFIED", "NOTSPECIFIED", "NONE", "NULL", "NA", "NOTAPPLICABLE"}
+)
+"""Texts that name no species, their letters alone."""
+
+PEOPLE_CODES: Final = frozenset({"337915000", "L-85B00"})
+"""Patient Species Code Sequence (0010,2202) of a person, in SNOMED CT and SNOMED RT (PS3.16 2024e, CID
+7454)."""
+
+LOCALIZERS: Final = frozenset(
+    {
+        *("LOCALIZER", "LOCALISER", "LOCALIZERS", "LOCALISERS", "LOKALISATOR", "LOCALIZADOR"),
+        *("LOCALIZADORES", "LOCALIZZATORE", "SCOUT", "SCOUTS", "SCOUTVIEW", "AAHEADSCOUT"),
+        "AAHSCOUT",
+    }
+)
+"""Words of a series description that name a localizer."""
+
+SHORT_LOCALIZERS: Final = frozenset({"LOC", "LOCS", "SURVEY", "SURVEYS", "PILOT"})
+"""Likewise, but beside a part of the body they mean other things: loss of consciousness,
+a protocol."""
+
+PLAIN: Final = frozenset(
+    {
+        *("T", "S", "C", "AX", "AXIAL", "COR", "CORONAL", "SAG", "SAGITTAL", "TRA", "TRANS"),
+        *(
+            "TRANSVERSE",
+            "TRANSVERSAL",
+            "TRI",
+            "THREE",
+            "MULTI",
+            "PLANE",
+            "PLANES",
+            "PLANAR",
+            "PLAN",
+        ),
+        *("PL", "ISO", "MST", "MPR", "MR", "MRI"),
+        *("FAST", "QUICK", "ALIGNED", "AUTO", "FIRST", "INITIAL", "REPEAT", "RPT", "STANDARD"),
+        *("RF", "GRE", "FGRE", "SSFSE", "HASTE", "TRUFI", "TRUEFISP", "FIESTA", "FFE", "BFFE"),
+        *("TFE", "BTFE", "SENSE"),
+        *("CH", "CHANNEL", "COIL", "HEADCOIL", "SHC", "NV", "HNS", "QBC"),
+    }
+)
+"""Words that a localizer's description may have beside the one that names it: planes, sequences, coils.
+With any other word it is not believed to be one: ``T1 after localizer`` is none."""
+
+PARTS: Final = frozenset({"AAHEAD", "HEAD", "BRAIN", "KOPF", "CEREBRO", "TETE", "CRANE", "CRANEO"})
+"""Likewise, but not beside :data:`SHORT_LOCALIZERS`."""
+
+LOCALIZER_TYPES: Final = frozenset({"LOCALIZER", "SCOUT", "POSDISP", "PROJECTION IMAGE"})
+"""Values of Image Type of what is no slice: localizers, pictures of where slices lie, and projections
+of slices (PS3.3 2024e, C.8.3.1.1.1)."""
+
+MAPS: Final = frozenset({"PHASE MAP", "VELOCITY MAP"})
+"""Values of Image Type of what was computed from phases (PS3.3 2024e, C.8.3.1.1.1)."""
+
+COMPONENTS: Final = {"P": "PHASE", "R": "REAL", "I": "IMAGINARY"}
+"""Values of Image Type by which scanners name a part of complex values, the third or the fourth."""
+
+_WORD: Final = re.compile(r"[A-Z]+")
+
+_WORD_OR_WEIGHTING: Final = re.compile(r"T[12]|[A-Z]+")
+
+_INVERSION: Final = re.compile(r"(?:.*_)?IR|PSIR.*|TRUE_IR.*")
+"""A value of Image Type of an inversion recovery."""
+
+
+def is_of_patient(dataset: Dataset) -> bool:
+    """Whether it is of a person, or says nothing of a species; and not for quality control."""
+    for keyword in ("QualityControlSubject", "QualityControlImage"):
+        if str(dataset.get(keyword) or "").strip().upper() == "YES":
+            return False
+    codes = list(dataset.get("PatientSpeciesCodeSequence") or [])
+    stated = [_is_person(dataset.get("PatientSpeciesDescription"))]
+    for code in codes:
+        value = str(code.get("CodeValue") or "").strip()
+        stated.append(value in PEOPLE_CODES if value else _is_person(code.get("CodeMeaning")))
+    return True in stated or False not in stated
+
+
+def is_localizer(dataset: Dataset) -> bool:
+    """Whether Image Type or a description says so.
+
+    The protocol counts where the series has no description of its own: on some scanners it is that of
+    the whole examination.
+    """
+    if not LOCALIZER_TYPES.isdisjoint(terms(dataset, "ImageType")):
+        return True
+    stated = (_upper(dataset.get(keyword)) for keyword in ("SeriesDescription", "ProtocolName"))
+    described = next(filter(None, map(_WORD_OR_WEIGHTING.findall, stated)), [])
+    others = set(described) - PLAIN
+    if not others.isdisjoint(LOCALIZERS):
+        return others <= LOCALIZERS | SHORT_LOCALIZERS | PARTS
+    return bool(others) and others <= SHORT_LOCALIZERS
+
+
+def is_magnitude(attributes: Dataset) -> bool:
+    """Whether a classic object, or a frame, is none of the other parts of complex values.
+
+    The real part of an inversion recovery counts as one: phase-sensitive inversion recovery shows
+    tissue, and differs from a magnitude in that the sign of its signal is kept.
+
+    Args:
+        attributes: of an object, or what `contract.dicom_frames.frame_attributes` gives.
+    """
+    kind = "FrameType" if attributes.get("FrameType") else "ImageType"
+    values = terms(attributes, kind)
+    if not MAPS.isdisjoint(values):
+        return False
+    part = str(attributes.get("ComplexImageComponent") or "").strip().upper()
+    if part in {"", "MIXED"}:
+        named = [COMPONENTS.get(value, value) for value in values[2:4]]
+        part = next((value for value in named if value in COMPONENTS.values()), "")
+    if part == "REAL":
+        return _is_inversion(attributes, values)
+    return part not in COMPONENTS.values()
+
+
+def terms(dataset: Dataset, keyword: str) -> tuple[str, ...]:
+    """The values of Image Type or Frame Type."""
+    values = dataset.get(keyword) or ()
+    values = [values] if isinstance(values, str) else values
+    return tuple(str(value).strip().upper() for value in values)
+
+
+def words(text: object) -> list[str]:
+    """The Latin words of a text, upper case and without accents."""
+    return _WORD.findall(_upper(text))
+
+
+def _upper(text: object) -> str:
+    parts = unicodedata.normalize("NFKD", str(text or ""))
+    return "".join(part for part in parts if not unicodedata.combining(part)).upper()
+
+
+def _is_person(text: object) -> bool | None:
+    """None if it names no species, as a text in another alphabet than the Latin one."""
+    named = words(text)
+    if not named or "".join(named) in NO_SPECIES:
+        return None
+    return not PEOPLE.isdisjoint(named) and NO_PEOPLE.isdisjoint(named)
+
+
+def _is_inversion(attributes: Dataset, values: tuple[str, ...]) -> bool:
+    if str(attributes.get("InversionRecovery") or "").strip().upper() == "YES":
+        return True
+    return "IR" in terms(attributes, "ScanningSequence") or any(map(_INVERSION.fullmatch, values))
