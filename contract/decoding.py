@@ -175,8 +175,12 @@ def _decode_pillow(data: bytes, media: Media, spec: PreprocessSpec, max_pixels: 
         raise UndecodableImage("the file has more beside its pixels than an image can need")
     image = Image.open(io.BytesIO(data), formats=[media.name])
     columns, rows = image.size
-    if columns * rows > max_pixels or max(columns, rows) > MAX_SIDE:
-        raise TooManyPixels(f"{columns} x {rows} pixels; at most {max_pixels} are accepted")
+    # Of a JPEG of several scans all values are in memory, in two bytes each.
+    accepted = 3 * max_pixels // 4 if image.mode == "CMYK" else max_pixels
+    if columns * rows > accepted:
+        raise TooManyPixels(f"{columns} x {rows} pixels; at most {accepted} are accepted")
+    if max(columns, rows) > MAX_SIDE:
+        raise TooManyPixels(f"{columns} x {rows} pixels; at most {MAX_SIDE} to a side are accepted")
     if media is Media.JPEG:
         if has_more_scans(data, max_scans(columns * rows, max_pixels)):
             raise UndecodableImage("the JPEG has more scans than an image can need")
@@ -216,26 +220,38 @@ def to_grey(image: Image.Image) -> Image.Image:
     if image.mode == "L" and "transparency" not in image.info:
         return image
     if image.mode in {"I;16", "I;16B", "I"}:
-        levels = _levels(image)
+        levels = np.require(_levels(image), np.uint16, "W")
         levels[levels == image.info.get("transparency", -1)] = 0
         return Image.fromarray(stretched(levels))
+    if _is_one_strip(image):
+        return _on_black(image)
     grey = Image.new("L", image.size)
     for box in _boxes(image):
-        strip = image.crop(box)
-        if strip.mode in {"RGBA", "LA", "PA"} or "transparency" in strip.info:
-            strip = strip.convert("RGBA")
-            black = Image.new("RGBA", strip.size, (0, 0, 0, 255))
-            strip = Image.alpha_composite(black, strip)
-        grey.paste(strip.convert("L"), box)
+        grey.paste(_on_black(image.crop(box)), box)
     return grey
 
 
+def _on_black(image: Image.Image) -> Image.Image:
+    """An image of 8 bits in grey, and black where it is transparent."""
+    if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
+        image = image.convert("RGBA")
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        image = Image.alpha_composite(black, image)
+    return image.convert("L")
+
+
 def _levels(image: Image.Image) -> NDArray[Any]:
-    """The values of a grey image, (rows, columns) of 8 or else 16 bits, without Pillow's two copies."""
+    """The values of a grey image, (rows, columns); of a large one without Pillow's two copies."""
+    if _is_one_strip(image):
+        return np.asarray(image)
     levels = np.empty((image.height, image.width), np.uint8 if image.mode == "L" else np.uint16)
     for box in _boxes(image):
-        levels[box[1] : box[3]] = image.crop(box)
+        levels[box[1] : box[3]] = np.asarray(image.crop(box))
     return levels
+
+
+def _is_one_strip(image: Image.Image) -> bool:
+    return image.width * image.height <= STRIP_PIXELS
 
 
 def _boxes(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:

@@ -7,6 +7,9 @@ of their number: a file of ten megabytes kept a core for a minute.
 import re
 from typing import Final
 
+SMALL_BYTES: Final = 64 * 2**10
+"""Of a whole file: nothing in it takes Pillow longer than a tenth of a second."""
+
 MAX_SEGMENTS: Final = 2000
 """Of a JPEG before its first scan. An image needs about ten; those of a profile, of XMP or of a depth
 map hold 64 kB each."""
@@ -49,6 +52,8 @@ _COMPRESSED_CHUNKS: Final = frozenset({b"zTXt", b"iTXt", b"iCCP"})
 
 def is_excessive_jpeg(stream: bytes) -> bool:
     """Whether what comes before the first scan is more than an image can need."""
+    if len(stream) <= SMALL_BYTES:
+        return False
     position, tables, metadata, exif = 2, 0, 0, 0
     for _ in range(MAX_SEGMENTS):
         found = _MARKER.search(stream, position)
@@ -77,6 +82,8 @@ def is_excessive_jpeg(stream: bytes) -> bool:
 
 def is_excessive_png(data: bytes) -> bool:
     """Whether there are more chunks, or more of those that are no pixels, than an image can need."""
+    if len(data) <= SMALL_BYTES:
+        return False
     position, chunks, compressed, pixels, metadata = _SIGNATURE_BYTES, 0, 0, 0, 0
     while position + 8 <= len(data):
         kind = data[position + 4 : position + 8]

@@ -169,10 +169,8 @@ def _strips(lines: _Lines, raw_mode: str, rows: int, columns: int) -> Iterator[N
         height = (len(above) + len(filtered)) // size
         header = columns.to_bytes(4) + height.to_bytes(4) + bytes([16, kind, 0, 0, 0])
         stored = zlib.compress(above + filtered, 0)
-        file = b"".join(
-            [SIGNATURE, _chunk(b"IHDR", header), _chunk(b"IDAT", stored), _chunk(b"IEND", b"")]
-        )
-        strip = _samples(file, raw_mode)
+        chunks = _chunk(b"IHDR", header), _chunk(b"IDAT", stored), _chunk(b"IEND", b"")
+        strip = _samples(SIGNATURE + b"".join(chunks), raw_mode)
         above = b"\0" + strip[-1].astype(">u2").tobytes()
         yield strip[height - len(filtered) // size :]
 
