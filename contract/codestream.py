@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Final, NamedTuple
 
+from contract.metadata import MAX_SEGMENTS, is_excessive_jpeg
+
 _START: Final = b"\xff\x4f\xff\x51"
 """Start of codestream, then image and tile size (ITU-T T.800 (08/2002), A.4.1 and A.5.1)."""
 
@@ -19,12 +21,19 @@ bytes, so that thousands of them in a small file take minutes."""
 MAX_SCANS_OF_LARGEST: Final = 25
 """Of a JPEG with as many pixels as are accepted, where a pass takes a tenth of a second."""
 
-_MAX_SEGMENTS: Final = 2000
-"""Marker segments that are walked through: the image's own are few, and others hold 64 kB each."""
+_JPEG_LS: Final = 0xF7
+"""Start of frame of JPEG-LS (ITU-T T.87 (06/98), C.2.2)."""
 
 _SCAN: Final = re.compile(rb"\xff\xda")
-_SEGMENT: Final = re.compile(rb"\xff[^\x00\x01\xd0-\xd7\xff]")
-"""A marker that starts a segment, or ends the image (ITU-T T.81 (09/92), B.1.1.3 and B.1.1.4)."""
+_SEGMENT: Final = re.compile(rb"\xff[\xc0-\xcf\xd8-\xfe]")
+"""A marker that starts a segment, or ends the image (ITU-T T.81 (09/92), B.1.1.3 and B.1.1.4).
+
+Reserved ones, below 0xC0, start none: where a scan is to restart libjpeg passes over them, and reads on
+behind their two bytes. In the scans of JPEG-LS they are no markers at all.
+"""
+
+_ALONE: Final = frozenset({0x01, *range(0xD0, 0xD8)})
+"""Markers without a segment that may come in a header."""
 
 _END: Final = 0xD9
 _START_OF_SCAN: Final = 0xDA
@@ -53,13 +62,13 @@ class Codestream(NamedTuple):
 
 
 def jpeg_header(stream: bytes) -> Codestream | None:
-    """The frame header of a JPEG or JPEG-LS stream, if it has one.
+    """The frame header of a JPEG or JPEG-LS stream, if it has one, and of JPEG a sane one.
 
     Source: ITU-T T.81 (09/92), B.2.2; ITU-T T.87 (06/98), C.2.2.
     """
     for marker, start in _segments(stream):
-        if marker == 0xF7 or (0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC}):
-            if len(stream) < start + 6:
+        if marker == _JPEG_LS or (0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC}):
+            if len(stream) < start + 6 or (marker != _JPEG_LS and is_excessive_jpeg(stream)):
                 return None
             precision, rows, columns, samples = struct.unpack_from(">BHHB", stream, start)
             return Codestream(rows, columns, samples, precision)
@@ -89,11 +98,13 @@ def _segments(stream: bytes) -> Iterator[tuple[int, int]]:
     JPEG's, and JPEG 2000's main header, up to the first thing that is no segment with a length.
     """
     position = 2
-    while position + 4 <= len(stream) and stream[position] == 0xFF:
+    for _ in range(MAX_SEGMENTS):
+        if position + 4 > len(stream) or stream[position] != 0xFF:
+            return
         marker = stream[position + 1]
-        if marker == 0xFF:
-            # It may be repeated (B.1.1.2).
-            position += 1
+        if marker == 0xFF or marker in _ALONE:
+            # The first may be repeated (B.1.1.2).
+            position += 1 if marker == 0xFF else 2
             continue
         yield marker, position + 4
         position += 2 + int.from_bytes(stream[position + 2 : position + 4])
@@ -110,7 +121,7 @@ def has_more_scans(stream: bytes, limit: int) -> bool:
         return False
     # Some of these may lie in an embedded thumbnail or profile, or behind the end.
     position, scans = 2, 0
-    for _ in range(_MAX_SEGMENTS):
+    for _ in range(MAX_SEGMENTS):
         segment = _SEGMENT.search(stream, position)
         if segment is None or stream[segment.end() - 1] == _END:
             return False

@@ -9,6 +9,9 @@ TRIMMED_SHARE: Final = 0.001
 """Share of the pixels, at either end, that may clip where nothing states a window: a few hot pixels
 must not leave the tissue a handful of the 256 grey levels."""
 
+PART_PIXELS: Final = 2**18
+"""About as many are worked on at a time."""
+
 
 def own_range(values: NDArray[np.float64], counts: NDArray[np.intp]) -> NDArray[np.float64]:
     """Shares of the range of the values that occur, but for :data:`TRIMMED_SHARE` at either end.
@@ -35,6 +38,11 @@ def own_range(values: NDArray[np.float64], counts: NDArray[np.intp]) -> NDArray[
 
 def stretched(levels: NDArray[np.uint16]) -> NDArray[np.uint8]:
     """The grey levels of a picture, (rows, columns), by :func:`own_range`."""
-    counts = np.bincount(levels.ravel())
+    # As an index or counted, each level takes eight bytes.
+    parts = np.array_split(levels.ravel(), 1 + levels.size // PART_PIXELS)
+    counts = np.zeros(int(levels.max()) + 1, np.intp)
+    for part in parts:
+        counts += np.bincount(part, minlength=counts.size)
     shares = own_range(np.arange(counts.size, dtype=np.float64), counts)
-    return np.asarray(np.rint(255 * shares).astype(np.uint8)[levels])
+    greys = np.rint(255 * shares).astype(np.uint8)
+    return np.concatenate([greys[part] for part in parts]).reshape(levels.shape)

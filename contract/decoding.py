@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from contract.codestream import has_more_scans, max_scans
@@ -21,6 +22,7 @@ from contract.errors import (
     UndecodableImage,
     UnsupportedMedia,
 )
+from contract.metadata import is_excessive_jpeg, is_excessive_png
 from contract.png import deep_grey, transparent_level
 from contract.policy import DEFAULT_POLICY, Policy
 from contract.preprocessing import DEFAULT_SPEC, DicomReference, PreprocessSpec, Slice
@@ -45,6 +47,13 @@ TURNS: Final[Mapping[object, Image.Transpose]] = {
 
 SIDEWAYS: Final = frozenset(TURNS[orientation] for orientation in (5, 6, 7, 8))
 """Those that make columns of rows. Sizes do not tell it: a reduced scale rounds them up."""
+
+MAX_SIDE: Final = 2**16 - 1
+"""Of a picture, as of a JPEG or DICOM object (US, PS3.5 2024e, 6.2): some of its lines are in memory
+several times."""
+
+STRIP_PIXELS: Final = 2**20
+"""About as many pixels are converted at a time, since each takes four bytes for that, or twelve."""
 
 
 class Media(StrEnum):
@@ -162,10 +171,16 @@ class _Picture:
 
 
 def _decode_pillow(data: bytes, media: Media, spec: PreprocessSpec, max_pixels: int) -> Slice:
+    if is_excessive_jpeg(data) if media is Media.JPEG else is_excessive_png(data):
+        raise UndecodableImage("the file has more beside its pixels than an image can need")
     image = Image.open(io.BytesIO(data), formats=[media.name])
     columns, rows = image.size
-    if columns * rows > max_pixels:
-        raise TooManyPixels(f"{columns} x {rows} pixels; at most {max_pixels} are accepted")
+    # Of a JPEG of several scans all values are in memory, in two bytes each.
+    accepted = 3 * max_pixels // 4 if image.mode == "CMYK" else max_pixels
+    if columns * rows > accepted:
+        raise TooManyPixels(f"{columns} x {rows} pixels; at most {accepted} are accepted")
+    if max(columns, rows) > MAX_SIDE:
+        raise TooManyPixels(f"{columns} x {rows} pixels; at most {MAX_SIDE} to a side are accepted")
     if media is Media.JPEG:
         if has_more_scans(data, max_scans(columns * rows, max_pixels)):
             raise UndecodableImage("the JPEG has more scans than an image can need")
@@ -176,14 +191,15 @@ def _decode_pillow(data: bytes, media: Media, spec: PreprocessSpec, max_pixels: 
     deep = deep_grey(image, data) if media is Media.PNG else None
     # A PNG may state its orientation behind its pixels.
     image.load()
+    turn = _turn(image) if "exif" in image.info else None
     grey = to_grey(image) if deep is None else Image.fromarray(stretched(deep))
-    if "exif" in image.info:
-        turn = _turn(image)
-        if turn is not None:
-            grey = grey.transpose(turn)
-        if turn in SIDEWAYS:
-            rows, columns = columns, rows
-    return Slice(np.asarray(grey), (rows, columns))
+    # They are as large as the slice, or larger.
+    del image, deep
+    if turn is not None:
+        grey = grey.transpose(turn)
+    if turn in SIDEWAYS:
+        rows, columns = columns, rows
+    return Slice(_levels(grey), (rows, columns))
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:
@@ -204,11 +220,42 @@ def to_grey(image: Image.Image) -> Image.Image:
     if image.mode == "L" and "transparency" not in image.info:
         return image
     if image.mode in {"I;16", "I;16B", "I"}:
-        levels = np.array(image, np.uint16)
+        levels = np.require(_levels(image), np.uint16, "W")
         levels[levels == image.info.get("transparency", -1)] = 0
         return Image.fromarray(stretched(levels))
+    if _is_one_strip(image):
+        return _on_black(image)
+    grey = Image.new("L", image.size)
+    for box in _boxes(image):
+        grey.paste(_on_black(image.crop(box)), box)
+    return grey
+
+
+def _on_black(image: Image.Image) -> Image.Image:
+    """An image of 8 bits in grey, and black where it is transparent."""
     if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
         image = image.convert("RGBA")
         black = Image.new("RGBA", image.size, (0, 0, 0, 255))
         image = Image.alpha_composite(black, image)
     return image.convert("L")
+
+
+def _levels(image: Image.Image) -> NDArray[Any]:
+    """The values of a grey image, (rows, columns); of a large one without Pillow's two copies."""
+    if _is_one_strip(image):
+        return np.asarray(image)
+    levels = np.empty((image.height, image.width), np.uint8 if image.mode == "L" else np.uint16)
+    for box in _boxes(image):
+        levels[box[1] : box[3]] = np.asarray(image.crop(box))
+    return levels
+
+
+def _is_one_strip(image: Image.Image) -> bool:
+    return image.width * image.height <= STRIP_PIXELS
+
+
+def _boxes(image: Image.Image) -> Iterator[tuple[int, int, int, int]]:
+    """Left, top, right and bottom of strips that an image is made of, from top to bottom."""
+    step = max(1, STRIP_PIXELS // image.width)
+    for top in range(0, image.height, step):
+        yield 0, top, image.width, min(image.height, top + step)

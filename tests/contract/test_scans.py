@@ -8,7 +8,13 @@ from PIL import Image
 from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGBaseline8Bit
 
-from contract.codestream import MAX_SCANS, MAX_SCANS_OF_LARGEST, has_more_scans, max_scans
+from contract.codestream import (
+    MAX_SCANS,
+    MAX_SCANS_OF_LARGEST,
+    has_more_scans,
+    jpeg_header,
+    max_scans,
+)
 from contract.decoding import decode
 from contract.errors import UndecodableImage
 from contract.policy import DEFAULT_MAX_PIXELS, Policy
@@ -89,6 +95,42 @@ def test_of_an_object_they_are_counted_too() -> None:
 def test_what_is_none_of_the_image_is_not_counted(data: bytes) -> None:
     expected = np.asarray(Image.open(io.BytesIO(PROGRESSIVE)))
     assert np.array_equal(decode(data).pixels, expected)
+
+
+def restarting(reserved: bytes, scans: int) -> bytes:
+    """A JPEG whose scan is to restart, but meets a marker in the place of the restart's.
+
+    Behind it come two bytes that could be a length, and scans in what would be that segment.
+    """
+    tables = PROGRESSIVE[2 : PROGRESSIVE.index(b"\xff\xda")]
+    scan = PROGRESSIVE[PROGRESSIVE.index(b"\xff\xda") :][:SCAN_HEADER_BYTES]
+    start = PROGRESSIVE[:2] + tables + segment(0xDD, b"\0\1") + scan + b"\x7f"
+    return start + reserved + b"\xfe\xfe" + scan * scans + bytes(0xFEFE) + PROGRESSIVE[-2:]
+
+
+@pytest.mark.parametrize(
+    "reserved", [b"\xff\x02", b"\xff\x4f", b"\xff\xbf", b"\xff\x01", b"\xff\xff\xff\x02"], ids=repr
+)
+def test_a_reserved_marker_hides_no_scans(reserved: bytes) -> None:
+    data = restarting(reserved, MAX_SCANS)
+    with pytest.raises(UndecodableImage, match="scans"):
+        decode(data)
+    assert has_more_scans(data, MAX_SCANS)
+    assert not has_more_scans(data, MAX_SCANS + 1)
+    attributes = {"PixelData": encapsulate([data]), **RANGE}
+    with pytest.raises(UndecodableImage, match="scans"):
+        decode(mr_object(GREY, JPEGBaseline8Bit, attributes=attributes))
+
+
+@pytest.mark.parametrize("alone", [b"\xff\x01", b"\xff\xd3"], ids=repr)
+def test_a_marker_without_a_segment_hides_no_frame(alone: bytes) -> None:
+    """Its decoder finds the frame right behind it, and not where a length would lead."""
+    frame = segment(0xC0, bytes.fromhex("08 ffff ffff 01 011100"))
+    other = segment(0xC0, bytes.fromhex("08 0008 0008 01 011100"))
+    stream = PROGRESSIVE[:2] + alone + frame + bytes(0xFFC0) + other
+    header = jpeg_header(stream + bytes(2**16))
+    assert header is None or header.rows == 0xFFFF
+    assert jpeg_header(PROGRESSIVE[:2] + alone + frame) == (0xFFFF, 0xFFFF, 1, 8)
 
 
 def test_segments_without_end_are_not_walked_through() -> None:
