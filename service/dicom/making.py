@@ -71,9 +71,13 @@ class Making:
     def uid(self, *parts: str) -> str:
         """A UID that follows from the study, the slices, the model and what the UID is for.
 
-        From the slices and not the images: of a multi-frame image some frames may have failed.
+        From the slices and not the images: of a multi-frame image some frames may have failed. From
+        their files too: an archive that has the objects of an image would not take those of another
+        one that came in its place.
         """
-        slices = (f"{one.sop_instance_uid}#{one.frame}" for one in self.findings.slices)
+        slices = (
+            f"{one.sop_instance_uid}#{one.frame}#{one.file_digest}" for one in self.findings.slices
+        )
         return self._derive(*parts, self.source.study_uid, *sorted(slices))
 
     def series_uid(self, kind: Kind) -> str:

@@ -120,7 +120,7 @@ def test_a_tumour_that_one_contrast_shows_is_not_averaged_away(shift: float) -> 
 
 @pytest.mark.parametrize("depth", [0.0, 57.5])
 def test_one_position_stated_by_all_is_as_good_as_none(depth: float) -> None:
-    """As after a de-identification that zeroes it; the highest slice of a whole head is often an error."""
+    """As after a de-identification that zeroes it; the highest of a whole head is often an error."""
     probabilities = [0.99 if 10 <= number < 16 else 0.05 for number in range(30)]
     places = [replace(axial(depth), instance_number=number) for number in range(30)]
     score = score_series(places[::-1], probabilities[::-1])

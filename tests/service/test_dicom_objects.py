@@ -552,6 +552,21 @@ def _contents(item: Dataset) -> Iterator[Dataset]:
         yield from _contents(child)
 
 
+@needs_tools
+def test_a_report_on_slices_that_mostly_cannot_be_judged_is_partial(tmp_path: Path) -> None:
+    headers = [read_header(data) for data in shifted(4)]
+    flags = []
+    for strange in (2, 3):
+        said = [
+            replace(finding(header, mask=False), in_distribution=number >= strange)
+            for number, header in enumerate(headers)
+        ]
+        report = results(headers, series_of(said))[0]
+        flags.append((report.CompletionFlag, report.get("CompletionFlagDescription")))
+        assert complaints(report, tmp_path) == []
+    assert flags == [("COMPLETE", None), ("PARTIAL", "3 of 4 slices cannot be judged")]
+
+
 def test_the_report_says_what_is_unlike_the_training_data_and_what_is_referred() -> None:
     headers = [read_header(data) for data in shifted(3)]
     said = [
