@@ -31,7 +31,7 @@ Writers round the positions of each contrast anew; no scanner makes slices that 
 """
 
 MAX_UNFAMILIAR_SHARE: Final = 0.5
-"""Of a series' slices that may be out of distribution before the others no longer speak for it; of two
+"""Of a series' slices that may be out of distribution before the others no longer count for all; of two
 whole volumes it was 1 of 180 and 0 of 79 with version 4 of the default model."""
 
 
@@ -53,7 +53,7 @@ class SeriesScore:
 
 
 def is_mostly_unfamiliar(unfamiliar: int, slices: int) -> bool:
-    """Whether so many slices of a series are out of distribution that the others do not speak for it."""
+    """Whether so many slices of a series are out of distribution that the others do not count."""
     return unfamiliar > MAX_UNFAMILIAR_SHARE * slices
 
 

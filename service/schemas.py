@@ -157,7 +157,8 @@ class SeriesSummary(_Answer):
         "localizer.",
     )
     unfamiliar: int = Field(
-        ge=0, description="Predicted slices that are out of distribution: the model cannot judge them."
+        ge=0,
+        description="Predicted slices that are out of distribution: the model cannot judge them.",
     )
     tumor_probability: float = Field(
         ge=0,

@@ -114,7 +114,9 @@ def _text(making: Making) -> str:
         f"The series' tumor probability is {findings.method}.",
     ]
     if findings.unfamiliar:
-        sentences.append(f"{findings.unfamiliar} slices are unlike those that the model was trained on.")
+        sentences.append(
+            f"{findings.unfamiliar} slices are unlike those that the model was trained on."
+        )
     if omitted := _omitted(making):
         sentences.append(f"Incomplete: {omitted}.")
     return " ".join(sentences)

@@ -36,8 +36,9 @@ def sort_into_series(
 ) -> list[PredictedSeries]:
     """The series of one request that have at least one predicted slice.
 
-    A slice that was sent twice, with the same file, counts once. One that could not be read counts in its series or, if it
-    does not say which one that is, in each. It looks at whole files, so it belongs in a thread.
+    A slice that was sent twice, with the same file, counts once. One that could not be read counts in
+    its series or, if it does not say which one that is, in each. It looks at whole files, so it belongs
+    in a thread.
 
     Args:
         jobs: predicted with their headers kept.
