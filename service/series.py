@@ -41,8 +41,8 @@ def summaries(jobs: Sequence[Job], rules: Rules) -> list[dict[str, Any]]:
     digests = Digests()
     predicted: dict[Series, dict[tuple[DicomReference, int | bytes], int]] = {}
     for index, job, place, series in named:
-        # The place and the file too, not the identifier alone: some anonymisers give all slices the same
-        # one, and take their places away. Without an identifier every slice is another one.
+        # The place and the file too, not the identifier alone: some anonymisers give all slices the
+        # same one, and take their places away. Without an identifier every slice is another one.
         tell: int | bytes = index
         if place.sop_instance_uid:
             tell = digests.of(job.upload) if sharing[job.study, place] > 1 else b""

@@ -232,9 +232,11 @@ class Analysis:
         """Posts the result, if there is one; what came of the series.
 
         Args:
-            series, engine: what is analysed by what.
-            jobs, entries: its slices, and what is answered for each.
-            images: that they are of.
+            series: what is analysed.
+            engine: the version that predicted it.
+            jobs: its slices.
+            entries: what is answered for each of them.
+            images: that each of them is of.
 
         Raises:
             SpoolFull: there is no room for the result.
