@@ -151,6 +151,10 @@ class _Picture:
     def held_bytes(self) -> int:
         return 0
 
+    @property
+    def study_instance_uid(self) -> str | None:
+        return None
+
     def reference(self, frame: int) -> DicomReference | None:  # noqa: ARG002 - it has but one
         return None
 

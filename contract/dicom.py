@@ -12,7 +12,7 @@ import threading
 import warnings
 import zlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Final
 
 import numpy as np
@@ -25,7 +25,7 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from contract.dicom_frames import aspect, frame_attributes, reference
+from contract.dicom_frames import aspect, frame_attributes, reference, uid
 from contract.dicom_kind import FLOAT_PIXELS, check_frame, check_kind
 from contract.dicom_pixels import Frames
 from contract.dicom_size import BoundedReader, check_size
@@ -45,7 +45,8 @@ MAX_HEADER_BYTES: Final = 16 * 2**20
 """With :data:`MAX_BYTES_PER_PIXEL`: what a deflated object may inflate to."""
 
 _ATTRIBUTES: Final = [
-    *("SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID", "InstanceNumber", "Modality"),
+    *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"),
+    *("InstanceNumber", "Modality"),
     *("ImageType", "BodyPartExamined", "AnatomicRegionSequence"),
     *(
         "SeriesDescription",
@@ -133,6 +134,13 @@ class DicomObject:
     def held_bytes(self) -> int:
         """Bytes of a deflated object that stay for its further slices."""
         return self._inflated_bytes if self.frames > 1 else 0
+
+    @property
+    def study_instance_uid(self) -> str | None:
+        """Of the object; None if it is missing, malformed or damaged: it can be predicted without."""
+        with suppress(Exception):
+            return uid(self._dataset, "StudyInstanceUID")
+        return None
 
     def reference(self, frame: int) -> DicomReference:
         """Where a frame (from 1) belongs.

@@ -36,6 +36,11 @@ class Source(Protocol):
         """Bytes of a deflated object that stay for its further slices."""
         ...
 
+    @property
+    def study_instance_uid(self) -> str | None:
+        """Of a DICOM object (0020,000D); None if it is missing, malformed or damaged."""
+        ...
+
     def reference(self, frame: int) -> DicomReference | None:
         """Where a frame (from 1) belongs; None unless it is DICOM."""
         ...

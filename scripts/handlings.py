@@ -501,9 +501,32 @@ MUTANTS: Final = (
     Mutant(
         "slices of a series that could not be read",
         "service/series.py",
-        "if failed and decision is Decision.NO_TUMOR",
-        "if False",
+        "unknown = failed or ",
+        "unknown = ",
         "tests/service/test_series.py::test_a_series_that_lacks_slices_is_not_without_a_tumour",
+    ),
+    Mutant(
+        "slices of a series that the model cannot judge",
+        "service/series.py",
+        " or is_mostly_unfamiliar(familiar.count(False), len(familiar))",
+        "",
+        "tests/service/test_series.py"
+        "::test_a_series_that_is_mostly_unlike_the_training_data_is_left_to_a_person",
+    ),
+    Mutant(
+        "different slices that share identifier and place",
+        "service/series.py",
+        "if sharing[job.study, place] > 1 else",
+        "if False else",
+        "tests/service/test_series.py::test_slices_that_share_identifier_and_place_all_count",
+    ),
+    Mutant(
+        "different images of one identifier from a PACS",
+        "service/pacs/inbox.py",
+        " AND (digest IN (?, x'') OR analysed) RETURNING",
+        " AND ? IS NOT NULL RETURNING",
+        "tests/pacs/test_inbox.py"
+        "::test_another_file_under_the_uid_of_one_that_waits_stays_beside_it",
     ),
     Mutant(
         "more pixels than an object states",

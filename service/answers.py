@@ -163,6 +163,7 @@ def _place(job: Job) -> dict[str, Any]:
         return {}
     place = {
         "sop_instance_uid": job.dicom.sop_instance_uid,
+        "study_instance_uid": job.study,
         "series_instance_uid": job.dicom.series_instance_uid,
         "frame": job.dicom.frame,
     }

@@ -351,6 +351,7 @@ class Crew:
             self._others(job)
             return False
         job.outcome, job.answer, job.dicom = verdict.outcome, verdict.answer, verdict.dicom
+        job.study = verdict.study
         job.decode_seconds = verdict.decode_seconds
         job.inference_seconds = verdict.inference_seconds
         job.stop_waiting(verdict.started)

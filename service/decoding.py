@@ -109,6 +109,7 @@ class Decoder:
             if source is None:
                 source = self._open(job)
             job.header = source.header
+            job.study = source.study_instance_uid
             decoded = source.slice(job.frame)
             job.pixels, placement = preprocess_placed(decoded.upright, job.spec)
             job.geometry = Geometry.of(decoded, placement, job.spec)
@@ -139,6 +140,7 @@ class Decoder:
         if several and not job.group.reserve(source.frames - 1):
             # So that no other series of the request is taken to lack it.
             with suppress(DecodeError):
+                job.study = source.study_instance_uid
                 job.dicom = source.reference(job.frame)
             raise TooManyFrames(TOO_MANY_FRAMES)
         if source.held_bytes:

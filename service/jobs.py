@@ -36,11 +36,14 @@ class Upload:
             log, since it may name a patient.
         data: the whole file.
         failure: why it could not be taken out of its archive, if so.
+        digest: SHA-256 of the whole file, where that is known already; ``data`` may hold its beginning
+            alone then.
     """
 
     name: str | None = field(repr=False)
     data: bytes = field(repr=False)
     failure: Failure | None = None
+    digest: bytes | None = field(default=None, repr=False)
 
 
 class Group:
@@ -187,6 +190,7 @@ class Job:
         pixels: uint8 (height, width), once decoded.
         dicom: its place in a study, for DICOM input; also of a slice that cannot be decoded, if its
             header can.
+        study: its Study Instance UID, likewise; None if that is missing or malformed.
         header: all attributes of its DICOM object but the pixels, if wanted; the frames share it.
         geometry: how its original image lies in ``pixels``, likewise.
         outcome: the model's outputs for this slice alone, or why there are none.
@@ -208,6 +212,7 @@ class Job:
     source: Source | None = None
     pixels: NDArray[np.uint8] | None = None
     dicom: DicomReference | None = None
+    study: str | None = None
     header: "Dataset | None" = None
     geometry: Geometry | None = None
     outcome: Outputs | Failure | None = None

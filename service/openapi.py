@@ -244,12 +244,19 @@ _FAILED: Final = {
     },
 }
 
-_PLACE: Final = {"sop_instance_uid": "1.2.3.4", "series_instance_uid": "1.2.3", "frame": 1}
+_PLACE: Final = {
+    "sop_instance_uid": "1.2.3.4",
+    "study_instance_uid": "1.2",
+    "series_instance_uid": "1.2.3",
+    "frame": 1,
+}
 
 _SERIES: Final = {
+    "study_instance_uid": "1.2",
     "series_instance_uid": "1.2.3",
     "slices": 1,
     "failed": 0,
+    "unfamiliar": 0,
     "tumor_probability": 0.99,
     "decision": "tumor",
     "most_suspicious": 0,

@@ -29,6 +29,7 @@ class DicomPlace(_Answer):
     """Where a DICOM input belongs."""
 
     sop_instance_uid: str | None
+    study_instance_uid: str | None
     series_instance_uid: str | None
     frame: int = Field(description="Frame number, from 1.")
 
@@ -140,27 +141,42 @@ class Timing(_Answer):
 class SeriesSummary(_Answer):
     """What the predicted slices of a DICOM series come to together."""
 
+    study_instance_uid: str | None = Field(
+        description="Series of two studies are two, even with one Series Instance UID."
+    )
     series_instance_uid: str
-    slices: int = Field(ge=1, description="Predicted slices; one that was sent twice counts once.")
+    slices: int = Field(
+        ge=1,
+        description="Predicted slices; one that was sent twice counts once, different ones with one "
+        "SOP Instance UID do not.",
+    )
     failed: int = Field(
         ge=0,
         description="Slices that could not be read or predicted, and are of the series or do not say "
-        "of which; not what is no slice of a head, such as a localizer.",
+        "of which, and files that are empty or all zeros; not what is no slice of a head, such as a "
+        "localizer.",
+    )
+    unfamiliar: int = Field(
+        ge=0,
+        description="Predicted slices that are out of distribution: the model cannot judge them.",
     )
     tumor_probability: float = Field(
         ge=0,
         le=1,
         description="The highest mean of the tumour probabilities of three neighbouring slices, in the "
-        "order of their positions in the patient.",
+        "order of their positions in the patient; of several at one position the highest counts.",
     )
     decision: Literal["tumor", "no_tumor", "refer"] = Field(
         description="On the series, by the same thresholds as on a slice; `refer` also if one of "
-        "the three slices is out of distribution, and in place of `no_tumor` if slices have failed."
+        "the three slices is out of distribution, and in place of `no_tumor` if slices have failed or "
+        "more than half of them are out of distribution."
     )
     most_suspicious: int = Field(
         description="The most suspicious of the three slices: its index in `predictions`."
     )
-    window: list[int] = Field(description="The three slices.")
+    window: list[int] = Field(
+        description="The three slices; where several share a position, all that lie at the three."
+    )
     suspicious: list[int] = Field(
         description="Slices whose own decision is not `no_tumor`, in the order of their positions."
     )

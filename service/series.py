@@ -1,6 +1,8 @@
 """The series of a request: what their slices come to together."""
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
+from hashlib import sha256
 from typing import Any, Final
 
 from contract.answer import DECIMALS, Decision, Outputs, Rules
@@ -14,47 +16,89 @@ from contract.errors import (
     UnsupportedSopClass,
 )
 from contract.preprocessing import DicomReference
-from contract.series import score_series
-from service.answers import Answer
-from service.jobs import Job
+from contract.series import SeriesScore, is_mostly_unfamiliar, score_series
+from service.jobs import Job, Upload
 
 NO_SLICES: Final = (
     *(NotAnImage, NotMr, UnsupportedSopClass, NotPatient, NotHead, Localizer, NotMagnitude),
 )
 """Refusals of what is no slice of a head: no tumour of the series can hide in it."""
 
+MAGIC: Final = bytes(128) + b"DICM"
+"""What a DICOM file begins with, if its preamble is empty (PS3.10 2024e, 7.1)."""
+
+Series = tuple[str | None, str]
+"""Study and Series Instance UID: some anonymisers give the series of all patients one UID."""
+
 
 def summaries(jobs: Sequence[Job], rules: Rules) -> list[dict[str, Any]]:
     """One summary for each series with at least one predicted slice, in the order of the request.
 
-    A slice that was sent twice, with the same identifier and place, counts once. Slices that name no
-    series are in none, but one that could not be read counts as failed in each, as it may be of any.
+    A slice that was sent twice, with the same identifier, place and file, counts once. Slices that name
+    no series are in none, but one that could not be read counts as failed in each, as it may be of any.
+    It may have to look at whole files, so it belongs in a thread.
 
     Args:
         jobs: of one request, answered.
         rules: that they were answered by.
     """
-    predicted: dict[str, dict[tuple[DicomReference, int], int]] = {}
-    for index, job in enumerate(jobs):
-        series = job.dicom and job.dicom.series_instance_uid
-        if not job.dicom or not series or job.answer is None:
-            continue
-        # The place too, not the identifier alone: some anonymisers give all slices the same one.
-        # Without an identifier every slice is another one.
-        key = (job.dicom, 0 if job.dicom.sop_instance_uid else index)
-        predicted.setdefault(series, {}).setdefault(key, index)
+    named = [
+        (index, job, job.dicom, job.dicom.series_instance_uid)
+        for index, job in enumerate(jobs)
+        if job.answer is not None and job.dicom and job.dicom.series_instance_uid
+    ]
+    sharing = Counter((job.study, place) for _, job, place, _ in named)
+    digests = Digests()
+    predicted: dict[Series, dict[tuple[DicomReference, int | bytes], int]] = {}
+    for index, job, place, series in named:
+        # The place and the file too, not the identifier alone: some anonymisers give all slices the
+        # same one, and take their places away. Without an identifier every slice is another one.
+        tell: int | bytes = index
+        if place.sop_instance_uid:
+            tell = digests.of(job.upload) if sharing[job.study, place] > 1 else b""
+        predicted.setdefault((job.study, series), {}).setdefault((place, tell), index)
     lost = unread(jobs)
     return [
         _summary(
-            uid, [(index, jobs[index]) for index in members.values()], missing(lost, uid), rules
+            series,
+            [(index, jobs[index]) for index in members.values()],
+            missing(lost, series),
+            rules,
         )
-        for uid, members in predicted.items()
+        for series, members in predicted.items()
     ]
+
+
+class Digests:
+    """SHA-256 of files, which tells different slices from copies of one. Each file is read once.
+
+    The file and not its pixels: those are gone once a slice is predicted. So a copy in another transfer
+    syntax is not known for one, and counts twice.
+    """
+
+    def __init__(self) -> None:
+        self._known: dict[int, bytes] = {}
+
+    def of(self, upload: Upload) -> bytes:
+        """That of a file, which lives at least as long as this."""
+        found = self._known.get(id(upload))
+        if found is None:
+            found = upload.digest or sha256(upload.data).digest()
+            self._known[id(upload)] = found
+        return found
 
 
 def is_dicom(data: bytes) -> bool:
     """Whether a file is a DICOM object (PS3.10 2024e, 7.1)."""
     return data[128:132] == b"DICM"
+
+
+def may_be_dicom(data: bytes) -> bool:
+    """Whether a file is a DICOM object, or may have been one before a copy of it was broken off.
+
+    That leaves nothing, zeros alone, or a preamble of zeros without what follows it.
+    """
+    return is_dicom(data) or MAGIC.startswith(data) or not data.strip(b"\0")
 
 
 def unread(jobs: Iterable[Job]) -> list[Job]:
@@ -64,33 +108,40 @@ def unread(jobs: Iterable[Job]) -> list[Job]:
         for job in jobs
         if not isinstance(job.outcome, (Outputs, *NO_SLICES))
         # What could not be taken out of an archive may be anything.
-        and (job.upload.failure is not None or is_dicom(job.upload.data))
+        and (job.upload.failure is not None or may_be_dicom(job.upload.data))
     ]
 
 
-def missing(lost: Iterable[Job], series_instance_uid: str) -> int:
+def missing(lost: Iterable[Job], series: Series) -> int:
     """How many of the unread slices are of a series, or do not say which one they are of."""
+    study_uid, series_uid = series
     return sum(
-        job.dicom is None or job.dicom.series_instance_uid in {None, series_instance_uid}
+        job.dicom is None
+        or (
+            job.dicom.series_instance_uid in {None, series_uid}
+            and (job.study is None or job.study == study_uid)
+        )
         for job in lost
     )
 
 
 def _summary(
-    uid: str, members: Sequence[tuple[int, Job]], failed: int, rules: Rules
+    series: Series, members: Sequence[tuple[int, Job]], failed: int, rules: Rules
 ) -> dict[str, Any]:
     places = [job.dicom for _, job in members if job.dicom is not None]
     answers = [job.answer for _, job in members if job.answer is not None]
     score = score_series(places, [answer.tumor_probability for answer in answers])
+    familiar = [answer.in_distribution is not False for answer in answers]
     numbers = [index for index, _ in members]
+    study_uid, series_uid = series
     return {
-        "series_instance_uid": uid,
+        "study_instance_uid": study_uid,
+        "series_instance_uid": series_uid,
         "slices": len(members),
         "failed": failed,
+        "unfamiliar": familiar.count(False),
         "tumor_probability": round(score.tumor_probability, DECIMALS),
-        "decision": decide(
-            [answers[index] for index in score.window], score.tumor_probability, rules, failed
-        ),
+        "decision": decide(familiar, score, rules, failed),
         "most_suspicious": numbers[score.most_suspicious],
         "window": [numbers[index] for index in score.window],
         "suspicious": [
@@ -101,18 +152,19 @@ def _summary(
     }
 
 
-def decide(
-    window: Sequence[Answer], tumor_probability: float, rules: Rules, failed: int
-) -> Decision:
-    """The decision on a series; it is never without a tumour while slices of it are missing.
+def decide(familiar: Sequence[bool], score: SeriesScore, rules: Rules, failed: int) -> Decision:
+    """The decision on a series.
+
+    One slice of those that decide that is unlike the training data makes the series' probability worth
+    nothing. It is never without a tumour while slices of it are missing or most of it cannot be judged.
 
     Args:
-        window: the slices that its probability is the mean of; one that is unlike the training data
-            makes the probability worth nothing.
-        tumor_probability: of the series.
-        rules: of its version.
+        familiar: of each of the series' slices, whether the model can judge it.
+        score: what they come to.
+        rules: of their version.
         failed: slices of the series that could not be read or predicted; they may show a tumour.
     """
-    familiar = all(answer.in_distribution is not False for answer in window)
-    decision = rules.decide(round(tumor_probability, DECIMALS), familiar=familiar)
-    return Decision.REFER if failed and decision is Decision.NO_TUMOR else decision
+    window = all(familiar[index] for index in score.window)
+    decision = rules.decide(round(score.tumor_probability, DECIMALS), familiar=window)
+    unknown = failed or is_mostly_unfamiliar(familiar.count(False), len(familiar))
+    return Decision.REFER if unknown and decision is Decision.NO_TUMOR else decision

@@ -133,6 +133,7 @@ class Verdict(NamedTuple):
         started: monotonic seconds when it was begun; all processes of a machine have the same clock.
         decode_seconds, inference_seconds: what each part took.
         decoded: where the service predicts.
+        study: as of a job.
     """
 
     outcome: Outputs | Failure | None
@@ -142,6 +143,7 @@ class Verdict(NamedTuple):
     decode_seconds: float
     inference_seconds: float
     decoded: Decoded | None = None
+    study: str | None = None
 
 
 def may_be_one_slice(data: bytes) -> bool:
@@ -206,6 +208,7 @@ class Bench:
             job.decode_seconds,
             job.inference_seconds,
             decoded,
+            job.study,
         )
 
     def answer(self, data: bytes) -> Meaning:

@@ -41,6 +41,8 @@ class SliceFinding:
         box: around it, likewise.
         pixels: uint8 grey levels as a viewer shows them, for the Secondary Capture; square pixels, so
             their size may differ from the stored matrix. The most suspicious slice needs them.
+        file_digest: SHA-256 of the image's file, in hex: a changed image under its old UID gives other
+            objects.
     """
 
     sop_instance_uid: str
@@ -52,6 +54,7 @@ class SliceFinding:
     mask: NDArray[np.bool_] | None = None
     box: Box | None = None
     pixels: NDArray[np.uint8] | None = None
+    file_digest: str = ""
 
     @property
     def suspicious(self) -> bool:
@@ -66,7 +69,7 @@ class SeriesFindings:
     Attributes:
         slices: at least one, in the order of the series.
         tumor_probability: of the series, 0 to 1.
-        decision: of the series; not without a tumour while images failed.
+        decision: of the series; not without a tumour while images failed or most cannot be judged.
         most_suspicious: index of the slice that the series' decision rests on.
         method: how the series' probability is formed from the slices', in a few words.
         failed: images of the series that could not be read or predicted.
@@ -87,6 +90,11 @@ class SeriesFindings:
     def leading(self) -> SliceFinding:
         """The most suspicious slice."""
         return self.slices[self.most_suspicious]
+
+    @property
+    def unfamiliar(self) -> int:
+        """Slices that are unlike all that the model was trained on."""
+        return sum(not finding.in_distribution for finding in self.slices)
 
     @property
     def suspicious(self) -> list[SliceFinding]:

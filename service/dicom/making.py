@@ -18,7 +18,7 @@ from service.dicom.source import SourceImage
 from service.dicom.task import Task
 from service.release import RELEASE
 
-CONTENT_VERSION: Final = "6"
+CONTENT_VERSION: Final = "7"
 """Part of every UID; raised when the same findings give objects of other content."""
 
 MANUFACTURER: Final = "Brain MRI inference"
@@ -69,16 +69,23 @@ class Making:
         self._created = task.created
 
     def uid(self, *parts: str) -> str:
-        """A UID that follows from the slices, the model and what the UID is for.
+        """A UID that follows from the study, the slices, the model and what the UID is for.
 
-        From the slices and not the images: of a multi-frame image some frames may have failed.
+        From the slices and not the images: of a multi-frame image some frames may have failed. From
+        their files too: an archive that has the objects of an image would not take those of another
+        one that came in its place.
         """
-        slices = (f"{one.sop_instance_uid}#{one.frame}" for one in self.findings.slices)
-        return self._derive(*parts, *sorted(slices))
+        slices = (
+            f"{one.sop_instance_uid}#{one.frame}#{one.file_digest}" for one in self.findings.slices
+        )
+        return self._derive(*parts, self.source.study_uid, *sorted(slices))
 
     def series_uid(self, kind: Kind) -> str:
-        """Of a kind's series: the same for each set of images out of one source series."""
-        return self._derive("series", kind.word, self.source.series_uid)
+        """Of a kind's series: the same for each set of images out of one source series.
+
+        The study is a part of it: some anonymisers give the series of all patients one UID.
+        """
+        return self._derive("series", kind.word, self.source.study_uid, self.source.series_uid)
 
     @property
     def device_uid(self) -> str:

@@ -32,9 +32,37 @@ _OPTIONAL: Final = (
     *("PatientIdentityRemoved", "DeidentificationMethod", "DeidentificationMethodCodeSequence"),
     *("StudyDescription", "IssuerOfAccessionNumberSequence", "ProcedureCodeSequence"),
     *("PatientAge", "PatientSize", "PatientWeight", "TimezoneOffsetFromUTC"),
+    "LongitudinalTemporalInformationModified",
 )
 
-KEYWORDS: Final = ("SpecificCharacterSet", *_REQUIRED, *_OPTIONAL)
+_SPECIES: Final = ("PatientSpeciesDescription", "PatientSpeciesCodeSequence")
+
+_ANIMAL: Final = (
+    *("PatientBreedDescription", "PatientBreedCodeSequence", "BreedRegistrationSequence"),
+    *("ResponsiblePerson", "ResponsibleOrganization", "PatientSexNeutered"),
+)
+"""Type 2C: required of an animal beside its species (PS3.3 2024e, C.7.1.1 and C.7.2.2)."""
+
+_ROLE: Final = "ResponsiblePersonRole"
+"""Type 1C: required beside a Responsible Person, and of no use without one."""
+
+_TRIAL_STATED: Final = ("ClinicalTrialSponsorName", "ClinicalTrialProtocolID")
+"""Type 1 of the Clinical Trial Subject module (PS3.3 2024e, C.7.1.3)."""
+
+_TRIAL_SUBJECT: Final = ("ClinicalTrialSubjectID", "ClinicalTrialSubjectReadingID")
+"""Type 1C: one of them."""
+
+_TRIAL_REQUIRED: Final = (
+    *("ClinicalTrialProtocolName", "ClinicalTrialSiteID", "ClinicalTrialSiteName"),
+)
+"""Type 2."""
+
+_TRIAL: Final = (*_TRIAL_STATED, *_TRIAL_SUBJECT, *_TRIAL_REQUIRED)
+
+KEYWORDS: Final = (
+    *("SpecificCharacterSet", *_REQUIRED, *_OPTIONAL),
+    *(*_SPECIES, *_ANIMAL, _ROLE, *_TRIAL),
+)
 """What has to be read of a source image."""
 
 _COPIED: Final = frozenset({"SH", "LO", "UC", "UI", "CS", "UT", "UR", "DT"})
@@ -42,7 +70,12 @@ _COPIED: Final = frozenset({"SH", "LO", "UC", "UI", "CS", "UT", "UR", "DT"})
 
 _CODE_VALUES: Final = ("CodeValue", "LongCodeValue", "URNCodeValue")
 
-_ENUMERATED: Final = {"PatientSex": {"M", "F", "O"}, "PatientIdentityRemoved": {"YES", "NO"}}
+_ENUMERATED: Final = {
+    "PatientSex": {"M", "F", "O"},
+    "PatientSexNeutered": {"ALTERED", "UNALTERED"},
+    "PatientIdentityRemoved": {"YES", "NO"},
+    "LongitudinalTemporalInformationModified": {"UNMODIFIED", "MODIFIED", "REMOVED"},
+}
 _MAX_CHARACTERS: Final = {"SH": 16, "LO": 64, "ST": 1024, "LT": 10240, "CS": 16, "UC": 2**20}
 _ESCAPE: Final = re.compile(r"\x1b[\x20-\x2f]*[\x30-\x7e]")
 """What names a character set (ISO/IEC 2022); pydicom leaves those of ISO 2022 IR 58 in the text."""
@@ -74,19 +107,57 @@ def identity(source: Dataset) -> Dataset:
     for keyword in _REQUIRED:
         values = _values(source, keyword)
         setattr(clean, keyword, "\\".join(values) if keyword in _IDENTIFYING else _first(values))
-    for keyword in _OPTIONAL:
-        if dictionary_VR(keyword) == "SQ":
-            items = [_item(item) for item in sequence(source, keyword)]
-            if items := [item for item in items if len(item)]:
-                setattr(clean, keyword, Sequence(items))
-        elif values := _values(source, keyword):
-            setattr(clean, keyword, values if keyword == "DeidentificationMethod" else values[0])
+    _copy(source, clean, _OPTIONAL)
+    _copy_animal(source, clean)
+    _copy_trial(source, clean)
     if clean.get("PatientIdentityRemoved") == "YES" and not (
         "DeidentificationMethod" in clean or "DeidentificationMethodCodeSequence" in clean
     ):
         # Required beside it, and the fact matters more than how.
         clean.DeidentificationMethod = "not stated in the source"
     return clean
+
+
+def _copy(source: Dataset, clean: Dataset, keywords: Iterable[str]) -> None:
+    """Those attributes that are valid."""
+    for keyword in keywords:
+        if dictionary_VR(keyword) == "SQ":
+            items = [_item(item) for item in sequence(source, keyword)]
+            if items := [item for item in items if len(item)]:
+                setattr(clean, keyword, Sequence(items))
+        elif values := _values(source, keyword):
+            setattr(clean, keyword, values if keyword == "DeidentificationMethod" else values[0])
+
+
+def _copy_animal(source: Dataset, clean: Dataset) -> None:
+    """What is said of a patient that is none of our own species, if the source says which."""
+    found = Dataset()
+    _copy(source, found, _SPECIES)
+    if not len(found):
+        return
+    _copy(source, found, (*_ANIMAL, _ROLE))
+    if "ResponsiblePerson" not in found or _ROLE not in found:
+        for keyword in ("ResponsiblePerson", _ROLE):
+            found.pop(keyword, None)
+    clean.update(found)
+    _fill(clean, _ANIMAL)
+
+
+def _copy_trial(source: Dataset, clean: Dataset) -> None:
+    """The subject of a clinical trial, if the source says what the module must not lack."""
+    found = Dataset()
+    _copy(source, found, _TRIAL)
+    stated = all(keyword in found for keyword in _TRIAL_STATED)
+    if stated and any(keyword in found for keyword in _TRIAL_SUBJECT):
+        clean.update(found)
+        _fill(clean, _TRIAL_REQUIRED)
+
+
+def _fill(clean: Dataset, keywords: Iterable[str]) -> None:
+    """Empty attributes where there are none."""
+    for keyword in keywords:
+        if keyword not in clean:
+            setattr(clean, keyword, None)
 
 
 def whose(source: Dataset) -> tuple[str, str]:

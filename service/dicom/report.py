@@ -33,6 +33,7 @@ from pydicom.sr.codedict import codes as dictionary
 from pydicom.sr.coding import Code
 
 from contract.answer import Decision
+from contract.series import is_mostly_unfamiliar
 from service.dicom import codes
 from service.dicom.findings import DISCLAIMER, SliceFinding
 from service.dicom.library import image_library
@@ -98,6 +99,8 @@ def _omitted(making: Making) -> str:
     parts = []
     if findings.failed:
         parts.append(f"{findings.failed} images not analyzed")
+    if is_mostly_unfamiliar(findings.unfamiliar, len(findings.slices)):
+        parts.append(f"{findings.unfamiliar} of {len(findings.slices)} slices cannot be judged")
     if (left := len(findings.suspicious) - MAX_SLICES) > 0:
         parts.append(f"{left} suspicious slices not listed")
     return ", ".join(parts)
@@ -110,8 +113,10 @@ def _text(making: Making) -> str:
         f"{len(findings.slices)} slices analyzed, {len(findings.suspicious)} of them suspicious.",
         f"The series' tumor probability is {findings.method}.",
     ]
-    if strange := sum(not finding.in_distribution for finding in findings.slices):
-        sentences.append(f"{strange} slices are unlike those that the model was trained on.")
+    if findings.unfamiliar:
+        sentences.append(
+            f"{findings.unfamiliar} slices are unlike those that the model was trained on."
+        )
     if omitted := _omitted(making):
         sentences.append(f"Incomplete: {omitted}.")
     return " ".join(sentences)

@@ -159,6 +159,7 @@ def _segmentation(
     shared.pop("SpacingBetweenSlices", None)
     if depth.spacing is not None:
         shared.SpacingBetweenSlices = DS(depth.spacing, auto_format=True)
+    made.PositionReferenceIndicator = making.source.position_reference
     making.mark_lossy(made, [masked.image for masked in slices])
     organization = making.uid("dimensions", str(instance))
     made.DimensionOrganizationSequence[0].DimensionOrganizationUID = organization

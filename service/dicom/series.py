@@ -10,7 +10,7 @@ from contract.series import METHOD, score_series
 from service.dicom.findings import Box, SeriesFindings, SliceFinding
 from service.errors import UnidentifiedSource
 from service.jobs import Job
-from service.series import decide, missing, unread
+from service.series import Digests, decide, missing, unread
 
 if TYPE_CHECKING:  # pydicom costs a quarter of a second, which the start need not wait for
     from pydicom import Dataset
@@ -36,8 +36,9 @@ def sort_into_series(
 ) -> list[PredictedSeries]:
     """The series of one request that have at least one predicted slice.
 
-    A slice that was sent twice counts once. One that could not be read counts in its series or, if it
-    does not say which one that is, in each.
+    A slice that was sent twice, with the same file, counts once. One that could not be read counts in
+    its series or, if it does not say which one that is, in each. It looks at whole files, so it belongs
+    in a thread.
 
     Args:
         jobs: predicted with their headers kept.
@@ -49,18 +50,20 @@ def sort_into_series(
             references need.
     """
     predicted: dict[tuple[str, str], dict[tuple[str, int], tuple[Job, SliceFinding]]] = {}
+    digests = Digests()
     for job, entry in zip(jobs, entries, strict=True):
         if job.header is None or not isinstance(job.outcome, Outputs):
             continue
-        finding = _finding(job, job.header, entry)
+        finding = _finding(job, job.header, entry, digests.of(job.upload).hex())
         members = predicted.setdefault(_series_of(job.header), {})
-        known, _ = members.setdefault((finding.sop_instance_uid, finding.frame), (job, finding))
-        if known.dicom != job.dicom:
+        place = finding.sop_instance_uid, finding.frame
+        _, known = members.setdefault(place, (job, finding))
+        if known.file_digest != finding.file_digest:
             raise UnidentifiedSource("different slices have one SOP Instance UID")
     lost = unread(jobs)
     return [
-        _series(list(members.values()), missing(lost, uid), rules)
-        for (_, uid), members in predicted.items()
+        _series(list(members.values()), missing(lost, series), rules)
+        for series, members in predicted.items()
     ]
 
 
@@ -69,14 +72,13 @@ def _series(
 ) -> PredictedSeries:
     places = [job.dicom for job, _ in members if job.dicom is not None]
     score = score_series(places, [finding.tumor_probability for _, finding in members])
-    window = [members[index][0].answer for index in score.window]
-    answers = [answer for answer in window if answer is not None]
+    familiar = [finding.in_distribution for _, finding in members]
     ordered = [members[index] for index in score.order]
     objects = {finding.sop_instance_uid: job.header for job, finding in ordered if job.header}
     findings = SeriesFindings(
         tuple(finding for _, finding in ordered),
         round(score.tumor_probability, DECIMALS),
-        decide(answers, score.tumor_probability, rules, failed),
+        decide(familiar, score, rules, failed),
         score.order.index(score.most_suspicious),
         METHOD,
         failed,
@@ -94,7 +96,9 @@ def _uid(header: "Dataset", keyword: str) -> str:
     return uid(header, keyword)
 
 
-def _finding(job: Job, header: "Dataset", entry: Mapping[str, Any]) -> SliceFinding:
+def _finding(
+    job: Job, header: "Dataset", entry: Mapping[str, Any], file_digest: str
+) -> SliceFinding:
     familiar = entry.get("in_distribution", True)
     # What the model cannot judge must not lie in the archive as a finding, nor what is no outline.
     region = job.answer.region if job.answer and familiar else None
@@ -109,4 +113,5 @@ def _finding(job: Job, header: "Dataset", entry: Mapping[str, Any]) -> SliceFind
         in_distribution=familiar,
         mask=region.mask() if region else None,
         box=Box(*region.box) if region else None,
+        file_digest=file_digest,
     )

@@ -127,6 +127,7 @@ class SourceSeries:
     Attributes:
         study_uid, series_uid: what it is.
         frame_of_reference_uid: None if the images do not agree on one.
+        position_reference: what in the patient it starts from, likewise.
         images: by SOP instance UID.
         identity: patient and study attributes (:mod:`service.dicom.patient`).
         equipment: what acquired it, valid attributes only.
@@ -136,6 +137,7 @@ class SourceSeries:
     study_uid: str
     series_uid: str
     frame_of_reference_uid: str | None
+    position_reference: str | None
     images: dict[str, SourceImage]
     identity: Dataset
     equipment: Dataset
@@ -158,18 +160,20 @@ class SourceSeries:
         }
         if len(identities) > 1:
             raise ValueError("the images belong to several series")
-        if len({patient.whose(header) for header in headers}) > 1:
-            raise UnidentifiedSource("the series has images of several patients")
+        issuer = _issuer_of_the_one_patient(headers)
         study_uid, series_uid = identities.pop()
         images = [_image(header) for header in headers]
-        references = {patient.text(header, "FrameOfReferenceUID") for header in headers}
         first = headers[0]
+        identity = patient.identity(first)
+        if issuer:
+            identity.IssuerOfPatientID = issuer
         return cls(
             study_uid,
             series_uid,
-            references.pop() if len(references) == 1 else None,
+            _common(headers, "FrameOfReferenceUID"),
+            _common(headers, "PositionReferenceIndicator"),
             {image.sop_instance_uid: image for image in images},
-            patient.identity(first),
+            identity,
             _equipment(first),
             _integer(first, "SeriesNumber"),
         )
@@ -178,6 +182,25 @@ class SourceSeries:
 def uid(header: Dataset, keyword: str) -> str:
     """A UID as it is written, which may be malformed; empty if it is missing or damaged."""
     return str(patient.raw(header, keyword) or "").strip("\0 ")
+
+
+def _issuer_of_the_one_patient(headers: Sequence[Dataset]) -> str:
+    """Who issued the patient's ID, which only some of the images may say; empty if none does.
+
+    Raises:
+        UnidentifiedSource: the images are of several patients.
+    """
+    numbers, issuers = zip(*map(patient.whose, headers), strict=True)
+    stated = set(issuers) - {""}
+    if len(set(numbers)) > 1 or len(stated) > 1:
+        raise UnidentifiedSource("the series has images of several patients")
+    return str(stated.pop()) if stated else ""
+
+
+def _common(headers: Sequence[Dataset], keyword: str) -> str | None:
+    """What all images state; None if they do not agree."""
+    values = {patient.text(header, keyword) for header in headers}
+    return values.pop() if len(values) == 1 else None
 
 
 def spacing_between(planes: Iterable[Plane]) -> float | None:

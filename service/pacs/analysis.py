@@ -7,6 +7,7 @@ front of the screen and waits for a series that a PACS forwards.
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from hashlib import sha256
 from time import monotonic
 from typing import Any, Final, NamedTuple
 
@@ -19,7 +20,7 @@ from service.jobs import Job, Upload
 from service.logs import log_discreetly
 from service.pacs import results
 from service.pacs.delivery import backoff
-from service.pacs.inbox import Inbox, Waiting
+from service.pacs.inbox import Inbox, Instance, Waiting
 from service.pacs.outbox import Outbox
 from service.pacs.segments import Place, Segments
 from service.state import State
@@ -190,16 +191,18 @@ class Analysis:
         self._busy_seconds = 0.0
         jobs: list[Job] = []
         entries: list[dict[str, Any]] = []
+        images: list[Instance] = []
         most = min(STEP, self._state.settings.max_frames)
         for step in _steps(list(series.instances.items()), most):
-            uploads = await asyncio.to_thread(self._read, [place for _, place in step])
+            uploads = await asyncio.to_thread(self._read, step)
             predicted = await self._predict_each(engine, uploads)
-            names = {id(upload): sop for upload, (sop, _) in zip(uploads, step, strict=True)}
+            names = {id(upload): image for upload, (image, _) in zip(uploads, step, strict=True)}
             for job in predicted:
+                image = names[id(job.upload)]
+                images.append(image)
                 if job.dicom is None:
                     # It cannot be read, but by now it is known which image it is.
-                    sop = names[id(job.upload)]
-                    job.dicom = DicomReference(sop, series.uid, job.frame, None)
+                    job.dicom = DicomReference(image.sop, series.uid, job.frame, None)
             described = await asyncio.to_thread(entries_of, predicted, MaskForm.NONE)
             for job in predicted:
                 results.lighten(job)
@@ -208,7 +211,7 @@ class Analysis:
             # The files of a step must not stay while the next one is read.
             del uploads, predicted
         try:
-            outcome = await self._conclude(series, engine, jobs, entries)
+            outcome = await self._conclude(series, engine, jobs, entries, images)
         except SpoolFull:
             # It is analysed again, and counts then.
             raise
@@ -224,8 +227,16 @@ class Analysis:
         engine: Engine,
         jobs: Sequence[Job],
         entries: Sequence[Mapping[str, Any]],
+        images: Sequence[Instance],
     ) -> str:
         """Posts the result, if there is one; what came of the series.
+
+        Args:
+            series: what is analysed.
+            engine: the version that predicted it.
+            jobs: its slices.
+            entries: what is answered for each of them.
+            images: that each of them is of.
 
         Raises:
             SpoolFull: there is no room for the result.
@@ -235,20 +246,20 @@ class Analysis:
             # There is nothing to report on; each slice's reason is in the audit log.
             await asyncio.to_thread(self._inbox.keep, series)
             return "unsuitable"
+        places = {
+            job.upload.digest or b"": series.instances[image]
+            for job, image in zip(jobs, images, strict=True)
+        }
         objects = await asyncio.to_thread(
             results.make,
             jobs,
             entries,
             engine,
-            lambda sop: self._segments.read(series.instances[sop]),
+            lambda digest: self._segments.read(places[digest]),
             self._state.results,
         )
         # An image that could not be read may come again, and better.
-        unread = {
-            job.dicom.sop_instance_uid
-            for job, entry in zip(jobs, entries, strict=True)
-            if job.dicom and "error" in entry
-        }
+        unread = {image for image, entry in zip(images, entries, strict=True) if "error" in entry}
         covered = series.instances.keys() - unread
         identity = results.identity(engine)
         try:
@@ -276,8 +287,12 @@ class Analysis:
         slices = zip(jobs, entries, strict=True)
         await self._state.record_slices("analyse", series.sender, series.request_id, slices, engine)
 
-    def _read(self, places: Sequence[Place]) -> list[Upload]:
-        return [Upload(None, self._segments.read(place)) for place in places]
+    def _read(self, images: Sequence[tuple[Instance, Place]]) -> list[Upload]:
+        uploads = []
+        for image, place in images:
+            data = self._segments.read(place)
+            uploads.append(Upload(None, data, digest=image.digest or sha256(data).digest()))
+        return uploads
 
     async def _predict_each(self, engine: Engine, uploads: Sequence[Upload]) -> list[Job]:
         """Likewise, with as many frames of each file as one request may have.
@@ -342,15 +357,17 @@ class Analysis:
         logger.error("a series cannot be analysed", extra={"fields": fields})
 
 
-def _steps(images: Sequence[tuple[str, Place]], most: int) -> Iterator[Sequence[tuple[str, Place]]]:
+def _steps(
+    images: Sequence[tuple[Instance, Place]], most: int
+) -> Iterator[Sequence[tuple[Instance, Place]]]:
     """Images that are read together: at most so many, and not too many bytes."""
-    step: list[tuple[str, Place]] = []
+    step: list[tuple[Instance, Place]] = []
     size = 0
-    for sop, place in images:
+    for image, place in images:
         if step and (len(step) == most or size + place.length > STEP_BYTES):
             yield step
             step, size = [], 0
-        step.append((sop, place))
+        step.append((image, place))
         size += place.length
     if step:
         yield step

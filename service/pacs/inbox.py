@@ -27,11 +27,28 @@ UIDs once more, so that the destination has it already."""
 _HASH_BYTES: Final = 16
 
 
+class Instance(NamedTuple):
+    """What tells an instance from others.
+
+    Attributes:
+        sop: SOP instance UID, which some anonymisers give to several images.
+        digest: SHA-256 of its file; empty where an earlier release accepted it.
+    """
+
+    sop: str
+    digest: bytes
+
+
 @dataclass(frozen=True, slots=True)
 class Received:
-    """An instance in a segment that is about to be accepted."""
+    """An instance in a segment that is about to be accepted.
+
+    Attributes:
+        digest: SHA-256 of its bytes.
+    """
 
     identity: Identity
+    digest: bytes
     offset: int
     length: int
 
@@ -45,7 +62,7 @@ class Waiting:
         attempts: begun before, and neither ended nor given back.
         reason: error code of the last of them; None where there was none, or it ended the process.
         sender, request_id: of its newest instance.
-        instances: SOP instance UID to place, in the order of arrival.
+        instances: with their places, in the order of arrival.
     """
 
     uid: str
@@ -53,7 +70,7 @@ class Waiting:
     reason: str | None
     sender: str | None
     request_id: str
-    instances: dict[str, Place]
+    instances: dict[Instance, Place]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +150,9 @@ class Inbox:
     ) -> None:
         """Makes instances this service's own; returns once that would survive a power cut.
 
-        An instance that is here already is replaced.
+        An instance that is here already is replaced. Another file under the same UID replaces one that
+        was analysed; one that still waits stays beside it, and the series cannot be analysed then: they
+        may be different images, of which none must be lost.
 
         Raises:
             SpoolFull: the disk does not take them; none was accepted.
@@ -151,13 +170,15 @@ class Inbox:
                     (series, now, sender, request_id),
                 )
             for item in received:
-                key = (item.identity.series, item.identity.sop)
+                key = (item.identity.series, item.identity.sop, item.digest)
                 replaced += connection.execute(
-                    "DELETE FROM instances WHERE series = ? AND sop = ? RETURNING segment", key
+                    "DELETE FROM instances WHERE series = ? AND sop = ?"
+                    " AND (digest IN (?, x'') OR analysed) RETURNING segment",
+                    key,
                 ).fetchall()
                 connection.execute(
-                    "INSERT INTO instances (series, sop, segment, offset, length)"
-                    " VALUES (?, ?, ?, ?, ?)",
+                    "INSERT INTO instances (series, sop, digest, analysed, segment, offset, length)"
+                    " VALUES (?, ?, ?, 0, ?, ?, ?)",
                     (*key, segment.name, item.offset, item.length),
                 )
         remove_unused(self._ledger, self._segments, (name for (name,) in replaced))
@@ -189,16 +210,12 @@ class Inbox:
             connection.execute(
                 "UPDATE series SET attempts = attempts + 1, reason = NULL WHERE uid = ?", (uid,)
             )
-            rows = connection.execute(
-                "SELECT sop, segment, offset, length FROM instances WHERE series = ? ORDER BY id",
-                (uid,),
-            ).fetchall()
-        instances = {sop: Place(*place) for sop, *place in rows}
+            instances = _instances(connection, uid)
         return Waiting(uid, attempts, reason, sender, request_id, instances)
 
     def is_known(self, series: Waiting, model: str) -> bool:
         """Whether a result of this model covers all of these instances."""
-        wanted = set(_hashes(series.instances))
+        wanted = {_hash_of(instance) for instance in series.instances}
         with self._ledger.reading() as connection:
             rows = connection.execute(
                 "SELECT sops FROM results WHERE series = ? AND model = ?",
@@ -207,7 +224,11 @@ class Inbox:
         return any(wanted <= set(_split(sops)) for (sops,) in rows)
 
     def settle(
-        self, connection: sqlite3.Connection, series: Waiting, model: str, covered: Iterable[str]
+        self,
+        connection: sqlite3.Connection,
+        series: Waiting,
+        model: str,
+        covered: Iterable[Instance],
     ) -> int:
         """Within a transaction: the series has its result. What arrived meanwhile waits for the next.
 
@@ -215,7 +236,7 @@ class Inbox:
             connection: of the transaction.
             series: what the result is about.
             model: see :func:`service.pacs.results.identity`.
-            covered: SOP instance UIDs of the images that it is about.
+            covered: the images that it is about.
 
         Returns:
             The result's number.
@@ -223,7 +244,7 @@ class Inbox:
         self._keep(connection, series)
         (number,) = connection.execute(
             "INSERT INTO results (series, model, sops) VALUES (?, ?, ?) RETURNING id",
-            (_hash(series.uid), model, b"".join(sorted(_hashes(covered)))),
+            (_hash(series.uid), model, b"".join(sorted(map(_hash_of, covered)))),
         ).fetchone()
         connection.execute("DELETE FROM results WHERE id <= ?", (number - REMEMBERED_RESULTS,))
         return int(number)
@@ -240,6 +261,7 @@ class Inbox:
                 " WHERE uid = ?",
                 (time() + self._keep_seconds, series.uid),
             )
+            connection.execute("UPDATE instances SET analysed = 1 WHERE series = ?", (series.uid,))
 
     def give_back(self, series: Waiting) -> None:
         """The service stops, and the series is analysed after the restart."""
@@ -365,18 +387,24 @@ def age(since: float | None) -> float:
 
 def _is_whole(connection: sqlite3.Connection, series: Waiting) -> bool:
     """Whether nothing of the series has arrived since it was begun."""
+    return _instances(connection, series.uid) == series.instances
+
+
+def _instances(connection: sqlite3.Connection, series: str) -> dict[Instance, Place]:
+    """Those of a series, in the order of arrival."""
     rows = connection.execute(
-        "SELECT sop, segment, offset, length FROM instances WHERE series = ?", (series.uid,)
+        "SELECT sop, digest, segment, offset, length FROM instances WHERE series = ? ORDER BY id",
+        (series,),
     ).fetchall()
-    return {sop: Place(*place) for sop, *place in rows} == series.instances
+    return {Instance(sop, digest): Place(*place) for sop, digest, *place in rows}
 
 
 def _hash(uid: str) -> bytes:
     return sha256(uid.encode()).digest()[:_HASH_BYTES]
 
 
-def _hashes(uids: Iterable[str]) -> list[bytes]:
-    return [_hash(uid) for uid in uids]
+def _hash_of(instance: Instance) -> bytes:
+    return sha256(instance.sop.encode() + instance.digest).digest()[:_HASH_BYTES]
 
 
 def _split(hashes: bytes) -> list[bytes]:

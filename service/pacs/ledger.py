@@ -17,7 +17,7 @@ from typing import Final
 from service.errors import SpoolFull
 from service.settings import SettingsError
 
-SCHEMA_VERSION: Final = 1
+SCHEMA_VERSION: Final = 2
 
 _DISK_ERRORS: Final = frozenset(
     {
@@ -28,7 +28,20 @@ _DISK_ERRORS: Final = frozenset(
     }
 )
 
-_SCHEMA: Final = """
+_INSTANCES: Final = """
+CREATE TABLE instances (
+    id INTEGER PRIMARY KEY,
+    series TEXT NOT NULL REFERENCES series (uid) ON DELETE CASCADE,
+    sop TEXT NOT NULL,
+    digest BLOB NOT NULL,          -- SHA-256 of the file; empty where it came before version 2
+    analysed INTEGER NOT NULL,     -- its series was, so that another file may take its place
+    segment TEXT NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL,
+    UNIQUE (series, sop, digest)
+) STRICT;
+CREATE INDEX instances_segment ON instances (segment);
+"""
+
+_SCHEMA: Final = f"""
 CREATE TABLE series (
     uid TEXT PRIMARY KEY,
     state TEXT NOT NULL,           -- waiting: to be analysed; kept: was; dead: cannot be
@@ -39,19 +52,12 @@ CREATE TABLE series (
     sender TEXT,                   -- name of the API key
     request_id TEXT NOT NULL       -- of the newest instance
 ) STRICT;
-CREATE TABLE instances (
-    id INTEGER PRIMARY KEY,
-    series TEXT NOT NULL REFERENCES series (uid) ON DELETE CASCADE,
-    sop TEXT NOT NULL,
-    segment TEXT NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL,
-    UNIQUE (series, sop)
-) STRICT;
-CREATE INDEX instances_segment ON instances (segment);
+{_INSTANCES}
 CREATE TABLE results (
     id INTEGER PRIMARY KEY,
     series BLOB NOT NULL,          -- hash of the UID
     model TEXT NOT NULL,           -- hash of the version and of where it operates
-    sops BLOB NOT NULL             -- hashes of the UIDs, sorted, one after the other
+    sops BLOB NOT NULL             -- hashes of UIDs and files, sorted, one after the other
 ) STRICT;
 CREATE INDEX results_series ON results (series, model);
 CREATE TABLE objects (
@@ -72,6 +78,19 @@ CREATE INDEX objects_segment ON objects (segment);
 CREATE INDEX objects_due ON objects (state, due);
 """
 
+_FROM_VERSION_1: Final = f"""
+DROP INDEX instances_segment;
+ALTER TABLE instances RENAME TO instances_1;
+{_INSTANCES}
+INSERT INTO instances
+    SELECT id, series, sop, x'', state = 'kept', segment, offset, length
+    FROM instances_1 JOIN series ON series = uid;
+DROP TABLE instances_1;
+"""  # noqa: S608 - all of it is here
+
+
+_TO_THIS_VERSION: Final = {0: _SCHEMA, 1: _FROM_VERSION_1}
+"""What makes a ledger of this version of one of another; 0 is a new one."""
 
 LONGEST_WAIT_SECONDS: Final = 2 * 86_400.0
 """Nothing is put off for longer."""
@@ -184,9 +203,9 @@ def _open(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA secure_delete = ON")
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version == 0:
+    if version in _TO_THIS_VERSION:
         connection.executescript(
-            f"BEGIN; {_SCHEMA} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
+            f"BEGIN; {_TO_THIS_VERSION[version]} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
         )
     elif version != SCHEMA_VERSION:
         connection.close()

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from service.dicom.results import MadeObject
 from service.errors import SpoolFull
-from service.pacs.inbox import Inbox, Waiting, age, remove_unused
+from service.pacs.inbox import Inbox, Instance, Waiting, age, remove_unused
 from service.pacs.ledger import IS_DUE, Ledger, due_times
 from service.pacs.segments import Place, Segments
 
@@ -94,7 +94,7 @@ class Outbox:
         self,
         series: Waiting,
         model: str,
-        covered: Iterable[str],
+        covered: Iterable[Instance],
         objects: Sequence[MadeObject],
     ) -> None:
         """Puts a result in; with it, the series is done. Both or neither, and on the disk.
@@ -102,7 +102,7 @@ class Outbox:
         Args:
             series: what the result is about.
             model: see :func:`service.pacs.results.identity`.
-            covered: SOP instance UIDs of the images that it is about.
+            covered: the images that it is about.
             objects: the result.
 
         Raises:

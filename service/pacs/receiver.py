@@ -100,6 +100,7 @@ class Receiver:
         self._size = 0
         self._parts = 0
         self._start = 0
+        self._hash = sha256()
         self._failure: Refused | None = None
         self._received: list[Received] = []
         self._refused: list[Refused] = []
@@ -162,6 +163,7 @@ class Receiver:
         if self._parts > self._limits.instances:
             raise TooManyFiles.of("a request", self._limits.instances, "instance")
         self._start = self._segment.size
+        self._hash = sha256()
         self._failure = None
         media, _ = parse_options_header(headers.get(b"content-type", DICOM))
         encoding = headers.get(b"content-transfer-encoding", b"binary").lower()
@@ -181,6 +183,7 @@ class Receiver:
             self._segment.cut(self._start)
             return
         self._segment.write(data)
+        self._hash.update(data)
 
     def end_part(self) -> None:
         """Called by the parser."""
@@ -192,24 +195,15 @@ class Receiver:
         try:
             identity = identify(head, self._study, self._limits.checks)
         except Refused as refusal:
-            if refusal.sop is None:
-                refusal.file = self._digest()
+            if refusal.sop is None and self._segment.size > self._start:
+                refusal.file = self._hash.hexdigest()
             self._segment.cut(self._start)
             self._refused.append(refusal)
             return
         self._inbox.announce(identity.series)
         self._announced.append(identity.series)
         length = self._segment.size - self._start
-        self._received.append(Received(identity, self._start, length))
-
-    def _digest(self) -> str | None:
-        """SHA-256 of the part; None if it is empty."""
-        if self._start == self._segment.size:
-            return None
-        found = sha256()
-        for offset in range(self._start, self._segment.size, HEAD_BYTES):
-            found.update(self._segment.read(offset, HEAD_BYTES))
-        return found.hexdigest()
+        self._received.append(Received(identity, self._hash.digest(), self._start, length))
 
     def _too_large(self, beginning: bytes) -> Refused:
         try:

@@ -21,7 +21,7 @@ PATIENCE_SECONDS: Final = 120.0
 
 def lighten(job: Job) -> None:
     """Lets go of the file and the pixels of a slice that has been predicted."""
-    job.upload = Upload(None, job.upload.data[:MAGIC_BYTES])
+    job.upload = Upload(None, job.upload.data[:MAGIC_BYTES], digest=job.upload.digest)
     job.source = None
     job.pixels = None
 
@@ -41,16 +41,17 @@ def make(
     jobs: Sequence[Job],
     entries: Sequence[Mapping[str, Any]],
     engine: Engine,
-    read: Callable[[str], bytes],
+    read: Callable[[bytes], bytes],
     writer: ResultWriter,
 ) -> list[MadeObject]:
     """The objects of a series' result.
 
     Args:
-        jobs: its slices, at least one of which was predicted; their headers were kept.
+        jobs: its slices, at least one of which was predicted; their headers were kept, and the digests
+            of their files are known.
         entries: what /predict answers for each of them.
         engine: the version that predicted them.
-        read: gives the file of an image by its SOP instance UID.
+        read: gives a file by its digest.
         writer: makes the objects.
 
     Raises:
@@ -59,6 +60,6 @@ def make(
     objects: list[MadeObject] = []
     for series in sort_into_series(jobs, entries, engine.rules):
         leading = series.jobs[series.findings.most_suspicious]
-        leading.upload = Upload(None, read(series.findings.leading.sop_instance_uid))
+        leading.upload = Upload(None, read(bytes.fromhex(series.findings.leading.file_digest)))
         objects += writer.make(series, model_of(engine), monotonic() + PATIENCE_SECONDS)
     return objects

@@ -9,7 +9,7 @@ from typing import Any
 from starlette.requests import Request
 from starlette.responses import Response
 
-from contract.answer import Outputs
+from contract.answer import Outputs, Rules
 from service.answers import MaskForm, entries_of, known_failure
 from service.buffers import Claim
 from service.context import Context
@@ -68,7 +68,7 @@ async def _predict(request: Request, state: State, claim: Claim) -> Response:
     if as_objects:
         try:
             model = ModelIdentity.of(engine.stored, rules)
-            series = sort_into_series(jobs, entries, rules)
+            series = await asyncio.to_thread(sort_into_series, jobs, entries, rules)
             body = await state.results.write(series, model, deadline)
             return Response(body.content, media_type=body.media_type)
         except UnidentifiedSource:
@@ -80,9 +80,18 @@ async def _predict(request: Request, state: State, claim: Claim) -> Response:
         "predictions": entries,
         "timing_ms": timing_of(parts, context),
     }
-    if found := summaries(jobs, rules):
-        content["series"] = found
+    if any(job.dicom is not None for job in jobs):
+        found = await _summarised(jobs, rules)
+        if found:
+            content["series"] = found
     return Response(json.dumps(content), media_type="application/json")
+
+
+async def _summarised(jobs: Sequence[Job], rules: Rules) -> list[dict[str, Any]]:
+    """The series of a request; of a single slice, there is no file to tell from others."""
+    if len(jobs) == 1:
+        return summaries(jobs, rules)
+    return await asyncio.to_thread(summaries, jobs, rules)
 
 
 async def answered(jobs: Sequence[Job], mask: MaskForm) -> list[dict[str, Any]]:

@@ -94,24 +94,33 @@ def test_a_stack_that_is_tilted_by_ten_degrees_is_another_one() -> None:
     assert score.tumor_probability == pytest.approx(0.6), "1, 2 and 3 are no neighbours"
 
 
-def test_slices_a_tenth_of_a_millimetre_apart_are_two_places() -> None:
-    score = score_series([axial(z / 10) for z in range(5)], [0.0, 0.9, 0.9, 0.9, 0.0])
+def test_slices_a_fifth_of_a_millimetre_apart_are_two_places() -> None:
+    score = score_series([axial(z / 5) for z in range(5)], [0.0, 0.9, 0.9, 0.9, 0.0])
     assert score.tumor_probability == pytest.approx(0.9)
     assert len(score.window) == 3
 
 
 def test_one_place_seen_several_times_counts_once() -> None:
     places = [axial(z) for z in range(5) for _ in range(3)]
-    probabilities = [0.0] * 6 + [0.9, 0.9, 0.9] + [0.0] * 6
+    probabilities = [0.0] * 6 + [0.9, 0.8, 0.7] + [0.0] * 6
     score = score_series(places, probabilities)
     assert score.tumor_probability == pytest.approx(0.3)
     assert score.window == tuple(range(9))
     assert score.most_suspicious == 6
 
 
+@pytest.mark.parametrize("shift", [0.0, 0.02, -0.02], ids=["alike", "rounded up", "rounded down"])
+def test_a_tumour_that_one_contrast_shows_is_not_averaged_away(shift: float) -> None:
+    places = [axial(3 * z + shift * contrast) for z in range(5) for contrast in range(3)]
+    score = score_series(places, [0.998, 0.04, 0.04] * 5)
+    assert score.tumor_probability == pytest.approx(0.998)
+    assert len(score.window) == 9, "all contrasts of the three places"
+    assert score.most_suspicious % 3 == 0
+
+
 @pytest.mark.parametrize("depth", [0.0, 57.5])
 def test_one_position_stated_by_all_is_as_good_as_none(depth: float) -> None:
-    """As after a de-identification that zeroes it; the mean of a whole head would hide a tumour."""
+    """As after a de-identification that zeroes it; the highest of a whole head is often an error."""
     probabilities = [0.99 if 10 <= number < 16 else 0.05 for number in range(30)]
     places = [replace(axial(depth), instance_number=number) for number in range(30)]
     score = score_series(places[::-1], probabilities[::-1])

@@ -21,7 +21,7 @@ from service.dicom.results import MadeObject
 from service.errors import SpoolFull
 from service.pacs.delivery import JITTER, MAX_STRIKES, Delivery, backoff
 from service.pacs.destination import Destination, judge
-from service.pacs.inbox import Inbox, Waiting
+from service.pacs.inbox import Inbox, Instance, Waiting
 from service.pacs.ledger import Ledger
 from service.pacs.outbox import Outbox
 from service.pacs.segments import Segments
@@ -224,7 +224,9 @@ def test_what_is_sent_alone_is_not_hastened_with_the_rest(tmp_path: Path) -> Non
     with outbox(tmp_path) as box:
         for name in ("a", "b"):
             made = [MadeObject("SR", "1.2", name, b"content")]
-            box.post(Waiting(name, 0, None, None, "request", {}), "model", [name], made)
+            box.post(
+                Waiting(name, 0, None, None, "request", {}), "model", [Instance(name, b"")], made
+            )
         (first,) = box.next()
         box.separate([first])
         (second,) = box.next()
@@ -248,7 +250,7 @@ def test_what_is_settled_stays_so_though_its_file_cannot_be_removed(
     monkeypatch.setattr(Ledger, "unused", fail)
     with outbox(tmp_path) as box:
         made = [MadeObject("SR", "1.2", "a", b"content")]
-        box.post(Waiting("a", 0, None, None, "request", {}), "model", ["a"], made)
+        box.post(Waiting("a", 0, None, None, "request", {}), "model", [Instance("a", b"")], made)
         parcels = box.next()
         if parks:
             box.park(parcels, "refused_0122")
@@ -409,7 +411,9 @@ def test_the_oldest_refused_result_makes_room_and_a_retry_starts_anew(tmp_path: 
     with outbox(tmp_path) as box:
         for name in ("a", "b"):
             made = [MadeObject("SR", "1.2", name, b"content")]
-            box.post(Waiting(name, 0, None, None, "request", {}), "model", [name], made)
+            box.post(
+                Waiting(name, 0, None, None, "request", {}), "model", [Instance(name, b"")], made
+            )
         for _ in range(2):
             parcels = box.next()
             box.separate(parcels)

@@ -18,11 +18,11 @@ from contract.policy import Checks
 from service.dicom.results import MadeObject
 from service.errors import SpoolFull
 from service.pacs.identity import Identity
-from service.pacs.inbox import Inbox, Received
+from service.pacs.inbox import Inbox, Instance, Received, Waiting
 from service.pacs.ledger import Ledger
 from service.pacs.outbox import Outbox
 from service.pacs.receiver import Limits, Receiver
-from service.pacs.segments import Segments
+from service.pacs.segments import Place, Segments
 from service.settings import SettingsError
 from tests.support.pacs import form, series
 
@@ -61,11 +61,18 @@ def largest_file(size: int) -> Iterator[None]:
         signal.signal(signal.SIGXFSZ, handler)
 
 
-def put(inbox: Inbox, segments: Segments, sop: str, uid: str = SERIES) -> None:
+def put(
+    inbox: Inbox, segments: Segments, sop: str, uid: str = SERIES, content: bytes = b"x" * 10
+) -> None:
     segment = segments.create()
-    segment.write(b"x" * 10)
-    received = Received(Identity("1.2", sop, uid, "1.9"), 0, 10)
+    segment.write(content)
+    identity = Identity("1.2", sop, uid, "1.9")
+    received = Received(identity, sha256(content).digest(), 0, len(content))
     inbox.accept(segment, [received], "pacs-1", "visit-1")
+
+
+def sops_of(waiting: Waiting) -> list[str]:
+    return [instance.sop for instance in waiting.instances]
 
 
 def test_a_series_with_a_late_slice_is_not_parked(inbox: Inbox, segments: Segments) -> None:
@@ -75,7 +82,7 @@ def test_a_series_with_a_late_slice_is_not_parked(inbox: Inbox, segments: Segmen
     inbox.park(begun, "unidentified_source")
     assert inbox.complete() == SERIES
     whole = inbox.begin(SERIES)
-    assert list(whole.instances) == ["1.5.1", "1.5.2"]
+    assert sops_of(whole) == ["1.5.1", "1.5.2"]
     inbox.park(whole, "unidentified_source")
     assert inbox.complete() is None
     counts = inbox.counts()
@@ -90,9 +97,9 @@ def test_a_ledger_that_the_disk_does_not_take(
         for _ in range(2):
             with pytest.raises(SpoolFull):
                 put(inbox, segments, "1.5.2")
-    assert list(inbox.begin(SERIES).instances) == ["1.5.1"]
+    assert sops_of(inbox.begin(SERIES)) == ["1.5.1"]
     put(inbox, segments, "1.5.2")
-    assert list(inbox.begin(SERIES).instances) == ["1.5.1", "1.5.2"]
+    assert sops_of(inbox.begin(SERIES)) == ["1.5.1", "1.5.2"]
 
 
 def test_a_segment_that_the_disk_does_not_take(
@@ -118,7 +125,7 @@ def test_a_series_is_not_complete_while_more_of_it_arrives(
     # The request breaks off: nobody waits for the rest of it.
     receiver.abandon()
     assert inbox.complete() == first.series
-    assert list(inbox.begin(first.series).instances) == [first.sop]
+    assert sops_of(inbox.begin(first.series)) == [first.sop]
 
 
 def test_a_refused_instance_leaves_none_of_its_bytes(inbox: Inbox, segments: Segments) -> None:
@@ -139,7 +146,7 @@ def test_a_slice_that_comes_as_its_series_expires_is_kept(inbox: Inbox, segments
     put(inbox, segments, "1.5.2")
     # It was found to be due before the slice came.
     assert not inbox._drop(SERIES, "kept")
-    assert list(inbox.begin(SERIES).instances) == ["1.5.1", "1.5.2"]
+    assert sops_of(inbox.begin(SERIES)) == ["1.5.1", "1.5.2"]
 
 
 @pytest.fixture
@@ -162,7 +169,7 @@ def test_what_was_put_off_while_the_clock_was_ahead_is_due(
         inbox.postpone(inbox.begin(SERIES), 300, "inference_failed")
         put(inbox, segments, "1.6.1", "1.6")
         begun = inbox.begin("1.6")
-        outbox.post(begun, "model", ["1.6.1"], [MadeObject("SR", "1.2", "a", b"content")])
+        outbox.post(begun, "model", begun.instances, [MadeObject("SR", "1.2", "a", b"content")])
         outbox.postpone(dict.fromkeys(outbox.next(), "http_503"), 300)
     assert inbox.complete() == SERIES
     assert outbox.wait_seconds() == 0
@@ -318,6 +325,94 @@ def test_an_instance_that_comes_again_takes_no_more_room(inbox: Inbox, segments:
     assert len(list(segments.folder.iterdir())) == 1
 
 
+def test_another_file_under_the_uid_of_one_that_waits_stays_beside_it(
+    inbox: Inbox, segments: Segments
+) -> None:
+    """They may be different images of an anonymiser, and the last one must not hide the others."""
+    for content in (b"tumour", b"healthy", b"tumour"):
+        put(inbox, segments, "1.5.1", content=content)
+    waiting = inbox.begin(SERIES)
+    assert sops_of(waiting) == ["1.5.1", "1.5.1"]
+    found = [segments.read(place) for place in waiting.instances.values()]
+    assert sorted(found) == [b"healthy", b"tumour"]
+    assert segments.used == len(b"tumour") + len(b"healthy")
+
+
+def test_another_file_under_the_uid_of_one_that_was_analysed_takes_its_place(
+    inbox: Inbox, segments: Segments, ledger: Ledger
+) -> None:
+    for sop in ("1.5.1", "1.5.2"):
+        put(inbox, segments, sop)
+    begun = inbox.begin(SERIES)
+    with ledger.transaction() as connection:
+        inbox.settle(connection, begun, "model", begun.instances)
+    # A corrected series comes in several requests, of which the first one lets it wait again.
+    for sop in ("1.5.1", "1.5.2"):
+        put(inbox, segments, sop, content=b"corrected")
+    again = inbox.begin(SERIES)
+    assert sops_of(again) == ["1.5.1", "1.5.2"]
+    assert {segments.read(place) for place in again.instances.values()} == {b"corrected"}
+    assert not inbox.is_known(again, "model")
+    put(inbox, segments, "1.5.1", content=b"and again")
+    assert sops_of(inbox.begin(SERIES)) == ["1.5.1", "1.5.2", "1.5.1"]
+
+
+VERSION_1 = """
+CREATE TABLE series (
+    uid TEXT PRIMARY KEY, state TEXT NOT NULL, arrived REAL NOT NULL, due REAL NOT NULL,
+    attempts INTEGER NOT NULL, reason TEXT, sender TEXT, request_id TEXT NOT NULL
+) STRICT;
+CREATE TABLE instances (
+    id INTEGER PRIMARY KEY,
+    series TEXT NOT NULL REFERENCES series (uid) ON DELETE CASCADE,
+    sop TEXT NOT NULL,
+    segment TEXT NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL,
+    UNIQUE (series, sop)
+) STRICT;
+CREATE INDEX instances_segment ON instances (segment);
+CREATE TABLE results (
+    id INTEGER PRIMARY KEY, series BLOB NOT NULL, model TEXT NOT NULL, sops BLOB NOT NULL
+) STRICT;
+CREATE INDEX results_series ON results (series, model);
+CREATE TABLE objects (
+    id INTEGER PRIMARY KEY, result INTEGER NOT NULL, kind TEXT NOT NULL, sop TEXT NOT NULL,
+    segment TEXT NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL, state TEXT NOT NULL,
+    created REAL NOT NULL, due REAL NOT NULL, attempts INTEGER NOT NULL, alone INTEGER NOT NULL,
+    reason TEXT, request_id TEXT NOT NULL
+) STRICT;
+CREATE INDEX objects_segment ON objects (segment);
+CREATE INDEX objects_due ON objects (state, due);
+INSERT INTO series VALUES ('1.5', 'waiting', 1, 0, 0, NULL, NULL, 'visit-1');
+INSERT INTO series VALUES ('1.6', 'kept', 1, 1e12, 0, NULL, NULL, 'visit-2');
+INSERT INTO instances VALUES (1, '1.5', '1.5.1', 'a', 0, 5), (2, '1.6', '1.6.1', 'a', 5, 5);
+INSERT INTO instances VALUES (3, '1.5', '1.5.2', 'a', 10, 5);
+PRAGMA user_version = 1;
+"""
+
+
+def test_a_spool_of_the_release_before_opens(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "spool.sqlite")
+    connection.executescript(VERSION_1)
+    connection.close()
+    for _ in range(2):
+        ledger = Ledger(tmp_path)
+        segments = Segments(tmp_path / "segments", 10**6)
+        inbox = Inbox(ledger, segments, quiet_seconds=0, keep_seconds=900)
+        assert inbox.complete() == SERIES
+        waiting = inbox.begin(SERIES)
+        assert sops_of(waiting) == ["1.5.1", "1.5.2"]
+        assert waiting.instances[Instance("1.5.1", b"")] == Place("a", 0, 5)
+        ledger.close()
+    ledger = Ledger(tmp_path)
+    inbox = Inbox(ledger, segments, quiet_seconds=0, keep_seconds=900)
+    # Nobody knows what the old one was, which is replaced as it was then.
+    for uid in (SERIES, "1.6"):
+        put(inbox, segments, f"{uid}.1", uid)
+    assert sops_of(inbox.begin(SERIES)) == ["1.5.2", "1.5.1"]
+    assert sops_of(inbox.begin("1.6")) == ["1.6.1"]
+    ledger.close()
+
+
 def test_what_is_accepted_stays_though_what_it_replaces_cannot_be_removed(
     inbox: Inbox,
     segments: Segments,
@@ -418,13 +513,13 @@ def test_a_result_that_the_ledger_does_not_take_leaves_nothing(
     box = Outbox(ledger, segments, inbox)
     made = [MadeObject("SR", "1.2", "1.5.9", b"content")]
     with largest_file((tmp_path / "spool.sqlite-wal").stat().st_size), pytest.raises(SpoolFull):
-        box.post(begun, "model", ["1.5.1"], made)
+        box.post(begun, "model", begun.instances, made)
     assert segments.used == 10
     assert len(list(segments.folder.iterdir())) == 1
     assert not inbox.is_known(begun, "model")
     # It is not done, and made again.
     assert inbox.complete() == SERIES
-    box.post(begun, "model", ["1.5.1"], made)
+    box.post(begun, "model", begun.instances, made)
     (parcel,) = box.next()
     assert segments.read(parcel.place) == b"content"
     box.remove([parcel])

@@ -473,9 +473,33 @@ def test_what_was_lost_in_the_source_is_said_in_the_results(tmp_path: Path) -> N
 @pytest.mark.parametrize("keyword", ["PatientID", "IssuerOfPatientID"])
 def test_a_series_of_several_patients_is_refused(keyword: str) -> None:
     first, second = (read_header(data) for data in shifted()[:2])
+    setattr(first, keyword, "one")
     setattr(second, keyword, "another")
     with pytest.raises(UnidentifiedSource):
         results([first, second], series_of([finding(first), finding(second)]))
+
+
+@pytest.mark.parametrize("stating", [0, 1])
+def test_an_issuer_that_only_some_images_state_is_that_of_all(stating: int) -> None:
+    headers = [read_header(data) for data in shifted()[:2]]
+    headers[stating].IssuerOfPatientID = "HOSPITAL"
+    for item in results(headers, series_of([finding(header) for header in headers])):
+        assert item.IssuerOfPatientID == "HOSPITAL"
+    headers[1 - stating].IssuerOfPatientID = "PRACTICE"
+    with pytest.raises(UnidentifiedSource):
+        results(headers, series_of([finding(header) for header in headers]))
+
+
+def test_one_series_uid_in_two_studies_gives_two_series() -> None:
+    """As some anonymisers leave them, the UIDs of the images among them."""
+    made = []
+    for study in ("1.2.3", "1.2.4"):
+        header = read_header(SAGITTAL.read_bytes())
+        header.StudyInstanceUID = study
+        made.append(results([header], series_of([finding(header)])))
+    for one, other in zip(*made, strict=True):
+        assert one.SeriesInstanceUID != other.SeriesInstanceUID
+        assert one.SOPInstanceUID != other.SOPInstanceUID
 
 
 def test_findings_must_belong_to_the_sources() -> None:
@@ -526,6 +550,21 @@ def _contents(item: Dataset) -> Iterator[Dataset]:
     for child in item.get("ContentSequence", []):
         yield child
         yield from _contents(child)
+
+
+@needs_tools
+def test_a_report_on_slices_that_mostly_cannot_be_judged_is_partial(tmp_path: Path) -> None:
+    headers = [read_header(data) for data in shifted(4)]
+    flags = []
+    for strange in (2, 3):
+        said = [
+            replace(finding(header, mask=False), in_distribution=number >= strange)
+            for number, header in enumerate(headers)
+        ]
+        report = results(headers, series_of(said))[0]
+        flags.append((report.CompletionFlag, report.get("CompletionFlagDescription")))
+        assert complaints(report, tmp_path) == []
+    assert flags == [("COMPLETE", None), ("PARTIAL", "3 of 4 slices cannot be judged")]
 
 
 def test_the_report_says_what_is_unlike_the_training_data_and_what_is_referred() -> None:

@@ -166,6 +166,76 @@ def test_deidentified_patient_stays_marked() -> None:
         assert dataset.DeidentificationMethod == "not stated in the source"
 
 
+TRIAL = {
+    "ClinicalTrialSponsorName": "Sponsor",
+    "ClinicalTrialProtocolID": "P-1",
+    "ClinicalTrialProtocolName": "Protocol",
+    "ClinicalTrialSiteID": "7",
+    "ClinicalTrialSiteName": "Site",
+    "ClinicalTrialSubjectID": "SUBJ7",
+}
+
+DOG = {
+    "PatientSpeciesDescription": "Canine",
+    "PatientBreedDescription": "Boxer",
+    "PatientSexNeutered": "ALTERED",
+    "ResponsiblePerson": "Doe^Jane",
+    "ResponsiblePersonRole": "OWNER",
+}
+
+
+@needs_tools
+@pytest.mark.parametrize(
+    "stated",
+    [
+        pytest.param(TRIAL, id="trial"),
+        pytest.param(DOG, id="animal"),
+        pytest.param({"LongitudinalTemporalInformationModified": "MODIFIED"}, id="moved dates"),
+    ],
+)
+def test_what_the_source_says_of_its_subject_is_copied(
+    stated: dict[str, str], tmp_path: Path
+) -> None:
+    for dataset in made_of(source(**stated)):
+        assert {keyword: dataset.get(keyword) for keyword in stated} == stated
+        assert complaints(dataset, tmp_path) == []
+
+
+@needs_tools
+@pytest.mark.parametrize(
+    ("stated", "kept"),
+    [
+        pytest.param({"ClinicalTrialSubjectID": "SUBJ7"}, set(), id="a trial without a protocol"),
+        pytest.param(
+            {key: TRIAL[key] for key in list(TRIAL)[:-1]}, set(), id="a trial without a subject"
+        ),
+        pytest.param({"LongitudinalTemporalInformationModified": "MAYBE"}, set(), id="no value"),
+        pytest.param({"PatientBreedDescription": "Boxer"}, set(), id="a breed of no species"),
+        pytest.param(
+            {"PatientSpeciesDescription": "Canine", "ResponsiblePerson": "Doe^Jane"},
+            {"PatientSpeciesDescription"},
+            id="a person without a role",
+        ),
+    ],
+)
+def test_a_module_that_the_source_leaves_incomplete_is_not_written(
+    stated: dict[str, str], kept: set[str], tmp_path: Path
+) -> None:
+    for dataset in made_of(source(**stated)):
+        assert {keyword for keyword in stated if dataset.get(keyword)} == kept
+        assert complaints(dataset, tmp_path) == []
+
+
+@needs_tools
+def test_the_species_may_be_a_code(tmp_path: Path) -> None:
+    species = Dataset()
+    species.CodeValue, species.CodingSchemeDesignator = "448771007", "SCT"
+    species.CodeMeaning = "Canis lupus subspecies familiaris"
+    for dataset in made_of(source(PatientSpeciesCodeSequence=[species])):
+        assert dataset.PatientSpeciesCodeSequence[0].CodeValue == species.CodeValue
+        assert complaints(dataset, tmp_path) == []
+
+
 PLANTED = "Zuckertort"
 
 

@@ -17,9 +17,11 @@ from tests.support.results import (
     AXIAL,
     SAGITTAL,
     SMALL,
+    complaints,
     encoded,
     enhanced,
     finding,
+    needs_tools,
     results,
     series_of,
     shifted,
@@ -139,6 +141,23 @@ def test_of_two_slices_at_one_position_the_more_suspicious_is_segmented() -> Non
     made = results([first, second], series_of(said))[2]
     assert made.NumberOfFrames == 1
     assert np.array_equal(made.pixel_array, mask_of(said[1]))
+
+
+@needs_tools
+@pytest.mark.parametrize(
+    ("stated", "expected"),
+    [(["NASION"] * 2, "NASION"), (["NASION", ""], None), ([None] * 2, None)],
+    ids=["all", "some", "none"],
+)
+def test_what_the_frame_of_reference_starts_from_is_copied(
+    stated: list[str | None], expected: str | None, tmp_path: Path
+) -> None:
+    headers = [read_header(data) for data in shifted()[:2]]
+    for header, value in zip(headers, stated, strict=True):
+        header.PositionReferenceIndicator = value
+    made = results(headers, series_of([finding(header) for header in headers]))[-1]
+    assert (made.Modality, made["PositionReferenceIndicator"].value) == ("SEG", expected)
+    assert complaints(made, tmp_path) == []
 
 
 def test_empty_mask_is_none() -> None:

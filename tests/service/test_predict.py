@@ -131,6 +131,7 @@ def test_dicom_says_where_it_belongs(service: Service, dicom: bytes) -> None:
     entry = service.predict_raw(dicom, "application/dicom").json()["predictions"][0]
     assert entry["dicom"] == {
         "sop_instance_uid": dataset.SOPInstanceUID,
+        "study_instance_uid": dataset.StudyInstanceUID,
         "series_instance_uid": dataset.SeriesInstanceUID,
         "frame": 1,
     }

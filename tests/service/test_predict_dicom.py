@@ -261,6 +261,20 @@ def test_results_that_lack_images_never_say_that_nothing_was_detected(two_heads:
     assert whole["OT"].SOPInstanceUID != partial["OT"].SOPInstanceUID
 
 
+def test_a_changed_image_under_its_old_uid_gives_other_objects(two_heads: Service) -> None:
+    """An archive that has the old ones would not take the new ones in their place."""
+    source = with_disc()
+    before = encoded(source)
+    source.PixelData = head(patch=None).astype(np.uint16).tobytes()
+    old, new = (
+        {item.Modality: item for item in objects(ask(two_heads, data))}
+        for data in (before, encoded(source))
+    )
+    for modality in ("SR", "OT"):
+        assert old[modality].SOPInstanceUID != new[modality].SOPInstanceUID
+        assert old[modality].SeriesInstanceUID == new[modality].SeriesInstanceUID
+
+
 def test_if_every_image_fails_the_problem_is_the_answer(service: Service) -> None:
     response = ask(service, SAGITTAL.read_bytes()[:-5000])
     assert response.status_code == 422
@@ -290,11 +304,18 @@ def test_image_that_results_cannot_refer_to(service: Service) -> None:
     assert response.headers["content-type"] == "application/json"
 
 
-def test_different_slices_of_one_identifier_cannot_be_referred_to(service: Service) -> None:
+@pytest.mark.parametrize("placed", [True, False], ids=["places", "no places"])
+def test_different_slices_of_one_identifier_cannot_be_referred_to(
+    service: Service, placed: bool
+) -> None:
     files = []
-    for data in shifted()[:2]:
+    for number, data in enumerate(shifted()[:2]):
         dataset = dcmread(io.BytesIO(data))
         dataset.SOPInstanceUID = "1.2.3"
+        if not placed:
+            for keyword in ("ImagePositionPatient", "InstanceNumber"):
+                dataset.pop(keyword, None)
+            dataset.PixelData = dataset.PixelData[::-1] if number else dataset.PixelData
         files.append(encoded(dataset))
     response = ask(service, *files)
     assert (response.status_code, response.json()["code"]) == (422, "unidentified_source")

@@ -1,5 +1,7 @@
 """A whole series in one request: its slices' entries, and what they come to."""
 
+import io
+import zipfile
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +21,7 @@ from contract.errors import (
     NotMr,
     NotPatient,
     TruncatedImage,
+    UnsupportedMedia,
 )
 from contract.policy import DEFAULT_POLICY
 from contract.preprocessing import DEFAULT_SPEC, DicomReference
@@ -155,6 +158,75 @@ def test_failed_slices_are_counted_where_they_belong(few: Service, slices: list[
     assert (series["slices"], series["failed"]) == (1, 1)
 
 
+def numbered(number: int) -> bytes:
+    """A file of its own."""
+    return MAGIC + bytes([number])
+
+
+def test_slices_that_share_identifier_and_place_all_count() -> None:
+    """As some anonymisers leave them, which take the places away too; true copies still count once."""
+    values = [0.9 if 10 <= number < 16 else 0.05 for number in range(30)]
+    nowhere = {"sop_instance_uid": "1.2.3", "position_mm": None, "instance_number": None}
+    jobs = [slice_job(number, value, **nowhere) for number, value in enumerate(values)]
+    for number, job in enumerate(jobs):
+        job.upload = Upload(None, numbered(number))
+    copies = [replace(job, upload=Upload(None, job.upload.data)) for job in jobs]
+    (series,) = summaries([*jobs, *copies], RULES)
+    assert (series["slices"], series["decision"]) == (30, Decision.TUMOR)
+
+
+def test_what_is_known_of_a_file_need_not_be_read_again() -> None:
+    """Its first bytes alone may be left."""
+    jobs = [slice_job(0, value) for value in (0.05, 0.9, 0.05)]
+    for digest, job in zip((b"a", b"b", b"a"), jobs, strict=True):
+        job.upload = Upload(None, MAGIC, digest=digest)
+    (series,) = summaries(jobs, RULES)
+    assert (series["slices"], series["suspicious"]) == (2, [1])
+
+
+def test_one_series_uid_in_two_studies_is_two_series() -> None:
+    """As some anonymisers give it to all patients; a slice that failed is missing in its own alone."""
+    jobs = [slice_job(number, value) for number, value in enumerate((0.99, 0.05, 0.05, 0.05))]
+    lost = slice_job(4, LATE)
+    for job, study in zip([*jobs, lost], ("1.1", "1.2", "1.2", "1.2", "1.1"), strict=True):
+        job.study = study
+    one, other = summaries([*jobs, lost], RULES)
+    assert [series["study_instance_uid"] for series in (one, other)] == ["1.1", "1.2"]
+    assert (one["slices"], one["failed"], one["decision"]) == (1, 1, Decision.TUMOR)
+    assert (other["slices"], other["failed"], other["decision"]) == (3, 0, Decision.NO_TUMOR)
+
+
+def test_two_studies_of_one_series_uid_in_one_request(few: Service, slices: list[Path]) -> None:
+    """Through the whole service: each slice names its study as the summary does."""
+    place = {"PatientID": "1"}
+    files = [
+        mr_slice(slices[number], depth, StudyInstanceUID=study, **place)
+        for number, (study, depth) in enumerate([("1.2.1", 0), ("1.2.2", 3), ("1.2.1", 6)])
+    ]
+    content = PredictAnswer.model_validate_json(few.predict(*files).content)
+    assert content.series is not None
+    assert [item.study_instance_uid for item in content.series] == ["1.2.1", "1.2.2"]
+    assert [item.slices for item in content.series] == [2, 1]
+    studies = [entry.dicom and entry.dicom.study_instance_uid for entry in content.predictions]
+    assert studies == ["1.2.1", "1.2.2", "1.2.1"]
+
+
+@pytest.mark.parametrize(("strange", "expected"), [(10, "no_tumor"), (11, "refer"), (17, "refer")])
+def test_a_series_that_is_mostly_unlike_the_training_data_is_left_to_a_person(
+    strange: int, expected: str
+) -> None:
+    jobs = [slice_job(number, 0.05) for number in range(20)]
+    for job in jobs[:strange]:
+        assert job.answer is not None
+        # Lower than the others, so that none of them decides.
+        job.answer = replace(
+            job.answer, tumor_probability=0.01, in_distribution=False, decision=Decision.REFER
+        )
+    (series,) = summaries(jobs, RULES)
+    assert (series["slices"], series["unfamiliar"]) == (20, strange)
+    assert series["decision"] == expected
+
+
 def test_slices_that_share_an_identifier_all_count() -> None:
     """As some anonymisers leave them; true copies still count once."""
     values = [0.9 if 10 <= number < 16 else 0.05 for number in range(30)]
@@ -210,6 +282,40 @@ def test_what_an_archive_did_not_give_may_be_a_slice() -> None:
     lost.upload, lost.dicom = Upload(None, b"", DamagedZip()), None
     (series,) = summaries([slice_job(0, 0.05), lost], RULES)
     assert (series["failed"], series["decision"]) == (1, Decision.REFER)
+
+
+@pytest.mark.parametrize(
+    "left",
+    [b"", bytes(40), MAGIC[:128], MAGIC[:130], MAGIC[:131], bytes(132), bytes(5000)],
+    ids=["empty", "40", "preamble", "DI", "DIC", "132 zeros", "zeros"],
+)
+def test_what_is_left_of_a_copy_that_broke_off_may_be_a_slice(left: bytes) -> None:
+    lost = slice_job(1, UnsupportedMedia())
+    lost.upload, lost.dicom = Upload(None, left), None
+    (series,) = summaries([slice_job(0, 0.05), lost], RULES)
+    assert (series["failed"], series["decision"]) == (1, Decision.REFER)
+
+
+@pytest.mark.parametrize(
+    "other", [b"text", b"<html>" + bytes(200), b"\x89PNG", bytes(200) + b"1"], ids=repr
+)
+def test_other_files_are_no_slices(other: bytes) -> None:
+    beside = slice_job(1, UnsupportedMedia())
+    beside.upload, beside.dicom = Upload(None, other), None
+    (series,) = summaries([slice_job(0, 0.05), beside], RULES)
+    assert (series["failed"], series["decision"]) == (0, Decision.NO_TUMOR)
+
+
+def test_empty_files_in_an_archive_leave_the_series_to_a_person(two_heads: Service) -> None:
+    """Through the whole service."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("1.dcm", mr_object(head(patch=None), attributes=RANGE))
+        file.writestr("2.dcm", b"")
+        file.writestr("3.dcm", bytes(50_000))
+        file.writestr("notes.txt", b"text")
+    (series,) = two_heads.predict(archive.getvalue()).json()["series"]
+    assert (series["slices"], series["failed"], series["decision"]) == (1, 2, "refer")
 
 
 def test_a_truncated_slice_leaves_the_series_to_a_person(two_heads: Service) -> None:
