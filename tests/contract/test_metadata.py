@@ -206,14 +206,16 @@ class TestStrips:
         data = filtered(columns, 70, kind, interlaced=interlaced)
         with Image.open(io.BytesIO(data)) as image:
             whole = deep_grey(image, data)
+        assert whole is not None
         monkeypatch.setattr("contract.png.STRIP_PIXELS", 100)
         with Image.open(io.BytesIO(data)) as image:
-            assert np.array_equal(deep_grey(image, data), whole)
+            stripped = deep_grey(image, data)
+        assert stripped is not None
+        assert np.array_equal(stripped, whole)
         with Image.open(io.BytesIO(data)) as image:
             high = np.asarray(image).astype(float)
         bright = high[..., :3] @ [0.299, 0.587, 0.114]
         shown = bright * (high[..., 3] / 255 if kind != 2 else 1)
-        assert whole is not None
         assert np.abs(whole / 256 - shown).max() < 2
 
     @pytest.mark.parametrize("mode", ["Lt", "RGB", "RGBt", "RGBA", "LA", "P"])
