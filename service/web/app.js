@@ -185,15 +185,14 @@ function summary(counts, answered) {
 
 /** Shows what the series come to; in words: how many of them, and their decisions. */
 function showSeries() {
-  const found = series.summaries(items).filter(series.worthShowing);
-  const unknown = items.filter(({ kind, entries }) => kind === "dicom" && !entries).length;
-  series.draw(place("series-list"), found, unknown);
+  const found = series.found(items).filter(series.worthShowing);
+  series.draw(place("series-list"), found);
   place("series").hidden = !found.length;
   if (!found.length) return "";
-  const decisions = found.map(({ summary: { decision } }) => decision);
+  const decisions = found.map(words.seriesDecision);
   const parts = [...new Set(decisions)].map((name) => {
     const number = decisions.filter((other) => other === name).length;
-    return `${number} ${words.decision(name).toLowerCase()}`;
+    return `${number} ${name.toLowerCase()}`;
   });
   return `${words.count(found.length, "series result")}: ${parts.join(", ")}.`;
 }

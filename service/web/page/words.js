@@ -21,9 +21,23 @@ export function referral({ decision: made, in_distribution: familiar }) {
     : "The model is not sure enough to decide: a person has to.";
 }
 
-/** The same of a series, by whether the model can judge the slices that decide, and how many failed. */
-export function seriesReferral(familiar, failed) {
+/** The decision on a series; one that only stands for what is missing says so. */
+export const seriesDecision = ({ decision: name, incomplete }) =>
+  incomplete ? `${decision(name)} (incomplete)` : decision(name);
+
+/**
+ * Why a series is left to a person.
+ *
+ * @param series {incomplete, familiar, unusual, failed}: whether "No tumour" would be decided on a part
+ *   alone, whether the model can judge the slices that decide, whether it cannot judge most of the
+ *   others, and how many slices failed.
+ */
+export function seriesReferral({ incomplete, familiar, unusual, failed }) {
+  if (incomplete) {
+    return "No tumour in what was judged, but not all of the series was judged together: a person has to decide.";
+  }
   if (!familiar) return "The model cannot judge a slice that decides on the series: a person has to.";
+  if (unusual) return "The model cannot judge most slices of the series: a person has to.";
   return failed
     ? "Slices without a result may show a tumour: a person has to decide."
     : "The model is not sure enough to decide: a person has to.";
