@@ -43,12 +43,18 @@ export function toCsv(items) {
   const all = rows(items);
   const classes = new Set(all.flatMap(({ entry }) => Object.keys(entry.probabilities ?? {})));
   const occurs = (name) => all.some(({ entry }) => entry[name] !== undefined);
-  const calibrated = occurs("prediction_set") ? "" : "_uncalibrated";
+  // A version without prediction sets is not calibrated; there may be rows of either kind.
+  const isCalibrated = ({ entry }) => entry.prediction_set !== undefined;
+  const probabilities = (prefix, value) =>
+    [true, false].map((wanted) => [
+      `${prefix}tumor_probability${wanted ? "" : "_uncalibrated"}`,
+      (row) => (isCalibrated(row) === wanted ? value(row) : undefined),
+    ]).filter(([, of]) => all.some((row) => of(row) !== undefined));
   const json = (value) => (value === undefined ? undefined : JSON.stringify(value));
   const columns = [
     ["file", ({ item, entry }) => nameOf(item, entry)],
     ["decision", ({ entry }) => entry.decision],
-    [`tumor_probability${calibrated}`, ({ entry }) => entry.tumor_probability],
+    ...probabilities("", ({ entry }) => entry.tumor_probability),
     ["label", ({ entry }) => entry.label],
     ["probability", ({ entry }) => entry.probability],
     ...[...classes].map((name) => [`p_${name}`, ({ entry }) => entry.probabilities?.[name]]),
@@ -77,7 +83,7 @@ export function toCsv(items) {
     columns.push(
       ["series_decision", (row) => series(row) && whole(row).decision],
       ["series_service_decision", (row) => series(row)?.decision],
-      [`series_tumor_probability${calibrated}`, (row) => series(row)?.tumor_probability],
+      ...probabilities("series_", (row) => series(row)?.tumor_probability),
       ["series_slices", (row) => series(row)?.slices],
       ["series_failed", (row) => series(row)?.failed],
       ["series_unanswered_files", (row) => series(row) && whole(row).missing.size],

@@ -1,7 +1,7 @@
 // What the slices of a series come to together, as the service says with the answers to requests.
 
 import { folderOf, titleOf } from "./files.js";
-import { element, list } from "./rows.js";
+import { element, list, versionOf } from "./rows.js";
 import * as words from "./words.js";
 
 const template = document.getElementById("series-row");
@@ -157,6 +157,7 @@ function row(series) {
   const mark = element("li", "Series ");
   mark.append(element("code", uid));
   part("remarks").append(mark);
+  if (lead.context.model) part("remarks").append(versionOf(...parts.map(({ context }) => context)));
 
   const gaps = [];
   if (parts.length > 1 && !same) {

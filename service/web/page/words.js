@@ -106,6 +106,7 @@ const ERRORS = {
   unreadable_file: "The file could not be read from the disk",
   unexpected_answer: "The service gave an answer that this page does not understand",
   stopped: "Stopped before it was answered",
+  timed_out: "The service did not answer in time",
 };
 
 const STATUSES = {
@@ -122,6 +123,7 @@ const STATUSES = {
 
 const own = (table, key) => (Object.hasOwn(table, key) ? table[key] : undefined);
 
+export const model = (one) => one && `${one.name} ${one.version}`;
 export const label = (name) => own(LABELS, name) ?? String(name);
 export const decision = (name) => own(DECISIONS, name) ?? String(name);
 export const runtime = (name) => own(RUNTIMES, name) ?? String(name);
@@ -131,6 +133,10 @@ export const state = (name) => own(STATES, name) ?? String(name);
 export function error({ status, code }) {
   return own(ERRORS, code) ?? own(STATUSES, status) ?? "The service could not answer";
 }
+
+/** The same for a file: of an empty one, the service says what it says of everything unknown to it. */
+export const fileError = (file, one) =>
+  file.size === 0 && one.code === "unsupported_media_type" ? "The file is empty" : error(one);
 
 /** A share from 0 to 1; three decimals never claim certainty. */
 export function share(value) {
