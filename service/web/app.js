@@ -235,7 +235,8 @@ function showPrinted(visible, all) {
   const used = modelsUsed();
   const texts = used.length ? [`Results by ${used.join(" and ")}.`] : [];
   const chosen = document.querySelector("input[name=filter]:checked + span").firstChild.data.trim();
-  if (visible < all) texts.push(`Only “${chosen}” is shown: ${visible} of ${words.count(all, "slice")}.`);
+  const total = words.count(all, "slice");
+  if (visible < all) texts.push(`Only “${chosen}” is shown: ${visible} of ${total}.`);
   place("printed").textContent = texts.join(" ");
 }
 

@@ -166,6 +166,7 @@ def test_slices_that_are_sent_again_leave_one_result(page: Browser, tmp_path: Pa
     shown = answered(page, made(tmp_path, names), first, again)
     assert page.run("return window.asked") == [names, names[2:]]
     assert shown["decision"] == "Refer to a reader"
+    assert shown["remarks"].startswith("Not all of the series was judged together: a person has")
     assert "4 slices judged\n" in shown["remarks"]
     assert "without a result" not in shown["remarks"]
     assert shown["gaps"] == "Answered in 2 parts, none of which has all of its slices."

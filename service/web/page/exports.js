@@ -86,6 +86,7 @@ export function toCsv(items) {
       ...probabilities("series_", (row) => series(row)?.tumor_probability),
       ["series_slices", (row) => series(row)?.slices],
       ["series_failed", (row) => series(row)?.failed],
+      ["series_unfamiliar", (row) => series(row)?.unfamiliar],
       ["series_unanswered_files", (row) => series(row) && whole(row).missing.size],
       ["series_requests", (row) => series(row) && whole(row).parts.length],
     );

@@ -9,7 +9,7 @@ const template = document.getElementById("series-row");
 /** The decision that counts where a series has several. */
 const WORST_FIRST = ["tumor", "refer", "no_tumor"];
 
-/** Refusals of what is no slice of a head: no tumour can hide in it (NO_SLICES of service/series.py). */
+/** Refusals of what is no slice of a head: no tumour hides in it (NO_SLICES of service/series.py). */
 const NO_SLICES = new Set([
   "not_an_image",
   "not_mr",

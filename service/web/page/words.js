@@ -28,19 +28,22 @@ export const seriesDecision = ({ decision: name, incomplete }) =>
 /**
  * Why a series is left to a person.
  *
- * @param series {incomplete, familiar, unusual, failed}: whether "No tumour" would be decided on a part
- *   alone, whether the model can judge the slices that decide, whether it cannot judge most of the
- *   others, and how many slices failed.
+ * @param series {incomplete, familiar, unusual, failed, isWhole}: whether its decision only stands for
+ *   what is missing, whether the model can judge the slices that decide, whether it cannot judge most
+ *   of them all, how many slices failed, and whether one request had all of its slices.
  */
-export function seriesReferral({ incomplete, familiar, unusual, failed }) {
+export function seriesReferral({ incomplete, familiar, unusual, failed, isWhole }) {
   if (incomplete) {
-    return "No tumour in what was judged, but not all of the series was judged together: a person has to decide.";
+    return (
+      "No tumour in what was judged, but not all of the series was judged together: " +
+      "a person has to decide."
+    );
   }
   if (!familiar) return "The model cannot judge a slice that decides on the series: a person has to.";
   if (unusual) return "The model cannot judge most slices of the series: a person has to.";
-  return failed
-    ? "Slices without a result may show a tumour: a person has to decide."
-    : "The model is not sure enough to decide: a person has to.";
+  if (failed) return "Slices without a result may show a tumour: a person has to decide.";
+  if (!isWhole) return "Not all of the series was judged together: a person has to decide.";
+  return "The model is not sure enough to decide: a person has to.";
 }
 
 const RUNTIMES = { litert: "LiteRT", tensorflow: "TensorFlow" };
