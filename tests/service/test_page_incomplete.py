@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.service.test_page_busy import HELD
 from tests.service.test_page_series import SHOWN, saved
 from tests.service.test_series import SERIES
 from tests.support.browser import BROWSER_SECONDS, FAST, STUB, Browser, needs_browser
@@ -130,11 +131,16 @@ def test_a_series_that_is_stopped_is_incomplete(page: Browser, tmp_path: Path) -
     page.choose(made(tmp_path / "a", ["1.dcm", "2.dcm"]))
     page.wait_for_answers()
     assert page.run(SHOWN)[0]["decision"] == "No tumour"
-    # As a Stop leaves it: the second half of what was chosen is not sent.
-    body = {"status": 401, "code": "unauthenticated"}
-    later = made(tmp_path / "b", ["3.dcm", "4.dcm"])
-    shown = answered(page, later, {"status": 401, "headers": {}, "body": body})
+    page.run(HELD)
+    page.choose(made(tmp_path / "b", ["3.dcm", "4.dcm"]))
+    wait_until(lambda: page.rows()[2]["decision"] == "Sent", BROWSER_SECONDS)
+    # What is not answered yet counts as well.
+    wait_until(lambda: page.run(SHOWN)[0]["decision"] == INCOMPLETE, BROWSER_SECONDS)
+    page.click("#stop")
+    page.wait_for_answers()
+    [shown] = page.run(SHOWN)
     assert shown["decision"] == INCOMPLETE
+    assert "1 refer to a reader (incomplete)" in page.text("#summary")
     assert "2 files have no result, and may belong to this series." in shown["gaps"]
 
 

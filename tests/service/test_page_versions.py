@@ -71,11 +71,8 @@ def test_results_of_several_versions_are_told_apart(page: Browser, slices: Seque
     add(page, slices[1:2], by_version(77, slice_of("b.jpg", "no_tumor", 0.1)))
     assert page.text("#versions") == f"These results are by {MODEL} {serving} and {MODEL} 77."
     assert page.text("#versions") in page.text("#announcer")
-    remarks = [row["remarks"] for row in page.rows()]
-    assert [f"Model version {number}" in remarks[k] for k, number in enumerate((serving, 77))] == [
-        True,
-        True,
-    ]
+    for row, number in zip(page.rows(), (serving, 77), strict=True):
+        assert row["remarks"].endswith(f"Model version {number}")
     page.cdp("Emulation.setEmulatedMedia", media="print")
     printed = page.text("#printed")
     page.cdp("Emulation.setEmulatedMedia", media="")
