@@ -40,6 +40,9 @@ OPACITY: Final = 0.55
 SOURCE_HEADER: Final = "X-Heatmap-Source"
 """Of an explanation: a picture has no other place to say what its colours mean."""
 
+VERSION_HEADER: Final = "X-Model-Version"
+"""Likewise: another version may have given the answer that the picture is looked at with."""
+
 
 class Source(StrEnum):
     """What a heat map is made of.

@@ -12,7 +12,7 @@ from pydantic.json_schema import models_json_schema
 from contract.errors import ContractError
 from service.answers import MaskForm
 from service.errors import RateExceeded, ServiceError, Unavailable
-from service.explanation import SOURCE_HEADER, Source
+from service.explanation import SOURCE_HEADER, VERSION_HEADER, Source
 from service.problems import MEDIA_TYPE
 from service.schemas import Problem
 from service.uploads import FIELD, RAW_MEDIA
@@ -160,7 +160,12 @@ EXPLAIN_HEADERS: Final[dict[str, Any]] = {
         "with `cam` and `explain` relative to its own highest value, and no probability.",
         "required": True,
         "schema": {"type": "string", "enum": [*Source]},
-    }
+    },
+    VERSION_HEADER: {
+        "description": "The version of the model that the heat map is of.",
+        "required": True,
+        "schema": {"type": "integer", "minimum": 1},
+    },
 }
 
 EXPOSITION: Final[dict[str, Any]] = {

@@ -12,7 +12,7 @@ from service.buffers import Claim
 from service.context import Context
 from service.engine import Engine
 from service.errors import InvalidParameter
-from service.explanation import SOURCE_HEADER, content, heatmap, picture, source_of
+from service.explanation import SOURCE_HEADER, VERSION_HEADER, content, heatmap, picture, source_of
 from service.jobs import Job
 from service.negotiation import EXPLANATION_FORMS, Form, accept_of, accepted_forms
 from service.operation import Options
@@ -36,7 +36,10 @@ async def _explain(request: Request, state: State, claim: Claim) -> Response:
     # Before the body is read, as it would be in vain.
     source_of(state.engine())
     engine, uploads, deadline = await receive(request, state, 1, claim)
-    headers = {SOURCE_HEADER: source_of(engine).value}
+    headers = {
+        SOURCE_HEADER: source_of(engine).value,
+        VERSION_HEADER: str(engine.identity["version"]),
+    }
     # A version that is replaced meanwhile must not be closed before its heat map is there.
     engine.acquire(1)
     try:

@@ -2,12 +2,12 @@
 
 import * as exports from "./page/exports.js";
 import { byName, chosen, chosenFolder, dropped, nameOf, sniff } from "./page/files.js";
-import { watch } from "./page/health.js";
+import * as health from "./page/health.js";
 import * as key from "./page/key.js";
-import * as regions from "./page/regions.js";
 import { draw } from "./page/rows.js";
 import { Sender } from "./page/sending.js";
 import * as series from "./page/series.js";
+import * as viewer from "./page/viewer.js";
 import * as words from "./page/words.js";
 
 const ANNOUNCE_EVERY_MS = 4000;
@@ -34,7 +34,7 @@ const sender = new Sender({
   },
   waiting(waiting, error, seconds, attempt, attempts) {
     for (const item of waiting) change(item, { state: "waiting" });
-    watch();
+    health.watch();
     const code = [error.status, error.code].filter(Boolean).join(" ");
     notify(
       `${words.error(error)} (${code}). Trying again in ${Math.ceil(seconds)} s, ` +
@@ -55,13 +55,16 @@ const sender = new Sender({
     }
     askForKey(failed?.error);
     refresh();
-    announce(place("summary").textContent);
-    watch();
+    // Why something has no result is heard with how many have none.
+    const said = ["summary", "versions", "notice"].map(place).filter(({ hidden }) => !hidden);
+    announce(said.map(({ textContent }) => textContent).join(" "));
+    health.watch();
   },
 });
 
 function explain(error) {
-  const text = `${words.error(error)}.`;
+  const isWrongKey = error.status === 401 && key.isGiven();
+  const text = isWrongKey ? "The key is not valid." : `${words.error(error)}.`;
   if (error.code === "stopped" || key.isRefusal(error)) return text;
   return `${text} Try again ${error.wait ? `in ${Math.ceil(error.wait)} s` : "later"}.`;
 }
@@ -83,6 +86,13 @@ async function add(found) {
   place("results-title").scrollIntoView({ block: "nearest" });
   refresh();
   sender.add(readable);
+}
+
+/** Adds what a drop or a choice gave, and says so where that is nothing. */
+function addOrSay(found) {
+  place("no-files").hidden = found.length > 0;
+  place("no-files").textContent = found.length ? "" : "There is no file in it that could be sent.";
+  add(found);
 }
 
 async function inspect(item) {
@@ -138,6 +148,7 @@ function refresh() {
   const answered = items.filter((item) => !isPending(item)).length;
   const running = counts.pending > 0;
 
+  showVersions();
   place("summary").textContent = [summary(counts, answered), showSeries()].join(" ").trim();
   place("progress").hidden = !running;
   place("progress").max = items.length || 1;
@@ -185,27 +196,65 @@ function summary(counts, answered) {
 
 /** Shows what the series come to; in words: how many of them, and their decisions. */
 function showSeries() {
-  const found = series.summaries(items).filter(series.worthShowing);
-  const unknown = items.filter(({ kind, entries }) => kind === "dicom" && !entries).length;
-  series.draw(place("series-list"), found, unknown);
+  const found = series.found(items).filter(series.worthShowing);
+  series.draw(place("series-list"), found);
   place("series").hidden = !found.length;
   if (!found.length) return "";
-  const decisions = found.map(({ summary: { decision } }) => decision);
+  const decisions = found.map(words.seriesDecision);
   const parts = [...new Set(decisions)].map((name) => {
     const number = decisions.filter((other) => other === name).length;
-    return `${number} ${words.decision(name).toLowerCase()}`;
+    return `${number} ${name.toLowerCase()}`;
   });
   return `${words.count(found.length, "series result")}: ${parts.join(", ")}.`;
+}
+
+/** The models that the results are of, in words. */
+const modelsUsed = () => [
+  ...new Set(
+    items
+      .filter(({ entries }) => entries?.some(({ error }) => !error))
+      .map(({ context }) => words.model(context.model))
+      .filter(Boolean),
+  ),
+];
+
+/** Says so where results are of several versions, or not of the one that the page names as serving. */
+function showVersions() {
+  const used = modelsUsed();
+  const { serving } = health;
+  const isPast = used.length > 0 && serving !== undefined && !used.includes(serving);
+  const mixed = used.length > 1 || isPast;
+  const past = isPast ? ` The service now runs ${serving}.` : "";
+  place("versions").textContent = `These results are by ${used.join(" and ")}.${past}`;
+  place("versions").hidden = !mixed;
+  place("results").classList.toggle("mixed", mixed);
+}
+
+/** What paper has to say of the results, as the controls are not on it. */
+function showPrinted(visible, all) {
+  const used = modelsUsed();
+  const texts = used.length ? [`Results by ${used.join(" and ")}.`] : [];
+  const chosen = document.querySelector("input[name=filter]:checked + span").firstChild.data.trim();
+  const total = words.count(all, "slice");
+  if (visible < all) texts.push(`Only “${chosen}” is shown: ${visible} of ${total}.`);
+  place("printed").textContent = texts.join(" ");
+}
+
+/** By how much they need a look: a slice that cannot be judged is first of those that are referred. */
+function bySuspicion(a, b) {
+  const rank = (slice) => ["no_tumor", "refer", "tumor"].indexOf(groupOf(slice));
+  const score = ({ entry }) =>
+    entry?.in_distribution === false ? 1 : (entry?.tumor_probability ?? -1);
+  return rank(b) - rank(a) || score(b) - score(a);
 }
 
 /** Order and choice of rows. */
 function arrange() {
   const show = document.querySelector("input[name=filter]:checked").value;
   const order = place("sort").value;
-  const score = ({ entry }) => entry?.tumor_probability ?? -1;
   const name = ({ item, entry }) => nameOf(item, entry);
   const sorted = slices();
-  if (order === "score") sorted.sort((a, b) => score(b) - score(a));
+  if (order === "score") sorted.sort(bySuspicion);
   if (order === "name") sorted.sort((a, b) => byName(name(a), name(b)));
   let previous = null;
   let visible = 0;
@@ -219,6 +268,7 @@ function arrange() {
     previous = row;
   }
   place("nothing").hidden = visible > 0 || !items.length;
+  showPrinted(visible, sorted.length);
 }
 
 function showAll() {
@@ -264,45 +314,14 @@ function clear() {
   place("choose-files").focus();
 }
 
-/** Counts what the viewer shows, so that a heat map that comes late is not shown over another slice. */
-let viewed = 0;
-
-async function enlarge(item, entry, { heat = false } = {}) {
-  const turn = ++viewed;
-  const image = place("viewer-image");
-  place("viewer-name").textContent = item.path;
-  place("viewer-picture").querySelector("svg")?.remove();
-  place("viewer").showModal();
-  if (!heat) {
-    const region = regions.overlay(entry);
-    if (region) place("viewer-picture").append(region);
-    show(item.url, item.path, region ? regions.caption(entry.region) : "");
-    return;
-  }
-  image.hidden = true;
-  place("viewer-note").textContent = "Asking for the heat map";
-  const { url, source, error } = await regions.explained(item, entry);
-  if (turn !== viewed || !place("viewer").open) {
-    if (url) URL.revokeObjectURL(url);
-  } else if (key.isWanted(error)) {
-    place("viewer").close();
-    notify(explain(error));
-    askForKey(error);
-  } else if (error) {
-    place("viewer-note").textContent = `${words.error(error)}.`;
-  } else {
-    image.addEventListener("load", () => URL.revokeObjectURL(url), { once: true });
-    const box = entry.region ? ` ${regions.caption(entry.region)}` : "";
-    show(url, `Heat map of ${item.path}`, `${regions.heatCaption(source)}${box}`);
-  }
-}
-
-function show(url, text, note) {
-  const image = place("viewer-image");
-  image.src = url;
-  image.alt = text;
-  image.hidden = false;
-  place("viewer-note").textContent = note;
+function enlarge(item, entry, options) {
+  viewer.enlarge(item, entry, {
+    ...options,
+    refused(error) {
+      notify(explain(error));
+      askForKey(error);
+    },
+  });
 }
 
 function download(kind) {
@@ -321,7 +340,7 @@ for (const [button, input, read] of [
 ]) {
   place(button).addEventListener("click", () => place(input).click());
   place(input).addEventListener("change", () => {
-    add(read(place(input).files));
+    addOrSay(read(place(input).files));
     // So that the same file can be chosen again.
     place(input).value = "";
   });
@@ -347,7 +366,7 @@ addEventListener("drop", async (event) => {
   document.body.classList.remove("dragging");
   if (!holdsFiles(event)) return;
   event.preventDefault();
-  add(await dropped(event.dataTransfer));
+  addOrSay(await dropped(event.dataTransfer));
 });
 addEventListener("paste", (event) => add(chosen(event.clipboardData?.files ?? [])));
 
@@ -370,12 +389,14 @@ place("key-form").addEventListener("submit", (event) => {
 place("save-csv").addEventListener("click", () => download("csv"));
 place("save-json").addEventListener("click", () => download("json"));
 place("clear").addEventListener("click", clear);
-place("viewer").addEventListener("click", (event) => {
-  if (event.target === place("viewer")) place("viewer").close();
-});
 // Results and key are in this page alone.
 addEventListener("beforeunload", (event) => {
   if (items.length) event.preventDefault();
 });
 
-watch();
+health.onChange(() => {
+  if (!items.length) return;
+  showVersions();
+  if (!place("versions").hidden) announce(place("versions").textContent);
+});
+health.watch();

@@ -127,9 +127,12 @@ class TestPicture:
             for headers in ({}, JSON):
                 response = explained(service, HEALTHY, headers=headers)
                 assert response.headers["x-heatmap-source"] == source
+                version = service.client.get("/health").json()["model"]["version"]
+                assert response.headers["x-model-version"] == str(version)
         document = two_heads.client.get("/openapi.json").json()
         described = document["paths"]["/explain"]["post"]["responses"]["200"]["headers"]
         assert described["X-Heatmap-Source"]["schema"]["enum"] == ["mask", "cam", "explain"]
+        assert described["X-Model-Version"]["schema"]["type"] == "integer"
 
     def test_a_raw_body_will_do(self, two_heads: Service) -> None:
         response = two_heads.client.post(

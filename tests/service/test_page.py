@@ -64,7 +64,8 @@ def test_good_and_bad_files_together(browser: Browser, url: str, folder: Path) -
         assert ("SOP instance" in row["details"]) == ("dicom" in entry)
     labels = [row["label"] for row in rows]
     assert labels.count("The file is incomplete") == 1
-    assert labels.count("This kind of file is not accepted") == 2
+    assert labels.count("This kind of file is not accepted") == 1
+    assert labels.count("The file is empty") == 1
     previews = [row["name"] for row in rows if row["preview"] == "true"]
     assert set(previews) >= {path.name for path in paths if path.name.startswith("Te-")}
     tumors = sum(entry.get("decision") == "tumor" for entry in entries)
@@ -75,6 +76,8 @@ def test_good_and_bad_files_together(browser: Browser, url: str, folder: Path) -
 @needs_browser
 def test_health_and_banner(browser: Browser) -> None:
     assert "Not a medical device. Research use only." in browser.text(".banner")
+    # Among the landmarks, by which some people go through a page.
+    assert browser.run("return document.querySelector('body > header .banner') !== null")
     assert browser.text("#model-name") == MODEL
     assert browser.text("#model-version").isdigit()
     assert (browser.text("#model-runtime"), browser.text("#model-device")) == ("LiteRT", "cpu")
@@ -101,6 +104,24 @@ def test_dropped_folder(browser: Browser, folder: Path) -> None:
         "study/deeper/9.jpg",
         "study/deeper/10.jpg",
     ]
+
+
+@needs_browser
+def test_a_folder_without_files_says_so(
+    browser: Browser, slices: Sequence[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "empty" / "deeper").mkdir(parents=True)
+    (tmp_path / "empty" / ".DS_Store").write_bytes(b"noise")
+    shown = "return document.getElementById('no-files').checkVisibility()"
+    assert not browser.run(shown)
+    data = {"items": [], "files": [str(tmp_path / "empty")], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        browser.cdp("Input.dispatchDragEvent", type=kind, x=400, y=220, data=data)
+    wait_until(lambda: browser.run(shown), BROWSER_SECONDS)
+    assert browser.text("#no-files") == "There is no file in it that could be sent."
+    browser.choose(slices[:1])
+    assert not browser.run(shown)
+    browser.wait_for_answers()
 
 
 @needs_browser

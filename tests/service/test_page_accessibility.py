@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.contract.samples import RANGE, grey_slice, mr_frames
 from tests.support.browser import BROWSER_SECONDS, Browser, needs_browser
@@ -137,6 +138,42 @@ def test_contrast(browser: Browser, folder: Path, scheme: str) -> None:
     assert len(found) > 60
     assert "Series" in [text for text, _ in found]
     assert [(text, ratio) for text, ratio in found if ratio < 4.5] == []
+
+
+@needs_browser
+@pytest.mark.parametrize(("width", "height"), [(640, 450), (360, 740), (1280, 900)])
+@pytest.mark.parametrize("shape", [(300, 2400), (2400, 300), (512, 512)])
+def test_what_is_below_an_enlarged_slice_is_seen(
+    browser: Browser, tmp_path: Path, width: int, height: int, shape: tuple[int, int]
+) -> None:
+    """At 200 % as well, where a window has half of its pixels."""
+    Image.new("L", shape, 99).save(tmp_path / "slice.png")
+    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    browser.cdp("Emulation.setDeviceMetricsOverride", **size)
+    try:
+        browser.choose([tmp_path / "slice.png"])
+        browser.wait_for_answers()
+        browser.click(".thumb button")
+        shown = "return document.getElementById('viewer-image').naturalWidth"
+        wait_until(lambda: browser.run(shown) == shape[0], BROWSER_SECONDS)
+        browser.run(
+            "document.getElementById('viewer-note').textContent = 'What it is. '.repeat(12)"
+        )
+        note, image, dialog = browser.run(
+            """return ["viewer-note", "viewer-image", "viewer"].map((name) => {
+              const it = document.getElementById(name);
+              const { top, bottom, right } = it.getBoundingClientRect();
+              return { top, bottom, right, hidden: it.scrollHeight - it.clientHeight };
+            })"""
+        )
+        assert note["bottom"] <= dialog["bottom"] <= height
+        assert image["bottom"] <= note["top"]
+        assert image["bottom"] - image["top"] >= 30
+        assert image["right"] <= dialog["right"] <= width
+        assert dialog["hidden"] <= 0
+        browser.press("\ue00c")
+    finally:
+        browser.cdp("Emulation.clearDeviceMetricsOverride")
 
 
 @needs_browser

@@ -63,6 +63,10 @@ def test_a_key_is_asked_for_used_and_kept_nowhere(
     assert "The service asks for a key" in browser.text("#notice")
     assert [row["decision"] for row in browser.rows()] == ["No result"] * 2
     assert browser.run("return document.activeElement.id") == "key"
+    # Who does not see the notice hears it, and again at the field.
+    assert "2 files got no result. The service asks for a key." in browser.text("#announcer")
+    described = "return document.getElementById('key').getAttribute('aria-describedby')"
+    assert browser.run(described).split()[0] == "notice"
 
     # As it comes out of a letter: no header could carry it.
     invisible = "document.getElementById('key').value = `${arguments[0]}\\u200b`"
@@ -77,6 +81,7 @@ def test_a_key_is_asked_for_used_and_kept_nowhere(
     wait_until(lambda: browser.run("return document.activeElement.id") == "key", BROWSER_SECONDS)
     browser.wait_for_answers()
     assert [row["decision"] for row in browser.rows()] == ["No result"] * 2
+    assert browser.text("#notice") == "2 files got no result. The key is not valid."
 
     enter(browser, SECRET)
     wait_until(lambda: len(browser.rows()) == 3, BROWSER_SECONDS)
@@ -156,7 +161,7 @@ def test_a_heat_map_asks_for_the_key_too(browser: Browser, slices: Sequence[Path
     )
     browser.click(".row .heat")
     wait_until(lambda: browser.run(SHOWN), BROWSER_SECONDS)
-    assert "The service asks for a key" in browser.text("#notice")
+    assert "The key is not valid" in browser.text("#notice")
     assert browser.run("return document.activeElement.id") == "key"
     assert not browser.run("return document.getElementById('viewer').open")
 

@@ -182,6 +182,46 @@ def test_a_heat_map_that_fails_says_why(page: Browser) -> None:
 
 
 @needs_browser
+def test_a_heat_map_of_another_version_says_so(page: Browser) -> None:
+    page.run(
+        """const real = window.fetch;
+        window.fetch = async (url, options) => {
+          const response = await real(url, options);
+          if (!String(url).startsWith("explain")) return response;
+          const headers = { "X-Heatmap-Source": "mask", "X-Model-Version": "99" };
+          return new Response(await response.blob(), { headers });
+        }"""
+    )
+    page.click(".row:nth-child(1) .heat")
+    wait_until(lambda: page.run(SHOWN) == 512, BROWSER_SECONDS)
+    note = page.text("#viewer-note")
+    assert note.startswith(f"Heat map by version 99; the result is version {TWO_HEADS}'s. From")
+    page.press("\ue00c")
+
+
+@needs_browser
+def test_a_heat_map_is_not_waited_for_in_vain(page: Browser) -> None:
+    page.run(
+        """const timeout = AbortSignal.timeout;
+        AbortSignal.timeout = (ms) => timeout.call(AbortSignal, ms / 100);
+        window.fetch = (url, { signal }) => new Promise((_, fail) => {
+          if (!String(url).startsWith("explain")) return;
+          window.asked = signal;
+          signal?.addEventListener("abort", () => fail(signal.reason));
+        })"""
+    )
+    page.click(".row:nth-child(1) .heat")
+    said = "The service did not answer in time."
+    wait_until(lambda: page.text("#viewer-note") == said, BROWSER_SECONDS)
+    page.press("\ue00c")
+    page.run("AbortSignal.timeout = () => new AbortController().signal")
+    page.click(".row:nth-child(1) .heat")
+    assert not page.run("return window.asked.aborted")
+    page.press("\ue00c")
+    wait_until(lambda: page.run("return window.asked.aborted"), BROWSER_SECONDS)
+
+
+@needs_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_control_has_a_name_and_text_has_contrast(page: Browser, scheme: str) -> None:
     for control in page.find_all(".row button:not([hidden])"):

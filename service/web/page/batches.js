@@ -1,7 +1,9 @@
 // Which files go into one request, and which entries of its answer are whose.
 //
 // The service sums up the series of a request, so the DICOM files of a folder go together as far as
-// the limits allow. A zip file goes alone.
+// the limits allow, and with them what may be a damaged one. A zip file goes alone.
+
+import { folderOf } from "./files.js";
 
 /** Most files and bytes of a request; of DICOM far below what the service accepts by default. */
 const PICTURES = { files: 8, bytes: 8e6 };
@@ -10,17 +12,22 @@ const SLICES = { files: 512, bytes: 100e6 };
 export class Batches {
   constructor() {
     this.most = { dicom: SLICES.files, other: PICTURES.files };
+    /** Folders with DICOM files: what is of no known kind there may be a slice of their series. */
+    this.folders = new Set();
   }
 
   /** Takes the files of the next request out of the queue. */
   take(queue) {
-    const [first] = queue;
+    for (const item of queue) if (item.kind === "dicom") this.folders.add(folderOf(item));
+    const fit = queue.filter((item) => item === queue[0] || this.together(queue[0], item));
+    // What is certainly of a series comes first, so that nothing else takes its place.
+    const [first, ...others] = fit.toSorted((a, b) => (b.kind === "dicom") - (a.kind === "dicom"));
     const batch = [first];
     let bytes = first.file.size;
-    const limit = first.kind === "dicom" ? SLICES.bytes : PICTURES.bytes;
-    for (const item of queue.slice(1)) {
-      if (batch.length === this.most[kindOf(first)]) break;
-      if (!together(first, item)) continue;
+    const kind = this.kindOf(first);
+    const limit = kind === "dicom" ? SLICES.bytes : PICTURES.bytes;
+    for (const item of others) {
+      if (batch.length === this.most[kind]) break;
       bytes += item.file.size;
       if (bytes > limit) break;
       batch.push(item);
@@ -32,19 +39,21 @@ export class Batches {
 
   /** Such a batch was too large: the next ones have at most so many files. */
   shrink([first], files) {
-    this.most[kindOf(first)] = Math.min(this.most[kindOf(first)], files);
+    const kind = this.kindOf(first);
+    this.most[kind] = Math.min(this.most[kind], files);
+  }
+
+  kindOf(item) {
+    const isSlice = item.kind === "unknown" && this.folders.has(folderOf(item));
+    return item.kind === "dicom" || isSlice ? "dicom" : "other";
+  }
+
+  together(first, item) {
+    if (first.kind === "zip" || item.kind === "zip") return false;
+    if (this.kindOf(first) !== this.kindOf(item)) return false;
+    return this.kindOf(first) !== "dicom" || folderOf(first) === folderOf(item);
   }
 }
-
-const kindOf = ({ kind }) => (kind === "dicom" ? "dicom" : "other");
-
-function together(first, item) {
-  if (first.kind === "zip" || item.kind === "zip") return false;
-  if (kindOf(first) !== kindOf(item)) return false;
-  return first.kind !== "dicom" || folderOf(first) === folderOf(item);
-}
-
-const folderOf = ({ path }) => path.slice(0, path.lastIndexOf("/") + 1);
 
 /**
  * The entries of each file, one or several; they come in the order of the files. Null if it is not

@@ -1,14 +1,15 @@
 // Results as files: made in the browser, from what the service answered.
 
 import { nameOf } from "./files.js";
-import { seriesOf, summaries } from "./series.js";
+import { found } from "./series.js";
 
 const NOTE =
   "Research use only, not a medical device. Tumour probability is a model output, not a patient's risk.";
 
 /**
  * Every answer as the service gave it, with the model and the request it belongs to. Numbers of slices
- * in a series are `request_index` of the results with its `request_id`.
+ * in a series are `request_index` of the results with its `request_id`. Its `decision` is the one that
+ * is shown, of all requests that had slices of it; the service's own on this one stands beside it.
  */
 export function toJson(items) {
   const results = rows(items).map(({ item, entry, context }) => ({
@@ -19,12 +20,18 @@ export function toJson(items) {
     request_index: context?.entries?.indexOf(entry),
     timing_ms: context?.timing_ms,
   }));
-  const found = summaries(items).map(({ summary, context }) => ({
-    ...summary,
-    model: context.model,
-    request_id: context.request_id,
-  }));
-  const series = found.length ? found : undefined;
+  const parts = found(items).flatMap((series) =>
+    series.parts.map(({ summary, context }) => ({
+      ...summary,
+      decision: series.decision,
+      service_decision: summary.decision,
+      unanswered_files: series.missing.size,
+      requests: series.parts.length,
+      model: context.model,
+      request_id: context.request_id,
+    })),
+  );
+  const series = parts.length ? parts : undefined;
   return JSON.stringify({ note: NOTE, saved: new Date().toISOString(), results, series }, null, 2);
 }
 
@@ -36,12 +43,18 @@ export function toCsv(items) {
   const all = rows(items);
   const classes = new Set(all.flatMap(({ entry }) => Object.keys(entry.probabilities ?? {})));
   const occurs = (name) => all.some(({ entry }) => entry[name] !== undefined);
-  const calibrated = occurs("prediction_set") ? "" : "_uncalibrated";
+  // A version without prediction sets is not calibrated; there may be rows of either kind.
+  const isCalibrated = ({ entry }) => entry.prediction_set !== undefined;
+  const probabilities = (prefix, value) =>
+    [true, false].map((wanted) => [
+      `${prefix}tumor_probability${wanted ? "" : "_uncalibrated"}`,
+      (row) => (isCalibrated(row) === wanted ? value(row) : undefined),
+    ]).filter(([, of]) => all.some((row) => of(row) !== undefined));
   const json = (value) => (value === undefined ? undefined : JSON.stringify(value));
   const columns = [
     ["file", ({ item, entry }) => nameOf(item, entry)],
     ["decision", ({ entry }) => entry.decision],
-    [`tumor_probability${calibrated}`, ({ entry }) => entry.tumor_probability],
+    ...probabilities("", ({ entry }) => entry.tumor_probability),
     ["label", ({ entry }) => entry.label],
     ["probability", ({ entry }) => entry.probability],
     ...[...classes].map((name) => [`p_${name}`, ({ entry }) => entry.probabilities?.[name]]),
@@ -62,13 +75,20 @@ export function toCsv(items) {
       ["frame", ({ entry }) => entry.dicom?.frame],
     );
   }
-  const series = ({ entry, context }) => seriesOf(entry, context);
-  if (all.some(series)) {
+  const known = new Map(found(items).map((one) => [one.uid, one]));
+  const whole = ({ entry }) => known.get(entry.dicom?.series_instance_uid);
+  const series = (row) =>
+    whole(row)?.parts.find(({ context }) => context === row.context)?.summary;
+  if (known.size) {
     columns.push(
-      ["series_decision", (row) => series(row)?.decision],
-      [`series_tumor_probability${calibrated}`, (row) => series(row)?.tumor_probability],
+      ["series_decision", (row) => series(row) && whole(row).decision],
+      ["series_service_decision", (row) => series(row)?.decision],
+      ...probabilities("series_", (row) => series(row)?.tumor_probability),
       ["series_slices", (row) => series(row)?.slices],
       ["series_failed", (row) => series(row)?.failed],
+      ["series_unfamiliar", (row) => series(row)?.unfamiliar],
+      ["series_unanswered_files", (row) => series(row) && whole(row).missing.size],
+      ["series_requests", (row) => series(row) && whole(row).parts.length],
     );
   }
   columns.push(

@@ -34,6 +34,28 @@ export function nameOf({ file, path }, entry) {
   return inside ? path + entry.input.slice(file.name.length) : path;
 }
 
+/** The same, with the number of its frame where an object has several: no two slices share it. */
+export function titleOf(item, entry) {
+  const name = nameOf(item, entry);
+  const frame = entry?.dicom?.frame;
+  return frame && slicesIn(item.entries).get(entry.input) > 1 ? `${name}, frame ${frame}` : name;
+}
+
+const counted = new WeakMap();
+
+/** How many slices each input of an answer has. Counted once, as there may be a thousand. */
+function slicesIn(entries) {
+  if (!counted.has(entries)) {
+    const numbers = new Map();
+    for (const { input } of entries) numbers.set(input, (numbers.get(input) ?? 0) + 1);
+    counted.set(entries, numbers);
+  }
+  return counted.get(entries);
+}
+
+/** The folder that a file was chosen or dropped with; empty where there was none. */
+export const folderOf = ({ path }) => path.slice(0, Math.max(path.lastIndexOf("/"), 0));
+
 /** Order of names that hold numbers: 2 before 10. */
 export const byName = new Intl.Collator(undefined, { numeric: true }).compare;
 

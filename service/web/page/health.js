@@ -10,6 +10,15 @@ const SILENT_SECONDS = 8;
 const place = (name) => document.getElementById(name);
 let timer;
 let asked = 0;
+let changed = () => {};
+
+/** The model that serves, in words, as far as it is known. */
+export let serving;
+
+/** Calls this whenever another model serves. */
+export const onChange = (call) => {
+  changed = call;
+};
 
 /** Asks now and from now on. */
 export async function watch() {
@@ -48,6 +57,10 @@ function show({ status, model, code, reason }) {
   set("model-version", model?.version ?? "–");
   set("model-runtime", model ? words.runtime(model.runtime) : "–");
   set("model-device", model?.device ?? "–");
+  const name = words.model(model);
+  if (name === serving) return;
+  serving = name;
+  changed();
 }
 
 function set(name, text) {

@@ -6,6 +6,8 @@ export const use = (text) => {
   key = text.trim();
 };
 
+export const isGiven = () => key !== "";
+
 /** Whether a key can stand in a header; one that comes out of a letter may hold what is not seen. */
 export const isPlain = (text) => /^[!-~]+$/.test(text.trim());
 

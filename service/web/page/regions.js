@@ -2,6 +2,9 @@
 
 import * as key from "./key.js";
 
+/** Longer than the service's own limit for one file; beyond it the connection hangs. */
+const EXPLAINED_WITHIN_SECONDS = 60;
+
 const template = document.getElementById("region");
 
 /** Outline and box over an image of the original's shape; null if the answer has no region to draw. */
@@ -69,6 +72,12 @@ export const heatCaption = (source) =>
     : "From yellow to red, more speaks for a tumour than elsewhere in this slice. The colours are " +
       "relative to this slice's own highest value: they do not say how likely a tumour is.";
 
+/** Whose a heat map is, where another version serves by now than the one that gave the result. */
+export function heatVersion(version, model) {
+  if (!version || !model || version === String(model.version)) return "";
+  return `Heat map by version ${version}; the result is version ${model.version}'s. `;
+}
+
 /** In words. */
 export function describe(region) {
   const { box, area_pixels: pixels, area_mm2: area } = region;
@@ -79,8 +88,11 @@ export function describe(region) {
   return typeof pixels === "number" ? `${size}, area ${pixels} pixels` : size;
 }
 
-/** The slice with its heat map, drawn by the service: {url, source} of a picture, or {error}. */
-export async function explained(item, entry) {
+/**
+ * The slice with its heat map, drawn by the service: {url, source, version} of a picture, or {error}.
+ * It is not waited for any longer when `stopped` is aborted.
+ */
+export async function explained(item, entry, stopped) {
   const form = new FormData();
   form.append("files", item.file, item.file.name);
   const frame = entry.dicom?.frame;
@@ -89,14 +101,16 @@ export async function explained(item, entry) {
       method: "POST",
       body: form,
       headers: key.headers({ Accept: "image/png" }),
+      signal: AbortSignal.any([stopped, AbortSignal.timeout(EXPLAINED_WITHIN_SECONDS * 1000)]),
     });
     if (response.ok) {
       const source = response.headers.get("X-Heatmap-Source");
-      return { url: URL.createObjectURL(await response.blob()), source };
+      const version = response.headers.get("X-Model-Version");
+      return { url: URL.createObjectURL(await response.blob()), source, version };
     }
     const { code } = await response.json().catch(() => ({}));
     return { error: { status: response.status, code } };
-  } catch {
-    return { error: { code: "network" } };
+  } catch ({ name }) {
+    return { error: { code: name === "TimeoutError" ? "timed_out" : "network" } };
   }
 }

@@ -1,6 +1,6 @@
 // A file as a row of the list. Whatever comes from a file or the service enters as text only.
 
-import { nameOf } from "./files.js";
+import { titleOf } from "./files.js";
 import * as regions from "./regions.js";
 import * as words from "./words.js";
 
@@ -29,7 +29,7 @@ function focusOf(node) {
 function row(item, entry, enlarge) {
   const node = template.content.cloneNode(true).firstElementChild;
   const part = (name) => node.querySelector(`.${name}`);
-  part("name").textContent = nameOf(item, entry);
+  part("name").textContent = titleOf(item, entry);
   part("thumb").append(thumb(item, entry, enlarge));
   const error = entry?.error ?? item.error;
   if (error) drawError(node, part, item, error);
@@ -53,7 +53,7 @@ function thumb(item, entry, enlarge) {
   image.decoding = "async";
   const button = element("button");
   button.type = "button";
-  button.setAttribute("aria-label", `Enlarge ${item.path}`);
+  button.setAttribute("aria-label", `Enlarge ${titleOf(item, entry)}`);
   button.append(image);
   const region = regions.overlay(entry);
   if (region) button.append(region);
@@ -70,7 +70,7 @@ function thumb(item, entry, enlarge) {
 function drawError(node, part, item, error) {
   node.dataset.state = "failed";
   part("decision").textContent = "No result";
-  part("label").textContent = words.error(error);
+  part("label").textContent = words.fileError(item.file, error);
   const code = [error.status, error.code].filter((value) => value !== undefined).join(" ");
   const remarks = [];
   if (error.detail) remarks.push(sentence(error.detail));
@@ -94,7 +94,7 @@ function drawEntry(node, part, item, entry, enlarge) {
   if (judged && entry.label !== undefined) {
     part("label").append("Most likely class: ", element("strong", words.label(entry.label)));
   }
-  list(part("remarks"), remarks(item, entry));
+  list(part("remarks"), remarks(entry));
   if (entry.in_distribution === false) {
     const warning =
       "Unlike the images that the model was made for, or not upright: do not rely on this result.";
@@ -103,19 +103,23 @@ function drawEntry(node, part, item, entry, enlarge) {
     part("remarks").prepend(first);
     part("remarks").hidden = false;
   }
+  if (item.context.model) {
+    part("remarks").append(versionOf(item.context));
+    part("remarks").hidden = false;
+  }
   if (judged && typeof entry.tumor_probability === "number") {
     part("score-value").textContent = words.share(entry.tumor_probability);
     if (entry.prediction_set !== undefined) part("score-note").textContent = "(calibrated)";
     part("score").hidden = false;
   }
-  for (const [name, value] of Object.entries(entry.probabilities ?? {})) {
-    part("classes").append(bar(name, value, judged && name === entry.label));
+  for (const [name, value] of Object.entries((judged && entry.probabilities) || {})) {
+    part("classes").append(bar(name, value, name === entry.label));
     part("classes").hidden = false;
   }
   // A version that knows regions has a heat map as well; of a zip file it is not known which slice.
   if (judged && entry.region !== undefined && item.kind !== "zip") {
     part("heat").hidden = false;
-    part("heat").setAttribute("aria-label", `Heat map of ${item.path}`);
+    part("heat").setAttribute("aria-label", `Heat map of ${titleOf(item, entry)}`);
     part("heat").addEventListener("click", () => enlarge(item, entry, { heat: true }));
   }
   const facts = details(item, entry);
@@ -123,10 +127,16 @@ function drawEntry(node, part, item, entry, enlarge) {
   part("more").hidden = !facts.length;
 }
 
-function remarks(item, entry) {
+/** Which version gave a result; seen where this is not the same for all, or another one serves now. */
+export function versionOf(...contexts) {
+  const versions = new Set(contexts.map(({ model }) => model?.version).filter(Boolean));
+  const line = element("li", `Model version ${[...versions].join(" and ")}`);
+  line.className = "version";
+  return line;
+}
+
+function remarks(entry) {
   const found = [];
-  const frames = item.entries.filter(({ input }) => input === entry.input).length;
-  if (frames > 1 && entry.dicom?.frame) found.push(`Frame ${entry.dicom.frame}`);
   const referral = words.referral(entry);
   if (referral) found.push(referral);
   if (entry.in_distribution === false) return found;
@@ -159,6 +169,12 @@ function details(item, entry) {
     facts.push(["Time in the service", text + whole]);
   }
   facts.push(["Time with transfer", words.milliseconds(elapsed)]);
+  if (entry.in_distribution === false && entry.probabilities) {
+    const outputs = Object.entries(entry.probabilities)
+      .map(([name, value]) => `${words.label(name)} ${words.share(value)}`)
+      .join(", ");
+    facts.push(["Outputs, not to be relied on", outputs]);
+  }
   if (entry.in_distribution === true) facts.push(["Like the training images", "yes"]);
   if (entry.in_distribution !== false && entry.region?.box) {
     const score = typeof entry.region.score === "number" ? `, score ${entry.region.score}` : "";

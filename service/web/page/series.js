@@ -1,98 +1,173 @@
-// What the slices of a series come to together, as the service says with the answer to a request.
+// What the slices of a series come to together, as the service says with the answers to requests.
 
-import { nameOf } from "./files.js";
-import { element, list } from "./rows.js";
+import { folderOf, titleOf } from "./files.js";
+import { element, list, versionOf } from "./rows.js";
 import * as words from "./words.js";
 
 const template = document.getElementById("series-row");
 
+/** The decision that counts where a series has several. */
+const WORST_FIRST = ["tumor", "refer", "no_tumor"];
+
+/** Refusals of what is no slice of a head: no tumour hides in it (NO_SLICES of service/series.py). */
+const NO_SLICES = new Set([
+  "not_an_image",
+  "not_mr",
+  "unsupported_sop_class",
+  "not_head",
+  "localizer",
+]);
+
 /**
- * The summaries of all requests: {summary, context, name, lead, familiar, requests}. `lead` is the
- * name of the most suspicious slice, `familiar` whether the model can judge the slices that decide,
- * and `requests` how many requests had slices of this series.
+ * Each series once, whatever number of requests its slices went in:
+ * {uid, parts, lead, decision, incomplete, slices, strange, failed, unanswered, missing, ...}.
+ *
+ * A part is what one request says, {summary, context, slices}; `lead` is the one that decides, and
+ * `decision` what is shown. `slices` are all that have an answer, `strange` how many of them the model
+ * cannot judge. Without a result are `failed` slices of its requests and `unanswered` files that may
+ * belong to it; `missing` are the files of both.
  */
-export function summaries(items) {
+export function found(items) {
   const owners = new Map();
   const contexts = new Set();
   for (const item of items) {
     for (const entry of item.entries ?? []) owners.set(entry, item);
     if (item.context?.series && item.entries) contexts.add(item.context);
   }
-  const found = [...contexts].flatMap((context) =>
-    context.series.map((summary) => ({ summary, context })),
+  const parts = [...contexts].flatMap((context) =>
+    context.series.map((summary) => ({ summary, context, slices: slicesOf(summary, context) })),
   );
-  return found.map(({ summary, context }) => {
-    const uid = summary.series_instance_uid;
-    const entry = (index) => context.entries[index];
-    const own = context.entries.filter(({ dicom }) => dicom?.series_instance_uid === uid);
-    const files = new Set(own.map((one) => owners.get(one)).filter(Boolean));
-    const [first] = files;
-    return {
-      summary,
-      context,
-      name: files.size === 1 ? first.path : folderOf(first?.path),
-      lead: nameOfSlice(owners, entry(summary.most_suspicious), own),
-      familiar: summary.window.every((index) => entry(index)?.in_distribution !== false),
-      requests: found.filter((other) => other.summary.series_instance_uid === uid).length,
-    };
+  const lost = items.flatMap(lostOf);
+  return [...Map.groupBy(parts, ({ summary }) => summary.series_instance_uid)].map(([uid, own]) =>
+    joined(uid, own, owners, lost),
+  );
+}
+
+/** The answered slices of a series in one request, by what is the same when they are sent again. */
+function slicesOf({ series_instance_uid: uid }, { entries }) {
+  const own = entries.filter(({ dicom, error }) => dicom?.series_instance_uid === uid && !error);
+  return new Map(
+    own.map((entry) => {
+      const { sop_instance_uid: instance, frame } = entry.dicom;
+      // The name too: some anonymisers give all slices one identifier.
+      const name = entry.input?.split("/").pop();
+      return [instance ? [instance, frame, name].join(" ") : entry, entry];
+    }),
+  );
+}
+
+/**
+ * What has no result now and may be a slice, {item, entry}: DICOM files and what cannot be told to be
+ * none. For zip files the service counts, who sees what is in them.
+ */
+function lostOf(item) {
+  if (!["dicom", "unknown", undefined].includes(item.kind)) return [];
+  if (!item.entries) return [{ item }];
+  return item.entries
+    .filter(({ error }) => error && !NO_SLICES.has(error.code))
+    .map((entry) => ({ item, entry }));
+}
+
+function joined(uid, parts, owners, lost) {
+  const rank = ({ summary }) => WORST_FIRST.indexOf(summary.decision);
+  const [lead] = parts.toSorted(
+    (a, b) => rank(a) - rank(b) || b.summary.tumor_probability - a.summary.tumor_probability,
+  );
+  const slices = new Map(parts.flatMap((part) => [...part.slices]));
+  const files = new Set([...slices.values()].map((entry) => owners.get(entry)).filter(Boolean));
+  const folders = new Set([...files].map(folderOf));
+  const mine = lost.filter(({ item, entry }) => {
+    const known = entry?.dicom?.series_instance_uid;
+    if (known) return known === uid;
+    return item.kind !== "unknown" || folders.has(folderOf(item));
   });
+  const contexts = new Set(parts.map(({ context }) => context));
+  const isOfRequest = ({ item, entry }) => entry !== undefined && contexts.has(item.context);
+  const packed = [...files].some(({ kind }) => kind === "zip")
+    ? Math.max(...parts.map(({ summary }) => summary.failed))
+    : 0;
+  const series = {
+    uid,
+    parts,
+    lead,
+    slices,
+    strange: [...slices.values()].filter(isStrange).length,
+    files,
+    owners,
+    failed: packed + mine.filter(isOfRequest).length,
+    unanswered: new Set(mine.filter((one) => !isOfRequest(one)).map(({ item }) => item)),
+    missing: new Set(mine.map(({ item }) => item)),
+    isWhole: parts.some((part) => part.slices.size === slices.size),
+  };
+  return { ...series, ...decided(series) };
+}
+
+const isStrange = (entry) => entry.in_distribution === false;
+
+/**
+ * The decision that is shown of a series: the worst of its parts. It is never without a tumour where
+ * something that may belong to it has no result, or where no request had all of it: `incomplete`.
+ */
+function decided({ lead, missing, isWhole }) {
+  const { decision } = lead.summary;
+  const incomplete = decision === "no_tumor" && (missing.size > 0 || !isWhole);
+  return { decision: incomplete ? "refer" : decision, incomplete };
 }
 
 /** Those that say more than the row of a slice does. */
-export const worthShowing = ({ summary, requests }) =>
-  summary.slices + summary.failed > 1 || requests > 1;
+export const worthShowing = ({ slices, failed, parts, missing }) =>
+  slices.size + failed > 1 || parts.length > 1 || [...missing].some(({ state }) => state === "failed");
 
-/** The summary that an entry belongs to, if there is one. */
-export const seriesOf = (entry, context) =>
-  context?.series?.find(
-    ({ series_instance_uid: uid }) => uid === entry.dicom?.series_instance_uid,
-  );
-
-/** Draws the summaries; `unknown` DICOM files have no answer, and may belong to any of them. */
-export function draw(place, found, unknown) {
-  place.replaceChildren(...found.map((one) => row(one, unknown)));
+export function draw(place, series) {
+  place.replaceChildren(...series.map(row));
 }
 
-function row({ summary, name, lead, familiar, requests }, unknown) {
+function row(series) {
+  const { uid, parts, lead, slices, strange, files, owners, failed, unanswered } = series;
   const node = template.content.cloneNode(true).firstElementChild;
   const part = (key) => node.querySelector(`.${key}`);
-  node.dataset.decision = summary.decision;
-  part("name").textContent = name || "Series";
-  part("decision").textContent = words.decision(summary.decision);
+  const [first] = files;
+  const entryOf = (index) => lead.context.entries[index];
+  const familiar = lead.summary.window.every((index) => !isStrange(entryOf(index) ?? {}));
+  node.dataset.decision = series.decision;
+  part("name").textContent = (files.size === 1 ? first.path : first && folderOf(first)) || "Series";
+  part("decision").textContent = words.seriesDecision(series);
   // As with a slice that the model cannot judge.
-  if (familiar) part("score-value").textContent = words.share(summary.tumor_probability);
+  if (familiar) part("score-value").textContent = words.share(lead.summary.tumor_probability);
   part("score").hidden = !familiar;
 
   const remarks = [];
-  if (summary.decision === "refer") remarks.push(words.seriesReferral(familiar, summary.failed));
-  const missing = summary.failed ? `, ${summary.failed} more without a result` : "";
-  remarks.push(`${words.count(summary.slices, "slice")} judged${missing}`);
-  remarks.push(`Not decided as “No tumour”: ${words.count(summary.suspicious.length, "slice")}`);
-  if (familiar) remarks.push(`Most suspicious: ${lead}`);
+  if (series.decision === "refer") {
+    remarks.push(words.seriesReferral({ ...series, familiar, unusual: strange * 2 > slices.size }));
+  }
+  const judged = [`${words.count(slices.size - strange, "slice")} judged`];
+  if (strange) judged.push(`${strange} that the model cannot judge`);
+  if (failed) judged.push(`${failed} more without a result`);
+  remarks.push(judged.join(", "));
+  const suspicious = [...slices.values()].filter(({ decision }) => decision !== "no_tumor").length;
+  remarks.push(`Not decided as “No tumour”: ${words.count(suspicious, "slice")}`);
+  if (familiar) {
+    const entry = entryOf(lead.summary.most_suspicious);
+    const item = owners.get(entry);
+    remarks.push(`Most suspicious: ${item ? titleOf(item, entry) : entry?.input}`);
+  }
+  const same = parts.every((one) => one.slices.size === slices.size);
+  if (parts.length > 1 && same) remarks.push(`Added ${parts.length} times`);
   list(part("remarks"), remarks);
   const mark = element("li", "Series ");
-  mark.append(element("code", summary.series_instance_uid));
+  mark.append(element("code", uid));
   part("remarks").append(mark);
+  if (lead.context.model) part("remarks").append(versionOf(...parts.map(({ context }) => context)));
 
   const gaps = [];
-  if (requests > 1) {
-    gaps.push(
-      `Slices of this series went in ${requests} requests; this result has those of one of them.`,
-    );
+  if (parts.length > 1 && !same) {
+    const all = series.isWhole ? "" : ", none of which has all of its slices";
+    gaps.push(`Answered in ${parts.length} parts${all}.`);
   }
-  if (unknown) {
-    const files = words.count(unknown, "DICOM file has", "DICOM files have");
-    gaps.push(`${files} no answer, and may belong to this series.`);
+  if (unanswered.size) {
+    const number = words.count(unanswered.size, "file has", "files have");
+    gaps.push(`${number} no result, and may belong to this series.`);
   }
   list(part("gaps"), gaps);
   return node;
-}
-
-const folderOf = (path) => path?.slice(0, Math.max(path.lastIndexOf("/"), 0));
-
-function nameOfSlice(owners, entry, own) {
-  const item = owners.get(entry);
-  const name = item ? nameOf(item, entry) : entry?.input;
-  const frames = own.filter(({ input }) => input === entry?.input).length > 1;
-  return frames ? `${name}, frame ${entry.dicom.frame}` : name;
 }

@@ -21,12 +21,29 @@ export function referral({ decision: made, in_distribution: familiar }) {
     : "The model is not sure enough to decide: a person has to.";
 }
 
-/** The same of a series, by whether the model can judge the slices that decide, and how many failed. */
-export function seriesReferral(familiar, failed) {
+/** The decision on a series; one that only stands for what is missing says so. */
+export const seriesDecision = ({ decision: name, incomplete }) =>
+  incomplete ? `${decision(name)} (incomplete)` : decision(name);
+
+/**
+ * Why a series is left to a person.
+ *
+ * @param series {incomplete, familiar, unusual, failed, isWhole}: whether its decision only stands for
+ *   what is missing, whether the model can judge the slices that decide, whether it cannot judge most
+ *   of them all, how many slices failed, and whether one request had all of its slices.
+ */
+export function seriesReferral({ incomplete, familiar, unusual, failed, isWhole }) {
+  if (incomplete) {
+    return (
+      "No tumour in what was judged, but not all of the series was judged together: " +
+      "a person has to decide."
+    );
+  }
   if (!familiar) return "The model cannot judge a slice that decides on the series: a person has to.";
-  return failed
-    ? "Slices without a result may show a tumour: a person has to decide."
-    : "The model is not sure enough to decide: a person has to.";
+  if (unusual) return "The model cannot judge most slices of the series: a person has to.";
+  if (failed) return "Slices without a result may show a tumour: a person has to decide.";
+  if (!isWhole) return "Not all of the series was judged together: a person has to decide.";
+  return "The model is not sure enough to decide: a person has to.";
 }
 
 const RUNTIMES = { litert: "LiteRT", tensorflow: "TensorFlow" };
@@ -94,6 +111,7 @@ const ERRORS = {
   unreadable_file: "The file could not be read from the disk",
   unexpected_answer: "The service gave an answer that this page does not understand",
   stopped: "Stopped before it was answered",
+  timed_out: "The service did not answer in time",
 };
 
 const STATUSES = {
@@ -110,6 +128,7 @@ const STATUSES = {
 
 const own = (table, key) => (Object.hasOwn(table, key) ? table[key] : undefined);
 
+export const model = (one) => one && `${one.name} ${one.version}`;
 export const label = (name) => own(LABELS, name) ?? String(name);
 export const decision = (name) => own(DECISIONS, name) ?? String(name);
 export const runtime = (name) => own(RUNTIMES, name) ?? String(name);
@@ -119,6 +138,10 @@ export const state = (name) => own(STATES, name) ?? String(name);
 export function error({ status, code }) {
   return own(ERRORS, code) ?? own(STATUSES, status) ?? "The service could not answer";
 }
+
+/** The same for a file: of an empty one, the service says what it says of everything unknown to it. */
+export const fileError = (file, one) =>
+  file.size === 0 && one.code === "unsupported_media_type" ? "The file is empty" : error(one);
 
 /** A share from 0 to 1; three decimals never claim certainty. */
 export function share(value) {

@@ -1,0 +1,230 @@
+"""The page with series of which something has no answer: it never says that there is no tumour then."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.service.test_page_busy import HELD
+from tests.service.test_page_series import SHOWN, saved
+from tests.service.test_series import SERIES
+from tests.support.browser import BROWSER_SECONDS, FAST, STUB, Browser, needs_browser
+from tests.support.service import wait_until
+
+SLICE = bytes(128) + b"DICM"
+ERROR = {"status": 422, "code": "undecodable_image", "detail": "it is damaged"}
+LATE = {"status": 504, "code": "deadline_exceeded", "detail": "too late"}
+INCOMPLETE = "Refer to a reader (incomplete)"
+
+
+def entry(name: str, decision: str = "no_tumor", **fields: Any) -> dict[str, Any]:
+    """What the service says of a slice of the series."""
+    number = "".join(letter for letter in name if letter.isdecimal())
+    place = {"sop_instance_uid": f"1.2.{number}", "series_instance_uid": SERIES, "frame": 1}
+    known = {"label": "notumor", "decision": decision, "tumor_probability": 0.1, "dicom": place}
+    return {"input": name, **known, **fields}
+
+
+def answer(*entries: dict[str, Any], decision: str = "no_tumor", **fields: Any) -> dict[str, Any]:
+    """An answer of the service with a summary of the series."""
+    judged = [number for number, one in enumerate(entries) if "error" not in one]
+    summary = {
+        "series_instance_uid": SERIES,
+        "slices": len(judged),
+        "failed": len(entries) - len(judged),
+        "tumor_probability": 0.1,
+        "decision": decision,
+        "most_suspicious": judged[0],
+        "window": judged[:3],
+        "suspicious": [],
+    }
+    body = {"request_id": "1", "predictions": list(entries), "series": [summary | fields]}
+    return {"status": 200, "headers": {}, "body": body}
+
+
+def made(folder: Path, names: Sequence[str], content: bytes = SLICE) -> list[Path]:
+    """Files that are only told apart by their first bytes: the answers to them are made up."""
+    folder.mkdir(exist_ok=True)
+    for name in names:
+        (folder / name).write_bytes(content)
+    return [folder / name for name in names]
+
+
+def answered(browser: Browser, paths: Sequence[Path], *answers: dict[str, Any]) -> dict[str, str]:
+    """The only series that is shown after these answers."""
+    browser.run("window.answers = arguments[0]", list(answers))
+    browser.choose(paths)
+    browser.wait_for_answers()
+    [shown] = browser.run(SHOWN)
+    return dict(shown)
+
+
+@pytest.fixture
+def page(browser: Browser) -> Browser:
+    browser.run(FAST + STUB)
+    return browser
+
+
+DELETED = """
+const slice = File.prototype.slice;
+File.prototype.slice = function (...range) {
+  if (this.name !== "3.dcm") return slice.apply(this, range);
+  return { arrayBuffer: () => Promise.reject(new DOMException("gone", "NotFoundError")) };
+};
+"""
+
+REFUSED = {"input": "3.dcm", "error": {**ERROR, "status": 415, "code": "unsupported_media_type"}}
+
+
+@needs_browser
+@pytest.mark.parametrize(
+    ("content", "before", "last"),
+    [
+        (SLICE, DELETED, None),
+        (SLICE, "", {"input": "3.dcm", "error": ERROR}),
+        (b"", "", REFUSED),
+        (b"no preamble", "", REFUSED),
+    ],
+    ids=["deleted", "damaged", "empty", "unknown"],
+)
+def test_no_series_is_without_a_tumour_while_a_file_has_no_result(
+    page: Browser, chromium_folder: Path, tmp_path: Path, content: bytes, before: str, last: Any
+) -> None:
+    """Even where the service, which may not have seen it, says so."""
+    paths = [*made(tmp_path, ["1.dcm", "2.dcm"]), *made(tmp_path, ["3.dcm"], content)]
+    page.run(before)
+    entries = [entry("1.dcm"), entry("2.dcm"), *([last] if last else [])]
+    shown = answered(page, paths, answer(*entries))
+    asked = [path.name for path in paths[: len(entries)]]
+    assert page.run("return window.asked") == [asked], "what may be a slice goes with its series"
+    assert shown["decision"] == INCOMPLETE
+    assert "not all of the series was judged together" in shown["remarks"]
+    pill = "return document.querySelector('#series-list > li').dataset.decision"
+    assert page.run(pill) == "refer"
+    for place in ("#summary", "#announcer"):
+        assert "1 series result: 1 refer to a reader (incomplete)." in page.text(place)
+    document, lines = saved(page, chromium_folder / "saved")
+    [kept] = document["series"]
+    assert (kept["decision"], kept["service_decision"]) == ("refer", "no_tumor")
+    assert (kept["unanswered_files"], kept["requests"]) == (1, 1)
+    columns = ("decision", "service_decision", "unanswered_files", "requests")
+    assert [lines[0][f"series_{name}"] for name in columns] == ["refer", "no_tumor", "1", "1"]
+
+
+@needs_browser
+def test_what_is_no_slice_of_a_head_leaves_a_series_alone(page: Browser, tmp_path: Path) -> None:
+    paths = [
+        *made(tmp_path, ["1.dcm", "2.dcm", "3.dcm"]),
+        *made(tmp_path, ["4.jpg"], b"\xff\xd8\xff"),
+    ]
+    knee = {"input": "3.dcm", "error": {**ERROR, "code": "not_head"}}
+    picture = {"status": 415, "headers": {}, "body": {"errors": [{**REFUSED, "input": "4.jpg"}]}}
+    series = answer(entry("1.dcm"), entry("2.dcm"), knee, failed=0)
+    shown = answered(page, paths, series, picture)
+    assert (shown["decision"], shown["gaps"]) == ("No tumour", "")
+
+
+@needs_browser
+def test_a_series_that_is_stopped_is_incomplete(page: Browser, tmp_path: Path) -> None:
+    page.run("window.answers = arguments[0]", [answer(entry("1.dcm"), entry("2.dcm"))])
+    page.choose(made(tmp_path / "a", ["1.dcm", "2.dcm"]))
+    page.wait_for_answers()
+    assert page.run(SHOWN)[0]["decision"] == "No tumour"
+    page.run(HELD)
+    page.choose(made(tmp_path / "b", ["3.dcm", "4.dcm"]))
+    wait_until(lambda: page.rows()[2]["decision"] == "Sent", BROWSER_SECONDS)
+    # What is not answered yet counts as well.
+    wait_until(lambda: page.run(SHOWN)[0]["decision"] == INCOMPLETE, BROWSER_SECONDS)
+    page.click("#stop")
+    page.wait_for_answers()
+    [shown] = page.run(SHOWN)
+    assert shown["decision"] == INCOMPLETE
+    assert "1 refer to a reader (incomplete)" in page.text("#summary")
+    assert "2 files have no result, and may belong to this series." in shown["gaps"]
+
+
+@needs_browser
+def test_what_may_be_a_slice_never_takes_the_place_of_one(page: Browser, tmp_path: Path) -> None:
+    """A series is not sent in parts because of what lies beside it."""
+    folder = tmp_path / "disc"
+    made(folder, ["0", "1.dcm", "2.dcm"])
+    made(folder, ["1.bin", "9.bin"], b"no slice")
+    page.run(
+        """const size = Object.getOwnPropertyDescriptor(Blob.prototype, "size");
+        Object.defineProperty(File.prototype, "size", {
+          get() { return this.name === "1.bin" ? 100e6 : size.get.call(this); } })"""
+    )
+    data = {"items": [], "files": [str(folder)], "dragOperationsMask": 1}
+    for kind in ("dragEnter", "dragOver", "drop"):
+        page.cdp("Input.dispatchDragEvent", type=kind, x=400, y=220, data=data)
+    wait_until(lambda: len(page.find_all(".row")) == 5, BROWSER_SECONDS)
+    page.wait_for_answers()
+    assert page.run("return window.asked")[0][:3] == ["0", "1.dcm", "2.dcm"]
+
+
+@needs_browser
+def test_slices_that_are_sent_again_leave_one_result(page: Browser, tmp_path: Path) -> None:
+    names = [f"{k}.dcm" for k in range(4)]
+    late = [{"input": name, "error": LATE} for name in names[2:]]
+    first = answer(entry(names[0]), entry(names[1]), *late, decision="refer")
+    again = answer(entry(names[2]), entry(names[3]))
+    shown = answered(page, made(tmp_path, names), first, again)
+    assert page.run("return window.asked") == [names, names[2:]]
+    assert shown["decision"] == "Refer to a reader"
+    assert shown["remarks"].startswith("Not all of the series was judged together: a person has")
+    assert "4 slices judged\n" in shown["remarks"]
+    assert "without a result" not in shown["remarks"]
+    assert shown["gaps"] == "Answered in 2 parts, none of which has all of its slices."
+    assert "1 series result: " in page.text("#summary")
+
+
+@needs_browser
+@pytest.mark.parametrize(
+    ("decisions", "expected"),
+    [
+        (("no_tumor", "no_tumor"), INCOMPLETE),
+        (("no_tumor", "tumor"), "Tumour"),
+        (("refer", "no_tumor"), "Refer to a reader"),
+    ],
+)
+def test_of_the_parts_of_a_series_the_worst_counts(
+    page: Browser, tmp_path: Path, decisions: tuple[str, str], expected: str
+) -> None:
+    names = [f"{k}.dcm" for k in range(4)]
+    problem = {"status": 413, "code": "too_many_files", "detail": "more than 2"}
+    refused = {"status": 413, "headers": {}, "body": problem}
+    parts = [
+        answer(entry(names[k]), entry(names[k + 1]), decision=decision)
+        for k, decision in zip((0, 2), decisions, strict=True)
+    ]
+    shown = answered(page, made(tmp_path, names), refused, *parts)
+    assert shown["decision"] == expected
+
+
+@needs_browser
+def test_a_series_that_is_added_twice_is_whole(page: Browser, tmp_path: Path) -> None:
+    names = ["1.dcm", "2.dcm"]
+    whole = answer(entry(names[0]), entry(names[1]))
+    paths = made(tmp_path, names)
+    answered(page, paths, whole)
+    shown = answered(page, paths, whole)
+    assert (shown["decision"], shown["gaps"]) == ("No tumour", "")
+    assert "2 slices judged\n" in shown["remarks"]
+    assert "Added 2 times" in shown["remarks"]
+    # One slice more makes it another one.
+    shown = answered(page, made(tmp_path, ["3.dcm"]), answer(entry("3.dcm")))
+    assert shown["decision"] == INCOMPLETE
+    assert "Answered in 3 parts, none of which" in shown["gaps"]
+
+
+@needs_browser
+def test_slices_that_the_model_cannot_judge_are_not_called_judged(
+    page: Browser, tmp_path: Path
+) -> None:
+    names = [f"{k}.dcm" for k in range(5)]
+    strange = [entry(name, "refer", in_distribution=False) for name in names[1:]]
+    body = answer(entry(names[0]), *strange, decision="refer", window=[0], suspicious=[1, 2, 3, 4])
+    shown = answered(page, made(tmp_path, names), body)
+    assert "1 slice judged, 4 that the model cannot judge\n" in shown["remarks"]
+    assert "The model cannot judge most slices of the series" in shown["remarks"]
