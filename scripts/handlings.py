@@ -61,6 +61,13 @@ MUTANTS: Final = (
         "tests/service/test_frames.py::test_what_deflated_objects_hold_is_counted",
     ),
     Mutant(
+        "body that stops while others need its room",
+        "service/buffers.py",
+        "                give_up()\n",
+        "                pass\n",
+        "tests/service/test_buffers.py::test_two_bodies_that_stop_keep_nobody_else_out",
+    ),
+    Mutant(
         "bytes that a thread holds after its request",
         "service/buffers.py",
         "            if claim.ended:\n                return\n",

@@ -49,6 +49,17 @@ class Context:
         return context
 
 
+def client_of(scope: Mapping[str, Any]) -> str:
+    """Who makes a request: the name of its key, or without one the address that it comes from.
+
+    No key is called like an address, which has a dot or a colon.
+    """
+    name = Context.of(scope).key
+    if name is not None:
+        return name
+    return scope["client"][0] if scope["client"] else ""
+
+
 def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
     """The client's request id where it is safe to repeat, else 32 random hex digits."""
     for name, value in headers:

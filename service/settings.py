@@ -263,7 +263,8 @@ class Settings(BaseSettings):
         ge=1,
         description="Bytes of request bodies, and of what zip files and deflated DICOM objects unpack "
         "to, that are in memory at a time; beyond it 503 with Retry-After. At least twice "
-        "BRAIN_MAX_BODY_BYTES.",
+        "BRAIN_MAX_BODY_BYTES. A key, or address without one, keeps no more than half while others "
+        "need room, and for their small bodies there is a sixteenth more.",
     )
     max_files: int = Field(
         1024,

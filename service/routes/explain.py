@@ -9,7 +9,7 @@ from starlette.responses import Response
 
 from service.answers import known_failure
 from service.buffers import Claim
-from service.context import Context
+from service.context import Context, client_of
 from service.engine import Engine
 from service.errors import InvalidParameter
 from service.explanation import SOURCE_HEADER, content, heatmap, picture, source_of
@@ -24,7 +24,7 @@ from service.state import State
 async def explain(request: Request) -> Response:
     """Explains the answer to one slice; of a file with many, to the one that is asked for."""
     state = State.of(request.scope)
-    with state.buffers.claim() as claim:
+    with state.buffers.claim(client_of(request.scope)) as claim:
         return await _explain(request, state, claim)
 
 

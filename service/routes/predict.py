@@ -12,7 +12,7 @@ from starlette.responses import Response
 from contract.answer import Outputs
 from service.answers import MaskForm, entries_of, known_failure
 from service.buffers import Claim
-from service.context import Context
+from service.context import Context, client_of
 from service.dicom.findings import ModelIdentity
 from service.dicom.series import sort_into_series
 from service.errors import Failure, NoDicomSource, UnidentifiedSource
@@ -28,7 +28,7 @@ from service.state import State
 async def predict(request: Request) -> Response:
     """Predicts the slices of one request: an entry for each, in order."""
     state = State.of(request.scope)
-    with state.buffers.claim() as claim:
+    with state.buffers.claim(client_of(request.scope)) as claim:
         return await _predict(request, state, claim)
 
 
