@@ -2,8 +2,8 @@
 
 Whoever is alone may have all of it. Where another client needs some, one that holds more than half
 makes room: what it is still sending is given up, what has been silent longest first; and for a while it
-gets no more than half, but for a single request, which with what it unpacks to may need all. Small bodies
-of others have a reserve besides, as what has arrived is not given up before its answer.
+gets no more than half, but for a single request, which with what it unpacks to may need all. Small
+bodies of others have a reserve besides, as what has arrived is not given up before its answer.
 """
 
 from collections import Counter

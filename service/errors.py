@@ -335,7 +335,7 @@ class Unavailable(ServiceError):
 
 
 class QueueFull(Unavailable):
-    """There is no room for more slices or bytes (BRAIN_QUEUE_SIZE, BRAIN_MAX_BUFFERED_BYTES)."""
+    """No room for slices (BRAIN_QUEUE_SIZE), bytes (BRAIN_MAX_BUFFERED_BYTES) or STOW-RS requests."""
 
     code = "queue_full"
 
