@@ -480,9 +480,17 @@ MUTANTS: Final = (
     Mutant(
         "too many connections",
         "service/connections.py",
-        "if len(self.connections) >= self._limits.connections:",
+        "if len(self.connections) >= self._limits.connections and not self._make_room(transport):",
         "if False:",
         f"{CONNECTIONS}::test_too_many_connections_are_refused_until_one_ends",
+    ),
+    Mutant(
+        "connections that are opened and not used",
+        "service/connections.py",
+        "            if other.is_unfinished:\n",
+        "            if False:\n",
+        f"{CONNECTIONS}"
+        "::test_where_connections_are_full_the_oldest_without_a_request_makes_room",
     ),
     Mutant(
         "request that the drain cannot finish",

@@ -97,7 +97,10 @@ class Settings(BaseSettings):
         "beyond it 429 with Retry-After. 0 does not limit them.",
     )
     max_connections: int = Field(
-        800, ge=1, description="Connections at a time; beyond it 503 with Retry-After."
+        800,
+        ge=1,
+        description="Connections at a time; beyond it one without a request makes room, else 503 with "
+        "Retry-After. Where one address has more than half, others get a sixteenth more.",
     )
     header_timeout_ms: float = Field(
         10_000, gt=0, description="Time in which a request's headers have to arrive; beyond it 408."

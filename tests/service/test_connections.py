@@ -3,7 +3,7 @@
 import json
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.client import HTTPResponse
 from pathlib import Path
 from time import monotonic, sleep
@@ -382,6 +382,86 @@ def test_too_many_connections_are_refused_until_one_ends(strict: Service) -> Non
         connection.close()
     wait_until(lambda: not strict._server.server_state.connections)
     assert strict.client.get("/health").status_code == 200
+
+
+@pytest.fixture
+def crowded(model_store: Path, runtimes: FakeRuntimes) -> Iterator[Service]:
+    settings = settings_for(model_store, max_connections=4, header_timeout_ms=60_000)
+    with serving(settings, runtimes) as running:
+        running.client.headers["Connection"] = "close"
+        running.client.get("/health")
+        wait_until(lambda: not running._server.server_state.connections)
+        yield running
+
+
+def opened(service: Service, text: bytes, address: str = "127.0.0.1") -> socket.socket:
+    """A client that says something; from an address of its own, which this machine has many of."""
+    connection = socket.create_connection(service.address, PATIENCE_SECONDS, (address, 0))
+    connection.sendall(text)
+    return connection
+
+
+REFUSED_BODY = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n"
+
+
+@pytest.mark.parametrize("text", [b"", HEAD, REFUSED_BODY], ids=["silent", "half", "unwanted"])
+def test_where_connections_are_full_the_oldest_without_a_request_makes_room(
+    crowded: Service, text: bytes
+) -> None:
+    with ExitStack() as stack:
+        taken = []
+        for _ in range(4):
+            taken.append(stack.enter_context(opened(crowded, text)))
+            if text == REFUSED_BODY:
+                assert taken[-1].recv(65536).startswith(b"HTTP/1.1 415 ")
+            wait_until(lambda: len(crowded._server.server_state.connections) == len(taken))
+        probe = stack.enter_context(opened(crowded, HEAD + b"\r\n"))
+        assert probe.recv(65536).startswith(b"HTTP/1.1 200 ")
+        answer = everything(taken[0])
+        assert (problem(answer) if answer else None) == (
+            None if text == REFUSED_BODY else (503, "too_many_connections")
+        )
+        for connection in taken[1:]:
+            connection.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                connection.recv(1)
+
+
+def test_who_keeps_more_than_half_of_the_connections_makes_room_for_others(
+    crowded: Service,
+) -> None:
+    with ExitStack() as stack:
+        taken = [stack.enter_context(opened(crowded, HEAD + b"\r\n")) for _ in range(4)]
+        for connection in taken:
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        for _ in range(2):
+            other = stack.enter_context(opened(crowded, HEAD + b"\r\n", "127.0.0.2"))
+            assert other.recv(65536).startswith(b"HTTP/1.1 200 ")
+        ended = [everything(connection) for connection in taken[:2]]
+        assert ended == [b"", b""]
+        # Each has half by now.
+        for address in ("127.0.0.1", "127.0.0.2", "127.0.0.3"):
+            refused = stack.enter_context(opened(crowded, b"", address))
+            assert problem(everything(refused)) == (503, "too_many_connections")
+
+
+def test_who_keeps_all_connections_busy_leaves_others_some(
+    model_store: Path, runtimes: FakeRuntimes
+) -> None:
+    settings = settings_for(model_store, max_connections=16)
+    head = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Type: image/jpeg\r\n"
+    with serving(settings, runtimes) as service, ExitStack() as stack:
+        service.client.close()
+        wait_until(lambda: not service._server.server_state.connections)
+        for _ in range(16):
+            stack.enter_context(opened(service, head + b"Content-Length: 9\r\n\r\nx"))
+        wait_until(lambda: service.state.buffers.used == 16)
+        refused = stack.enter_context(opened(service, HEAD + b"\r\n"))
+        assert problem(everything(refused)) == (503, "too_many_connections")
+        probe = stack.enter_context(opened(service, HEAD + b"\r\n", "127.0.0.2"))
+        assert probe.recv(65536).startswith(b"HTTP/1.1 200 ")
+        refused = stack.enter_context(opened(service, HEAD + b"\r\n", "127.0.0.3"))
+        assert problem(everything(refused)) == (503, "too_many_connections")
 
 
 def test_a_refused_client_that_asks_again_at_once_is_slowed_down(
