@@ -37,6 +37,9 @@ ADMIN_FOLDERS: Final = ("/models/", "/deliveries")
 _PRIVATE: Final = (".localhost", ".internal")
 """Ends of names that nobody can register (RFC 6761; ICANN resolution 2024.07.29.06)."""
 
+_OWN_SITES: Final = frozenset({b"same-origin", b"none"})
+"""What ``Sec-Fetch-Site`` says where no page of another site sends a request."""
+
 _READS: Final = frozenset({"GET", "HEAD"})
 _BEARER: Final = b"bearer "
 
@@ -111,7 +114,7 @@ def _refuse_other_sites(scope: Scope) -> None:
             host and host.lower() for host in hosts
         }
     else:
-        is_other = site in {b"cross-site", b"same-site"}
+        is_other = site is not None and site.lower() not in _OWN_SITES
     if is_other:
         raise OtherSite("a web page of another site sent this, and without API keys it may not")
 

@@ -25,6 +25,7 @@ from service.errors import (
     ServiceError,
     TooManyConnections,
 )
+from service.hosts import is_named_once
 from service.metrics import Metrics
 from service.middleware import UNMATCHED
 from service.pacing import EXTENSION
@@ -144,6 +145,9 @@ class Connection(HttpToolsProtocol):
         fields = sum(len(name) + len(value) + len(b": \r\n") for name, value in self.headers)
         if len(self.url) + fields > MAX_HEAD_BYTES:
             self._refuse_head()
+            return
+        if not is_named_once(self.headers, self.parser.get_http_version()):
+            self._refuse(MalformedRequest("a request must name one host, in a header Host"))
             return
         self._in_head = False
         self._head_bytes = self._trailer_bytes = 0

@@ -116,7 +116,7 @@ class InvalidParameter(BadRequest):
 
 
 class MalformedRequest(BadRequest):
-    """No HTTP that can be understood, or a study in the address that is no UID."""
+    """No HTTP that can be understood, not one `Host`, or a study in the address that is no UID."""
 
     code = "malformed_request"
 

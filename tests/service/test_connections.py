@@ -358,6 +358,58 @@ def test_what_is_no_http_is_a_problem(strict: Service, text: bytes) -> None:
         assert problem(everything(connection)) == (400, "malformed_request")
 
 
+@pytest.mark.parametrize(
+    ("hosts", "accepted"),
+    [
+        ([b"test"], True),
+        ([b"test:8000"], True),
+        ([b"my_service.example.org."], True),
+        ([b"[::1]:8000"], True),
+        ([b"192.0.2.7:"], True),
+        ([b""], True),
+        ([], False),
+        ([b"test", b"test"], False),
+        ([b"[::1].evil.com"], False),
+        ([b"[::1.evil.example]"], False),
+        ([b"evil%2ecom"], False),
+        ([b"evil\xe3\x80\x82com"], False),
+        ([b"a b"], False),
+        ([b"test:80:80"], False),
+        ([b"test:x"], False),
+        ([b"user@test"], False),
+        ([b"test/x"], False),
+        ([b"::1"], False),
+    ],
+    ids=str,
+)
+def test_a_request_names_one_host(strict: Service, hosts: list[bytes], accepted: bool) -> None:
+    """RFC 9112, 3.2."""
+    fields = b"".join(b"Host: " + host + b"\r\n" for host in hosts)
+    with connected(strict) as connection:
+        connection.sendall(b"GET /health/live HTTP/1.1\r\n" + fields + b"Connection: close\r\n\r\n")
+        answer = everything(connection)
+    if accepted:
+        assert answer.startswith(b"HTTP/1.1 200 ")
+    else:
+        assert problem(answer) == (400, "malformed_request")
+
+
+@pytest.mark.parametrize("pieces", [b"", b"Host: test\r\n", b"Host: a\r\nHost: b\r\n"], ids=str)
+def test_of_http_1_0_none_is_asked(strict: Service, pieces: bytes) -> None:
+    with connected(strict) as connection:
+        connection.sendall(b"GET /health/live HTTP/1.0\r\n" + pieces + b"\r\n")
+        status = everything(connection).split()[1]
+    assert status == (b"400" if pieces.count(b"Host") > 1 else b"200")
+
+
+def test_a_request_without_a_host_takes_no_earlier_answer_away(strict: Service) -> None:
+    with connected(strict) as connection:
+        connection.sendall(HEAD + b"\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        connection.sendall(b"GET /health/live HTTP/1.1\r\n\r\n")
+        assert problem(everything(connection)) == (400, "malformed_request")
+
+
 def test_a_request_that_breaks_off_in_its_body_leaves_nothing(strict: Service) -> None:
     head = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Type: image/jpeg\r\n"
     with connected(strict) as connection:
