@@ -110,7 +110,7 @@ class NoInput(BadRequest):
 
 
 class InvalidParameter(BadRequest):
-    """A query parameter is unknown, comes twice or makes no sense; the detail names it."""
+    """A query parameter is unknown, comes twice or makes no sense; the detail names what there is."""
 
     code = "invalid_parameter"
 

@@ -553,14 +553,16 @@ def test_in_a_flood_the_connection_itself_refuses_and_goes_on(
         with occupied(service, runtimes, jpeg) as (accepted, refused):
             answers = []
             for number in range(4):
-                refused.request("POST", "/predict", jpeg, {**image, "X-Request-ID": f"r{number}"})
+                refused.request(
+                    "POST", "/predict", jpeg, {**image, "X-Request-ID": f"{number:032x}"}
+                )
                 answer = refused.getresponse()
                 answers.append((answer, json.loads(answer.read())))
             # The first one begins the flood, and so was a request like any other.
             assert let_in.count("/predict") == 2
             for number, (answer, content) in enumerate(answers):
                 assert (answer.status, content["code"]) == (503, "queue_full")
-                assert content["request_id"] == answer.headers["X-Request-ID"] == f"r{number}"
+                assert content["request_id"] == answer.headers["X-Request-ID"] == f"{number:032x}"
             first, last = (answer.headers for answer, _ in (answers[0], answers[-1]))
             assert {name.lower() for name in first} - {"date", "server"} == {
                 name.lower() for name in last

@@ -32,6 +32,9 @@ from tests.support.service import (
     wait_until,
 )
 
+LATE = "f034d653fe9943c1cf229188d3e5507c"
+"""Id of a request."""
+
 RECONNECTING = 24
 """Clients."""
 
@@ -117,7 +120,7 @@ def test_what_the_drain_cannot_finish_is_refused(
 ) -> None:
     """Its body never comes to an end; the client is told to ask again, as of any refusal."""
     head = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Type: image/jpeg\r\n"
-    head += b"X-Request-ID: late-1\r\nContent-Length: %d\r\n\r\n" % len(jpeg)
+    head += b"X-Request-ID: %s\r\nContent-Length: %d\r\n\r\n" % (LATE.encode(), len(jpeg))
     log = tmp_path / "log"
     with process(model_store, log, BRAIN_DRAIN_NOTICE_MS="0", BRAIN_DRAIN_SECONDS="1") as (
         child,
@@ -133,15 +136,15 @@ def test_what_the_drain_cannot_finish_is_refused(
             answer.begin()
             content = json.loads(answer.read())
         assert child.wait(PATIENCE_SECONDS) == 0
-    assert (answer.status, content["code"], content["request_id"]) == (503, "draining", "late-1")
+    assert (answer.status, content["code"], content["request_id"]) == (503, "draining", LATE)
     assert int(answer.headers["Retry-After"]) > 0
     assert answer.headers["Content-Type"] == "application/problem+json"
-    assert answer.headers["X-Request-ID"] == "late-1"
+    assert answer.headers["X-Request-ID"] == LATE
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     text = log.read_text("utf-8")
     assert "Traceback" not in text
     lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
-    [line] = [line for line in lines if line.get("request_id") == "late-1"]
+    [line] = [line for line in lines if line.get("request_id") == LATE]
     assert (line["message"], line["status"], line["code"]) == ("request", 503, "draining")
 
 
