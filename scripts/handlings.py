@@ -392,6 +392,28 @@ MUTANTS: Final = (
         "tests/service/test_process.py::test_signal_loses_no_accepted_request",
     ),
     Mutant(
+        "terminal that hangs up",
+        "service/server.py",
+        "            loop.add_signal_handler(signal.SIGHUP, self._hang_up)",
+        "            pass",
+        "tests/service/test_process.py::test_a_terminal_that_hangs_up_twice_ends_nothing_at_once",
+    ),
+    Mutant(
+        "request that names no host, or two",
+        "service/connections.py",
+        "if not is_named_once(self.headers, self.parser.get_http_version()):",
+        "if False:",
+        f"{CONNECTIONS}::test_a_request_names_one_host",
+    ),
+    Mutant(
+        "refusal of an administrator's call",
+        "service/middleware.py",
+        'if action := action_of(scope["method"], scope["path"]):',
+        "if action := None:",
+        "tests/service/test_administration.py"
+        "::test_what_administrators_do_is_recorded_whatever_comes_of_it",
+    ),
+    Mutant(
         "swap under load",
         "service/pipeline.py",
         "            engine.acquire(1)\n            crew",
@@ -489,8 +511,7 @@ MUTANTS: Final = (
         "service/connections.py",
         "            if other.is_unfinished:\n",
         "            if False:\n",
-        f"{CONNECTIONS}"
-        "::test_where_connections_are_full_the_oldest_without_a_request_makes_room",
+        f"{CONNECTIONS}::test_where_connections_are_full_the_oldest_without_a_request_makes_room",
     ),
     Mutant(
         "request that the drain cannot finish",

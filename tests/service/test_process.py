@@ -39,7 +39,9 @@ RECONNECTING = 24
 """Clients."""
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda n: n.name
+)
 def test_signal_loses_no_accepted_request(
     model_store: Path, jpeg: bytes, number: signal.Signals
 ) -> None:
@@ -174,6 +176,35 @@ def test_an_answer_that_the_drain_cuts_off_gets_no_second_one(
     for route, status in (("/predict", "503"), ("/static/", "200")):
         assert service.metric("brain_http_requests_total", route=route, status=status) == 1
     assert service.metric("brain_errors_total", code="draining") == 1
+
+
+def test_who_is_to_outlive_its_terminal_does(model_store: Path) -> None:
+    """As under nohup, which has the signal ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with process(model_store, BRAIN_DRAIN_NOTICE_MS="600000") as (child, port):
+            url = f"http://127.0.0.1:{port}/health/ready"
+            child.send_signal(signal.SIGHUP)
+            # It would be handled before what comes after it.
+            assert [httpx.get(url).status_code for _ in range(3)] == [200] * 3
+            child.send_signal(signal.SIGTERM)
+            wait_until(lambda: httpx.get(url).status_code == 503)
+            assert child.poll() is None
+            child.send_signal(signal.SIGTERM)
+            assert child.wait(PATIENCE_SECONDS) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_terminal_that_hangs_up_twice_ends_nothing_at_once(model_store: Path) -> None:
+    with process(model_store, BRAIN_DRAIN_NOTICE_MS="600000") as (child, port):
+        url = f"http://127.0.0.1:{port}/health/ready"
+        child.send_signal(signal.SIGHUP)
+        wait_until(lambda: httpx.get(url).status_code == 503)
+        child.send_signal(signal.SIGHUP)
+        assert [httpx.get(url).status_code for _ in range(3)] == [503] * 3
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(PATIENCE_SECONDS) == 0
 
 
 def test_second_signal_ends_it_at_once(model_store: Path) -> None:
