@@ -61,6 +61,13 @@ MUTANTS: Final = (
         "tests/service/test_frames.py::test_what_deflated_objects_hold_is_counted",
     ),
     Mutant(
+        "body that stops while others need its room",
+        "service/buffers.py",
+        "                give_up()\n",
+        "                pass\n",
+        "tests/service/test_buffers.py::test_two_bodies_that_stop_keep_nobody_else_out",
+    ),
+    Mutant(
         "bytes that a thread holds after its request",
         "service/buffers.py",
         "            if claim.ended:\n                return\n",
@@ -385,6 +392,28 @@ MUTANTS: Final = (
         "tests/service/test_process.py::test_signal_loses_no_accepted_request",
     ),
     Mutant(
+        "terminal that hangs up",
+        "service/server.py",
+        "            loop.add_signal_handler(signal.SIGHUP, self._hang_up)",
+        "            pass",
+        "tests/service/test_process.py::test_a_terminal_that_hangs_up_twice_ends_nothing_at_once",
+    ),
+    Mutant(
+        "request that names no host, or two",
+        "service/connections.py",
+        "if not is_named_once(self.headers, self.parser.get_http_version()):",
+        "if False:",
+        f"{CONNECTIONS}::test_a_request_names_one_host",
+    ),
+    Mutant(
+        "refusal of an administrator's call",
+        "service/middleware.py",
+        'if action := action_of(scope["method"], scope["path"]):',
+        "if action := None:",
+        "tests/service/test_administration.py"
+        "::test_what_administrators_do_is_recorded_whatever_comes_of_it",
+    ),
+    Mutant(
         "swap under load",
         "service/pipeline.py",
         "            engine.acquire(1)\n            crew",
@@ -473,9 +502,16 @@ MUTANTS: Final = (
     Mutant(
         "too many connections",
         "service/connections.py",
-        "if len(self.connections) >= self._limits.connections:",
+        "if len(self.connections) >= self._limits.connections and not self._make_room(transport):",
         "if False:",
         f"{CONNECTIONS}::test_too_many_connections_are_refused_until_one_ends",
+    ),
+    Mutant(
+        "connections that are opened and not used",
+        "service/connections.py",
+        "            if other.is_unfinished:\n",
+        "            if False:\n",
+        f"{CONNECTIONS}::test_where_connections_are_full_the_oldest_without_a_request_makes_room",
     ),
     Mutant(
         "request that the drain cannot finish",

@@ -38,6 +38,9 @@ ADMIN_FOLDERS: Final = ("/models/", "/deliveries")
 _PRIVATE: Final = (".localhost", ".internal")
 """Ends of names that nobody can register (RFC 6761; ICANN resolution 2024.07.29.06)."""
 
+_OWN_SITES: Final = frozenset({b"same-origin", b"none"})
+"""What ``Sec-Fetch-Site`` says where no page of another site sends a request."""
+
 _READS: Final = frozenset({"GET", "HEAD"})
 _BEARER: Final = b"bearer "
 
@@ -82,23 +85,20 @@ class Access:
             return
         if self._keys is None:
             _refuse_other_names(scope, self._hosts)
-            self._count_by_address(scope)
+            context.client = client_of(scope, self._proxies)
+            self._count(context.client)
             return
         try:
             key = _authenticate(self._keys, scope["headers"])
         except Unauthenticated:
             # Who tries one key after the other is slowed down as well.
-            self._count_by_address(scope)
+            self._count(client_of(scope, self._proxies))
             raise
-        context.fields["key"] = key.name
+        context.fields["key"] = context.client = key.name
         context.is_admin = Role.ADMIN in key.roles
         self._count(key.name)
         if role not in key.roles:
             raise Forbidden(f"this needs a key with the role {role.value!r}")
-
-    def _count_by_address(self, scope: Scope) -> None:
-        if self._rates is not None:
-            self._count(client_of(scope, self._proxies))
 
     def _count(self, client: str) -> None:
         if self._rates is not None and (wait_seconds := self._rates.take(client)):
@@ -122,7 +122,7 @@ def _refuse_other_sites(scope: Scope) -> None:
             host and host.lower() for host in hosts
         }
     else:
-        is_other = site in {b"cross-site", b"same-site"}
+        is_other = site is not None and site.lower() not in _OWN_SITES
     if is_other:
         raise OtherSite("a web page of another site sent this, and without API keys it may not")
 

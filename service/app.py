@@ -26,6 +26,7 @@ from service.errors import (
     NotAcceptable,
     NotExplainable,
     OtherVersionServes,
+    QueueFull,
     SpoolFull,
     UnsupportedRequestMedia,
 )
@@ -317,7 +318,7 @@ def _add_routes(app: FastAPI) -> None:
                 **problems(
                     400, 401, 403, NotAcceptable, 408, 413, UnsupportedRequestMedia, 429, 500
                 ),
-                **problems(NoDestination, SpoolFull, Draining),
+                **problems(NoDestination, SpoolFull, QueueFull, Draining),
             },
             openapi_extra=STORE_BODY | AUTHENTICATED,
         )

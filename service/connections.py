@@ -5,13 +5,16 @@ client take for ever to send a body that is not wanted or to receive an answer.
 """
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass
+from time import monotonic
 from typing import Any, Final, cast
 
 import httptools
 import uvicorn
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.utils import get_remote_addr
 from uvicorn.server import ServerState
 
 from service.context import new_request_id
@@ -22,6 +25,7 @@ from service.errors import (
     ServiceError,
     TooManyConnections,
 )
+from service.hosts import is_named_once
 from service.metrics import Metrics
 from service.middleware import UNMATCHED
 from service.pacing import EXTENSION
@@ -43,13 +47,16 @@ SEND_SECONDS: Final = 30.0
 SEND_BYTES: Final = 2**18
 """A client that reads less of an answer in that time does not want it."""
 
+RESERVE_DIVISOR: Final = 16
+"""Where one address has more than half of the connections, others get so large a part more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What a connection may take.
 
     Attributes:
-        connections: most at a time.
+        connections: most at a time, but for a reserve.
         header_seconds: from the connection or a request's first byte to the end of its headers.
         body_seconds: for the rest of a body whose request has been answered.
     """
@@ -60,7 +67,11 @@ class Limits:
 
 
 class Connection(HttpToolsProtocol):
-    """Uvicorn's protocol with limits."""
+    """Uvicorn's protocol with limits.
+
+    Attributes:
+        free_since: monotonic seconds of its last answer, or of its beginning.
+    """
 
     def __init__(
         self,
@@ -85,10 +96,11 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0
         self._trailer_bytes = 0
         self._refused = False
+        self.free_since = monotonic()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Takes a client, or tells it that there are too many."""
-        if len(self.connections) >= self._limits.connections:
+        if len(self.connections) >= self._limits.connections and not self._make_room(transport):
             self.transport = transport
             self._refuse(TooManyConnections("the service has as many connections as it can take"))
             return
@@ -134,6 +146,9 @@ class Connection(HttpToolsProtocol):
         if len(self.url) + fields > MAX_HEAD_BYTES:
             self._refuse_head()
             return
+        if not is_named_once(self.headers, self.parser.get_http_version()):
+            self._refuse(MalformedRequest("a request must name one host, in a header Host"))
+            return
         self._in_head = False
         self._head_bytes = self._trailer_bytes = 0
         super().on_headers_complete()
@@ -163,6 +178,7 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """The last byte of an answer, which may come before the last of its request."""
+        self.free_since = monotonic()
         super().on_response_complete()
         if self._in_message and not self._in_head:
             self._arm(self._limits.body_seconds)
@@ -173,6 +189,27 @@ class Connection(HttpToolsProtocol):
             self.loop.call_later(FRESH_SECONDS, super().shutdown)
         else:
             super().shutdown()
+
+    @property
+    def is_free(self) -> bool:
+        """Whether no request of it is being answered."""
+        # Uvicorn sets it with the first request.
+        cycle: RequestResponseCycle | None = self.cycle
+        is_answered = cycle is None or (cycle.response_complete and not self.pipeline)
+        return is_answered and not self.transport.is_closing()
+
+    @property
+    def is_unfinished(self) -> bool:
+        """Whether it has made no request, has begun another one, or sends what nobody wants."""
+        return self._in_message or cast("RequestResponseCycle | None", self.cycle) is None
+
+    def make_way(self) -> None:
+        """Ends the connection, of which no request is being answered, in favour of another one."""
+        if self.is_unfinished:
+            self._refuse(TooManyConnections("others need the connection; try again"))
+        else:
+            self.connections.discard(self)
+            self.transport.close()
 
     def pause_writing(self) -> None:
         """The client does not keep up with the answer."""
@@ -188,6 +225,31 @@ class Connection(HttpToolsProtocol):
     def send_400_response(self, msg: str) -> None:
         """What is no HTTP gets a problem as everything else does."""
         self._refuse(MalformedRequest(msg))
+
+    def _make_room(self, transport: asyncio.Transport) -> bool:
+        """Whether a client is let in though there are as many connections as there may be.
+
+        Whoever has not even made a request gives way to it, and to others whoever has more than half of
+        all: an unused connection, or where all of them are in use, those of the reserve.
+        """
+        others = [other for other in self.connections if isinstance(other, Connection)]
+        free = sorted(
+            (other for other in others if other.is_free), key=lambda other: other.free_since
+        )
+        for other in free:
+            if other.is_unfinished:
+                other.make_way()
+                return True
+        (greedy, count), *_ = Counter(map(_address, others)).most_common(1) or [("", 0)]
+        peer = get_remote_addr(transport)
+        if count <= self._limits.connections / 2 or (peer and peer[0]) == greedy:
+            return False
+        for other in free:
+            if _address(other) == greedy:
+                other.make_way()
+                return True
+        reserve = self._limits.connections // RESERVE_DIVISOR
+        return len(self.connections) < self._limits.connections + reserve
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         """Turns a request away, or lets it in."""
@@ -313,3 +375,7 @@ class Connection(HttpToolsProtocol):
             self.transport.write(whole_answer(failure, new_request_id(), {"connection": "close"}))
         self.transport.write_eof()
         self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+
+
+def _address(connection: Connection) -> str | None:
+    return connection.client[0] if connection.client else None

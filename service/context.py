@@ -13,7 +13,14 @@ KEY: Final = "brain"
 # Ids are no secret. Asked of the system for each request, they would have the event loop give the
 # interpreter's lock away each time, and wait for it behind the inference threads.
 _ids = Random()  # noqa: S311
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_REQUEST_ID = re.compile(
+    r"[0-9a-f]{32}"
+    r"|[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"
+    r"|[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}",
+    re.IGNORECASE,
+)
+"""128 random bits in hex, a UUID, or a W3C ``traceparent`` (Trace Context, 3.2): longer than a date or
+a number of a patient, and without letters that make a name."""
 
 
 @dataclass(slots=True)
@@ -21,10 +28,13 @@ class Context:
     """One request.
 
     Attributes:
-        request_id: the client's ``X-Request-ID`` if it is a plain word, else a random one.
+        request_id: the client's ``X-Request-ID`` if it can name nobody, else a random one.
         code: error code of an answer that is a problem.
         fields: more for its log line, such as durations.
         logged: it gets a log line; a flood of refusals is only counted.
+        client: who makes it, once :class:`service.access.Access` has let it in: the name of its key or,
+            without keys, its address. No key is called like an address, which has a dot or a colon. It
+            goes into no log and no metric.
         is_admin: it comes with the role admin, or there are no keys and everybody may do everything.
         start: monotonic seconds of its first byte.
     """
@@ -33,6 +43,7 @@ class Context:
     code: str | None = None
     fields: dict[str, object] = field(default_factory=dict)
     logged: bool = True
+    client: str = ""
     is_admin: bool = True
     start: float = field(default_factory=monotonic)
 
@@ -50,7 +61,7 @@ class Context:
 
 
 def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """The client's request id where it is safe to repeat, else 32 random hex digits."""
+    """The client's request id where it is safe to log and repeat, else 32 random hex digits."""
     for name, value in headers:
         if name == b"x-request-id":
             text = value.decode("latin-1")

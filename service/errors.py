@@ -110,13 +110,13 @@ class NoInput(BadRequest):
 
 
 class InvalidParameter(BadRequest):
-    """A query parameter is unknown, comes twice or makes no sense; the detail names it."""
+    """A query parameter is unknown, comes twice or makes no sense; the detail names what there is."""
 
     code = "invalid_parameter"
 
 
 class MalformedRequest(BadRequest):
-    """No HTTP that can be understood, or a study in the address that is no UID."""
+    """No HTTP that can be understood, not one `Host`, or a study in the address that is no UID."""
 
     code = "malformed_request"
 
@@ -242,7 +242,7 @@ class NoDicomSource(NotAcceptable):
 
 
 class BodyTimeout(ServiceError):
-    """The body did not arrive in time (BRAIN_BODY_TIMEOUT_MS)."""
+    """The body did not arrive in time (BRAIN_BODY_TIMEOUT_MS), or others needed the room for it."""
 
     status = 408
     code = "body_timeout"
@@ -335,7 +335,7 @@ class Unavailable(ServiceError):
 
 
 class QueueFull(Unavailable):
-    """There is no room for more slices or bytes (BRAIN_QUEUE_SIZE, BRAIN_MAX_BUFFERED_BYTES)."""
+    """No room for slices (BRAIN_QUEUE_SIZE), bytes (BRAIN_MAX_BUFFERED_BYTES) or STOW-RS requests."""
 
     code = "queue_full"
 

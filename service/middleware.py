@@ -11,9 +11,10 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contract.errors import ContractError
-from service.access import OPEN, OPEN_FOLDER, Access
+from service.access import ADMIN_FOLDERS, OPEN, OPEN_FOLDER, Access
+from service.administration import action_of
 from service.context import KEY, Context, request_id
-from service.errors import Draining, ServiceError
+from service.errors import Draining, ServiceError, Unauthenticated
 from service.headers import protected
 from service.metrics import Metrics
 from service.pacing import EXTENSION, Pacer, pause_seconds, retry_after
@@ -27,6 +28,9 @@ UNMATCHED: Final = "unmatched"
 
 CLIENT_GONE: Final = 499
 """Status in log and metrics for a client that left before its answer, as nginx writes it."""
+
+OVERLOAD: Final = frozenset({429, 503})
+"""Refusals that there are without number, and that tell nothing of who asks."""
 
 RETRY_AFTER: Final = "retry-after"
 
@@ -42,7 +46,7 @@ class Observer:
         access: refuses who may not.
         direct: method and path of routes that are called without the rest of the application: its
             layers cost a busy route more than the route itself.
-        pacer: of all refusals.
+        pacer: of all refusals but those of what is for administrators.
     """
 
     def __init__(
@@ -58,6 +62,8 @@ class Observer:
         self._access = access
         self._direct = direct
         self._pacer = pacer
+        # Others' refusals must not hide who tries to change the service.
+        self._admin_pacer = Pacer()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answers one request, whatever happens in it."""
@@ -83,7 +89,7 @@ class Observer:
         endpoint = self._direct.get((scope["method"], scope["path"]))
         self._metrics.requests_in_progress.inc()
         try:
-            self._access.check(scope, context)
+            self._check(scope, context)
             if endpoint is None:
                 await self._app(scope, receive, send_identified)
             else:
@@ -109,12 +115,26 @@ class Observer:
             route = scope["path"] if endpoint else _route(scope)
             self._record(scope["method"], route, status, context)
 
+    def _check(self, scope: Scope, context: Context) -> None:
+        """Refuses who may not; what would have changed the service has a line in the audit log."""
+        try:
+            self._access.check(scope, context)
+        except Unauthenticated:
+            # Nobody is known who could be named, and anybody could fill the log.
+            raise
+        except ServiceError as refusal:
+            if action := action_of(scope["method"], scope["path"]):
+                State.of(scope).record(action, context, refusal.code, None, outcome="denied")
+            raise
+
     async def _refuse(
         self, refusal: ServiceError, context: Context, scope: Scope, receive: Receive, send: Send
     ) -> None:
         """Answers a refusal in its turn."""
-        turn_seconds = self._pacer.turn(monotonic())
-        context.logged = turn_seconds == 0
+        is_admin = scope["path"].startswith(ADMIN_FOLDERS)
+        turn_seconds = (self._admin_pacer if is_admin else self._pacer).turn(monotonic())
+        is_known = context.key is not None and refusal.status not in OVERLOAD
+        context.logged = turn_seconds == 0 or is_known
         response = problem_response(refusal, context)
         if RETRY_AFTER in response.headers:
             least_seconds = int(response.headers[RETRY_AFTER])

@@ -23,9 +23,6 @@ ADMIN_PARAMETERS: Final = ("tumor_threshold", "refer_low", "refer_high")
 PARAMETERS: Final = ("mask", *ADMIN_PARAMETERS)
 """Query parameters of every prediction."""
 
-MAX_SHOWN: Final = 64
-"""Characters of a client's own word that its refusal repeats."""
-
 
 def adjusted(rules: Rules, settings: Settings) -> Rules:
     """The rules of a version with everything that the settings change about them."""
@@ -108,9 +105,8 @@ def _check_names(query: QueryParams, known: Sequence[str]) -> None:
     """Without this a misspelled threshold would leave the decision to the version's own."""
     for name, times in Counter(name for name, _ in query.multi_items()).items():
         if name not in known:
-            raise InvalidParameter(
-                f"there is no parameter {name[:MAX_SHOWN]!r}; there are {', '.join(known)}"
-            )
+            # Its name is the client's, and may be anything.
+            raise InvalidParameter(f"there is no such parameter; there are {', '.join(known)}")
         if times > 1:
             raise InvalidParameter(f"{name} must come once")
 

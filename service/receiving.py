@@ -1,6 +1,8 @@
 """The head of every request that brings images: admission, body, deadline."""
 
 import asyncio
+from contextlib import suppress
+from functools import partial
 from time import monotonic
 from typing import NamedTuple
 
@@ -40,16 +42,18 @@ async def receive(request: Request, state: State, max_files: int, claim: Claim) 
 
     Raises:
         Unavailable: it cannot; nothing of the body was read. Or there is no memory for it.
-        BodyTimeout: the body takes too long.
+        BodyTimeout: the body takes too long, or longer than others can wait for its room.
         ServiceError: the body is not what it should be; see :func:`service.uploads.read_uploads`.
     """
     settings = state.settings
     # Before the body is read: a service that cannot answer must not spend its time on bodies.
     engine = state.engine()
     state.pipeline.admit()
+    loop = asyncio.get_running_loop()
     try:
-        async with asyncio.timeout(settings.body_timeout_ms / 1000):
-            uploads = await read_uploads(request, settings.max_body_bytes, max_files, claim)
+        async with asyncio.timeout(settings.body_timeout_ms / 1000) as limit:
+            with claim.arriving(partial(loop.call_soon_threadsafe, _end_now, limit)):
+                uploads = await read_uploads(request, settings.max_body_bytes, max_files, claim)
     except TimeoutError as error:
         raise BodyTimeout("the body did not arrive in time") from error
     deadline = monotonic() + settings.deadline_ms / 1000
@@ -58,3 +62,9 @@ async def receive(request: Request, state: State, max_files: int, claim: Claim) 
         # The body took a while, and the version was replaced meanwhile.
         engine = state.registry.engine()
     return Received(engine, uploads, deadline)
+
+
+def _end_now(limit: asyncio.Timeout) -> None:
+    # Of a time that is over already there is nothing to end.
+    with suppress(RuntimeError):
+        limit.reschedule(asyncio.get_running_loop().time())

@@ -94,11 +94,13 @@ def is_dicom(data: bytes) -> bool:
 
 
 def may_be_dicom(data: bytes) -> bool:
-    """Whether a file is a DICOM object, or may have been one before a copy of it was broken off.
+    """Whether a file is a DICOM object, or may have been one before something was taken from it.
 
-    That leaves nothing, zeros alone, or a preamble of zeros without what follows it.
+    A copy that was broken off leaves nothing, zeros alone, or a preamble of zeros without what follows
+    it. Data elements without preamble begin with one of group 0002 or 0008.
     """
-    return is_dicom(data) or MAGIC.startswith(data) or not data.strip(b"\0")
+    is_bare = data[:2] in {b"\x02\0", b"\x08\0"} and data[3:4] == b"\0"
+    return is_dicom(data) or is_bare or MAGIC.startswith(data) or not data.strip(b"\0")
 
 
 def unread(jobs: Iterable[Job]) -> list[Job]:

@@ -70,8 +70,9 @@ def configure(app: App, settings: Settings, log_config: dict[str, Any] | None) -
 class DrainingServer(uvicorn.Server):
     """Uvicorn that says that it is about to stop before it stops, and then exits with 0.
 
-    On the first signal readiness drops and new predictions get 503; after the notice period it stops
-    listening and finishes what it accepted. A second signal ends it at once.
+    On the first signal (SIGTERM, SIGINT or SIGHUP) readiness drops and new predictions get 503; after
+    the notice period it stops listening and finishes what it accepted. A second signal ends it at once,
+    but for SIGHUP.
     """
 
     def __init__(self, config: uvicorn.Config, app: App, notice_seconds: float) -> None:
@@ -85,7 +86,16 @@ class DrainingServer(uvicorn.Server):
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
+        # Under nohup it is ignored, and what is started so shall outlive its terminal.
+        if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            loop.add_signal_handler(signal.SIGHUP, self._hang_up)
         yield
+
+    def _hang_up(self) -> None:
+        # A shell and its terminal both send it as they end, so that a second one says nothing new.
+        state: State | None = getattr(self._app.state, "parts", None)
+        if state is None or not state.draining:
+            self._stop()
 
     def _stop(self) -> None:
         state: State | None = getattr(self._app.state, "parts", None)

@@ -112,7 +112,10 @@ class Settings(BaseSettings):
         "`X-Forwarded-For` that is none of theirs. Default: none, and the header is ignored.",
     )
     max_connections: int = Field(
-        800, ge=1, description="Connections at a time; beyond it 503 with Retry-After."
+        800,
+        ge=1,
+        description="Connections at a time; beyond it one without a request makes room, else 503 with "
+        "Retry-After. Where one address has more than half, others get a sixteenth more.",
     )
     header_timeout_ms: float = Field(
         10_000, gt=0, description="Time in which a request's headers have to arrive; beyond it 408."
@@ -278,7 +281,8 @@ class Settings(BaseSettings):
         ge=1,
         description="Bytes of request bodies, and of what zip files and deflated DICOM objects unpack "
         "to, that are in memory at a time; beyond it 503 with Retry-After. At least twice "
-        "BRAIN_MAX_BODY_BYTES.",
+        "BRAIN_MAX_BODY_BYTES. A key, or address without one, keeps no more than half while others "
+        "need room, and for their small bodies there is a sixteenth more.",
     )
     max_files: int = Field(
         1024,

@@ -17,6 +17,7 @@ from service.errors import Draining, ModelLoading, Unavailable
 from service.jobs import Job
 from service.metrics import Metrics
 from service.pipeline import Pipeline
+from service.places import Places
 from service.registry import Registry
 from service.settings import Settings
 
@@ -27,6 +28,9 @@ if TYPE_CHECKING:  # imported where a PACS is configured alone
 MOST_HASHED_AT_ONCE: Final = 2**19
 """Bytes that are hashed on the event loop; that takes some milliseconds."""
 
+MOST_STOW_BODIES: Final = 64
+"""STOW-RS requests that are received at a time: each has a file open, and a piece in memory."""
+
 
 @dataclass(slots=True)
 class State:
@@ -35,6 +39,7 @@ class State:
     Attributes:
         audit: who had which image looked at.
         gateway: the way from a PACS and back, if there is one.
+        stow_places: for what a PACS sends.
         draining: SIGTERM has come; nothing new is accepted.
         started: monotonic seconds of the start.
     """
@@ -47,6 +52,7 @@ class State:
     buffers: Buffers
     audit: Audit
     gateway: "Gateway | None" = None
+    stow_places: Places = field(default_factory=lambda: Places(MOST_STOW_BODIES))
     draining: bool = False
     started: float = field(default_factory=monotonic)
 
@@ -77,8 +83,10 @@ class State:
         result: str,
         instance: str | None,
         file: str | None = None,
+        outcome: str | None = None,
     ) -> None:
         """Writes a line into the audit log; see :meth:`service.audit.Audit.record`."""
+        more: dict[str, Any] = {} if outcome is None else {"outcome": outcome}
         self.audit.record(
             action,
             who=context.key,
@@ -86,6 +94,7 @@ class State:
             result=result,
             instance=instance,
             file=file,
+            **more,
         )
 
     def observe(self, jobs: Iterable[Job]) -> None:

@@ -6,7 +6,9 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from service.administration import failures_recorded
 from service.audit import hashed
+from service.context import Context
 from service.errors import NoDestination
 from service.state import State
 
@@ -47,8 +49,10 @@ async def show(request: Request) -> Response:
 
 async def retry(request: Request) -> Response:
     """Tries everything again that was given up."""
-    gateway = State.of(request.scope).gateway
-    if gateway is None:
-        raise NoDestination("BRAIN_DICOMWEB_URL is not set")
-    series, objects = await gateway.retry()
+    state, context = State.of(request.scope), Context.of(request.scope)
+    with failures_recorded("retry", state, context):
+        if state.gateway is None:
+            raise NoDestination("BRAIN_DICOMWEB_URL is not set")
+        series, objects = await state.gateway.retry()
+    state.record("retry", context, f"series={series},objects={objects}", None, outcome="done")
     return JSONResponse({"series": series, "objects": objects})

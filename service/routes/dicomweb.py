@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from starlette.requests import Request
 from starlette.responses import Response
 
+from service.buffers import Claim
 from service.context import Context
 from service.errors import (
     BodyTimeout,
@@ -25,8 +26,8 @@ if TYPE_CHECKING:  # pydicom costs a quarter of a second, which only a PACS has 
     from service.pacs.gateway import Gateway
     from service.pacs.receiver import Receipt
 
-PIECE_BYTES: Final = 1024 * 1024
-"""How much of a body is handed to the disk at a time."""
+PIECE_BYTES: Final = 256 * 1024
+"""How much of a body is in memory before it is handed to the disk."""
 
 MIN_BYTES_PER_SECOND: Final = 64 * 1024
 """Beside the time that every body has, each so many bytes earn another second."""
@@ -44,22 +45,33 @@ async def store(request: Request) -> Response:
         raise Draining("the service is about to stop")
     _check_accept(accept_of(request.headers))
     _check_length(request, state.settings.stow_max_body_bytes)
-    receipt = await _receive(request, gateway, state, context)
+    with (
+        state.stow_places.one(context.client),
+        state.buffers.claim(context.client) as claim,
+    ):
+        receipt = await _receive(request, gateway, state, context, claim)
     return _answer(receipt, state, context)
 
 
 async def _receive(
-    request: Request, gateway: "Gateway", state: State, context: Context
+    request: Request, gateway: "Gateway", state: State, context: Context, claim: Claim
 ) -> "Receipt":
     from service.pacs.identity import WELL_FORMED
 
     study = request.path_params.get("study")
     if study is not None and (len(study) > 64 or not WELL_FORMED.fullmatch(study)):
         raise MalformedRequest("the address names no study")
+    pieces = _pieces(request, state.settings.body_timeout_ms / 1000, claim)
+    # A file is opened for what has come, not for what is announced.
+    first = await anext(pieces, b"")
     receiver = await asyncio.to_thread(gateway.receiver, request.headers.get("content-type"), study)
     try:
-        async for piece in _pieces(request, state.settings.body_timeout_ms / 1000):
+        await asyncio.to_thread(receiver.feed, first)
+        claim.free(len(first))
+        del first
+        async for piece in pieces:
             await asyncio.to_thread(receiver.feed, piece)
+            claim.free(len(piece))
     except BaseException:
         await asyncio.to_thread(receiver.abandon)
         raise
@@ -71,8 +83,8 @@ async def _receive(
         raise
 
 
-async def _pieces(request: Request, seconds: float) -> AsyncIterator[bytes]:
-    """The body in pieces that are worth a thread's while."""
+async def _pieces(request: Request, seconds: float, claim: Claim) -> AsyncIterator[bytes]:
+    """The body in pieces that are worth a thread's while; they are claimed until they are freed."""
     start, received = monotonic(), 0
     chunks: list[bytes] = []
     size = 0
@@ -85,6 +97,7 @@ async def _pieces(request: Request, seconds: float) -> AsyncIterator[bytes]:
         except TimeoutError as error:
             raise BodyTimeout("the body did not arrive in time") from error
         if chunk is not None:
+            claim.add(len(chunk))
             chunks.append(chunk)
             size += len(chunk)
             received += len(chunk)

@@ -24,7 +24,7 @@ from service.state import State
 async def explain(request: Request) -> Response:
     """Explains the answer to one slice; of a file with many, to the one that is asked for."""
     state = State.of(request.scope)
-    with state.buffers.claim() as claim:
+    with state.buffers.claim(Context.of(request.scope).client) as claim:
         return await _explain(request, state, claim)
 
 

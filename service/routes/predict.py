@@ -28,7 +28,7 @@ from service.state import State
 async def predict(request: Request) -> Response:
     """Predicts the slices of one request: an entry for each, in order."""
     state = State.of(request.scope)
-    with state.buffers.claim() as claim:
+    with state.buffers.claim(Context.of(request.scope).client) as claim:
         return await _predict(request, state, claim)
 
 

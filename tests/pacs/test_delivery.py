@@ -29,12 +29,14 @@ from service.schemas import Deliveries, Retried
 from tests.support.pacs import Pacs, pacs_settings, report, series, settled, stow
 from tests.support.service import FakeRuntimes, Service, serving, wait_until
 
+VISIT = "f034d653fe9943c1cf229188d3e5507c"
+
 
 def send(service: Service, slices: int = 1) -> str:
     """A new series; its study."""
     sent = series(slices)
     files = [item.data for item in sent]
-    assert stow(service.client, files, headers={"X-Request-ID": "visit-7"}).status_code == 200
+    assert stow(service.client, files, headers={"X-Request-ID": VISIT}).status_code == 200
     return sent[0].study
 
 
@@ -184,7 +186,7 @@ def test_one_refused_object_does_not_hold_up_its_neighbours(
         destination.status = 200
         wait_until(lambda: settled(service))
         (dead,) = service.client.get("/deliveries").json()["refused"]
-    assert (dead["reason"], dead["request_id"]) == ("refused_0122", "visit-7")
+    assert (dead["reason"], dead["request_id"]) == ("refused_0122", VISIT)
     # What waits for the destination is as together in each attempt as it was in the first.
     assert all(names == sops for _, names in destination.requests)
     assert list(destination.objects) == sops[1:]

@@ -156,6 +156,9 @@ def test_without_keys_this_machine_may_do_everything(
     [
         ({"Sec-Fetch-Site": "cross-site", "Origin": "https://evil.example"}, 403),
         ({"Sec-Fetch-Site": "same-site"}, 403),
+        ({"Sec-Fetch-Site": "Cross-Site"}, 403),
+        ({"Sec-Fetch-Site": "elsewhere"}, 403),
+        ({"Sec-Fetch-Site": "Same-Origin"}, 200),
         ({"Sec-Fetch-Site": "same-origin", "Origin": "https://mri.example"}, 200),
         ({"Sec-Fetch-Site": "none"}, 200),
         ({"Origin": "http://evil.example"}, 403),
@@ -204,7 +207,6 @@ def test_without_keys_it_may_be_called_by_a_name_that_is_its_own(
     [
         *("evil.example", "evil.example:8000", "EVIL.example.", "127.0.0.1.evil.example"),
         *("mri.example.org.evil.example", "example.org", "1.2.3", "localhost.evil.example"),
-        "[::1.evil.example]",
     ],
 )
 @pytest.mark.parametrize(

@@ -227,11 +227,11 @@ class TestOperatingPoint:
     @pytest.mark.parametrize(
         ("query", "word"),
         [
-            ("tumor_treshold=0.99", "'tumor_treshold'"),
-            ("Tumor_threshold=0.99", "'Tumor_threshold'"),
+            ("tumor_treshold=0.99", "no such parameter"),
+            ("Tumor_threshold=0.99", "no such parameter"),
             ("tumor_threshold=0.1&tumor_threshold=0.99", "tumor_threshold must come once"),
             ("mask=rle&mask=rle", "mask must come once"),
-            ("x" * 1000, f"'{'x' * 64}';"),
+            ("Mustermann=1", "no such parameter"),
         ],
     )
     def test_a_parameter_that_does_not_exist_or_comes_twice_is_refused(
@@ -240,7 +240,9 @@ class TestOperatingPoint:
         response = two_heads.client.post(f"{path}?{query}", files={"files": TUMOR})
         assert (response.status_code, response.json()["code"]) == (400, "invalid_parameter")
         assert word in response.json()["detail"]
-        if "no parameter" in response.json()["detail"]:
+        # Whoever builds a wrong address may have put anything into it.
+        assert not any(name in response.text for name in ("treshold", "Tumor", "Mustermann"))
+        if "no such parameter" in response.json()["detail"]:
             assert "mask, tumor_threshold, refer_low, refer_high" in response.json()["detail"]
             assert ("frame" in response.json()["detail"]) == (path == "/explain")
 

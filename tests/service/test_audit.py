@@ -21,6 +21,8 @@ from service.metrics import Metrics
 from service.settings import SettingsError
 from tests.support.service import FakeRuntimes, serving, settings_for, wait_until
 
+VISIT = "f034d653-fe99-43c1-cf22-9188d3e5507c"
+
 
 def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()]
@@ -39,7 +41,7 @@ def test_predictions_are_recorded(
     keys = tmp_path / "keys"
     keys.write_text(f"{key.line()}\n", encoding="utf-8")
     settings = settings_for(model_store, model_version="1", audit_log=path, api_keys_file=keys)
-    headers = {"Authorization": f"Bearer {presented}", "X-Request-ID": "visit-1"}
+    headers = {"Authorization": f"Bearer {presented}", "X-Request-ID": VISIT}
     with serving(settings, FakeRuntimes()) as service:
         assert service.predict(dicom, jpeg, b"junk", headers=headers).status_code == 200
         digest = service.state.registry.engine().stored.manifest_digest
@@ -50,7 +52,7 @@ def test_predictions_are_recorded(
     files = [sha256(content).hexdigest() for content in (jpeg, b"junk")]
     assert [line["file"] for line in found] == [None, *files]
     for line in found:
-        assert (line["who"], line["action"], line["request_id"]) == ("pacs-1", "predict", "visit-1")
+        assert (line["who"], line["action"], line["request_id"]) == ("pacs-1", "predict", VISIT)
         assert (line["model"], line["manifest"]) == ("brain-tumor/1", digest)
         assert line["duration_ms"] >= 0
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}\+00:00", line["time"])

@@ -3,7 +3,7 @@
 import json
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from http.client import HTTPResponse
 from pathlib import Path
 from time import monotonic, sleep
@@ -358,6 +358,58 @@ def test_what_is_no_http_is_a_problem(strict: Service, text: bytes) -> None:
         assert problem(everything(connection)) == (400, "malformed_request")
 
 
+@pytest.mark.parametrize(
+    ("hosts", "accepted"),
+    [
+        ([b"test"], True),
+        ([b"test:8000"], True),
+        ([b"my_service.example.org."], True),
+        ([b"[::1]:8000"], True),
+        ([b"192.0.2.7:"], True),
+        ([b""], True),
+        ([], False),
+        ([b"test", b"test"], False),
+        ([b"[::1].evil.com"], False),
+        ([b"[::1.evil.example]"], False),
+        ([b"evil%2ecom"], False),
+        ([b"evil\xe3\x80\x82com"], False),
+        ([b"a b"], False),
+        ([b"test:80:80"], False),
+        ([b"test:x"], False),
+        ([b"user@test"], False),
+        ([b"test/x"], False),
+        ([b"::1"], False),
+    ],
+    ids=str,
+)
+def test_a_request_names_one_host(strict: Service, hosts: list[bytes], accepted: bool) -> None:
+    """RFC 9112, 3.2."""
+    fields = b"".join(b"Host: " + host + b"\r\n" for host in hosts)
+    with connected(strict) as connection:
+        connection.sendall(b"GET /health/live HTTP/1.1\r\n" + fields + b"Connection: close\r\n\r\n")
+        answer = everything(connection)
+    if accepted:
+        assert answer.startswith(b"HTTP/1.1 200 ")
+    else:
+        assert problem(answer) == (400, "malformed_request")
+
+
+@pytest.mark.parametrize("pieces", [b"", b"Host: test\r\n", b"Host: a\r\nHost: b\r\n"], ids=str)
+def test_of_http_1_0_none_is_asked(strict: Service, pieces: bytes) -> None:
+    with connected(strict) as connection:
+        connection.sendall(b"GET /health/live HTTP/1.0\r\n" + pieces + b"\r\n")
+        status = everything(connection).split()[1]
+    assert status == (b"400" if pieces.count(b"Host") > 1 else b"200")
+
+
+def test_a_request_without_a_host_takes_no_earlier_answer_away(strict: Service) -> None:
+    with connected(strict) as connection:
+        connection.sendall(HEAD + b"\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        connection.sendall(b"GET /health/live HTTP/1.1\r\n\r\n")
+        assert problem(everything(connection)) == (400, "malformed_request")
+
+
 def test_a_request_that_breaks_off_in_its_body_leaves_nothing(strict: Service) -> None:
     head = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Type: image/jpeg\r\n"
     with connected(strict) as connection:
@@ -382,6 +434,86 @@ def test_too_many_connections_are_refused_until_one_ends(strict: Service) -> Non
         connection.close()
     wait_until(lambda: not strict._server.server_state.connections)
     assert strict.client.get("/health").status_code == 200
+
+
+@pytest.fixture
+def crowded(model_store: Path, runtimes: FakeRuntimes) -> Iterator[Service]:
+    settings = settings_for(model_store, max_connections=4, header_timeout_ms=60_000)
+    with serving(settings, runtimes) as running:
+        running.client.headers["Connection"] = "close"
+        running.client.get("/health")
+        wait_until(lambda: not running._server.server_state.connections)
+        yield running
+
+
+def opened(service: Service, text: bytes, address: str = "127.0.0.1") -> socket.socket:
+    """A client that says something; from an address of its own, which this machine has many of."""
+    connection = socket.create_connection(service.address, PATIENCE_SECONDS, (address, 0))
+    connection.sendall(text)
+    return connection
+
+
+REFUSED_BODY = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n"
+
+
+@pytest.mark.parametrize("text", [b"", HEAD, REFUSED_BODY], ids=["silent", "half", "unwanted"])
+def test_where_connections_are_full_the_oldest_without_a_request_makes_room(
+    crowded: Service, text: bytes
+) -> None:
+    with ExitStack() as stack:
+        taken = []
+        for _ in range(4):
+            taken.append(stack.enter_context(opened(crowded, text)))
+            if text == REFUSED_BODY:
+                assert taken[-1].recv(65536).startswith(b"HTTP/1.1 415 ")
+            wait_until(lambda: len(crowded._server.server_state.connections) == len(taken))
+        probe = stack.enter_context(opened(crowded, HEAD + b"\r\n"))
+        assert probe.recv(65536).startswith(b"HTTP/1.1 200 ")
+        answer = everything(taken[0])
+        assert (problem(answer) if answer else None) == (
+            None if text == REFUSED_BODY else (503, "too_many_connections")
+        )
+        for connection in taken[1:]:
+            connection.setblocking(False)
+            with pytest.raises(BlockingIOError):
+                connection.recv(1)
+
+
+def test_who_keeps_more_than_half_of_the_connections_makes_room_for_others(
+    crowded: Service,
+) -> None:
+    with ExitStack() as stack:
+        taken = [stack.enter_context(opened(crowded, HEAD + b"\r\n")) for _ in range(4)]
+        for connection in taken:
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        for _ in range(2):
+            other = stack.enter_context(opened(crowded, HEAD + b"\r\n", "127.0.0.2"))
+            assert other.recv(65536).startswith(b"HTTP/1.1 200 ")
+        ended = [everything(connection) for connection in taken[:2]]
+        assert ended == [b"", b""]
+        # Each has half by now.
+        for address in ("127.0.0.1", "127.0.0.2", "127.0.0.3"):
+            refused = stack.enter_context(opened(crowded, b"", address))
+            assert problem(everything(refused)) == (503, "too_many_connections")
+
+
+def test_who_keeps_all_connections_busy_leaves_others_some(
+    model_store: Path, runtimes: FakeRuntimes
+) -> None:
+    settings = settings_for(model_store, max_connections=16)
+    head = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Type: image/jpeg\r\n"
+    with serving(settings, runtimes) as service, ExitStack() as stack:
+        service.client.close()
+        wait_until(lambda: not service._server.server_state.connections)
+        for _ in range(16):
+            stack.enter_context(opened(service, head + b"Content-Length: 9\r\n\r\nx"))
+        wait_until(lambda: service.state.buffers.used == 16)
+        refused = stack.enter_context(opened(service, HEAD + b"\r\n"))
+        assert problem(everything(refused)) == (503, "too_many_connections")
+        probe = stack.enter_context(opened(service, HEAD + b"\r\n", "127.0.0.2"))
+        assert probe.recv(65536).startswith(b"HTTP/1.1 200 ")
+        refused = stack.enter_context(opened(service, HEAD + b"\r\n", "127.0.0.3"))
+        assert problem(everything(refused)) == (503, "too_many_connections")
 
 
 def test_a_refused_client_that_asks_again_at_once_is_slowed_down(
@@ -421,14 +553,16 @@ def test_in_a_flood_the_connection_itself_refuses_and_goes_on(
         with occupied(service, runtimes, jpeg) as (accepted, refused):
             answers = []
             for number in range(4):
-                refused.request("POST", "/predict", jpeg, {**image, "X-Request-ID": f"r{number}"})
+                refused.request(
+                    "POST", "/predict", jpeg, {**image, "X-Request-ID": f"{number:032x}"}
+                )
                 answer = refused.getresponse()
                 answers.append((answer, json.loads(answer.read())))
             # The first one begins the flood, and so was a request like any other.
             assert let_in.count("/predict") == 2
             for number, (answer, content) in enumerate(answers):
                 assert (answer.status, content["code"]) == (503, "queue_full")
-                assert content["request_id"] == answer.headers["X-Request-ID"] == f"r{number}"
+                assert content["request_id"] == answer.headers["X-Request-ID"] == f"{number:032x}"
             first, last = (answer.headers for answer, _ in (answers[0], answers[-1]))
             assert {name.lower() for name in first} - {"date", "server"} == {
                 name.lower() for name in last

@@ -84,9 +84,10 @@ REFUSED = {"input": "3.dcm", "error": {**ERROR, "status": 415, "code": "unsuppor
         (SLICE, DELETED, None),
         (SLICE, "", {"input": "3.dcm", "error": ERROR}),
         (b"", "", REFUSED),
-        (b"no preamble", "", REFUSED),
+        (bytes(1000), "", REFUSED),
+        (b"\x08\0\x05\0CS\x0a\0ISO_IR 100", "", REFUSED),
     ],
-    ids=["deleted", "damaged", "empty", "unknown"],
+    ids=["deleted", "damaged", "empty", "zeros", "no preamble"],
 )
 def test_no_series_is_without_a_tumour_while_a_file_has_no_result(
     page: Browser, chromium_folder: Path, tmp_path: Path, content: bytes, before: str, last: Any
@@ -117,9 +118,11 @@ def test_what_is_no_slice_of_a_head_leaves_a_series_alone(page: Browser, tmp_pat
     paths = [
         *made(tmp_path, ["1.dcm", "2.dcm", "3.dcm"]),
         *made(tmp_path, ["4.jpg"], b"\xff\xd8\xff"),
+        *made(tmp_path, ["README"], b"Where the series comes from"),
     ]
     knee = {"input": "3.dcm", "error": {**ERROR, "code": "not_head"}}
-    picture = {"status": 415, "headers": {}, "body": {"errors": [{**REFUSED, "input": "4.jpg"}]}}
+    refused = [{**REFUSED, "input": name} for name in ("4.jpg", "README")]
+    picture = {"status": 415, "headers": {}, "body": {"errors": refused}}
     series = answer(entry("1.dcm"), entry("2.dcm"), knee, failed=0)
     shown = answered(page, paths, series, picture)
     assert (shown["decision"], shown["gaps"]) == ("No tumour", "")

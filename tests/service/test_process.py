@@ -32,11 +32,16 @@ from tests.support.service import (
     wait_until,
 )
 
+LATE = "f034d653fe9943c1cf229188d3e5507c"
+"""Id of a request."""
+
 RECONNECTING = 24
 """Clients."""
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda n: n.name)
+@pytest.mark.parametrize(
+    "number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP], ids=lambda n: n.name
+)
 def test_signal_loses_no_accepted_request(
     model_store: Path, jpeg: bytes, number: signal.Signals
 ) -> None:
@@ -117,7 +122,7 @@ def test_what_the_drain_cannot_finish_is_refused(
 ) -> None:
     """Its body never comes to an end; the client is told to ask again, as of any refusal."""
     head = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Type: image/jpeg\r\n"
-    head += b"X-Request-ID: late-1\r\nContent-Length: %d\r\n\r\n" % len(jpeg)
+    head += b"X-Request-ID: %s\r\nContent-Length: %d\r\n\r\n" % (LATE.encode(), len(jpeg))
     log = tmp_path / "log"
     with process(model_store, log, BRAIN_DRAIN_NOTICE_MS="0", BRAIN_DRAIN_SECONDS="1") as (
         child,
@@ -133,15 +138,15 @@ def test_what_the_drain_cannot_finish_is_refused(
             answer.begin()
             content = json.loads(answer.read())
         assert child.wait(PATIENCE_SECONDS) == 0
-    assert (answer.status, content["code"], content["request_id"]) == (503, "draining", "late-1")
+    assert (answer.status, content["code"], content["request_id"]) == (503, "draining", LATE)
     assert int(answer.headers["Retry-After"]) > 0
     assert answer.headers["Content-Type"] == "application/problem+json"
-    assert answer.headers["X-Request-ID"] == "late-1"
+    assert answer.headers["X-Request-ID"] == LATE
     assert answer.headers["X-Content-Type-Options"] == "nosniff"
     text = log.read_text("utf-8")
     assert "Traceback" not in text
     lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
-    [line] = [line for line in lines if line.get("request_id") == "late-1"]
+    [line] = [line for line in lines if line.get("request_id") == LATE]
     assert (line["message"], line["status"], line["code"]) == ("request", 503, "draining")
 
 
@@ -171,6 +176,35 @@ def test_an_answer_that_the_drain_cuts_off_gets_no_second_one(
     for route, status in (("/predict", "503"), ("/static/", "200")):
         assert service.metric("brain_http_requests_total", route=route, status=status) == 1
     assert service.metric("brain_errors_total", code="draining") == 1
+
+
+def test_who_is_to_outlive_its_terminal_does(model_store: Path) -> None:
+    """As under nohup, which has the signal ignored."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with process(model_store, BRAIN_DRAIN_NOTICE_MS="600000") as (child, port):
+            url = f"http://127.0.0.1:{port}/health/ready"
+            child.send_signal(signal.SIGHUP)
+            # It would be handled before what comes after it.
+            assert [httpx.get(url).status_code for _ in range(3)] == [200] * 3
+            child.send_signal(signal.SIGTERM)
+            wait_until(lambda: httpx.get(url).status_code == 503)
+            assert child.poll() is None
+            child.send_signal(signal.SIGTERM)
+            assert child.wait(PATIENCE_SECONDS) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_terminal_that_hangs_up_twice_ends_nothing_at_once(model_store: Path) -> None:
+    with process(model_store, BRAIN_DRAIN_NOTICE_MS="600000") as (child, port):
+        url = f"http://127.0.0.1:{port}/health/ready"
+        child.send_signal(signal.SIGHUP)
+        wait_until(lambda: httpx.get(url).status_code == 503)
+        child.send_signal(signal.SIGHUP)
+        assert [httpx.get(url).status_code for _ in range(3)] == [503] * 3
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(PATIENCE_SECONDS) == 0
 
 
 def test_second_signal_ends_it_at_once(model_store: Path) -> None:

@@ -8,6 +8,8 @@ import httpx
 import pytest
 
 from service.keys import Role, make_key
+from service.access import Access
+from service.context import Context, new_request_id
 from service.proxies import client_of, networks
 from service.settings import Settings, SettingsError
 from tests.support.service import FakeRuntimes, Service, process, serving, settings_for
@@ -112,6 +114,15 @@ def test_from_others_the_header_is_ignored(peer: str, trusted: str) -> None:
 )
 def test_a_proxy_is_known_in_every_spelling(peer: str, trusted: str) -> None:
     assert client("192.0.2.1", peer=peer, trusted=trusted) == "192.0.2.1"
+
+
+def test_memory_is_that_of_the_same_client() -> None:
+    context = Context(new_request_id())
+    scope = {"method": "POST", "path": "/predict", "client": ("10.0.0.1", 1)}
+    headers = [(b"host", b"localhost"), (b"x-forwarded-for", b"192.0.2.1")]
+    access = Access(None, None, frozenset(), networks(TRUSTED))
+    access.check({**scope, "headers": headers}, context)
+    assert context.client == "192.0.2.1"
 
 
 def test_a_request_without_a_peer_counts_as_one_client() -> None:

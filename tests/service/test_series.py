@@ -286,10 +286,13 @@ def test_what_an_archive_did_not_give_may_be_a_slice() -> None:
 
 @pytest.mark.parametrize(
     "left",
-    [b"", bytes(40), MAGIC[:128], MAGIC[:130], MAGIC[:131], bytes(132), bytes(5000)],
-    ids=["empty", "40", "preamble", "DI", "DIC", "132 zeros", "zeros"],
+    [
+        *(b"", bytes(40), MAGIC[:128], MAGIC[:130], MAGIC[:131], bytes(132), bytes(5000)),
+        *(b"\x02\0\x10\0UI\x14\0", b"\x08\0\x05\0CS\x0a\0"),
+    ],
+    ids=[*("empty", "40", "preamble", "DI", "DIC", "132 zeros", "zeros"), *("meta", "no preamble")],
 )
-def test_what_is_left_of_a_copy_that_broke_off_may_be_a_slice(left: bytes) -> None:
+def test_what_is_left_of_a_dicom_file_may_be_a_slice(left: bytes) -> None:
     lost = slice_job(1, UnsupportedMedia())
     lost.upload, lost.dicom = Upload(None, left), None
     (series,) = summaries([slice_job(0, 0.05), lost], RULES)

@@ -12,7 +12,7 @@ const SLICES = { files: 512, bytes: 100e6 };
 export class Batches {
   constructor() {
     this.most = { dicom: SLICES.files, other: PICTURES.files };
-    /** Folders with DICOM files: what is of no known kind there may be a slice of their series. */
+    /** Folders with DICOM files: what remains of a file there may be of a slice of their series. */
     this.folders = new Set();
   }
 
@@ -44,7 +44,7 @@ export class Batches {
   }
 
   kindOf(item) {
-    const isSlice = item.kind === "unknown" && this.folders.has(folderOf(item));
+    const isSlice = item.kind === "remains" && this.folders.has(folderOf(item));
     return item.kind === "dicom" || isSlice ? "dicom" : "other";
   }
 

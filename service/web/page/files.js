@@ -89,7 +89,10 @@ async function list(reader) {
   return entries.sort((a, b) => byName(a.name, b.name));
 }
 
-/** Kind of a file by its first bytes: "jpeg", "png", "dicom", "zip" or "unknown"; rejects if unreadable. */
+/**
+ * Kind of a file by its first bytes: "jpeg", "png", "dicom", "zip", "remains" of a DICOM file (as in
+ * may_be_dicom of service/series.py) or "unknown"; rejects if unreadable.
+ */
 export async function sniff(file) {
   const head = new Uint8Array(await file.slice(0, DICOM_PREAMBLE_BYTES + 4).arrayBuffer());
   const starts = (at, ...values) => values.every((value, index) => head[at + index] === value);
@@ -97,5 +100,7 @@ export async function sniff(file) {
   if (starts(0, 0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a)) return "png";
   if (starts(0, 0x50, 0x4b, 0x03, 0x04)) return "zip";
   if (starts(DICOM_PREAMBLE_BYTES, 0x44, 0x49, 0x43, 0x4d)) return "dicom";
-  return "unknown";
+  // Nothing or zeros, as an interrupted copy leaves them, or data elements without preamble.
+  const isBare = (starts(0, 0x02, 0x00) || starts(0, 0x08, 0x00)) && head[3] === 0;
+  return isBare || head.every((byte) => byte === 0) ? "remains" : "unknown";
 }

@@ -43,7 +43,7 @@ function row(item, entry, enlarge) {
 
 function thumb(item, entry, enlarge) {
   if (!item.url) {
-    const kind = element("span", { dicom: "DICOM", zip: "ZIP", unknown: "File" }[item.kind] ?? "");
+    const kind = element("span", { dicom: "DICOM", zip: "ZIP", remains: "File", unknown: "File" }[item.kind] ?? "");
     kind.className = "kind";
     return kind;
   }

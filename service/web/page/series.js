@@ -14,7 +14,9 @@ const NO_SLICES = new Set([
   "not_an_image",
   "not_mr",
   "unsupported_sop_class",
+  "not_patient",
   "not_head",
+  "not_magnitude",
   "localizer",
 ]);
 
@@ -38,14 +40,19 @@ export function found(items) {
     context.series.map((summary) => ({ summary, context, slices: slicesOf(summary, context) })),
   );
   const lost = items.flatMap(lostOf);
-  return [...Map.groupBy(parts, ({ summary }) => summary.series_instance_uid)].map(([uid, own]) =>
-    joined(uid, own, owners, lost),
+  return [...Map.groupBy(parts, ({ summary }) => seriesOf(summary)).values()].map((own) =>
+    joined(own, owners, lost),
   );
 }
 
+/** Some anonymisers give the series of all patients one UID, so it is not enough without the study's. */
+const seriesOf = ({ study_instance_uid: study, series_instance_uid: series }) =>
+  [study ?? "", series].join(" ");
+
 /** The answered slices of a series in one request, by what is the same when they are sent again. */
-function slicesOf({ series_instance_uid: uid }, { entries }) {
-  const own = entries.filter(({ dicom, error }) => dicom?.series_instance_uid === uid && !error);
+function slicesOf(summary, { entries }) {
+  const series = seriesOf(summary);
+  const own = entries.filter(({ dicom, error }) => dicom && !error && seriesOf(dicom) === series);
   return new Map(
     own.map((entry) => {
       const { sop_instance_uid: instance, frame } = entry.dicom;
@@ -57,18 +64,18 @@ function slicesOf({ series_instance_uid: uid }, { entries }) {
 }
 
 /**
- * What has no result now and may be a slice, {item, entry}: DICOM files and what cannot be told to be
- * none. For zip files the service counts, who sees what is in them.
+ * What has no result now and may be a slice, {item, entry}: DICOM files, what may be left of one, and
+ * what could not be looked at. For zip files the service counts, who sees what is in them.
  */
 function lostOf(item) {
-  if (!["dicom", "unknown", undefined].includes(item.kind)) return [];
+  if (!["dicom", "remains", undefined].includes(item.kind)) return [];
   if (!item.entries) return [{ item }];
   return item.entries
     .filter(({ error }) => error && !NO_SLICES.has(error.code))
     .map((entry) => ({ item, entry }));
 }
 
-function joined(uid, parts, owners, lost) {
+function joined(parts, owners, lost) {
   const rank = ({ summary }) => WORST_FIRST.indexOf(summary.decision);
   const [lead] = parts.toSorted(
     (a, b) => rank(a) - rank(b) || b.summary.tumor_probability - a.summary.tumor_probability,
@@ -76,10 +83,12 @@ function joined(uid, parts, owners, lost) {
   const slices = new Map(parts.flatMap((part) => [...part.slices]));
   const files = new Set([...slices.values()].map((entry) => owners.get(entry)).filter(Boolean));
   const folders = new Set([...files].map(folderOf));
+  const { study_instance_uid: study, series_instance_uid: uid } = lead.summary;
   const mine = lost.filter(({ item, entry }) => {
-    const known = entry?.dicom?.series_instance_uid;
-    if (known) return known === uid;
-    return item.kind !== "unknown" || folders.has(folderOf(item));
+    const { study_instance_uid: itsStudy, series_instance_uid: its } = entry?.dicom ?? {};
+    if (itsStudy && itsStudy !== study) return false;
+    if (its) return its === uid;
+    return item.kind !== "remains" || folders.has(folderOf(item));
   });
   const contexts = new Set(parts.map(({ context }) => context));
   const isOfRequest = ({ item, entry }) => entry !== undefined && contexts.has(item.context);
