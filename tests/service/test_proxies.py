@@ -7,9 +7,9 @@ from pathlib import Path
 import httpx
 import pytest
 
-from service.keys import Role, make_key
 from service.access import Access
 from service.context import Context, new_request_id
+from service.keys import Role, make_key
 from service.proxies import client_of, networks
 from service.settings import Settings, SettingsError
 from tests.support.service import FakeRuntimes, Service, process, serving, settings_for
