@@ -6,6 +6,7 @@ written by a thread of its own, so a slow disk holds nobody up. It looks before 
 file is still there: one that was moved or deleted would take every further line with it.
 """
 
+import errno
 import json
 import logging
 import os
@@ -226,8 +227,11 @@ class AuditFile(Audit):
         """Whether the path still leads to the file that is open."""
         try:
             return os.path.samestat(os.fstat(file.fileno()), self._path.stat())
-        except FileNotFoundError:
-            return False
+        except OSError as error:
+            # On NFS a file that another machine deleted is stale.
+            if error.errno in {errno.ENOENT, errno.ESTALE}:
+                return False
+            raise
 
     def _close(self) -> None:
         if self._file is not None:

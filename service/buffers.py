@@ -13,7 +13,7 @@ from threading import Lock
 from time import monotonic
 from typing import Final
 
-from service.errors import BodyTimeout, QueueFull, UnpackedTooLarge
+from service.errors import QueueFull, UnpackedTooLarge
 
 RESERVE_DIVISOR: Final = 16
 """So large a part of the limit is there once more, for small bodies where there is no other room."""
@@ -100,12 +100,13 @@ class Buffers:
             with self._lock:
                 self._arriving.pop(claim, None)
         if claim.ended:
-            raise BodyTimeout("the body did not arrive before others needed its room; try again")
+            raise QueueFull("others needed the room of this body; try again")
 
     def _make_room(self, claim: "Claim", size: int) -> None:
         """For a claim that its client's share has room for; in the reserve, or at others' cost."""
         is_within = self._held[claim.owner] + size <= self._share
-        if is_within:
+        # The service itself tries again later, which costs nobody anything.
+        if is_within and claim.owner:
             self._needy, self._needed_until = claim.owner, monotonic() + NEED_SECONDS
             is_small = claim.size + size <= self._small
             if is_small and self.used + size <= self._limit + self._reserve:
@@ -187,7 +188,7 @@ class Claim:
             give_up: called then, in whatever thread.
 
         Raises:
-            BodyTimeout: the claim was ended, and the reading was not.
+            QueueFull: the claim was ended, and the reading was not.
         """
         with self._buffers.arriving(self, give_up):
             yield

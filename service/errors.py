@@ -242,7 +242,7 @@ class NoDicomSource(NotAcceptable):
 
 
 class BodyTimeout(ServiceError):
-    """The body did not arrive in time (BRAIN_BODY_TIMEOUT_MS), or others needed the room for it."""
+    """The body did not arrive in time (BRAIN_BODY_TIMEOUT_MS)."""
 
     status = 408
     code = "body_timeout"

@@ -14,7 +14,7 @@ from contract.errors import ContractError
 from service.access import ADMIN_FOLDERS, OPEN, OPEN_FOLDER, Access
 from service.administration import action_of
 from service.context import KEY, Context, request_id
-from service.errors import Draining, ServiceError, Unauthenticated
+from service.errors import Draining, RateExceeded, ServiceError, Unauthenticated
 from service.headers import protected
 from service.metrics import Metrics
 from service.pacing import EXTENSION, Pacer, pause_seconds, retry_after
@@ -119,8 +119,8 @@ class Observer:
         """Refuses who may not; what would have changed the service has a line in the audit log."""
         try:
             self._access.check(scope, context)
-        except Unauthenticated:
-            # Nobody is known who could be named, and anybody could fill the log.
+        except (Unauthenticated, RateExceeded):
+            # Nobody is known who could be named, or was asked for: anybody could fill the log.
             raise
         except ServiceError as refusal:
             if action := action_of(scope["method"], scope["path"]):

@@ -18,6 +18,9 @@ from starlette.types import Scope
 
 HEADER: Final = b"x-forwarded-for"
 
+MOST_PROXIES: Final = 16
+"""Elements that are looked at: more proxies are not in a row, and a header may have thousands."""
+
 MAPPED_BITS: Final = 96
 """Of an IPv6 address that stands for one of IPv4 (RFC 4291, 2.5.5.2), those before the latter."""
 
@@ -51,7 +54,7 @@ def client_of(scope: Scope, trusted: Networks) -> str:
         return peer
     # Several lines are one list (RFC 9110, 5.3), of which empty elements are no part (5.6.1.2).
     lines = [value.decode("latin-1") for name, value in scope["headers"] if name == HEADER]
-    for element in reversed(",".join(lines).split(",")):
+    for element in reversed(",".join(lines).rsplit(",", MOST_PROXIES)[-MOST_PROXIES:]):
         if not (entry := element.strip(" \t")):
             continue
         address = _address(_without_port(entry))

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from service.archives import unpacked
 from service.buffers import Claim
 from service.engine import Engine
-from service.errors import BodyTimeout
+from service.errors import BodyTimeout, QueueFull
 from service.jobs import Upload
 from service.state import State
 from service.uploads import read_uploads
@@ -41,8 +41,9 @@ async def receive(request: Request, state: State, max_files: int, claim: Claim) 
         claim: of its memory, to be held until it is answered.
 
     Raises:
-        Unavailable: it cannot; nothing of the body was read. Or there is no memory for it.
-        BodyTimeout: the body takes too long, or longer than others can wait for its room.
+        Unavailable: it cannot; nothing of the body was read. Or there is no memory for it, or others
+            needed that while it arrived.
+        BodyTimeout: the body takes too long.
         ServiceError: the body is not what it should be; see :func:`service.uploads.read_uploads`.
     """
     settings = state.settings
@@ -55,6 +56,8 @@ async def receive(request: Request, state: State, max_files: int, claim: Claim) 
             with claim.arriving(partial(loop.call_soon_threadsafe, _end_now, limit)):
                 uploads = await read_uploads(request, settings.max_body_bytes, max_files, claim)
     except TimeoutError as error:
+        if claim.ended:
+            raise QueueFull("others needed the room of this body; try again") from error
         raise BodyTimeout("the body did not arrive in time") from error
     deadline = monotonic() + settings.deadline_ms / 1000
     uploads = await unpacked(uploads, max_files, settings.max_body_bytes, claim)

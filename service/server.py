@@ -60,7 +60,7 @@ def configure(app: App, settings: Settings, log_config: dict[str, Any] | None) -
         log_config=log_config,
         access_log=False,
         server_header=False,
-        # A client's address counts for its rate only, where a proxy's word is asked for.
+        # A client's address counts for its rate and its shares only, where a proxy's word is asked for.
         proxy_headers=False,
         timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=settings.drain_seconds,

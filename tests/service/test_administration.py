@@ -72,6 +72,23 @@ def test_what_administrators_do_is_recorded_whatever_comes_of_it(guarded: Servic
     assert outcomes == ["done", "failed", "failed", "done", "failed", "done"] + ["denied"] * 6
 
 
+def test_nobody_fills_the_log_by_asking_too_often(
+    store_copy: Path, tmp_path: Path, destination: Pacs
+) -> None:
+    keys = tmp_path / "keys"
+    keys.write_text("".join(f"{key.line()}\n" for _, key in MADE.values()), encoding="utf-8")
+    limits = {"api_keys_file": keys, "audit_log": tmp_path / "audit.log", "rate_per_second": 0.02}
+    settings = pacs_settings(store_copy, tmp_path, destination.url, **limits)
+    path = f"/models/{MODEL}/1/activate"
+    with serving(settings, FakeRuntimes()) as service:
+        assert [service.client.post(path).status_code for _ in range(3)] == [401, 429, 429]
+        asked = [service.client.post(path, headers=HEADERS["modest"]) for _ in range(3)]
+        assert [answer.status_code for answer in asked] == [403, 429, 429]
+        wait_until(lambda: audited(service) != [])
+    # The lines that were still to be written are, once it has stopped.
+    assert [line["result"] for line in audited(service)] == ["forbidden"]
+
+
 def test_a_flood_of_refusals_hides_none_that_tells_who(
     guarded: Service, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -283,6 +283,32 @@ def test_after_its_file_was_taken_away_it_goes_on_in_a_new_one(
     assert "was moved or deleted" in caplog.text
 
 
+def test_a_file_that_is_stale_on_a_network_is_opened_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stands in for NFS, where another machine may have deleted it."""
+    metrics = Metrics()
+    path = tmp_path / "audit.log"
+    audit = AuditFile(path, 10**6, 3, True, metrics)
+    fill(audit, 1)
+    wait_until(lambda: b'"000000"' in path.read_bytes())
+    fstat, stale = os.fstat, [path.stat().st_ino]
+
+    def failing(number: int) -> os.stat_result:
+        found = fstat(number)
+        if found.st_ino in stale:
+            stale.clear()
+            raise OSError(errno.ESTALE, "stale file handle")
+        return found
+
+    monkeypatch.setattr("service.audit.os.fstat", failing)
+    fill(audit, 1, 1)
+    audit.close()
+    assert [line["request_id"] for line in lines(path)] == ["000000", "000001"]
+    assert metrics.registry.get_sample_value("brain_audit_reopened_total") == 1
+    assert metrics.registry.get_sample_value("brain_audit_failures_total") == 0
+
+
 def test_its_own_rotation_is_not_taken_for_another_s(tmp_path: Path) -> None:
     metrics = Metrics()
     audit = AuditFile(tmp_path / "audit.log", 500, 3, False, metrics)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from service.buffers import NEED_SECONDS, Buffers, Claim
-from service.errors import BodyTimeout, QueueFull
+from service.errors import QueueFull
 from service.keys import Role, make_key
 from tests.support.service import (
     PATIENCE_SECONDS,
@@ -72,7 +72,8 @@ def test_two_bodies_that_stop_keep_nobody_else_out(shared: Service, jpeg: bytes)
         ended = [item for item in (first, second) if _has_answer(item)]
         assert len(ended) == 1
         ended[0].setblocking(True)
-        assert status(ended[0]) == 408
+        assert status(ended[0]) == 503
+        assert shared.metric("brain_errors_total", code="queue_full") == 1
         third = stack.enter_context(unfinished(shared, "greedy"))
         assert status(third) == 503
         assert shared.predict_raw(large, headers=headers).status_code == 200
@@ -115,6 +116,17 @@ class TestShares:
         del clock
         return Buffers(LIMIT)
 
+    def test_the_service_itself_waits_for_room(self, buffers: Buffers, stack: ExitStack) -> None:
+        """Its analyses of series try again later."""
+        given_up: list[int] = []
+        users = [stack.enter_context(buffers.claim("a")) for _ in range(2)]
+        for claim in users:
+            stack.enter_context(claim.arriving(lambda: given_up.append(1)))
+            claim.add(LIMIT // 2)
+        with buffers.claim() as own, pytest.raises(QueueFull):
+            own.add(LIMIT // 4)
+        assert given_up == []
+
     def test_what_is_silent_longest_makes_room(
         self, buffers: Buffers, clock: list[float], stack: ExitStack
     ) -> None:
@@ -123,7 +135,7 @@ class TestShares:
         for number, claim in enumerate(claims):
             arriving = claim.arriving(lambda number=number: given_up.append(number))  # type: ignore[misc]
             if number == 1:
-                stack.enter_context(pytest.raises(BodyTimeout))
+                stack.enter_context(pytest.raises(QueueFull))
             stack.enter_context(arriving)
             claim.add(LIMIT // 4)
         clock[0] += 1

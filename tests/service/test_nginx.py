@@ -31,6 +31,10 @@ LOOPBACK = "127.0.0.1"
 NAMES_A_PATIENT = "Mueller"
 """In a query, a header or an address."""
 
+REQUEST_ID = "f034d653fe9943c1cf229188d3e5507c"
+
+LOGGED_ID = "5d0e7b1c2f4a4c3e9a8b7c6d5e4f3a2b"
+
 SOON_SECONDS = 5.0
 """Where nobody listens, this is known at once; the machine may be busy."""
 
@@ -112,13 +116,13 @@ def test_images_get_the_same_answers_as_without_it(
 def test_headers_come_through_once_and_ids_both_ways(
     beside: Beside, jpeg: bytes, method: str, path: str
 ) -> None:
-    headers = {"X-Request-ID": "ward-7", "Content-Type": "image/jpeg"}
+    headers = {"X-Request-ID": REQUEST_ID, "Content-Type": "image/jpeg"}
     request: dict[str, Any] = {"content": jpeg if method == "POST" else b"", "headers": headers}
     with beside.front.client() as client:
         answer = client.request(method, path, **request)
     direct = httpx.request(method, f"{beside.direct}{path}", **request)
     assert (answer.status_code, direct.status_code) == (200, 200)
-    assert answer.headers["x-request-id"] == "ward-7"
+    assert answer.headers["x-request-id"] == REQUEST_ID
     names = [name.lower() for name, _ in answer.headers.raw]
     assert len(names) == len(set(names))
     # Who serves and for how long is nginx's to say; answers to images differ by their times.
@@ -180,13 +184,13 @@ def test_a_series_comes_through(beside: Beside) -> None:
 def test_its_log_names_no_patient(beside: Beside, jpeg: bytes) -> None:
     study = generate_uid()
     headers = {"Content-Type": "image/jpeg", "Referer": f"https://ris.example/{NAMES_A_PATIENT}"}
-    headers |= {"User-Agent": NAMES_A_PATIENT, "X-Request-ID": "logged-1"}
+    headers |= {"User-Agent": NAMES_A_PATIENT, "X-Request-ID": LOGGED_ID}
     paths = ["/predict", f"/dicom-web/studies/{study}", f"/{NAMES_A_PATIENT}", "/models"]
     with beside.front.client() as client:
         for path in paths:
             client.post(f"{path}?name={NAMES_A_PATIENT}", content=jpeg, headers=headers)
     # A line is written when its answer is out.
-    wait_until(lambda: beside.front.log().count("logged-1") == len(paths))
+    wait_until(lambda: beside.front.log().count(LOGGED_ID) == len(paths))
     log = beside.front.log()
     assert NAMES_A_PATIENT not in log
     assert study not in log

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from contextlib import closing, suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
@@ -37,6 +38,14 @@ LATE = "f034d653fe9943c1cf229188d3e5507c"
 
 RECONNECTING = 24
 """Clients."""
+
+
+@pytest.fixture(autouse=True)
+def _hangup_counts() -> Iterator[None]:
+    """Though the tests themselves may run under nohup, which has it ignored by all that they start."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize(
@@ -180,20 +189,17 @@ def test_an_answer_that_the_drain_cuts_off_gets_no_second_one(
 
 def test_who_is_to_outlive_its_terminal_does(model_store: Path) -> None:
     """As under nohup, which has the signal ignored."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        with process(model_store, BRAIN_DRAIN_NOTICE_MS="600000") as (child, port):
-            url = f"http://127.0.0.1:{port}/health/ready"
-            child.send_signal(signal.SIGHUP)
-            # It would be handled before what comes after it.
-            assert [httpx.get(url).status_code for _ in range(3)] == [200] * 3
-            child.send_signal(signal.SIGTERM)
-            wait_until(lambda: httpx.get(url).status_code == 503)
-            assert child.poll() is None
-            child.send_signal(signal.SIGTERM)
-            assert child.wait(PATIENCE_SECONDS) == 0
-    finally:
-        signal.signal(signal.SIGHUP, before)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with process(model_store, BRAIN_DRAIN_NOTICE_MS="600000") as (child, port):
+        url = f"http://127.0.0.1:{port}/health/ready"
+        child.send_signal(signal.SIGHUP)
+        # It would be handled before what comes after it.
+        assert [httpx.get(url).status_code for _ in range(3)] == [200] * 3
+        child.send_signal(signal.SIGTERM)
+        wait_until(lambda: httpx.get(url).status_code == 503)
+        assert child.poll() is None
+        child.send_signal(signal.SIGTERM)
+        assert child.wait(PATIENCE_SECONDS) == 0
 
 
 def test_a_terminal_that_hangs_up_twice_ends_nothing_at_once(model_store: Path) -> None:

@@ -116,6 +116,12 @@ def test_a_proxy_is_known_in_every_spelling(peer: str, trusted: str) -> None:
     assert client("192.0.2.1", peer=peer, trusted=trusted) == "192.0.2.1"
 
 
+def test_no_more_proxies_are_looked_for_than_stand_in_a_row() -> None:
+    """A header of 64 KiB would take a tenth of a second."""
+    assert client("192.0.2.1" + ", 10.0.0.9" * 15) == "192.0.2.1"
+    assert client("192.0.2.1" + ", 10.0.0.9" * 20_000) == PEER
+
+
 def test_memory_is_that_of_the_same_client() -> None:
     context = Context(new_request_id())
     scope = {"method": "POST", "path": "/predict", "client": ("10.0.0.1", 1)}
