@@ -79,8 +79,10 @@ _CODESTREAM_START: Final = b"\xff\x4f\xff\x51"
 _JP2_START: Final = b"\0\0\0\x0cjP  "
 
 _RLE_HEADER: Final = struct.Struct("<II")
-"""What an RLE header begins with: number of segments, and where the first one lies, which is behind its
-64 bytes (PS3.5 2024e, G.5)."""
+"""What an RLE header begins with: number of segments, and where the first one lies, which is behind the
+header (PS3.5 2024e, G.5)."""
+
+_RLE_HEADER_BYTES: Final = 64
 
 MAX_RLE_SEGMENTS: Final = 15
 
@@ -322,7 +324,7 @@ def _begins_rle(data: bytes, start: int) -> bool:
     if start + _RLE_HEADER.size > len(data):
         return False
     segments, first = _RLE_HEADER.unpack_from(data, start)
-    return 1 <= segments <= MAX_RLE_SEGMENTS and first == 64
+    return bool(1 <= segments <= MAX_RLE_SEGMENTS and first == _RLE_HEADER_BYTES)
 
 
 def _check_frame(frame: bytes, syntax: UID, form: PixelFormat) -> Codestream:

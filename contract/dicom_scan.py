@@ -1,10 +1,13 @@
 """Who or what was scanned, and for what: no animal, no localizer, no part of complex values but one."""
 
+import math
 import re
 import unicodedata
 from typing import Final
 
 from pydicom import Dataset
+
+from contract.greyscale import floats
 
 PEOPLE: Final = frozenset(
     {"HOMO", "SAPIENS", "HUMAN", "HUMANS", "MENSCH", "HUMAIN", "HUMANO", "UMANO"}
@@ -114,7 +117,8 @@ def is_magnitude(attributes: Dataset) -> bool:
     """Whether a classic object, or a frame, is none of the other parts of complex values.
 
     The real part of an inversion recovery counts as one: phase-sensitive inversion recovery shows
-    tissue, and differs from a magnitude in that the sign of its signal is kept.
+    tissue, and differs from a magnitude in that the sign of its signal is kept. Such a recovery says
+    so in any of the ways that scanners have, or states an inversion time.
 
     Args:
         attributes: of an object, or what `contract.dicom_frames.frame_attributes` gives.
@@ -160,4 +164,17 @@ def _is_person(text: object) -> bool | None:
 def _is_inversion(attributes: Dataset, values: tuple[str, ...]) -> bool:
     if str(attributes.get("InversionRecovery") or "").strip().upper() == "YES":
         return True
-    return "IR" in terms(attributes, "ScanningSequence") or any(map(_INVERSION.fullmatch, values))
+    if "IR" in terms(attributes, "ScanningSequence") or any(map(_INVERSION.fullmatch, values)):
+        return True
+    descriptions = (attributes.get(name) for name in ("SeriesDescription", "ProtocolName"))
+    return any("PSIR" in words(text) for text in descriptions) or any(
+        _is_positive(attributes, keyword) for keyword in ("InversionTime", "InversionTimes")
+    )
+
+
+def _is_positive(attributes: Dataset, keyword: str) -> bool:
+    """Whether any of its values is; what is no number is not."""
+    try:
+        return any(0 < value < math.inf for value in floats(attributes, keyword))
+    except ValueError:
+        return False

@@ -469,7 +469,16 @@ INVERSION = {"ScanningSequence": ["SE", "IR"]}
         ({"ComplexImageComponent": "REAL", **INVERSION}, False),
         ({"ComplexImageComponent": "REAL", "InversionRecovery": "YES"}, False),
         ({"ComplexImageComponent": "REAL", "InversionRecovery": "NO"}, True),
+        ({"ComplexImageComponent": "REAL", "InversionTime": 350}, False),
+        ({"ComplexImageComponent": "REAL", "InversionTimes": [0, 350]}, False),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "R"], "SeriesDescription": "t1_psir_tra"}, False),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "R"], "ProtocolName": "PSIR 3D"}, False),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "R"], "SeriesDescription": "t1_tra"}, True),
+        ({"ComplexImageComponent": "REAL", "InversionTime": 0}, True),
+        ({"ComplexImageComponent": "REAL", "InversionTime": ""}, True),
+        ({"ComplexImageComponent": "REAL", "ScanningSequence": "SE"}, True),
         # Its other parts are none.
+        ({"ComplexImageComponent": "PHASE", "InversionTime": 350}, True),
         ({"ComplexImageComponent": "PHASE", **INVERSION}, True),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "I", "ND"], **INVERSION}, True),
     ],
@@ -522,6 +531,35 @@ def test_frames_that_are_no_magnitude_leave_the_others(
         is_refused = refused and checks is STRICT and frame == 2
         with pytest.raises(NotMagnitude) if is_refused else nullcontext():
             assert source.slice(frame).pixels.shape == GREY.shape
+
+
+@pytest.mark.parametrize("place", ["Shared", "PerFrame"])
+@pytest.mark.parametrize(
+    ("unassigned", "refused"),
+    [
+        ({"ScanningSequence": ["SE", "IR"]}, False),
+        ({"ScanningSequence": "RM", "InversionTime": 400}, False),
+        ({"ScanningSequence": "SE"}, True),
+    ],
+    ids=str,
+)
+def test_the_real_part_of_a_converted_inversion_recovery(
+    unassigned: dict[str, Any], place: str, refused: bool
+) -> None:
+    """What it has no functional group for is among the attributes that are not assigned to one."""
+    shared, own, item = Dataset(), frame_type("ORIGINAL", "PRIMARY", "R", "NONE"), Dataset()
+    for keyword, value in unassigned.items():
+        setattr(item, keyword, value)
+    groups = shared if place == "Shared" else own
+    setattr(groups, f"Unassigned{place}ConvertedAttributesSequence", [item])
+    attributes = {
+        "SOPClassUID": LegacyConvertedEnhancedMRImageStorage,
+        "SharedFunctionalGroupsSequence": [shared],
+        "PerFrameFunctionalGroupsSequence": [own],
+    }
+    source = open_dicom(mr_frames([GREY], attributes=attributes), Policy())
+    with pytest.raises(NotMagnitude) if refused else nullcontext():
+        assert source.slice(1).pixels.shape == GREY.shape
 
 
 def test_frames_that_say_nothing_are_what_the_object_says() -> None:
