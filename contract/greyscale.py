@@ -172,8 +172,8 @@ def _check_colours(stored: NDArray[Any], attributes: Dataset) -> None:
 def _padding(levels: NDArray[np.int64], attributes: Dataset) -> NDArray[np.bool_]:
     """Which values stand for no signal at all (PS3.3 2024e, C.7.5.1.1.2).
 
-    A writer that states it with another sign than the pixels have means their bits, where it has as many
-    as they. Of fewer bits a negative one would be the brightest tissue: it is a value that no pixel has.
+    A writer that states it with another sign than the pixels have means their bits, as long as there
+    are as many of them. Cut to fewer, a negative one would be the brightest tissue: no pixel has it.
     """
     signed = _is_signed(attributes)
     first = _integer(attributes.get("PixelPaddingValue"), signed=signed)
