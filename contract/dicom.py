@@ -56,6 +56,7 @@ _ATTRIBUTES: Final = [
     ),
     *("QualityControlSubject", "QualityControlImage"),
     *("ComplexImageComponent", "ScanningSequence", "InversionRecovery"),
+    *("InversionTime", "InversionTimes"),
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PlanarConfiguration"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
     *("PhotometricInterpretation", "PixelPaddingValue", "PixelPaddingRangeLimit"),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from pydicom import Dataset, FileDataset
+from pydicom.tag import Tag
 
 from contract.greyscale import floats, numbers
 from contract.preprocessing import DicomReference
@@ -24,6 +25,15 @@ FUNCTIONAL_GROUPS: Final = (
 )
 """Where an enhanced object keeps what a classic one has at its top level (PS3.3 2024e, C.7.6.16)."""
 
+UNASSIGNED: Final = (
+    "UnassignedSharedConvertedAttributesSequence",
+    "UnassignedPerFrameConvertedAttributesSequence",
+)
+"""Where a legacy converted object keeps what has no functional group (PS3.3 2024e, C.7.6.16.2)."""
+
+OF_INVERSION: Final = frozenset(map(Tag, ("ScanningSequence", "InversionTime")))
+"""What is read of it: that a frame is of an inversion recovery."""
+
 _UID: Final = re.compile(r"[0-9]+(\.[0-9]+)*")
 
 
@@ -39,6 +49,11 @@ def frame_attributes(dataset: FileDataset, frame: int) -> Dataset:
     shared = list(dataset.get("SharedFunctionalGroupsSequence") or [])[:1]
     own = list(dataset.get("PerFrameFunctionalGroupsSequence") or [])[frame - 1 : frame]
     for groups in shared + own:
+        for keyword in UNASSIGNED:
+            for item in list(groups.get(keyword) or [])[:1]:
+                attributes.update(
+                    {tag: value for tag, value in item.items() if tag in OF_INVERSION}
+                )
         for keyword in FUNCTIONAL_GROUPS:
             for item in list(groups.get(keyword) or [])[:1]:
                 attributes.update(item)

@@ -132,7 +132,9 @@ def check_kind(dataset: Dataset, checks: Checks) -> None:
         if not is_mr_class:
             raise UnsupportedSopClass("the DICOM object is of MR, but no MR image")
         if not is_of_patient(dataset):
-            raise NotPatient("the DICOM object shows an animal or a phantom")
+            raise NotPatient(
+                "Patient Species or Quality Control of the DICOM object says: an animal or a phantom"
+            )
         if is_localizer(dataset) or _has_only_localizers(dataset):
             raise Localizer("the DICOM object is a localizer")
         if "PerFrameFunctionalGroupsSequence" not in dataset and not is_magnitude(dataset):

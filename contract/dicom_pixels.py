@@ -2,8 +2,9 @@
 
 import io
 import json
+import struct
 from collections.abc import Mapping
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -69,8 +70,21 @@ safe within the service's: among mutations of pydicom's test files are some that
 
 _ITEM_HEADER_BYTES: Final = 8
 
-_IMAGE_STARTS: Final = (b"\xff\xd8\xff", b"\xff\x4f\xff\x51", b"\0\0\0\x0cjP  ")
-"""No compressed data holds the first two: after 0xFF, what is no marker is at most 0x8F."""
+_JPEG_START: Final = b"\xff\xd8\xff"
+"""No compressed data holds it: after 0xFF, what is no marker is at most 0x8F."""
+
+_CODESTREAM_START: Final = b"\xff\x4f\xff\x51"
+"""Likewise of JPEG 2000; the boxes of a JP2 file may lie before it, in fragments of their own."""
+
+_JP2_START: Final = b"\0\0\0\x0cjP  "
+
+_RLE_HEADER: Final = struct.Struct("<II")
+"""What an RLE header begins with: number of segments, and where the first one lies, which is behind the
+header (PS3.5 2024e, G.5)."""
+
+_RLE_HEADER_BYTES: Final = 64
+
+MAX_RLE_SEGMENTS: Final = 15
 
 MAX_RLE_BYTES: Final = 4 * 2**20
 """Length of an RLE frame; it may unpack to 64 times as much before its true length is known."""
@@ -287,14 +301,30 @@ def _split(dataset: FileDataset, count: int) -> list[bytes]:
 
 
 def _images_begun(data: bytes, syntax: UID) -> int:
-    """Fragments that begin a frame: an RLE frame is one, others may have more (PS3.5 2024e, A.4)."""
+    """Fragments that begin a frame: it may have more, and empty ones (PS3.5 2024e, A.4)."""
     reader = io.BytesIO(data)
     parse_basic_offsets(reader)
-    count, offsets = parse_fragments(reader)
-    if syntax == RLELossless:
-        return count
+    _, offsets = parse_fragments(reader)
     starts = [offset + _ITEM_HEADER_BYTES for offset in offsets]
-    return sum(data.startswith(_IMAGE_STARTS, start) for start in starts)
+    if syntax == RLELossless:
+        return sum(_begins_rle(data, start) for start in starts)
+    if syntax not in _JPEG2000:
+        return sum(data.startswith(_JPEG_START, start) for start in starts)
+    count, is_boxes_alone = 0, False
+    for start, end in pairwise([*starts, len(data)]):
+        is_file = data.startswith(_JP2_START, start)
+        count += is_file or (data.startswith(_CODESTREAM_START, start) and not is_boxes_alone)
+        is_boxes_alone = (is_file or is_boxes_alone) and data.find(
+            _CODESTREAM_START, start, end
+        ) < 0
+    return count
+
+
+def _begins_rle(data: bytes, start: int) -> bool:
+    if start + _RLE_HEADER.size > len(data):
+        return False
+    segments, first = _RLE_HEADER.unpack_from(data, start)
+    return bool(1 <= segments <= MAX_RLE_SEGMENTS and first == _RLE_HEADER_BYTES)
 
 
 def _check_frame(frame: bytes, syntax: UID, form: PixelFormat) -> Codestream:

@@ -1,27 +1,55 @@
 """Who or what was scanned, and for what: no animal, no localizer, no part of complex values but one."""
 
+import math
 import re
 import unicodedata
 from typing import Final
 
 from pydicom import Dataset
+from pydicom.sequence import Sequence
+
+from contract.greyscale import floats
 
 PEOPLE: Final = frozenset(
-    {"HOMO", "SAPIENS", "HUMAN", "HUMANS", "MENSCH", "HUMAIN", "HUMANO", "UMANO"}
+    {
+        *("HOMO", "SAPIENS", "HUMAN", "HUMANS", "HUMANUS", "MENSCH", "MENSCHEN", "MENSCHLICH"),
+        *("HUMAIN", "HUMAINE", "HUMANO", "HUMANA", "UMANO", "UMANA", "UOMO", "MENS", "MANNISKA"),
+        *("MENNESKE", "CZLOWIEK"),
+    }
 )
-"""Words of Patient Species Description (0010,2201) for a person."""
+"""Words of Patient Species Description (0010,2201) for a person, whatever stands beside them."""
 
-NO_PEOPLE: Final = frozenset({"NON", "NONHUMAN", "NOT", "PHANTOM"})
+ALSO_PEOPLE: Final = frozenset(
+    {
+        *("H", "PERSON", "PERSONS", "PEOPLE", "PATIENT", "VOLUNTEER", "SUBJECT", "PROBAND"),
+        *("MAN", "WOMAN", "MALE", "FEMALE", "BOY", "GIRL", "ADULT", "CHILD", "INFANT", "BABY"),
+        *("HOMME", "FEMME", "ENFANT", "ADULTE", "PERSONNE", "PATIENTE", "VOLONTAIRE"),
+        *("PERSONA", "HOMBRE", "MUJER", "NINO", "NINA", "ADULTO", "ADULTA", "PACIENTE"),
+        *("MANN", "FRAU", "KIND", "ERWACHSENER", "PATIENTIN", "PROBANDIN"),
+        *("DONNA", "BAMBINO", "PAZIENTE", "HOMEM", "MULHER", "PESSOA", "HEALTHY"),
+    }
+)
+"""Words for a person that name no species where there is no other word: an adult may be a dog."""
+
+NO_PEOPLE: Final = frozenset(
+    {"NON", "NONHUMAN", "NOT", "PHANTOM", "ANIMAL", "XENOGRAFT", "MOUSE", "MICE", "RAT", "RATS"}
+)
 """Words that turn one of :data:`PEOPLE` round."""
 
 NO_SPECIES: Final = frozenset(
-    {"UNKNOWN", "UNDEFINED", "UNSPECIFIED", "NOTSPECIFIED", "NONE", "NULL", "NA", "NOTAPPLICABLE"}
+    {
+        *("UNKNOWN", "UNDEFINED", "UNSPECIFIED", "NOTSPECIFIED", "NONE", "NULL", "NA", "N", "NO"),
+        *("NOTAPPLICABLE", "NOTSTATED", "NOTKNOWN", "OTHER", "OTHERS", "STANDARD", "NORMAL"),
+        *("ANONYMOUS", "ANONYMIZED", "ANONYMISED", "REMOVED", "UNBEKANNT", "KEINEANGABE"),
+        *("INCONNU", "INCONNUE", "NONRENSEIGNE", "AUTRE", "DESCONOCIDO", "DESCONOCIDA", "OTRO"),
+        *("SCONOSCIUTO", "SCONOSCIUTA", "DESCONHECIDO", "ONBEKEND"),
+    }
 )
 """Texts that name no species, their letters alone."""
 
 PEOPLE_CODES: Final = frozenset({"337915000", "L-85B00"})
 """Patient Species Code Sequence (0010,2202) of a person, in SNOMED CT and SNOMED RT (PS3.16 2024e, CID
-7454)."""
+7454); another code is one where its meaning says so."""
 
 LOCALIZERS: Final = frozenset(
     {
@@ -82,15 +110,20 @@ _INVERSION: Final = re.compile(r"(?:.*_)?IR|PSIR.*|TRUE_IR.*")
 
 
 def is_of_patient(dataset: Dataset) -> bool:
-    """Whether it is of a person, or says nothing of a species; and not for quality control."""
+    """Whether it is of a person, or says nothing of a species; and not for quality control.
+
+    A species that is not known to be a person's counts as an animal's, a misspelt one too. Species have
+    thousands of names, people few, and the standard wants one stated of what is no person alone
+    (PS3.3 2024e, table C.7-1). Who is refused by mistake learns why and can have it let through; who
+    gets an answer for an animal learns nothing.
+    """
     for keyword in ("QualityControlSubject", "QualityControlImage"):
         if str(dataset.get(keyword) or "").strip().upper() == "YES":
             return False
-    codes = list(dataset.get("PatientSpeciesCodeSequence") or [])
-    stated = [_is_person(dataset.get("PatientSpeciesDescription"))]
-    for code in codes:
-        value = str(code.get("CodeValue") or "").strip()
-        stated.append(value in PEOPLE_CODES if value else _is_person(code.get("CodeMeaning")))
+    codes = dataset.get("PatientSpeciesCodeSequence")
+    # Of another value representation it is no sequence, and what is meant by it is anyone's guess.
+    stated = [_is_code_of_person(code) for code in codes] if isinstance(codes, Sequence) else []
+    stated.append(_is_person(dataset.get("PatientSpeciesDescription")))
     return True in stated or False not in stated
 
 
@@ -114,7 +147,8 @@ def is_magnitude(attributes: Dataset) -> bool:
     """Whether a classic object, or a frame, is none of the other parts of complex values.
 
     The real part of an inversion recovery counts as one: phase-sensitive inversion recovery shows
-    tissue, and differs from a magnitude in that the sign of its signal is kept.
+    tissue, and differs from a magnitude in that the sign of its signal is kept. Such a recovery says
+    so in any of the ways that scanners have, or states an inversion time.
 
     Args:
         attributes: of an object, or what `contract.dicom_frames.frame_attributes` gives.
@@ -152,12 +186,32 @@ def _upper(text: object) -> str:
 def _is_person(text: object) -> bool | None:
     """None if it names no species, as a text in another alphabet than the Latin one."""
     named = words(text)
-    if not named or "".join(named) in NO_SPECIES:
+    if ALSO_PEOPLE.issuperset(named) or "".join(named) in NO_SPECIES:
         return None
     return not PEOPLE.isdisjoint(named) and NO_PEOPLE.isdisjoint(named)
+
+
+def _is_code_of_person(code: Dataset) -> bool | None:
+    value, meaning = str(code.get("CodeValue") or "").strip(), code.get("CodeMeaning")
+    if value in PEOPLE_CODES:
+        return True
+    return _is_person(meaning) if words(meaning) or not value else False
 
 
 def _is_inversion(attributes: Dataset, values: tuple[str, ...]) -> bool:
     if str(attributes.get("InversionRecovery") or "").strip().upper() == "YES":
         return True
-    return "IR" in terms(attributes, "ScanningSequence") or any(map(_INVERSION.fullmatch, values))
+    if "IR" in terms(attributes, "ScanningSequence") or any(map(_INVERSION.fullmatch, values)):
+        return True
+    descriptions = (attributes.get(name) for name in ("SeriesDescription", "ProtocolName"))
+    return any("PSIR" in words(text) for text in descriptions) or any(
+        _is_positive(attributes, keyword) for keyword in ("InversionTime", "InversionTimes")
+    )
+
+
+def _is_positive(attributes: Dataset, keyword: str) -> bool:
+    """Whether any of its values is; what is no number is not."""
+    try:
+        return any(0 < value < math.inf for value in floats(attributes, keyword))
+    except ValueError:
+        return False

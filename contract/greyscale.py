@@ -170,7 +170,11 @@ def _check_colours(stored: NDArray[Any], attributes: Dataset) -> None:
 
 
 def _padding(levels: NDArray[np.int64], attributes: Dataset) -> NDArray[np.bool_]:
-    """Which values stand for no signal at all (PS3.3 2024e, C.7.5.1.1.2)."""
+    """Which values stand for no signal at all (PS3.3 2024e, C.7.5.1.1.2).
+
+    A writer that states it with another sign than the pixels have means their bits, as long as there
+    are as many of them. Cut to fewer, a negative one would be the brightest tissue: no pixel has it.
+    """
     signed = _is_signed(attributes)
     first = _integer(attributes.get("PixelPaddingValue"), signed=signed)
     last = _integer(attributes.get("PixelPaddingRangeLimit"), signed=signed)
@@ -180,8 +184,9 @@ def _padding(levels: NDArray[np.int64], attributes: Dataset) -> NDArray[np.bool_
     if bits <= 15:
         # It is negative, and the file does not say so.
         ends = [end - 0x10000 if end > 0x7FFF else end for end in ends]
+    is_full = bits == int(attributes.BitsAllocated)
     # A range from below what pixels can have does not begin at their other end.
-    if signed or max(ends) < 0:
+    if signed or (is_full and max(ends) < 0):
         ends = [_as_pixel(end, bits, signed=signed) for end in ends]
     return (levels >= min(ends)) & (levels <= max(ends))
 

@@ -37,7 +37,9 @@ def main() -> None:
     runtime = open_runtime(settings, stored)
     for folder in arguments.folders:
         paths = sorted(path for path in folder.iterdir() if path.suffix == ".jpg")
-        pixels = [preprocess(decode(path.read_bytes()).pixels, stored.preprocess) for path in paths]
+        pixels = [
+            preprocess(decode(path.read_bytes()).upright, stored.preprocess) for path in paths
+        ]
         size = runtime.batch_sizes[-1]
         batches = [np.stack(pixels[start : start + size]) for start in range(0, len(pixels), size)]
         answers = [rules.answer(runtime.predict(batch)) for batch in batches]

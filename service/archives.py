@@ -35,8 +35,13 @@ _METHODS: Final = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED}
 _ENCRYPTED: Final = 0x1 | 0x40
 """Bits 0 and 6 of the general purpose flag (APPNOTE 6.3.10, 4.4.4)."""
 
-_IGNORED: Final = {"dicomdir", ".ds_store", "thumbs.db", "desktop.ini"}
+_IGNORED: Final = {"dicomdir", "version", "lockfile", "thumbs.db", "desktop.ini", "icon\r"}
 """Files that media and operating systems add of their own accord; no client means them."""
+
+
+def is_ignored(name: str) -> bool:
+    """Whether no client means a file, by its name without folders: one of these, or hidden."""
+    return name.startswith(".") or name.lower() in _IGNORED
 
 
 def is_zip(data: bytes) -> bool:
@@ -123,9 +128,7 @@ def _is_wanted(member: zipfile.ZipInfo) -> bool:
     if member.is_dir() or stat.S_ISLNK(member.external_attr >> 16):
         return False
     *folders, name = member.filename.split("/")
-    return not (
-        "__MACOSX" in folders or name.lower() in _IGNORED or name.startswith("._") or not name
-    )
+    return bool(name) and "__MACOSX" not in folders and not is_ignored(name)
 
 
 async def unpacked(

@@ -1,5 +1,6 @@
 """The series of a request: what their slices come to together."""
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
@@ -17,6 +18,7 @@ from contract.errors import (
 )
 from contract.preprocessing import DicomReference
 from contract.series import SeriesScore, is_mostly_unfamiliar, score_series
+from service.archives import is_ignored
 from service.jobs import Job, Upload
 
 NO_SLICES: Final = (
@@ -26,6 +28,9 @@ NO_SLICES: Final = (
 
 MAGIC: Final = bytes(128) + b"DICM"
 """What a DICOM file begins with, if its preamble is empty (PS3.10 2024e, 7.1)."""
+
+_OTHER_KIND: Final = re.compile(r"\.(?!(dcm|dicom|dic|ima|mr)$)[a-z]+$", re.IGNORECASE)
+"""End of a name that no slice has. On media slices are IM000001 and the like; elsewhere, UIDs."""
 
 Series = tuple[str | None, str]
 """Study and Series Instance UID: some anonymisers give the series of all patients one UID."""
@@ -93,14 +98,23 @@ def is_dicom(data: bytes) -> bool:
     return data[128:132] == b"DICM"
 
 
-def may_be_dicom(data: bytes) -> bool:
+def may_be_dicom(upload: Upload) -> bool:
     """Whether a file is a DICOM object, or may have been one before something was taken from it.
 
     A copy that was broken off leaves nothing, zeros alone, or a preamble of zeros without what follows
-    it. Data elements without preamble begin with one of group 0002 or 0008.
+    it. Data elements without preamble begin with one of group 0002 or 0008. Of nothing, the name has to
+    be one that a slice may have: media and systems have empty files of their own.
     """
+    data = upload.data
+    if not data:
+        return upload.name is None or _may_name_slice(upload.name)
     is_bare = data[:2] in {b"\x02\0", b"\x08\0"} and data[3:4] == b"\0"
     return is_dicom(data) or is_bare or MAGIC.startswith(data) or not data.strip(b"\0")
+
+
+def _may_name_slice(path: str) -> bool:
+    name = path.replace("\\", "/").rpartition("/")[2]
+    return not is_ignored(name) and _OTHER_KIND.search(name) is None
 
 
 def unread(jobs: Iterable[Job]) -> list[Job]:
@@ -110,7 +124,7 @@ def unread(jobs: Iterable[Job]) -> list[Job]:
         for job in jobs
         if not isinstance(job.outcome, (Outputs, *NO_SLICES))
         # What could not be taken out of an archive may be anything.
-        and (job.upload.failure is not None or may_be_dicom(job.upload.data))
+        and (job.upload.failure is not None or may_be_dicom(job.upload))
     ]
 
 

@@ -322,7 +322,10 @@ def _read(file: ImageFile, spec: PreprocessSpec) -> _Read:
     mask = None
     if file.mask is not None:
         outline = _read_mask(file.mask, decoded)
-        mask = None if outline is None else place_mask(outline, placement, spec)
+        if outline is not None:
+            # It outlines the slice as it is stored, and is placed as the slice was: as it is read.
+            upright = Image.fromarray(decoded.turn.apply(np.asarray(outline)))
+            mask = place_mask(upright, placement, spec)
     geometry = Geometry.of(decoded, placement, spec)
     return _Read(digest, sniff(data).name, decoded.original_size, pixels, mask, geometry, "")
 

@@ -52,7 +52,7 @@ class Preparation:
 
     def prepare(self, data: bytes) -> NDArray[np.uint8]:
         """A file to the model's input."""
-        return preprocess(decode(data, self.spec).pixels, self.spec)
+        return preprocess(decode(data, self.spec).upright, self.spec)
 
 
 class Model(Preparation):

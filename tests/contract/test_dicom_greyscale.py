@@ -270,7 +270,6 @@ class TestGreyscale:
             ("u2", 16, ("US", 65535), 65535),
             ("i2", 16, ("US", 63536), -2000),
             ("i2", 16, ("SS", -2000), -2000),
-            ("u2", 12, ("SS", -1), 4095),
             ("i2", 12, ("US", 2048), -2048),
             ("i2", 12, ("US", 63488), -2048),
             ("u1", 8, ("SS", -1), 255),
@@ -297,6 +296,13 @@ class TestGreyscale:
             (16, ("SS", -10), ("SS", 5), {5: True, 0: True, 400: False, 65530: False}),
             # No sign of 12 bits: it stands for no pixel, least of all for 0.
             (12, ("SS", -4096), None, {4000: False}),
+            # Nor does it for the brightest tissue, whatever type states it.
+            (12, ("SS", -1), None, {4095: False}),
+            (12, ("US", 65535), None, {4095: False}),
+            (12, ("US", 63536), None, {2096: False}),
+            (12, ("SS", -2000), ("SS", -1000), {2096: False, 3000: False, 3096: False}),
+            (12, ("US", 65526), ("US", 5), {5: True, 0: True, 400: False, 4090: False}),
+            (8, ("SS", -1), None, {255: False}),
         ],
         ids=str,
     )

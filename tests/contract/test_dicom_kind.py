@@ -1,10 +1,11 @@
 """Which objects are predicted, and as which the others are refused, at each strictness."""
 
+import io
 from contextlib import nullcontext
 from typing import Any
 
 import pytest
-from pydicom import Dataset
+from pydicom import DataElement, Dataset, dcmread
 from pydicom.uid import (
     ComprehensiveSRStorage,
     CTImageStorage,
@@ -294,6 +295,12 @@ def text(value: str) -> list[Dataset]:
     return [code]
 
 
+def species(value: str, meaning: str) -> list[Dataset]:
+    (code,) = region(value)
+    code.CodeMeaning = meaning
+    return [code]
+
+
 @pytest.mark.parametrize(
     "attributes",
     [
@@ -301,6 +308,18 @@ def text(value: str) -> list[Dataset]:
         {"PatientSpeciesDescription": "CANIS LUPUS FAMILIARIS"},
         {"PatientSpeciesDescription": "Non-human primate"},
         {"PatientSpeciesDescription": "phantom"},
+        {"PatientSpeciesDescription": "adult dog"},
+        {"PatientSpeciesDescription": "Other primate"},
+        {"PatientSpeciesDescription": "Standard poodle"},
+        {"PatientSpeciesDescription": "mouse, human xenograft"},
+        {"PatientSpeciesDescription": "Cainne"},
+        {"PatientSpeciesCodeSequence": species("9615", "Canis lupus familiaris")},
+        {"PatientSpeciesCodeSequence": species("448771007", "")},
+        {
+            "PatientSpeciesDescription": "Patient",
+            "PatientSpeciesCodeSequence": species("448771007", "dog"),
+        },
+        {"PatientSpeciesCodeSequence": species("448771007", "?")},
         {"PatientSpeciesCodeSequence": region("448771007")},
         {"PatientSpeciesCodeSequence": region("L-80700", "SRT")},
         {"PatientSpeciesCodeSequence": text("Felis catus")},
@@ -330,11 +349,33 @@ def test_animals_and_phantoms(attributes: dict[str, Any]) -> None:
                 "human, adult",
                 "Homo sapiens sapiens",
                 "Mensch",
+                *(
+                    "Person",
+                    "Patient",
+                    "man",
+                    "woman",
+                    "Homme",
+                    "Persona",
+                    "Adult",
+                    "Volunteer",
+                    "H",
+                ),
+                *("H. sapiens", "healthy volunteer", "Être humain", "Niño"),
             )
         ),
         *(
             {"PatientSpeciesDescription": none}
-            for none in ("UNKNOWN", "N/A", "not specified", "人")
+            for none in (
+                *("UNKNOWN", "N/A", "not specified", "人", "Unbekannt", "inconnu", "desconocido"),
+                *("Other", "N", "Standard", "?", "non renseigné"),
+            )
+        ),
+        *(
+            {"PatientSpeciesCodeSequence": species(value, meaning)}
+            for value, meaning in (
+                *(("9606", "Homo sapiens"), ("278412004", "Human"), ("C0086418", "Homo sapiens")),
+                *(("X", "Person"), ("337915000", "h"), ("261665006", "Unknown"), ("", "")),
+            )
         ),
         {"PatientSpeciesCodeSequence": region("337915000")},
         {"PatientSpeciesCodeSequence": region("L-85B00", "SRT")},
@@ -352,6 +393,14 @@ def test_animals_and_phantoms(attributes: dict[str, Any]) -> None:
 def test_people(attributes: dict[str, Any]) -> None:
     attributes = {"SpecificCharacterSet": "ISO_IR 192"} | attributes
     assert outcome(attributes, STRICT) is None
+
+
+@pytest.mark.parametrize("value", ["human", "canine", ["a", "b"], ""], ids=str)
+def test_a_species_code_that_is_no_sequence_says_nothing(value: str | list[str]) -> None:
+    dataset, data = dcmread(io.BytesIO(mr_object(GREY))), io.BytesIO()
+    dataset[0x00102202] = DataElement(0x00102202, "LO", value)
+    dataset.save_as(data)
+    assert decoded(data.getvalue(), Policy()).pixels.shape == GREY.shape
 
 
 @pytest.mark.parametrize(
@@ -469,7 +518,16 @@ INVERSION = {"ScanningSequence": ["SE", "IR"]}
         ({"ComplexImageComponent": "REAL", **INVERSION}, False),
         ({"ComplexImageComponent": "REAL", "InversionRecovery": "YES"}, False),
         ({"ComplexImageComponent": "REAL", "InversionRecovery": "NO"}, True),
+        ({"ComplexImageComponent": "REAL", "InversionTime": 350}, False),
+        ({"ComplexImageComponent": "REAL", "InversionTimes": [0, 350]}, False),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "R"], "SeriesDescription": "t1_psir_tra"}, False),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "R"], "ProtocolName": "PSIR 3D"}, False),
+        ({"ImageType": ["ORIGINAL", "PRIMARY", "R"], "SeriesDescription": "t1_tra"}, True),
+        ({"ComplexImageComponent": "REAL", "InversionTime": 0}, True),
+        ({"ComplexImageComponent": "REAL", "InversionTime": ""}, True),
+        ({"ComplexImageComponent": "REAL", "ScanningSequence": "SE"}, True),
         # Its other parts are none.
+        ({"ComplexImageComponent": "PHASE", "InversionTime": 350}, True),
         ({"ComplexImageComponent": "PHASE", **INVERSION}, True),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "I", "ND"], **INVERSION}, True),
     ],
@@ -522,6 +580,35 @@ def test_frames_that_are_no_magnitude_leave_the_others(
         is_refused = refused and checks is STRICT and frame == 2
         with pytest.raises(NotMagnitude) if is_refused else nullcontext():
             assert source.slice(frame).pixels.shape == GREY.shape
+
+
+@pytest.mark.parametrize("place", ["Shared", "PerFrame"])
+@pytest.mark.parametrize(
+    ("unassigned", "refused"),
+    [
+        ({"ScanningSequence": ["SE", "IR"]}, False),
+        ({"ScanningSequence": "RM", "InversionTime": 400}, False),
+        ({"ScanningSequence": "SE"}, True),
+    ],
+    ids=str,
+)
+def test_the_real_part_of_a_converted_inversion_recovery(
+    unassigned: dict[str, Any], place: str, refused: bool
+) -> None:
+    """What it has no functional group for is among the attributes that are not assigned to one."""
+    shared, own, item = Dataset(), frame_type("ORIGINAL", "PRIMARY", "R", "NONE"), Dataset()
+    for keyword, value in unassigned.items():
+        setattr(item, keyword, value)
+    groups = shared if place == "Shared" else own
+    setattr(groups, f"Unassigned{place}ConvertedAttributesSequence", [item])
+    attributes = {
+        "SOPClassUID": LegacyConvertedEnhancedMRImageStorage,
+        "SharedFunctionalGroupsSequence": [shared],
+        "PerFrameFunctionalGroupsSequence": [own],
+    }
+    source = open_dicom(mr_frames([GREY], attributes=attributes), Policy())
+    with pytest.raises(NotMagnitude) if refused else nullcontext():
+        assert source.slice(1).pixels.shape == GREY.shape
 
 
 def test_frames_that_say_nothing_are_what_the_object_says() -> None:

@@ -2,6 +2,8 @@
 
 import io
 import struct
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydicom import DataElement, dcmread
-from pydicom.encaps import encapsulate
+from pydicom.encaps import encapsulate, generate_frames, itemize_fragment
 from pydicom.tag import Tag
 from pydicom.uid import (
     UID,
@@ -56,6 +58,12 @@ from tests.contract.samples import (
 )
 
 GREY = grey_slice()
+
+
+def in_items(pieces: Sequence[bytes]) -> bytes:
+    """Fragments behind an empty offset table."""
+    padded = (piece + bytes(len(piece) % 2) for piece in pieces)
+    return b"".join(itemize_fragment(piece) for piece in (b"", *padded))
 
 
 class TestRefused:
@@ -143,6 +151,34 @@ class TestRefused:
         attributes = {**RANGE, "NumberOfFrames": stated}
         with pytest.raises(UndecodableImage, match="more frames than it states"):
             open_source(mr_frames([GREY] * 3, SYNTAXES[name], attributes=attributes))
+
+    @pytest.mark.parametrize(
+        "ends", [(100,), (0,), (10**6,), (0, 100, 100)], ids=["halves", "before", "behind", "all"]
+    )
+    def test_an_rle_frame_in_fragments_is_one(self, ends: tuple[int, ...]) -> None:
+        """It should not be, nor should an item be empty; some writers have both."""
+        packed = dcmread(io.BytesIO(mr_object(GREY, RLELossless))).PixelData
+        stream = next(generate_frames(packed, number_of_frames=1))
+        pieces = [stream[start:end] for start, end in pairwise([0, *ends, None])]
+        attributes = {**RANGE, "PixelData": in_items(pieces)}
+        whole = decoded(mr_object(GREY, RLELossless, attributes=attributes))
+        assert difference(whole.pixels, GREY) <= 1
+        attributes["PixelData"] = in_items([*pieces, stream])
+        with pytest.raises(UndecodableImage, match="more frames than it states"):
+            decoded(mr_object(GREY, RLELossless, attributes=attributes))
+
+    @pytest.mark.parametrize("cuts", [[], [40]], ids=["at once", "in two"])
+    def test_a_codestream_behind_its_boxes_is_no_second_frame(self, cuts: list[int]) -> None:
+        stream = encode(GREY, "JPEG2000")
+        start = stream.index(b"\xff\x4f\xff\x51")
+        pieces = [stream[begin:end] for begin, end in pairwise([0, *cuts, start, None])]
+        attributes = {**RANGE, "PixelData": in_items(pieces)}
+        whole = decoded(mr_object(GREY, JPEG2000Lossless, attributes=attributes))
+        assert difference(whole.pixels, GREY) <= 1
+        for more in (pieces[-1], stream):
+            attributes["PixelData"] = in_items([*pieces, more])
+            with pytest.raises(UndecodableImage, match="more frames than it states"):
+                decoded(mr_object(GREY, JPEG2000Lossless, attributes=attributes))
 
     @pytest.mark.parametrize("surplus", [1, 2, GREY.shape[1]])
     def test_padding_behind_the_pixels_is_none_of_them(self, surplus: int) -> None:

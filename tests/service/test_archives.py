@@ -119,7 +119,9 @@ def test_what_nobody_means_is_left_out(small: Service) -> None:
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
         archive.writestr("study/", b"")
-        for name in ("DICOMDIR", "study/.DS_Store", "__MACOSX/._1", "study/._1", "Thumbs.db"):
+        media = ("DICOMDIR", "VERSION", "LOCKFILE")
+        systems = (".DS_Store", "__MACOSX/._1", "._1", ".gitkeep", "Icon\r", "Thumbs.db")
+        for name in (*media, *(f"study/{name}" for name in systems)):
             archive.writestr(name, b"junk")
         link = zipfile.ZipInfo("study/link")
         link.external_attr = 0o120777 << 16

@@ -113,15 +113,20 @@ def test_no_series_is_without_a_tumour_while_a_file_has_no_result(
     assert [lines[0][f"series_{name}"] for name in columns] == ["refer", "no_tumor", "1", "1"]
 
 
+EMPTY = ("VERSION", "LOCKFILE", "viewer.js", ".gitkeep")
+"""Files of media and systems, which hold nothing."""
+
+
 @needs_browser
 def test_what_is_no_slice_of_a_head_leaves_a_series_alone(page: Browser, tmp_path: Path) -> None:
     paths = [
         *made(tmp_path, ["1.dcm", "2.dcm", "3.dcm"]),
         *made(tmp_path, ["4.jpg"], b"\xff\xd8\xff"),
         *made(tmp_path, ["README"], b"Where the series comes from"),
+        *made(tmp_path, EMPTY, b""),
     ]
     knee = {"input": "3.dcm", "error": {**ERROR, "code": "not_head"}}
-    refused = [{**REFUSED, "input": name} for name in ("4.jpg", "README")]
+    refused = [{**REFUSED, "input": name} for name in ("4.jpg", "README", *EMPTY)]
     picture = {"status": 415, "headers": {}, "body": {"errors": refused}}
     series = answer(entry("1.dcm"), entry("2.dcm"), knee, failed=0)
     shown = answered(page, paths, series, picture)

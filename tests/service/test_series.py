@@ -30,7 +30,7 @@ from service.answers import Answer
 from service.errors import DamagedZip, DeadlineExceeded, Failure, QueueFull
 from service.jobs import Group, Job, Upload
 from service.schemas import PredictAnswer
-from service.series import summaries
+from service.series import may_be_dicom, summaries
 from tests.contract.samples import RANGE, grey_slice, mr_frames, mr_object
 from tests.support.data import require_data
 from tests.support.models import head
@@ -307,6 +307,50 @@ def test_other_files_are_no_slices(other: bytes) -> None:
     beside.upload, beside.dicom = Upload(None, other), None
     (series,) = summaries([slice_job(0, 0.05), beside], RULES)
     assert (series["failed"], series["decision"]) == (0, Decision.NO_TUMOR)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "1.dcm",
+            "IM000001",
+            "study.zip/DICOM/IM000001",
+            "1.2.840.113619.2.5",
+            "A.IMA",
+            "x.DICOM",
+        ),
+        *("C:\\study\\7", "T1 0.9mm", "disc.js/7", "00000001.MR", "scan"),
+    ],
+)
+def test_an_empty_file_may_be_a_slice_by_its_name(name: str) -> None:
+    assert may_be_dicom(Upload(name, b""))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("VERSION", "disc.zip/LOCKFILE", "Icon\r", ".gitkeep", "a/.nomedia", "C:\\x\\desktop.ini"),
+        *("notes.txt", "1.2.3.xml", "7.js", "autorun.INF", "1.jpg", "dcm.bak"),
+    ],
+)
+def test_an_empty_file_is_no_slice_by_its_name(name: str) -> None:
+    assert not may_be_dicom(Upload(name, b""))
+    assert may_be_dicom(Upload(name, bytes(132))), "its name counts where there is nothing else"
+
+
+def test_empty_files_of_media_and_systems_leave_a_series_alone(two_heads: Service) -> None:
+    """Through the whole service, as patient CDs and Macs have them."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("DICOM/IM000001", mr_object(head(patch=None), attributes=RANGE))
+        for name in ("VERSION", "LOCKFILE", "Icon\r", "DICOM/.gitkeep", "viewer/index.js"):
+            file.writestr(name, b"")
+    content = two_heads.predict(archive.getvalue()).json()
+    names = [entry["input"].rpartition("/")[2] for entry in content["predictions"]]
+    assert names == ["IM000001", "index.js"]
+    (series,) = content["series"]
+    assert (series["slices"], series["failed"], series["decision"]) == (1, 0, "no_tumor")
 
 
 def test_empty_files_in_an_archive_leave_the_series_to_a_person(two_heads: Service) -> None:

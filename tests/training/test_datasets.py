@@ -7,7 +7,10 @@ from PIL import Image
 
 from contract.decoding import decode
 from contract.preprocessing import preprocess
+from contract.turning import TURNS, Turn
+from tests.contract.samples import RANGE, mr_object
 from tests.support.data import require_data
+from tests.support.turned import orientation
 from training.datasets import (
     allowed,
     canonical_label,
@@ -200,6 +203,21 @@ def test_a_mask_that_outlines_nothing_is_none(tmp_path: Path) -> None:
     images = read_images(find_images(roots))
     assert [*images.masks] == [1]
     assert [file.mask is None for file in images.files] == [True, False]
+
+
+@pytest.mark.parametrize("turn", TURNS, ids=str)
+def test_a_mask_is_turned_as_its_slice(tmp_path: Path, turn: Turn) -> None:
+    """A DICOM object that is stored in another way than it is read, and its outline with it."""
+    read = np.zeros((256, 256), np.uint8)
+    read[20:240, 30:220] = 90
+    read[60:110, 40:160] = 255
+    stored = turn.undo(read)
+    root = _indexed(tmp_path / "set", Image.fromarray(np.uint8(255) * (stored == 255)))
+    place = {"ImageOrientationPatient": orientation(turn, "axial")}
+    (root / "images" / "1.jpg").write_bytes(mr_object(stored, attributes=RANGE | place))
+    images = read_images(find_images([root]))
+    differs = (images.masks[0] > 127) != (images.slices[0] > 160)
+    assert differs.mean() < 0.01
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,10 @@
 // From what was dropped, pasted or chosen to files with their paths: [{file, path}].
 
-/** Files that systems put into folders, and the index of DICOM media, which holds no image. */
-const NOISE = /^(\..*|Thumbs\.db|desktop\.ini|DICOMDIR)$/i;
+/** Files that systems and DICOM media have of their own, as in _IGNORED of service/archives.py. */
+const NOISE = /^(\..*|Thumbs\.db|desktop\.ini|Icon\r|DICOMDIR|VERSION|LOCKFILE)$/i;
+
+/** End of a name that no slice has, as in _OTHER_KIND of service/series.py. */
+const OTHER_KIND = /\.(?!(dcm|dicom|dic|ima|mr)$)[a-z]+$/i;
 
 const DICOM_PREAMBLE_BYTES = 128;
 
@@ -100,6 +103,7 @@ export async function sniff(file) {
   if (starts(0, 0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a)) return "png";
   if (starts(0, 0x50, 0x4b, 0x03, 0x04)) return "zip";
   if (starts(DICOM_PREAMBLE_BYTES, 0x44, 0x49, 0x43, 0x4d)) return "dicom";
+  if (!head.length && (NOISE.test(file.name) || OTHER_KIND.test(file.name))) return "unknown";
   // Nothing or zeros, as an interrupted copy leaves them, or data elements without preamble.
   const isBare = (starts(0, 0x02, 0x00) || starts(0, 0x08, 0x00)) && head[3] === 0;
   return isBare || head.every((byte) => byte === 0) ? "remains" : "unknown";
