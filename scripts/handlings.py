@@ -631,9 +631,25 @@ MUTANTS: Final = (
     Mutant(
         "slice that arrives while its series is parked",
         "service/pacs/inbox.py",
-        "            if _is_whole(connection, series):\n                connection",
-        "            if True:\n                connection",
+        "            if _is_whole(connection, series):\n                connection.execute(\n",
+        "            if True:\n                connection.execute(\n",
         "tests/pacs/test_inbox.py::test_a_series_with_a_late_slice_is_not_parked",
+    ),
+    Mutant(
+        "series that was set aside and is sent again",
+        "service/pacs/inbox.py",
+        '"UPDATE instances SET analysed = 1 WHERE series = ?", (series.uid,)',
+        '"UPDATE instances SET analysed = 0 WHERE series = ?", (series.uid,)',
+        "tests/pacs/test_inbox.py"
+        "::test_what_is_sent_after_a_series_was_set_aside_takes_its_place",
+    ),
+    Mutant(
+        "correction that arrives while its series is analysed",
+        "service/pacs/inbox.py",
+        " AND new.id > old.id AND NOT new.analysed)",
+        " AND new.id > old.id AND NOT new.analysed AND 0)",
+        "tests/pacs/test_inbox.py"
+        "::test_a_correction_that_comes_during_the_analysis_takes_the_place_of_what_it_corrects",
     ),
     Mutant(
         "file that cannot be removed after its instances were replaced",

@@ -34,7 +34,7 @@ CREATE TABLE instances (
     series TEXT NOT NULL REFERENCES series (uid) ON DELETE CASCADE,
     sop TEXT NOT NULL,
     digest BLOB NOT NULL,          -- SHA-256 of the file; empty where it came before version 2
-    analysed INTEGER NOT NULL,     -- its series was, so that another file may take its place
+    analysed INTEGER NOT NULL,     -- or set aside, so that another file may take its place
     segment TEXT NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL,
     UNIQUE (series, sop, digest)
 ) STRICT;

@@ -357,6 +357,52 @@ def test_another_file_under_the_uid_of_one_that_was_analysed_takes_its_place(
     assert sops_of(inbox.begin(SERIES)) == ["1.5.1", "1.5.2", "1.5.1"]
 
 
+def test_what_is_sent_after_a_series_was_set_aside_takes_its_place(
+    inbox: Inbox, segments: Segments
+) -> None:
+    """Else it could never be mended. Two images of one UID set it aside again."""
+    for content in (b"one", b"another"):
+        put(inbox, segments, "1.5.1", content=content)
+    put(inbox, segments, "1.5.2")
+    inbox.park(inbox.begin(SERIES), "unidentified_source")
+    assert inbox.retry() == 1
+    assert sops_of(inbox.begin(SERIES)) == ["1.5.1", "1.5.1", "1.5.2"]
+    put(inbox, segments, "1.5.1", content=b"right")
+    mended = inbox.begin(SERIES)
+    assert sops_of(mended) == ["1.5.2", "1.5.1"]
+    assert [segments.read(place) for place in mended.instances.values()] == [b"x" * 10, b"right"]
+    assert segments.used == len(b"right") + 10
+    put(inbox, segments, "1.5.1", content=b"another")
+    assert sops_of(inbox.begin(SERIES)) == ["1.5.2", "1.5.1", "1.5.1"]
+
+
+@pytest.mark.parametrize("ending", ["settle", "keep"])
+def test_a_correction_that_comes_during_the_analysis_takes_the_place_of_what_it_corrects(
+    inbox: Inbox, segments: Segments, ledger: Ledger, ending: str
+) -> None:
+    for sop in ("1.5.1", "1.5.2"):
+        put(inbox, segments, sop)
+    begun = inbox.begin(SERIES)
+    put(inbox, segments, "1.5.1", content=b"corrected")
+    put(inbox, segments, "1.5.3")
+    if ending == "settle":
+        made = [MadeObject("SR", "1.2", "1.5.9", b"content")]
+        Outbox(ledger, segments, inbox).post(begun, "model", begun.instances, made)
+        assert segments.used == 10 + len(b"corrected") + 10 + len(b"content")
+    else:
+        inbox.keep(begun)
+        assert segments.used == 10 + len(b"corrected") + 10
+    assert inbox.complete() == SERIES
+    again = inbox.begin(SERIES)
+    assert sops_of(again) == ["1.5.2", "1.5.1", "1.5.3"]
+    found = [segments.read(place) for place in again.instances.values()]
+    assert found == [b"x" * 10, b"corrected", b"x" * 10]
+    # What came meanwhile was not analysed, and another image of its UID stays beside it.
+    for sop in ("1.5.2", "1.5.3"):
+        put(inbox, segments, sop, content=b"another")
+    assert sops_of(inbox.begin(SERIES)) == ["1.5.1", "1.5.3", "1.5.2", "1.5.3"]
+
+
 VERSION_1 = """
 CREATE TABLE series (
     uid TEXT PRIMARY KEY, state TEXT NOT NULL, arrived REAL NOT NULL, due REAL NOT NULL,
