@@ -636,12 +636,18 @@ MUTANTS: Final = (
         "tests/pacs/test_inbox.py::test_a_series_with_a_late_slice_is_not_parked",
     ),
     Mutant(
+        "wrong length of the file meta information",
+        "service/content.py",
+        "return (syntax, end) if at == end else",
+        "return (syntax, end) if True else",
+        "tests/service/test_content.py::test_a_wrong_length_hides_nothing_of_the_image",
+    ),
+    Mutant(
         "series that was set aside and is sent again",
         "service/pacs/inbox.py",
         '"UPDATE instances SET analysed = 1 WHERE series = ?", (series.uid,)',
         '"UPDATE instances SET analysed = 0 WHERE series = ?", (series.uid,)',
-        "tests/pacs/test_inbox.py"
-        "::test_what_is_sent_after_a_series_was_set_aside_takes_its_place",
+        "tests/pacs/test_inbox.py::test_what_is_sent_after_a_series_was_set_aside_takes_its_place",
     ),
     Mutant(
         "correction that arrives while its series is analysed",

@@ -2,7 +2,6 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from hashlib import sha256
 from typing import Any, Final
 
 from contract.answer import DECIMALS, Decision, Outputs, Rules
@@ -17,6 +16,7 @@ from contract.errors import (
 )
 from contract.preprocessing import DicomReference
 from contract.series import SeriesScore, is_mostly_unfamiliar, score_series
+from service.content import content_digest
 from service.jobs import Job, Upload
 
 NO_SLICES: Final = (
@@ -83,7 +83,7 @@ class Digests:
         """That of a file, which lives at least as long as this."""
         found = self._known.get(id(upload))
         if found is None:
-            found = upload.digest or sha256(upload.data).digest()
+            found = upload.digest or content_digest(upload.data)
             self._known[id(upload)] = found
         return found
 

@@ -58,7 +58,7 @@ def sort_into_series(
         members = predicted.setdefault(_series_of(job.header), {})
         place = finding.sop_instance_uid, finding.frame
         _, known = members.setdefault(place, (job, finding))
-        if known.file_digest != finding.file_digest:
+        if known.digest != finding.digest:
             raise UnidentifiedSource("different slices have one SOP Instance UID")
     lost = unread(jobs)
     return [
@@ -96,9 +96,7 @@ def _uid(header: "Dataset", keyword: str) -> str:
     return uid(header, keyword)
 
 
-def _finding(
-    job: Job, header: "Dataset", entry: Mapping[str, Any], file_digest: str
-) -> SliceFinding:
+def _finding(job: Job, header: "Dataset", entry: Mapping[str, Any], digest: str) -> SliceFinding:
     familiar = entry.get("in_distribution", True)
     # What the model cannot judge must not lie in the archive as a finding, nor what is no outline.
     region = job.answer.region if job.answer and familiar else None
@@ -113,5 +111,5 @@ def _finding(
         in_distribution=familiar,
         mask=region.mask() if region else None,
         box=Box(*region.box) if region else None,
-        file_digest=file_digest,
+        digest=digest,
     )

@@ -32,7 +32,7 @@ class Instance(NamedTuple):
 
     Attributes:
         sop: SOP instance UID, which some anonymisers give to several images.
-        digest: SHA-256 of its file; empty where an earlier release accepted it.
+        digest: of its content (:mod:`service.content`); empty where an earlier release accepted it.
     """
 
     sop: str
@@ -44,7 +44,7 @@ class Received:
     """An instance in a segment that is about to be accepted.
 
     Attributes:
-        digest: SHA-256 of its bytes.
+        digest: of its content (:mod:`service.content`).
     """
 
     identity: Identity
@@ -151,8 +151,8 @@ class Inbox:
         """Makes instances this service's own; returns once that would survive a power cut.
 
         An instance that is here already is replaced. Another file under the same UID replaces one that
-        was analysed, or is of a series that was set aside; one that still waits stays beside it: they may
-        be different images, of which none must be lost.
+        was analysed, or is of a series that was set aside; one that still waits stays beside it: they
+        may be different images, of which none must be lost.
 
         Raises:
             SpoolFull: the disk does not take them; none was accepted.

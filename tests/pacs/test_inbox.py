@@ -1,5 +1,6 @@
 """The inbox by itself: what arrives at an awkward moment, and disks that take nothing."""
 
+import io
 import os
 import resource
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 from time import time
 
 import pytest
+from pydicom import dcmread
 
 from contract.policy import Checks
 from service.dicom.results import MadeObject
@@ -24,7 +26,7 @@ from service.pacs.outbox import Outbox
 from service.pacs.receiver import Limits, Receiver
 from service.pacs.segments import Place, Segments
 from service.settings import SettingsError
-from tests.support.pacs import form, series
+from tests.support.pacs import form, series, written
 
 SERIES = "1.5"
 
@@ -401,6 +403,25 @@ def test_a_correction_that_comes_during_the_analysis_takes_the_place_of_what_it_
     for sop in ("1.5.2", "1.5.3"):
         put(inbox, segments, sop, content=b"another")
     assert sops_of(inbox.begin(SERIES)) == ["1.5.1", "1.5.3", "1.5.2", "1.5.3"]
+
+
+def test_an_image_that_comes_through_another_archive_is_the_same(
+    inbox: Inbox, segments: Segments
+) -> None:
+    """It has other file meta information there, which says nothing of the image."""
+    (item,) = series(1)
+    dataset = dcmread(io.BytesIO(item.data))
+    dataset.file_meta.SourceApplicationEntityTitle = "GATEWAY2"
+    for data in (item.data, written(dataset)):
+        receiver = Receiver("application/dicom", None, LIMITS, inbox, segments)
+        # The pieces end where they happen to.
+        for at in range(0, len(data), 1000):
+            receiver.feed(data[at : at + 1000])
+        receiver.finish("pacs-1", "visit-1")
+    waiting = inbox.begin(item.series)
+    assert sops_of(waiting) == [item.sop]
+    (place,) = waiting.instances.values()
+    assert segments.read(place) == data != item.data
 
 
 VERSION_1 = """
