@@ -552,9 +552,16 @@ MUTANTS: Final = (
     Mutant(
         "different slices that share identifier and place",
         "service/series.py",
-        "if sharing[job.study, place] > 1 else",
-        "if False else",
+        "if is_one_image(jobs[members[at]], job):",
+        "if True:",
         "tests/service/test_series.py::test_slices_that_share_identifier_and_place_all_count",
+    ),
+    Mutant(
+        "different slices whose probabilities are the same",
+        "service/series.py",
+        "SAME_LOGARITHM: Final = 1e-2",
+        "SAME_LOGARITHM: Final = 1e9",
+        "tests/service/test_series.py::test_what_tells_an_image_from_another_one_of_its_uid",
     ),
     Mutant(
         "different images of one identifier from a PACS",
