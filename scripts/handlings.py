@@ -552,9 +552,16 @@ MUTANTS: Final = (
     Mutant(
         "different slices that share identifier and place",
         "service/series.py",
-        "if sharing[job.study, place] > 1 else",
-        "if False else",
+        "if is_one_image(jobs[members[at]], job):",
+        "if True:",
         "tests/service/test_series.py::test_slices_that_share_identifier_and_place_all_count",
+    ),
+    Mutant(
+        "different slices whose probabilities are the same",
+        "service/series.py",
+        "SAME_LOGARITHM: Final = 1e-2",
+        "SAME_LOGARITHM: Final = 1e9",
+        "tests/service/test_series.py::test_what_tells_an_image_from_another_one_of_its_uid",
     ),
     Mutant(
         "different images of one identifier from a PACS",
@@ -631,9 +638,31 @@ MUTANTS: Final = (
     Mutant(
         "slice that arrives while its series is parked",
         "service/pacs/inbox.py",
-        "            if _is_whole(connection, series):\n                connection",
-        "            if True:\n                connection",
+        "            if _is_whole(connection, series):\n                connection.execute(\n",
+        "            if True:\n                connection.execute(\n",
         "tests/pacs/test_inbox.py::test_a_series_with_a_late_slice_is_not_parked",
+    ),
+    Mutant(
+        "wrong length of the file meta information",
+        "service/content.py",
+        "return (syntax, end) if at == end else",
+        "return (syntax, end) if True else",
+        "tests/service/test_content.py::test_a_wrong_length_hides_nothing_of_the_image",
+    ),
+    Mutant(
+        "series that was set aside and is sent again",
+        "service/pacs/inbox.py",
+        '"UPDATE instances SET analysed = 1 WHERE series = ?", (series.uid,)',
+        '"UPDATE instances SET analysed = 0 WHERE series = ?", (series.uid,)',
+        "tests/pacs/test_inbox.py::test_what_is_sent_after_a_series_was_set_aside_takes_its_place",
+    ),
+    Mutant(
+        "correction that arrives while its series is analysed",
+        "service/pacs/inbox.py",
+        " AND new.id > old.id AND NOT new.analysed)",
+        " AND new.id > old.id AND NOT new.analysed AND 0)",
+        "tests/pacs/test_inbox.py"
+        "::test_a_correction_that_comes_during_the_analysis_takes_the_place_of_what_it_corrects",
     ),
     Mutant(
         "file that cannot be removed after its instances were replaced",

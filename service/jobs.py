@@ -36,8 +36,8 @@ class Upload:
             log, since it may name a patient.
         data: the whole file.
         failure: why it could not be taken out of its archive, if so.
-        digest: SHA-256 of the whole file, where that is known already; ``data`` may hold its beginning
-            alone then.
+        digest: of its content (:mod:`service.content`), where that is known already; ``data``
+            may hold its beginning alone then.
     """
 
     name: str | None = field(repr=False)

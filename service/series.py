@@ -1,9 +1,8 @@
 """The series of a request: what their slices come to together."""
 
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
-from hashlib import sha256
+from math import log
 from typing import Any, Final
 
 from contract.answer import DECIMALS, Decision, Outputs, Rules
@@ -18,6 +17,7 @@ from contract.errors import (
 )
 from contract.preprocessing import DicomReference
 from contract.series import SeriesScore, is_mostly_unfamiliar, score_series
+from service.answers import Answer
 from service.archives import is_ignored
 from service.jobs import Job, Upload
 
@@ -32,6 +32,15 @@ MAGIC: Final = bytes(128) + b"DICM"
 _OTHER_KIND: Final = re.compile(r"\.(?!(dcm|dicom|dic|ima|mr)$)[a-z]+$", re.IGNORECASE)
 """End of a name that no slice has. On media slices are IM000001 and the like; elsewhere, UIDs."""
 
+SAME_PROBABILITY: Final = 1e-3
+"""Of one image, a model's probabilities differ by less from one batch to another."""
+
+SAME_LOGARITHM: Final = 1e-2
+"""And their natural logarithms, as its logits do."""
+
+_TINY: Final = 1e-30
+"""Less than any probability that counts; that of 0 has no logarithm."""
+
 Series = tuple[str | None, str]
 """Study and Series Instance UID: some anonymisers give the series of all patients one UID."""
 
@@ -39,9 +48,9 @@ Series = tuple[str | None, str]
 def summaries(jobs: Sequence[Job], rules: Rules) -> list[dict[str, Any]]:
     """One summary for each series with at least one predicted slice, in the order of the request.
 
-    A slice that was sent twice, with the same identifier, place and file, counts once. Slices that name
-    no series are in none, but one that could not be read counts as failed in each, as it may be of any.
-    It may have to look at whole files, so it belongs in a thread.
+    Of an image that was sent twice, the newest counts: see :func:`is_one_image`. Without an identifier
+    every slice is another one. Slices that name no series are in none, but one that could not be read
+    counts as failed in each, as it may be of any.
 
     Args:
         jobs: of one request, answered.
@@ -52,45 +61,67 @@ def summaries(jobs: Sequence[Job], rules: Rules) -> list[dict[str, Any]]:
         for index, job in enumerate(jobs)
         if job.answer is not None and job.dicom and job.dicom.series_instance_uid
     ]
-    sharing = Counter((job.study, place) for _, job, place, _ in named)
-    digests = Digests()
-    predicted: dict[Series, dict[tuple[DicomReference, int | bytes], int]] = {}
-    for index, job, place, series in named:
-        # The place and the file too, not the identifier alone: some anonymisers give all slices the
-        # same one, and take their places away. Without an identifier every slice is another one.
-        tell: int | bytes = index
-        if place.sop_instance_uid:
-            tell = digests.of(job.upload) if sharing[job.study, place] > 1 else b""
-        predicted.setdefault((job.study, series), {}).setdefault((place, tell), index)
+    slices: dict[Series, list[int]] = {}
+    alike: dict[tuple[Series, DicomReference], list[int]] = {}
+    for index, job, place, uid in named:
+        series = (job.study, uid)
+        members = slices.setdefault(series, [])
+        # Where in the series the slices of this identifier and place are, which may be several: some
+        # anonymisers give all slices the same one, and take their places away.
+        known = alike.setdefault((series, place), [])
+        for at in known if place.sop_instance_uid else ():
+            if is_one_image(jobs[members[at]], job):
+                members[at] = index
+                break
+        else:
+            known.append(len(members))
+            members.append(index)
     lost = unread(jobs)
     return [
         _summary(
             series,
-            [(index, jobs[index]) for index in members.values()],
+            [(index, jobs[index]) for index in members],
             missing(lost, series),
             rules,
         )
-        for series, members in predicted.items()
+        for series, members in slices.items()
     ]
 
 
-class Digests:
-    """SHA-256 of files, which tells different slices from copies of one. Each file is read once.
+def is_one_image(one: Job, other: Job) -> bool:
+    """Whether two answered slices of one SOP instance UID and frame are an image that was sent twice.
 
-    The file and not its pixels: those are gone once a slice is predicted. So a copy in another transfer
-    syntax is not known for one, and counts twice.
+    By what the model says of them, as the pixels are gone by then: a copy in another transfer syntax,
+    or with a corrected name, gives the same. The logarithms count too: of two healthy slices, or of two
+    with a clear tumour, the probabilities themselves may well be the same.
     """
+    if one.dicom != other.dicom or one.answer is None or other.answer is None:
+        return False
+    return (
+        _are_close(_probabilities(one.answer), _probabilities(other.answer), SAME_PROBABILITY)
+        and _box(one.answer) == _box(other.answer)
+        and _are_close(_logarithms(one), _logarithms(other), SAME_LOGARITHM)
+    )
 
-    def __init__(self) -> None:
-        self._known: dict[int, bytes] = {}
 
-    def of(self, upload: Upload) -> bytes:
-        """That of a file, which lives at least as long as this."""
-        found = self._known.get(id(upload))
-        if found is None:
-            found = upload.digest or sha256(upload.data).digest()
-            self._known[id(upload)] = found
-        return found
+def _probabilities(answer: Answer) -> list[float]:
+    return [answer.tumor_probability, *answer.probabilities.values()]
+
+
+def _logarithms(job: Job) -> list[float]:
+    if not isinstance(job.outcome, Outputs):
+        return []
+    return [log(max(float(value), _TINY)) for value in job.outcome.probabilities.flat]
+
+
+def _are_close(some: Sequence[float], others: Sequence[float], most: float) -> bool:
+    return len(some) == len(others) and all(
+        abs(one - other) <= most for one, other in zip(some, others, strict=True)
+    )
+
+
+def _box(answer: Answer) -> tuple[int, int, int, int] | None:
+    return None if answer.region is None else answer.region.box
 
 
 def is_dicom(data: bytes) -> bool:

@@ -41,8 +41,8 @@ class SliceFinding:
         box: around it, likewise.
         pixels: uint8 grey levels as a viewer shows them, for the Secondary Capture; square pixels, so
             their size may differ from the stored matrix. The most suspicious slice needs them.
-        file_digest: SHA-256 of the image's file, in hex: a changed image under its old UID gives other
-            objects.
+        digest: of the content of the image's file (:mod:`service.content`), in hex: a changed image
+            under its old UID gives other objects.
     """
 
     sop_instance_uid: str
@@ -54,7 +54,7 @@ class SliceFinding:
     mask: NDArray[np.bool_] | None = None
     box: Box | None = None
     pixels: NDArray[np.uint8] | None = None
-    file_digest: str = ""
+    digest: str = ""
 
     @property
     def suspicious(self) -> bool:

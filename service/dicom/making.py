@@ -76,7 +76,7 @@ class Making:
         one that came in its place.
         """
         slices = (
-            f"{one.sop_instance_uid}#{one.frame}#{one.file_digest}" for one in self.findings.slices
+            f"{one.sop_instance_uid}#{one.frame}#{one.digest}" for one in self.findings.slices
         )
         return self._derive(*parts, self.source.study_uid, *sorted(slices))
 

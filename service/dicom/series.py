@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 from contract.answer import DECIMALS, Decision, Outputs, Rules
 from contract.region import RegionSource
 from contract.series import METHOD, score_series
+from service.content import content_digest
 from service.dicom.findings import Box, SeriesFindings, SliceFinding
 from service.errors import UnidentifiedSource
 from service.jobs import Job
-from service.series import Digests, decide, missing, unread
+from service.series import decide, is_one_image, missing, unread
 
 if TYPE_CHECKING:  # pydicom costs a quarter of a second, which the start need not wait for
     from pydicom import Dataset
@@ -36,12 +37,12 @@ def sort_into_series(
 ) -> list[PredictedSeries]:
     """The series of one request that have at least one predicted slice.
 
-    A slice that was sent twice, with the same file, counts once. One that could not be read counts in
-    its series or, if it does not say which one that is, in each. It looks at whole files, so it belongs
-    in a thread.
+    Of an image that was sent twice, the newest counts: see :func:`service.series.is_one_image`. A slice
+    that could not be read counts in its series or, if it does not say which one that is, in each. It
+    looks at whole files, so it belongs in a thread.
 
     Args:
-        jobs: predicted with their headers kept.
+        jobs: predicted with their headers kept, and answered.
         entries: what /predict answers for each of them.
         rules: that they were answered by.
 
@@ -50,16 +51,20 @@ def sort_into_series(
             references need.
     """
     predicted: dict[tuple[str, str], dict[tuple[str, int], tuple[Job, SliceFinding]]] = {}
-    digests = Digests()
+    digests: dict[int, str] = {}
     for job, entry in zip(jobs, entries, strict=True):
         if job.header is None or not isinstance(job.outcome, Outputs):
             continue
-        finding = _finding(job, job.header, entry, digests.of(job.upload).hex())
+        # The frames of an object share its file.
+        file = id(job.upload)
+        if file not in digests:
+            digests[file] = (job.upload.digest or content_digest(job.upload.data)).hex()
+        finding = _finding(job, job.header, entry, digests[file])
         members = predicted.setdefault(_series_of(job.header), {})
         place = finding.sop_instance_uid, finding.frame
-        _, known = members.setdefault(place, (job, finding))
-        if known.file_digest != finding.file_digest:
+        if place in members and not is_one_image(members[place][0], job):
             raise UnidentifiedSource("different slices have one SOP Instance UID")
+        members[place] = job, finding
     lost = unread(jobs)
     return [
         _series(list(members.values()), missing(lost, series), rules)
@@ -96,9 +101,7 @@ def _uid(header: "Dataset", keyword: str) -> str:
     return uid(header, keyword)
 
 
-def _finding(
-    job: Job, header: "Dataset", entry: Mapping[str, Any], file_digest: str
-) -> SliceFinding:
+def _finding(job: Job, header: "Dataset", entry: Mapping[str, Any], digest: str) -> SliceFinding:
     familiar = entry.get("in_distribution", True)
     # What the model cannot judge must not lie in the archive as a finding, nor what is no outline.
     region = job.answer.region if job.answer and familiar else None
@@ -113,5 +116,5 @@ def _finding(
         in_distribution=familiar,
         mask=region.mask() if region else None,
         box=Box(*region.box) if region else None,
-        file_digest=file_digest,
+        digest=digest,
     )

@@ -7,13 +7,13 @@ front of the screen and waits for a series that a PACS forwards.
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from hashlib import sha256
 from time import monotonic
 from typing import Any, Final, NamedTuple
 
 from contract.errors import ContractError, TooManyFrames
 from contract.preprocessing import DicomReference
 from service.answers import MaskForm, entries_of
+from service.content import content_digest
 from service.engine import Engine
 from service.errors import QueueFull, ServiceError, SpoolFull, UnidentifiedSource
 from service.jobs import Job, Upload
@@ -291,7 +291,7 @@ class Analysis:
         uploads = []
         for image, place in images:
             data = self._segments.read(place)
-            uploads.append(Upload(None, data, digest=image.digest or sha256(data).digest()))
+            uploads.append(Upload(None, data, digest=image.digest or content_digest(data)))
         return uploads
 
     async def _predict_each(self, engine: Engine, uploads: Sequence[Upload]) -> list[Job]:

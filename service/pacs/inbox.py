@@ -32,7 +32,7 @@ class Instance(NamedTuple):
 
     Attributes:
         sop: SOP instance UID, which some anonymisers give to several images.
-        digest: SHA-256 of its file; empty where an earlier release accepted it.
+        digest: of its content (:mod:`service.content`); empty where an earlier release accepted it.
     """
 
     sop: str
@@ -44,7 +44,7 @@ class Received:
     """An instance in a segment that is about to be accepted.
 
     Attributes:
-        digest: SHA-256 of its bytes.
+        digest: of its content (:mod:`service.content`).
     """
 
     identity: Identity
@@ -151,7 +151,7 @@ class Inbox:
         """Makes instances this service's own; returns once that would survive a power cut.
 
         An instance that is here already is replaced. Another file under the same UID replaces one that
-        was analysed; one that still waits stays beside it, and the series cannot be analysed then: they
+        was analysed, or is of a series that was set aside; one that still waits stays beside it: they
         may be different images, of which none must be lost.
 
         Raises:
@@ -229,7 +229,7 @@ class Inbox:
         series: Waiting,
         model: str,
         covered: Iterable[Instance],
-    ) -> int:
+    ) -> tuple[int, list[str]]:
         """Within a transaction: the series has its result. What arrived meanwhile waits for the next.
 
         Args:
@@ -239,29 +239,42 @@ class Inbox:
             covered: the images that it is about.
 
         Returns:
-            The result's number.
+            The result's number, and the segments that images were removed from: for
+            :func:`remove_unused`, after the transaction.
         """
-        self._keep(connection, series)
+        left = self._keep(connection, series)
         (number,) = connection.execute(
             "INSERT INTO results (series, model, sops) VALUES (?, ?, ?) RETURNING id",
             (_hash(series.uid), model, b"".join(sorted(map(_hash_of, covered)))),
         ).fetchone()
         connection.execute("DELETE FROM results WHERE id <= ?", (number - REMEMBERED_RESULTS,))
-        return int(number)
+        return int(number), left
 
     def keep(self, series: Waiting) -> None:
         """The series needs no result."""
         with self._ledger.transaction() as connection:
-            self._keep(connection, series)
+            left = self._keep(connection, series)
+        remove_unused(self._ledger, self._segments, left)
 
-    def _keep(self, connection: sqlite3.Connection, series: Waiting) -> None:
+    def _keep(self, connection: sqlite3.Connection, series: Waiting) -> list[str]:
+        """The segments of images that went, as a newer one under their UID came meanwhile."""
         if _is_whole(connection, series):
             connection.execute(
                 "UPDATE series SET state = 'kept', due = ?, attempts = 0, reason = NULL"
                 " WHERE uid = ?",
                 (time() + self._keep_seconds, series.uid),
             )
-            connection.execute("UPDATE instances SET analysed = 1 WHERE series = ?", (series.uid,))
+        connection.executemany(
+            "UPDATE instances SET analysed = 1 WHERE series = ? AND sop = ? AND digest = ?",
+            [(series.uid, *instance) for instance in series.instances],
+        )
+        rows = connection.execute(
+            "DELETE FROM instances AS old WHERE series = ? AND analysed AND EXISTS"
+            " (SELECT 1 FROM instances AS new WHERE new.series = old.series AND new.sop = old.sop"
+            " AND new.id > old.id AND NOT new.analysed) RETURNING segment",
+            (series.uid,),
+        ).fetchall()
+        return [name for (name,) in rows]
 
     def give_back(self, series: Waiting) -> None:
         """The service stops, and the series is analysed after the restart."""
@@ -275,10 +288,18 @@ class Inbox:
     def park(self, series: Waiting, reason: str) -> None:
         """The series cannot be analysed; it stays as long as there is room.
 
-        With what arrived meanwhile it is tried again.
+        With what arrived meanwhile it is tried again. What is sent later takes the place of what could
+        not be analysed: a sender that has mended its images must not have them beside the wrong ones.
         """
-        update = "UPDATE series SET state = 'dead', due = ?, reason = ? WHERE uid = ?"
-        self._change(series, update, time(), reason)
+        with self._ledger.transaction() as connection:
+            if _is_whole(connection, series):
+                connection.execute(
+                    "UPDATE series SET state = 'dead', due = ?, reason = ? WHERE uid = ?",
+                    (time(), reason, series.uid),
+                )
+                connection.execute(
+                    "UPDATE instances SET analysed = 1 WHERE series = ?", (series.uid,)
+                )
 
     def _change(self, series: Waiting, update: str, *values: float | str) -> None:
         """Unless something has arrived since: its attempts count anew then, and it is due."""

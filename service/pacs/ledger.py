@@ -33,8 +33,8 @@ CREATE TABLE instances (
     id INTEGER PRIMARY KEY,
     series TEXT NOT NULL REFERENCES series (uid) ON DELETE CASCADE,
     sop TEXT NOT NULL,
-    digest BLOB NOT NULL,          -- SHA-256 of the file; empty where it came before version 2
-    analysed INTEGER NOT NULL,     -- its series was, so that another file may take its place
+    digest BLOB NOT NULL,          -- of the content; empty where it came before version 2
+    analysed INTEGER NOT NULL,     -- or set aside, so that another file may take its place
     segment TEXT NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL,
     UNIQUE (series, sop, digest)
 ) STRICT;
@@ -57,7 +57,7 @@ CREATE TABLE results (
     id INTEGER PRIMARY KEY,
     series BLOB NOT NULL,          -- hash of the UID
     model TEXT NOT NULL,           -- hash of the version and of where it operates
-    sops BLOB NOT NULL             -- hashes of UIDs and files, sorted, one after the other
+    sops BLOB NOT NULL             -- hashes of UIDs and contents, sorted, one after the other
 ) STRICT;
 CREATE INDEX results_series ON results (series, model);
 CREATE TABLE objects (

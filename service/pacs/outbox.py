@@ -117,7 +117,7 @@ class Outbox:
             segment.sync()
             now = time()
             with self._ledger.transaction() as connection:
-                number = self._inbox.settle(connection, series, model, covered)
+                number, left = self._inbox.settle(connection, series, model, covered)
                 connection.executemany(
                     "INSERT INTO objects (result, kind, sop, segment, offset, length, state,"
                     " created, due, attempts, alone, request_id)"
@@ -133,6 +133,7 @@ class Outbox:
         except BaseException:
             segment.discard()
             raise
+        remove_unused(self._ledger, self._segments, left)
 
     def next(self) -> list[Parcel]:
         """What to send now, in one request: the objects of one result that is due.

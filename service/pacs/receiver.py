@@ -14,6 +14,7 @@ from python_multipart.multipart import parse_options_header
 from contract.dicom import quieten
 from contract.policy import Checks
 from service.consistency import INTAKE_SHARE
+from service.content import ContentHash
 from service.errors import (
     BodyTooLarge,
     MalformedMultipart,
@@ -100,7 +101,7 @@ class Receiver:
         self._size = 0
         self._parts = 0
         self._start = 0
-        self._hash = sha256()
+        self._hash = ContentHash()
         self._failure: Refused | None = None
         self._received: list[Received] = []
         self._refused: list[Refused] = []
@@ -163,7 +164,7 @@ class Receiver:
         if self._parts > self._limits.instances:
             raise TooManyFiles.of("a request", self._limits.instances, "instance")
         self._start = self._segment.size
-        self._hash = sha256()
+        self._hash = ContentHash()
         self._failure = None
         media, _ = parse_options_header(headers.get(b"content-type", DICOM))
         encoding = headers.get(b"content-transfer-encoding", b"binary").lower()
@@ -196,7 +197,7 @@ class Receiver:
             identity = identify(head, self._study, self._limits.checks)
         except Refused as refusal:
             if refusal.sop is None and self._segment.size > self._start:
-                refusal.file = self._hash.hexdigest()
+                refusal.file = self._file_digest()
             self._segment.cut(self._start)
             self._refused.append(refusal)
             return
@@ -204,6 +205,13 @@ class Receiver:
         self._announced.append(identity.series)
         length = self._segment.size - self._start
         self._received.append(Received(identity, self._hash.digest(), self._start, length))
+
+    def _file_digest(self) -> str:
+        """SHA-256 of the whole part, which is read again as few are asked for it."""
+        found = sha256()
+        for at in range(self._start, self._segment.size, HEAD_BYTES):
+            found.update(self._segment.read(at, HEAD_BYTES))
+        return found.hexdigest()
 
     def _too_large(self, beginning: bytes) -> Refused:
         try:

@@ -60,6 +60,6 @@ def make(
     objects: list[MadeObject] = []
     for series in sort_into_series(jobs, entries, engine.rules):
         leading = series.jobs[series.findings.most_suspicious]
-        leading.upload = Upload(None, read(bytes.fromhex(series.findings.leading.file_digest)))
+        leading.upload = Upload(None, read(bytes.fromhex(series.findings.leading.digest)))
         objects += writer.make(series, model_of(engine), monotonic() + PATIENCE_SECONDS)
     return objects

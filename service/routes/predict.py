@@ -88,7 +88,7 @@ async def _predict(request: Request, state: State, claim: Claim) -> Response:
 
 
 async def _summarised(jobs: Sequence[Job], rules: Rules) -> list[dict[str, Any]]:
-    """The series of a request; of a single slice, there is no file to tell from others."""
+    """The series of a request; of a single slice, there is nothing to compare."""
     if len(jobs) == 1:
         return summaries(jobs, rules)
     return await asyncio.to_thread(summaries, jobs, rules)

@@ -1,5 +1,6 @@
 """The inbox by itself: what arrives at an awkward moment, and disks that take nothing."""
 
+import io
 import os
 import resource
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 from time import time
 
 import pytest
+from pydicom import dcmread
 
 from contract.policy import Checks
 from service.dicom.results import MadeObject
@@ -24,7 +26,7 @@ from service.pacs.outbox import Outbox
 from service.pacs.receiver import Limits, Receiver
 from service.pacs.segments import Place, Segments
 from service.settings import SettingsError
-from tests.support.pacs import form, series
+from tests.support.pacs import form, series, written
 
 SERIES = "1.5"
 
@@ -355,6 +357,71 @@ def test_another_file_under_the_uid_of_one_that_was_analysed_takes_its_place(
     assert not inbox.is_known(again, "model")
     put(inbox, segments, "1.5.1", content=b"and again")
     assert sops_of(inbox.begin(SERIES)) == ["1.5.1", "1.5.2", "1.5.1"]
+
+
+def test_what_is_sent_after_a_series_was_set_aside_takes_its_place(
+    inbox: Inbox, segments: Segments
+) -> None:
+    """Else it could never be mended. Two images of one UID set it aside again."""
+    for content in (b"one", b"another"):
+        put(inbox, segments, "1.5.1", content=content)
+    put(inbox, segments, "1.5.2")
+    inbox.park(inbox.begin(SERIES), "unidentified_source")
+    assert inbox.retry() == 1
+    assert sops_of(inbox.begin(SERIES)) == ["1.5.1", "1.5.1", "1.5.2"]
+    put(inbox, segments, "1.5.1", content=b"right")
+    mended = inbox.begin(SERIES)
+    assert sops_of(mended) == ["1.5.2", "1.5.1"]
+    assert [segments.read(place) for place in mended.instances.values()] == [b"x" * 10, b"right"]
+    assert segments.used == len(b"right") + 10
+    put(inbox, segments, "1.5.1", content=b"another")
+    assert sops_of(inbox.begin(SERIES)) == ["1.5.2", "1.5.1", "1.5.1"]
+
+
+@pytest.mark.parametrize("ending", ["settle", "keep"])
+def test_a_correction_that_comes_during_the_analysis_takes_the_place_of_what_it_corrects(
+    inbox: Inbox, segments: Segments, ledger: Ledger, ending: str
+) -> None:
+    for sop in ("1.5.1", "1.5.2"):
+        put(inbox, segments, sop)
+    begun = inbox.begin(SERIES)
+    put(inbox, segments, "1.5.1", content=b"corrected")
+    put(inbox, segments, "1.5.3")
+    if ending == "settle":
+        made = [MadeObject("SR", "1.2", "1.5.9", b"content")]
+        Outbox(ledger, segments, inbox).post(begun, "model", begun.instances, made)
+        assert segments.used == 10 + len(b"corrected") + 10 + len(b"content")
+    else:
+        inbox.keep(begun)
+        assert segments.used == 10 + len(b"corrected") + 10
+    assert inbox.complete() == SERIES
+    again = inbox.begin(SERIES)
+    assert sops_of(again) == ["1.5.2", "1.5.1", "1.5.3"]
+    found = [segments.read(place) for place in again.instances.values()]
+    assert found == [b"x" * 10, b"corrected", b"x" * 10]
+    # What came meanwhile was not analysed, and another image of its UID stays beside it.
+    for sop in ("1.5.2", "1.5.3"):
+        put(inbox, segments, sop, content=b"another")
+    assert sops_of(inbox.begin(SERIES)) == ["1.5.1", "1.5.3", "1.5.2", "1.5.3"]
+
+
+def test_an_image_that_comes_through_another_archive_is_the_same(
+    inbox: Inbox, segments: Segments
+) -> None:
+    """It has other file meta information there, which says nothing of the image."""
+    (item,) = series(1)
+    dataset = dcmread(io.BytesIO(item.data))
+    dataset.file_meta.SourceApplicationEntityTitle = "GATEWAY2"
+    for data in (item.data, written(dataset)):
+        receiver = Receiver("application/dicom", None, LIMITS, inbox, segments)
+        # The pieces end where they happen to.
+        for at in range(0, len(data), 1000):
+            receiver.feed(data[at : at + 1000])
+        receiver.finish("pacs-1", "visit-1")
+    waiting = inbox.begin(item.series)
+    assert sops_of(waiting) == [item.sop]
+    (place,) = waiting.instances.values()
+    assert segments.read(place) == data != item.data
 
 
 VERSION_1 = """

@@ -258,6 +258,61 @@ def test_a_changed_image_gives_a_result_of_its_own(
     assert len(destination.stored) == len(destination.objects), "none in the place of another"
 
 
+def corrected(instance: Instance) -> bytes:
+    """The same image with another name and from another archive."""
+    dataset = dcmread(io.BytesIO(instance.data))
+    dataset.PatientName = "Corrected^Name"
+    dataset.file_meta.SourceApplicationEntityTitle = "GATEWAY2"
+    return written(dataset)
+
+
+def test_a_name_that_is_corrected_before_the_analysis_is_that_of_the_result(
+    model_store: Path, tmp_path: Path, destination: Pacs
+) -> None:
+    sent = series(2)
+    with serve(model_store, tmp_path, destination, series_quiet_ms=1500) as service:
+        send(service, sent)
+        assert stow(service.client, [corrected(item) for item in sent]).status_code == 200
+        wait_until(lambda: settled(service))
+        assert report(service)["series_dead"] == 0
+    (found,) = destination.of_kind("SR")
+    assert found.PatientName == "Corrected^Name"
+    assert reported(found) == sops(sent)
+
+
+def test_a_series_that_comes_through_another_archive_gives_nothing_new(
+    model_store: Path, tmp_path: Path, destination: Pacs
+) -> None:
+    sent = series(2)
+    others = []
+    for item in sent:
+        dataset = dcmread(io.BytesIO(item.data))
+        dataset.file_meta.ImplementationVersionName = "OTHER_1"
+        others.append(written(dataset))
+    with serve(model_store, tmp_path, destination) as service:
+        send(service, sent)
+        wait_until(lambda: settled(service))
+        assert stow(service.client, others).status_code == 200
+        wait_until(lambda: settled(service))
+        assert service.metric("brain_series_total", outcome="known") == 1
+    assert len(destination.of_kind("SR")) == 1
+
+
+def test_a_series_that_was_set_aside_is_mended_by_sending_it_again(
+    model_store: Path, tmp_path: Path, destination: Pacs
+) -> None:
+    sent = series(2)
+    with serve(model_store, tmp_path, destination) as service:
+        files = [*(item.data for item in sent), changed(sent[1])]
+        assert stow(service.client, files).status_code == 200
+        wait_until(lambda: report(service)["series_dead"] == 1)
+        send(service, sent)
+        wait_until(lambda: settled(service))
+        assert report(service)["series_dead"] == 0
+    (found,) = destination.of_kind("SR")
+    assert reported(found) == sops(sent)
+
+
 def test_the_process_that_makes_objects_starts_before_they_are_wanted(
     model_store: Path, tmp_path: Path, destination: Pacs, monkeypatch: pytest.MonkeyPatch
 ) -> None:

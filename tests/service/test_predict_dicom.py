@@ -19,7 +19,7 @@ import httpx
 import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import ExplicitVRLittleEndian, RLELossless
 
 from contract.policy import DEFAULT_POLICY
 from contract.preprocessing import DEFAULT_SPEC
@@ -232,6 +232,17 @@ def test_image_sent_twice_counts_once(service: Service) -> None:
     data = SAGITTAL.read_bytes()
     once, twice = (objects(ask(service, *[data] * count)) for count in (1, 2))
     assert [item.SOPInstanceUID for item in once] == [item.SOPInstanceUID for item in twice]
+
+
+def test_of_an_image_that_was_sent_twice_the_newest_counts(service: Service) -> None:
+    """A corrected name, in another transfer syntax, is no other image."""
+    dataset = dcmread(SAGITTAL)
+    dataset.PatientName = "Corrected^Name"
+    dataset.compress(RLELossless, generate_instance_uid=False)
+    made = objects(ask(service, SAGITTAL.read_bytes(), encoded(dataset)))
+    assert {str(item.PatientName) for item in made} == {"Corrected^Name"}
+    alone = objects(ask(service, encoded(dataset)))
+    assert [item.SOPInstanceUID for item in made] == [item.SOPInstanceUID for item in alone]
 
 
 def test_image_that_fails_makes_the_report_partial(service: Service) -> None:
