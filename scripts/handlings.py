@@ -474,8 +474,8 @@ MUTANTS: Final = (
     Mutant(
         "headers that do not arrive",
         "service/connections.py",
-        "        super().connection_made(transport)\n        self._arm(self._limits.header_seconds)",
-        "        super().connection_made(transport)",
+        "        self._crowd.add(self)\n        self._arm(self._limits.header_seconds)",
+        "        self._crowd.add(self)",
         f"{CONNECTIONS}::test_a_client_that_says_nothing_is_let_go",
     ),
     Mutant(
@@ -535,6 +535,13 @@ MUTANTS: Final = (
         "for _ in range(MAX_LOOKS):",
         "for _ in range(1000):",
         f"{CONNECTIONS}::test_a_flood_of_refused_clients_looks_at_few_connections",
+    ),
+    Mutant(
+        "more connections than a process may have files open",
+        "service/__main__.py",
+        "    raise_limit(most(settings.max_connections))\n",
+        "",
+        "tests/service/test_descriptors.py::test_connections_are_not_limited_by_the_usual_limit_of_files",
     ),
     Mutant(
         "connections behind a proxy",

@@ -20,6 +20,11 @@ MAX_LOOKS: Final = 32
 """Connections of a kind that a search looks at; one that still sends an answer goes to their end."""
 
 
+def most(limit: int) -> int:
+    """How many connections there may be with the reserve."""
+    return limit + limit // RESERVE_DIVISOR
+
+
 class Standing(Enum):
     """What a connection does."""
 
@@ -145,7 +150,7 @@ class Crowd:
             if greedy is not None:
                 if any(self._end_one(members, 0) for members in greedy.free.values()):
                     return True
-                if self._count < self._limit + self._limit // RESERVE_DIVISOR:
+                if self._count < most(self._limit):
                     return True
             unfinished = self._unfinished
         return self._end_one(unfinished, GRACE_SECONDS) or (

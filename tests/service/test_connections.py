@@ -573,15 +573,21 @@ def deaf(service: Service, text: bytes) -> Iterator[socket.socket]:
         yield connection
 
 
+@pytest.mark.parametrize("more", [b"", b"GET /health"], ids=["idle", "begun"])
 def test_an_answer_that_is_still_being_read_makes_no_room(
-    crowded: Service, monkeypatch: pytest.MonkeyPatch
+    crowded: Service, monkeypatch: pytest.MonkeyPatch, more: bytes
 ) -> None:
     monkeypatch.setattr(crowd, "GRACE_SECONDS", 0)
-    with deaf(crowded, SHEET + b"\r\n") as slow, ExitStack() as stack:
+    monkeypatch.setattr(connections, "LINGER_SECONDS", 0.1)
+    open_connections = crowded._server.server_state.connections
+    with deaf(crowded, SHEET + b"\r\n" + more) as slow, ExitStack() as stack:
+        (served,) = open_connections
         for _ in range(3):
             stack.enter_context(idle(crowded))
         stack.enter_context(idle(crowded, "127.0.0.2"))
         stack.enter_context(idle(crowded))
+        assert served in open_connections
+        sleep(2 * connections.LINGER_SECONDS)
         answer = HTTPResponse(slow)
         answer.begin()
         assert len(answer.read()) == int(answer.headers["Content-Length"])
