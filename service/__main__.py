@@ -5,6 +5,8 @@ import sys
 from typing import Final
 
 from service.app import create_app
+from service.crowd import most
+from service.descriptors import raise_limit
 from service.logs import configuration
 from service.server import DrainingServer, check_address, configure
 from service.settings import Settings, SettingsError
@@ -23,6 +25,8 @@ def main() -> int:
         sys.stderr.write(f"brain-mri service: {error}\n")
         return INVALID_SETTINGS
     config = configure(app, settings, configuration(settings.log_level))
+    # After the log has been set up.
+    raise_limit(most(settings.max_connections))
     # What exists now stays; the collector need not walk through it again and again.
     gc.freeze()
     DrainingServer(config, app, settings.drain_notice_ms / 1000).run()

@@ -5,9 +5,7 @@ client take for ever to send a body that is not wanted or to receive an answer.
 """
 
 import asyncio
-from collections import Counter
 from dataclasses import dataclass
-from time import monotonic
 from typing import Any, Final, cast
 
 import httptools
@@ -18,6 +16,7 @@ from uvicorn.protocols.utils import get_remote_addr
 from uvicorn.server import ServerState
 
 from service.context import new_request_id
+from service.crowd import Crowd, Party, Standing
 from service.errors import (
     HeadersTimeout,
     HeadersTooLarge,
@@ -30,6 +29,7 @@ from service.metrics import Metrics
 from service.middleware import UNMATCHED
 from service.pacing import EXTENSION
 from service.problems import whole_answer
+from service.sending import Outgoing
 from service.turnstile import Turnstile
 
 MAX_HEAD_BYTES: Final = 64 * 1024
@@ -43,25 +43,16 @@ FRESH_SECONDS: Final = 0.2
 """How long a client that has just connected may take to send its request while the service ends; closed
 at once, the connection would be reset under it."""
 
-SEND_SECONDS: Final = 30.0
-SEND_BYTES: Final = 2**18
-"""A client that reads less of an answer in that time does not want it."""
-
-RESERVE_DIVISOR: Final = 16
-"""Where one address has more than half of the connections, others get so large a part more."""
-
 
 @dataclass(frozen=True, slots=True)
 class Limits:
     """What a connection may take.
 
     Attributes:
-        connections: most at a time, but for a reserve.
         header_seconds: from the connection or a request's first byte to the end of its headers.
         body_seconds: for the rest of a body whose request has been answered.
     """
 
-    connections: int
     header_seconds: float
     body_seconds: float
 
@@ -70,8 +61,11 @@ class Connection(HttpToolsProtocol):
     """Uvicorn's protocol with limits.
 
     Attributes:
-        free_since: monotonic seconds of its last answer, or of its beginning.
+        party: as of :class:`service.crowd.Member`.
+        standing: the same.
     """
+
+    transport: Outgoing
 
     def __init__(
         self,
@@ -80,38 +74,48 @@ class Connection(HttpToolsProtocol):
         app_state: dict[str, Any],
         _loop: asyncio.AbstractEventLoop | None = None,
         *,
+        crowd: Crowd,
         limits: Limits,
         metrics: Metrics,
         turnstile: Turnstile,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
+        self._crowd = crowd
         self._limits = limits
         self._metrics = metrics
         self._turnstile = turnstile
         self._timer: asyncio.TimerHandle | None = None
-        self._send_timer: asyncio.TimerHandle | None = None
-        self._unsent = 0
         self._in_message = False
         self._in_head = True
         self._head_bytes = 0
         self._trailer_bytes = 0
         self._refused = False
-        self.free_since = monotonic()
+        self.party: Party | None = None
+        self.standing = Standing.UNFINISHED
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Takes a client, or tells it that there are too many."""
-        if len(self.connections) >= self._limits.connections and not self._make_room(transport):
-            self.transport = transport
+        self.transport = outgoing = Outgoing(transport, self.loop)
+        self.client = get_remote_addr(transport)
+        if self._crowd.is_full and not self._crowd.make_room(self.address):
             self._refuse(TooManyConnections("the service has as many connections as it can take"))
             return
         super().connection_made(transport)
+        # Uvicorn has put the event loop's in its place.
+        self.transport = outgoing
+        self._crowd.add(self)
         self._arm(self._limits.header_seconds)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Forgets the client."""
         self._disarm()
-        self._stop_send_timer()
         super().connection_lost(exc)
+        self.transport.stop()
+        self._crowd.remove(self)
+
+    def eof_received(self) -> None:
+        """The client sends nothing more; the event loop closes the connection."""
+        self.transport.watch()
 
     def data_received(self, data: bytes) -> None:
         """Takes a piece of a request; of a refused one nothing more."""
@@ -132,6 +136,7 @@ class Connection(HttpToolsProtocol):
         super().on_message_begin()
         self.scope["extensions"] = {EXTENSION: {"for_seconds": self._pause}}
         self._in_message = self._in_head = True
+        self._note_standing()
         # What follows a refused request in one piece with it is parsed, and not answered.
         if self._timer is None and not self._refused:
             self._arm(self._limits.header_seconds)
@@ -152,6 +157,7 @@ class Connection(HttpToolsProtocol):
         self._in_head = False
         self._head_bytes = self._trailer_bytes = 0
         super().on_headers_complete()
+        self._note_standing()
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """A field of the head; trailers are ignored, as RFC 9110, section 6.5.1, allows."""
@@ -175,11 +181,12 @@ class Connection(HttpToolsProtocol):
         self._in_head = True
         self._head_bytes = 0
         super().on_message_complete()
+        self._note_standing()
 
     def on_response_complete(self) -> None:
         """The last byte of an answer, which may come before the last of its request."""
-        self.free_since = monotonic()
         super().on_response_complete()
+        self._note_standing()
         if self._in_message and not self._in_head:
             self._arm(self._limits.body_seconds)
 
@@ -191,65 +198,52 @@ class Connection(HttpToolsProtocol):
             super().shutdown()
 
     @property
-    def is_free(self) -> bool:
-        """Whether no request of it is being answered."""
-        # Uvicorn sets it with the first request.
-        cycle: RequestResponseCycle | None = self.cycle
-        is_answered = cycle is None or (cycle.response_complete and not self.pipeline)
-        return is_answered and not self.transport.is_closing()
+    def address(self) -> str:
+        """Its client's; none where it has none, as of a socket of this machine."""
+        return self.client[0] if self.client else ""
 
     @property
-    def is_unfinished(self) -> bool:
-        """Whether it has made no request, has begun another one, or sends what nobody wants."""
-        return self._in_message or cast("RequestResponseCycle | None", self.cycle) is None
+    def has_sent_all(self) -> bool:
+        """Whether it is open, and nothing of an answer waits to be sent."""
+        return not self.transport.is_closing() and not self.transport.get_write_buffer_size()
 
     def make_way(self) -> None:
         """Ends the connection, of which no request is being answered, in favour of another one."""
-        if self.is_unfinished:
+        if self.standing is Standing.UNFINISHED:
             self._refuse(TooManyConnections("others need the connection; try again"))
         else:
-            self.connections.discard(self)
+            self._forget()
             self.transport.close()
 
     def pause_writing(self) -> None:
         """The client does not keep up with the answer."""
         super().pause_writing()
-        self._unsent = self.transport.get_write_buffer_size()
-        self._send_timer = self.loop.call_later(SEND_SECONDS, self._check_sent)
+        self.transport.watch()
 
     def resume_writing(self) -> None:
         """It does again."""
-        self._stop_send_timer()
+        self.transport.rest()
         super().resume_writing()
 
     def send_400_response(self, msg: str) -> None:
         """What is no HTTP gets a problem as everything else does."""
         self._refuse(MalformedRequest(msg))
 
-    def _make_room(self, transport: asyncio.Transport) -> bool:
-        """Whether a client is let in though there are as many connections as there may be.
+    def _note_standing(self) -> None:
+        # Uvicorn sets it with the first request.
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is not None and (not cycle.response_complete or self.pipeline):
+            standing = Standing.BUSY
+        elif self._in_message or cycle is None:
+            standing = Standing.UNFINISHED
+        else:
+            standing = Standing.IDLE
+        self._crowd.move(self, standing)
 
-        Whoever has not even made a request gives way to it, and to others whoever has more than half of
-        all: an unused connection, or where all of them are in use, those of the reserve.
-        """
-        others = [other for other in self.connections if isinstance(other, Connection)]
-        free = sorted(
-            (other for other in others if other.is_free), key=lambda other: other.free_since
-        )
-        for other in free:
-            if other.is_unfinished:
-                other.make_way()
-                return True
-        (greedy, count), *_ = Counter(map(_address, others)).most_common(1) or [("", 0)]
-        peer = get_remote_addr(transport)
-        if count <= self._limits.connections / 2 or (peer and peer[0]) == greedy:
-            return False
-        for other in free:
-            if _address(other) == greedy:
-                other.make_way()
-                return True
-        reserve = self._limits.connections // RESERVE_DIVISOR
-        return len(self.connections) < self._limits.connections + reserve
+    def _forget(self) -> None:
+        """Counts no more for how many connections there are."""
+        self.connections.discard(self)
+        self._crowd.remove(self)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         """Turns a request away, or lets it in."""
@@ -293,15 +287,6 @@ class Connection(HttpToolsProtocol):
         self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
         self._feed(b"\r\n".join([*lines, b"", b""]) + rest)
 
-    def _check_sent(self) -> None:
-        """Lets a client go that hardly reads; a slow one gets its answer to the end."""
-        unsent = self.transport.get_write_buffer_size()
-        if self._unsent - unsent < SEND_BYTES:
-            self.transport.abort()
-            return
-        self._unsent = unsent
-        self._send_timer = self.loop.call_later(SEND_SECONDS, self._check_sent)
-
     def _check_size(self) -> None:
         if self._refused:
             return
@@ -330,11 +315,6 @@ class Connection(HttpToolsProtocol):
             self._timer.cancel()
             self._timer = None
 
-    def _stop_send_timer(self) -> None:
-        if self._send_timer is not None:
-            self._send_timer.cancel()
-            self._send_timer = None
-
     def _run_out(self) -> None:
         # Uvicorn sets it with the first request.
         cycle: RequestResponseCycle | None = self.cycle
@@ -357,7 +337,7 @@ class Connection(HttpToolsProtocol):
             return
         self._refused = True
         self._disarm()
-        self.connections.discard(self)
+        self._forget()
         # Uvicorn sets it with the first request.
         cycle: RequestResponseCycle | None = self.cycle
         if cycle is not None and not cycle.response_complete:
@@ -375,7 +355,3 @@ class Connection(HttpToolsProtocol):
             self.transport.write(whole_answer(failure, new_request_id(), {"connection": "close"}))
         self.transport.write_eof()
         self.loop.call_later(LINGER_SECONDS, self.transport.abort)
-
-
-def _address(connection: Connection) -> str | None:
-    return connection.client[0] if connection.client else None

@@ -13,6 +13,7 @@ import uvicorn
 
 from service.app import App
 from service.connections import Connection, Limits
+from service.crowd import Crowd
 from service.settings import Settings, SettingsError
 from service.state import State
 
@@ -44,11 +45,16 @@ def configure(app: App, settings: Settings, log_config: dict[str, Any] | None) -
         log_config: for :func:`logging.config.dictConfig`; None leaves the logging as it is.
     """
     limits = Limits(
-        connections=settings.max_connections,
         header_seconds=settings.header_timeout_ms / 1000,
         body_seconds=settings.body_timeout_ms / 1000,
     )
-    protocol = partial(Connection, limits=limits, metrics=app.metrics, turnstile=app.turnstile)
+    protocol = partial(
+        Connection,
+        crowd=Crowd(settings.max_connections),
+        limits=limits,
+        metrics=app.metrics,
+        turnstile=app.turnstile,
+    )
     return uvicorn.Config(
         app,
         host=settings.host,

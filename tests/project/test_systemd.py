@@ -11,6 +11,8 @@ import pytest
 import yaml
 
 from service.__main__ import INVALID_SETTINGS
+from service.crowd import most
+from service.descriptors import ENOUGH, OTHERS
 from service.settings import PREFIX, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -86,6 +88,14 @@ def test_it_is_stopped_as_gently_as_it_stops(settings: Settings) -> None:
     assert stack["services"]["service"]["stop_grace_period"] == f"{value('TimeoutStopSec')}s"
     # Its workers end when it has taken their last answers.
     assert value("KillMode") == "mixed"
+
+
+def test_it_may_have_as_many_files_open_as_its_connections_need(settings: Settings) -> None:
+    assert int(value("LimitNOFILE")) >= max(ENOUGH, most(settings.max_connections) + OTHERS)
+    needed = re.search(r"BRAIN_MAX_CONNECTIONS=(\d+), which needs (\d+)", UNIT.read_text("utf-8"))
+    assert needed is not None
+    limit = Settings().max_connections
+    assert [int(number) for number in needed.groups()] == [limit, most(limit) + OTHERS]
 
 
 def test_it_starts_again_after_a_crash_but_not_with_wrong_settings() -> None:

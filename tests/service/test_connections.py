@@ -13,8 +13,9 @@ import pytest
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from service import connections
+from service import connections, crowd, sending
 from service.catalogue import CODES
+from service.crowd import Party, Standing
 from tests.support.service import (
     PATIENCE_SECONDS,
     FakeRuntimes,
@@ -28,6 +29,9 @@ from tests.support.service import (
 
 HEAD = b"GET /health/live HTTP/1.1\r\nHost: test\r\n"
 BUNDLE = b"GET /static/vendor/swagger-ui/swagger-ui-bundle.js HTTP/1.1\r\nHost: test\r\n\r\n"
+SHEET = b"GET /static/app.css HTTP/1.1\r\nHost: test\r\n"
+"""Its answer is less than what makes the event loop say that it waits."""
+
 TIMEOUT_MS = 300
 
 
@@ -170,7 +174,7 @@ def test_a_body_that_nobody_wants_is_not_waited_for(strict: Service) -> None:
 def test_an_answer_that_is_never_read_is_given_up(
     strict: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "SEND_SECONDS", TIMEOUT_MS / 1000)
+    monkeypatch.setattr(sending, "SEND_SECONDS", TIMEOUT_MS / 1000)
     open_connections = strict._server.server_state.connections
     wait_until(lambda: not open_connections)
     with socket.socket() as connection:
@@ -184,8 +188,8 @@ def test_an_answer_that_is_never_read_is_given_up(
 def test_a_client_that_reads_slowly_gets_the_answer_to_its_end(
     strict: Service, jpeg: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connections, "SEND_SECONDS", TIMEOUT_MS / 3000)
-    monkeypatch.setattr(connections, "SEND_BYTES", 1000)
+    monkeypatch.setattr(sending, "SEND_SECONDS", TIMEOUT_MS / 3000)
+    monkeypatch.setattr(sending, "SEND_BYTES", 1000)
     # What the system holds of an answer, it takes at once, and is not seen to be read.
     for listening in strict._server.servers[0].sockets:
         listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
@@ -205,7 +209,7 @@ def test_a_client_that_reads_slowly_gets_the_answer_to_its_end(
             assert piece, "cut off"
             answer += piece
             sleep(len(piece) / length)
-        assert monotonic() - start > 2 * connections.SEND_SECONDS
+        assert monotonic() - start > 2 * sending.SEND_SECONDS
 
 
 UPGRADES = b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEA\r\n"
@@ -418,7 +422,10 @@ def test_a_request_that_breaks_off_in_its_body_leaves_nothing(strict: Service) -
     wait_until(lambda: not strict._server.server_state.tasks)
 
 
-def test_too_many_connections_are_refused_until_one_ends(strict: Service) -> None:
+def test_too_many_connections_are_refused_until_one_ends(
+    strict: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crowd, "GRACE_SECONDS", PATIENCE_SECONDS)
     wait_until(lambda: not strict._server.server_state.connections)
     taken = [socket.create_connection(strict.address, PATIENCE_SECONDS) for _ in range(4)]
     for connection in taken:
@@ -453,13 +460,21 @@ def opened(service: Service, text: bytes, address: str = "127.0.0.1") -> socket.
     return connection
 
 
+def idle(service: Service, address: str = "127.0.0.1") -> socket.socket:
+    """A client that has its answer and keeps its connection."""
+    connection = opened(service, HEAD + b"\r\n", address)
+    assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+    return connection
+
+
 REFUSED_BODY = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n"
 
 
 @pytest.mark.parametrize("text", [b"", HEAD, REFUSED_BODY], ids=["silent", "half", "unwanted"])
 def test_where_connections_are_full_the_oldest_without_a_request_makes_room(
-    crowded: Service, text: bytes
+    crowded: Service, text: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(crowd, "GRACE_SECONDS", 0)
     with ExitStack() as stack:
         taken = []
         for _ in range(4):
@@ -480,12 +495,11 @@ def test_where_connections_are_full_the_oldest_without_a_request_makes_room(
 
 
 def test_who_keeps_more_than_half_of_the_connections_makes_room_for_others(
-    crowded: Service,
+    crowded: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(crowd, "GRACE_SECONDS", PATIENCE_SECONDS)
     with ExitStack() as stack:
-        taken = [stack.enter_context(opened(crowded, HEAD + b"\r\n")) for _ in range(4)]
-        for connection in taken:
-            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        taken = [stack.enter_context(idle(crowded)) for _ in range(4)]
         for _ in range(2):
             other = stack.enter_context(opened(crowded, HEAD + b"\r\n", "127.0.0.2"))
             assert other.recv(65536).startswith(b"HTTP/1.1 200 ")
@@ -495,6 +509,146 @@ def test_who_keeps_more_than_half_of_the_connections_makes_room_for_others(
         for address in ("127.0.0.1", "127.0.0.2", "127.0.0.3"):
             refused = stack.enter_context(opened(crowded, b"", address))
             assert problem(everything(refused)) == (503, "too_many_connections")
+
+
+@pytest.mark.parametrize("extra", [0, 4], ids=["idle", "opened"])
+def test_who_keeps_all_connections_takes_none_of_a_client_that_has_just_connected(
+    crowded: Service, extra: int
+) -> None:
+    """It may be far away, and its request on its way."""
+    counted = crowded._server.server_state.connections
+    with ExitStack() as stack:
+        for _ in range(4):
+            stack.enter_context(idle(crowded))
+        before = set(counted)
+        far = stack.enter_context(opened(crowded, b"", "127.0.0.2"))
+        wait_until(lambda: set(counted) - before)
+        for _ in range(extra):
+            refused = stack.enter_context(opened(crowded, HEAD + b"\r\n"))
+            assert problem(everything(refused)) == (503, "too_many_connections")
+        stack.enter_context(idle(crowded, "127.0.0.3"))
+        far.sendall(HEAD + b"\r\n")
+        assert far.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+def test_what_has_been_idle_for_longest_makes_room_for_its_own_address(
+    crowded: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All users behind a proxy are one address, and it copes with the end of what is idle."""
+    monkeypatch.setattr(crowd, "GRACE_SECONDS", 0.5)
+    with ExitStack() as stack:
+        taken = [stack.enter_context(idle(crowded)) for _ in range(4)]
+        sleep(0.6)
+        taken[0].sendall(HEAD + b"\r\n")
+        assert taken[0].recv(65536).startswith(b"HTTP/1.1 200 ")
+        stack.enter_context(idle(crowded))
+        assert everything(taken[1]) == b""
+        for connection in (taken[0], *taken[2:]):
+            connection.sendall(HEAD + b"\r\n")
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
+def hold_little(service: Service) -> None:
+    """What the system holds of an answer, it takes at once, and is not seen to be read."""
+    for listening in service._server.servers[0].sockets:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+
+
+@contextmanager
+def deaf(service: Service, text: bytes) -> Iterator[socket.socket]:
+    """A client that asks, and has read nothing so far; the answer waits in the service."""
+    hold_little(service)
+    with socket.socket() as connection:
+        connection.settimeout(PATIENCE_SECONDS)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        connection.connect(service.address)
+        connection.sendall(text)
+        served = service._server.server_state.connections
+        wait_until(
+            lambda: any(
+                isinstance(one, connections.Connection) and one.transport.get_write_buffer_size()
+                for one in served
+            )
+        )
+        yield connection
+
+
+@pytest.mark.parametrize("more", [b"", b"GET /health"], ids=["idle", "begun"])
+def test_an_answer_that_is_still_being_read_makes_no_room(
+    crowded: Service, monkeypatch: pytest.MonkeyPatch, more: bytes
+) -> None:
+    monkeypatch.setattr(crowd, "GRACE_SECONDS", 0)
+    monkeypatch.setattr(connections, "LINGER_SECONDS", 0.1)
+    open_connections = crowded._server.server_state.connections
+    with deaf(crowded, SHEET + b"\r\n" + more) as slow, ExitStack() as stack:
+        (served,) = open_connections
+        for _ in range(3):
+            stack.enter_context(idle(crowded))
+        stack.enter_context(idle(crowded, "127.0.0.2"))
+        stack.enter_context(idle(crowded))
+        assert served in open_connections
+        sleep(2 * connections.LINGER_SECONDS)
+        answer = HTTPResponse(slow)
+        answer.begin()
+        assert len(answer.read()) == int(answer.headers["Content-Length"])
+
+
+@pytest.mark.parametrize("ending", ["asked", "idle", "deaf"])
+def test_the_rest_of_an_answer_that_is_never_read_is_given_up(
+    strict: Service, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    """It is so little that the service is not told that it waits."""
+    monkeypatch.setattr(sending, "SEND_SECONDS", TIMEOUT_MS / 1000)
+    strict._server.config.timeout_keep_alive = 1
+    open_connections = strict._server.server_state.connections
+    wait_until(lambda: not open_connections)
+    text = SHEET + (b"Connection: close\r\n\r\n" if ending == "asked" else b"\r\n")
+    with deaf(strict, text) as connection:
+        if ending == "deaf":
+            connection.shutdown(socket.SHUT_WR)
+        wait_until(lambda: not open_connections)
+
+
+class Reading:
+    """A connection whose client is still reading an answer."""
+
+    looks = 0
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+        self.party: Party | None = None
+        self.standing = Standing.BUSY
+
+    @property
+    def has_sent_all(self) -> bool:
+        Reading.looks += 1
+        return False
+
+    def make_way(self) -> None:
+        pytest.fail("its answer is cut off")
+
+
+@pytest.mark.parametrize("standing", Standing, ids=lambda standing: standing.name.lower())
+@pytest.mark.parametrize("addresses", [1, 850])
+def test_a_flood_of_refused_clients_looks_at_few_connections(
+    monkeypatch: pytest.MonkeyPatch, standing: Standing, addresses: int
+) -> None:
+    """On the event loop, each time."""
+    monkeypatch.setattr(crowd, "GRACE_SECONDS", 0)
+    monkeypatch.setattr(Reading, "looks", 0)
+    full = crowd.Crowd(800)
+    members = [Reading(f"192.0.2.{number % addresses}") for number in range(850)]
+    for member in members:
+        full.add(member)
+        full.move(member, standing)
+    assert not full.make_room("192.0.2.0")
+    assert not full.make_room("198.51.100.1")
+    # Of an address and of all; what is unfinished and what is idle.
+    assert Reading.looks <= 4 * crowd.MAX_LOOKS
+    for member in members:
+        full.remove(member)
+        full.remove(member)
+    assert not full.is_full
 
 
 def test_who_keeps_all_connections_busy_leaves_others_some(

@@ -313,6 +313,38 @@ def test_a_body_that_does_not_come_is_given_up_by_the_service(
 
 
 @needs_nginx
+def test_no_address_takes_all_connections_to_the_service(
+    model_store: Path, jpeg: bytes, runtimes: FakeRuntimes, tmp_path: Path
+) -> None:
+    """For the service all of them are nginx's."""
+    head = "POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: image/jpeg\r\n"
+    head += f"Content-Length: {len(jpeg)}\r\n\r\n"
+    changes = {"limit_conn brain_mri_clients 64;": "limit_conn brain_mri_clients 2;"}
+    with (
+        serving(settings_for(model_store), runtimes) as service,
+        nginx(tmp_path / "nginx", service.address[1], changes) as front,
+        front.connected() as first,
+        front.connected() as second,
+    ):
+        for connection in (first, second):
+            connection.sendall(head.encode() + jpeg[:1000])
+        wait_until(lambda: service.state.buffers.used >= 2)
+        refused = ask(front, jpeg, LOOPBACK)
+        assert refused.status_code == refused.json()["status"] == 503
+        assert refused.headers["content-type"] == "application/problem+json"
+        assert int(refused.headers["retry-after"]) > 0
+        assert refused.headers["cache-control"] == "no-store"
+        assert "strict-transport-security" in refused.headers
+        # Codes are the service's.
+        assert "code" not in refused.json()
+        assert ask(front, jpeg, "127.0.0.2").status_code == 200
+        # The service's own refusals pass as they are.
+        service.state.drain()
+        own = ask(front, jpeg, "127.0.0.2")
+        assert (own.status_code, own.json()["code"]) == (503, "draining")
+
+
+@needs_nginx
 def test_a_service_that_is_not_there_is_said_at_once(
     model_store: Path, jpeg: bytes, runtimes: FakeRuntimes, tmp_path: Path
 ) -> None:

@@ -1,0 +1,42 @@
+"""Files and sockets that the process may have open at a time."""
+
+import logging
+import resource
+from contextlib import suppress
+from typing import Final
+
+ENOUGH: Final = 8192
+"""What is asked for at least: connections that are refused stay open for a second, and count too."""
+
+OTHERS: Final = 512
+"""What is no connection: STOW-RS requests on their way to the spool, versions, workers, the log."""
+
+logger = logging.getLogger(__name__)
+
+
+def raise_limit(connections: int) -> None:
+    """Allows as many as the service may need, or as many as it is let; says so where these are too few.
+
+    Without one left, the event loop takes no connection, and nobody hears of it. Systems give 1024 for
+    programs that use ``select``.
+
+    Args:
+        connections: most at a time, reserve and all.
+    """
+    needed = connections + OTHERS
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = max(needed, ENOUGH)
+    if hard != resource.RLIM_INFINITY:
+        wanted = min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        # Where it is forbidden, what is allowed stays.
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+            soft = wanted
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        logger.warning(
+            "%d files may be open, and BRAIN_MAX_CONNECTIONS needs %d: raise the limit "
+            "(ulimit -n, LimitNOFILE) or lower the setting",
+            soft,
+            needed,
+        )
