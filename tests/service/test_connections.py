@@ -462,8 +462,11 @@ def opened(service: Service, text: bytes, address: str = "127.0.0.1") -> socket.
 
 def idle(service: Service, address: str = "127.0.0.1") -> socket.socket:
     """A client that has its answer and keeps its connection."""
-    connection = opened(service, HEAD + b"\r\n", address)
-    assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+    with ExitStack() as stack:
+        connection = stack.enter_context(opened(service, HEAD + b"\r\n", address))
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        # Left open only where it has its answer: a service that ends would not like it.
+        stack.pop_all()
     return connection
 
 
