@@ -7,6 +7,7 @@ import json
 import signal
 import sqlite3
 import threading
+from contextlib import nullcontext
 from hashlib import sha256
 from pathlib import Path
 from time import sleep, time
@@ -622,7 +623,7 @@ def analysis_of(inbox: Inbox) -> Analysis:
     async def warm_up() -> None:
         pass
 
-    engine = SimpleNamespace(acquire=lambda _count: None, release=lambda: None)
+    engine = SimpleNamespace(held=nullcontext)
     state = SimpleNamespace(
         settings=SimpleNamespace(series_quiet_ms=1),
         registry=SimpleNamespace(active=engine, engine=lambda: engine),
@@ -648,7 +649,7 @@ def test_a_stop_while_a_series_is_begun_is_no_attempt(
 
     async def stop() -> None:
         task = asyncio.create_task(analysis_of(inbox).run())
-        await asyncio.to_thread(begun.wait, PATIENCE_SECONDS)
+        assert await asyncio.to_thread(begun.wait, PATIENCE_SECONDS)
         task.cancel()
         await asyncio.wait([task], timeout=0.05)
         stopped.set()
