@@ -69,7 +69,7 @@ sbom: $(SERVICE_ENV)/.ready $(TEST_ENV)/.ready ## what the service is made of, w
 audit: $(TEST_ENV)/.ready ## ask a vulnerability service about the service's pinned packages
 	$(TEST_ENV)/bin/python -m scripts.vulnerabilities
 
-mutants: $(TEST_ENV)/.ready ## take the handling of each fault away, and show that its test fails then (7 minutes)
+mutants: $(TEST_ENV)/.ready ## take the handling of each fault away, and show that its test fails then (half an hour)
 	$(TEST_ENV)/bin/python -m scripts.mutants $(ARGS)
 
 lock: $(TEST_ENV)/.ready ## pin and hash the newest versions that requirements/*.in allow (ARGS=--upgrade)
