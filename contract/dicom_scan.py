@@ -8,7 +8,7 @@ from typing import Final
 from pydicom import Dataset
 from pydicom.sequence import Sequence
 
-from contract.greyscale import floats
+from contract.greyscale import floats, term
 
 PEOPLE: Final = frozenset(
     {
@@ -67,17 +67,8 @@ a protocol."""
 PLAIN: Final = frozenset(
     {
         *("T", "S", "C", "AX", "AXIAL", "COR", "CORONAL", "SAG", "SAGITTAL", "TRA", "TRANS"),
-        *(
-            "TRANSVERSE",
-            "TRANSVERSAL",
-            "TRI",
-            "THREE",
-            "MULTI",
-            "PLANE",
-            "PLANES",
-            "PLANAR",
-            "PLAN",
-        ),
+        *("TRANSVERSE", "TRANSVERSAL", "TRI", "THREE", "MULTI"),
+        *("PLANE", "PLANES", "PLANAR", "PLAN"),
         *("PL", "ISO", "MST", "MPR", "MR", "MRI"),
         *("FAST", "QUICK", "ALIGNED", "AUTO", "FIRST", "INITIAL", "REPEAT", "RPT", "STANDARD"),
         *("RF", "GRE", "FGRE", "SSFSE", "HASTE", "TRUFI", "TRUEFISP", "FIESTA", "FFE", "BFFE"),
@@ -118,7 +109,7 @@ def is_of_patient(dataset: Dataset) -> bool:
     gets an answer for an animal learns nothing.
     """
     for keyword in ("QualityControlSubject", "QualityControlImage"):
-        if str(dataset.get(keyword) or "").strip().upper() == "YES":
+        if term(dataset, keyword) == "YES":
             return False
     codes = dataset.get("PatientSpeciesCodeSequence")
     # Of another value representation it is no sequence, and what is meant by it is anyone's guess.
@@ -157,7 +148,7 @@ def is_magnitude(attributes: Dataset) -> bool:
     values = terms(attributes, kind)
     if not MAPS.isdisjoint(values):
         return False
-    part = str(attributes.get("ComplexImageComponent") or "").strip().upper()
+    part = term(attributes, "ComplexImageComponent")
     if part in {"", "MIXED"}:
         named = [COMPONENTS.get(value, value) for value in values[2:4]]
         part = next((value for value in named if value in COMPONENTS.values()), "")
@@ -199,7 +190,7 @@ def _is_code_of_person(code: Dataset) -> bool | None:
 
 
 def _is_inversion(attributes: Dataset, values: tuple[str, ...]) -> bool:
-    if str(attributes.get("InversionRecovery") or "").strip().upper() == "YES":
+    if term(attributes, "InversionRecovery") == "YES":
         return True
     if "IR" in terms(attributes, "ScanningSequence") or any(map(_INVERSION.fullmatch, values)):
         return True

@@ -64,7 +64,7 @@ def is_inverted(photometric: str, attributes: Dataset) -> bool:
     MONOCHROME1 and the shape INVERSE say the same, and the standard wants them together (PS3.3 2024e,
     table C.7-9; C.11.6.1.2): where an object has both, it is still inverted once.
     """
-    shape = str(attributes.get("PresentationLUTShape") or "").strip().upper()
+    shape = term(attributes, "PresentationLUTShape")
     return photometric == "MONOCHROME1" or shape == "INVERSE"
 
 
@@ -156,13 +156,18 @@ def numbers(attributes: Dataset, keyword: str) -> list[float]:
         raise UndecodableImage(f"the DICOM object states a {name} that is no number") from None
 
 
+def term(attributes: Dataset, keyword: str) -> str:
+    """An attribute's single value of a fixed list, such as YES; empty if it is missing."""
+    return str(attributes.get(keyword) or "").strip().upper()
+
+
 def _check_colours(stored: NDArray[Any], attributes: Dataset) -> None:
     """Refuses grey levels with colours over them, by a supplemental palette (PS3.3 2024e, C.7.6.19).
 
     Their values, the highest ones, would look like the brightest tissue, and what lies under them is
     not known.
     """
-    if str(attributes.get("PixelPresentation") or "").strip().upper() not in {"COLOR", "MIXED"}:
+    if term(attributes, "PixelPresentation") not in {"COLOR", "MIXED"}:
         return
     descriptor = attributes.get("RedPaletteColorLookupTableDescriptor")
     if descriptor and int(stored.max()) >= _first(descriptor, signed=_is_signed(attributes)):

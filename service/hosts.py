@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable
-from contextlib import suppress
 from ipaddress import IPv6Address
 from typing import Final
 
@@ -23,9 +22,10 @@ def _is_host(text: bytes) -> bool:
     match = _HOST.fullmatch(text)
     if match is None:
         return False
-    if match[1] is not None:
-        with suppress(ValueError):
-            IPv6Address(match[1].decode())
-            return True
+    if match[1] is None:
+        return True
+    try:
+        IPv6Address(match[1].decode())
+    except ValueError:
         return False
     return True

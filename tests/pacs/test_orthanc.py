@@ -22,6 +22,7 @@ from scripts.mr_study import write_study
 from scripts.orthanc import CONFIGURATION, SCRIPT, USER, Orthanc, free_port, missing
 from service.dicom.making import MANUFACTURER
 from service.keys import Role, make_key
+from tests.support.keys import write_keys
 from tests.support.pacs import SOP, SOP_CLASS, STORED, Instance, series, written
 from tests.support.programs import REQUIRED
 from tests.support.service import ROOT, environment_with, is_ready, process, wait_until
@@ -52,8 +53,7 @@ class Beside:
         self.folder = folder
         self.port = free_port()
         presented, key = make_key("orthanc", [Role.PREDICT])
-        keys = folder / "keys"
-        keys.write_text(f"{key.line()}\n", encoding="utf-8")
+        keys = write_keys(folder / "keys", key)
         self.orthanc = Orthanc(folder, f"http://127.0.0.1:{self.port}", presented)
         self._environment = environment_with(
             **self.orthanc.service_settings,
@@ -300,8 +300,7 @@ def test_a_series_that_the_service_refuses_is_given_up(beside: Beside) -> None:
 def test_a_series_waits_for_the_right_key(beside: Beside) -> None:
     """An unknown key says nothing about a series, however often and though there is room."""
     _, other = make_key("other", [Role.PREDICT])
-    keys = beside.folder / "other-keys"
-    keys.write_text(f"{other.line()}\n", encoding="utf-8")
+    keys = write_keys(beside.folder / "other-keys", other)
     beside.stop()
     beside.start(BRAIN_API_KEYS_FILE=str(keys))
     sent = series(SLICES)

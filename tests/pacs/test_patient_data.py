@@ -9,6 +9,7 @@ import pytest
 from pydicom.uid import generate_uid
 
 from service.keys import Role, make_key
+from tests.support.keys import write_keys
 from tests.support.pacs import Instance, Pacs, form, series, stow
 from tests.support.service import PATIENCE_SECONDS, process, wait_until
 
@@ -52,8 +53,7 @@ def test_no_word_of_a_patient_leaves_the_objects(
     model_store: Path, tmp_path: Path, destination: Pacs
 ) -> None:
     presented, key = make_key("pacs-1", [Role.PREDICT, Role.ADMIN])
-    keys = tmp_path / "keys"
-    keys.write_text(f"{key.line()}\n", encoding="utf-8")
+    keys = write_keys(tmp_path / "keys", key)
     variables = {
         "BRAIN_API_KEYS_FILE": str(keys),
         "BRAIN_DICOMWEB_URL": destination.url,

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from service.keys import Role, make_key
+from tests.support.keys import write_keys
 from tests.support.pacs import Pacs, pacs, pacs_settings
 from tests.support.service import MODEL, FakeRuntimes, Service, newest, serving, wait_until
 
@@ -26,8 +27,7 @@ def destination() -> Iterator[Pacs]:
 
 @pytest.fixture
 def guarded(store_copy: Path, tmp_path: Path, destination: Pacs) -> Iterator[Service]:
-    keys = tmp_path / "keys"
-    keys.write_text("".join(f"{key.line()}\n" for _, key in MADE.values()), encoding="utf-8")
+    keys = write_keys(tmp_path / "keys", *(key for _, key in MADE.values()))
     settings = pacs_settings(
         store_copy,
         tmp_path,
@@ -75,8 +75,7 @@ def test_what_administrators_do_is_recorded_whatever_comes_of_it(guarded: Servic
 def test_nobody_fills_the_log_by_asking_too_often(
     store_copy: Path, tmp_path: Path, destination: Pacs
 ) -> None:
-    keys = tmp_path / "keys"
-    keys.write_text("".join(f"{key.line()}\n" for _, key in MADE.values()), encoding="utf-8")
+    keys = write_keys(tmp_path / "keys", *(key for _, key in MADE.values()))
     limits = {"api_keys_file": keys, "audit_log": tmp_path / "audit.log", "rate_per_second": 0.02}
     settings = pacs_settings(store_copy, tmp_path, destination.url, **limits)
     path = f"/models/{MODEL}/1/activate"

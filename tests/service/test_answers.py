@@ -22,6 +22,7 @@ from service.keys import Role, make_key
 from service.operation import PARAMETERS, Options
 from service.schemas import PredictAnswer
 from tests.contract.samples import RANGE, encode, mr_object
+from tests.support.keys import write_keys
 from tests.support.masks import run_length_mask
 from tests.support.models import CLASSES, EXPLAINED, MAPS, NAME, TWO_HEADS, head
 from tests.support.service import RULES, Service, serving, settings_for
@@ -173,8 +174,8 @@ def guarded(
         "pacs": make_key("pacs", [Role.PREDICT]),
         "chief": make_key("chief", [Role.PREDICT, Role.ADMIN]),
     }
-    path = tmp_path_factory.mktemp("keys") / "keys.txt"
-    path.write_text("".join(key.line() + "\n" for _, key in made.values()), encoding="utf-8")
+    keys = [key for _, key in made.values()]
+    path = write_keys(tmp_path_factory.mktemp("keys") / "keys.txt", *keys)
     settings = settings_for(
         tiny_store, model=NAME, model_version=str(TWO_HEADS), api_keys_file=path
     )

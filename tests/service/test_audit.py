@@ -19,6 +19,7 @@ from service.audit import MAX_WAITING, AuditFile, digest
 from service.keys import Role, make_key
 from service.metrics import Metrics
 from service.settings import SettingsError
+from tests.support.keys import write_keys
 from tests.support.service import FakeRuntimes, serving, settings_for, wait_until
 
 VISIT = "f034d653-fe99-43c1-cf22-9188d3e5507c"
@@ -38,8 +39,7 @@ def test_predictions_are_recorded(
 ) -> None:
     path = tmp_path / "audit.log"
     presented, key = make_key("pacs-1", [Role.PREDICT])
-    keys = tmp_path / "keys"
-    keys.write_text(f"{key.line()}\n", encoding="utf-8")
+    keys = write_keys(tmp_path / "keys", key)
     settings = settings_for(model_store, model_version="1", audit_log=path, api_keys_file=keys)
     headers = {"Authorization": f"Bearer {presented}", "X-Request-ID": VISIT}
     with serving(settings, FakeRuntimes()) as service:

@@ -11,6 +11,7 @@ import pytest
 from service.buffers import NEED_SECONDS, Buffers, Claim
 from service.errors import QueueFull
 from service.keys import Role, make_key
+from tests.support.keys import write_keys
 from tests.support.service import (
     PATIENCE_SECONDS,
     FakeRuntimes,
@@ -30,8 +31,7 @@ MADE = {name: make_key(name, [Role.PREDICT]) for name in ("greedy", "modest")}
 
 @pytest.fixture
 def shared(model_store: Path, tmp_path: Path) -> Iterator[Service]:
-    keys = tmp_path / "keys"
-    keys.write_text("".join(f"{key.line()}\n" for _, key in MADE.values()), encoding="utf-8")
+    keys = write_keys(tmp_path / "keys", *(key for _, key in MADE.values()))
     settings = settings_for(
         model_store,
         api_keys_file=keys,

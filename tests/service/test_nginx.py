@@ -292,19 +292,23 @@ def test_a_connection_is_kept_and_nginx_is_the_first_to_close_it(
             assert ask(front, jpeg, LOOPBACK).status_code == 200
 
 
+def beginning(jpeg: bytes) -> bytes:
+    """Of a prediction that never comes to its end."""
+    head = "POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: image/jpeg\r\n"
+    return f"{head}Content-Length: {len(jpeg)}\r\n\r\n".encode() + jpeg[:1000]
+
+
 @needs_nginx
 def test_a_body_that_does_not_come_is_given_up_by_the_service(
     model_store: Path, jpeg: bytes, runtimes: FakeRuntimes, tmp_path: Path
 ) -> None:
     """It gets what has come, and not the whole of it or nothing."""
-    head = "POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: image/jpeg\r\n"
-    head += f"Content-Length: {len(jpeg)}\r\n\r\n"
     with (
         serving(settings_for(model_store, body_timeout_ms=500), runtimes) as service,
         nginx(tmp_path / "nginx", service.address[1]) as front,
         front.connected() as connection,
     ):
-        connection.sendall(head.encode() + jpeg[:1000])
+        connection.sendall(beginning(jpeg))
         answer = b""
         while piece := connection.recv(1 << 16):
             answer += piece
@@ -317,8 +321,6 @@ def test_no_address_takes_all_connections_to_the_service(
     model_store: Path, jpeg: bytes, runtimes: FakeRuntimes, tmp_path: Path
 ) -> None:
     """For the service all of them are nginx's."""
-    head = "POST /predict HTTP/1.1\r\nHost: a\r\nContent-Type: image/jpeg\r\n"
-    head += f"Content-Length: {len(jpeg)}\r\n\r\n"
     changes = {"limit_conn brain_mri_clients 64;": "limit_conn brain_mri_clients 2;"}
     with (
         serving(settings_for(model_store), runtimes) as service,
@@ -327,7 +329,7 @@ def test_no_address_takes_all_connections_to_the_service(
         front.connected() as second,
     ):
         for connection in (first, second):
-            connection.sendall(head.encode() + jpeg[:1000])
+            connection.sendall(beginning(jpeg))
         wait_until(lambda: service.state.buffers.used >= 2)
         refused = ask(front, jpeg, LOOPBACK)
         assert refused.status_code == refused.json()["status"] == 503

@@ -10,6 +10,7 @@ import pytest
 from service.keys import Role, make_key
 from tests.service.test_page_accessibility import COLORS, CONTRAST
 from tests.support.browser import BROWSER_SECONDS, Browser, needs_browser
+from tests.support.keys import write_keys
 from tests.support.service import process, wait_until
 
 SECRET, STORED = make_key("page", [Role.PREDICT])
@@ -32,8 +33,7 @@ return [getComputedStyle(field).backgroundColor, behind(field.parentElement)]
 @pytest.fixture(scope="module")
 def url(model_store: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A service that wants a key."""
-    file = tmp_path_factory.mktemp("keys") / "keys.txt"
-    file.write_text(f"{STORED.line()}\n{OTHER_STORED.line()}\n", encoding="utf-8")
+    file = write_keys(tmp_path_factory.mktemp("keys") / "keys.txt", STORED, OTHER_STORED)
     with process(model_store, BRAIN_LOG_LEVEL="error", BRAIN_API_KEYS_FILE=str(file)) as (_, port):
         yield f"http://127.0.0.1:{port}/"
 

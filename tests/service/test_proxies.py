@@ -12,6 +12,7 @@ from service.context import Context, new_request_id
 from service.keys import Role, make_key
 from service.proxies import client_of, networks
 from service.settings import Settings, SettingsError
+from tests.support.keys import write_keys
 from tests.support.service import FakeRuntimes, Service, process, serving, settings_for
 
 PEER = "10.0.0.1"
@@ -198,8 +199,7 @@ def test_a_key_has_one_rate_wherever_it_comes_from_and_a_wrong_one_that_of_its_c
     model_store: Path, jpeg: bytes, tmp_path: Path
 ) -> None:
     presented, key = make_key("one", [Role.PREDICT])
-    path = tmp_path / "keys.txt"
-    path.write_text(f"{key.line()}\n", encoding="utf-8")
+    path = write_keys(tmp_path / "keys.txt", key)
     with limited(model_store, LOOPBACK, api_keys_file=path) as service:
         clients = ["192.0.2.1", "192.0.2.2"]
         assert statuses(service, jpeg, *clients, **{"X-API-Key": presented}) == [200, 429]

@@ -7,6 +7,7 @@ import pytest
 from service.keys import Role, make_key
 from service.pacing import MAX_TURN_SECONDS, REFUSALS_PER_SECOND, Pacer
 from service.rates import RateLimiter
+from tests.support.keys import write_keys
 from tests.support.service import (
     MODEL,
     FakeRuntimes,
@@ -56,8 +57,7 @@ def test_each_key_has_a_rate_of_its_own(
     model_store: Path, tmp_path: Path, jpeg: bytes, runtimes: FakeRuntimes
 ) -> None:
     made = [make_key(name, [Role.PREDICT]) for name in ("one", "two")]
-    path = tmp_path / "keys.txt"
-    path.write_text("".join(f"{key.line()}\n" for _, key in made), encoding="utf-8")
+    path = write_keys(tmp_path / "keys.txt", *(key for _, key in made))
     settings = settings_for(model_store, rate_per_second=0.02, api_keys_file=path)
     with serving(settings, runtimes) as service:
         for presented, _ in made:
@@ -70,8 +70,7 @@ def test_what_a_key_may_not_do_counts_as_well(
     model_store: Path, tmp_path: Path, runtimes: FakeRuntimes
 ) -> None:
     presented, key = make_key("one", [Role.PREDICT])
-    path = tmp_path / "keys.txt"
-    path.write_text(f"{key.line()}\n", encoding="utf-8")
+    path = write_keys(tmp_path / "keys.txt", key)
     settings = settings_for(model_store, rate_per_second=0.02, api_keys_file=path)
     with serving(settings, runtimes) as service:
         for value, status in ((presented, 403), ("one.wrong", 401)):

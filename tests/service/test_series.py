@@ -79,6 +79,13 @@ def slice_job(number: int, outcome: float | Failure, **place: Any) -> Job:
     return job
 
 
+def file_job(outcome: Failure, data: bytes, failure: Failure | None = None) -> Job:
+    """A file that was not read, so that nothing is known of its place."""
+    job = slice_job(1, outcome)
+    job.upload, job.dicom = Upload(None, data, failure), None
+    return job
+
+
 def by_rule(entries: Sequence[dict[str, Any]], depths: Sequence[float]) -> float:
     """The rule of the docs, written down once more."""
     ordered = [
@@ -313,16 +320,14 @@ def test_a_tumour_stays_one_whatever_is_missing() -> None:
 
 
 def test_slices_of_another_series_and_pictures_are_not_missed() -> None:
-    picture = slice_job(2, TruncatedImage())
-    picture.upload, picture.dicom = Upload(None, b"\xff\xd8"), None
+    picture = file_job(TruncatedImage(), b"\xff\xd8")
     other = slice_job(1, LATE, series_instance_uid="1.2.3")
     (series,) = summaries([slice_job(0, 0.05), other, picture], RULES)
     assert (series["failed"], series["decision"]) == (0, Decision.NO_TUMOR)
 
 
 def test_what_an_archive_did_not_give_may_be_a_slice() -> None:
-    lost = slice_job(1, DamagedZip())
-    lost.upload, lost.dicom = Upload(None, b"", DamagedZip()), None
+    lost = file_job(DamagedZip(), b"", DamagedZip())
     (series,) = summaries([slice_job(0, 0.05), lost], RULES)
     assert (series["failed"], series["decision"]) == (1, Decision.REFER)
 
@@ -336,8 +341,7 @@ def test_what_an_archive_did_not_give_may_be_a_slice() -> None:
     ids=[*("empty", "40", "preamble", "DI", "DIC", "132 zeros", "zeros"), *("meta", "no preamble")],
 )
 def test_what_is_left_of_a_dicom_file_may_be_a_slice(left: bytes) -> None:
-    lost = slice_job(1, UnsupportedMedia())
-    lost.upload, lost.dicom = Upload(None, left), None
+    lost = file_job(UnsupportedMedia(), left)
     (series,) = summaries([slice_job(0, 0.05), lost], RULES)
     assert (series["failed"], series["decision"]) == (1, Decision.REFER)
 
@@ -346,8 +350,7 @@ def test_what_is_left_of_a_dicom_file_may_be_a_slice(left: bytes) -> None:
     "other", [b"text", b"<html>" + bytes(200), b"\x89PNG", bytes(200) + b"1"], ids=repr
 )
 def test_other_files_are_no_slices(other: bytes) -> None:
-    beside = slice_job(1, UnsupportedMedia())
-    beside.upload, beside.dicom = Upload(None, other), None
+    beside = file_job(UnsupportedMedia(), other)
     (series,) = summaries([slice_job(0, 0.05), beside], RULES)
     assert (series["failed"], series["decision"]) == (0, Decision.NO_TUMOR)
 
