@@ -134,6 +134,30 @@ def test_what_is_no_slice_of_a_head_leaves_a_series_alone(page: Browser, tmp_pat
 
 
 @needs_browser
+def test_series_of_two_studies_are_two_though_they_share_a_uid(
+    page: Browser, chromium_folder: Path, tmp_path: Path
+) -> None:
+    """As some anonymisers leave them."""
+    entries = [entry("1.dcm"), entry("2.dcm"), *(entry(f"{n}.dcm", "tumor") for n in (3, 4))]
+    for number, one in enumerate(entries):
+        one["dicom"]["study_instance_uid"] = f"1.2.{number // 2}"
+    body = answer(*entries)
+    (summary,) = body["body"]["series"]
+    body["body"]["series"] = [
+        {**summary, "study_instance_uid": f"1.2.{number}", "slices": 2, "decision": decision}
+        | {"most_suspicious": 2 * number, "window": [2 * number, 2 * number + 1]}
+        for number, decision in enumerate(("no_tumor", "tumor"))
+    ]
+    page.run("window.answers = arguments[0]", [body])
+    page.choose(made(tmp_path, [f"{number}.dcm" for number in (1, 2, 3, 4)]))
+    page.wait_for_answers()
+    assert [one["decision"] for one in page.run(SHOWN)] == ["No tumour", "Tumour"]
+    _, lines = saved(page, chromium_folder / "saved")
+    decisions = [line["series_decision"] for line in lines]
+    assert decisions == ["no_tumor", "no_tumor", "tumor", "tumor"]
+
+
+@needs_browser
 def test_a_series_that_is_stopped_is_incomplete(page: Browser, tmp_path: Path) -> None:
     page.run("window.answers = arguments[0]", [answer(entry("1.dcm"), entry("2.dcm"))])
     page.choose(made(tmp_path / "a", ["1.dcm", "2.dcm"]))

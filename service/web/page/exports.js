@@ -1,7 +1,7 @@
 // Results as files: made in the browser, from what the service answered.
 
 import { nameOf } from "./files.js";
-import { found } from "./series.js";
+import { found, seriesOf } from "./series.js";
 
 const NOTE =
   "Research use only, not a medical device. Tumour probability is a model output, not a patient's risk.";
@@ -75,8 +75,8 @@ export function toCsv(items) {
       ["frame", ({ entry }) => entry.dicom?.frame],
     );
   }
-  const known = new Map(found(items).map((one) => [one.uid, one]));
-  const whole = ({ entry }) => known.get(entry.dicom?.series_instance_uid);
+  const known = new Map(found(items).map((one) => [one.key, one]));
+  const whole = ({ entry }) => entry.dicom && known.get(seriesOf(entry.dicom));
   const series = (row) =>
     whole(row)?.parts.find(({ context }) => context === row.context)?.summary;
   if (known.size) {

@@ -22,7 +22,7 @@ const NO_SLICES = new Set([
 
 /**
  * Each series once, whatever number of requests its slices went in:
- * {uid, parts, lead, decision, incomplete, slices, strange, failed, unanswered, missing, ...}.
+ * {key, uid, parts, lead, decision, incomplete, slices, strange, failed, unanswered, missing, ...}.
  *
  * A part is what one request says, {summary, context, slices}; `lead` is the one that decides, and
  * `decision` what is shown. `slices` are all that have an answer, `strange` how many of them the model
@@ -45,8 +45,11 @@ export function found(items) {
   );
 }
 
-/** Some anonymisers give the series of all patients one UID, so it is not enough without the study's. */
-const seriesOf = ({ study_instance_uid: study, series_instance_uid: series }) =>
+/**
+ * Key of the series that a summary is of, or a slice by its place. Some anonymisers give the series of
+ * all patients one UID, so it is not enough without the study's.
+ */
+export const seriesOf = ({ study_instance_uid: study, series_instance_uid: series }) =>
   [study ?? "", series].join(" ");
 
 /** The answered slices of a series in one request, by what is the same when they are sent again. */
@@ -96,6 +99,7 @@ function joined(parts, owners, lost) {
     ? Math.max(...parts.map(({ summary }) => summary.failed))
     : 0;
   const series = {
+    key: seriesOf(lead.summary),
     uid,
     parts,
     lead,
