@@ -7,6 +7,7 @@ import math
 import re
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,9 +37,6 @@ from tests.support.service import (
 )
 
 JOB = "brain-mri"
-
-SECONDS = 10.0
-"""How long every expression has to have a number: a few scrapes."""
 
 Labels = dict[str, set[str]]
 """Names of labels, each with the values that it has."""
@@ -87,7 +85,7 @@ def watched(
                 happen(service, destination, jpeg)
                 failed = service.metric("brain_outbox_failed_total", kind="SR")
                 seen = f"brain_outbox_failed_total{{kind='SR'}} == {failed}"
-                wait_until(lambda seen=seen: both.finite(seen))
+                wait_until(partial(both.finite, seen))
             yield both
 
 
@@ -110,7 +108,7 @@ def test_every_expression_is_answered_with_numbers(watched: Watched) -> None:
         return not unanswered
 
     try:
-        wait_until(all_answered, SECONDS)
+        wait_until(all_answered)
     except AssertionError:
         pytest.fail("\n".join(f"no number: {title}: {text}" for title, text in unanswered))
 
@@ -140,7 +138,7 @@ def test_every_column_of_a_table_is_a_label(watched: Watched) -> None:
     for panel in tables:
         (expression,) = expressions(panel)
         (organize,) = panel["transformations"]
-        (samples,) = [watched.prometheus.query(filled(expression, watched.variables))]
+        samples = watched.prometheus.query(filled(expression, watched.variables))
         labels = set().union(*(sample["metric"] for sample in samples))
         assert organize["options"]["renameByName"].keys() <= labels, panel["title"]
         hidden = {name for name, is_so in organize["options"]["excludeByName"].items() if is_so}

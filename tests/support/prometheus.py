@@ -18,8 +18,8 @@ FOLDER = ROOT / "deploy" / "prometheus"
 needs_prometheus = needs("prometheus")
 """Of Debian's package of that name."""
 
-INTERVAL = "200ms"
-"""Between two scrapes, and between two looks at the rules."""
+INTERVAL = "500ms"
+"""Between two scrapes, each of which may take as long, and between two looks at the rules."""
 
 
 @dataclass(frozen=True)
