@@ -1,8 +1,6 @@
 """What holds of the Grafana dashboard without a service: its form, its alerts, how it is brought in."""
 
 import re
-import shutil
-import subprocess
 from itertools import combinations
 from typing import Any
 
@@ -18,7 +16,7 @@ from tests.support.dashboard import (
     panels,
     selectors,
 )
-from tests.support.service import ROOT, environment_with
+from tests.support.service import ROOT
 
 GRAFANA = ROOT / "deploy" / "grafana"
 PROMETHEUS = ROOT / "deploy" / "prometheus"
@@ -186,69 +184,8 @@ def provisioned(name: str) -> Json:
     return content
 
 
-def test_every_folder_that_grafana_reads_is_mounted() -> None:
+def test_grafana_looks_for_dashboards_where_the_documents_copy_them() -> None:
     (provider,) = provisioned("dashboards/brain-mri.yml")["providers"]
-    mounted = {}
-    for volume in grafana()["volumes"][:-1]:
-        source, target, mode = volume.split(":")
-        assert mode == "ro"
-        assert (ROOT / source).is_dir()
-        mounted[target] = ROOT / source
-    assert list(mounted.pop(provider["options"]["path"]).glob("*.json"))
-    assert mounted == {
-        f"/etc/grafana/provisioning/{name}": GRAFANA / "provisioning" / name
-        for name in ("datasources", "dashboards")
-    }
-
-
-def grafana() -> Json:
-    """What Compose is told of it."""
-    content = yaml.safe_load((GRAFANA / "docker-compose.yml").read_text("utf-8"))
-    service: Json = content["services"]["grafana"]
-    return service
-
-
-def test_grafana_is_for_who_signs_in_on_this_machine() -> None:
-    service = grafana()
-    assert re.fullmatch(r"grafana/grafana:\d+\.\d+\.\d+", service["image"])
-    assert service["ports"] == ["${GRAFANA_BIND:-127.0.0.1}:${GRAFANA_PORT:-3000}:3000"]
-    assert service["read_only"] is True
-    assert service["cap_drop"] == ["ALL"]
-    assert service["security_opt"] == ["no-new-privileges:true"]
-    environment = service["environment"]
-    assert environment["GF_AUTH_ANONYMOUS_ENABLED"] == "false"
-    assert environment["GF_SECURITY_ADMIN_PASSWORD"].startswith("${GRAFANA_PASSWORD:?")
-
-
-@pytest.mark.skipif(shutil.which("docker-compose") is None, reason="not installed: docker-compose")
-@pytest.mark.parametrize(
-    ("files", "variables", "services"),
-    [
-        pytest.param("docker-compose.yml", {}, {"service", "prometheus"}, id="without"),
-        pytest.param(
-            "both", {"GRAFANA_PASSWORD": "a word"}, {"service", "prometheus", "grafana"}, id="with"
-        ),
-        pytest.param("both", {}, None, id="no password"),
-        pytest.param("both", {"GRAFANA_PASSWORD": ""}, None, id="empty password"),
-    ],
-)
-def test_compose_starts_grafana_where_it_is_asked_for(
-    files: str, variables: dict[str, str], services: set[str] | None
-) -> None:
-    both = "docker-compose.yml:deploy/grafana/docker-compose.yml"
-    names = both if files == "both" else files
-    assert both in (GRAFANA / "docker-compose.yml").read_text("utf-8")
-    result = subprocess.run(
-        ["docker-compose", "config"],
-        cwd=ROOT,
-        env=environment_with(COMPOSE_FILE=names, **variables),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (result.returncode == 0) == (services is not None), result.stderr
-    if services is None:
-        assert "set GRAFANA_PASSWORD" in result.stderr
-    else:
-        content = yaml.safe_load(result.stdout)["services"]
-        assert content.keys() == services
+    path = provider["options"]["path"]
+    documents = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    assert f"`deploy/grafana/dashboards` to\n  `{path}`" in documents
