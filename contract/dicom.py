@@ -18,6 +18,7 @@ from typing import Final
 import numpy as np
 from pydicom import Dataset, FileDataset, dcmread
 from pydicom.filereader import read_dataset, read_preamble
+from pydicom.tag import Tag
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
@@ -29,6 +30,7 @@ from contract.dicom_frames import aspect, frame_attributes, reference, uid
 from contract.dicom_kind import FLOAT_PIXELS, check_frame, check_kind
 from contract.dicom_pixels import Frames
 from contract.dicom_size import BoundedReader, check_size
+from contract.dicom_values import PRIVATE
 from contract.errors import (
     DecodeError,
     TooManyPixels,
@@ -44,14 +46,15 @@ MAX_BYTES_PER_PIXEL: Final = 4
 MAX_HEADER_BYTES: Final = 16 * 2**20
 """With :data:`MAX_BYTES_PER_PIXEL`: what a deflated object may inflate to."""
 
-_ATTRIBUTES: Final = [
+_KEYWORDS: Final = (
     *("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"),
     *("InstanceNumber", "Modality"),
     *("ImageType", "BodyPartExamined", "AnatomicRegionSequence"),
     *("SeriesDescription", "ProtocolName"),
     *("PatientSpeciesDescription", "PatientSpeciesCodeSequence"),
     *("QualityControlSubject", "QualityControlImage"),
-    *("ComplexImageComponent", "ScanningSequence", "InversionRecovery"),
+    *("ComplexImageComponent", "VolumeBasedCalculationTechnique"),
+    *("ScanningSequence", "InversionRecovery"),
     *("InversionTime", "InversionTimes"),
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PlanarConfiguration"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
@@ -68,7 +71,9 @@ _ATTRIBUTES: Final = [
     *("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"),
     *("ExtendedOffsetTable", "ExtendedOffsetTableLengths"),
     *("PixelData", *FLOAT_PIXELS),
-]
+)
+
+_ATTRIBUTES: Final = [*map(Tag, _KEYWORDS), *map(Tag, PRIVATE)]
 """All that is parsed; everything else, what tells who the patient is with it, is skipped unread."""
 
 EXPLICIT_HEADER: Final = (

@@ -12,7 +12,8 @@ from pydicom.uid import (
     MRImageStorage,
 )
 
-from contract.dicom_scan import is_localizer, is_magnitude, is_of_patient, terms, words
+from contract.dicom_scan import is_localizer, is_of_patient, terms, words
+from contract.dicom_values import is_magnitude, is_projection
 from contract.errors import (
     Localizer,
     Mosaic,
@@ -137,8 +138,8 @@ def check_kind(dataset: Dataset, checks: Checks) -> None:
             )
         if is_localizer(dataset) or _has_only_localizers(dataset):
             raise Localizer("the DICOM object is a localizer")
-        if "PerFrameFunctionalGroupsSequence" not in dataset and not is_magnitude(dataset):
-            raise NotMagnitude("the DICOM object is a phase, real, imaginary or velocity image")
+        if "PerFrameFunctionalGroupsSequence" not in dataset:
+            _check_values(dataset, "DICOM object")
         if not _is_head(dataset):
             raise NotHead("the DICOM object states another body part than the head")
     elif checks is Checks.LENIENT and not is_mr and not is_mr_class:
@@ -161,8 +162,16 @@ def check_frame(attributes: Dataset, checks: Checks) -> None:
         return
     if "LOCALIZER" in terms(attributes, "FrameType"):
         raise Localizer("the frame is a localizer")
+    _check_values(attributes, "frame")
+
+
+def _check_values(attributes: Dataset, subject: str) -> None:
+    if is_projection(attributes):
+        raise Localizer(f"the {subject} is a projection of slices")
     if not is_magnitude(attributes):
-        raise NotMagnitude("the frame is a phase, real, imaginary or velocity image")
+        raise NotMagnitude(
+            f"the {subject} is a phase, real, imaginary or velocity image, a map or a difference"
+        )
 
 
 def _is_image_class(sop_class: object) -> bool:

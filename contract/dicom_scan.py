@@ -1,6 +1,5 @@
-"""Who or what was scanned, and for what: no animal, no localizer, no part of complex values but one."""
+"""Who or what was scanned, and for what: no animal and no localizer."""
 
-import math
 import re
 import unicodedata
 from typing import Final
@@ -8,7 +7,7 @@ from typing import Final
 from pydicom import Dataset
 from pydicom.sequence import Sequence
 
-from contract.greyscale import floats, term
+from contract.greyscale import term
 
 PEOPLE: Final = frozenset(
     {
@@ -82,22 +81,12 @@ With any other word it is not believed to be one: ``T1 after localizer`` is none
 PARTS: Final = frozenset({"AAHEAD", "HEAD", "BRAIN", "KOPF", "CEREBRO", "TETE", "CRANE", "CRANEO"})
 """Likewise, but not beside :data:`SHORT_LOCALIZERS`."""
 
-LOCALIZER_TYPES: Final = frozenset({"LOCALIZER", "SCOUT", "POSDISP", "PROJECTION IMAGE"})
-"""Values of Image Type of what is no slice: localizers, pictures of where slices lie, and projections
-of slices (PS3.3 2024e, C.8.3.1.1.1)."""
-
-MAPS: Final = frozenset({"PHASE MAP", "VELOCITY MAP"})
-"""Values of Image Type of what was computed from phases (PS3.3 2024e, C.8.3.1.1.1)."""
-
-COMPONENTS: Final = {"P": "PHASE", "R": "REAL", "I": "IMAGINARY"}
-"""Values of Image Type by which scanners name a part of complex values, the third or the fourth."""
+LOCALIZER_TYPES: Final = frozenset({"LOCALIZER", "SCOUT", "POSDISP"})
+"""Values of Image Type of localizers, and of pictures of where slices lie."""
 
 _WORD: Final = re.compile(r"[A-Z]+")
 
 _WORD_OR_WEIGHTING: Final = re.compile(r"T[12]|[A-Z]+")
-
-_INVERSION: Final = re.compile(r"(?:.*_)?IR|PSIR.*|TRUE_IR.*")
-"""A value of Image Type of an inversion recovery."""
 
 
 def is_of_patient(dataset: Dataset) -> bool:
@@ -134,29 +123,6 @@ def is_localizer(dataset: Dataset) -> bool:
     return bool(others) and others <= SHORT_LOCALIZERS
 
 
-def is_magnitude(attributes: Dataset) -> bool:
-    """Whether a classic object, or a frame, is none of the other parts of complex values.
-
-    The real part of an inversion recovery counts as one: phase-sensitive inversion recovery shows
-    tissue, and differs from a magnitude in that the sign of its signal is kept. Such a recovery says
-    so in any of the ways that scanners have, or states an inversion time.
-
-    Args:
-        attributes: of an object, or what `contract.dicom_frames.frame_attributes` gives.
-    """
-    kind = "FrameType" if attributes.get("FrameType") else "ImageType"
-    values = terms(attributes, kind)
-    if not MAPS.isdisjoint(values):
-        return False
-    part = term(attributes, "ComplexImageComponent")
-    if part in {"", "MIXED"}:
-        named = [COMPONENTS.get(value, value) for value in values[2:4]]
-        part = next((value for value in named if value in COMPONENTS.values()), "")
-    if part == "REAL":
-        return _is_inversion(attributes, values)
-    return part not in COMPONENTS.values()
-
-
 def terms(dataset: Dataset, keyword: str) -> tuple[str, ...]:
     """The values of Image Type or Frame Type."""
     values = dataset.get(keyword) or ()
@@ -187,22 +153,3 @@ def _is_code_of_person(code: Dataset) -> bool | None:
     if value in PEOPLE_CODES:
         return True
     return _is_person(meaning) if words(meaning) or not value else False
-
-
-def _is_inversion(attributes: Dataset, values: tuple[str, ...]) -> bool:
-    if term(attributes, "InversionRecovery") == "YES":
-        return True
-    if "IR" in terms(attributes, "ScanningSequence") or any(map(_INVERSION.fullmatch, values)):
-        return True
-    descriptions = (attributes.get(name) for name in ("SeriesDescription", "ProtocolName"))
-    return any("PSIR" in words(text) for text in descriptions) or any(
-        _is_positive(attributes, keyword) for keyword in ("InversionTime", "InversionTimes")
-    )
-
-
-def _is_positive(attributes: Dataset, keyword: str) -> bool:
-    """Whether any of its values is; what is no number is not."""
-    try:
-        return any(0 < value < math.inf for value in floats(attributes, keyword))
-    except ValueError:
-        return False

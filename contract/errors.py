@@ -151,7 +151,7 @@ class NotPatient(DicomError):
 
 
 class NotMagnitude(DicomError):
-    """The DICOM object is a phase, real, imaginary or velocity image."""
+    """The DICOM object is a phase, real, imaginary or velocity image, a map or a difference."""
 
     code = "not_magnitude"
 

@@ -17,10 +17,10 @@ DEFAULT_DECODER_SECONDS: Final = 5.0
 class Checks(StrEnum):
     """What a DICOM object must say of itself to be predicted.
 
-    ``strict``: modality MR, an MR image's SOP class, no localizer, and if it states a body part, a
-    head. ``lenient``: modality or SOP class MR; for sites whose scanners state a wrong body part, or
-    whose converters a wrong modality or SOP class. ``off``: nothing; for sites that send nothing but MR
-    of heads, whatever its tags are.
+    ``strict``: modality MR, an MR image's SOP class, of a person, no localizer, no phases, no maps, and
+    if it states a body part, a head. ``lenient``: modality or SOP class MR; for sites whose scanners
+    state a wrong body part, or whose converters a wrong modality or SOP class. ``off``: nothing; for
+    sites that send nothing but MR of heads, whatever its tags are.
     """
 
     STRICT = "strict"

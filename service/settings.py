@@ -301,8 +301,8 @@ class Settings(BaseSettings):
     dicom_checks: Checks = Field(
         Checks.STRICT,
         description="What a DICOM object must say of itself, else 422. 'strict': modality and SOP "
-        "class of an MR image, of a person, no localizer and no phases, and if it states a body part, "
-        "a head. 'lenient': modality or SOP class MR. 'off': nothing.",
+        "class of an MR image, of a person, no localizer, no phases and no maps, and if it states a "
+        "body part, a head. 'lenient': modality or SOP class MR. 'off': nothing.",
     )
     decoder_timeout_ms: float = Field(
         DEFAULT_DECODER_SECONDS * 1000,

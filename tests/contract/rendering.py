@@ -1,13 +1,16 @@
 """What a DICOM object's values become, and what they should."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from contract.dicom import open_dicom
+from contract.errors import DecodeError
 from contract.policy import DEFAULT_POLICY, Checks, Policy
 from contract.preprocessing import Slice
+from tests.contract.samples import grey_slice, mr_object
 
 ANY = Policy(checks=Checks.OFF)
 """Takes images of any kind."""
@@ -16,6 +19,17 @@ ANY = Policy(checks=Checks.OFF)
 def decoded(data: bytes, policy: Policy = DEFAULT_POLICY, **options: Any) -> Slice:
     """The first frame of an object."""
     return open_dicom(data, policy, **options).slice(1)
+
+
+def outcome(attributes: Mapping[str, Any], checks: Checks) -> type[DecodeError] | None:
+    """The error that an object of these attributes gets, or none."""
+    values = grey_slice()
+    try:
+        result = decoded(mr_object(values, attributes=attributes), Policy(checks=checks))
+    except DecodeError as error:
+        return type(error)
+    assert result.pixels.shape == values.shape
+    return None
 
 
 def difference(pixels: NDArray[np.uint8], expected: NDArray[Any]) -> float:

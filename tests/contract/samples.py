@@ -11,7 +11,7 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from PIL import Image
-from pydicom import Dataset, FileMetaDataset, dcmread
+from pydicom import DataElement, Dataset, FileMetaDataset, dcmread
 from pydicom.datadict import tag_for_keyword
 from pydicom.encaps import encapsulate, generate_frames
 from pydicom.uid import (
@@ -108,7 +108,7 @@ def mr_object(
         values: (rows, columns) or (rows, columns, 3), uint8, int8, uint16 or int16.
         syntax: transfer syntax; the values are compressed for it.
         bits_stored: the type's size if not given.
-        attributes: set last, by keyword; None removes one.
+        attributes: set last, by keyword, or whole elements by whatever key; None removes one.
     """
     return mr_frames([values], syntax, bits_stored=bits_stored, attributes=attributes)
 
@@ -141,7 +141,9 @@ def mr_frames(
     if "PixelData" not in (attributes or {}):
         _set_pixels(dataset, frames, syntax)
     for keyword, value in (attributes or {}).items():
-        if value is None:
+        if isinstance(value, DataElement):
+            dataset.add(value)
+        elif value is None:
             dataset.pop(tag_for_keyword(keyword) or 0, None)
         else:
             setattr(dataset, keyword, value)
@@ -149,6 +151,14 @@ def mr_frames(
         dataset["PixelData"].VR = "OB" if syntax.is_encapsulated or values.itemsize == 1 else "OW"
         dataset["PixelData"].is_undefined_length = syntax.is_encapsulated
     return write(dataset, syntax)
+
+
+def frame_type(*terms: str) -> Dataset:
+    """Functional groups that say what kind of frame it is."""
+    groups, kind = Dataset(), Dataset()
+    kind.FrameType = list(terms)
+    groups.MRImageFrameTypeSequence = [kind]
+    return groups
 
 
 @cache

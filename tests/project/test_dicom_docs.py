@@ -8,6 +8,7 @@ from pydicom.uid import UID, ImplicitVRLittleEndian
 from contract import errors as contract_errors
 from contract.dicom_kind import MR_SOP_CLASSES
 from contract.dicom_pixels import IN_PROCESS, SANDBOXED
+from contract.dicom_values import CONTRASTS, MAPS, OF_DIFFUSION, PROJECTIONS
 from contract.errors import DecodeError, DicomError
 from contract.policy import DEFAULT_DECODER_SECONDS, Checks
 from contract.sandbox import DEFAULT_MEMORY_BYTES
@@ -40,6 +41,16 @@ def test_every_transfer_syntax_that_is_read_is_in_the_table() -> None:
 
 def test_every_sop_class_that_is_accepted_is_in_the_table() -> None:
     assert uids(section("SOP classes")) == set(MR_SOP_CLASSES)
+
+
+def test_every_value_of_what_is_no_slice_of_tissue_is_in_the_table() -> None:
+    named: dict[str, set[str]] = {"localizer": set(), "not_magnitude": set()}
+    text = section("Checks").split("\n### What is no slice of tissue\n")[1]
+    for values, code in re.findall(r"^\| (.+?) \|.+\| `(\w+)` \|$", text, re.MULTILINE):
+        alone = re.sub(r"as fourth value |after DIFFUSION also ", "", values)
+        named[code].update(re.split(r"[,;] ", alone))
+    assert named["localizer"] == PROJECTIONS
+    assert named["not_magnitude"] == MAPS | CONTRASTS | OF_DIFFUSION
 
 
 def test_every_code_is_explained() -> None:

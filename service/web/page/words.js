@@ -72,8 +72,9 @@ const ERRORS = {
   unsupported_sop_class: "This kind of DICOM object is not supported",
   not_head: "The DICOM object is not of a head",
   not_patient: "The DICOM object shows an animal or a phantom",
-  not_magnitude: "The DICOM object is a phase, real, imaginary or velocity image",
-  localizer: "The DICOM object is a localizer",
+  not_magnitude:
+    "The DICOM object is a phase, real, imaginary or velocity image, a map or a difference",
+  localizer: "The DICOM object is a localizer or a projection",
   mosaic: "The DICOM object is a mosaic of slices",
   decoder_failed: "The image could not be unpacked",
   decoder_crashed: "The image could not be unpacked",

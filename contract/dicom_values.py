@@ -1,0 +1,180 @@
+"""What the values of pixels are: of the signal of tissue in a slice, or computed from it.
+
+What is no slice of tissue must be refused. A wrong refusal of one that is costs a patient a result, so
+whole values alone count, those that mean nothing else, and what is doubtful is accepted. Terms are the
+standard's, and those of scanners, as dcm2niix reads them or as collections of real objects have them.
+"""
+
+import math
+import re
+from typing import Final
+
+from pydicom import Dataset
+
+from contract.dicom_scan import terms, words
+from contract.greyscale import floats, term
+
+MAPS: Final = frozenset(
+    {
+        # The standard's for classic objects (PS3.3 2024e, C.8.3.1.1.1): no MPR, no IMAGE ADDITION.
+        *("PHASE MAP", "VELOCITY MAP", "T1 MAP", "T2 MAP", "DIFFUSION MAP", "DENSITY MAP"),
+        *("PHASE SUBTRACT", "MODULUS SUBTRACT"),
+        # The standard's for enhanced ones (C.8.13.1.1.1.4 and C.8.16.1.4), those of Dixon among them.
+        *("ADC", "DIFFUSION_ANISO", "METABOLITE_MAP", "PERFUSION_ASL", "RCBF", "RCBV", "MTT"),
+        *("TTP", "T1_MAP", "T2_MAP", "T2_STAR_MAP", "R2_MAP", "R2_STAR_MAP", "RHO", "SNR_MAP"),
+        *("SUBTRACTION", "STD_DEVIATION", "R_COEFFICIENT", "T_TEST", "Z_SCORE"),
+        *("FIELD_MAP", "FAT_FRACTION", "WATER_FRACTION"),
+        # Philips and GE: exponential ADC, field map, quantitative maps of synthetic MR.
+        *("EADC", "B0 MAP", "QMAP", "MULTI_QMAP", "SUBTRACT"),
+        # Siemens: perfusion (percentage of baseline at peak among it), arithmetic and statistics.
+        *("RELCBF", "RELCBV", "RELMTT", "PBP", "SUB", "TTEST"),
+        # Workstations' perfusion.
+        *("CBF", "CBV", "TMAX", "OEF", "CBF BASIC", "CBV BASIC", "RCBF BASIC", "RCBV BASIC"),
+        *("MTT BASIC", "TTP BASIC", "TMAX BASIC", "OEF MODEL BASED", "RCMRO2 MODEL BASED"),
+    }
+)
+"""Values of Image Type and Frame Type of parameters and of differences.
+
+These are not among them, as they are, or may be, pictures of tissue:
+
+- trace-weighted and calculated diffusion (TRACEW, DIFFUSION_ISO, CALC_BVALUE): means of magnitudes
+- ADD, ADDITION, MEAN, MSUM, MAXIMUM, MINIMUM, MASKED, RESAMPLED, MULTIPLICATION and DIVISION, which a
+  correction of brightness is
+- WATER, FAT, IN_PHASE, OUT_OF_PHASE, SWI
+- SYNTHETIC and UNI, which look like acquired weightings
+- T1, T2 and T2_STAR, which are weightings; PERFUSION and ASL, which the source images have too
+- SCM, TCS, NEI and DIFFUSION_ATTNTD: what they show is not known well enough
+"""
+
+CONTRASTS: Final = frozenset({"VELOCITY", "TEMPERATURE", "FA"})
+"""Likewise, but the fourth value alone. The third says what a series is for, its magnitudes too (PS3.3
+2024e, C.8.13.1.1.1.3); and FA, fractional anisotropy, is short enough for something else elsewhere."""
+
+OF_DIFFUSION: Final = frozenset({"EXP", "TENSOR"})
+"""Likewise, but after DIFFUSION alone, as Siemens writes them: exponential ADC, and tensors."""
+
+PROJECTIONS: Final = frozenset(
+    {
+        # The standard's; Philips cuts the first off at times.
+        *("PROJECTION IMAGE", "PROJECTION IMAG", "MAX_IP", "MIN_IP"),
+        # GE's, then Siemens': of minima, of standard deviations, and the plane.
+        *("MIP", "HD MIP", "MIN IP"),
+        *("MNIP", "MIP_SAG", "MIP_COR", "MIP_TRA", "STDDEV_SAG", "STDDEV_COR", "STDDEV_TRA"),
+        *("CSA MIP", "CSA MIP THIN"),
+    }
+)
+"""Likewise, of projections of slices."""
+
+REFORMATS: Final = frozenset({"CSA MPR", "CSA MPR THICK"})
+"""What Siemens' workstations write of reformatted slices, on some beside PROJECTION IMAGE."""
+
+TECHNIQUES: Final = frozenset({"MAX_IP", "MIN_IP", "VOLUME_RENDER", "SURFACE_RENDER"})
+"""Volume Based Calculation Technique (0008,9207) of no slice (PS3.3 2024e, C.8.16.2.1.3)."""
+
+COMPONENTS: Final = {"M": "MAGNITUDE", "P": "PHASE", "R": "REAL", "I": "IMAGINARY"}
+"""Letters by which scanners name a part of complex values."""
+
+GE_COMPONENTS: Final = {1: "PHASE", 2: "REAL", 3: "IMAGINARY"}
+"""Values of GE's private Image Type; 0 is a magnitude, and others are none of these."""
+
+PRIVATE: Final = (0x00430010, 0x0043102F, 0x20050010, 0x20051011)
+"""Tags of GE's and Philips' private creators and parts of complex values, in their scanners' block."""
+
+_GE: Final = "GEMS_PARM_01"
+
+_PHILIPS: Final = "PHILIPS MR IMAGING DD 001"
+"""With :data:`_GE`: the private creators, upper case."""
+
+_OTHERS: Final = frozenset(COMPONENTS.values()) - {"MAGNITUDE"}
+
+_INVERSION: Final = re.compile(r"(?:.*_)?IR|PSIR.*|TRUE_IR.*")
+"""A value of Image Type of an inversion recovery."""
+
+
+def is_projection(attributes: Dataset) -> bool:
+    """Whether a classic object, or a frame, is a projection of slices or a rendering, not a slice."""
+    values = _kind(attributes)
+    found = PROJECTIONS.intersection(values)
+    if not REFORMATS.isdisjoint(values):
+        found -= {"PROJECTION IMAGE"}
+    return bool(found) or term(attributes, "VolumeBasedCalculationTechnique") in TECHNIQUES
+
+
+def is_magnitude(attributes: Dataset) -> bool:
+    """Whether a classic object, or a frame, is no map, and no other part of complex values.
+
+    The real part of an inversion recovery counts as one: phase-sensitive inversion recovery shows
+    tissue, and differs from a magnitude in that the sign of its signal is kept. Such a recovery says
+    so in any of the ways that scanners have, or states an inversion time.
+
+    Args:
+        attributes: of an object, or what `contract.dicom_frames.frame_attributes` gives.
+    """
+    values = _kind(attributes)
+    if _is_map(values):
+        return False
+    part = term(attributes, "ComplexImageComponent")
+    if part in {"", "MIXED"}:
+        part = _named_part(values) or _private_part(attributes)
+    if part == "REAL":
+        return _is_inversion(attributes, values)
+    return part not in _OTHERS
+
+
+def _kind(attributes: Dataset) -> tuple[str, ...]:
+    """Frame Type, or Image Type where a frame or an object has none."""
+    return terms(attributes, "FrameType" if attributes.get("FrameType") else "ImageType")
+
+
+def _is_map(values: tuple[str, ...]) -> bool:
+    if not MAPS.isdisjoint(values) or not CONTRASTS.isdisjoint(values[3:4]):
+        return True
+    return values[2:3] == ("DIFFUSION",) and not OF_DIFFUSION.isdisjoint(values[3:4])
+
+
+def _named_part(values: tuple[str, ...]) -> str:
+    """The third or the fourth value; in a reformatted slice, those of the workstation go before it."""
+    last = 4 if REFORMATS.isdisjoint(values) else len(values)
+    named = [COMPONENTS.get(value, value) for value in values[2:last]]
+    return next((value for value in named if value in COMPONENTS.values()), "")
+
+
+def _private_part(attributes: Dataset) -> str:
+    """What GE, whose Image Type never says it, or Philips has in private attributes.
+
+    Not of an enhanced object, which has frames of several parts, and standard attributes for them.
+    """
+    if "PerFrameFunctionalGroupsSequence" in attributes:
+        return ""
+    try:
+        if 0x0043102F in attributes and _creator(attributes, 0x00430010) == _GE:
+            return GE_COMPONENTS.get(int(attributes[0x0043102F].value), "")
+        if 0x20051011 in attributes and _creator(attributes, 0x20050010) == _PHILIPS:
+            letter = str(attributes[0x20051011].value).strip()
+            return COMPONENTS.get(letter, "")
+    except Exception:  # noqa: BLE001 - damaged, or of another type: not read at all, it does no harm
+        return ""
+    return ""
+
+
+def _creator(attributes: Dataset, tag: int) -> str:
+    return str(attributes[tag].value if tag in attributes else "").strip().upper()
+
+
+def _is_inversion(attributes: Dataset, values: tuple[str, ...]) -> bool:
+    if term(attributes, "InversionRecovery") == "YES":
+        return True
+    if "IR" in terms(attributes, "ScanningSequence") or any(map(_INVERSION.fullmatch, values)):
+        return True
+    descriptions = (attributes.get(name) for name in ("SeriesDescription", "ProtocolName"))
+    return any("PSIR" in words(text) for text in descriptions) or any(
+        _is_positive(attributes, keyword) for keyword in ("InversionTime", "InversionTimes")
+    )
+
+
+def _is_positive(attributes: Dataset, keyword: str) -> bool:
+    """Whether any of its values is; what is no number is not."""
+    try:
+        return any(0 < value < math.inf for value in floats(attributes, keyword))
+    except ValueError:
+        return False
