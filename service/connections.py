@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.protocols.utils import get_remote_addr
 from uvicorn.server import ServerState
 
+from service.addresses import counted
 from service.context import new_request_id
 from service.crowd import Crowd, Party, Standing
 from service.errors import (
@@ -199,8 +200,8 @@ class Connection(HttpToolsProtocol):
 
     @property
     def address(self) -> str:
-        """Its client's; none where it has none, as of a socket of this machine."""
-        return self.client[0] if self.client else ""
+        """What its client is counted by; nothing where it has no address, as of a socket."""
+        return counted(self.client[0]) if self.client else ""
 
     @property
     def has_sent_all(self) -> bool:

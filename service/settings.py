@@ -103,7 +103,8 @@ class Settings(BaseSettings):
         0.0,
         ge=0,
         description="Requests a second for each API key, or for each address without a valid one; "
-        "beyond it 429 with Retry-After. 0 does not limit them.",
+        "beyond it 429 with Retry-After. 0 does not limit them. Here and below, all addresses of an "
+        "IPv6 network (/64) are one.",
     )
     trusted_proxies: Annotated[Networks, NoDecode, BeforeValidator(_proxies)] = Field(
         frozenset(),

@@ -1,5 +1,6 @@
 """Slow, greedy and too many clients, over real sockets: each is told why and let go."""
 
+import asyncio
 import json
 import socket
 from collections.abc import Iterator
@@ -11,7 +12,9 @@ from typing import Any
 
 import pytest
 from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http import httptools_impl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.utils import get_remote_addr
 
 from service import connections, crowd, sending
 from service.catalogue import CODES
@@ -512,6 +515,27 @@ def test_who_keeps_more_than_half_of_the_connections_makes_room_for_others(
         for address in ("127.0.0.1", "127.0.0.2", "127.0.0.3"):
             refused = stack.enter_context(opened(crowded, b"", address))
             assert problem(everything(refused)) == (503, "too_many_connections")
+
+
+def test_who_has_a_network_of_addresses_is_one_client(
+    crowded: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As everybody has with IPv6, and this machine need not."""
+
+    def spelled_anew(transport: asyncio.Transport) -> tuple[str, int]:
+        peer = get_remote_addr(transport)
+        assert peer is not None
+        _, _, network, host = peer[0].split(".")
+        return f"2001:db8:0:{network}::{host}", peer[1]
+
+    for module in (connections, httptools_impl):
+        monkeypatch.setattr(module, "get_remote_addr", spelled_anew)
+    monkeypatch.setattr(crowd, "GRACE_SECONDS", PATIENCE_SECONDS)
+    with ExitStack() as stack:
+        taken = [stack.enter_context(idle(crowded, f"127.0.0.{last}")) for last in range(1, 5)]
+        other = stack.enter_context(opened(crowded, HEAD + b"\r\n", "127.0.1.1"))
+        assert other.recv(65536).startswith(b"HTTP/1.1 200 ")
+        assert everything(taken[0]) == b""
 
 
 @pytest.mark.parametrize("extra", [0, 4], ids=["idle", "opened"])
