@@ -410,7 +410,9 @@ class Settings(BaseSettings):
     drain_seconds: int = Field(
         20,
         ge=1,
-        description="After the notice, time to finish what was accepted; what takes longer gets 503.",
+        description="After the notice, time to finish what was accepted; what takes longer gets 503. "
+        "From BRAIN_DEADLINE_MS on it is enough for all that had come whole; less, where the process "
+        "would be killed before, is a warning in the log at the start.",
     )
 
     @model_validator(mode="before")

@@ -15,6 +15,8 @@ from time import monotonic, sleep
 import httpx
 import pytest
 
+from service.server import check_drain
+from service.settings import Settings
 from tests.support.service import (
     MODEL,
     PATIENCE_SECONDS,
@@ -155,8 +157,28 @@ def test_what_the_drain_cannot_finish_is_refused(
     text = log.read_text("utf-8")
     assert "Traceback" not in text
     lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    # It had been said at the start that this could happen.
+    [warning] = [line["message"] for line in lines if line["level"] == "warning"]
+    assert "BRAIN_DRAIN_SECONDS is less than BRAIN_DEADLINE_MS" in warning
     [line] = [line for line in lines if line.get("request_id") == LATE]
     assert (line["message"], line["status"], line["code"]) == ("request", 503, "draining")
+
+
+@pytest.mark.parametrize(
+    ("drain_seconds", "deadline_ms", "warned"), [(10, 10_000, False), (10, 10_001, True)]
+)
+def test_a_drain_that_is_shorter_than_a_request_may_be_is_said(
+    drain_seconds: int, deadline_ms: float, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    check_drain(Settings(drain_seconds=drain_seconds, deadline_ms=deadline_ms))
+    assert bool(caplog.records) == warned
+
+
+def test_by_default_a_drain_is_as_long_as_a_request_may_be(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    check_drain(Settings())
+    assert not caplog.records
 
 
 def test_an_answer_that_the_drain_cuts_off_gets_no_second_one(
