@@ -401,7 +401,7 @@ MUTANTS: Final = (
     Mutant(
         "request that names no host, or two",
         "service/connections.py",
-        "if not is_named_once(self.headers, self.parser.get_http_version()):",
+        "if not is_named_once(self.url, self.headers, self.parser.get_http_version()):",
         "if False:",
         f"{CONNECTIONS}::test_a_request_names_one_host",
     ),

@@ -152,8 +152,12 @@ class Connection(HttpToolsProtocol):
         if len(self.url) + fields > MAX_HEAD_BYTES:
             self._refuse_head()
             return
-        if not is_named_once(self.headers, self.parser.get_http_version()):
-            self._refuse(MalformedRequest("a request must name one host, in a header Host"))
+        if not is_named_once(self.url, self.headers, self.parser.get_http_version()):
+            self._refuse(
+                MalformedRequest(
+                    "a request must name one host, in a header Host, and no other one in its target"
+                )
+            )
             return
         self._in_head = False
         self._head_bytes = self._trailer_bytes = 0

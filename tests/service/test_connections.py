@@ -401,6 +401,47 @@ def test_a_request_names_one_host(strict: Service, hosts: list[bytes], accepted:
         assert problem(answer) == (400, "malformed_request")
 
 
+@pytest.mark.parametrize(
+    ("target", "host", "accepted"),
+    [
+        (b"http://test", b"test", True),
+        (b"HTTP://Test", b"tesT", True),
+        (b"http://[::1]:80", b"[::1]:80", True),
+        (b"//evil.com/..", b"test", None),
+        (b"http://evil.com", b"test", False),
+        (b"https://evil.com", b"test", False),
+        (b"any+scheme://evil.com", b"test", False),
+        (b"http://test:8000", b"test", False),
+        (b"http://test", b"", False),
+        (b"http://user@test", b"test", False),
+        (b"http://user@test", b"user@test", False),
+        (b"http://evil.com%2f", b"evil.com", False),
+    ],
+    ids=str,
+)
+def test_an_absolute_target_is_of_the_same_host(
+    strict: Service, target: bytes, host: bytes, accepted: bool | None
+) -> None:
+    """RFC 9112, 3.2.2; what begins with slashes is no such target, and there is nothing at it."""
+    with connected(strict) as connection:
+        connection.sendall(b"GET %b/health/live HTTP/1.1\r\nHost: %b\r\n" % (target, host))
+        connection.sendall(b"Connection: close\r\n\r\n")
+        answer = everything(connection)
+    if accepted is False:
+        assert problem(answer) == (400, "malformed_request")
+    else:
+        assert answer.startswith(b"HTTP/1.1 200 " if accepted else b"HTTP/1.1 404 ")
+
+
+@pytest.mark.parametrize("host", [b"", b"Host: test\r\n"], ids=["none", "one"])
+def test_an_absolute_target_says_nothing_that_a_host_does_not(strict: Service, host: bytes) -> None:
+    """Nobody who looks at the header alone is to be told anything else, under HTTP/1.0 either."""
+    with connected(strict) as connection:
+        connection.sendall(b"GET http://test/health/live HTTP/1.0\r\n" + host + b"\r\n")
+        status = everything(connection).split()[1]
+    assert status == (b"200" if host else b"400")
+
+
 @pytest.mark.parametrize("pieces", [b"", b"Host: test\r\n", b"Host: a\r\nHost: b\r\n"], ids=str)
 def test_of_http_1_0_none_is_asked(strict: Service, pieces: bytes) -> None:
     with connected(strict) as connection:
