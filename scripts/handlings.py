@@ -406,6 +406,13 @@ MUTANTS: Final = (
         f"{CONNECTIONS}::test_a_request_names_one_host",
     ),
     Mutant(
+        "answers that a client waits for when it sends what is no HTTP",
+        "service/connections.py",
+        "elif cycle.response_complete:",
+        "elif True:",
+        f"{CONNECTIONS}::test_what_is_wrong_behind_requests_takes_none_of_their_answers_away",
+    ),
+    Mutant(
         "refusal of an administrator's call",
         "service/middleware.py",
         'if action := action_of(scope["method"], scope["path"]):',

@@ -304,6 +304,57 @@ def test_what_follows_headers_that_are_refused_is_not_refused_as_well(
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
+JUNK = {
+    "bytes": b"\0\1\2\3",
+    "words": b"no request\r\n\r\n",
+    "no host": b"GET / HTTP/1.1\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("junk", JUNK.values(), ids=JUNK)
+@pytest.mark.parametrize("head", [HEAD, SHEET], ids=["at once", "from a file"])
+@pytest.mark.parametrize("requests", [1, 2])
+def test_what_is_wrong_behind_requests_takes_none_of_their_answers_away(
+    strict: Service, requests: int, head: bytes, junk: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    with connected(strict) as connection:
+        connection.sendall((head + b"\r\n") * requests + junk)
+        *answers, refused = everything(connection).split(b"HTTP/1.1 ")[1:]
+    assert [answer[:4] for answer in answers] == [b"200 "] * requests
+    assert problem(b"HTTP/1.1 " + refused) == (400, "malformed_request")
+    assert strict.metric("brain_errors_total", code="malformed_request") == 1
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+@pytest.mark.parametrize("chunk", [b"no number", b"4\r\nabcd\r\nno number"], ids=["first", "next"])
+def test_a_body_that_is_wrong_takes_no_earlier_answer_away(
+    strict: Service, runtimes: FakeRuntimes, jpeg: bytes, chunk: bytes
+) -> None:
+    """Its request waits for its turn, and what comes behind it is not heard."""
+    head = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Type: image/jpeg\r\n"
+    runtimes.last.gate.clear()
+    counted = strict._server.server_state.connections
+    wait_until(lambda: not counted)
+    with connected(strict) as connection:
+        connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(jpeg) + jpeg)
+        wait_until(lambda: strict.state.pipeline.depth == 1)
+        connection.sendall(CHUNKED + b"\r\n" + chunk + b"\r\n" + (HEAD + b"\r\n") * 2)
+        # Whoever waits for an answer is one of the connections.
+        sleep(2 * TIMEOUT_MS / 1000)
+        assert len(counted) == 1
+        runtimes.last.gate.set()
+        answer, refused = everything(connection).split(b"HTTP/1.1 ")[1:]
+    assert answer.startswith(b"200 ")
+    assert problem(b"HTTP/1.1 " + refused) == (400, "malformed_request")
+    wait_until(lambda: not counted and not strict._server.server_state.tasks)
+
+
+def test_behind_the_last_request_nothing_is_wrong(strict: Service) -> None:
+    with connected(strict) as connection:
+        connection.sendall(HEAD + b"Connection: close\r\n\r\n" + JUNK["bytes"])
+        assert everything(connection).count(b"HTTP/1.1 ") == 1
+
+
 def test_a_refusal_is_not_written_into_an_earlier_answer(strict: Service) -> None:
     # What the system holds of an answer, it takes at once, and the answer has ended.
     for listening in strict._server.servers[0].sockets:
@@ -317,7 +368,10 @@ def test_a_refusal_is_not_written_into_an_earlier_answer(strict: Service) -> Non
         assert answer.startswith(b"HTTP/1.1 200 ")
         connection.sendall(b"\0\1\2\3")
         sleep(0.1)
-        assert b"HTTP/1.1 400 " not in everything(connection)
+        answer, refused = (answer + everything(connection)).split(b"HTTP/1.1 ")[1:]
+    fields, _, content = answer.partition(b"\r\n\r\n")
+    assert b"content-length: %d\r\n" % len(content) in fields.lower() + b"\r\n"
+    assert problem(b"HTTP/1.1 " + refused) == (400, "malformed_request")
 
 
 CHUNKED = b"POST /predict HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n"
