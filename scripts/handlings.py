@@ -139,7 +139,8 @@ MUTANTS: Final = (
         "service/server.py",
         "duplicate.listen(0)",
         "pass",
-        "tests/service/test_process.py::test_clients_that_connect_anew_for_each_request_lose_none",
+        "tests/service/test_process.py"
+        "::test_who_connects_just_before_it_stops_listening_finds_the_door_closed",
     ),
     Mutant(
         "part of the service that cannot be ended",
