@@ -139,7 +139,8 @@ MUTANTS: Final = (
         "service/server.py",
         "duplicate.listen(0)",
         "pass",
-        "tests/service/test_process.py::test_clients_that_connect_anew_for_each_request_lose_none",
+        "tests/service/test_process.py"
+        "::test_who_connects_just_before_it_stops_listening_finds_the_door_closed",
     ),
     Mutant(
         "part of the service that cannot be ended",
@@ -401,9 +402,16 @@ MUTANTS: Final = (
     Mutant(
         "request that names no host, or two",
         "service/connections.py",
-        "if not is_named_once(self.headers, self.parser.get_http_version()):",
+        "if not is_named_once(self.url, self.headers, self.parser.get_http_version()):",
         "if False:",
         f"{CONNECTIONS}::test_a_request_names_one_host",
+    ),
+    Mutant(
+        "answers that a client waits for when it sends what is no HTTP",
+        "service/connections.py",
+        "elif cycle.response_complete:",
+        "elif True:",
+        f"{CONNECTIONS}::test_what_is_wrong_behind_requests_takes_none_of_their_answers_away",
     ),
     Mutant(
         "refusal of an administrator's call",

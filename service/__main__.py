@@ -8,7 +8,7 @@ from service.app import create_app
 from service.crowd import most
 from service.descriptors import raise_limit
 from service.logs import configuration
-from service.server import DrainingServer, check_address, configure
+from service.server import DrainingServer, check_address, check_drain, configure
 from service.settings import Settings, SettingsError
 
 INVALID_SETTINGS: Final = 2
@@ -27,6 +27,7 @@ def main() -> int:
     config = configure(app, settings, configuration(settings.log_level))
     # After the log has been set up.
     raise_limit(most(settings.max_connections))
+    check_drain(settings)
     # What exists now stays; the collector need not walk through it again and again.
     gc.freeze()
     DrainingServer(config, app, settings.drain_notice_ms / 1000).run()

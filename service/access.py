@@ -10,6 +10,7 @@ from typing import Final
 
 from starlette.types import Scope
 
+from service.addresses import counted
 from service.context import Context
 from service.errors import Forbidden, OtherSite, RateExceeded, Unauthenticated, UnknownHost
 from service.keys import Key, Keyring, Role
@@ -85,20 +86,23 @@ class Access:
             return
         if self._keys is None:
             _refuse_other_names(scope, self._hosts)
-            context.client = client_of(scope, self._proxies)
+            context.client = self._client(scope)
             self._count(context.client)
             return
         try:
             key = _authenticate(self._keys, scope["headers"])
         except Unauthenticated:
             # Who tries one key after the other is slowed down as well.
-            self._count(client_of(scope, self._proxies))
+            self._count(self._client(scope))
             raise
         context.fields["key"] = context.client = key.name
         context.is_admin = Role.ADMIN in key.roles
         self._count(key.name)
         if role not in key.roles:
             raise Forbidden(f"this needs a key with the role {role.value!r}")
+
+    def _client(self, scope: Scope) -> str:
+        return counted(client_of(scope, self._proxies))
 
     def _count(self, client: str) -> None:
         if self._rates is not None and (wait_seconds := self._rates.take(client)):

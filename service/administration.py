@@ -4,7 +4,10 @@ import re
 from asyncio import CancelledError
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final
+
+from starlette.types import Scope
 
 from contract.errors import ContractError
 from service.context import Context
@@ -28,11 +31,29 @@ def action_of(method: str, path: str) -> str | None:
     return None
 
 
+@dataclass(slots=True)
+class Line:
+    """What the audit log says of an action that succeeds.
+
+    Attributes:
+        result: what came of it; set by whoever acts.
+    """
+
+    result: str = ""
+
+
 @contextmanager
-def failures_recorded(action: str, state: State, context: Context) -> Iterator[None]:
-    """Writes a line about an action that fails."""
+def recorded(action: str, scope: Scope) -> Iterator[Line]:
+    """Writes a line about an action, whether it succeeds or fails.
+
+    Args:
+        action: what is done, as in :func:`action_of`.
+        scope: of the request that asks for it.
+    """
+    state, context = State.of(scope), Context.of(scope)
+    line = Line()
     try:
-        yield
+        yield line
     except BaseException as failure:
         code = ServiceError.code
         if isinstance(failure, ServiceError | ContractError):
@@ -41,3 +62,4 @@ def failures_recorded(action: str, state: State, context: Context) -> Iterator[N
             code = Draining.code
         state.record(action, context, code, None, outcome="failed")
         raise
+    state.record(action, context, line.result, None, outcome="done")

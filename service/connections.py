@@ -15,6 +15,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from uvicorn.protocols.utils import get_remote_addr
 from uvicorn.server import ServerState
 
+from service.addresses import counted
 from service.context import new_request_id
 from service.crowd import Crowd, Party, Standing
 from service.errors import (
@@ -90,6 +91,7 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0
         self._trailer_bytes = 0
         self._refused = False
+        self._last_words: ServiceError | None = None
         self.party: Party | None = None
         self.standing = Standing.UNFINISHED
 
@@ -151,8 +153,12 @@ class Connection(HttpToolsProtocol):
         if len(self.url) + fields > MAX_HEAD_BYTES:
             self._refuse_head()
             return
-        if not is_named_once(self.headers, self.parser.get_http_version()):
-            self._refuse(MalformedRequest("a request must name one host, in a header Host"))
+        if not is_named_once(self.url, self.headers, self.parser.get_http_version()):
+            self._refuse(
+                MalformedRequest(
+                    "a request must name one host, in a header Host, and no other one in its target"
+                )
+            )
             return
         self._in_head = False
         self._head_bytes = self._trailer_bytes = 0
@@ -185,9 +191,13 @@ class Connection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         """The last byte of an answer, which may come before the last of its request."""
+        is_last = not self.pipeline
         super().on_response_complete()
         self._note_standing()
-        if self._in_message and not self._in_head:
+        if self._refused:
+            if is_last and not self.transport.is_closing():
+                self._end(self._last_words)
+        elif self._in_message and not self._in_head:
             self._arm(self._limits.body_seconds)
 
     def shutdown(self) -> None:
@@ -199,8 +209,8 @@ class Connection(HttpToolsProtocol):
 
     @property
     def address(self) -> str:
-        """Its client's; none where it has none, as of a socket of this machine."""
-        return self.client[0] if self.client else ""
+        """What its client is counted by; nothing where it has no address, as of a socket."""
+        return counted(self.client[0]) if self.client else ""
 
     @property
     def has_sent_all(self) -> bool:
@@ -328,7 +338,7 @@ class Connection(HttpToolsProtocol):
             self.transport.close()
 
     def _refuse(self, failure: ServiceError) -> None:
-        """Says why, hears nothing more, and closes once the client has had time to read it.
+        """Hears nothing more, and says why once all requests before have their answers.
 
         A request that has an answer, or the beginning of one, gets no second one.
         """
@@ -337,19 +347,29 @@ class Connection(HttpToolsProtocol):
             return
         self._refused = True
         self._disarm()
-        self._forget()
         # Uvicorn sets it with the first request.
         cycle: RequestResponseCycle | None = self.cycle
-        if cycle is not None and not cycle.response_complete:
+        if cycle is None:
+            self._end(failure)
+        elif self._in_message and not self._in_head:
+            # What is wrong is the body of the latest request, which gets no answer.
             cycle.disconnected = True
             cycle.message_event.set()
-        in_body = self._in_message and not self._in_head
-        if (
-            cycle is None
-            or not cycle.response_started
-            # This is a later request, and the one before it has all of its answer.
-            or (cycle.response_complete and not in_body)
-        ):
+            if self.pipeline:
+                self.pipeline.popleft()
+                self._last_words = failure
+            else:
+                self._end(None if cycle.response_started else failure)
+        elif cycle.response_complete:
+            self._end(failure)
+        else:
+            self._last_words = failure
+
+    def _end(self, failure: ServiceError | None) -> None:
+        """Says why, and closes once the client has had time to read it."""
+        self._disarm()
+        self._forget()
+        if failure is not None:
             self._metrics.requests.labels(UNMATCHED, str(failure.status)).inc()
             self._metrics.errors.labels(failure.code).inc()
             self.transport.write(whole_answer(failure, new_request_id(), {"connection": "close"}))

@@ -33,8 +33,8 @@ class Context:
         fields: more for its log line, such as durations.
         logged: it gets a log line; a flood of refusals is only counted.
         client: who makes it, once :class:`service.access.Access` has let it in: the name of its key or,
-            without keys, its address. No key is called like an address, which has a dot or a colon. It
-            goes into no log and no metric.
+            without keys, what its address is counted by. No key is called like that, as it has a dot or
+            a colon. It goes into no log and no metric.
         is_admin: it comes with the role admin, or there are no keys and everybody may do everything.
         start: monotonic seconds of its first byte.
     """

@@ -1,7 +1,7 @@
 """Who holds the service's connections, and whose gives way where all of them are taken.
 
 Nothing here takes longer the more connections there are: a flood of clients that are refused asks each
-time, on the event loop.
+time, on the event loop. An address is what :func:`service.addresses.counted` makes of a client's.
 """
 
 from enum import Enum, auto

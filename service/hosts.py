@@ -10,11 +10,22 @@ _HOST: Final = re.compile(rb"(?:\[([0-9A-Fa-f:.]+)\]|[A-Za-z0-9._~-]*)(?::[0-9]*
 decodes ``%2e`` or a full stop of another script would understand another name than the service does."""
 
 
-def is_named_once(headers: Iterable[tuple[bytes, bytes]], http_version: str) -> bool:
-    """Whether a request has one well-formed ``Host``; under HTTP/1.0 it need not have any."""
+_AUTHORITY: Final = re.compile(rb"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)")
+"""What an absolute target begins with; its host counts in the place of ``Host`` (RFC 9112, 3.2.2)."""
+
+
+def is_named_once(target: bytes, headers: Iterable[tuple[bytes, bytes]], http_version: str) -> bool:
+    """Whether a request has one well-formed ``Host``, of which an absolute target says the same.
+
+    Under HTTP/1.0 it need not have any, but for such a target: what looks at the header alone, as all
+    here does, would not know of the other name.
+    """
     hosts = [value for name, value in headers if name == b"host"]
+    absolute = _AUTHORITY.match(target)
     if not hosts:
-        return http_version == "1.0"
+        return http_version == "1.0" and absolute is None
+    if absolute is not None and absolute[1].lower() != hosts[0].lower():
+        return False
     return len(hosts) == 1 and _is_host(hosts[0])
 
 

@@ -4,17 +4,12 @@
 settings, and of what it says only what such a proxy has put there: a list that grows to the right.
 """
 
-from ipaddress import (
-    IPv4Address,
-    IPv4Network,
-    IPv6Address,
-    IPv6Network,
-    ip_address,
-    ip_network,
-)
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from typing import Final
 
 from starlette.types import Scope
+
+from service.addresses import Address, unmapped
 
 HEADER: Final = b"x-forwarded-for"
 
@@ -24,7 +19,6 @@ MOST_PROXIES: Final = 16
 MAPPED_BITS: Final = 96
 """Of an IPv6 address that stands for one of IPv4 (RFC 4291, 2.5.5.2), those before the latter."""
 
-Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 Networks = frozenset[Network]
 
@@ -39,7 +33,7 @@ def networks(listed: str) -> Networks:
 
 
 def client_of(scope: Scope, trusted: Networks) -> str:
-    """The address that a request is counted by: its peer's, or what a proxy says.
+    """The address that a request comes from: its peer's, or what a proxy says.
 
     Args:
         scope: of the request.
@@ -71,7 +65,7 @@ def _network(item: str) -> Network:
             "addresses, or networks without bits beyond their mask, with commas between them "
             "(127.0.0.1, 10.20.0.0/16), and no names or ports"
         ) from None
-    first = _unmapped(network.network_address)
+    first = unmapped(network.network_address)
     if network.version != first.version and network.prefixlen >= MAPPED_BITS:
         network = ip_network((first, network.prefixlen - MAPPED_BITS))
     if network.prefixlen == 0:
@@ -97,13 +91,9 @@ def _address(text: str) -> Address | None:
     if "%" in text:
         return None
     try:
-        return _unmapped(ip_address(text))
+        return unmapped(ip_address(text))
     except ValueError:
         return None
-
-
-def _unmapped(address: Address) -> Address:
-    return (isinstance(address, IPv6Address) and address.ipv4_mapped) or address
 
 
 def _is_among(address: Address | None, trusted: Networks) -> bool:

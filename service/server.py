@@ -1,6 +1,7 @@
 """Uvicorn as this service runs it: its settings, its connections, and its way to stop."""
 
 import asyncio
+import logging
 import os
 import signal
 import socket
@@ -16,6 +17,8 @@ from service.connections import Connection, Limits
 from service.crowd import Crowd
 from service.settings import Settings, SettingsError
 from service.state import State
+
+logger = logging.getLogger(__name__)
 
 KEEP_ALIVE_SECONDS: Final = 30
 """How long an idle connection is kept; longer than a PACS pauses between two slices."""
@@ -34,6 +37,18 @@ def check_address(settings: Settings) -> None:
         socket.getaddrinfo(settings.host, settings.port)
     except (OSError, UnicodeError) as error:
         raise SettingsError(f"BRAIN_HOST: {settings.host} is no address: {error}") from error
+
+
+def check_drain(settings: Settings) -> None:
+    """Says so where a stop may refuse what was accepted, and could still be answered in time.
+
+    It is no error: where a process is killed some seconds after SIGTERM, a 503 is better than nothing.
+    """
+    if settings.drain_seconds * 1000 < settings.deadline_ms:
+        logger.warning(
+            "BRAIN_DRAIN_SECONDS is less than BRAIN_DEADLINE_MS: a stop may answer 503 to what was "
+            "accepted, and would have had its answer in time"
+        )
 
 
 def configure(app: App, settings: Settings, log_config: dict[str, Any] | None) -> uvicorn.Config:

@@ -103,7 +103,8 @@ class Settings(BaseSettings):
         0.0,
         ge=0,
         description="Requests a second for each API key, or for each address without a valid one; "
-        "beyond it 429 with Retry-After. 0 does not limit them.",
+        "beyond it 429 with Retry-After. 0 does not limit them. Here and below, all addresses of an "
+        "IPv6 network (/64) are one.",
     )
     trusted_proxies: Annotated[Networks, NoDecode, BeforeValidator(_proxies)] = Field(
         frozenset(),
@@ -409,7 +410,9 @@ class Settings(BaseSettings):
     drain_seconds: int = Field(
         20,
         ge=1,
-        description="After the notice, time to finish what was accepted; what takes longer gets 503.",
+        description="After the notice, time to finish what was accepted; what takes longer gets 503. "
+        "From BRAIN_DEADLINE_MS on it is enough for all that had come whole; less, where the process "
+        "would be killed before, is a warning in the log at the start.",
     )
 
     @model_validator(mode="before")

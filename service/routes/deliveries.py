@@ -6,9 +6,8 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from service.administration import failures_recorded
+from service.administration import recorded
 from service.audit import hashed
-from service.context import Context
 from service.errors import NoDestination
 from service.state import State
 
@@ -49,10 +48,10 @@ async def show(request: Request) -> Response:
 
 async def retry(request: Request) -> Response:
     """Tries everything again that was given up."""
-    state, context = State.of(request.scope), Context.of(request.scope)
-    with failures_recorded("retry", state, context):
-        if state.gateway is None:
+    gateway = State.of(request.scope).gateway
+    with recorded("retry", request.scope) as line:
+        if gateway is None:
             raise NoDestination("BRAIN_DICOMWEB_URL is not set")
-        series, objects = await state.gateway.retry()
-    state.record("retry", context, f"series={series},objects={objects}", None, outcome="done")
+        series, objects = await gateway.retry()
+        line.result = f"series={series},objects={objects}"
     return JSONResponse({"series": series, "objects": objects})

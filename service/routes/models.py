@@ -10,8 +10,7 @@ from starlette.responses import JSONResponse, Response
 from contract.errors import StoreError
 from contract.manifest import Manifest
 from contract.store import MANIFEST, ModelStore
-from service.administration import failures_recorded
-from service.context import Context
+from service.administration import recorded
 from service.registry import Change, Registry
 from service.state import State
 
@@ -28,30 +27,29 @@ async def list_models(request: Request) -> Response:
 
 async def activate(request: Request) -> Response:
     """Verifies and warms up a version, then lets it answer; or keeps the old one and says why."""
-    state, context = State.of(request.scope), Context.of(request.scope)
-    parameters = request.path_params
-    with failures_recorded("activate", state, context):
-        change = await state.registry.activate(parameters["name"], parameters["version"])
-    state.record("activate", context, change.active.label, None, outcome="done")
+    registry, parameters = State.of(request.scope).registry, request.path_params
+    with recorded("activate", request.scope) as line:
+        change = await registry.activate(parameters["name"], parameters["version"])
+        line.result = change.active.label
     return _activated(change)
 
 
 async def rollback(request: Request) -> Response:
     """Lets the version answer that did before the active one; or keeps this and says why."""
-    state, context = State.of(request.scope), Context.of(request.scope)
-    with failures_recorded("rollback", state, context):
-        change = await state.registry.rollback(request.path_params["name"])
-    state.record("rollback", context, change.active.label, None, outcome="done")
+    registry = State.of(request.scope).registry
+    with recorded("rollback", request.scope) as line:
+        change = await registry.rollback(request.path_params["name"])
+        line.result = change.active.label
     return _activated(change)
 
 
 async def set_alias(request: Request) -> Response:
     """Points an alias at a version. Only BRAIN_WATCH makes the service act on it by itself."""
-    state, context = State.of(request.scope), Context.of(request.scope)
+    registry = State.of(request.scope).registry
     name, alias, selector = (request.path_params[key] for key in ("name", "alias", "version"))
-    with failures_recorded("alias", state, context):
-        number, before = await state.registry.set_alias(name, alias, selector)
-    state.record("alias", context, f"{alias}={name}/{number}", None, outcome="done")
+    with recorded("alias", request.scope) as line:
+        number, before = await registry.set_alias(name, alias, selector)
+        line.result = f"{alias}={name}/{number}"
     return JSONResponse({"alias": alias, "version": number, "previous": before})
 
 

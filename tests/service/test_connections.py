@@ -1,5 +1,6 @@
 """Slow, greedy and too many clients, over real sockets: each is told why and let go."""
 
+import asyncio
 import json
 import socket
 from collections.abc import Iterator
@@ -11,7 +12,9 @@ from typing import Any
 
 import pytest
 from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http import httptools_impl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.utils import get_remote_addr
 
 from service import connections, crowd, sending
 from service.catalogue import CODES
@@ -301,6 +304,57 @@ def test_what_follows_headers_that_are_refused_is_not_refused_as_well(
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
+JUNK = {
+    "bytes": b"\0\1\2\3",
+    "words": b"no request\r\n\r\n",
+    "no host": b"GET / HTTP/1.1\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("junk", JUNK.values(), ids=JUNK)
+@pytest.mark.parametrize("head", [HEAD, SHEET], ids=["at once", "from a file"])
+@pytest.mark.parametrize("requests", [1, 2])
+def test_what_is_wrong_behind_requests_takes_none_of_their_answers_away(
+    strict: Service, requests: int, head: bytes, junk: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    with connected(strict) as connection:
+        connection.sendall((head + b"\r\n") * requests + junk)
+        *answers, refused = everything(connection).split(b"HTTP/1.1 ")[1:]
+    assert [answer[:4] for answer in answers] == [b"200 "] * requests
+    assert problem(b"HTTP/1.1 " + refused) == (400, "malformed_request")
+    assert strict.metric("brain_errors_total", code="malformed_request") == 1
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+@pytest.mark.parametrize("chunk", [b"no number", b"4\r\nabcd\r\nno number"], ids=["first", "next"])
+def test_a_body_that_is_wrong_takes_no_earlier_answer_away(
+    strict: Service, runtimes: FakeRuntimes, jpeg: bytes, chunk: bytes
+) -> None:
+    """Its request waits for its turn, and what comes behind it is not heard."""
+    head = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Type: image/jpeg\r\n"
+    runtimes.last.gate.clear()
+    counted = strict._server.server_state.connections
+    wait_until(lambda: not counted)
+    with connected(strict) as connection:
+        connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(jpeg) + jpeg)
+        wait_until(lambda: strict.state.pipeline.depth == 1)
+        connection.sendall(CHUNKED + b"\r\n" + chunk + b"\r\n" + (HEAD + b"\r\n") * 2)
+        # Whoever waits for an answer is one of the connections.
+        sleep(2 * TIMEOUT_MS / 1000)
+        assert len(counted) == 1
+        runtimes.last.gate.set()
+        answer, refused = everything(connection).split(b"HTTP/1.1 ")[1:]
+    assert answer.startswith(b"200 ")
+    assert problem(b"HTTP/1.1 " + refused) == (400, "malformed_request")
+    wait_until(lambda: not counted and not strict._server.server_state.tasks)
+
+
+def test_behind_the_last_request_nothing_is_wrong(strict: Service) -> None:
+    with connected(strict) as connection:
+        connection.sendall(HEAD + b"Connection: close\r\n\r\n" + JUNK["bytes"])
+        assert everything(connection).count(b"HTTP/1.1 ") == 1
+
+
 def test_a_refusal_is_not_written_into_an_earlier_answer(strict: Service) -> None:
     # What the system holds of an answer, it takes at once, and the answer has ended.
     for listening in strict._server.servers[0].sockets:
@@ -314,7 +368,10 @@ def test_a_refusal_is_not_written_into_an_earlier_answer(strict: Service) -> Non
         assert answer.startswith(b"HTTP/1.1 200 ")
         connection.sendall(b"\0\1\2\3")
         sleep(0.1)
-        assert b"HTTP/1.1 400 " not in everything(connection)
+        answer, refused = (answer + everything(connection)).split(b"HTTP/1.1 ")[1:]
+    fields, _, content = answer.partition(b"\r\n\r\n")
+    assert b"content-length: %d\r\n" % len(content) in fields.lower() + b"\r\n"
+    assert problem(b"HTTP/1.1 " + refused) == (400, "malformed_request")
 
 
 CHUNKED = b"POST /predict HTTP/1.1\r\nHost: test\r\nTransfer-Encoding: chunked\r\n"
@@ -396,6 +453,47 @@ def test_a_request_names_one_host(strict: Service, hosts: list[bytes], accepted:
         assert answer.startswith(b"HTTP/1.1 200 ")
     else:
         assert problem(answer) == (400, "malformed_request")
+
+
+@pytest.mark.parametrize(
+    ("target", "host", "accepted"),
+    [
+        (b"http://test", b"test", True),
+        (b"HTTP://Test", b"tesT", True),
+        (b"http://[::1]:80", b"[::1]:80", True),
+        (b"//evil.com/..", b"test", None),
+        (b"http://evil.com", b"test", False),
+        (b"https://evil.com", b"test", False),
+        (b"any+scheme://evil.com", b"test", False),
+        (b"http://test:8000", b"test", False),
+        (b"http://test", b"", False),
+        (b"http://user@test", b"test", False),
+        (b"http://user@test", b"user@test", False),
+        (b"http://evil.com%2f", b"evil.com", False),
+    ],
+    ids=str,
+)
+def test_an_absolute_target_is_of_the_same_host(
+    strict: Service, target: bytes, host: bytes, accepted: bool | None
+) -> None:
+    """RFC 9112, 3.2.2; what begins with slashes is no such target, and there is nothing at it."""
+    with connected(strict) as connection:
+        connection.sendall(b"GET %b/health/live HTTP/1.1\r\nHost: %b\r\n" % (target, host))
+        connection.sendall(b"Connection: close\r\n\r\n")
+        answer = everything(connection)
+    if accepted is False:
+        assert problem(answer) == (400, "malformed_request")
+    else:
+        assert answer.startswith(b"HTTP/1.1 200 " if accepted else b"HTTP/1.1 404 ")
+
+
+@pytest.mark.parametrize("host", [b"", b"Host: test\r\n"], ids=["none", "one"])
+def test_an_absolute_target_says_nothing_that_a_host_does_not(strict: Service, host: bytes) -> None:
+    """Nobody who looks at the header alone is to be told anything else, under HTTP/1.0 either."""
+    with connected(strict) as connection:
+        connection.sendall(b"GET http://test/health/live HTTP/1.0\r\n" + host + b"\r\n")
+        status = everything(connection).split()[1]
+    assert status == (b"200" if host else b"400")
 
 
 @pytest.mark.parametrize("pieces", [b"", b"Host: test\r\n", b"Host: a\r\nHost: b\r\n"], ids=str)
@@ -512,6 +610,27 @@ def test_who_keeps_more_than_half_of_the_connections_makes_room_for_others(
         for address in ("127.0.0.1", "127.0.0.2", "127.0.0.3"):
             refused = stack.enter_context(opened(crowded, b"", address))
             assert problem(everything(refused)) == (503, "too_many_connections")
+
+
+def test_who_has_a_network_of_addresses_is_one_client(
+    crowded: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As everybody has with IPv6, and this machine need not."""
+
+    def spelled_anew(transport: asyncio.Transport) -> tuple[str, int]:
+        peer = get_remote_addr(transport)
+        assert peer is not None
+        _, _, network, host = peer[0].split(".")
+        return f"2001:db8:0:{network}::{host}", peer[1]
+
+    for module in (connections, httptools_impl):
+        monkeypatch.setattr(module, "get_remote_addr", spelled_anew)
+    monkeypatch.setattr(crowd, "GRACE_SECONDS", PATIENCE_SECONDS)
+    with ExitStack() as stack:
+        taken = [stack.enter_context(idle(crowded, f"127.0.0.{last}")) for last in range(1, 5)]
+        other = stack.enter_context(opened(crowded, HEAD + b"\r\n", "127.0.1.1"))
+        assert other.recv(65536).startswith(b"HTTP/1.1 200 ")
+        assert everything(taken[0]) == b""
 
 
 @pytest.mark.parametrize("extra", [0, 4], ids=["idle", "opened"])

@@ -347,6 +347,49 @@ def test_no_address_takes_all_connections_to_the_service(
 
 
 @needs_nginx
+@pytest.mark.parametrize(
+    ("holder", "others"),
+    [
+        ("2001:db8::1", {"2001:db8::2:3": 503, "2001:db8:0:1::1": 200}),
+        # A byte of it is a line feed.
+        ("2001:db8:a::1", {"2001:db8:a::2": 503, "2001:db8:a:a::1": 200}),
+        ("192.0.2.1", {"192.0.2.1": 503, "192.0.2.2": 200}),
+    ],
+    ids=["ipv6", "line feed", "ipv4"],
+)
+def test_to_nginx_the_addresses_of_a_network_of_ipv6_are_one(
+    model_store: Path,
+    jpeg: bytes,
+    runtimes: FakeRuntimes,
+    tmp_path: Path,
+    holder: str,
+    others: dict[str, int],
+) -> None:
+    """They are told to it, as not every machine has them."""
+    limit = "limit_conn brain_mri_clients"
+    told = "set_real_ip_from 127.0.0.1; real_ip_header X-Test-Client;"
+    with (
+        serving(settings_for(model_store), runtimes) as service,
+        nginx(
+            tmp_path / "nginx", service.address[1], {f"{limit} 64;": f"{told} {limit} 1;"}
+        ) as front,
+        front.connected() as connection,
+    ):
+        line = f"X-Test-Client: {holder}\r\n\r\n".encode()
+        connection.sendall(beginning(jpeg).replace(b"\r\n\r\n", b"\r\n" + line, 1))
+        wait_until(lambda: service.state.buffers.used >= 1)
+        with front.client() as client:
+            headers = {"Content-Type": "image/jpeg"}
+            found = {
+                other: client.post(
+                    "/predict", content=jpeg, headers=headers | {"X-Test-Client": other}
+                ).status_code
+                for other in others
+            }
+    assert found == others
+
+
+@needs_nginx
 def test_a_service_that_is_not_there_is_said_at_once(
     model_store: Path, jpeg: bytes, runtimes: FakeRuntimes, tmp_path: Path
 ) -> None:

@@ -1,13 +1,15 @@
 """``python -m service`` as a process: start, drain, exit status, imports."""
 
+import errno
 import json
+import select
 import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
 from time import monotonic, sleep
@@ -15,6 +17,8 @@ from time import monotonic, sleep
 import httpx
 import pytest
 
+from service.server import check_drain
+from service.settings import Settings
 from tests.support.service import (
     MODEL,
     PATIENCE_SECONDS,
@@ -155,8 +159,28 @@ def test_what_the_drain_cannot_finish_is_refused(
     text = log.read_text("utf-8")
     assert "Traceback" not in text
     lines = [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+    # It had been said at the start that this could happen.
+    [warning] = [line["message"] for line in lines if line["level"] == "warning"]
+    assert "BRAIN_DRAIN_SECONDS is less than BRAIN_DEADLINE_MS" in warning
     [line] = [line for line in lines if line.get("request_id") == LATE]
     assert (line["message"], line["status"], line["code"]) == ("request", 503, "draining")
+
+
+@pytest.mark.parametrize(
+    ("drain_seconds", "deadline_ms", "warned"), [(10, 10_000, False), (10, 10_001, True)]
+)
+def test_a_drain_that_is_shorter_than_a_request_may_be_is_said(
+    drain_seconds: int, deadline_ms: float, warned: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    check_drain(Settings(drain_seconds=drain_seconds, deadline_ms=deadline_ms))
+    assert bool(caplog.records) == warned
+
+
+def test_by_default_a_drain_is_as_long_as_a_request_may_be(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    check_drain(Settings())
+    assert not caplog.records
 
 
 def test_an_answer_that_the_drain_cuts_off_gets_no_second_one(
@@ -293,6 +317,51 @@ def test_clients_that_connect_anew_for_each_request_lose_none(
     assert set(answered) == {200, 503}
     # One whose handshake ends in the moment of closing cannot be told; without care nearly all break.
     assert len(broken) <= RECONNECTING // 8, broken
+
+
+def test_who_connects_just_before_it_stops_listening_finds_the_door_closed(
+    model_store: Path,
+) -> None:
+    """The queue of connections would take them, and be closed with all of them in it."""
+    port = free_port()
+    variables = {
+        "BRAIN_MODEL_STORE": str(model_store),
+        "BRAIN_PORT": str(port),
+        "BRAIN_RUNTIME": "litert",
+        "BRAIN_WORKERS": "0",
+        "BRAIN_DRAIN_NOTICE_MS": "0",
+    }
+    with (
+        ExitStack() as stack,
+        subprocess.Popen(
+            [sys.executable, "-m", "tests.support.held_close"],
+            cwd=ROOT,
+            env=environment_with(**variables),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        ) as child,
+    ):
+        try:
+            wait_until(lambda: is_ready(port))
+            child.send_signal(signal.SIGTERM)
+            assert child.stdout
+            assert child.stdout.readline() == b"held\n"
+            clients = [stack.enter_context(socket.socket()) for _ in range(RECONNECTING)]
+            for client in clients:
+                client.setblocking(False)
+                client.connect_ex(("127.0.0.1", port))
+            child.communicate(b"\n", PATIENCE_SECONDS)
+            assert child.returncode == 0
+        finally:
+            child.kill()
+        found = []
+        for client in clients:
+            # Who found the queue full knocks again after a second.
+            assert select.select([], [client], [], PATIENCE_SECONDS)[1]
+            found.append(client.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR))
+    # Even a queue of no length takes one, and on a busy machine the kernel may see some at once.
+    assert found.count(errno.ECONNREFUSED) >= RECONNECTING - RECONNECTING // 8, found
 
 
 @pytest.mark.parametrize("active", [False, True], ids=["at the start", "beside another"])

@@ -123,13 +123,16 @@ def test_no_more_proxies_are_looked_for_than_stand_in_a_row() -> None:
     assert client("192.0.2.1" + ", 10.0.0.9" * 20_000) == PEER
 
 
-def test_memory_is_that_of_the_same_client() -> None:
+@pytest.mark.parametrize(
+    ("named", "counted"), [("192.0.2.1", "192.0.2.1"), ("2001:db8::1", "2001:db8::/64")]
+)
+def test_memory_is_that_of_the_same_client(named: str, counted: str) -> None:
     context = Context(new_request_id())
     scope = {"method": "POST", "path": "/predict", "client": ("10.0.0.1", 1)}
-    headers = [(b"host", b"localhost"), (b"x-forwarded-for", b"192.0.2.1")]
+    headers = [(b"host", b"localhost"), (b"x-forwarded-for", named.encode())]
     access = Access(None, None, frozenset(), networks(TRUSTED))
     access.check({**scope, "headers": headers}, context)
-    assert context.client == "192.0.2.1"
+    assert context.client == counted
 
 
 def test_a_request_without_a_peer_counts_as_one_client() -> None:
@@ -185,6 +188,18 @@ def test_clients_of_a_trusted_proxy_have_rates_of_their_own(model_store: Path, j
         assert asked == [200, 429, 200, 429]
         # The proxy itself is one more.
         assert [service.predict_raw(jpeg).status_code for _ in range(2)] == [200, 429]
+
+
+def test_a_client_of_ipv6_has_one_rate_for_all_of_its_addresses(
+    model_store: Path, jpeg: bytes, tmp_path: Path
+) -> None:
+    clients = ["2001:db8::1", "2001:db8::2:3", "2001:db8:0:1::1"]
+    with limited(model_store, LOOPBACK) as service:
+        assert statuses(service, jpeg, *clients) == [200, 429, 200]
+    # And for its attempts at a key.
+    path = write_keys(tmp_path / "keys.txt", make_key("one", [Role.PREDICT])[1])
+    with limited(model_store, LOOPBACK, api_keys_file=path) as service:
+        assert statuses(service, jpeg, *clients, **{"X-API-Key": "one.wrong"}) == [401, 429, 401]
 
 
 @pytest.mark.parametrize("trusted", ["", "192.0.2.0/24"])
