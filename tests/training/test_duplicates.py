@@ -131,7 +131,7 @@ def _set(slices: NDArray[np.uint8], parts: str, volumes: str = "") -> ImageSet:
     """Images of Training or Testing, by the first letter; equal letters of volumes are one each."""
     names = {"r": "training", "e": "testing", "-": ""}
     files = tuple(
-        ImageFile(Path(f"{n}.png"), "set", names[part], "notumor", volume=volumes[n : n + 1])
+        ImageFile(Path(f"{n}.png"), "set", names[part], "notumor", person=volumes[n : n + 1])
         for n, part in enumerate(parts)
     )
     return ImageSet(files, tuple(map(str, range(len(files)))), slices)

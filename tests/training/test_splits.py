@@ -79,7 +79,7 @@ def test_folds_go_where_the_recipe_sends_them_and_take_their_copies_along() -> N
 
 def test_a_volume_is_one_group() -> None:
     files = tuple(
-        ImageFile(Path(f"{n}.png"), "s", "", "notumor", volume="abb"[n]) for n in range(3)
+        ImageFile(Path(f"{n}.png"), "s", "", "notumor", person="abb"[n]) for n in range(3)
     )
     rng = np.random.default_rng(0)
     slices = rng.integers(0, 255, (3, 224, 224), np.uint8)
