@@ -29,10 +29,9 @@ from training.folders import Found, look
 from training.names import ANY_TUMOR as ANY_TUMOR  # that others may take it from here
 from training.names import NO_TUMOR as NO_TUMOR
 from training.names import printable
+from training.outlines import MASK_LEVEL, load_outline
 
 READ_THREADS: Final = 4
-MASK_LEVEL: Final = 127
-"""Above this grey level a mask's pixel is tumour."""
 _IDENTIFIERS: Final = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID")
 """Attributes of a DICOM object whose values objects of one person share."""
 _SALT: Final = secrets.token_bytes(32)
@@ -238,6 +237,10 @@ def _read(file: ImageFile, spec: PreprocessSpec) -> _Read:
     mask = None
     if file.mask is not None:
         outline = _read_mask(file.mask, decoded)
+        if outline is not None and file.label == NO_TUMOR:
+            raise DatasetError(
+                f"{file.mask} outlines a tumour, and its image is filed as {NO_TUMOR}"
+            )
         if outline is not None:
             # It outlines the slice as it is stored, and is placed as the slice was: as it is read.
             upright = Image.fromarray(decoded.turn.apply(np.asarray(outline)))
@@ -275,11 +278,7 @@ def _read_mask(path: Path, decoded: Slice) -> Image.Image | None:
     Raises:
         DatasetError: it is damaged, or is no mask of that slice.
     """
-    try:
-        with Image.open(path) as image:
-            mask = image.convert("L")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DatasetError(f"{path} is no readable mask: {error}") from error
+    mask = load_outline(path)
     rows, columns = decoded.original_size
     if mask.size != (columns, rows):
         raise DatasetError(
