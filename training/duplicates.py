@@ -153,7 +153,8 @@ def audit(images: ImageSet) -> Audit:
     alike = [*exact, *((p.first, p.second) for p in near)]
     same_person = _person_pairs(images)
     groups = _linked([*alike, *same_person], len(images))
-    conflicting = _conflicting(groups, images.labels)
+    # By pictures alone: one that is misfiled must not cost all slices of its patient.
+    conflicting = _conflicting(_linked(alike, len(images)), images.labels)
     return Audit(groups, exact, near, conflicting, _linked(same_person, len(images)))
 
 
