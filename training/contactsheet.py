@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from training.datasets import ImageSet, read_folders
-from training.duplicates import Audit, Pair, audit, orient
+from training.duplicates import Audit, Pair, audit, exclude_each_other, orient
 
 TILE_PIXELS: Final = 160
 CAPTION_PIXELS: Final = 26
@@ -29,7 +29,10 @@ def run_audit(roots: Sequence[Path], out: Path) -> Audit:
     summary = found.summary(images)
     for name, value in summary.items():
         if name == "conflicting_labels":
-            print(f"{name:<44}{len(value):>7} images, dropped from training:")
+            print(
+                f"{name:<44}{len(value):>7} images, alike and of classes that exclude each other; a "
+                "recipe that tells these classes apart does not train on them:"
+            )
             for entry in value:
                 print(f"  group {entry['group']}: {entry['file']}")
         else:
@@ -39,6 +42,7 @@ def run_audit(roots: Sequence[Path], out: Path) -> Audit:
         "data": [source.model_dump() for source in images.sources()],
         **summary,
         "images_without_a_class": dict(sorted(images.unlabelled.items())),
+        "other_files": dict(sorted(images.passed_over.items())),
         "unreadable_files": [{"file": path.name, "code": code} for path, code in images.unreadable],
         "groups_of_two_or_more": _groups(found, images),
     }
@@ -58,23 +62,32 @@ def _groups(found: Audit, images: ImageSet) -> list[list[str]]:
 def contact_sheet(images: ImageSet, found: Audit) -> Image.Image:
     """Sample pairs, one above the other, a row for each kind.
 
-    Rows: byte-identical between Training and Testing; near duplicates from the least to the most
-    alike; turned or flipped ones (the second shown as it was matched); label conflicts.
+    Rows: byte-identical, those of Training and Testing if there are any; near duplicates from the least
+    to the most alike; turned or flipped ones (the second shown as it was matched); pairs whose labels
+    exclude each other.
     """
     rng = np.random.default_rng(SAMPLE_SEED)
-    parts = images.parts
+    labels = images.labels
     exact = [Pair(a, b, 0, 1.0) for a, b in found.exact_pairs]
     straight = sorted((p for p in found.near_pairs if p.orientation == 0), key=lambda p: p.fine)
     turned = sorted((p for p in found.near_pairs if p.orientation != 0), key=lambda p: p.fine)
-    conflicting = set(found.conflicting.tolist())
+    leaked = [
+        p
+        for p in exact
+        if {images.parts[p.first], images.parts[p.second]} == {"training", "testing"}
+    ]
+    title = "byte-identical, Training and Testing" if leaked else "byte-identical"
     rows = {
-        "byte-identical, Training and Testing": _sample(
-            [p for p in exact if parts[p.first] != parts[p.second]] or exact, rng
-        ),
+        title: _sample(leaked or exact, rng),
         "near duplicates, from least to most alike": _spread(straight),
         "near duplicates turned or flipped, from least to most alike": _spread(turned),
         "one picture, two labels": _sample(
-            [p for p in [*exact, *found.near_pairs] if {p.first, p.second} <= conflicting], rng
+            [
+                p
+                for p in [*exact, *found.near_pairs]
+                if exclude_each_other({labels[p.first], labels[p.second]})
+            ],
+            rng,
         ),
     }
     rows = {title: pairs for title, pairs in rows.items() if pairs}
@@ -92,8 +105,7 @@ def contact_sheet(images: ImageSet, found: Audit) -> Image.Image:
                     (TILE_PIXELS - 4, TILE_PIXELS - 4)
                 )
                 sheet.paste(tile, (left + 2, top + CAPTION_PIXELS + offset))
-            labels = "/".join(images.files[i].label for i in (pair.first, pair.second))
-            caption = f"{pair.fine:.2f} {labels}"
+            caption = f"{pair.fine:.2f} {labels[pair.first]}/{labels[pair.second]}"
             draw.text((left + 4, top + height - CAPTION_PIXELS + 4), caption, fill=200)
     return sheet
 

@@ -1,11 +1,9 @@
 """Finds labelled images in folders as people keep them, and reads them as the service does."""
 
-import csv
 import hashlib
-import io
-import re
+import secrets
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -15,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from contract.decoding import decode, sniff
+from contract.decoding import Media, decode, open_source, sniff
 from contract.errors import DecodeError
 from contract.manifest import DataSource
 from contract.preprocessing import (
@@ -27,70 +25,17 @@ from contract.preprocessing import (
 )
 from contract.region import Geometry
 from training.errors import DatasetError
+from training.folders import Found, look
+from training.names import ANY_TUMOR as ANY_TUMOR  # that others may take it from here
+from training.names import NO_TUMOR as NO_TUMOR
+from training.names import printable
+from training.outlines import MASK_LEVEL, load_outline
 
-IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".dcm"})
 READ_THREADS: Final = 4
-INDEX_FILE: Final = "index.csv"
-"""A data set with this file lists its images itself: columns id, label, fold; images and masks lie
-in ``images/ID.jpg`` and ``masks/ID.png``."""
-NO_TUMOR: Final = "notumor"
-MASK_LEVEL: Final = 127
-"""Above this grey level a mask's pixel is tumour."""
-ANY_TUMOR: Final = "tumor"
-"""Label of images that show a tumour whose kind is not stated."""
-
-_LABELS: Final = {
-    "glioma": "glioma",
-    "meningioma": "meningioma",
-    "pituitary": "pituitary",
-    "notumor": "notumor",
-    "notumour": "notumor",
-    "no": "notumor",
-    "healthybrain": "notumor",
-    "normalbrain": "notumor",
-    "normal": "notumor",
-    "healthy": "notumor",
-    "normalvolumes": "notumor",
-    "yes": "tumor",
-    "tumor": "tumor",
-    "tumour": "tumor",
-    "tumors": "tumor",
-    "tumours": "tumor",
-}
-_WITHOUT_TUMOR: Final = re.compile(r"(no|non|without)(an?|any)?(brain)?tumou?r|.*tumou?rfree$")
-_ABSENCE: Final = frozenset(
-    {"no", "non", "not", "without", "free", "healthy", "normal", "none", "negative"}
-)
-"""Words of a folder's name that speak of what is not there."""
-_PARTS: Final = {
-    "training": "training",
-    "train": "training",
-    "testing": "testing",
-    "test": "testing",
-}
-
-
-def canonical_label(folder: str) -> str | None:
-    """The class that a folder name spells, or None: ``No_Tumor``, ``glioma tumor``, ``yes`` …"""
-    word = re.sub(r"[^a-z]", "", folder.lower())
-    if _WITHOUT_TUMOR.match(word):
-        return NO_TUMOR
-    return _LABELS.get(word) or _LABELS.get(re.sub(r"tumou?rs?$", "", word))
-
-
-def _nearest_label(folders: Sequence[str]) -> str | None:
-    """The class that the folders above an image give it, the outermost first.
-
-    ``tumor/free of it`` is no tumour, though no spelling of a class that is known: what lies below a
-    name that speaks of absence has no class rather than that of a tumour.
-    """
-    absent = False
-    for folder in reversed(folders):
-        label = canonical_label(folder)
-        if label is not None:
-            return None if absent and label != NO_TUMOR else label
-        absent |= not _ABSENCE.isdisjoint(re.split(r"[^a-z]+", folder.lower()))
-    return None
+_IDENTIFIERS: Final = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID")
+"""Attributes of a DICOM object whose values objects of one person share."""
+_SALT: Final = secrets.token_bytes(32)
+"""Of this process alone, and never written: no digest that is made with it leads back to a patient."""
 
 
 class ImageFile(NamedTuple):
@@ -101,11 +46,12 @@ class ImageFile(NamedTuple):
         source: name of the data set's folder.
         part: ``training``, ``testing``, ``fold1`` and so on where the data set names patient-wise
             folds, or empty where it is not divided.
-        label: class, by :func:`canonical_label`.
-        mask: the radiologist's outline of the tumour, white on black, in the image's pixels, where
-            there is one.
-        volume: the folder below those of class and part that the slice lies in, if there is one: what
-            is in it, and below it, shows one person.
+        label: class, by :func:`training.names.canonical_label`.
+        mask: the radiologist's outline of the tumour, in the image's pixels, where there is one; see
+            :func:`training.outlines.load_outline`.
+        person: whom it shows, by the folder that it lies in or by the index file, where they say so.
+        identities: whom it shows, by its DICOM header, as digests that mean nothing outside this
+            process. What has one in common shows one person, whatever data set it lies in.
     """
 
     path: Path
@@ -113,17 +59,19 @@ class ImageFile(NamedTuple):
     part: str
     label: str
     mask: Path | None = None
-    volume: str = ""
+    person: str = ""
+    identities: tuple[str, ...] = ()
 
     @property
     def patient(self) -> bool:
-        """Whether the data set keeps a person's slices together: in a fold, or in a folder."""
-        return self.part.startswith("fold") or bool(self.volume)
+        """Whether the data set says which slices are of one person, or keeps them in one fold."""
+        return self.part.startswith("fold") or bool(self.person or self.identities)
 
     @property
     def name(self) -> str:
         """How reports name it: data set, part, label and file name, never the full path."""
-        return "/".join(filter(None, (self.source, self.part, self.label, self.path.name)))
+        names = (self.source, self.part, self.label, self.path.name)
+        return printable("/".join(filter(None, names)))
 
 
 @dataclass(frozen=True)
@@ -141,6 +89,7 @@ class ImageSet:
         unreadable: files that gave no slice, with the error code.
         unlabelled: folder, by its name below the data set's, to how many images lie in it that no
             folder's name gives a class; they were not read.
+        passed_over: kind of what else lies there, mostly its suffix, to how many files.
     """
 
     files: tuple[ImageFile, ...]
@@ -152,6 +101,7 @@ class ImageSet:
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     unreadable: tuple[tuple[Path, str], ...] = ()
     unlabelled: Counter[str] = field(default_factory=Counter)
+    passed_over: Counter[str] = field(default_factory=Counter)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -198,90 +148,54 @@ class ImageSet:
         lines += [f"  {path}: {code}" for path, code in self.unreadable]
         lines.append(f"images without a class: {self.unlabelled.total()}")
         lines += [f"  {folder}: {count}" for folder, count in sorted(self.unlabelled.items())]
-        return "\n".join(lines)
+        lines.append(f"other files, not read: {self.passed_over.total()}")
+        lines += [f"  {kind}: {count}" for kind, count in sorted(self.passed_over.items())]
+        lines.append(
+            f"images whose person a folder, the index or a DICOM header names: {self._of_persons()}"
+        )
+        return printable("\n".join(lines))
+
+    def _of_persons(self) -> int:
+        return sum(bool(file.person or file.identities) for file in self.files)
 
 
 def find_images(roots: Sequence[Path]) -> list[ImageFile]:
-    """Finds the images below class folders.
-
-    The nearest folder above an image whose name spells a class gives its label; a folder
-    ``Training`` or ``Testing`` above gives its part. What no name gives a class is not among them; see
-    :func:`read_folders`.
+    """Finds the images that have a class; for what else lies there see :func:`read_folders`.
 
     Raises:
         DatasetError: a folder is missing, holds no class folders, or is given twice.
     """
+    return [image for _, images in _find(roots) for image in images]
+
+
+def _find(roots: Sequence[Path]) -> list[tuple[Found, list[ImageFile]]]:
+    """What each of the data sets' folders holds, and its images."""
     names = [root.resolve().name for root in roots]
     if len(set(names)) != len(names):
         raise DatasetError("two data folders have the same name; results could not tell them apart")
-    found: list[ImageFile] = []
+    result = []
     for root, name in zip(roots, names, strict=True):
         if not root.is_dir():
             raise DatasetError(f"{root} is no folder")
-        indexed = (root / INDEX_FILE).is_file()
-        images = list((_index if indexed else _walk)(root.resolve(), name))
-        if not images:
+        found = look(root.resolve())
+        if not found.places:
             raise DatasetError(
                 f"{root} holds no images below class folders (yes/no, or glioma, meningioma, "
-                "pituitary, notumor)"
+                f"pituitary, notumor){_instead(found)}"
             )
-        found += images
-    return found
+        images = [
+            ImageFile(place.path, name, place.part, place.label, place.mask, place.person)
+            for place in found.places
+        ]
+        result.append((found, images))
+    return result
 
 
-def _image_paths(root: Path) -> Iterator[tuple[Path, list[str]]]:
-    """Images below a folder, each with the names of the folders that it lies in, from that one on."""
-    for path in sorted(root.rglob("*")):
-        if path.suffix.lower() not in IMAGE_SUFFIXES or path.name.startswith("."):
-            continue
-        if path.is_file():
-            yield path, [root.name, *path.relative_to(root).parts[:-1]]
-
-
-def _walk(root: Path, source: str) -> Iterable[ImageFile]:
-    for path, folders in _image_paths(root):
-        label = _nearest_label(folders)
-        part = next((_PARTS[f.lower()] for f in reversed(folders) if f.lower() in _PARTS), "")
-        # The first folder below those of class and part is one person's, whatever is below it.
-        named = [canonical_label(f) is not None or f.lower() in _PARTS for f in folders]
-        owner = 1 + max((place for place, is_named in enumerate(named) if is_named), default=0)
-        volume = "/".join(folders[1 : owner + 1]) if owner < len(folders) else ""
-        if label is not None:
-            yield ImageFile(path, source, part, label, volume=volume)
-
-
-def _unlabelled(roots: Sequence[Path]) -> Counter[str]:
-    """Folders that hold images without a class, to how many."""
-    return Counter(
-        "/".join(folders)
-        for root in roots
-        if not (root / INDEX_FILE).is_file()
-        for _, folders in _image_paths(root.resolve())
-        if _nearest_label(folders) is None
-    )
-
-
-def _index(root: Path, source: str) -> Iterable[ImageFile]:
-    """The images that an index file lists.
-
-    Raises:
-        DatasetError: it is no text; or a row lacks a column, or has a label that is no class.
-    """
-    try:
-        text = (root / INDEX_FILE).read_text(encoding="utf-8")
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{root / INDEX_FILE} is not UTF-8") from error
-    for number, row in enumerate(csv.DictReader(io.StringIO(text)), start=2):
-        try:
-            name, label = row["id"], canonical_label(row["label"])
-            part = f"fold{int(row['fold'])}"
-        except (KeyError, ValueError, AttributeError) as error:
-            raise DatasetError(f"{root / INDEX_FILE}, line {number}: {error}") from error
-        if label is None:
-            raise DatasetError(f"{root / INDEX_FILE}, line {number}: no class {row['label']!r}")
-        mask = root / "masks" / f"{name}.png"
-        image = ImageFile(root / "images" / f"{name}.jpg", source, part, label)
-        yield image._replace(mask=mask) if mask.is_file() else image
+def _instead(found: Found) -> str:
+    """What a folder without images holds."""
+    named = [f"{count} images in {folder}" for folder, count in found.unlabelled.most_common(3)]
+    named += [f"{count} of {kind!r}" for kind, count in found.passed_over.most_common(3)]
+    return f"; it holds {', '.join(named)}" if named else ""
 
 
 def allowed(
@@ -305,6 +219,7 @@ class _Read(NamedTuple):
     pixels: NDArray[np.uint8] | None
     mask: NDArray[np.uint8] | None
     geometry: Geometry | None
+    identities: tuple[str, ...]
     error: str
 
 
@@ -317,17 +232,44 @@ def _read(file: ImageFile, spec: PreprocessSpec) -> _Read:
     try:
         decoded = decode(data, spec)
     except DecodeError as error:
-        return _Read(digest, "", (0, 0), None, None, None, error.code)
+        return _Read(digest, "", (0, 0), None, None, None, (), error.code)
     pixels, placement = preprocess_placed(decoded.upright, spec)
     mask = None
     if file.mask is not None:
         outline = _read_mask(file.mask, decoded)
+        if outline is not None and file.label == NO_TUMOR:
+            raise DatasetError(
+                f"{file.mask} outlines a tumour, and its image is filed as {NO_TUMOR}"
+            )
         if outline is not None:
             # It outlines the slice as it is stored, and is placed as the slice was: as it is read.
             upright = Image.fromarray(decoded.turn.apply(np.asarray(outline)))
             mask = place_mask(upright, placement, spec)
     geometry = Geometry.of(decoded, placement, spec)
-    return _Read(digest, sniff(data).name, decoded.original_size, pixels, mask, geometry, "")
+    media, size = sniff(data), decoded.original_size
+    identities = _identities(data) if media is Media.DICOM else ()
+    return _Read(digest, media.name, size, pixels, mask, geometry, identities, "")
+
+
+def _identities(data: bytes) -> tuple[str, ...]:
+    """Whom a DICOM object shows, by its patient, study and series: digests, keyed with :data:`_SALT`.
+
+    All three, since any of them may be missing, and some tools that take a patient's name away give
+    each object an identifier of its own.
+    """
+    header = open_source(data, keep=_IDENTIFIERS).header
+    if header is None:
+        return ()
+    found = []
+    for keyword in _IDENTIFIERS:
+        try:
+            value = str(header.get(keyword) or "").strip()
+        except Exception:  # noqa: BLE001, S112 - whatever damage makes pydicom raise, with the value in it
+            continue
+        if value:
+            text = f"{keyword} {value.casefold()}".encode("utf-8", "surrogateescape")
+            found.append(hashlib.blake2b(text, key=_SALT, digest_size=16).hexdigest())
+    return tuple(found)
 
 
 def _read_mask(path: Path, decoded: Slice) -> Image.Image | None:
@@ -336,11 +278,7 @@ def _read_mask(path: Path, decoded: Slice) -> Image.Image | None:
     Raises:
         DatasetError: it is damaged, or is no mask of that slice.
     """
-    try:
-        with Image.open(path) as image:
-            mask = image.convert("L")
-    except (OSError, SyntaxError, ValueError) as error:
-        raise DatasetError(f"{path} is no readable mask: {error}") from error
+    mask = load_outline(path)
     rows, columns = decoded.original_size
     if mask.size != (columns, rows):
         raise DatasetError(
@@ -366,8 +304,8 @@ def read_images(files: Sequence[ImageFile], spec: PreprocessSpec = DEFAULT_SPEC)
     """Decodes and preprocesses images, through the functions that the service calls.
 
     Raises:
-        DatasetError: not one of them is readable; or a file is missing, or a mask is damaged or no mask
-            of its image.
+        DatasetError: not one of them is readable; or a file is missing, or a mask is damaged, no mask
+            of its image, or outlines a tumour where there is none.
     """
     with ThreadPoolExecutor(READ_THREADS) as pool:
         results = list(pool.map(lambda file: _read(file, spec), files))
@@ -375,7 +313,10 @@ def read_images(files: Sequence[ImageFile], spec: PreprocessSpec = DEFAULT_SPEC)
     if not good:
         raise DatasetError("none of the images is readable")
     return ImageSet(
-        files=tuple(f if r.mask is not None else f._replace(mask=None) for f, r in good),
+        files=tuple(
+            f._replace(mask=f.mask if r.mask is not None else None, identities=r.identities)
+            for f, r in good
+        ),
         sha256=tuple(r.sha256 for _, r in good),
         slices=np.stack([r.pixels for _, r in good if r.pixels is not None]),
         masks={i: r.mask for i, (_, r) in enumerate(good) if r.mask is not None},
@@ -389,13 +330,18 @@ def read_images(files: Sequence[ImageFile], spec: PreprocessSpec = DEFAULT_SPEC)
 
 
 def read_folders(roots: Sequence[Path]) -> ImageSet:
-    """Finds and reads images; what has no class is counted.
+    """Finds and reads images; what has no class, or is no image, is counted.
 
     Raises:
         DatasetError: see :func:`find_images` and :func:`read_images`.
     """
-    images = read_images(find_images(roots))
-    return replace(images, unlabelled=_unlabelled(roots))
+    every = _find(roots)
+    images = read_images([image for _, files in every for image in files])
+    return replace(
+        images,
+        unlabelled=sum((found.unlabelled for found, _ in every), Counter[str]()),
+        passed_over=sum((found.passed_over for found, _ in every), Counter[str]()),
+    )
 
 
 def require_kinds(labels: NDArray[np.str_]) -> None:

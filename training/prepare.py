@@ -7,12 +7,13 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from contract.preprocessing import DEFAULT_SPEC, probe_digest
-from training.datasets import ANY_TUMOR, NO_TUMOR, ImageSet, read_folders, require_kinds
+from training.datasets import ImageSet, read_folders, require_kinds
 from training.duplicates import Audit, audit
 from training.errors import DatasetError, RunError
+from training.names import ANY_TUMOR, NO_TUMOR
 from training.recipe import Recipe
 from training.run import Run, RunConfig, installed
-from training.splits import Protocol, Split, split
+from training.splits import Protocol, Split, split, why_few
 
 SPLIT_PARTS: Final = ("train", "validation", "test")
 
@@ -83,8 +84,10 @@ def prepare(
     images, found = read(recipe, roots)
     parts = split(images, found, protocol, recipe, held_out)
     print(f"split ({protocol}): {parts.counts()}", flush=True)
+    for remark in parts.remarks:
+        print(f"  {remark}", flush=True)
     if not parts.test.size:
-        raise DatasetError(_nothing_to_test_on(protocol))
+        raise DatasetError("; ".join(_nothing_to_test_on(images, found, parts, protocol)))
     if not np.isin(images.labels[parts.test], recipe.classes).any():
         raise DatasetError(f"no image to test on shows one of {', '.join(recipe.classes)}")
     if recipe.mask is not None:
@@ -94,13 +97,18 @@ def prepare(
     )
 
 
-def _nothing_to_test_on(protocol: Protocol) -> str:
-    if protocol is Protocol.GROUPED:
-        return "no images to test on: there are too few near-duplicate groups to draw some for test"
-    return (
-        "no images to test on: no folder is named Testing; --protocol grouped draws them by "
-        "near-duplicate groups"
-    )
+def _nothing_to_test_on(
+    images: ImageSet, found: Audit, parts: Split, protocol: Protocol
+) -> list[str]:
+    if protocol is not Protocol.GROUPED:
+        return [
+            "no images to test on: no folder is named Testing",
+            "--protocol grouped draws them by near-duplicate groups",
+        ]
+    if np.char.startswith(images.parts, "fold").all():
+        return ["no images to test on: no slice is of a fold that is tested", *parts.remarks]
+    few = why_few(images, found, sorted(set(images.labels.tolist())))
+    return ["no images to test on: there are too few groups to draw some for test", *few]
 
 
 def require_masks(images: ImageSet, parts: Split) -> None:

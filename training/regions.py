@@ -8,11 +8,11 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from contract.manifest import RegionRecord
 from contract.region import Geometry, Region, find_region
-from training.datasets import MASK_LEVEL, ImageSet
+from training.datasets import ImageSet
+from training.outlines import MASK_LEVEL, load_outline
 
 THRESHOLDS: Final = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)
 MIN_CELLS: Final = (8, 16, 32)
@@ -37,9 +37,12 @@ class Found(NamedTuple):
 
 
 def read_mask(path: Path) -> NDArray[np.bool_]:
-    """A radiologist's mask, bool (rows, columns)."""
-    with Image.open(path) as image:
-        return np.asarray(image.convert("L")) > MASK_LEVEL
+    """A radiologist's mask, bool (rows, columns).
+
+    Raises:
+        DatasetError: see :func:`training.outlines.load_outline`.
+    """
+    return np.asarray(load_outline(path)) > MASK_LEVEL
 
 
 def regions(

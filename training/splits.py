@@ -1,15 +1,17 @@
 """Who trains, who validates, who tests: decided by group, never by image."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from training.datasets import ANY_TUMOR, ImageSet
+from training.datasets import ImageSet
 from training.duplicates import Audit
 from training.errors import DatasetError
+from training.names import ANY_TUMOR, printable
 from training.recipe import Recipe
 
 
@@ -29,11 +31,18 @@ class Protocol(StrEnum):
 
 @dataclass(frozen=True)
 class Split:
-    """Indices into an :class:`~training.datasets.ImageSet`; disjoint, ascending."""
+    """Who trains, validates and tests.
+
+    Attributes:
+        train, validation, test: indices into an :class:`~training.datasets.ImageSet`; disjoint,
+            ascending.
+        remarks: what of it may surprise, for people.
+    """
 
     train: NDArray[np.intp]
     validation: NDArray[np.intp]
     test: NDArray[np.intp]
+    remarks: tuple[str, ...] = ()
 
     def counts(self) -> dict[str, int]:
         """Images in each part."""
@@ -54,9 +63,9 @@ def split(
     """Splits a set.
 
     What is test is decided first, then what is validation; an image that shares a group with either
-    does not train, and one that shares a group with test does not validate. Images in groups with
-    conflicting labels are dropped from training and validation; test stays whole, so that its
-    figures mean the same in every protocol.
+    does not train, and one that shares a group with test does not validate. Images with conflicting
+    labels are dropped from training and validation; test stays whole, so that its figures mean the
+    same in every protocol.
 
     Args:
         images: what was read.
@@ -79,14 +88,17 @@ def split(
     folds = recipe.folds
     validates = _in_folds(images, folds.validation if folds else ()) & ~fixed
     rng = np.random.default_rng(recipe.seed)
+    remarks = [*_of_folds(images, protocol, recipe, held_out)]
     if held_out:
         test = np.isin(sources, list(held_out))
         if 2 * test.sum() > len(test):
             test &= ~np.isin(groups, groups[~test])
     elif protocol is Protocol.GROUPED:
         test = _in_folds(images, folds.test if folds else ()) & ~fixed
-        free = _free(images, groups, fixed)
-        test |= pick(labels, groups, free & ~np.isin(groups, groups[test]), recipe.test_share, rng)
+        free = _free(images, groups, fixed) & ~np.isin(groups, groups[test])
+        drawn = pick(labels, groups, free, recipe.test_share, rng, audit.persons)
+        remarks += _off("test", labels, groups, free, drawn, recipe.test_share)
+        test |= drawn
     else:
         test = (images.parts == "testing") & ~fixed
     usable = ~test & ~np.isin(sources, list(held_out))
@@ -95,22 +107,26 @@ def split(
         usable &= ~np.isin(groups, groups[test])
     validates &= usable
     free = usable & _free(images, groups, fixed) & ~np.isin(groups, groups[validates])
-    validates |= pick(labels, groups, free, recipe.validation_share, rng)
+    drawn = pick(labels, groups, free, recipe.validation_share, rng, audit.persons)
+    remarks += _off("validation", labels, groups, free, drawn, recipe.validation_share)
+    validates |= drawn
     result = Split(
         np.flatnonzero(usable & ~validates & ~np.isin(groups, groups[validates])),
         np.flatnonzero(validates),
         np.flatnonzero(test),
+        tuple(remarks),
     )
     _check(result, groups, protocol)
     try:
         require_classes(result, images, recipe, np.ones(len(images), bool))
     except DatasetError as error:
-        if folds is None and np.char.startswith(images.parts, "fold").any():
-            raise DatasetError(
-                f"{error}: images of patient-wise folds go where a recipe's [folds] send them, and "
-                f"{recipe.name} sends none anywhere; the command crossval tests fold by fold"
-            ) from error
-        raise
+        present = set(labels[result.train]) & set(labels[result.validation])
+        lacking = sorted({*labels.tolist()} - present)
+        reasons = [*_all_tested(labels, groups, test, lacking), *why_few(images, audit, lacking)]
+        if _names_folds(images).any():
+            reasons += _of_folds(images, protocol, recipe, held_out)
+            reasons.append("the command crossval tests fold by fold")
+        raise DatasetError("; ".join([str(error), *reasons])) from error
     return result
 
 
@@ -118,6 +134,122 @@ def divisible(images: ImageSet, recipe: Recipe) -> NDArray[np.bool_]:
     """Images of data sets that may validate and be tested as well."""
     sources = np.array([file.source for file in images.files])
     return np.asarray(~np.isin(sources, list(recipe.train_only)))
+
+
+def _all_tested(
+    labels: NDArray[np.str_],
+    groups: NDArray[np.intp],
+    test: NDArray[np.bool_],
+    lacking: Sequence[str],
+) -> Iterator[str]:
+    """Which of the classes that are lacking have all of their groups in the test."""
+    beside = np.isin(groups, groups[test]) & ~test
+    for label in lacking:
+        others = (labels == label) & ~test
+        if others.any() and beside[others].all():
+            yield (
+                f"each {label} slice that is not tested shares its person or a near duplicate with one "
+                "that is"
+            )
+
+
+def _names_folds(images: ImageSet) -> NDArray[np.bool_]:
+    return np.asarray(np.char.startswith(images.parts, "fold"))
+
+
+def _of_folds(
+    images: ImageSet, protocol: Protocol, recipe: Recipe, held_out: Collection[str]
+) -> Iterator[str]:
+    """Where the folds of each data set go that names some: a recipe's are meant for one data set."""
+    folds = recipe.folds
+    tests = folds.test if folds and protocol is Protocol.GROUPED and not held_out else ()
+    sent = {"validates": folds.validation if folds else (), "is tested": tests}
+    for source in sorted({file.source for file in images.files} - set(held_out)):
+        parts = {file.part for file in images.files if file.source == source}
+        found = sorted(int(part[4:]) for part in parts if part.startswith("fold"))
+        if not found:
+            continue
+        where = [
+            f"fold {number} {what}" if number in found else f"it has no fold {number} that {what}"
+            for what, numbers in sent.items()
+            for number in numbers
+        ]
+        if source in recipe.train_only or not any(n in found for ns in sent.values() for n in ns):
+            where.append("all of its slices train")
+        if folds is None:
+            where.insert(0, f"the recipe {recipe.name} sends none anywhere")
+        elif source in recipe.train_only:
+            where = [f"{recipe.name} has it for training alone"]
+        yield f"{printable(source)} names folds {', '.join(map(str, found))}: {', '.join(where)}"
+
+
+def _off(
+    part: str,
+    labels: NDArray[np.str_],
+    groups: NDArray[np.intp],
+    free: NDArray[np.bool_],
+    drawn: NDArray[np.bool_],
+    share: float,
+) -> Iterator[str]:
+    """Classes of which far more or fewer images were drawn than the recipe's share.
+
+    Args:
+        part: what they were drawn for.
+        labels: of all images, (N,).
+        groups: theirs, (N,).
+        free: what could be drawn, (N,).
+        drawn: what was, (N,).
+        share: the recipe's.
+    """
+    for label in np.unique(labels[free]):
+        members = free & (labels == label)
+        wanted, got = share * members.sum(), int((drawn & members).sum())
+        # A class of a few images cannot meet a share.
+        if wanted / 2 - 1 <= got <= 2 * wanted + 1:
+            continue
+        sizes = np.unique(groups[members], return_counts=True)[1]
+        yield (
+            f"{part} has {got} of {members.sum()} {label} slices, and {wanted:.0f} are its share: "
+            f"groups of persons or near duplicates have {sizes.min()} to {sizes.max()} of them"
+        )
+
+
+FEW_GROUPS: Final = 3
+"""A class needs so many to train, to validate and to be tested."""
+
+
+def why_few(images: ImageSet, audit: Audit, labels: Sequence[str]) -> list[str]:
+    """Why some classes cannot be in every part of a split: too few groups, and what makes them few.
+
+    Args:
+        images: what was read.
+        audit: its groups.
+        labels: the classes.
+    """
+    reasons = []
+    for label in labels:
+        rows = np.flatnonzero(images.labels == label)
+        groups = len(np.unique(audit.groups[rows]))
+        if groups >= FEW_GROUPS:
+            continue
+        files = [images.files[row] for row in rows]
+        persons = {(file.source, file.person) for file in files}
+        shared = set.intersection(*(set(file.identities) for file in files))
+        if len(files) > 1 and shared:
+            reasons.append(
+                f"the DICOM headers of all {label} slices name one patient or study, as they do where "
+                "a placeholder stands for every patient"
+            )
+        elif len(files) > 1 and len(persons) == 1 and files[0].person:
+            reasons.append(
+                f"all {label} slices lie in one folder, which is taken for one person (or the index "
+                "names one patient for them)"
+            )
+        else:
+            reasons.append(
+                f"the {len(files)} {label} slices are {groups} group(s) of persons and near duplicates"
+            )
+    return reasons
 
 
 def _in_folds(images: ImageSet, folds: Collection[int]) -> NDArray[np.bool_]:
@@ -128,7 +260,7 @@ def _free(
     images: ImageSet, groups: NDArray[np.intp], fixed: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
     """Images whose part is not decided by a fold or the recipe, for themselves or their group."""
-    bound = np.char.startswith(images.parts, "fold") | fixed
+    bound = _names_folds(images) | fixed
     return np.asarray(~np.isin(groups, groups[bound]))
 
 
@@ -138,20 +270,44 @@ def pick(
     usable: NDArray[np.bool_],
     share: float,
     rng: np.random.Generator,
+    persons: NDArray[np.intp] | None = None,
 ) -> NDArray[np.bool_]:
-    """Whole groups, until they make up a share of each class."""
+    """Whole groups, until they make up a share of each class.
+
+    Args:
+        labels: of all images, (N,).
+        groups: theirs, (N,).
+        usable: which may be picked, (N,).
+        share: of each class.
+        rng: chooses the groups.
+        persons: whom each image shows, (N,): slices of other classes go with their person, who would be
+            lost to both sides otherwise.
+
+    Returns:
+        What is picked, (N,).
+    """
     picked = np.zeros(len(labels), bool)
     for label in np.unique(labels[usable]):
         members = usable & (labels == label)
         wanted = share * members.sum()
         names, sizes = np.unique(groups[members], return_counts=True)
         for position in rng.permutation(len(names)):
+            group = members & (groups == names[position])
             # A group that would overshoot is passed over: validation stays near its share.
-            if (picked & members).sum() + sizes[position] <= wanted + 1:
-                picked |= members & (groups == names[position])
+            if (picked & members).sum() + (group & ~picked).sum() <= wanted + 1:
+                picked |= _with_persons(group, usable, persons)
         if not (picked & members).any() and len(names) > 1:
-            picked |= members & (groups == names[sizes.argmin()])
+            smallest = members & (groups == names[sizes.argmin()])
+            picked |= _with_persons(smallest, usable, persons)
     return picked
+
+
+def _with_persons(
+    group: NDArray[np.bool_], usable: NDArray[np.bool_], persons: NDArray[np.intp] | None
+) -> NDArray[np.bool_]:
+    if persons is None:
+        return group
+    return np.asarray(group | (usable & np.isin(persons, persons[group])))
 
 
 def _check(split: Split, groups: NDArray[np.intp], protocol: Protocol) -> None:

@@ -16,7 +16,8 @@ from PIL import Image
 from scipy import ndimage
 
 from contract.preprocessing import DEFAULT_SPEC, preprocess_placed
-from training.datasets import ANY_TUMOR, NO_TUMOR, ImageSet, place_mask
+from training.datasets import ImageSet, place_mask
+from training.names import ANY_TUMOR, NO_TUMOR
 from training.recipe import Mask
 from training.splits import Split
 from training.stripping import HEAD_LEVEL, brain
@@ -74,7 +75,8 @@ def synthesise(images: ImageSet, parts: Split, settings: Mask, seed: int) -> Syn
         patched = None if beside is None else fill(slice_, beside, mask > 0, rng)
         if patched is not None:
             made.append((patched, mask, images.files[index].label))
-    for index in rng.permutation(clean)[: round(settings.pasted * len(clean))]:
+    # Where no training slice has an outlined tumour, there is nothing to paste.
+    for index in rng.permutation(clean)[: round(settings.pasted * len(clean)) if donors else 0]:
         donor = int(rng.choice(donors))
         pasted = paste(images.slices[index], images.slices[donor], images.masks[donor], rng)
         if pasted is not None:

@@ -2,17 +2,19 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from training import duplicates
-from training.contactsheet import run_audit
-from training.datasets import ANY_TUMOR, NO_TUMOR, ImageFile, ImageSet, find_images, read_images
-from training.duplicates import ORIENTATIONS, _conflicting, audit, orient
+from training.contactsheet import contact_sheet, run_audit
+from training.datasets import ImageFile, ImageSet, find_images, read_images
+from training.duplicates import ORIENTATIONS, Audit, _conflicting, audit, orient
 from training.errors import DatasetError
+from training.names import ANY_TUMOR, NO_TUMOR
 from training.recipe import Recipe, load_recipe
 from training.splits import Protocol, split
 
@@ -127,11 +129,11 @@ def _fake(number: int) -> ImageFile:
     return ImageFile(Path(f"{number}.png"), "set", "", "notumor")
 
 
-def _set(slices: NDArray[np.uint8], parts: str, volumes: str = "") -> ImageSet:
-    """Images of Training or Testing, by the first letter; equal letters of volumes are one each."""
+def _set(slices: NDArray[np.uint8], parts: str, persons: str = "") -> ImageSet:
+    """Images of Training or Testing, by the first letter; equal letters of persons are one each."""
     names = {"r": "training", "e": "testing", "-": ""}
     files = tuple(
-        ImageFile(Path(f"{n}.png"), "set", names[part], "notumor", volume=volumes[n : n + 1])
+        ImageFile(Path(f"{n}.png"), "set", names[part], "notumor", person=persons[n : n + 1])
         for n, part in enumerate(parts)
     )
     return ImageSet(files, tuple(map(str, range(len(files)))), slices)
@@ -160,7 +162,7 @@ def test_a_group_of_two_is_one() -> None:
     assert (summary["groups"], summary["largest_group"]) == (3, 2)
 
 
-def test_volumes_of_two_data_sets_are_two_whatever_they_are_called() -> None:
+def test_persons_of_two_data_sets_are_two_whatever_they_are_called() -> None:
     images = _set(_noise(2), "--", "aa")
     one, other = images.files
     images = replace(images, files=(one, other._replace(source="other")))
@@ -217,14 +219,106 @@ def test_the_audit_writes_its_table_and_a_contact_sheet(planted: Path, tmp_path:
         assert len(np.unique(np.asarray(sheet))) > 100
 
 
-def test_clean_splits_share_no_group_and_published_keeps_testing_whole(planted: Path) -> None:
+def test_classes_whose_slices_have_copies_in_testing_cannot_train(planted: Path) -> None:
     images = read_images(find_images([planted]))
     found = audit(images)
-    with pytest.raises(DatasetError, match="no "):
-        # Every class's first slice goes: one of each is left, too few to validate on too.
+    # Each class's first slice goes, since it has a copy in Testing: one of each is left, or none.
+    with pytest.raises(
+        DatasetError, match="no training images of glioma, meningioma, notumor, pitu"
+    ):
         split(images, found, Protocol.CLEAN, _recipe(0.1, 1))
 
 
 def test_any_kind_of_tumour_agrees_with_a_kind_and_not_with_none() -> None:
     labels = np.array([ANY_TUMOR, "glioma", ANY_TUMOR, NO_TUMOR, "glioma", "pituitary"])
     assert _conflicting(np.array([0, 0, 1, 1, 2, 2]), labels).tolist() == [2, 3, 4, 5]
+
+
+def _labelled(labels: str, persons: str, copies: str) -> tuple[ImageSet, Audit]:
+    """Images of glioma, notumor or pituitary, by the first letter; equal letters of copies are one."""
+    names = {"g": "glioma", "n": NO_TUMOR, "p": "pituitary"}
+    images = _set(_noise(len(labels)), "-" * len(labels), persons)
+    files = tuple(f._replace(label=names[c]) for f, c in zip(images.files, labels, strict=True))
+    images = replace(images, files=files, sha256=tuple(copies))
+    return images, audit(images)
+
+
+def test_one_misfiled_slice_does_not_cost_its_patient_s_others() -> None:
+    """The last image is a copy of the patient's second, under another class."""
+    _, found = _labelled("gggp", "aaa-", "wxyx")
+    assert found.conflicting.tolist() == [1, 3]
+    assert len(set(found.groups.tolist())) == 1
+
+
+def test_a_patient_with_slices_of_two_classes_is_no_conflict() -> None:
+    _, found = _labelled("gngn", "aabb", "wxyz")
+    assert found.conflicting.tolist() == []
+    assert found.persons is not None
+    assert found.persons.tolist() == found.groups.tolist() == [0, 0, 1, 1]
+
+
+def test_copies_of_a_copy_are_in_conflict_with_it() -> None:
+    """Near duplicates link by single linkage, whoever lies between."""
+    images = _set(_noise(1).repeat(3, 0), "---")
+    labels = ("glioma", ANY_TUMOR, NO_TUMOR)
+    files = tuple(f._replace(label=n) for f, n in zip(images.files, labels, strict=True))
+    assert audit(replace(images, files=files)).conflicting.tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("labels", "parts", "titles"),
+    [
+        ("gg", "--", ["byte-identical"]),
+        ("gg", "rr", ["byte-identical"]),
+        ("gg", "re", ["byte-identical, Training and Testing"]),
+        ("gn", "r-", ["byte-identical", "one picture, two labels"]),
+    ],
+)
+def test_the_contact_sheet_calls_pairs_what_they_are(
+    labels: str, parts: str, titles: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images, _ = _labelled(labels, "", "xx")
+    of_parts = _set(images.slices, parts).files
+    files = tuple(f._replace(part=p.part) for f, p in zip(images.files, of_parts, strict=True))
+    images = replace(images, files=files)
+    assert _titles(images, audit(images), monkeypatch) == titles
+
+
+def test_agreeing_copies_of_what_is_in_conflict_show_no_two_labels(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    images, found = _labelled("ggn", "", "xxx")
+    shown: list[str] = []
+    titles = _titles(images, found, monkeypatch, shown)
+    captions = shown[shown.index("one picture, two labels") + 1 :]
+    assert titles[-1] == "one picture, two labels"
+    assert sorted(captions) == ["1.00 glioma/notumor", "1.00 glioma/notumor"]
+
+
+def _titles(
+    images: ImageSet,
+    found: Audit,
+    monkeypatch: pytest.MonkeyPatch,
+    texts: list[str] | None = None,
+) -> list[str]:
+    """Titles of a contact sheet's rows; all of its texts go into the list."""
+    written = texts if texts is not None else []
+    draw = ImageDraw.ImageDraw.text
+
+    def text(self: ImageDraw.ImageDraw, place: tuple[int, int], text: str, **options: Any) -> None:
+        written.append(text)
+        draw(self, place, text, **options)
+
+    monkeypatch.setattr(ImageDraw.ImageDraw, "text", text)
+    contact_sheet(images, found)
+    return [text for text in written if not text[0].isdigit()]
+
+
+def test_the_audit_says_of_conflicts_what_a_recipe_makes_of_them(
+    planted: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (planted / "Training" / "readme.txt").touch()
+    run_audit([planted], tmp_path / "audit")
+    said = capsys.readouterr().out
+    assert "a recipe that tells these classes apart does not train on them" in said
+    assert json.loads((tmp_path / "audit" / "audit.json").read_text())["other_files"] == {".txt": 1}

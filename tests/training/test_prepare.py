@@ -1,17 +1,20 @@
 """What is refused before a run trains."""
 
+import dataclasses
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from training.__main__ import main
 from training.errors import DatasetError, RunError
-from training.prepare import prepare, start
+from training.prepare import prepare, read, start
 from training.progress import Progress
 from training.recipe import load_recipe
 from training.run import Run, held
-from training.splits import Protocol
+from training.splits import Protocol, Split
 
 
 def test_data_without_testing_are_split_by_group_or_refused(
@@ -23,6 +26,60 @@ def test_data_without_testing_are_split_by_group_or_refused(
     with pytest.raises(DatasetError, match="--protocol grouped"):
         prepare(recipe, [root], Protocol.CLEAN)
     assert prepare(recipe, [root], Protocol.GROUPED).parts.test.size
+
+
+def test_what_may_surprise_about_a_split_is_printed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    noise = np.random.default_rng(0)
+    rows = []
+    for number in range(96):
+        label, part = ("glioma", "notumor")[number % 2], ("Training", "Testing")[number % 8 < 2]
+        pixels = Image.fromarray(noise.integers(0, 255, (8, 8), np.uint8)).resize((256, 256), 0)
+        ours, theirs = tmp_path / "ours" / "images", tmp_path / "theirs" / part / label
+        for folder in (ours, theirs):
+            folder.mkdir(parents=True, exist_ok=True)
+        if number < 48:
+            pixels.save(ours / f"{number}.jpg")
+            rows.append(f"{number},{label},{1 + number % 3}")
+        else:
+            pixels.save(theirs / f"{number}.png")
+    (tmp_path / "ours" / "index.csv").write_text("\n".join(["id,label,fold", *rows]))
+    recipe = load_recipe("efficientnet_lite0_plain")
+    with pytest.raises(DatasetError, match="ours names folds 1, 2, 3: it has no fold 4"):
+        prepare(recipe, [tmp_path / "ours"], Protocol.GROUPED)
+    capsys.readouterr()
+    prepare(recipe, [tmp_path / "ours", tmp_path / "theirs"], Protocol.CLEAN)
+    said = capsys.readouterr().out
+    assert (
+        "\n  ours names folds 1, 2, 3: it has no fold 4 that validates, all of its slices train"
+        in said
+    )
+
+
+@pytest.mark.parametrize("folds", [True, False])
+def test_why_there_is_nothing_to_test_on_is_said(
+    small_data: Path, tmp_path: Path, folds: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a class's share of the test is none, and the other parts have what they need."""
+    root = tmp_path / "one"
+    for label in ("glioma", "notumor"):
+        shutil.copytree(small_data / "Training" / label, root / label / "p1")
+    images, found = read(load_recipe("baseline_cnn"), [root])
+    empty = np.zeros(0, np.intp)
+    nothing = Split(empty, empty, empty, ("one names folds 1, 2",))
+    monkeypatch.setattr("training.prepare.split", lambda *_: nothing)
+    if folds:
+        files = tuple(file._replace(part="fold1") for file in images.files)
+        images = dataclasses.replace(images, files=files)
+    monkeypatch.setattr("training.prepare.read", lambda *_: (images, found))
+    says = (
+        "no slice is of a fold that is tested; one names"
+        if folds
+        else "all glioma slices lie in one"
+    )
+    with pytest.raises(DatasetError, match=f"no images to test on: .*{says}"):
+        prepare(load_recipe("baseline_cnn"), [root], Protocol.GROUPED)
 
 
 def test_tumours_of_an_unstated_kind_alone_are_nothing_to_test_on(

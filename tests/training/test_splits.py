@@ -77,9 +77,9 @@ def test_folds_go_where_the_recipe_sends_them_and_take_their_copies_along() -> N
     assert not {4} & _groups(found, [*parts.train, *parts.validation])
 
 
-def test_a_volume_is_one_group() -> None:
+def test_a_person_is_one_group() -> None:
     files = tuple(
-        ImageFile(Path(f"{n}.png"), "s", "", "notumor", volume="abb"[n]) for n in range(3)
+        ImageFile(Path(f"{n}.png"), "s", "", "notumor", person="abb"[n]) for n in range(3)
     )
     rng = np.random.default_rng(0)
     slices = rng.integers(0, 255, (3, 224, 224), np.uint8)
@@ -118,7 +118,8 @@ def test_a_class_that_shares_all_its_groups_with_testing_is_missed() -> None:
     # Every pituitary slice of Training is a copy of one in Testing.
     rows = [(s, part, c, 31 if c == "pituitary" else n) for s, part, c, n in rows]
     images, found = _set(rows)
-    with pytest.raises(DatasetError, match="no training images of pituitary"):
+    says = "no training images of pituitary; each pituitary slice that is not tested shares"
+    with pytest.raises(DatasetError, match=says):
         split(images, found, Protocol.CLEAN, _recipe(folds=None))
 
 
@@ -191,6 +192,128 @@ def test_folds_that_a_recipe_sends_nowhere_are_named_as_what_is_wrong(protocol: 
     images, found = _set(rows)
     with pytest.raises(DatasetError, match=r"efficientnet_lite0 sends none anywhere.*crossval"):
         split(images, found, protocol, _recipe(folds=None))
+
+
+def _indexed(source: str, folds: int, first: int) -> list[tuple[str, str, str, int]]:
+    return [(source, f"fold{1 + n % folds}", CLASSES[n % 4], first + n) for n in range(120)]
+
+
+def test_where_folds_go_is_said_for_each_data_set() -> None:
+    rows = [*_indexed("theirs", 5, 0), *_indexed("ours", 3, 200), *_indexed("mine", 4, 400)]
+    rows += [("rest", "", label, 1000 + n) for n, label in enumerate(CLASSES * 10)]
+    images, found = _set([*rows, *_indexed("bound", 5, 600)])
+    remarks = split(images, found, Protocol.GROUPED, _recipe(train_only=("bound",))).remarks
+    assert "\n".join(remarks) == (
+        "bound names folds 1, 2, 3, 4, 5: efficientnet_lite0 has it for training alone\n"
+        "mine names folds 1, 2, 3, 4: fold 4 validates, it has no fold 5 that is tested\n"
+        "ours names folds 1, 2, 3: it has no fold 4 that validates, it has no fold 5 that is tested, "
+        "all of its slices train\n"
+        "theirs names folds 1, 2, 3, 4, 5: fold 4 validates, fold 5 is tested"
+    )
+
+
+def test_folds_that_fit_no_recipe_are_named_where_they_leave_a_part_empty() -> None:
+    images, found = _set(_indexed("ours", 3, 0))
+    with pytest.raises(
+        DatasetError, match=r"no validation .*ours names folds 1, 2, 3: it has no fold 4"
+    ):
+        split(images, found, Protocol.GROUPED, _recipe())
+
+
+def test_that_a_share_is_missed_by_far_is_said() -> None:
+    rows = [("s", "", "glioma", 0)]
+    rows += [("s", "", "glioma", group) for group in (1, 2) for _ in range(60)]
+    rows += [("s", "", "notumor", 10 + n) for n in range(60)]
+    images, found = _set(rows)
+    recipe = _recipe(folds=None, test_share=0.1, validation_share=0.1)
+    parts = split(images, found, Protocol.GROUPED, recipe)
+    assert (images.labels[parts.test] == "glioma").sum() == 1
+    assert "\n".join(parts.remarks) == (
+        "test has 1 of 121 glioma slices, and 12 are its share: groups of persons or near duplicates "
+        "have 1 to 60 of them\n"
+        "validation has 60 of 120 glioma slices, and 12 are its share: groups of persons or near "
+        "duplicates have 60 to 60 of them"
+    )
+
+
+def _of_persons(
+    persons: dict[str, list[str]], identities: tuple[str, ...] = ()
+) -> tuple[ImageSet, Audit]:
+    """Images of persons, a name to labels; no two are alike."""
+    files = tuple(
+        ImageFile(
+            Path(f"{name}{n}.png"), "s", "", label, person=name.strip("-"), identities=identities
+        )
+        for name, labels in persons.items()
+        for n, label in enumerate(labels)
+    )
+    rng = np.random.default_rng(0)
+    slices = rng.integers(0, 255, (len(files), 8, 8), np.uint8).repeat(28, 1).repeat(28, 2)
+    images = ImageSet(files, tuple(str(n) for n in range(len(files))), slices)
+    return images, audit(images)
+
+
+def test_slices_of_other_classes_go_where_their_person_goes() -> None:
+    images, found = _of_persons({f"p{n}": ["glioma", "glioma", "notumor"] for n in range(20)})
+    recipe = _recipe(folds=None, validation_share=0.2, test_share=0.2)
+    parts = split(images, found, Protocol.GROUPED, recipe)
+    _assert_disjoint(found, parts)
+    assert sum(parts.counts().values()) == len(images)
+    for rows in (parts.validation, parts.test):
+        assert (images.labels[rows] == "glioma").sum() == 2 * (
+            images.labels[rows] == "notumor"
+        ).sum()
+        assert 3 * 3 <= len(rows) <= 5 * 3
+    assert parts.remarks == ()
+
+
+def test_one_patient_does_not_test_what_was_trained_on() -> None:
+    """Slices of Training of a person who is in Testing as well neither train nor validate."""
+    images, found = _of_persons({f"p{n}": ["glioma", "notumor"] * 2 for n in range(20)})
+    files = tuple(
+        f._replace(part="testing" if f.person == "p3" and "0" in f.path.name else "training")
+        for f in images.files
+    )
+    images = replace(images, files=files)
+    parts = split(images, found, Protocol.CLEAN, _recipe(folds=None))
+    assert [images.files[row].person for row in parts.test] == ["p3"]
+    assert "p3" not in {images.files[row].person for row in (*parts.train, *parts.validation)}
+
+
+@pytest.mark.parametrize(
+    ("persons", "identities", "says"),
+    [
+        (
+            {"2019": ["glioma"] * 9},
+            (),
+            "all glioma slices lie in one folder, which is taken for one",
+        ),
+        (
+            {"p": ["glioma"] * 4, "q": ["glioma"] * 4},
+            (),
+            r"the 8 glioma slices are 2 group\(s\) of per",
+        ),
+        (
+            {"-": ["glioma"] * 9},
+            ("same",),
+            "the DICOM headers of all glioma slices name one patient",
+        ),
+    ],
+    ids=["folder", "two folders", "placeholder"],
+)
+def test_what_makes_groups_too_few_is_said(
+    persons: dict[str, list[str]], identities: tuple[str, ...], says: str
+) -> None:
+    of_gliomas, _ = _of_persons(persons, identities)
+    healthy, _ = _of_persons({f"h{n}": ["notumor"] for n in range(20)})
+    slices = np.random.default_rng(1).integers(
+        0, 255, (len(of_gliomas) + len(healthy), 8, 8), np.uint8
+    )
+    files = (*of_gliomas.files, *healthy.files)
+    names = tuple(str(n) for n in range(len(files)))
+    images = ImageSet(files, names, slices.repeat(28, 1).repeat(28, 2))
+    with pytest.raises(DatasetError, match=f"no (training|validation) images of glioma; {says}"):
+        split(images, audit(images), Protocol.GROUPED, _recipe(folds=None))
 
 
 def test_tumours_of_an_unstated_kind_need_not_be_left() -> None:

@@ -62,6 +62,17 @@ def test_only_training_slices_are_used_and_labels_follow_what_was_done() -> None
     assert np.array_equal(made.slices, again.slices)
 
 
+def test_without_an_outlined_tumour_none_is_pasted() -> None:
+    files = tuple(ImageFile(Path(f"{n}.png"), "s", "", name) for n, name in enumerate(LABELS))
+    slices = np.stack([with_tumor()[0], head(1)])
+    nobody = np.zeros(0, np.intp)
+    made = synthesise(
+        ImageSet(files, ("a", "b"), slices), Split(np.arange(2), nobody, nobody), SETTINGS, seed=3
+    )
+    assert made.slices.shape == made.masks.shape == (0, SIDE, SIDE)
+    assert made.labels.shape == (0,)
+
+
 def test_a_stripped_slice_is_filled_by_its_brain_and_its_mask_goes_along() -> None:
     pixels, truth = with_skull()
     tumour = np.hypot(*(np.indices((SIDE, SIDE)) - np.array([90, 70])[:, None, None])) < 15

@@ -1,0 +1,330 @@
+"""Layouts of data sets: whose slices lie where, and what is not taken."""
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.contract.samples import RANGE, mr_object
+from training.datasets import ImageSet, find_images, read_folders
+from training.duplicates import audit
+from training.errors import DatasetError
+
+SLICE = min((Path(__file__).parents[1] / "data" / "slices" / "glioma").glob("*.jpg"))
+
+
+def _put(root: Path, *places: str) -> Path:
+    """Files that look like images until they are read."""
+    for place in places:
+        (root / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(SLICE, root / place)
+    return root
+
+
+def _draw(path: Path) -> None:
+    """A picture like no other."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = np.random.default_rng([*path.as_posix().encode()]).integers(0, 255, (64, 64), np.uint8)
+    Image.fromarray(noise.repeat(4, 0).repeat(4, 1)).save(path)
+
+
+PERSONS = {
+    "below a class": (["glioma/p1/a", "glioma/p1/t2/b", "glioma/p2/a"], "1 1 2"),
+    "in two classes": (["glioma/p1/a", "notumor/p1/a", "notumor/p2/a"], "1 1 2"),
+    "in two parts": (["Training/glioma/p1/a", "Testing/glioma/p1/a"], "1 1"),
+    "part below class": (["glioma/Training/p1/a", "glioma/Testing/p1/a"], "1 1"),
+    "above the class": (["p1/glioma/a", "p1/notumor/a", "p2/glioma/a"], "1 1 2"),
+    "above, with parts": (["train/p1/glioma/a", "test/p1/notumor/a", "test/p2/yes/a"], "1 1 2"),
+    "above, series below": (["p1/glioma/t1/a", "p1/glioma/x/a", "p2/glioma/x/a"], "1 1 2"),
+    "a folder that keeps all": (["glioma/images/a", "glioma/PNG/p1/a", "notumor/T1/p1/a"], "- 1 1"),
+    "valid": (["valid/glioma/a", "glioma/val/b", "validation/glioma/p1/c"], "- - 1"),
+    "the data set's own": (["all/set/glioma/a", "all/set/notumor/p1/a", "all/set/yes/b"], "- 1 -"),
+    "numbered classes": (["glioma_01/a", "glioma_01/b", "glioma_02/a", "notumor 1/a"], "1 1 2 -"),
+    "letter case": (["glioma/P1/a", "notumor/p1/a"], "1 1"),
+}
+
+
+@pytest.mark.parametrize("layout", PERSONS)
+def test_a_person_is_one_wherever_the_folder_lies(tmp_path: Path, layout: str) -> None:
+    places, expected = PERSONS[layout]
+    root = _put(tmp_path / "Set", *(f"{place}.jpg" for place in places))
+    persons = {f.path.relative_to(root).as_posix(): f.person for f in find_images([root])}
+    numbers: dict[str, int] = {}
+    found = [
+        str(numbers.setdefault(person, len(numbers) + 1)) if person else "-"
+        for person in (persons[f"{place}.jpg"] for place in places)
+    ]
+    assert " ".join(found) == expected
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("glioma/p1/a.png", "notumor/p1/b.png"),
+        ("Training/glioma/p1/a.png", "Testing/notumor/p1/b.png"),
+        ("p1/glioma/a.png", "p1/notumor/b.png"),
+    ],
+)
+def test_slices_of_a_person_are_one_group_in_two_classes_and_parts(
+    tmp_path: Path, one: str, other: str
+) -> None:
+    root = tmp_path / "set"
+    for place in (one, other, one.replace("p1", "p2")):
+        _draw(root / place)
+    images = read_folders([root])
+    group = {
+        file.path.relative_to(root).as_posix(): number
+        for file, number in zip(images.files, audit(images).groups, strict=True)
+    }
+    assert group[one] == group[other] != group[one.replace("p1", "p2")]
+    assert "person a folder, the index or a DICOM header names: 3" in images.describe()
+
+
+@pytest.mark.parametrize(
+    ("place", "label"),
+    [
+        ("Tumor/non_tumor", "notumor"),
+        ("Tumor/p1", "tumor"),
+        ("Tumor/not affected", None),
+        ("Tumor/not affected/p1", None),
+        ("mri/negative", None),
+        ("mri/no/negative", "notumor"),
+        ("mri/normalised", None),
+    ],
+)
+def test_a_name_that_speaks_of_absence_gets_no_tumour_from_the_folders_above(
+    place: str, label: str | None, tmp_path: Path
+) -> None:
+    root = tmp_path / place.split("/")[0]
+    for folder in (tmp_path / place, root / "glioma"):
+        folder.mkdir(parents=True)
+        shutil.copy(SLICE, folder / "a.jpg")
+    images = read_folders([root])
+    labels = {
+        file.path.parent.relative_to(tmp_path).as_posix(): file.label for file in images.files
+    }
+    assert labels.pop(f"{root.name}/glioma") == "glioma"
+    assert labels.get(place) == label
+    expected = {} if label else {place: 1}
+    assert images.unlabelled == expected
+    assert f"images without a class: {len(expected)}" in images.describe()
+
+
+@pytest.mark.parametrize(
+    "name", ["IM000001", "MR.1.2.840.1", "a.IMA", "a.dicom", "a.jfif", "a.jpe", "a.PNG"]
+)
+def test_images_are_known_by_their_content(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "set" / "glioma" / name
+    path.parent.mkdir(parents=True)
+    pixels = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64)
+    if name.startswith("a.j"):
+        shutil.copy(SLICE, path)
+    elif name == "a.PNG":
+        _draw(path)
+    else:
+        path.write_bytes(mr_object(pixels, attributes=RANGE))
+    assert [f.path.name for f in read_folders([tmp_path / "set"]).files] == [name]
+
+
+def test_what_is_not_taken_is_counted(tmp_path: Path) -> None:
+    root = _put(tmp_path / "set", "glioma/a.jpg", "glioma/.b.jpg", ".git/c.jpg")
+    for name, format_ in (
+        ("b.bmp", "BMP"),
+        ("c.tif", "TIFF"),
+        ("d.webp", "WEBP"),
+        ("e.tif", "TIFF"),
+    ):
+        Image.new("L", (99, 99)).save(root / "glioma" / name, format_)
+    (root / "notes.txt").write_text("none")
+    (root / "glioma" / "1.2.3").write_text("none")
+    (root / "glioma" / "link.jpg").symlink_to(root / "nowhere")
+    images = read_folders([root])
+    assert len(images) == 1
+    assert images.passed_over == {
+        ".bmp": 1,
+        ".tif": 2,
+        ".webp": 1,
+        ".txt": 1,
+        "without a suffix": 1,
+        "links to nowhere": 1,
+        "hidden": 2,
+    }
+    assert "other files, not read: 9\n" in images.describe()
+    assert "\n  .tif: 2\n" in images.describe()
+
+
+def test_a_folder_of_files_that_are_not_read_says_which(tmp_path: Path) -> None:
+    (tmp_path / "set" / "glioma").mkdir(parents=True)
+    Image.new("L", (99, 99)).save(tmp_path / "set" / "glioma" / "a.bmp")
+    with pytest.raises(DatasetError, match=r"it holds 1 of '\.bmp'"):
+        find_images([tmp_path / "set"])
+
+
+def test_links_to_folders_are_followed_and_lead_round_once(tmp_path: Path) -> None:
+    root = _put(tmp_path / "set", "glioma/a.jpg")
+    _put(tmp_path / "elsewhere", "p1/b.jpg")
+    (root / "glioma" / "p1").symlink_to(tmp_path / "elsewhere" / "p1")
+    (tmp_path / "elsewhere" / "p1" / "back").symlink_to(root)
+    images = read_folders([root])
+    assert [(f.path.name, f.person) for f in images.files] == [("a.jpg", ""), ("b.jpg", "p1")]
+    assert images.passed_over == {"links back to a folder above": 1}
+
+
+@pytest.mark.parametrize(
+    "mask", ["glioma/7_mask.png", "glioma/7-seg.jpg", "glioma/masks/7.png", "labels/glioma/7.png"]
+)
+def test_masks_beside_images_are_no_slices(tmp_path: Path, mask: str) -> None:
+    root = _put(tmp_path / "set", "glioma/7.png", mask)
+    images = read_folders([root])
+    assert [f.path for f in images.files] == [root / "glioma" / "7.png"]
+    assert images.passed_over == {"masks beside images": 1}
+
+
+def test_a_data_set_may_be_called_a_mask(tmp_path: Path) -> None:
+    assert len(find_images([_put(tmp_path / "masks", "glioma/7.png")])) == 1
+
+
+def test_names_that_are_no_text_are_told(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for folder in (b"glioma", b"Sch\xe4del"):
+        place = root / os.fsdecode(folder)
+        place.mkdir(parents=True)
+        shutil.copy(SLICE, place / os.fsdecode(b"\xe4.jpg"))
+    images = read_folders([root])
+    assert b"set/Sch\\udce4del: 1" in images.describe().encode()
+    assert images.files[0].name == "set/glioma/\\udce4.jpg"
+
+
+def test_a_folder_that_cannot_be_read_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = _put(tmp_path / "set", "glioma/p1/7.png")
+
+    def refused(folder: Path) -> object:
+        if Path(folder).name == "p1":
+            raise PermissionError(13, "Permission denied")
+        return scandir(folder)
+
+    scandir = os.scandir
+    monkeypatch.setattr("training.folders.os.scandir", refused)
+    with pytest.raises(DatasetError, match="p1 cannot be read: Permission denied"):
+        find_images([root])
+
+
+def _indexed(root: Path, text: str, encoding: str = "utf-8") -> Path:
+    root.mkdir(parents=True)
+    _put(root, "images/1.jpg", "images/2.jpg")
+    (root / "index.csv").write_bytes(text.encode(encoding))
+    return root
+
+
+def test_an_index_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    root = _indexed(tmp_path / "set", "id,label,fold\n1,glioma,3\n", "utf-8-sig")
+    assert [(f.part, f.label) for f in find_images([root])] == [("fold3", "glioma")]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", r"lacks id, label, fold \(or patient\): it is empty"),
+        ("id;label;fold\n1;glioma;1\n", "lacks id, .*'id;label;fold'; .* with commas"),
+        ("id,class,fold\n1,glioma,1\n", "lacks label: its first line is 'id,class,fold'"),
+        ("id,label\n1,glioma\n", r"lacks fold \(or patient\)"),
+        ("id,label,fold\n", "lists no images"),
+        ("id,label,fold\n1,glioma\n", "line 2: '' is no number of a fold"),
+        ("id,label,fold\n1,glioma,A\n", "line 2: 'A' is no number of a fold"),
+        ("id,label,fold\n1,glioma,1\n2,,1\n", "line 3: no label"),
+        ("id,label,fold\n1,unclear,1\n", "line 2: no class 'unclear'"),
+    ],
+)
+def test_an_index_that_is_none_says_why(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(DatasetError, match=says):
+        find_images([_indexed(tmp_path / "set", text)])
+
+
+def _groups(images: ImageSet) -> list[int]:
+    return [int(number) for number in audit(images).groups]
+
+
+def test_an_index_may_name_patients(tmp_path: Path) -> None:
+    root = tmp_path / "set"
+    for number in range(4):
+        _draw(root / "images" / f"{number}.jpg")
+    rows = "0,glioma,a\n1,glioma,b\n2,notumor,a\n3,notumor,\n"
+    (root / "index.csv").write_text(f"id,label,patient\n{rows}")
+    images = read_folders([root])
+    assert _groups(images) == [0, 1, 0, 2]
+    assert set(images.parts) == {""}
+    folded = rows.replace("a\n", "a,1\n").replace("b\n", "b,1\n").replace("r,\n", "r,,2\n")
+    (root / "index.csv").write_text(f"id,label,patient,fold\n{folded}")
+    images = read_folders([root])
+    assert _groups(images) == [0, 1, 0, 2]
+    assert images.parts.tolist() == ["fold1", "fold1", "fold1", "fold2"]
+
+
+def test_files_that_an_index_does_not_list_are_counted(tmp_path: Path) -> None:
+    root = _indexed(tmp_path / "set", "id,label,fold\n1,glioma,3\n")
+    _put(root, "masks/1_mask.png")
+    assert read_folders([root]).passed_over == {
+        "images that the index does not list": 1,
+        "masks of no image in the index": 1,
+    }
+
+
+def _object(path: Path, **attributes: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng([*path.as_posix().encode()]).integers(
+        0, 999, (64, 64), np.uint16
+    )
+    path.write_bytes(mr_object(pixels, attributes=RANGE | attributes))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "grouped"),
+    [
+        ({"PatientID": "A-17"}, {"PatientID": "a-17 "}, True),
+        ({"PatientID": "A-17"}, {"PatientID": "A-18"}, False),
+        ({"StudyInstanceUID": "1.2.3"}, {"StudyInstanceUID": "1.2.3"}, True),
+        (
+            {"PatientID": "x1", "StudyInstanceUID": "1.2.3"},
+            {"PatientID": "x2", "StudyInstanceUID": "1.2.3"},
+            True,
+        ),
+        ({"SeriesInstanceUID": "1.2.3"}, {"SeriesInstanceUID": "1.2.3"}, True),
+        ({"StudyInstanceUID": "1.2.3"}, {"SeriesInstanceUID": "1.2.3"}, False),
+        ({}, {}, False),
+    ],
+)
+def test_objects_of_one_patient_study_or_series_are_one_group(
+    tmp_path: Path, first: dict[str, str], second: dict[str, str], grouped: bool
+) -> None:
+    blank = {"PatientID": "", "StudyInstanceUID": "", "SeriesInstanceUID": ""}
+    _object(tmp_path / "one" / "glioma" / "1.dcm", **blank | first)
+    _object(tmp_path / "other" / "notumor" / "2.dcm", **blank | second)
+    images = read_folders([tmp_path / "one", tmp_path / "other"])
+    groups = _groups(images)
+    assert (groups[0] == groups[1]) is grouped
+    assert all(file.patient is bool(first) for file in images.files)
+
+
+def test_what_names_a_patient_stays_inside(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    from training.contactsheet import run_audit
+
+    for number in range(2):
+        _object(
+            tmp_path / "set" / "glioma" / f"{number}.dcm", PatientID="DOE-JANE", PatientName="DOE"
+        )
+    run_audit([tmp_path / "set"], tmp_path / "out")
+    images = read_folders([tmp_path / "set"])
+    identities = {identity for file in images.files for identity in file.identities}
+    assert identities
+    assert "DOE" not in repr(images.files)
+    written = b"".join(path.read_bytes() for path in (tmp_path / "out").iterdir()).decode("latin-1")
+    said = "".join(capfd.readouterr()) + caplog.text
+    for secret in ("DOE", *identities):
+        assert secret not in written + said

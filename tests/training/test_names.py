@@ -1,0 +1,138 @@
+"""What names of folders and files say."""
+
+import pytest
+
+from training.names import canonical_label, is_mask, keeps_all, nearest_label, part_of
+
+
+@pytest.mark.parametrize(
+    ("folder", "label"),
+    [
+        ("glioma", "glioma"),
+        ("Glioma_Tumor", "glioma"),
+        ("meningioma tumour", "meningioma"),
+        ("PITUITARY", "pituitary"),
+        ("pituitary_tumor", "pituitary"),
+        ("notumor", "notumor"),
+        ("no_tumor", "notumor"),
+        ("No Tumour", "notumor"),
+        ("no", "notumor"),
+        ("yes", "tumor"),
+        ("healthy", "notumor"),
+        ("Training", None),
+        ("images", None),
+        ("tumours", "tumor"),
+        ("non_tumor", "notumor"),
+        ("Non Tumor", "notumor"),
+        ("without-tumour", "notumor"),
+        ("tumor_free", "notumor"),
+        ("Tumour Free", "notumor"),
+        ("healthy brain", "notumor"),
+        ("normal_brain", "notumor"),
+        ("no_brain_tumor", "notumor"),
+        ("NonTumorous", "notumor"),
+        ("no_tumor_detected", "notumor"),
+        ("normal contrast", None),
+        ("monotumor", None),
+        ("Brain Tumor", "tumor"),
+        ("brain_tumours", "tumor"),
+        ("gliomas", "glioma"),
+        ("HGG", "glioma"),
+        ("low grade glioma", "glioma"),
+        ("Meningiomas", "meningioma"),
+        ("pituitary adenoma", "pituitary"),
+        ("Pituitary_Adenomas", "pituitary"),
+        ("control", "notumor"),
+        ("Healthy controls", "notumor"),
+        ("no tumour (control)", "notumor"),
+        ("tumor negative", "notumor"),
+        ("tumor_positive", "tumor"),
+        ("glioma images", "glioma"),
+        ("normal scans", "notumor"),
+    ],
+)
+def test_class_folders_are_known_in_common_spellings(folder: str, label: str | None) -> None:
+    assert canonical_label(folder) == label
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        *("Non-tumor glioma", "notumor_vs_glioma", "no tumor removed", "glioma tumor free"),
+        *("no_glioma", "positive", "negative", "no images", "No. 12", "no7", "Pituitary_Normal"),
+        "healthy tumor",
+    ],
+)
+def test_what_could_be_two_classes_is_none(folder: str) -> None:
+    assert canonical_label(folder) is None
+
+
+@pytest.mark.parametrize(
+    "folder",
+    [
+        *("T1 without contrast", "non-contrast", "T1 no gad", "not enhanced", "T2 contrast-free"),
+        *("without iv contrast", "T1 non contrast-enhanced", "no fat sat"),
+    ],
+)
+def test_that_contrast_medium_is_absent_is_no_absence_of_a_tumour(folder: str) -> None:
+    assert nearest_label(["set", "glioma", "P01", folder]) == "glioma"
+
+
+@pytest.mark.parametrize(
+    "folder",
+    ["no contrast, no tumour seen here", "not affected", "notumor_vs_glioma", "Non-tumor glioma"],
+)
+def test_what_speaks_of_absence_is_no_tumour_s(folder: str) -> None:
+    assert nearest_label(["set", "glioma", folder]) is None
+
+
+@pytest.mark.parametrize(
+    ("folder", "part"),
+    [
+        ("Training", "training"),
+        ("train_set", "training"),
+        ("val", "training"),
+        ("Valid", "training"),
+        ("validation", "training"),
+        ("TEST", "testing"),
+        ("Testing Data", "testing"),
+        ("test1", None),
+        ("valve", None),
+    ],
+)
+def test_parts_are_known_in_common_spellings(folder: str, part: str | None) -> None:
+    assert part_of(folder) == part
+
+
+def test_some_names_say_how_images_are_kept() -> None:
+    kept = [name for name in ("images", "PNG", "T1", "Axial", "P01", "2019") if keeps_all(name)]
+    assert kept == ["images", "PNG", "T1", "Axial"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(
+            "7_mask",
+            "7-seg",
+            "7 mask 1",
+            "seg_7",
+            "masks/7",
+            "tumour_masks/7",
+            "Labels/7",
+            "segs/7",
+        ),
+        *("segmentation/7", "P01/ground truth/7"),
+    ],
+)
+def test_masks_are_known_by_their_names(path: str) -> None:
+    *folders, stem = path.split("/")
+    assert is_mask(folders, stem)
+
+
+@pytest.mark.parametrize(
+    "path", ["7", "Te-gl_0010", "masked man/7", "Segura/7", "unmasked", "Segal-1"]
+)
+def test_persons_are_no_masks(path: str) -> None:
+    *folders, stem = path.split("/")
+    assert not is_mask(folders, stem)

@@ -1,0 +1,264 @@
+"""What lies where in a data set: images with their classes, parts and persons, and what is not taken.
+
+A data set either lists its images in :data:`INDEX_FILE`, or has them below folders that are named for
+classes. ``docs/training-data.md`` has the layouts.
+"""
+
+import csv
+import io
+import itertools
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Final, NamedTuple
+
+from contract.decoding import DICOM_PREAMBLE_BYTES, sniff
+from contract.errors import UnsupportedMedia
+from training.errors import DatasetError
+from training.names import canonical_label, is_mask, keeps_all, nearest_label, part_of, printable
+
+IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".dcm"})
+"""A file that is named so is called unreadable where it is no image; others are looked at."""
+INDEX_FILE: Final = "index.csv"
+"""A data set with this file lists its images itself: columns id, label, and fold, patient or both;
+images and masks lie in ``images/ID.jpg`` and ``masks/ID.png``."""
+_SNIFFED_BYTES: Final = DICOM_PREAMBLE_BYTES + 4
+
+
+class Place(NamedTuple):
+    """Where an image lies, and what follows from it; see :class:`training.datasets.ImageFile`."""
+
+    path: Path
+    part: str
+    label: str
+    person: str = ""
+    mask: Path | None = None
+
+
+class Found(NamedTuple):
+    """What a data set's folder holds.
+
+    Attributes:
+        places: images with a class, in one fixed order.
+        unlabelled: folder, by its name from the data set's on, to how many images lie in it that no
+            folder's name gives a class.
+        passed_over: what else lies there and is not taken, by suffix or kind, to how many files.
+    """
+
+    places: list[Place]
+    unlabelled: Counter[str]
+    passed_over: Counter[str]
+
+
+class _Candidate(NamedTuple):
+    path: Path
+    folders: tuple[str, ...]
+    """Names of the folders that it lies in, from the data set's on."""
+
+
+def look(root: Path) -> Found:
+    """Looks through a data set's folder, and through folders that links in it lead to.
+
+    Raises:
+        DatasetError: a folder cannot be read, or the index file is none.
+    """
+    return _index(root) if (root / INDEX_FILE).is_file() else _walk(root)
+
+
+def _walk(root: Path) -> Found:
+    passed_over: Counter[str] = Counter()
+    labelled: list[tuple[_Candidate, str]] = []
+    unlabelled: Counter[str] = Counter()
+    for path in sorted(_files(root, frozenset(), passed_over)):
+        folders = (root.name, *path.relative_to(root).parts[:-1])
+        kind = _passed_over(path, folders)
+        if kind is not None:
+            passed_over[kind] += 1
+            continue
+        label = nearest_label(folders)
+        if label is None:
+            unlabelled[printable("/".join(folders))] += 1
+        else:
+            labelled.append((_Candidate(path, folders), label))
+    persons = _persons([candidate for candidate, _ in labelled])
+    places = [
+        Place(candidate.path, _part(candidate.folders), label, person)
+        for (candidate, label), person in zip(labelled, persons, strict=True)
+    ]
+    return Found(places, unlabelled, passed_over)
+
+
+def _files(folder: Path, inside: frozenset[Path], passed_over: Counter[str]) -> Iterator[Path]:
+    """Files below a folder, also where links lead; counts what is none.
+
+    Args:
+        folder: where to look.
+        inside: the real folders that lead here: a link back to one of them would never end.
+        passed_over: gets the counts.
+    """
+    real = folder.resolve()
+    if real in inside:
+        passed_over["links back to a folder above"] += 1
+        return
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
+    except OSError as error:
+        raise DatasetError(f"{printable(str(folder))} cannot be read: {error.strerror}") from error
+    for entry in entries:
+        if entry.name.startswith("."):
+            passed_over["hidden"] += 1
+        elif entry.is_dir():
+            yield from _files(Path(entry), inside | {real}, passed_over)
+        elif entry.is_file():
+            yield Path(entry)
+        else:
+            passed_over["links to nowhere" if entry.is_symlink() else "no file"] += 1
+
+
+def _passed_over(path: Path, folders: Sequence[str]) -> str | None:
+    """What a file counts as that is not taken; None for an image."""
+    suffix = path.suffix.lower()
+    if suffix not in IMAGE_SUFFIXES:
+        try:
+            with path.open("rb") as file:
+                sniff(file.read(_SNIFFED_BYTES))
+        except OSError:
+            return "no permission to read"
+        except UnsupportedMedia:
+            # Of a UID's last number there are as many as files.
+            return printable(suffix) if suffix.strip(".0123456789") else "without a suffix"
+    return "masks beside images" if is_mask(folders[1:], path.stem) else None
+
+
+def _part(folders: Sequence[str]) -> str:
+    """The part that the nearest folder names which names one."""
+    return next((part for folder in reversed(folders) if (part := part_of(folder))), "")
+
+
+def _persons(candidates: Sequence[_Candidate]) -> list[str]:
+    """Whom each image shows: the outermost folder that says neither class nor part, or nobody.
+
+    It is one person wherever it lies: in each class and part, above or below them. A folder above the
+    classes that all images lie in is the data set's.
+    """
+    numbered = _numbered(candidates)
+    above: list[tuple[str, ...]] = []
+    below: list[tuple[str, ...]] = []
+    for _, folders in candidates:
+        named = [place for place, folder in enumerate(folders) if canonical_label(folder)]
+        last = max(named)
+        own = [
+            (place, folder)
+            for place, folder in enumerate(folders)
+            if place and (_is_own(folder) or folders[: place + 1] in numbered)
+        ]
+        above.append(tuple(folder for place, folder in own if place < last))
+        below.append(tuple(folder for place, folder in own if place >= last))
+    shared = _shared(above)
+    # Two spellings that differ in case alone are rather one person's than two.
+    return [
+        next(iter((*up[shared:], *down)), "").casefold()
+        for up, down in zip(above, below, strict=True)
+    ]
+
+
+def _shared(paths: Sequence[tuple[str, ...]]) -> int:
+    """How many folders all paths begin with."""
+    columns = zip(*paths, strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda names: len(set(names)) == 1, columns))
+
+
+def _is_own(folder: str) -> bool:
+    return not (canonical_label(folder) or part_of(folder) or keeps_all(folder))
+
+
+def _numbered(candidates: Sequence[_Candidate]) -> set[tuple[str, ...]]:
+    """Folders of a class that stand beside others of it and have a number: ``glioma_07``.
+
+    They are persons' as well; one alone is a class with a number: ``1 glioma``.
+    """
+    beside: defaultdict[tuple[tuple[str, ...], str], set[tuple[str, ...]]] = defaultdict(set)
+    for folders in {candidate.folders for candidate in candidates}:
+        for place, folder in enumerate(folders):
+            label = canonical_label(folder)
+            if place and label and any(letter.isdigit() for letter in folder):
+                beside[folders[:place], label].add(folders[: place + 1])
+    return {folder for folders in beside.values() if len(folders) > 1 for folder in folders}
+
+
+def _index(root: Path) -> Found:
+    """The images that an index file lists.
+
+    Raises:
+        DatasetError: it is no text, lacks a column or lists nothing; or a row lacks a value, or has a
+            label that is no class.
+    """
+    path = root / INDEX_FILE
+    try:
+        # Spreadsheets write a byte order mark, which would be part of the first column's name.
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path} is not UTF-8") from error
+    reader = csv.DictReader(io.StringIO(text))
+    _require_columns(path, reader.fieldnames or ())
+    try:
+        rows = list(reader)
+    except csv.Error as error:
+        raise DatasetError(f"{path}, line {reader.line_num}: {error}") from error
+    if not rows:
+        raise DatasetError(f"{path} lists no images: it has no line but its first")
+    places = [_row(root, number, row) for number, row in enumerate(rows, start=2)]
+    passed_over = Counter(
+        {
+            "images that the index does not list": _others(
+                root / "images", {place.path.name for place in places}
+            ),
+            "masks of no image in the index": _others(
+                root / "masks", {place.mask.name for place in places if place.mask}
+            ),
+        }
+    )
+    return Found(places, Counter(), +passed_over)
+
+
+def _require_columns(path: Path, found: Sequence[str]) -> None:
+    missing = [name for name in ("id", "label") if name not in found]
+    if not {"fold", "patient"} & set(found):
+        missing.append("fold (or patient)")
+    if missing:
+        has = f"its first line is {','.join(found)!r}" if found else "it is empty"
+        raise DatasetError(
+            f"{path} lacks {', '.join(missing)}: {has}; expected are the columns id,label,fold or "
+            "id,label,patient or all four, with commas between them"
+        )
+
+
+def _row(root: Path, number: int, row: dict[str, str | None]) -> Place:
+    where = f"{root / INDEX_FILE}, line {number}"
+    name, spelt = row["id"], row["label"]
+    if not name or not spelt:
+        raise DatasetError(f"{where}: no {'label' if name else 'id'}")
+    label = canonical_label(spelt)
+    if label is None:
+        raise DatasetError(f"{where}: no class {spelt!r}")
+    part = ""
+    if "fold" in row:
+        fold = row["fold"]
+        try:
+            part = f"fold{int(fold or '')}"
+        except ValueError as error:
+            raise DatasetError(f"{where}: {fold or ''!r} is no number of a fold") from error
+    person = (row.get("patient") or "").strip().casefold()
+    mask = root / "masks" / f"{name}.png"
+    path = root / "images" / f"{name}.jpg"
+    return Place(path, part, label, person, mask if mask.is_file() else None)
+
+
+def _others(folder: Path, listed: set[str]) -> int:
+    """How many files lie in a folder beside those that are listed."""
+    if not folder.is_dir():
+        return 0
+    return sum(not entry.name.startswith(".") for entry in os.scandir(folder)) - sum(
+        (folder / name).is_file() for name in listed
+    )

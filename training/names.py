@@ -1,0 +1,127 @@
+"""What the names of folders and files say: a class, a part of a data set, a mask, or nothing."""
+
+import re
+from collections.abc import Sequence
+from typing import Final
+
+NO_TUMOR: Final = "notumor"
+ANY_TUMOR: Final = "tumor"
+"""Label of images that show a tumour whose kind is not stated."""
+
+_SPELLINGS: Final = {
+    "glioma": "glioma gliomas hgg lgg highgradeglioma lowgradeglioma highgradegliomas "
+    "lowgradegliomas glioblastoma glioblastomas gbm",
+    "meningioma": "meningioma meningiomas",
+    "pituitary": "pituitary pituitaryadenoma pituitaryadenomas",
+    NO_TUMOR: "no normal normals healthy healthybrain healthybrains normalbrain normalbrains "
+    "normalvolumes control controls healthycontrol healthycontrols normalcontrol normalcontrols "
+    "tumornegative tumournegative",
+    ANY_TUMOR: "yes yestumor yestumour tumor tumour tumors tumours tumorous tumourous tumoral "
+    "tumorpositive tumourpositive braintumor braintumour braintumors braintumours",
+}
+_LABELS: Final = {word: label for label, words in _SPELLINGS.items() for word in words.split()}
+_KIND_OF_TUMOR: Final = re.compile(r"(gliomas?|meningiomas?|pituitary)tumou?rs?")
+_WITHOUT_TUMOR: Final = re.compile(
+    r"(no|non|without)(an?|any)?(brain)?tumou?r(s|ous|al)?(detected|found|present|seen)?(controls?)?"
+    r"|(brain)?tumou?rfree|freeoftumou?rs?"
+)
+_NEUTRAL: Final = re.compile(
+    r"(.{4,}?)(images?|imgs?|slices?|scans?|mris?|cases?|patients?|subjects?|dataset|data)"
+)
+"""A class, and a word behind it that says nothing of it; ``no images`` is no class."""
+_ABSENCE: Final = frozenset(
+    {"no", "non", "not", "without", "free", "healthy", "normal", "none", "negative"}
+)
+"""Words of a folder's name that speak of what is not there."""
+_ABSENT_TUMOR: Final = re.compile(r"(no|non)tumou?r[a-z]*")
+_IMAGING: Final = r"(iv|gd|gad[a-z]*|contrast[a-z]*|enhanc[a-z]*|inject[a-z]*|fat[a-z]*|fs|motion)"
+_WITHOUT_CONTRAST: Final = re.compile(
+    rf"(no|non|not|without|normal|negative)[^a-z]*{_IMAGING}([^a-z]+(contrast|enhanc|inject)[a-z]*)?"
+    rf"|{_IMAGING}[^a-z]*(none|free|no|negative)"
+)
+"""How a slice was taken, which says nothing of what it shows."""
+_PART: Final = re.compile(
+    r"(?:(?P<testing>test|testing)|train|training|val|valid|validation)(set|data|dataset|images)?"
+)
+_KEEPS_ALL: Final = re.compile(
+    r"images?|imgs?|pictures?|photos?|pngs?|jpe?gs?|dicoms?|dcms?|slices?|scans?|mris?|mr|raw"
+    r"|originals?|files?|data|dataset|all|patients?|subjects?|cases?"
+    r"|t1|t1w|t1c|t1ce|t1gd|t2|t2w|pd|flair|dwi|adc|axial|coronal|sagittal|ax|cor|sag"
+)
+_MASK_FOLDER: Final = re.compile(
+    r"(.*[\W_])?(masks?|labels?|segs?|segment[a-z]*|annotations?|ground[\W_]?truths?|gt)"
+)
+_MASK_FILE: Final = re.compile(
+    r"(.*[\W_])?(masks?|seg|segmentations?|labels?|ground[\W_]?truth|gt)([\W_]*\d+)?"
+    r"|(mask|seg|segmentation)[\W_].*"
+)
+
+
+def canonical_label(folder: str) -> str | None:
+    """The class that a folder name spells, or None: ``No_Tumor``, ``glioma tumor``, ``yes`` …
+
+    All of the name has to spell it: ``notumor vs glioma`` has none, nor has ``negative``, which does
+    not say of what, nor ``No. 12``, which is a number.
+    """
+    if re.fullmatch(r"no[\W_]*\d+", folder.lower()):
+        return None
+    word = re.sub(r"[^a-z]", "", folder.lower())
+    neutral = _NEUTRAL.fullmatch(word)
+    return _spelt(word) or (_spelt(neutral[1]) if neutral else None)
+
+
+def _spelt(word: str) -> str | None:
+    if _WITHOUT_TUMOR.fullmatch(word):
+        return NO_TUMOR
+    if kind := _KIND_OF_TUMOR.fullmatch(word):
+        return _LABELS[kind[1]]
+    return _LABELS.get(word)
+
+
+def nearest_label(folders: Sequence[str]) -> str | None:
+    """The class that the folders above an image give it, the outermost first.
+
+    ``tumor/free of it`` is no tumour, though no spelling of a class that is known: what lies below a
+    name that speaks of absence has no class rather than that of a tumour. That contrast medium is
+    absent says nothing of a tumour.
+    """
+    absent = False
+    for folder in reversed(folders):
+        label = canonical_label(folder)
+        if label is not None:
+            return None if absent and label != NO_TUMOR else label
+        absent |= _speaks_of_absence(folder.lower())
+    return None
+
+
+def _speaks_of_absence(folder: str) -> bool:
+    words = re.findall("[a-z]+", _WITHOUT_CONTRAST.sub(" ", folder))
+    return not _ABSENCE.isdisjoint(words) or any(_ABSENT_TUMOR.fullmatch(w) for w in words)
+
+
+def part_of(folder: str) -> str | None:
+    """``training`` or ``testing``, where a folder's name says so.
+
+    A folder for validation counts as ``training``: what validates is drawn in whole groups.
+    """
+    found = _PART.fullmatch(re.sub(r"[\W_]", "", folder.lower()))
+    if found is None:
+        return None
+    return "testing" if found["testing"] else "training"
+
+
+def keeps_all(folder: str) -> bool:
+    """Whether a name says how images are kept or were taken, not whose they are: ``png``, ``T1``."""
+    return _KEEPS_ALL.fullmatch(re.sub(r"[\W_]", "", folder.lower())) is not None
+
+
+def is_mask(folders: Sequence[str], stem: str) -> bool:
+    """Whether a file is an outline rather than a slice, by its name or that of a folder above it."""
+    return _MASK_FILE.fullmatch(stem.lower()) is not None or any(
+        _MASK_FOLDER.fullmatch(folder.lower()) for folder in folders
+    )
+
+
+def printable(name: str) -> str:
+    """A name of any bytes as text that every output takes."""
+    return name.encode("utf-8", "backslashreplace").decode()
