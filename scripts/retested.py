@@ -90,6 +90,9 @@ def retest(folders: Sequence[Path], version: str, tested_by: str | None, among: 
 
 def _outputs(found: Mapping[str, NDArray[np.float32]]) -> Outputs:
     names = ("logits", "mask", "embedding")
+    if len(found) == 1:
+        # Version 1's file has no name for its only output.
+        found = {"probabilities": next(iter(found.values()))}
     return Outputs(found["probabilities"], **{n: found[n] for n in names if n in found})
 
 

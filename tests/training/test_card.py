@@ -39,12 +39,12 @@ def _without(recipe: dict[str, Any], **answers: Any) -> str:
 
 
 def test_the_grouped_test_is_what_the_recipe_makes_it() -> None:
-    card = model_card(_metrics(tested_of_testing=98), _config())
+    card = model_card(_metrics(tested_of_testing=106), _config())
     assert (
         "but none from normal_volumes. Of a set that names patient-wise folds, fold 5 is tested"
         in card
     )
-    assert ": 98 of its images are among those. No image that shares a group" in card
+    assert ": 106 of its images are among those. No image that shares a group" in card
     assert "every data set" not in card
     bare = load_recipe("efficientnet_lite0_mask").model_copy(
         update={"folds": None, "train_only": ()}

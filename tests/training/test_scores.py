@@ -1,8 +1,20 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from training.scores import bootstrap, scores, tumor_probability, tumor_scores
+from training.datasets import ImageFile, ImageSet
+from training.scores import (
+    bootstrap,
+    clusters,
+    observations,
+    persons_named,
+    scores,
+    shares,
+    tumor_probability,
+    tumor_scores,
+)
 
 CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
 TUMORS = ("glioma", "meningioma", "pituitary")
@@ -65,3 +77,85 @@ def test_copies_of_one_slice_do_not_narrow_the_interval() -> None:
     naive = bootstrap(mean(copied), np.arange(600))["mean"]
     assert grouped == pytest.approx(alone)
     assert naive[1] - naive[0] < 0.6 * (grouped[1] - grouped[0])
+
+
+def test_slices_of_a_person_are_one_observation_and_join_the_groups_that_they_touch() -> None:
+    groups = np.array([0, 0, 1, 2, 2, 3, 4, 5])
+    persons = ["", "a", "a", "b", "", "b", "", "c"]
+    found = clusters(groups, persons)
+    # Person a joins groups 0 and 1, person b groups 2 and 3; 4 has no name, 5 is c's alone.
+    assert [int(np.flatnonzero(found == number)[0]) for number in found] == [0, 0, 0, 3, 3, 3, 6, 7]
+    assert len(np.unique(clusters(groups, [""] * 8))) == 6
+
+
+def test_persons_widen_the_intervals_of_data_that_name_them() -> None:
+    rng = np.random.default_rng(3)
+    right = np.repeat(rng.random(20) < 0.7, 10)
+    files = [
+        ImageFile(
+            Path(f"{number}.png"), "small", "", "notumor", volume=f"no/{number // 10}" * named
+        )
+        for named in (True, False)
+        for number in range(200)
+    ]
+    every = np.ones(200, np.bool_)
+    limits = []
+    for chosen in (files[:200], files[200:]):
+        images = ImageSet(tuple(chosen), ("",) * 200, np.zeros((200, 1, 1), np.uint8))
+        groups = observations(images, np.arange(200))
+        limits.append(shares({"right": (right, every)}, groups)["interval"]["right"])
+        assert persons_named(images, np.arange(200)) == {"small": bool(chosen[0].volume)}
+    by_person, by_slice = (high - low for low, high in limits)
+    assert by_person > 2 * by_slice
+
+
+def test_a_share_of_none_or_all_has_limits_all_the_same() -> None:
+    tumor = np.arange(40) < 27
+    found = tumor_scores(np.where(tumor, 0.9, 0.1), tumor, np.arange(40))
+    assert (found["sensitivity"], found["specificity"], found["auc"]) == (1, 1, 1)
+    # Of n groups without a miss, the limit is where n hits have 2.5 %.
+    low, high = found["interval"]["sensitivity"]
+    assert (low**27, high) == (pytest.approx(0.025), 1)
+    assert found["interval"]["specificity"] == [pytest.approx(0.025 ** (1 / 13)), 1]
+    # Copies are no trials.
+    copied = tumor_scores(np.where(tumor, 0.1, 0.9), tumor, np.arange(40) // 2)
+    assert copied["interval"]["sensitivity"] == [0, pytest.approx(1 - 0.025 ** (1 / 14))]
+    # What is no share and did not vary has no limits that say anything.
+    assert not {"auc", "f1"} & found["interval"].keys()
+
+
+def test_fewer_than_five_groups_have_no_interval() -> None:
+    tumor = np.arange(40) < 20
+    probability = np.linspace(1, 0, 40)
+    assert tumor_scores(probability, tumor, np.arange(40) // 10)["interval"] == {}
+    # Twenty groups with a tumour, and four without.
+    groups = np.where(tumor, np.arange(40), 100 + np.arange(40) // 5)
+    found = tumor_scores(np.random.default_rng(1).random(40), tumor, groups)
+    assert found["interval"].keys() == {"sensitivity", "f1"}
+
+
+def test_a_class_that_does_not_occur_has_no_figures_and_no_interval() -> None:
+    predicted = np.array([2, 2, 0, 2, 1, 2, 2, 0])
+    probabilities = np.eye(4, dtype=np.float32)[predicted] * 0.88 + np.float32(0.03)
+    found = scores(probabilities, np.full(8, 2), np.arange(8), CLASSES, TUMORS)
+    assert found["classes"].keys() == {"notumor"}
+    assert found["tumor"] == {"specificity": 5 / 8}
+    assert found["interval"].keys() == {
+        "accuracy",
+        "macro_f1",
+        "notumor.recall",
+        "notumor.precision",
+        "notumor.f1",
+        "tumor.specificity",
+    }
+    assert found["interval"]["notumor.precision"] == [pytest.approx(0.025 ** (1 / 5)), 1]
+
+
+def test_shares_are_those_counted_by_hand_and_of_nothing_there_is_none() -> None:
+    hits = np.array([1, 1, 0, 1, 0, 0, 1, 0], np.bool_)
+    of = np.array([1, 1, 1, 0, 0, 0, 1, 1], np.bool_)
+    found = shares({"some": (hits, of), "none": (hits, ~hits & ~of & hits)}, np.arange(8))
+    assert found["some"] == 3 / 5
+    assert "none" not in found
+    low, high = found["interval"]["some"]
+    assert 0 <= low < 0.6 < high <= 1
