@@ -114,7 +114,7 @@ def add(entries: Entries, path: Path) -> None:
 def _evaluated(found: dict[str, Any], kinds: dict[str, Any], own: bool) -> dict[str, Any]:
     """What a comparison shows of a report's figures, by int8 and float; its own or another run's."""
     one = len(kinds["int8"]["classes"]) < 2
-    left_out = found.get("held_out")
+    left_out, agreed = found.get("held_out"), found.get("validation", {})
     shown = {
         name: value
         for name, value in _figures(kinds["int8"]).items()
@@ -122,7 +122,8 @@ def _evaluated(found: dict[str, Any], kinds: dict[str, Any], own: bool) -> dict[
     } | {
         "trained": found["split"]["train"] if own else None,
         **({} if one else {"float_accuracy": kinds["float"]["accuracy"]}),
-        **({"strays": True} if own and _strays(found.get("validation", {})) else {}),
+        # Reports of earlier releases, and those shown beside another, do not say it.
+        **({"strays": _strays(agreed)} if own and "label_disagreement" in agreed else {}),
     }
     if not left_out:
         return shown
@@ -176,8 +177,6 @@ def _wide(limits: Sequence[float]) -> bool:
 
 def _strays(validation: dict[str, float]) -> bool:
     """Whether an int8 file strayed too far from the float model to be exported."""
-    if "label_disagreement" not in validation:
-        return False
     try:
         require_faithful(validation)
     except ExportRefused:

@@ -300,7 +300,7 @@ def _quick(
     with np.errstate(invalid="ignore", divide="ignore"):
         f1 = np.where(rows > 0, 2 * hits / (rows + columns), np.nan)
         recall = hits / rows
-        precision = np.where(rows > 0, hits / columns, np.nan)
+        precision = hits / columns
     figures = {"accuracy": float(hits.sum() / matrix.sum()), "macro_f1": float(np.nanmean(f1))}
     for i, name in enumerate(classes):
         figures |= {

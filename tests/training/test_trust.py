@@ -67,7 +67,7 @@ def _tested(**changes: Any) -> "Tested":
         rows,
         ~UPRIGHT,
         answers,
-        np.zeros((8, 112, 112)),
+        np.zeros((8, 112, 112), np.float32),
     )
     return test._replace(**changes)
 
