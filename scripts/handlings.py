@@ -770,13 +770,6 @@ MUTANTS: Final = (
         "tests/service/test_runtimes.py::test_settings_of_tensorflow",
     ),
     Mutant(
-        "person whose slices are in several groups",
-        "training/scores.py",
-        "return clusters(groups, persons(images))",
-        "return groups",
-        f"{SCORES_TESTS}::test_persons_widen_the_intervals_of_data_that_name_them",
-    ),
-    Mutant(
         "share of none or all",
         "training/scores.py",
         "if basis.share and whole in {0.0, 1.0}:",

@@ -24,7 +24,7 @@ from training.fit import train
 from training.prepare import configure, read, require_masks, start
 from training.recipe import SEEDS, Recipe, departs, overridden
 from training.run import Run, held, save_arrays, write_aside
-from training.scores import observations, persons_named, scores
+from training.scores import persons_named, scores
 from training.splits import Protocol, Split, divisible, pick, require_classes
 
 CROSSVAL_FILE: Final = "crossval.json"
@@ -207,11 +207,7 @@ def _together(
         # Data that are all tumours have no specificity.
         warnings.simplefilter("ignore", RuntimeWarning)
         found = scores(
-            probabilities,
-            truth,
-            observations(images, audit.groups)[rows],
-            recipe.classes,
-            recipe.tumor_classes,
+            probabilities, truth, audit.groups[rows], recipe.classes, recipe.tumor_classes
         )
     found["classes"] = {name: found["classes"][name] for name in present}
     found["macro_f1"] = float(np.mean([entry["f1"] for entry in found["classes"].values()]))

@@ -19,7 +19,7 @@ from training.fidelity import AGREEMENT_FILE, LITERT_FILE, SAVED_MODEL
 from training.prepare import Prepared, reopen
 from training.recipe import Recipe, departs, overridden
 from training.run import Run, read_json, write_json
-from training.scores import observations, persons_named, scores
+from training.scores import persons_named, scores
 from training.splits import Protocol
 
 TEST_IMAGES_FILE: Final = "test_images.txt"
@@ -226,7 +226,7 @@ def _class_figures(
     else:
         subsets = {"testing_unleaked": prepared.audit.unleaked(images)[test]}
     subsets = {"testing": np.ones(len(test), bool), **subsets}
-    groups = observations(images, prepared.audit.groups)[test]
+    groups = prepared.audit.groups[test]
     probabilities = {kind: _probabilities(values, rules) for kind, values in outputs.items()}
     return {
         subset: {

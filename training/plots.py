@@ -205,7 +205,7 @@ def accuracies(path: Path, bars: Sequence[Bar]) -> None:
     axes.set_yticks(range(len(bars)), names, fontsize=8)
     axes.invert_yaxis()
     note = (
-        "\ncross: an int8 file that strays from its float model, the ring, and would not be exported"
+        "\ncross: an int8 file that strays from its float model\n(the ring), and would not be exported"
         if any(bar.strayed_from is not None for bar in bars)
         else ""
     )

@@ -5,8 +5,6 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 from scipy.stats import rankdata
 from sklearn.metrics import (
     accuracy_score,
@@ -36,53 +34,17 @@ class Basis(NamedTuple):
     share: bool = False
 
 
-def persons(images: ImageSet) -> list[str]:
-    """Name of the person that each image shows, unique over all data sets; empty where none is named.
-
-    A patient-wise fold keeps a person's slices together and does not say which are whose.
-    """
-    return [f"{file.source}/{file.volume}" if file.volume else "" for file in images.files]
-
-
 def persons_named(images: ImageSet, rows: NDArray[np.intp]) -> dict[str, bool]:
-    """The data sets of some images, and whether each names the person of every one of them."""
-    names = persons(images)
+    """The data sets of some images, and whether each names the person of every one of them.
+
+    The audit then has a person's slices in one group. A patient-wise fold keeps them together as well,
+    and does not say which are whose.
+    """
     found: dict[str, bool] = {}
     for row in rows.tolist():
-        source = images.files[row].source
-        found[source] = found.get(source, True) and bool(names[row])
+        file = images.files[row]
+        found[file.source] = found.get(file.source, True) and bool(file.volume)
     return dict(sorted(found.items()))
-
-
-def observations(images: ImageSet, groups: NDArray[np.intp]) -> NDArray[np.intp]:
-    """What counts as one observation, by :func:`clusters`, (len(images),).
-
-    Args:
-        images: what was read.
-        groups: near-duplicate group of each, (len(images),).
-    """
-    return clusters(groups, persons(images))
-
-
-def clusters(groups: NDArray[np.intp], persons: Sequence[str]) -> NDArray[np.intp]:
-    """What counts as one observation, as a number for each image, (N,).
-
-    All slices of a person, where the data name persons, and near-duplicate groups elsewhere. A group
-    that shows two persons, or a person's slice and its copy in a set without names, joins them.
-
-    Args:
-        groups: near-duplicate group of each image, (N,).
-        persons: name of the person that each image shows, unique over all data sets; empty where the
-            data name none.
-    """
-    _, group = np.unique(groups, return_inverse=True)
-    named = np.array([bool(person) for person in persons], np.bool_)
-    _, person = np.unique(np.asarray(persons)[named], return_inverse=True)
-    # A graph of groups and persons, with an edge for each image that names its person.
-    size = group.max(initial=-1) + 1 + person.max(initial=-1) + 1
-    edges = (group[named], group.max(initial=-1) + 1 + person)
-    graph = coo_array((np.ones(int(named.sum())), edges), shape=(size, size))
-    return np.asarray(connected_components(graph, directed=False)[1][group], np.intp)
 
 
 def scores(
@@ -97,8 +59,8 @@ def scores(
     Args:
         probabilities: (N, classes), rows add up to one.
         truth: class indices, (N,).
-        groups: of each image, (N,), by :func:`clusters`: the bootstrap draws whole groups, since
-            copies of one slice are one observation.
+        groups: of each image, (N,), by the audit: the bootstrap draws whole groups, since copies of one
+            slice are one observation, and so are the slices of a person, where the data name persons.
         classes: names in the order of the columns.
         tumor_classes: those that mean a tumour.
 
@@ -189,7 +151,7 @@ def tumor_scores(
     Args:
         tumor: tumour probabilities, (N,).
         is_tumor: the truth, (N,).
-        groups: of each image, (N,), by :func:`clusters`.
+        groups: of each image, (N,), by the audit.
         threshold: probability from which a slice is taken for one with a tumour.
     """
 
@@ -213,7 +175,7 @@ def shares(
 
     Args:
         counted: name to the rows that count, (N,), and those that they are a share of, (N,).
-        groups: of each row, (N,), by :func:`clusters`.
+        groups: of each row, (N,), by the audit.
 
     Returns:
         Each share by its name, and ``interval``.
@@ -251,7 +213,7 @@ def bootstrap(
 
     Args:
         statistic: figures by name; NaN where the rows lack what one is of.
-        groups: of each row, (N,), by :func:`clusters`.
+        groups: of each row, (N,), by the audit.
         bases: what a figure is of; those without an entry are of all rows, and no shares.
         samples: how often is drawn.
     """

@@ -31,7 +31,6 @@ from training.scores import (
     Basis,
     bootstrap,
     finite,
-    observations,
     shares,
     tumor_scores,
 )
@@ -47,7 +46,7 @@ class Tested(NamedTuple):
         rows: indices into the image set.
         labels: class names, (N,).
         sources: data sets, (N,).
-        groups: of each, (N,), by :func:`training.scores.clusters`.
+        groups: of each, (N,), by the audit.
         doubtful: whether a copy of the slice lies turned or upside down against it, (N,).
         answers: by the rules.
         masks: tumour probability of the cells, (N, h, w).
@@ -88,7 +87,7 @@ def tested(
         rows,
         images.labels[rows],
         sources,
-        observations(images, found.groups)[rows],
+        found.groups[rows],
         found.doubtful[rows],
         rules.answer(as_outputs(outputs)),
         outputs["mask"],

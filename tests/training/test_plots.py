@@ -38,7 +38,8 @@ def test_long_titles_are_not_cut_off(figures: list[Any]) -> None:
     plots.roc(Path("a.png"), np.eye(4)[truth], truth, CLASSES, dict.fromkeys(CLASSES, 1.0), LONG)
     plots.risk_coverage(Path("a.png"), np.linspace(0, 1, 9), np.ones(9, np.bool_))
     strays = plots.Bar("efficientnetb4_scratch", "clean, nickparvar", 0.44, (0.4, 0.5), 0.7)
-    plots.accuracies(Path("a.png"), [strays, plots.Bar("other", "clean, nickparvar", 0.9)])
+    named = "cross-validated, navoneel + nickparvar (precision mixed_bfloat16)"
+    plots.accuracies(Path("a.png"), [strays, plots.Bar("other", named, 0.9)])
     assert all(map(_inside, figures))
 
 

@@ -2,13 +2,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from training.datasets import ImageFile, ImageSet
+from training.datasets import read_folders
+from training.duplicates import audit
 from training.scores import (
     bootstrap,
-    clusters,
-    observations,
     persons_named,
     scores,
     shares,
@@ -79,34 +79,24 @@ def test_copies_of_one_slice_do_not_narrow_the_interval() -> None:
     assert naive[1] - naive[0] < 0.6 * (grouped[1] - grouped[0])
 
 
-def test_slices_of_a_person_are_one_observation_and_join_the_groups_that_they_touch() -> None:
-    groups = np.array([0, 0, 1, 2, 2, 3, 4, 5])
-    persons = ["", "a", "a", "b", "", "b", "", "c"]
-    found = clusters(groups, persons)
-    # Person a joins groups 0 and 1, person b groups 2 and 3; 4 has no name, 5 is c's alone.
-    assert [int(np.flatnonzero(found == number)[0]) for number in found] == [0, 0, 0, 3, 3, 3, 6, 7]
-    assert len(np.unique(clusters(groups, [""] * 8))) == 6
-
-
-def test_persons_widen_the_intervals_of_data_that_name_them() -> None:
+def test_persons_widen_the_intervals_of_data_that_name_them(tmp_path: Path) -> None:
     rng = np.random.default_rng(3)
-    right = np.repeat(rng.random(20) < 0.7, 10)
-    files = [
-        ImageFile(
-            Path(f"{number}.png"), "small", "", "notumor", volume=f"no/{number // 10}" * named
-        )
-        for named in (True, False)
-        for number in range(200)
-    ]
-    every = np.ones(200, np.bool_)
-    limits = []
-    for chosen in (files[:200], files[200:]):
-        images = ImageSet(tuple(chosen), ("",) * 200, np.zeros((200, 1, 1), np.uint8))
-        groups = observations(images, np.arange(200))
-        limits.append(shares({"right": (right, every)}, groups)["interval"]["right"])
-        assert persons_named(images, np.arange(200)) == {"small": bool(chosen[0].volume)}
-    by_person, by_slice = (high - low for low, high in limits)
-    assert by_person > 2 * by_slice
+    for number in range(48):
+        for path in (tmp_path / f"named/no/{number // 6}", tmp_path / "nameless/no"):
+            path.mkdir(parents=True, exist_ok=True)
+            noise = rng.integers(0, 256, (64, 64), np.uint8)
+            Image.fromarray(noise).save(path / f"{number:02d}.png")
+    images = read_folders([tmp_path / "named", tmp_path / "nameless"])
+    groups = audit(images).groups
+    rows = np.arange(len(images))
+    assert persons_named(images, rows) == {"named": True, "nameless": False}
+    # Of three of the eight persons, all slices are wrong.
+    right = np.tile(np.arange(48) // 6 > 2, 2)
+    named = np.array([file.source == "named" for file in images.files])
+    found = shares({"person": (right, named), "slice": (right, ~named)}, groups)
+    assert found["person"] == found["slice"] == 5 / 8
+    by_person, by_slice = (np.ptp(found["interval"][name]) for name in ("person", "slice"))
+    assert by_person > 1.7 * by_slice
 
 
 def test_a_share_of_none_or_all_has_limits_all_the_same() -> None:
