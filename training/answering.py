@@ -30,6 +30,7 @@ from training.fidelity import LITERT_FILE
 from training.recipe import Recipe
 from training.regions import Judged, choose_record, on_validation
 from training.run import Run, write_aside
+from training.scores import finite
 from training.splits import Split
 from training.synthesis import Synthetic, stripped_slices, synthesise
 
@@ -161,7 +162,7 @@ def fit_answers(
         ),
         validation={
             "accuracy": float(correct[named].mean()),
-            "ece": expected_calibration_error(confidence[named], correct[named]),
+            **finite({"ece": expected_calibration_error(confidence[named], correct[named])}),
             "sensitivity": float((answers.tumor_probability[tumor] >= tumor_threshold).mean()),
             **{f"region_{name}": value for name, value in located.items()},
             **_synthetic_figures(plain, synthetic, made.labels),

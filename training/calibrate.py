@@ -18,6 +18,7 @@ from sklearn.metrics import log_loss
 from contract.answer import mask_logit
 from contract.manifest import ConformalRecord, OperatingPoint, TumorEvidence
 from contract.space import ORIENTATION_ARRAYS, Orientation
+from training.errors import DatasetError
 
 COVERAGE: Final = 0.95
 SENSITIVITY: Final = 0.98
@@ -132,8 +133,18 @@ def operating_point(
 
     Returns:
         The highest threshold that finds enough of the tumours; and with it the band, which ends where
-        few enough of the slices without tumour lie above.
+        few enough of the slices without tumour lie above. A threshold is above 0, so tumours of
+        probability 0 are missed by any: where those are too many, this is said, and the record has
+        the sensitivity that is left.
+
+    Raises:
+        DatasetError: there are no slices with a tumour, or none without.
     """
+    if not tumor.any() or tumor.all():
+        raise DatasetError(
+            "an operating point needs validation slices with a tumour and without: there are "
+            f"{tumor.sum()} and {(~tumor).sum()}"
+        )
     positive, negative = np.sort(tumor_probability[tumor]), np.sort(tumor_probability[~tumor])
     missed = int(np.floor((1 - SENSITIVITY) * len(positive)))
     threshold = float(np.clip(positive[missed], 1e-6, 1 - 1e-6))
@@ -141,6 +152,12 @@ def operating_point(
     # A slice exactly at the end of the band is not referred any more.
     high = float(np.clip(np.nextafter(above, 1), threshold, 1))
     found = float((positive >= threshold).mean())
+    if found < SENSITIVITY:
+        print(
+            f"warning: no threshold finds {SENSITIVITY:.0%} of the validation tumours: {threshold} "
+            f"finds {found:.2%}, the others have a tumour probability of 0",
+            flush=True,
+        )
     return threshold, OperatingPoint(
         sensitivity=found, target_sensitivity=SENSITIVITY, refer_low=threshold, refer_high=high
     )
@@ -156,7 +173,14 @@ def embedding_space(
 
     Returns:
         means, float32 (k, d), and whitening, float32 (d, d).
+
+    Raises:
+        DatasetError: there are fewer slices than clusters.
     """
+    if len(embeddings) < CLUSTERS:
+        raise DatasetError(
+            f"what is in distribution needs {CLUSTERS} training slices: there are {len(embeddings)}"
+        )
     scale = embeddings.std(axis=0) + 1e-6
     found = KMeans(CLUSTERS, n_init=4, random_state=seed).fit(embeddings / scale)
     means = np.stack([embeddings[found.labels_ == k].mean(axis=0) for k in range(CLUSTERS)])
@@ -191,7 +215,18 @@ def fit_orientation(
 
     Returns:
         The arrays of :class:`contract.answer.Orientation`, by their names in its file.
+
+    Raises:
+        DatasetError: there are no upright training slices, or the upright validation slices are too
+            few to have a scale: fewer than two, or all alike.
     """
+    if doubtful.all():
+        raise DatasetError("how slices lie needs training slices that lie upright for certain")
+    if len(upright) < 2:
+        raise DatasetError(
+            "what is in distribution needs two validation slices that lie upright for certain: there "
+            f"are {len(upright)}"
+        )
     first = _tell_turned([view[~doubtful] for view in views])
     upside_down = doubtful & (first.odds(views[0]) > first.odds(views[2]))
     laid = [
@@ -202,6 +237,10 @@ def fit_orientation(
     odds = fit.odds(upright)
     low, high = (np.quantile(odds, share) for share in (0.5, LIMIT))
     near, far = (np.quantile(distance, share) for share in (0.5, LIMIT))
+    if high <= low or far <= near:
+        raise DatasetError(
+            "the validation slices that lie upright are all alike: they have no scale"
+        )
     factor = (far - near) / (high - low)
     scale = np.array([factor, far - factor * high], np.float32)
     return dict(zip(ORIENTATION_ARRAYS, (fit.weights, fit.bias, scale), strict=True))
@@ -222,7 +261,12 @@ def _tell_turned(views: Sequence[NDArray[np.float32]]) -> Orientation:
 def expected_calibration_error(
     confidence: NDArray[np.float64], correct: NDArray[np.bool_], bins: int = 15
 ) -> float:
-    """Mean gap between confidence and accuracy over bins of equal width (Guo et al., ICML 2017)."""
+    """Mean gap between confidence and accuracy over bins of equal width (Guo et al., ICML 2017).
+
+    NaN of no slices: that is no perfect calibration.
+    """
+    if not len(confidence):
+        return float("nan")
     edges = np.linspace(0, 1, bins + 1)
     place = np.clip(np.digitize(confidence, edges) - 1, 0, bins - 1)
     gaps = [

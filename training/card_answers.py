@@ -17,46 +17,49 @@ def answer_sections(answers: Mapping[str, Any], mask: Mask | None) -> list[str]:
     """Lines of Markdown; every figure is from ``metrics["answers"]``.
 
     Args:
-        answers: these.
+        answers: these; reports of earlier releases lack some.
         mask: the recipe's, which says whether synthetic slices were made.
     """
     lines: list[str] = []
     if "regions" in answers:
-        lines += _where(answers["regions"])
+        lines += _where(answers)
     made = mask is not None and any((mask.removed, mask.pasted, mask.stripped))
-    lines += _how_sure(answers, "slices and synthetic ones made from them" if made else "slices")
+    lines += how_sure(answers, "slices and synthetic ones made from them" if made else "slices")
     lines += _tumor(answers["tumor"])
     if "foreign" in answers:
         lines += _when_not(answers["foreign"], answers["decisions_upright"])
     return lines + _robust(answers["robustness"])
 
 
-def _where(regions: Mapping[str, Any]) -> list[str]:
+def _where(answers: Mapping[str, Any]) -> list[str]:
+    regions = answers["regions"]
     lines = [
         "## Where: regions against the radiologist's masks",
         "",
         (
-            "Test slices with a mask, of patients that neither training nor validation saw, in the "
-            "pixels "
-            "of the original image. A slice that gets no region counts as Dice 0. Green is the "
-            "radiologist's outline, red the model's, on slices drawn at random."
+            "Test slices with a mask, in the pixels of the original image; where they are a whole fold "
+            "of patients, training and validation saw no slice of that fold. A slice that gets no "
+            "region counts as Dice 0. The centre lies "
+            "inside the mask if that of the region's box or that of its pixels does. AP50 is of these "
+            "slices alone, and with the regions on slices without a tumour counted as wrong. Green is "
+            "the radiologist's outline, red the model's, on slices drawn at random."
         ),
         "",
-        "| model | slices | mean Dice | median Dice | box AP50 | centre inside the mask | no region |",
-        "|---|---|---|---|---|---|---|",
+        (
+            "| model | slices | mean Dice | median Dice | box AP50 | AP50 with slices without tumour "
+            "| centre of box or pixels inside the mask | no region |"
+        ),
+        "|---|---|---|---|---|---|---|---|",
     ]
     for kind, figures in regions.items():
-        low, high = figures["interval"]["dice"]
         lines.append(
-            f"| {kind} | {figures['images']:.0f} | {figures['dice']:.4f} [{low:.4f}, {high:.4f}] "
+            f"| {kind} | {figures['images']:.0f} | {_with_interval(figures, 'dice')} "
             f"| {figures['dice_median']:.4f} | {figures['ap50']:.4f} "
+            f"| {figures['ap50_with_slices_without_tumor']:.4f} "
             f"| {figures['centre_inside']:.2%} | {figures['without_region']:.2%} |"
         )
-    ours = regions["int8"]
-    by_class = ", ".join(f"{name} {value:.3f}" for name, value in ours["dice_by_class"].items())
-    false = ", ".join(
-        f"{figures['share']:.1%} of {figures['images']} in {source}"
-        for source, figures in ours["false_regions"].items()
+    by_class = ", ".join(
+        f"{name} {value:.3f}" for name, value in regions["int8"]["dice_by_class"].items()
     )
     return [
         *lines,
@@ -64,7 +67,7 @@ def _where(regions: Mapping[str, Any]) -> list[str]:
         (
             f"Mean Dice by class (int8): {by_class}. Slices without tumour that get a region all the "
             "same: "
-            f"{false or 'none were tested'}."
+            f"{_false_regions(answers)}."
         ),
         "",
         "![Regions](regions.jpg)",
@@ -72,14 +75,32 @@ def _where(regions: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _how_sure(answers: Mapping[str, Any], fitted_on: str) -> list[str]:
+def _false_regions(answers: Mapping[str, Any]) -> str:
+    before = answers.get("regions", {}).get("int8", {}).get("false_regions", {})
+    return (
+        ", ".join(
+            f"{_percent(figures['share'], figures.get('interval'))} of {figures['images']} in {source}"
+            for source, figures in answers.get("false_regions", before).items()
+        )
+        or "none were tested"
+    )
+
+
+def how_sure(answers: Mapping[str, Any], fitted_on: str) -> list[str]:
+    """The section on calibration, prediction sets and decisions.
+
+    Args:
+        answers: ``metrics["answers"]``; of it ``fitted``, ``calibration``, ``decisions`` and
+            ``decisions_upright``, and what else there is.
+        fitted_on: what of validation.
+    """
     figures = answers["calibration"]
     fitted = answers["fitted"]["answer"]
     point, evidence = fitted["operating_point"], fitted["tumor"]
-    by_class = ", ".join(
-        f"{name} {value:.1%}" for name, value in figures["coverage_by_class"].items()
-    )
-    sizes = ", ".join(f"{share:.1%} of {size}" for size, share in figures["set_sizes"].items())
+    errors = {
+        "ece_softmax": "expected calibration error of the bare softmax",
+        "ece": "expected calibration error as answered",
+    }
     return [
         "## How sure: calibration, prediction sets, decisions",
         "",
@@ -90,16 +111,19 @@ def _how_sure(answers: Mapping[str, Any], fitted_on: str) -> list[str]:
             f"validation {fitted_on}."
         ),
         "",
+        (
+            "Validation was used many times over: the same slices chose the epoch, the temperature, "
+            "the weights of the evidence, the prediction sets' threshold, the operating point and its "
+            "band, the region's threshold and the limit of what is in distribution. So what was aimed "
+            "for there is reached there by choice, and test may fall short of it even if its patients "
+            "are alike."
+        ),
+        "",
         "| | test |",
         "|---|---|",
-        f"| expected calibration error of the bare softmax | {figures['ece_softmax']:.4f} |",
-        f"| expected calibration error as answered | {figures['ece']:.4f} |",
-        (
-            f"| coverage of the {fitted['conformal']['coverage']:.0%} prediction sets "
-            f"| {figures['coverage']:.2%} |"
-        ),
-        f"| coverage by class | {by_class} |",
-        f"| classes in a set | {figures['set_size']:.2f} on average; {sizes} |",
+        *(f"| {name} | {figures[key]:.4f} |" for key, name in errors.items() if key in figures),
+        *_sets(figures, fitted["conformal"]["coverage"]),
+        *(_served(answers["served"], point) if "served" in answers else []),
         (
             f"| referred (tumour probability from {point['refer_low']:.3f} to "
             f"{point['refer_high']:.3f}, or out of distribution) | {_decided(answers, 'referred')} |"
@@ -108,6 +132,12 @@ def _how_sure(answers: Mapping[str, Any], fitted_on: str) -> list[str]:
         f"| tumours decided as none | {_decided(answers, 'tumors_missed')} |",
         f"| slices without tumour decided as tumour | {_decided(answers, 'false_alarms')} |",
         f"| real slices taken as in distribution | {_decided(answers, 'in_distribution')} |",
+        # With masks, the section on regions says it.
+        *(
+            []
+            if "regions" in answers
+            else [f"| slices without tumour that get a region | {_false_regions(answers)} |"]
+        ),
         "",
         (
             f"In brackets, the {answers['decisions_upright']['images']:.0f} slices that lie upright "
@@ -118,15 +148,86 @@ def _how_sure(answers: Mapping[str, Any], fitted_on: str) -> list[str]:
         "![Reliability](reliability.png)",
         "![Risk and coverage](risk_coverage.png)",
         "",
+        (
+            "The second picture leaves out the least probable classes first. The service refers by "
+            "the band and the distance instead, so it is at none of these points."
+        ),
+        "",
+    ]
+
+
+def _sets(figures: Mapping[str, Any], wanted: float) -> list[str]:
+    """Rows about the prediction sets: of all slices, and of those in distribution."""
+    by_class = ", ".join(
+        f"{name} {value:.1%}" for name, value in figures["coverage_by_class"].items()
+    )
+    rows = [
+        f"| coverage of the {wanted:.0%} prediction sets | {_covered(figures)} |",
+        f"| coverage by class | {by_class} |",
+        f"| classes in a set | {_sized(figures)} |",
+    ]
+    inside = figures.get("in_distribution", {})
+    if "coverage" not in inside:
+        return rows
+    limits = figures["interval"].get("full_sets")
+    return [
+        *rows,
+        (
+            "| sets of every class, as every slice out of distribution has "
+            f"| {_percent(figures['full_sets'], limits)} |"
+        ),
+        (
+            f"| the {inside['images']} slices in distribution alone: coverage; classes in a set "
+            f"| {_covered(inside)}; {_sized(inside)} |"
+        ),
+    ]
+
+
+def _covered(figures: Mapping[str, Any]) -> str:
+    limits = figures.get("interval", {}).get("coverage")
+    return _percent(figures["coverage"], limits, digits=2)
+
+
+def _sized(figures: Mapping[str, Any]) -> str:
+    sizes = ", ".join(f"{share:.1%} of {size}" for size, share in figures["set_sizes"].items())
+    return f"{figures['set_size']:.2f} on average; {sizes}"
+
+
+def _served(figures: Mapping[str, Any], point: Mapping[str, Any]) -> list[str]:
+    """Rows about the threshold that serves, beside what it was chosen for."""
+    rates = {
+        name: _percent(figures[name], figures["interval"].get(name), digits=2)
+        for name in ("sensitivity", "specificity")
+        if name in figures
+    }
+    target = point.get("target_sensitivity")
+    aimed = f"aimed for {target:.0%}, " if target is not None else ""
+    return [
+        (
+            f"| {' and '.join(rates)} at the threshold {figures['threshold']:.3f}, before anything is "
+            f"referred | {'; '.join(rates.values())} (sensitivity: {aimed}on validation "
+            f"{point['sensitivity']:.2%}) |"
+        )
     ]
 
 
 def _decided(answers: Mapping[str, Any], name: str) -> str:
     every, upright = (
-        f"{answers[which][name]:.2%}" if name in answers[which] else "none"
+        _percent(answers[which][name], answers[which].get("interval", {}).get(name), digits=2)
+        if name in answers[which]
+        else "none"
         for which in ("decisions", "decisions_upright")
     )
     return f"{every} ({upright})"
+
+
+def _percent(share: float, limits: Sequence[float] | None, digits: int = 1) -> str:
+    """A share with its interval, if it has one, in percent."""
+    text = f"{share:.{digits}%}"
+    if not limits:
+        return text
+    low, high = (f"{100 * limit:.{digits}f}" for limit in limits)
+    return f"{text} [{low}, {high}]"
 
 
 def _tumor(sources: Mapping[str, Any]) -> list[str]:
@@ -181,7 +282,8 @@ def _robust(table: Mapping[str, Any]) -> list[str]:
     lines += [
         f"| {name} | {format(f['accuracy'], '.4f') if 'accuracy' in f else ''} "
         f"| {format(f['tumor_auc'], '.4f') if 'tumor_auc' in f else ''} "
-        f"| {format(f['dice'], '.4f') if 'dice' in f else ''} | {f['ece']:.4f} "
+        f"| {format(f['dice'], '.4f') if 'dice' in f else ''} "
+        f"| {format(f['ece'], '.4f') if 'ece' in f else ''} "
         f"| {f['in_distribution']:.1%} |"
         for name, f in table.items()
     ]
@@ -199,8 +301,8 @@ def left_out_section(runs: Sequence[Mapping[str, Any]]) -> list[str]:
         "",
         (
             "Other runs, each trained without a data set and tested on it; int8, at a tumour "
-            "probability of one half. Accuracy is of the slices with a class, where these show more "
-            "than one."
+            "probability of one half. Accuracy and calibration error are of the slices with a class, "
+            "where these show more than one."
         ),
         "",
         (
@@ -220,17 +322,22 @@ def left_out_section(runs: Sequence[Mapping[str, Any]]) -> list[str]:
             f"{run['images']}",
             f"{run.get('named', '')}",
             *(_with_interval(tumor, name) for name in ("auc", "sensitivity", "specificity")),
-            f"{run['accuracy']:.4f} [{run['interval'][0]:.4f}, {run['interval'][1]:.4f}]"
-            if "accuracy" in run
-            else "",
+            _accuracy(run),
             *(f"{run[name]:.4f}" if name in run else "" for name in ("dice", "ece")),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return [*lines, ""]
 
 
+def _accuracy(run: Mapping[str, Any]) -> str:
+    limits = {"accuracy": run["interval"]} if "interval" in run else {}
+    return _with_interval({**run, "interval": limits}, "accuracy")
+
+
 def _with_interval(figures: Mapping[str, Any], name: str) -> str:
     if name not in figures:
         return ""
+    if name not in figures["interval"]:
+        return f"{figures[name]:.4f}"
     low, high = figures["interval"][name]
     return f"{figures[name]:.4f} [{low:.4f}, {high:.4f}]"

@@ -6,14 +6,29 @@ from typing import Any, Final
 
 from training import plots
 from training.entries import Entries, Entry, add, read_record, write_record
+from training.plots import Bar
 from training.recipe import load_recipe, recipe_names
 from training.run import write_aside
 from training.step import measure_step
 
 PLOT_FILE: Final = "models.png"
 _DASH: Final = "-"
+_STRAYED: Final = (
+    " Where *strays* is said, the int8 file is too far from its float model to be exported, and its "
+    "figures are not the recipe's: the float accuracy is."
+)
 
 
+STRAYS_ON_TEST: Final = 0.01
+"""Accuracy by which an int8 file that is apart from its float model on test is marked."""
+
+_LEFT_OUT_HEAD: Final = (
+    (
+        "| recipe | data | training slices | test slices, with tumour | accuracy | F1 | sensitivity "
+        "| specificity | tumour AUC | float accuracy |"
+    ),
+    "|---|---|---|---|---|---|---|---|---|---|",
+)
 _TESTING_HEAD: Final = (
     "| recipe | protocol | data | slices | accuracy | F1 | tumour F1 | tumour AUC | float accuracy |",
     "|---|---|---|---|---|---|---|---|---|",
@@ -48,14 +63,32 @@ def compare(paths: Sequence[Path], out: Path, steps: Sequence[str] = ()) -> Path
     return out
 
 
-def _bars(entries: Entries) -> Iterator[tuple[str, str, float, tuple[float, float]]]:
+def _bars(entries: Entries) -> Iterator[Bar]:
     for recipe, entry in sorted(entries.items()):
         for protocol, runs in sorted(entry.evaluated.items()):
             for data, found in sorted(runs.items()):
                 if "accuracy" in found:
-                    yield recipe, f"{protocol}, {_short(data)}", found["accuracy"], _interval(found)
+                    yield Bar(
+                        recipe,
+                        f"{protocol}, {_short(data)}",
+                        found["accuracy"],
+                        _interval(found),
+                        found.get("float_accuracy") if _strays(found) else None,
+                    )
         for data, found in sorted(entry.crossvals.items()):
-            yield recipe, f"held out, {_short(data)}", found["accuracy"], _interval(found)
+            kind = f"cross-validated, {_short(data)}"
+            yield Bar(recipe, kind, found["accuracy"], _interval(found))
+
+
+def _strays(found: dict[str, Any]) -> bool:
+    """Whether an int8 file is not what its float model is.
+
+    By what was found on validation; and of runs of before that was noted, by what is plain on test.
+    """
+    if "accuracy" not in found or "float_accuracy" not in found:
+        return False
+    apart = abs(found["accuracy"] - found["float_accuracy"])
+    return bool(found.get("strays", apart > STRAYS_ON_TEST))
 
 
 def _short(data: str) -> str:
@@ -65,7 +98,9 @@ def _short(data: str) -> str:
     return data if count <= 2 else f"{count} data sets{bracket}{notes}"
 
 
-def _interval(figures: dict[str, Any]) -> tuple[float, float]:
+def _interval(figures: dict[str, Any]) -> tuple[float, float] | None:
+    if "accuracy" not in figures["interval"]:
+        return None
     low, high = figures["interval"]["accuracy"]
     return low, high
 
@@ -78,8 +113,16 @@ def _document(entries: Entries) -> str:
             "Written by `python -m training compare` from the reports of the runs; every figure was "
             "measured. What it shows of runs that are gone is kept in the file of the same name that "
             "ends in `.json`. Accuracies are in percent, with 95 % bootstrap intervals over "
-            "near-duplicate groups. In brackets behind the data: what a run was given instead of its "
-            "recipe's own, or left out."
+            "near-duplicate groups, where there are five of them and their draws differ at all. In "
+            "brackets behind the data: what a run was given instead of its recipe's own, or left out."
+        ),
+        "",
+        (
+            "`figshare_cheng`, `navoneel` and `nickparvar`, as they were read for these, do not say "
+            "which slices are one patient's, and a patient's slices lie in several groups. So the "
+            "intervals do not cover how patients differ, not where whole folds of patients are tested "
+            "either, and are too narrow for new patients: [by how much, of one "
+            "fold](default-model.md#intervals-and-patients)."
         ),
         "",
         "## Size and speed",
@@ -105,7 +148,7 @@ def _document(entries: Entries) -> str:
         (
             "`published` trains on Training as it comes, `clean` on nothing that shares a "
             "near-duplicate group with a Testing image. int8 file. F1 is the mean over the classes; "
-            "tumour F1 and AUC are those of tumour against none."
+            "tumour F1 and AUC are those of tumour against none." + _STRAYED
         ),
         "",
         *_TESTING_HEAD,
@@ -167,7 +210,7 @@ def _own(entry: Entry, protocol: str) -> dict[str, dict[str, Any]]:
 
 def _left_out_section(entries: Entries) -> list[str]:
     rows = [
-        _testing_row(name, protocol, data, found)
+        _left_out_row(name, data, found)
         for name, entry in sorted(entries.items())
         for protocol, runs in sorted(entry.evaluated.items())
         for data, found in sorted(runs.items())
@@ -180,13 +223,37 @@ def _left_out_section(entries: Entries) -> list[str]:
         "## A data set left out",
         "",
         (
-            "Trained without the data set that the brackets name and tested on it alone. Of slices of "
-            "one class there is no accuracy and no F1 over the classes."
+            "Trained without the data set that the brackets name and tested on it alone, int8. "
+            "Accuracy and F1 are of the slices with a class, and there are none where these show one "
+            "class. Tumour or not is of all test slices, at a probability of one half: those whose "
+            "kind of tumour is not stated too, where the recipe has a mask head. Slices with a tumour "
+            "alone have no specificity and no AUC, slices without have no sensitivity and no AUC. A "
+            "recipe with a mask head cannot be trained without the set that has the masks, so another "
+            "one is shown without `figshare_cheng`."
         ),
         "",
-        *_TESTING_HEAD,
+        *_LEFT_OUT_HEAD,
         *rows,
     ]
+
+
+def _left_out_row(recipe: str, data: str, found: dict[str, Any]) -> str:
+    figures = ("accuracy", "macro_f1", "tumor.sensitivity", "tumor.specificity", "tumor.auc")
+    cells = [
+        recipe,
+        data,
+        _DASH if found["trained"] is None else str(found["trained"]),
+        f"{found['tested']}, {found.get('tumors', _DASH)}" if "tested" in found else _DASH,
+        *(_percent(found, name) for name in figures),
+        _float_accuracy(found),
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _float_accuracy(found: dict[str, Any]) -> str:
+    if "float_accuracy" not in found:
+        return _DASH
+    return f"{100 * found['float_accuracy']:.2f}" + (" (int8 strays)" if _strays(found) else "")
 
 
 def _crossval_section(entries: Entries) -> list[str]:
@@ -263,6 +330,9 @@ def _percent(figures: dict[str, Any], name: str) -> str:
     if name not in figures["interval"]:
         return text
     low, high = figures["interval"][name]
+    if low == high:
+        # Of records of before such intervals were left out.
+        return text
     return f"{text} [{100 * low:.2f}, {100 * high:.2f}]"
 
 
@@ -282,7 +352,7 @@ def _testing_row(recipe: str, protocol: str, data: str, found: dict[str, Any]) -
         data,
         _DASH if found["trained"] is None else str(found["trained"]),
         *(_percent(found, name) for name in ("accuracy", "macro_f1", "tumor.f1", "tumor.auc")),
-        f"{100 * found['float_accuracy']:.2f}" if "float_accuracy" in found else _DASH,
+        _float_accuracy(found),
     ]
     return f"| {' | '.join(cells)} |"
 

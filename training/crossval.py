@@ -24,7 +24,7 @@ from training.fit import train
 from training.prepare import configure, read, require_masks, start
 from training.recipe import SEEDS, Recipe, departs, overridden
 from training.run import Run, held, save_arrays, write_aside
-from training.scores import scores
+from training.scores import persons_named, scores
 from training.splits import Protocol, Split, divisible, pick, require_classes
 
 CROSSVAL_FILE: Final = "crossval.json"
@@ -101,6 +101,7 @@ def crossval(recipe: Recipe, roots: Sequence[Path], out: Path, repeats: int) -> 
         "another_recipe": departs(recipe),
         "weights": recipe.weights_name,
         "data": [source.model_dump() for source in images.sources()],
+        "persons_named": persons_named(images, np.concatenate(tested)),
         "parts": rows,
         "mean_accuracy": float(np.mean([row["accuracy"] for row in rows])),
         "accuracy_deviation": float(np.std([row["accuracy"] for row in rows])),

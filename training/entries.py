@@ -12,13 +12,16 @@ from typing import Any, Final
 
 from training.card import METRICS_FILE
 from training.crossval import CROSSVAL_FILE
-from training.errors import RunError
+from training.datasets import NO_TUMOR
+from training.errors import ExportRefused, RunError
+from training.fidelity import require_faithful
 from training.latency import measure
 from training.recipe import departs, load_recipe, overridden, recipe_names
 from training.run import Run, read_json, write_aside, write_json
 
 LATENCY_FILE: Final = "latency.json"
 MANIFEST_FILE: Final = "manifest.json"
+_TUMOR_FIGURES: Final = ("sensitivity", "specificity", "f1", "auc")
 
 
 @dataclass
@@ -30,8 +33,11 @@ class Entry:
         evaluated: protocol, then data sets and what else the run differs in from the recipe's own, to
             the figures of the int8 file (``accuracy``, ``macro_f1``, ``tumor.f1``, ``tumor.auc`` and
             their ``interval``), ``float_accuracy`` and ``trained``, the number of slices, if it is
-            known; and ``held_out``, what data sets the run left out, if any. There is no accuracy
-            and no F1 of test images of one class.
+            known; and ``strays``, if that file is too far from the float model to be exported. There
+            is no accuracy and no F1 of test images of one class. Of a run that left data sets out
+            also ``held_out``, which, ``tested``, ``named`` and ``tumors``, the numbers of test slices,
+            of those with a class and of those with a tumour, ``tumor.sensitivity`` and
+            ``tumor.specificity``.
         crossvals: the same to ``parts``, ``mean_accuracy``, ``accuracy_deviation`` and
             ``lowest_accuracy`` of the parts, and the figures of all tested images together.
         sizes: parameters, bytes, milliseconds and the processor that they were measured on; see
@@ -101,18 +107,81 @@ def add(entries: Entries, path: Path) -> None:
         known = entry.evaluated.setdefault(protocol, {})
         # Of a run that was only shown beside this one, its own report says more.
         if own or data not in known:
-            kinds = figures["testing"]
-            one = len(kinds["int8"]["classes"]) < 2
-            known[data] = {
-                name: value
-                for name, value in _figures(kinds["int8"]).items()
-                if not one or name not in {"accuracy", "macro_f1"}
-            } | {
-                "trained": found["split"]["train"] if own else None,
-                **({} if one else {"float_accuracy": kinds["float"]["accuracy"]}),
-                **({"held_out": list(found["held_out"])} if found.get("held_out") else {}),
-            }
+            known[data] = _evaluated(found, figures["testing"], own)
     entry.sizes = _sizes(path)
+
+
+def _evaluated(found: dict[str, Any], kinds: dict[str, Any], own: bool) -> dict[str, Any]:
+    """What a comparison shows of a report's figures, by int8 and float; its own or another run's."""
+    one = len(kinds["int8"]["classes"]) < 2
+    left_out, agreed = found.get("held_out"), found.get("validation", {})
+    shown = {
+        name: value
+        for name, value in _figures(kinds["int8"]).items()
+        if not one or name not in {"accuracy", "macro_f1"}
+    } | {
+        "trained": found["split"]["train"] if own else None,
+        **({} if one else {"float_accuracy": kinds["float"]["accuracy"]}),
+        # Reports of earlier releases, and those shown beside another, do not say it.
+        **({"strays": _strays(agreed)} if own and "label_disagreement" in agreed else {}),
+    }
+    if not left_out:
+        return shown
+    # A set that was left out may hold tumours of an unstated kind, which are no class's.
+    tumor = tumor_of_test(found)
+    counts = {"tested": found["split"]["test"], "named": kinds["int8"]["images"]}
+    tumors = {"tumors": tumor["tumors"]} if "tumors" in tumor else {}
+    figures = {f"tumor.{name}": tumor[name] for name in _TUMOR_FIGURES if name in tumor}
+    limits = {f"tumor.{name}": span for name, span in tumor["interval"].items()}
+    shown = {name: value for name, value in shown.items() if not name.startswith("tumor.")}
+    shown["interval"] = {
+        name: span
+        for name, span in {**shown["interval"], **limits}.items()
+        if name in shown or name in figures
+    }
+    return {**shown, **figures, **counts, **tumors, "held_out": list(left_out)}
+
+
+def tumor_of_test(found: dict[str, Any]) -> dict[str, Any]:
+    """Tumour or not over all test slices at one half, with ``images`` and ``tumors``, by a report.
+
+    A run without answers has only slices with a class. Figures that are of nothing are left out, and
+    so are intervals of no width, which reports of earlier releases have.
+    """
+    figures = found["protocols"][found["protocol"]]["testing"]["int8"]
+    if answers := found.get("answers"):
+        tumor = answers["tumor"]["all"]
+        limits = tumor["interval"]
+    else:
+        none = figures["classes"].get(NO_TUMOR, {"images": 0})["images"]
+        counts = {"images": figures["images"], "tumors": figures["images"] - none}
+        tumor = {**figures["tumor"], **counts}
+        limits = {name: figures["interval"].get(f"tumor.{name}") for name in figures["tumor"]}
+    kept = {
+        name: value
+        for name, value in tumor.items()
+        if name in {"images", "tumors"}
+        or (name in _TUMOR_FIGURES and (name != "f1" or tumor["tumors"]))
+    }
+    return {
+        **kept,
+        "interval": {
+            name: span for name, span in limits.items() if name in kept and span and _wide(span)
+        },
+    }
+
+
+def _wide(limits: Sequence[float]) -> bool:
+    return limits[0] < limits[1]
+
+
+def _strays(validation: dict[str, float]) -> bool:
+    """Whether an int8 file strayed too far from the float model to be exported."""
+    try:
+        require_faithful(validation)
+    except ExportRefused:
+        return True
+    return False
 
 
 def _figures(found: dict[str, Any]) -> dict[str, Any]:
@@ -121,7 +190,9 @@ def _figures(found: dict[str, Any]) -> dict[str, Any]:
     named = ("accuracy", "macro_f1", "macro_auc", "tumor.f1", "tumor.auc")
     return {
         **{name: value for name, value in {**found, **tumor}.items() if name in named},
-        "interval": {n: limits for n, limits in found["interval"].items() if n in named},
+        "interval": {
+            n: limits for n, limits in found["interval"].items() if n in named and _wide(limits)
+        },
     }
 
 

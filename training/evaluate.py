@@ -13,12 +13,13 @@ from training.answering import Fitted, as_outputs, fit_answers, read_fitted
 from training.calibrate import class_indices
 from training.card import CARD_FILE, METRICS_FILE, model_card
 from training.convert import convert, litert_predictor, saved_model_predictor
+from training.entries import tumor_of_test
 from training.errors import RunError
 from training.fidelity import AGREEMENT_FILE, LITERT_FILE, SAVED_MODEL
 from training.prepare import Prepared, reopen
 from training.recipe import Recipe, departs, overridden
 from training.run import Run, read_json, write_json
-from training.scores import scores
+from training.scores import persons_named, scores
 from training.splits import Protocol
 
 TEST_IMAGES_FILE: Final = "test_images.txt"
@@ -90,6 +91,7 @@ def evaluate(
             **read_json(artifacts / AGREEMENT_FILE),
         },
         "by_patient": sorted({file.source for file in images.files if file.patient}),
+        "persons_named": persons_named(images, test),
         "tested_of_testing": int((images.parts[test] == "testing").sum()),
         "audit": prepared.audit.summary(prepared.images),
         **({"answers_of": answers_of.name} if answers_of else {}),
@@ -160,11 +162,9 @@ def _left_out(path: Path) -> dict[str, Any]:
         raise RunError(f"{path} was trained without --hold-out")
     config, answers = Run.open(path).config, metrics.get("answers", {})
     figures = metrics["protocols"][str(config.protocol)]["testing"]["int8"]
-    limits = figures["interval"]
-    tumor = {
-        **figures["tumor"],
-        "interval": {name: limits[f"tumor.{name}"] for name in figures["tumor"]},
-    }
+    # Of one class, accuracy and calibration error are that class's recall.
+    several, limits = len(figures["classes"]) > 1, figures["interval"]
+    calibration = answers.get("calibration", {})
     return {
         "held_out": metrics["held_out"],
         "recipe": metrics["recipe"],
@@ -172,14 +172,10 @@ def _left_out(path: Path) -> dict[str, Any]:
         "another_recipe": departs(config.recipe),
         "images": metrics["split"]["test"],
         "named": figures["images"],
-        # Of one class, it is that class's recall.
-        **(
-            {"accuracy": figures["accuracy"], "interval": limits["accuracy"]}
-            if len(figures["classes"]) > 1
-            else {}
-        ),
-        "tumor": answers["tumor"]["all"] if answers else tumor,
-        **({"ece": answers["calibration"]["ece"]} if answers else {}),
+        **({"accuracy": figures["accuracy"]} if several else {}),
+        **({"interval": limits["accuracy"]} if several and "accuracy" in limits else {}),
+        "tumor": tumor_of_test(metrics),
+        **({"ece": calibration["ece"]} if several and "ece" in calibration else {}),
         **({"dice": answers["regions"]["int8"]["dice"]} if "regions" in answers else {}),
     }
 
@@ -276,6 +272,8 @@ def _answer_figures(
         ),
         "decisions": trust.decision_figures(ours, np.ones(len(test), np.bool_)),
         "decisions_upright": trust.decision_figures(ours, ~ours.doubtful),
+        "served": trust.threshold_figures(ours, rules.tumor_threshold),
+        "false_regions": trust.false_regions(images, ours, record),
         "robustness": trust.robustness(images, ours, rules, predict, recipe),
     }
     if any(images.files[int(row)].mask is not None for row in test):

@@ -1,8 +1,9 @@
 """The report's figures, as PNG."""
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import matplotlib
 
@@ -15,6 +16,8 @@ from sklearn.metrics import roc_curve
 from training.calibrate import risk_coverage as risk_coverage_curve
 
 DPI: Final = 110
+TITLE_WIDTH: Final = 48
+"""Characters of a title's line: what is longer would be cut off at the picture's edge."""
 
 
 def confusion(
@@ -30,7 +33,7 @@ def confusion(
         axes.text(column, row, f"{count}", ha="center", va="center", color=colour)
     axes.set_xticks(range(len(classes)), classes, rotation=20)
     axes.set_yticks(range(len(classes)), classes)
-    axes.set(xlabel="predicted", ylabel="truth", title=title)
+    axes.set(xlabel="predicted", ylabel="truth", title=textwrap.fill(title, TITLE_WIDTH))
     _save(figure, path)
 
 
@@ -53,12 +56,13 @@ def roc(
     axes.set(
         xlabel="false positive rate (linear to 0.01, then logarithmic)",
         ylabel="true positive rate",
-        title=title,
+        title=textwrap.fill(title, TITLE_WIDTH),
         xlim=(0, 1),
         ylim=(0, 1.02),
     )
     axes.grid(alpha=0.3)
-    axes.legend(loc="lower right")
+    if axes.lines:
+        axes.legend(loc="lower right")
     _save(figure, path)
 
 
@@ -92,25 +96,38 @@ def reliability(
 
 
 def risk_coverage(path: Path, confidence: NDArray[Any], correct: NDArray[np.bool_]) -> None:
-    """Error rate among the slices that are answered, as the least sure are left to a person."""
+    """Error rate among the slices that are answered, as the least sure are left to a person.
+
+    By the probability of the label: the service refers by a band and by distance.
+    """
     figure, axes = plt.subplots(figsize=(5.2, 3.8), layout="constrained")
     answered, risk = risk_coverage_curve(confidence, correct)
     axes.plot(answered, risk)
-    axes.set(xlabel="share of the slices answered", ylabel="share of those that is wrong")
+    axes.set(
+        xlabel="share of the slices answered",
+        ylabel="share of those that is wrong",
+        title="The least probable classes left out first;\nthe service refers by band and distance",
+    )
+    axes.title.set_fontsize(9)
     axes.set(xlim=(0, 1), ylim=(0, None))
     axes.grid(alpha=0.3)
     _save(figure, path)
 
 
 def robustness(path: Path, table: Mapping[str, Mapping[str, float]]) -> None:
-    """What each change of the test slices does to accuracy, Dice and calibration.
+    """What each change of the test slices does to accuracy, Dice, calibration and acceptance.
 
     Args:
         path: the file to write.
-        table: change to its figures, ``accuracy``, ``ece`` and perhaps ``dice``; first of all the
-            slices as they are, which a line shows.
+        table: change to its figures, ``in_distribution`` and perhaps ``accuracy``, ``dice`` and
+            ``ece``; first of all the slices as they are, which a line shows.
     """
-    panels = {"accuracy": "accuracy", "dice": "mean Dice", "ece": "calibration error"}
+    panels = {
+        "accuracy": "accuracy",
+        "dice": "mean Dice",
+        "ece": "calibration error",
+        "in_distribution": "in distribution",
+    }
     shown = {key: name for key, name in panels.items() if all(key in row for row in table.values())}
     figure, axes = plt.subplots(
         1, len(shown), figsize=(3.2 * len(shown) + 1.6, 4.2), layout="constrained", sharey=True
@@ -131,7 +148,9 @@ def training_curves(path: Path, history: Sequence[dict[str, Any]], best_epoch: i
     """Loss and accuracy by epoch; phases are shaded in turn, the best epoch is marked."""
     epochs = [row["epoch"] for row in history]
     figure, panels = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for axes, name in zip(panels, ("loss", "accuracy"), strict=True):
+    # Of a slice whose kind of tumour is not stated, every tumour class is right.
+    names_of = {"loss": "loss", "accuracy": "accuracy (a class that may be right)"}
+    for axes, name in zip(panels, names_of, strict=True):
         axes.plot(epochs, [row[name] for row in history], "o-", ms=3, label="training (augmented)")
         axes.plot(epochs, [row[f"val_{name}"] for row in history], "o-", ms=3, label="validation")
         axes.axvline(best_epoch, color="grey", ls=":", label=f"best epoch, {best_epoch}")
@@ -143,25 +162,54 @@ def training_curves(path: Path, history: Sequence[dict[str, Any]], best_epoch: i
             axes.text(
                 (low + high) / 2, 1.01, phase, ha="center", transform=axes.get_xaxis_transform()
             )
-        axes.set(xlabel="epoch", ylabel=name)
+        axes.set(xlabel="epoch", ylabel=names_of[name])
         axes.grid(alpha=0.3)
         axes.legend()
     _save(figure, path)
 
 
-def accuracies(path: Path, bars: Sequence[tuple[str, str, float, tuple[float, float]]]) -> None:
-    """A dot with its 95 % interval for each run: recipe, what it was tested on, accuracy, limits."""
+class Bar(NamedTuple):
+    """One run in :func:`accuracies`.
+
+    Attributes:
+        recipe: its name.
+        kind: what it was tested on.
+        accuracy: of the int8 file, or of a cross-validation.
+        limits: its 95 % interval, if it has one.
+        strayed_from: accuracy of the float model, where the int8 file strays too far from it to be
+            exported.
+    """
+
+    recipe: str
+    kind: str
+    accuracy: float
+    limits: tuple[float, float] | None = None
+    strayed_from: float | None = None
+
+
+def accuracies(path: Path, bars: Sequence[Bar]) -> None:
+    """A dot with its 95 % interval for each run; a ring is what an int8 file strayed from."""
     figure, axes = plt.subplots(figsize=(7.6, 1.2 + 0.42 * len(bars)), layout="constrained")
-    kinds = list(dict.fromkeys(kind for _, kind, _, _ in bars))
-    for row, (_, kind, value, (low, high)) in enumerate(bars):
-        colour = f"C{kinds.index(kind)}"
-        axes.plot([100 * low, 100 * high], [row, row], color=colour, lw=2)
-        axes.plot(100 * value, row, "o", color=colour)
+    kinds = list(dict.fromkeys(bar.kind for bar in bars))
+    for row, bar in enumerate(bars):
+        colour = f"C{kinds.index(bar.kind)}"
+        if bar.limits is not None:
+            low, high = bar.limits
+            axes.plot([100 * low, 100 * high], [row, row], color=colour, lw=2)
+        strays = bar.strayed_from is not None
+        axes.plot(100 * bar.accuracy, row, "x" if strays else "o", color=colour)
+        if bar.strayed_from is not None:
+            axes.plot(100 * bar.strayed_from, row, "o", color=colour, mfc="none")
     # In two lines, so that long names leave room for the dots.
-    names = [f"{recipe}\n{kind}" for recipe, kind, _, _ in bars]
+    names = [f"{bar.recipe}\n{bar.kind}" for bar in bars]
     axes.set_yticks(range(len(bars)), names, fontsize=8)
     axes.invert_yaxis()
-    axes.set(xlabel="accuracy in percent, with 95 % interval")
+    note = (
+        "\ncross: an int8 file that strays from its float model\n(the ring), and would not be exported"
+        if any(bar.strayed_from is not None for bar in bars)
+        else ""
+    )
+    axes.set_xlabel(f"accuracy in percent, with 95 % interval{note}", fontsize=9)
     axes.grid(axis="x", alpha=0.3)
     _save(figure, path)
 

@@ -1,7 +1,7 @@
-"""Figures of a classifier, with intervals that respect near duplicates."""
+"""Figures of a classifier, with intervals that respect near duplicates, and persons where named."""
 
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,9 +13,38 @@ from sklearn.metrics import (
     precision_recall_fscore_support,
 )
 
+from training.datasets import ImageSet
+
 BOOTSTRAP_SAMPLES: Final = 1000
 BOOTSTRAP_SEED: Final = 20261122
 INTERVAL_PERCENT: Final = (2.5, 97.5)
+MIN_GROUPS: Final = 5
+"""Of fewer groups there is no interval: what was drawn again and again would be too little."""
+
+
+class Basis(NamedTuple):
+    """What a figure is of.
+
+    Attributes:
+        rows: masks, (N,) each; it needs groups in every one of them: an area under a curve has two.
+        share: whether it is a share of these rows, for which there are limits at 0 and 1 as well.
+    """
+
+    rows: tuple[NDArray[np.bool_], ...]
+    share: bool = False
+
+
+def persons_named(images: ImageSet, rows: NDArray[np.intp]) -> dict[str, bool]:
+    """The data sets of some images, and whether each names the person of every one of them.
+
+    The audit then has a person's slices in one group. A patient-wise fold keeps them together as well,
+    and does not say which are whose.
+    """
+    found: dict[str, bool] = {}
+    for row in rows.tolist():
+        file = images.files[row]
+        found[file.source] = found.get(file.source, True) and bool(file.volume)
+    return dict(sorted(found.items()))
 
 
 def scores(
@@ -30,8 +59,8 @@ def scores(
     Args:
         probabilities: (N, classes), rows add up to one.
         truth: class indices, (N,).
-        groups: near-duplicate group of each image, (N,): the bootstrap draws whole groups, since
-            copies of one slice are one observation.
+        groups: of each image, (N,), by the audit: the bootstrap draws whole groups, since copies of one
+            slice are one observation, and so are the slices of a person, where the data name persons.
         classes: names in the order of the columns.
         tumor_classes: those that mean a tumour.
 
@@ -54,7 +83,7 @@ def scores(
         "confusion": confusion_matrix(truth, predicted, labels=labels).tolist(),
         "classes": {
             name: {"images": int(support[i])}
-            | _finite(
+            | finite(
                 {
                     "precision": float(precision[i]),
                     "recall": float(recall[i]),
@@ -65,14 +94,42 @@ def scores(
             for i, name in enumerate(classes)
             if support[i]
         },
-        "tumor": _finite(_binary(is_tumor, tumor) | {"auc": _auc(is_tumor, tumor)}),
+        "tumor": finite(_binary(is_tumor, tumor) | {"auc": _auc(is_tumor, tumor)}),
     }
 
     def resampled(rows: NDArray[np.intp]) -> dict[str, float]:
         return _quick(truth[rows], predicted[rows], is_tumor[rows], tumor[rows], classes)
 
-    result["interval"] = bootstrap(resampled, groups)
+    result["interval"] = bootstrap(resampled, groups, _bases(truth, predicted, is_tumor, classes))
     return result
+
+
+def _bases(
+    truth: NDArray[np.intp],
+    predicted: NDArray[np.intp],
+    is_tumor: NDArray[np.bool_],
+    classes: Sequence[str],
+) -> dict[str, Basis]:
+    """What the figures of :func:`_quick` are of."""
+    found = {"accuracy": Basis((np.ones(len(truth), np.bool_),), share=True)}
+    for i, name in enumerate(classes):
+        ours = truth == i
+        found |= {
+            f"{name}.recall": Basis((ours,), share=True),
+            # Of a class that does not occur there is no figure, whatever is taken for it.
+            f"{name}.precision": Basis((predicted == i, ours), share=True),
+            f"{name}.f1": Basis((ours,)),
+        }
+    return found | {f"tumor.{name}": basis for name, basis in _tumor_bases(is_tumor).items()}
+
+
+def _tumor_bases(is_tumor: NDArray[np.bool_]) -> dict[str, Basis]:
+    return {
+        "sensitivity": Basis((is_tumor,), share=True),
+        "specificity": Basis((~is_tumor,), share=True),
+        "f1": Basis((is_tumor,)),
+        "auc": Basis((is_tumor, ~is_tumor)),
+    }
 
 
 def tumor_probability(
@@ -84,28 +141,59 @@ def tumor_probability(
 
 
 def tumor_scores(
-    tumor: NDArray[np.float64], is_tumor: NDArray[np.bool_], groups: NDArray[np.intp]
+    tumor: NDArray[np.float64],
+    is_tumor: NDArray[np.bool_],
+    groups: NDArray[np.intp],
+    threshold: float = 0.5,
 ) -> dict[str, Any]:
-    """Figures of tumour or not at a probability of one half, with 95 % intervals.
+    """Figures of tumour or not, with 95 % intervals.
 
     Args:
         tumor: tumour probabilities, (N,).
         is_tumor: the truth, (N,).
-        groups: near-duplicate groups, (N,).
+        groups: of each image, (N,), by the audit.
+        threshold: probability from which a slice is taken for one with a tumour.
     """
 
     def figures(rows: NDArray[Any]) -> dict[str, float]:
-        return _binary(is_tumor[rows], tumor[rows]) | {"auc": _auc(is_tumor[rows], tumor[rows])}
+        return _binary(is_tumor[rows], tumor[rows], threshold) | {
+            "auc": _auc(is_tumor[rows], tumor[rows])
+        }
 
     return {
         "images": len(tumor),
         "tumors": int(is_tumor.sum()),
-        **_finite(figures(np.arange(len(tumor)))),
-        "interval": bootstrap(figures, groups),
+        **finite(figures(np.arange(len(tumor)))),
+        "interval": bootstrap(figures, groups, _tumor_bases(is_tumor)),
     }
 
 
-def _finite(figures: dict[str, float]) -> dict[str, float]:
+def shares(
+    counted: Mapping[str, tuple[NDArray[np.bool_], NDArray[np.bool_]]], groups: NDArray[np.intp]
+) -> dict[str, Any]:
+    """Shares of rows, with 95 % intervals; of no rows there is none.
+
+    Args:
+        counted: name to the rows that count, (N,), and those that they are a share of, (N,).
+        groups: of each row, (N,), by the audit.
+
+    Returns:
+        Each share by its name, and ``interval``.
+    """
+    known = {name: (hits & of, of) for name, (hits, of) in counted.items() if of.any()}
+
+    def figures(rows: NDArray[np.intp]) -> dict[str, float]:
+        with np.errstate(invalid="ignore"):
+            return {
+                name: float(np.divide(hits[rows].sum(), of[rows].sum()))
+                for name, (hits, of) in known.items()
+            }
+
+    bases = {name: Basis((of,), share=True) for name, (_, of) in known.items()}
+    return {**figures(np.arange(len(groups))), "interval": bootstrap(figures, groups, bases)}
+
+
+def finite(figures: Mapping[str, float]) -> dict[str, float]:
     """Without those that are of nothing: slices with a tumour alone have no specificity."""
     return {name: value for name, value in figures.items() if np.isfinite(value)}
 
@@ -113,27 +201,52 @@ def _finite(figures: dict[str, float]) -> dict[str, float]:
 def bootstrap(
     statistic: Callable[[NDArray[np.intp]], dict[str, float]],
     groups: NDArray[np.intp],
+    bases: Mapping[str, Basis] | None = None,
     samples: int = BOOTSTRAP_SAMPLES,
 ) -> dict[str, list[float]]:
     """95 % percentile intervals of a statistic of row indices, drawing groups with replacement.
 
-    A figure that no draw has, because the rows lack what it is of, has no interval.
+    A figure has none where the rows lack what it is of, where that is fewer than :data:`MIN_GROUPS`
+    groups, and where all draws agree: what did not vary here says nothing of how it may vary. A share
+    of exactly 0 or 1 does not vary either, and has the limits of Clopper and Pearson (Biometrika
+    1934), with the groups as the trials.
+
+    Args:
+        statistic: figures by name; NaN where the rows lack what one is of.
+        groups: of each row, (N,), by the audit.
+        bases: what a figure is of; those without an entry are of all rows, and no shares.
+        samples: how often is drawn.
     """
-    rng = np.random.default_rng(BOOTSTRAP_SEED)
     names = np.unique(groups)
+    if len(names) < MIN_GROUPS:
+        return {}
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
     members = [np.flatnonzero(groups == name) for name in names]
     draws: list[dict[str, float]] = []
     for _ in range(samples):
         picked = rng.integers(0, len(members), len(members))
         draws.append(statistic(np.concatenate([members[i] for i in picked])))
     intervals = {}
-    for name in draws[0]:
+    everything = Basis((np.ones(len(groups), np.bool_),))
+    for name, whole in statistic(np.arange(len(groups))).items():
+        basis = (bases or {}).get(name, everything)
+        count = min(len(np.unique(groups[rows])) for rows in basis.rows)
+        if count < MIN_GROUPS or not np.isfinite(whole):
+            continue
+        if basis.share and whole in {0.0, 1.0}:
+            intervals[name] = _exact(whole == 1, count)
+            continue
         # A draw without a class has no figure for it.
-        values = np.array([draw[name] for draw in draws])
-        if np.isfinite(values).any():
-            low, high = np.nanpercentile(values, INTERVAL_PERCENT)
+        low, high = np.nanpercentile([draw[name] for draw in draws], INTERVAL_PERCENT)
+        if low < high:
             intervals[name] = [float(low), float(high)]
     return intervals
+
+
+def _exact(whole: bool, count: int) -> list[float]:
+    """Limits of a share that all or none of so many groups have."""
+    missed = float((INTERVAL_PERCENT[0] / 100) ** (1 / count))
+    return [missed, 1.0] if whole else [0.0, 1 - missed]
 
 
 def _quick(
@@ -164,14 +277,19 @@ def _quick(
     )
 
 
-def _binary(is_tumor: NDArray[np.bool_], tumor: NDArray[Any]) -> dict[str, float]:
-    positive = tumor >= 0.5
+def _binary(
+    is_tumor: NDArray[np.bool_], tumor: NDArray[Any], threshold: float = 0.5
+) -> dict[str, float]:
+    positive = tumor >= threshold
     hits = float((positive & is_tumor).sum())
     with np.errstate(invalid="ignore", divide="ignore"):
         return {
             "sensitivity": float(np.divide(hits, is_tumor.sum())),
             "specificity": float(np.divide((~positive & ~is_tumor).sum(), (~is_tumor).sum())),
-            "f1": float(np.divide(2 * hits, positive.sum() + is_tumor.sum())),
+            # Where there is no tumour to find, it would be 0 whatever is found.
+            "f1": float(np.divide(2 * hits, positive.sum() + is_tumor.sum()))
+            if is_tumor.any()
+            else float("nan"),
         }
 
 

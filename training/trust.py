@@ -27,7 +27,13 @@ from training.errors import DatasetError
 from training.perturb import PERTURBATIONS, ROTATED, perturbed
 from training.recipe import Recipe
 from training.regions import average_precision, compare, read_mask, regions, reported, summary
-from training.scores import bootstrap, tumor_scores
+from training.scores import (
+    Basis,
+    bootstrap,
+    finite,
+    shares,
+    tumor_scores,
+)
 
 CONFIDENT: Final = 0.9
 """A class probability above which an answer about a picture that is no brain MRI is a scandal."""
@@ -40,7 +46,7 @@ class Tested(NamedTuple):
         rows: indices into the image set.
         labels: class names, (N,).
         sources: data sets, (N,).
-        groups: near-duplicate groups, (N,).
+        groups: of each, (N,), by the audit.
         doubtful: whether a copy of the slice lies turned or upside down against it, (N,).
         answers: by the rules.
         masks: tumour probability of the cells, (N, h, w).
@@ -99,56 +105,119 @@ def tumor_figures(test: Tested) -> dict[str, Any]:
     return result
 
 
+def threshold_figures(test: Tested, threshold: float) -> dict[str, Any]:
+    """Tumour or not over all at the threshold that serves, before anything is referred."""
+    found = tumor_scores(test.answers.tumor_probability, test.tumor, test.groups, threshold)
+    return {"threshold": threshold, **found}
+
+
 def calibration_figures(
     test: Tested, classes: Sequence[str], plain: NDArray[np.float32]
 ) -> dict[str, Any]:
-    """ECE of the label's probability, before (the bare softmax) and after; sets and their coverage."""
+    """ECE of the label's probability, before (the bare softmax) and after; sets and their coverage.
+
+    The sets are those that the service answers, which hold every class where a slice is out of
+    distribution: so coverage and sizes are also given of the slices that are in distribution. Of
+    slices of one class the error is that class's recall against its probability, and is not given.
+    """
     known = class_indices(test.labels, classes)
     named = known >= 0
     truth = known[named]
     answers = test.answers
     assert answers.prediction_set is not None
-    sets = answers.prediction_set[named]
+    assert answers.in_distribution is not None
+    sets, familiar = answers.prediction_set[named], answers.in_distribution[named]
     covered = sets[np.arange(len(truth)), truth]
+    every = np.ones(len(truth), np.bool_)
+    counted = shares(
+        {
+            "coverage": (covered, every),
+            "familiar": (covered, familiar),
+            "full_sets": (np.asarray(sets.all(1)), every),
+            **{f"of {name}": (covered, truth == index) for index, name in enumerate(classes)},
+        },
+        test.groups[named],
+    )
+    limits = counted["interval"]
     before, after = plain[named], answers.probabilities[named]
-    return {
-        "images": int(named.sum()),
+    several = len(np.unique(truth)) > 1
+    errors = {
         "ece_softmax": expected_calibration_error(before.max(1), before.argmax(1) == truth),
         "ece": expected_calibration_error(after.max(1), after.argmax(1) == truth),
-        "coverage": float(covered.mean()),
+    }
+    return {
+        "images": int(named.sum()),
+        **(finite(errors) if several else {}),
+        **{name: counted[name] for name in ("coverage", "full_sets") if name in counted},
         "coverage_by_class": {
-            name: float(covered[truth == index].mean())
-            for index, name in enumerate(classes)
-            if (truth == index).any()
+            name: counted[f"of {name}"] for name in classes if f"of {name}" in counted
         },
-        "set_size": float(sets.sum(1).mean()),
-        "set_sizes": {str(n): float((sets.sum(1) == n).mean()) for n in range(1, len(classes) + 1)},
+        **_set_sizes(sets),
+        "in_distribution": {
+            "images": int(familiar.sum()),
+            **({"coverage": counted["familiar"]} if "familiar" in counted else {}),
+            **_set_sizes(sets[familiar]),
+            "interval": {"coverage": limits["familiar"]} if "familiar" in limits else {},
+        },
+        "interval": {name: limits[name] for name in ("coverage", "full_sets") if name in limits},
     }
 
 
-def decision_figures(test: Tested, inside: NDArray[np.bool_]) -> dict[str, float]:
-    """What is decided and how often rightly, and what is referred, of the slices inside, (N,)."""
-    decisions = np.array([str(decision) for decision in test.answers.decisions])[inside]
-    tumor = test.tumor[inside]
+def _set_sizes(sets: NDArray[np.bool_]) -> dict[str, Any]:
+    """Of prediction sets, (N, classes)."""
+    if not len(sets):
+        return {}
+    sizes = sets.sum(1)
+    return {
+        "set_size": float(sizes.mean()),
+        "set_sizes": {str(n): float((sizes == n).mean()) for n in range(1, sets.shape[1] + 1)},
+    }
+
+
+def decision_figures(test: Tested, inside: NDArray[np.bool_]) -> dict[str, Any]:
+    """What is decided and how often rightly, and what is referred, of the slices inside, (N,).
+
+    With 95 % intervals: copies of a slice are decided alike, so that one picture which the test holds
+    many times may make up most of a share.
+    """
+    decisions = np.array([str(decision) for decision in test.answers.decisions])
     referred = decisions == Decision.REFER
-    right = np.where(tumor, decisions == Decision.TUMOR, decisions == Decision.NO_TUMOR)
-    missed = tumor & (decisions == Decision.NO_TUMOR)
-    false = ~tumor & (decisions == Decision.TUMOR)
+    missed = test.tumor & (decisions == Decision.NO_TUMOR)
+    false = ~test.tumor & (decisions == Decision.TUMOR)
     assert test.answers.in_distribution is not None
-    shares = {
-        "referred": referred,
-        "right_of_decided": right[~referred],
-        "tumors_missed": missed[tumor],
-        "false_alarms": false[~tumor],
-        "in_distribution": test.answers.in_distribution[inside],
+    counted = {
+        "referred": (referred, inside),
+        "right_of_decided": (~missed & ~false, inside & ~referred),
+        "tumors_missed": (missed, inside & test.tumor),
+        "false_alarms": (false, inside & ~test.tumor),
+        "in_distribution": (test.answers.in_distribution, inside),
     }
-    # Of no slices there is no share.
-    known = {name: float(found.mean()) for name, found in shares.items() if found.size}
-    return {"images": float(inside.sum()), **known}
+    return {"images": float(inside.sum()), **shares(counted, test.groups)}
+
+
+def false_regions(
+    images: ImageSet, test: Tested, record: RegionRecord
+) -> dict[str, dict[str, Any]]:
+    """Slices without a tumour that get a region all the same, over all and by data set."""
+    found = regions(images, test.rows.tolist(), test.masks, test.answers.tumor_probability, record)
+    drawn = np.array([region is not None for region in found])
+    none = ~test.tumor
+    inside = {"all": none, **{str(s): none & (test.sources == s) for s in np.unique(test.sources)}}
+    counted = shares({name: (drawn, of) for name, of in inside.items()}, test.groups)
+    limits = counted["interval"]
+    return {
+        name: {
+            "images": int(of.sum()),
+            "share": counted[name],
+            **({"interval": limits[name]} if name in limits else {}),
+        }
+        for name, of in inside.items()
+        if name in counted
+    }
 
 
 def region_figures(images: ImageSet, test: Tested, record: RegionRecord) -> dict[str, Any]:
-    """Regions against the radiologist's masks, and regions where there is no tumour."""
+    """Regions against the radiologist's masks; those where there is no tumour cost precision."""
     found = regions(images, test.rows.tolist(), test.masks, test.answers.tumor_probability, record)
     compared = {
         index: compare(region, read_mask(path), float(test.answers.tumor_probability[index]))
@@ -168,20 +237,13 @@ def region_figures(images: ImageSet, test: Tested, record: RegionRecord) -> dict
         return summary([values[i] for i in rows])
 
     figures: dict[str, Any] = summary(values)
-    figures["interval"] = bootstrap(resampled, test.groups[indices], samples=300)
+    every = (np.ones(len(values), np.bool_),)
+    bases = {name: Basis(every, share=True) for name in ("centre_inside", "without_region")}
+    figures["interval"] = bootstrap(resampled, test.groups[indices], bases, samples=300)
     figures["ap50_with_slices_without_tumor"] = average_precision(values, list(false.values()))
     figures["dice_by_class"] = {
         str(name): float(dice[test.labels[indices] == name].mean())
         for name in np.unique(test.labels[indices])
-    }
-    figures["false_regions"] = {
-        str(source): {
-            "images": int(inside.sum()),
-            "share": float(np.isin(where, list(false)).mean()),
-        }
-        for source in np.unique(test.sources[~test.tumor])
-        if (inside := (test.sources == source) & ~test.tumor).any()
-        for where in [np.flatnonzero(inside)]
     }
     return figures
 
@@ -199,6 +261,7 @@ def robustness(
     names: dict[str, Any] = {"none": lambda image, _: image, **PERTURBATIONS}
     known = class_indices(test.labels, recipe.classes)
     named = known >= 0
+    several = len(np.unique(known[named])) > 1
     for name, change in names.items():
         rng = np.random.default_rng(recipe.seed)
         slices, geometries = [], []
@@ -222,17 +285,18 @@ def robustness(
             region = reported(outputs["mask"][index], geometries[index], probability, rules.region)
             dice.append(compare(region, truth, probability).dice)
         correct = answers.labels[named] == known[named]
+        errors = {"ece": expected_calibration_error(answers.probabilities[named].max(1), correct)}
         assert answers.in_distribution is not None
         table[name] = {
             # A data set that was left out may hold one kind of slice, and may have no masks.
-            **({"accuracy": float(correct.mean())} if len(np.unique(known[named])) > 1 else {}),
+            **({"accuracy": float(correct.mean())} if several else {}),
             **(
                 {"tumor_auc": float(roc_auc_score(test.tumor, answers.tumor_probability))}
                 if len(np.unique(test.tumor)) == 2
                 else {}
             ),
             **({"dice": float(np.mean(dice))} if dice else {}),
-            "ece": expected_calibration_error(answers.probabilities[named].max(1), correct),
+            **finite(errors if several else {}),
             "in_distribution": float(answers.in_distribution.mean()),
         }
         print(f"{name}: {table[name]}", flush=True)

@@ -14,6 +14,7 @@ from training.calibrate import (
     operating_point,
     risk_coverage,
 )
+from training.errors import DatasetError
 
 RNG = np.random.default_rng(20261125)
 
@@ -123,6 +124,49 @@ def test_the_calibration_error_is_the_gap_between_confidence_and_accuracy() -> N
     confidence = np.full(1000, 0.9)
     assert expected_calibration_error(confidence, np.arange(1000) < 900) == pytest.approx(0)
     assert expected_calibration_error(confidence, np.arange(1000) < 600) == pytest.approx(0.3)
+
+
+def test_the_calibration_error_is_counted_bin_by_bin() -> None:
+    # Two bins: 0.05 too modest, and 0.55 too sure. Over both at once it would be 0.25.
+    confidence, correct = np.array([0.95, 0.95, 0.55, 0.55]), np.array([1, 1, 0, 0], bool)
+    assert expected_calibration_error(confidence, correct) == pytest.approx(0.5 * 0.05 + 0.5 * 0.55)
+    # Each bin counts by its slices, and the last one holds 1.
+    assert expected_calibration_error(
+        np.array([1.0, 1.0, 1.0, 0.3]), np.array([1, 1, 0, 0], bool)
+    ) == pytest.approx(0.75 / 3 + 0.25 * 0.3)
+
+
+def test_of_no_slices_there_is_no_calibration_error() -> None:
+    assert np.isnan(expected_calibration_error(np.zeros(0), np.zeros(0, bool)))
+
+
+def test_tumors_of_probability_0_are_missed_with_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+    probability = np.concatenate([np.zeros(3), np.full(97, 0.9), np.zeros(100)])
+    _, point = operating_point(probability, np.arange(200) < 100)
+    assert (point.sensitivity, point.target_sensitivity) == (0.97, 0.98)
+    assert "no threshold finds 98% of the validation tumours" in capsys.readouterr().out
+    operating_point(probability[2:], np.arange(198) < 98)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize("tumor", [True, False])
+def test_an_operating_point_needs_slices_of_both_kinds(tumor: bool) -> None:
+    with pytest.raises(DatasetError, match="with a tumour and without"):
+        operating_point(np.array([0.1, 0.9]), np.array([tumor, tumor]))
+
+
+def test_too_few_slices_have_no_space_and_no_scale() -> None:
+    views = _views(50)
+    with pytest.raises(DatasetError, match="there are 9"):
+        embedding_space(views[0][:9], seed=1)
+    none = np.zeros(50, np.bool_)
+    for count in (0, 1):
+        with pytest.raises(DatasetError, match=f"upright for certain: there are {count}"):
+            fit_orientation(views, none, views[0][:count], np.ones(count))
+    with pytest.raises(DatasetError, match="all alike"):
+        fit_orientation(views, none, np.repeat(views[0][:1], 9, axis=0), np.ones(9))
+    with pytest.raises(DatasetError, match="training slices that lie upright"):
+        fit_orientation(views, ~none, views[0], np.ones(50))
 
 
 def test_risk_falls_as_the_unsure_are_left_out() -> None:

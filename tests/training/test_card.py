@@ -39,12 +39,12 @@ def _without(recipe: dict[str, Any], **answers: Any) -> str:
 
 
 def test_the_grouped_test_is_what_the_recipe_makes_it() -> None:
-    card = model_card(_metrics(tested_of_testing=98), _config())
+    card = model_card(_metrics(tested_of_testing=106), _config())
     assert (
         "but none from normal_volumes. Of a set that names patient-wise folds, fold 5 is tested"
         in card
     )
-    assert ": 98 of its images are among those. No image that shares a group" in card
+    assert ": 106 of its images are among those. No image that shares a group" in card
     assert "every data set" not in card
     bare = load_recipe("efficientnet_lite0_mask").model_copy(
         update={"folds": None, "train_only": ()}
@@ -204,3 +204,164 @@ def test_the_record_tells_runs_of_other_recipes_and_without_a_data_set(tmp_path:
     (crossval / "crossval.json").write_text(json.dumps(tested))
     add(entries, crossval)
     assert [*entries[recipe.name].crossvals] == ["small (another recipe 01234567)"]
+
+
+def test_the_card_says_what_its_intervals_leave_out() -> None:
+    bare = model_card(_metrics(), _config())
+    assert "percentiles over near-duplicate groups; shares" in bare
+    assert "**so the intervals do not cover how patients differ" in bare
+    persons = {"navoneel": False, "normal_volumes": True}
+    some = model_card(_metrics(persons_named=persons), _config())
+    assert "groups, and over the persons of normal_volumes; shares" in some
+    assert "Of the other sets the slices of one patient lie in several groups" in some
+    every = model_card(_metrics(persons_named={"normal_volumes": True}), _config())
+    assert "bootstrap percentiles, drawn by person. `int8`" in every
+    assert "do not cover" not in every
+
+
+def test_the_card_does_not_call_what_may_be_right_an_accuracy() -> None:
+    card = model_card(_metrics(), _config())
+    assert "The bare softmax has 0.9376 float, 0.9365 int8 of the validation labels right" in card
+    assert "no accuracy to compare with those above" in card
+
+
+def test_the_card_shows_regions_beside_those_where_there_is_no_tumour() -> None:
+    card = model_card(_metrics(), _config())
+    assert "| box AP50 | AP50 with slices without tumour | centre of box or pixels inside" in card
+    assert " | 0.6387 | 0.6362 | 82.23% |" in card
+    assert "patients that neither training nor validation saw" not in card
+    # As reports of before had it, and as those of today do.
+    assert "11.1% of 18 in navoneel" in card
+    metrics = _metrics()
+    metrics["answers"]["false_regions"] = {
+        "all": {"images": 420, "share": 0.06, "interval": [0.015, 0.127]}
+    }
+    assert "all the same: 6.0% [1.5, 12.7] of 420 in all." in model_card(metrics, _config())
+
+
+def test_figures_without_an_interval_are_shown_without_one() -> None:
+    metrics = _metrics()
+    figures = metrics["protocols"]["grouped"]["navoneel"]["int8"]
+    figures["interval"] = {}
+    metrics["answers"]["regions"]["int8"]["interval"] = {}
+    metrics["answers"]["tumor"]["navoneel"]["interval"] = {}
+    card = model_card(metrics, _config())
+    assert "| grouped | navoneel | int8 | 18 |  |  |  | 0.8889 |  |" in card
+    assert "| int8 | 664 | 0.6736 | 0.8022 |" in card
+    assert "| navoneel | 50 | 32 | 1.0000 | 0.8889 | 0.9861 |" in card
+
+
+def _report(labels: list[str], held_out: list[str], answers: bool) -> dict[str, Any]:
+    """Of guesses on slices of these labels, as the evaluation of a recipe of four classes writes it."""
+    import numpy as np
+
+    from training.scores import scores, tumor_scores
+
+    recipe = load_recipe("efficientnet_lite0_mask")
+    rng = np.random.default_rng(7)
+    probabilities = rng.dirichlet([1, 1, 3, 1], len(labels))
+    truth = np.array([(*recipe.classes, "tumor").index(label) for label in labels])
+    named, groups = truth < 4, np.arange(len(labels))
+    classes, tumors = recipe.classes, recipe.tumor_classes
+    kind = scores(probabilities[named], truth[named], groups[named], classes, tumors)
+    tumor = np.array(labels) != "notumor"
+    score = probabilities[:, np.isin(classes, tumors)].sum(1)
+    found = {
+        "recipe": recipe.name,
+        "protocol": "grouped",
+        "held_out": held_out,
+        "split": {"train": 99, "validation": 9, "test": len(labels)},
+        "validation": {},
+        "protocols": {"grouped": {"testing": {"int8": kind, "float": kind}}},
+    }
+    if answers:
+        found["answers"] = {"tumor": {"all": tumor_scores(score, tumor, groups)}}
+    return found
+
+
+TUMORS = ["glioma", "meningioma", "pituitary"]
+
+
+@pytest.mark.tensorflow
+@pytest.mark.usefixtures("training")
+@pytest.mark.parametrize(
+    ("labels", "answers", "counts", "shown"),
+    [
+        (TUMORS * 10, False, "30, 30", "11100"),
+        (["notumor"] * 30, True, "30, 0", "00010"),
+        (["tumor"] * 20 + ["notumor"] * 10, True, "30, 20", "00111"),
+        ([*TUMORS, "notumor"] * 10, True, "40, 30", "11111"),
+    ],
+    ids=["figshare_cheng", "normal_volumes", "navoneel", "nickparvar"],
+)
+def test_of_a_set_that_was_left_out_the_record_has_what_the_set_can_show(
+    labels: list[str], answers: bool, counts: str, shown: str
+) -> None:
+    from training.compare import _left_out_row
+    from training.entries import _evaluated
+
+    report = _report(labels, ["small"], answers)
+    json.dumps(report, allow_nan=False)
+    found = _evaluated(report, report["protocols"]["grouped"]["testing"], own=True)
+    cells = _left_out_row("r", "small", found).strip("| ").split(" | ")
+    assert cells[:4] == ["r", "small", "99", counts]
+    assert "".join(str(int(cell != "-")) for cell in cells[4:9]) == shown
+    assert found["held_out"] == ["small"]
+    assert ("tumor.f1" in found) == (labels != ["notumor"] * 30)
+    if answers and found["tumors"] not in (0, len(labels)):
+        # Of all slices, those of an unstated kind too; of slices with a class navoneel has no tumour.
+        auc = report["answers"]["tumor"]["all"]["auc"]
+        assert cells[8].startswith(f"{100 * auc:.2f} [")
+
+
+@pytest.mark.tensorflow
+@pytest.mark.usefixtures("training")
+def test_reports_of_before_have_no_f1_of_nothing_and_no_interval_of_no_width() -> None:
+    from training.entries import _evaluated
+
+    report = _report(["notumor"] * 30, ["small"], answers=True)
+    tumor = report["answers"]["tumor"]["all"]
+    tumor |= {"f1": 0.0, "specificity": 1.0}
+    tumor["interval"] = {"f1": [0.0, 0.0], "specificity": [1.0, 1.0]}
+    found = _evaluated(report, report["protocols"]["grouped"]["testing"], own=True)
+    assert found["tumor.specificity"] == 1
+    assert "tumor.f1" not in found
+    assert found["interval"] == {}
+
+
+@pytest.mark.tensorflow
+@pytest.mark.usefixtures("training")
+def test_an_int8_file_that_strays_is_marked() -> None:
+    from training.compare import _bars, _document
+    from training.entries import Entry, _evaluated
+
+    report = _report(TUMORS * 10 + ["notumor"] * 10, [], answers=False)
+    kinds = report["protocols"]["grouped"]["testing"]
+    agree = {"label_disagreement": 0.0, "accuracy_float": 0.9, "accuracy_int8": 0.9}
+    for validation, strays in (
+        (agree, False),
+        (agree | {"label_disagreement": 0.02}, True),
+        (agree | {"accuracy_int8": 0.89}, True),
+    ):
+        found = _evaluated(report | {"validation": validation}, kinds, own=True)
+        assert found["strays"] == strays
+        runs = {"grouped": {"small": found | {"float_accuracy": 0.75}}}
+        entries = {"baseline_cnn": Entry(weights=["none"], evaluated=runs)}
+        assert ("75.00 (int8 strays)" in _document(entries)) == strays
+    assert "strays" not in _evaluated(report, kinds, own=True)
+    # Of records of before it was noted, those that are plainly apart.
+    for apart, expected in ((0.004, None), (0.26, 0.9)):
+        old = _shown(accuracy=0.9 - apart)
+        (bar,) = _bars({"baseline_cnn": Entry(evaluated={"clean": {"small": old}})})
+        assert bar.strayed_from == expected
+
+
+@pytest.mark.tensorflow
+@pytest.mark.usefixtures("training")
+def test_what_is_cross_validated_is_not_called_held_out() -> None:
+    from training.compare import _bars
+    from training.entries import Entry
+
+    entry = Entry(crossvals={"small": _shown(interval={})})
+    (bar,) = _bars({"baseline_cnn": entry})
+    assert (bar.kind, bar.limits) == ("cross-validated, small", None)

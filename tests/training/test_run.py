@@ -167,7 +167,9 @@ def test_the_report_is_whole_and_test_is_read_once(evaluated_run: Path, training
     metrics = json.loads((report / "metrics.json").read_text())
     figures = metrics["protocols"]["clean"]["testing"]["int8"]
     assert figures["images"] == sum(map(sum, figures["confusion"]))
-    assert set(figures["interval"]) >= {"accuracy", "glioma.precision", "tumor.auc"}
+    assert set(figures["interval"]) >= {"accuracy", "macro_f1"}
+    # Two gliomas, and two slices without a tumour, are too few groups.
+    assert not {"glioma.precision", "tumor.auc"} & set(figures["interval"])
     card = (report / "MODEL_CARD.md").read_text()
     assert f"{figures['accuracy']:.4f}" in card
     for name in ("confusion.png", "roc.png", "training.png"):

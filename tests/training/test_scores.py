@@ -1,8 +1,20 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from training.scores import bootstrap, scores, tumor_probability, tumor_scores
+from training.datasets import read_folders
+from training.duplicates import audit
+from training.scores import (
+    bootstrap,
+    persons_named,
+    scores,
+    shares,
+    tumor_probability,
+    tumor_scores,
+)
 
 CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
 TUMORS = ("glioma", "meningioma", "pituitary")
@@ -65,3 +77,75 @@ def test_copies_of_one_slice_do_not_narrow_the_interval() -> None:
     naive = bootstrap(mean(copied), np.arange(600))["mean"]
     assert grouped == pytest.approx(alone)
     assert naive[1] - naive[0] < 0.6 * (grouped[1] - grouped[0])
+
+
+def test_persons_widen_the_intervals_of_data_that_name_them(tmp_path: Path) -> None:
+    rng = np.random.default_rng(3)
+    for number in range(48):
+        for path in (tmp_path / f"named/no/{number // 6}", tmp_path / "nameless/no"):
+            path.mkdir(parents=True, exist_ok=True)
+            noise = rng.integers(0, 256, (64, 64), np.uint8)
+            Image.fromarray(noise).save(path / f"{number:02d}.png")
+    images = read_folders([tmp_path / "named", tmp_path / "nameless"])
+    groups = audit(images).groups
+    rows = np.arange(len(images))
+    assert persons_named(images, rows) == {"named": True, "nameless": False}
+    # Of three of the eight persons, all slices are wrong.
+    right = np.tile(np.arange(48) // 6 > 2, 2)
+    named = np.array([file.source == "named" for file in images.files])
+    found = shares({"person": (right, named), "slice": (right, ~named)}, groups)
+    assert found["person"] == found["slice"] == 5 / 8
+    by_person, by_slice = (np.ptp(found["interval"][name]) for name in ("person", "slice"))
+    assert by_person > 1.7 * by_slice
+
+
+def test_a_share_of_none_or_all_has_limits_all_the_same() -> None:
+    tumor = np.arange(40) < 27
+    found = tumor_scores(np.where(tumor, 0.9, 0.1), tumor, np.arange(40))
+    assert (found["sensitivity"], found["specificity"], found["auc"]) == (1, 1, 1)
+    # Of n groups without a miss, the limit is where n hits have 2.5 %.
+    low, high = found["interval"]["sensitivity"]
+    assert (low**27, high) == (pytest.approx(0.025), 1)
+    assert found["interval"]["specificity"] == [pytest.approx(0.025 ** (1 / 13)), 1]
+    # Copies are no trials.
+    copied = tumor_scores(np.where(tumor, 0.1, 0.9), tumor, np.arange(40) // 2)
+    assert copied["interval"]["sensitivity"] == [0, pytest.approx(1 - 0.025 ** (1 / 14))]
+    # What is no share and did not vary has no limits that say anything.
+    assert not {"auc", "f1"} & found["interval"].keys()
+
+
+def test_fewer_than_five_groups_have_no_interval() -> None:
+    tumor = np.arange(40) < 20
+    probability = np.linspace(1, 0, 40)
+    assert tumor_scores(probability, tumor, np.arange(40) // 10)["interval"] == {}
+    # Twenty groups with a tumour, and four without.
+    groups = np.where(tumor, np.arange(40), 100 + np.arange(40) // 5)
+    found = tumor_scores(np.random.default_rng(1).random(40), tumor, groups)
+    assert found["interval"].keys() == {"sensitivity", "f1"}
+
+
+def test_a_class_that_does_not_occur_has_no_figures_and_no_interval() -> None:
+    predicted = np.repeat([2, 0], 5)
+    probabilities = np.eye(4, dtype=np.float32)[predicted] * 0.88 + np.float32(0.03)
+    found = scores(probabilities, np.full(10, 2), np.arange(10), CLASSES, TUMORS)
+    assert found["classes"].keys() == {"notumor"}
+    assert found["tumor"] == {"specificity": 0.5}
+    assert found["interval"].keys() == {
+        "accuracy",
+        "macro_f1",
+        "notumor.recall",
+        "notumor.precision",
+        "notumor.f1",
+        "tumor.specificity",
+    }
+    assert found["interval"]["notumor.precision"] == [pytest.approx(0.025 ** (1 / 5)), 1]
+
+
+def test_shares_are_those_counted_by_hand_and_of_nothing_there_is_none() -> None:
+    hits = np.array([1, 1, 0, 1, 0, 0, 1, 0], np.bool_)
+    of = np.array([1, 1, 1, 0, 0, 0, 1, 1], np.bool_)
+    found = shares({"some": (hits, of), "none": (hits, ~hits & ~of & hits)}, np.arange(8))
+    assert found["some"] == 3 / 5
+    assert "none" not in found
+    low, high = found["interval"]["some"]
+    assert 0 <= low < 0.6 < high <= 1

@@ -5,18 +5,20 @@ import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from contract.answer import Outputs, Rules
+from contract.answer import Decision, Outputs, Rules
 from contract.decoding import decode
 from contract.manifest import RegionRecord
 from contract.preprocessing import preprocess
 from contract.store import ModelStore
-from training.datasets import ImageFile, read_images
+from training.datasets import ImageFile, find_images, read_images
 from training.errors import DatasetError, RunError
+from training.run import Run
 
 from .conftest import SLICES, Training, agreement_says, calibrated, eagerly  # noqa: TID252
 
@@ -126,9 +128,11 @@ def test_a_data_set_left_out_comes_into_the_card(run: Path, tmp_path: Path, head
     figures = metrics["protocols"]["grouped"]["testing"]["int8"]
     auc = metrics["answers"]["tumor"]["all"] if heads == 2 else figures["tumor"]
     row = left_out_section([_left_out(tmp_path)])[-2]
+    # Two slices without a tumour are too few groups for an interval.
     assert row.startswith(
         f"| plain | `efficientnet_lite0_mask --epochs 1 --resolution 64` "
-        f"| {metrics['split']['test']} | {figures['images']} | {auc['auc']:.4f} ["
+        f"| {metrics['split']['test']} | {figures['images']} | {auc['auc']:.4f} "
+        f"| {auc['sensitivity']:.4f} ["
     )
     low, high = figures["interval"]["accuracy"]
     assert f"| {figures['accuracy']:.4f} [{low:.4f}, {high:.4f}] |" in row
@@ -318,22 +322,127 @@ def test_the_version_answers_as_the_evaluation_did(
     manifest = version.manifest
     assert manifest.schema_version == 2
     assert manifest.outputs["mask"].shape == (None, 112, 112)
+    from training.answering import as_outputs
     from training.convert import litert_predictor, saved_model_predictor
 
-    slices = np.stack(
-        [preprocess(decode(p.read_bytes()).pixels) for p in sorted(SLICES.rglob("*.jpg"))]
-    )
     rules = Rules.read(manifest, version.path)
-    for predict in (
-        litert_predictor(version.path / "model.int8.tflite"),
-        saved_model_predictor(version.path / "saved_model"),
-    ):
-        outputs = predict(slices)
-        assert set(outputs) == set(manifest.outputs)
-        answers = rules.answer(
-            Outputs(
-                outputs["probabilities"], outputs["logits"], outputs["mask"], outputs["embedding"]
-            )
-        )
-        assert answers.probabilities.sum(axis=1) == pytest.approx(1, abs=1e-5)
-        assert answers.distance is not None
+    tested = (run / "report" / "test_images.txt").read_text().split()
+    files = {file.sha256: file for file in _read(run)}
+    slices = np.stack([preprocess(decode(files[d].path.read_bytes()).upright) for d in tested])
+    labels = [files[digest].label for digest in tested]
+    predict = litert_predictor(version.path / "model.int8.tflite")
+    full = saved_model_predictor(version.path / "saved_model")(slices)
+    outputs = predict(slices)
+    assert set(full) == set(outputs) == set(manifest.outputs)
+    answers = rules.answer(as_outputs(outputs))
+    assert answers.prediction_set is not None
+    assert answers.in_distribution is not None
+    metrics = json.loads((run / "report" / "metrics.json").read_text())
+    assert metrics["split"]["test"] == len(tested)
+    # Counted slice by slice, from what the service would answer.
+    covered, sizes, right, kept = [], [], [], []
+    shown = {"referred": 0, "tumors_missed": 0, "false_alarms": 0}
+    for row, label in enumerate(labels):
+        truth = manifest.classes.index(label)
+        covered.append(bool(answers.prediction_set[row, truth]))
+        sizes.append(int(answers.prediction_set[row].sum()))
+        right.append(int(answers.probabilities[row].argmax()) == truth)
+        kept.append(bool(answers.in_distribution[row]))
+        decision = answers.decisions[row]
+        shown["referred"] += decision == Decision.REFER
+        shown["tumors_missed"] += label != "notumor" and decision == Decision.NO_TUMOR
+        shown["false_alarms"] += label == "notumor" and decision == Decision.TUMOR
+    found = metrics["answers"]
+    assert found["calibration"]["coverage"] == pytest.approx(np.mean(covered))
+    assert found["calibration"]["set_size"] == pytest.approx(np.mean(sizes))
+    assert found["calibration"]["full_sets"] == pytest.approx(np.mean(np.equal(sizes, 4)))
+    assert found["calibration"]["in_distribution"]["images"] == sum(kept)
+    accuracy = metrics["protocols"]["grouped"]["testing"]["int8"]["accuracy"]
+    assert accuracy == pytest.approx(np.mean(right))
+    of = {"referred": len(labels), "false_alarms": labels.count("notumor")}
+    of["tumors_missed"] = len(labels) - of["false_alarms"]
+    for name, count in shown.items():
+        assert found["decisions"][name] == pytest.approx(count / of[name])
+    assert found["decisions"]["in_distribution"] == pytest.approx(np.mean(kept))
+    tumor = answers.tumor_probability >= manifest.tumor_threshold
+    assert found["served"]["sensitivity"] == pytest.approx(
+        tumor[np.array(labels) != "notumor"].mean()
+    )
+
+
+class _Found(NamedTuple):
+    sha256: str
+    path: Path
+    label: str
+
+
+def _read(run: Path) -> list[_Found]:
+    """The files that a run read."""
+    images = read_images(find_images(Run.open(run).config.roots))
+    return [
+        _Found(digest, file.path, file.label)
+        for digest, file in zip(images.sha256, images.files, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("left_out", "figures", "absent"),
+    [
+        ("negatives", {"specificity"}, {"sensitivity", "auc", "f1"}),
+        ("tumors", {"sensitivity", "f1"}, {"specificity", "auc"}),
+        ("unstated", {"sensitivity", "specificity", "f1", "auc"}, set()),
+    ],
+)
+def test_a_set_of_one_kind_that_was_left_out_has_the_figures_that_it_can(
+    left_out: str,
+    figures: set[str],
+    absent: set[str],
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As normal_volumes, figshare_cheng and navoneel are; the model is that of another run."""
+    from training import evaluate as module
+    from training.card_answers import left_out_section
+    from training.compare import _left_out_section
+    from training.entries import Entries, add
+    from training.prepare import reopen
+
+    path = tmp_path / "run"
+    shutil.copytree(run, path, ignore=shutil.ignore_patterns("report"))
+    opened, prepared = reopen(path)
+    images = prepared.images
+    none = images.labels == "notumor"
+    test = {"negatives": none, "tumors": ~none, "unstated": np.ones(len(none), np.bool_)}[left_out]
+    if left_out == "unstated":
+        files = [
+            f if empty else f._replace(label="tumor", mask=None)
+            for f, empty in zip(images.files, none, strict=True)
+        ]
+        images = replace(images, files=tuple(files))
+    config = opened.config.model_copy(update={"held_out": ("plain",)})
+    (path / "run.json").write_text(config.model_dump_json())
+    parts = replace(prepared.parts, test=np.flatnonzero(test))
+    changed = prepared._replace(images=images, parts=parts, config=config)
+    monkeypatch.setattr(module, "reopen", lambda _: (replace(opened, config=config), changed))
+    monkeypatch.setattr("training.trust.PERTURBATIONS", {})
+    report = module.evaluate(path, None)
+    metrics = json.loads((report / "metrics.json").read_text(), parse_constant=pytest.fail)
+    tumor = metrics["answers"]["tumor"]["all"]
+    assert figures <= tumor.keys()
+    assert not absent & tumor.keys()
+    assert ("regions" in metrics["answers"]) == (left_out == "tumors")
+    one = left_out != "tumors"
+    assert ("ece" in metrics["answers"]["calibration"]) != one
+    row = left_out_section([module._left_out(path)])[-2].split(" | ")
+    assert row[2:4] == [str(test.sum()), str(none.sum() if one else test.sum())]
+    assert (row[7] == "") == one
+    monkeypatch.setattr("training.entries._sizes", lambda _: {})
+    entries: Entries = {}
+    add(entries, path)
+    cells = _left_out_section(entries)[-1].split(" | ")
+    assert cells[3] == f"{test.sum()}, {(test & ~none).sum()}"
+    assert (cells[4] == "-", cells[5] == "-") == (one, one)
+    for cell, name in zip(cells[6:9], ("sensitivity", "specificity", "auc"), strict=True):
+        expected = f"{100 * tumor[name]:.2f}" if name in figures else "-"
+        assert cell.split(" ")[0] == expected

@@ -1,0 +1,200 @@
+"""What a version answers on test slices today: ``python -m scripts.retested FOLDER …``.
+
+A version's report is of the day that it was exported; the service's rules have changed since: slices
+out of distribution get every class. The slices are those of a report's ``test_images.txt``, found by
+their files' sha256 in the folders of the data sets, and the file is the int8 one.
+
+Of data sets with an index file and masks the figures also have intervals *by run*: a run is the slices
+with consecutive ids in the index that have the same fold and label. Slices of one series follow one
+another there, so that a run holds what near-duplicate groups part. It is no patient: figshare_cheng has
+233 of them and 510 runs, so that a patient is in about two, and these intervals are too narrow as well.
+"""
+
+import argparse
+import csv
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from contract.answer import Answers, Outputs, Rules
+from contract.errors import StoreError
+from contract.manifest import AnswerRecord, RegionRecord
+from contract.store import ModelStore
+from training import trust
+from training.calibrate import class_indices
+from training.card_answers import how_sure
+from training.convert import litert_predictor
+from training.datasets import INDEX_FILE, NO_TUMOR, ImageSet, read_folders
+from training.duplicates import audit
+from training.errors import DatasetError, TrainingError
+from training.scores import shares, tumor_scores
+
+STORE = Path(__file__).resolve().parents[1] / "model_store"
+MODEL = "brain-tumor"
+
+
+def main() -> int:
+    """Prints it; returns the process' exit status."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folders", nargs="+", type=Path, help="the data sets")
+    parser.add_argument("--version", default="latest")
+    parser.add_argument(
+        "--tested-by", help="version whose test images these are; its own otherwise"
+    )
+    parser.add_argument("--among", default="", metavar="SET/PART", help="as nickparvar/testing")
+    arguments = parser.parse_args()
+    try:
+        retest(arguments.folders, arguments.version, arguments.tested_by, arguments.among)
+    except (TrainingError, StoreError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def retest(folders: Sequence[Path], version: str, tested_by: str | None, among: str) -> None:
+    """Prints figures of a version on the test images of a version.
+
+    Raises:
+        TrainingError: of the data sets.
+        StoreError: a version cannot be had.
+    """
+    store = ModelStore(STORE)
+    stored = store.load(MODEL, store.resolve(MODEL, version))
+    by = stored if tested_by is None else store.load(MODEL, store.resolve(MODEL, tested_by))
+    wanted = {*(by.path / "report" / "test_images.txt").read_text(encoding="utf-8").split()}
+    images = read_folders(folders)
+    rows = np.flatnonzero(
+        [
+            digest in wanted and f"{file.source}/{file.part}".startswith(among)
+            for file, digest in zip(images.files, images.sha256, strict=True)
+        ]
+    )
+    if not rows.size:
+        raise DatasetError("none of the images was tested")
+    rules = Rules.read(stored.manifest, stored.path)
+    outputs = litert_predictor(stored.path / stored.manifest.artifacts["litert"])(
+        images.slices[rows]
+    )
+    _, first = np.unique([images.sha256[row] for row in rows], return_index=True)
+    for name, chosen in (("slices", np.arange(len(rows))), ("distinct files", np.sort(first))):
+        found = {key: array[chosen] for key, array in outputs.items()}
+        print(f"{len(chosen)} {name}: {_classes(rules, found, images.labels[rows[chosen]])}")
+    record = stored.manifest.answer
+    if record is not None and record.region is not None:
+        _answers(record, record.region, rules, outputs, images, rows, folders)
+
+
+def _outputs(found: Mapping[str, NDArray[np.float32]]) -> Outputs:
+    names = ("logits", "mask", "embedding")
+    if len(found) == 1:
+        # Version 1's file has no name for its only output.
+        found = {"probabilities": next(iter(found.values()))}
+    return Outputs(found["probabilities"], **{n: found[n] for n in names if n in found})
+
+
+def _classes(
+    rules: Rules, found: Mapping[str, NDArray[np.float32]], labels: NDArray[np.str_]
+) -> str:
+    answers = rules.answer(_outputs(found))
+    known = class_indices(labels, rules.classes)
+    right = answers.labels == known
+    recalls = ", ".join(
+        f"{name} {right[known == index].mean():.1%} of {(known == index).sum()}"
+        for index, name in enumerate(rules.classes)
+        if (known == index).any()
+    )
+    tumor = tumor_scores(
+        answers.tumor_probability, labels != NO_TUMOR, np.zeros(len(labels), np.intp)
+    )
+    return (
+        f"accuracy {right[known >= 0].mean():.2%} of the {(known >= 0).sum()} with a class; tumour AUC "
+        f"{tumor.get('auc', float('nan')):.4f}; recall of {recalls}"
+    )
+
+
+def _answers(
+    record: AnswerRecord,
+    region: RegionRecord,
+    rules: Rules,
+    outputs: Mapping[str, NDArray[np.float32]],
+    images: ImageSet,
+    rows: NDArray[np.intp],
+    folders: Sequence[Path],
+) -> None:
+    test = trust.tested(images, rows, audit(images), rules, outputs)
+    answers: dict[str, Any] = {
+        "fitted": {"answer": record.model_dump(mode="json")},
+        "calibration": trust.calibration_figures(test, rules.classes, outputs["probabilities"]),
+        "decisions": trust.decision_figures(test, np.ones(len(rows), np.bool_)),
+        "decisions_upright": trust.decision_figures(test, ~test.doubtful),
+        "served": trust.threshold_figures(test, rules.tumor_threshold),
+        "false_regions": trust.false_regions(images, test, region),
+    }
+    print("\n".join(how_sure(answers, "slices")))
+    known = class_indices(test.labels, rules.classes)
+    for folder in folders:
+        name = folder.resolve().name
+        masked = np.array([images.files[int(row)].mask is not None for row in rows])
+        inside = (test.sources == name) & masked
+        if not (folder / INDEX_FILE).is_file() or not inside.any():
+            continue
+        numbers = runs_of(folder / INDEX_FILE)
+        stems = [images.files[int(row)].path.stem for row in rows[inside]]
+        by_run = np.array([numbers[stem] for stem in stems], np.intp)
+        for what, groups in (("by group", test.groups[inside]), ("by run", by_run)):
+            ours = _part(test, inside, groups)
+            right = ours.answers.labels == known[inside]
+            every = np.ones(len(right), np.bool_)
+            accuracy = shares({"accuracy": (right, every)}, groups)
+            tumor = tumor_scores(ours.answers.tumor_probability, ours.tumor, groups)
+            figures = trust.region_figures(images, ours, region)
+            print(
+                f"{name}, {len(right)} slices, {what}, {len(np.unique(groups))} of them: accuracy "
+                f"{_limits(accuracy, 'accuracy')}, sensitivity {_limits(tumor, 'sensitivity')}, mean "
+                f"Dice {_limits(figures, 'dice')}"
+            )
+
+
+def _part(test: trust.Tested, inside: NDArray[np.bool_], groups: NDArray[np.intp]) -> trust.Tested:
+    """Some of the slices, grouped in another way."""
+    answers = test.answers
+    return trust.Tested(
+        test.rows[inside],
+        test.labels[inside],
+        test.sources[inside],
+        groups,
+        test.doubtful[inside],
+        Answers(
+            answers.probabilities[inside],
+            answers.tumor_probability[inside],
+            tuple(d for d, here in zip(answers.decisions, inside, strict=True) if here),
+        ),
+        test.masks[inside],
+    )
+
+
+def _limits(figures: Mapping[str, Any], name: str) -> str:
+    low, high = figures["interval"].get(name, (float("nan"), float("nan")))
+    return f"{figures[name]:.4f} [{low:.4f}, {high:.4f}]"
+
+
+def runs_of(index: Path) -> dict[str, int]:
+    """Id of each image in an index to the number of its run; see the module."""
+    with index.open(encoding="utf-8", newline="") as file:
+        entries = sorted(csv.DictReader(file), key=lambda entry: int(entry["id"]))
+    found: dict[str, int] = {}
+    before, number = None, -1
+    for entry in entries:
+        kind = entry["fold"], entry["label"]
+        number += kind != before
+        before = kind
+        found[entry["id"]] = number
+    return found
+
+
+if __name__ == "__main__":
+    sys.exit(main())

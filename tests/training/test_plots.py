@@ -1,0 +1,59 @@
+"""The report's pictures: nothing is cut off, and none fails on data of one kind."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+plt = pytest.importorskip("matplotlib.pyplot")
+
+from training import plots  # noqa: E402
+
+LONG = "efficientnet_lite0_masked int8, grouped, 1165 test images with a class"
+CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
+
+
+@pytest.fixture
+def figures(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+    """Those that were drawn, instead of their files."""
+    drawn: list[Any] = []
+    monkeypatch.setattr(plots, "_save", lambda figure, _: drawn.append(figure))
+    yield drawn
+    for figure in drawn:
+        plt.close(figure)
+
+
+def _inside(figure: Any) -> bool:
+    figure.canvas.draw()
+    texts = [axes.title for axes in figure.axes] + [axes.xaxis.label for axes in figure.axes]
+    boxes = [text.get_window_extent() for text in texts]
+    return all(box.x0 >= 0 and box.x1 <= figure.bbox.width for box in boxes)
+
+
+def test_long_titles_are_not_cut_off(figures: list[Any]) -> None:
+    plots.confusion(Path("a.png"), np.eye(4, dtype=int).tolist(), CLASSES, LONG)
+    truth = np.arange(8) % 4
+    plots.roc(Path("a.png"), np.eye(4)[truth], truth, CLASSES, dict.fromkeys(CLASSES, 1.0), LONG)
+    plots.risk_coverage(Path("a.png"), np.linspace(0, 1, 9), np.ones(9, np.bool_))
+    strays = plots.Bar("efficientnetb4_scratch", "clean, nickparvar", 0.44, (0.4, 0.5), 0.7)
+    named = "cross-validated, navoneel + nickparvar (precision mixed_bfloat16)"
+    plots.accuracies(Path("a.png"), [strays, plots.Bar("other", named, 0.9)])
+    assert all(map(_inside, figures))
+
+
+def test_an_int8_file_that_strays_is_drawn_as_such(figures: list[Any]) -> None:
+    plots.accuracies(Path("a.png"), [plots.Bar("a", "b", 0.44, (0.4, 0.5), 0.7)])
+    plots.accuracies(Path("a.png"), [plots.Bar("a", "b", 0.44, (0.4, 0.5))])
+    (strays,), (plain,) = (figure.axes for figure in figures)
+    assert {line.get_marker() for line in strays.lines} == {"None", "x", "o"}
+    assert "would not be exported" in strays.get_xlabel()
+    assert {line.get_marker() for line in plain.lines} == {"None", "o"}
+    assert "exported" not in plain.get_xlabel()
+
+
+def test_data_of_one_kind_have_curves_of_what_they_can_show(figures: list[Any]) -> None:
+    plots.roc(Path("a.png"), np.eye(4)[[2, 2]], np.array([2, 2]), CLASSES, {}, "none")
+    plots.robustness(Path("a.png"), {"none": {"in_distribution": 0.9}})
+    assert [len(figure.axes) for figure in figures] == [1, 1]

@@ -1,0 +1,72 @@
+"""A version is tested again by the rules that the service follows now."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from contract.answer import Rules
+from contract.store import ModelStore
+from training.datasets import read_folders
+
+from .conftest import SLICES  # noqa: TID252
+
+pytestmark = [pytest.mark.tensorflow, pytest.mark.usefixtures("training")]
+
+
+def test_a_run_ends_where_fold_or_label_change(tmp_path: Path) -> None:
+    from scripts.retested import runs_of
+
+    lines = [
+        "10,glioma,2",
+        "1,glioma,5",
+        "2,glioma,5",
+        "3,glioma,4",
+        "9,glioma,5",
+        "11,pituitary,2",
+    ]
+    (tmp_path / "index.csv").write_text("\n".join(["id,label,fold", *lines]) + "\n")
+    assert runs_of(tmp_path / "index.csv") == {"1": 0, "2": 0, "3": 1, "9": 2, "10": 3, "11": 4}
+
+
+def test_figures_are_of_the_answers_of_today(capsys: pytest.CaptureFixture[str]) -> None:
+    from scripts.retested import STORE, _answers, _classes
+    from training.answering import as_outputs
+    from training.convert import litert_predictor
+
+    version = ModelStore(STORE).load("brain-tumor", 4)
+    record = version.manifest.answer
+    assert record is not None
+    assert record.region is not None
+    images = read_folders([SLICES])
+    rules = Rules.read(version.manifest, version.path)
+    rows = np.arange(len(images))
+    outputs = litert_predictor(version.path / "model.int8.tflite")(images.slices)
+    _answers(record, record.region, rules, outputs, images, rows, [SLICES])
+    said = capsys.readouterr().out
+    answers = rules.answer(as_outputs(outputs))
+    assert answers.prediction_set is not None
+    truth = [rules.classes.index(str(label)) for label in images.labels]
+    covered = answers.prediction_set[rows, truth].mean()
+    assert f"| coverage of the 95% prediction sets | {covered:.2%} [" in said
+    right = (answers.labels == truth).mean()
+    assert f"accuracy {right:.2%} of the {len(rows)} with" in _classes(
+        rules, outputs, images.labels
+    )
+
+
+def test_the_only_output_of_a_version_needs_no_name() -> None:
+    from scripts.retested import _outputs
+
+    only = np.array([[0.25, 0.75]], np.float32)
+    assert _outputs({"StatefulPartitionedCall_1": only}).probabilities is only
+
+
+def test_folders_without_a_test_image_are_an_error(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from scripts.retested import main
+
+    monkeypatch.setattr("sys.argv", ["retested", str(SLICES), "--version", "4", "--among", "none/"])
+    assert main() == 1
+    assert "none of the images was tested" in capsys.readouterr().err
