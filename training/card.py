@@ -117,7 +117,7 @@ def model_card(metrics: dict[str, Any], config: RunConfig, served: str = "int8")
         "",
         *([_leak(metrics, config)] if audit["testing_images"] else []),
         (
-            f"{len(audit['conflicting_labels'])} images lie in groups with two labels; none of them "
+            f"{len(audit['conflicting_labels'])} images are alike and have two labels; none of them "
             "trained or validated."
         ),
         "",

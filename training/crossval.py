@@ -143,9 +143,18 @@ def parts(recipe: Recipe, images: ImageSet, audit: Audit, repeats: int) -> Itera
         raise DatasetError("some of the data name folds and others do not; test them apart")
     else:
         tests = [
-            (f"repeat{number}", pick(images.labels, audit.groups, free, recipe.test_share, rng))
+            (
+                f"repeat{number}",
+                pick(
+                    images.labels,
+                    audit.groups,
+                    free,
+                    recipe.test_share,
+                    np.random.default_rng((recipe.seed, number)),
+                    audit.persons,
+                ),
+            )
             for number in range(1, repeats + 1)
-            for rng in [np.random.default_rng((recipe.seed, number))]
         ]
     if recipe.seed + len(tests) >= SEEDS:
         raise RecipeError(f"seed {recipe.seed} leaves no room below {SEEDS} for {len(tests)} more")
@@ -162,7 +171,9 @@ def _around(images: ImageSet, audit: Audit, test: NDArray[np.bool_], recipe: Rec
     usable[audit.conflicting] = False
     whole = divisible(images, recipe)
     rng = np.random.default_rng(recipe.seed)
-    validates = pick(images.labels, groups, usable & whole, recipe.validation_share, rng)
+    validates = pick(
+        images.labels, groups, usable & whole, recipe.validation_share, rng, audit.persons
+    )
     trains = usable & ~np.isin(groups, groups[validates])
     result = Split(np.flatnonzero(trains), np.flatnonzero(validates), np.flatnonzero(test))
     require_classes(result, images, recipe, whole)

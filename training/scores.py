@@ -43,7 +43,7 @@ def persons_named(images: ImageSet, rows: NDArray[np.intp]) -> dict[str, bool]:
     found: dict[str, bool] = {}
     for row in rows.tolist():
         file = images.files[row]
-        found[file.source] = found.get(file.source, True) and bool(file.volume)
+        found[file.source] = found.get(file.source, True) and bool(file.person or file.identities)
     return dict(sorted(found.items()))
 
 

@@ -267,6 +267,15 @@ def test_slices_of_other_classes_go_where_their_person_goes() -> None:
     assert parts.remarks == ()
 
 
+def test_so_they_do_in_cross_validation() -> None:
+    from training.crossval import parts
+
+    images, found = _of_persons({f"p{n}": ["glioma", "notumor"] for n in range(20)})
+    recipe = _recipe(folds=None, validation_share=0.2, test_share=0.2, classes=("notumor", "glioma"))
+    for part in parts(recipe, images, found, repeats=2):
+        assert sum(part.split.counts().values()) == len(images)
+
+
 def test_one_patient_does_not_test_what_was_trained_on() -> None:
     """Slices of Training of a person who is in Testing as well neither train nor validate."""
     images, found = _of_persons({f"p{n}": ["glioma", "notumor"] * 2 for n in range(20)})
