@@ -28,9 +28,10 @@ from training import trust
 from training.calibrate import class_indices
 from training.card_answers import how_sure
 from training.convert import litert_predictor
-from training.datasets import INDEX_FILE, NO_TUMOR, ImageSet, read_folders
+from training.datasets import NO_TUMOR, ImageSet, read_folders
 from training.duplicates import audit
 from training.errors import DatasetError, TrainingError
+from training.folders import INDEX_FILE
 from training.scores import shares, tumor_scores
 
 STORE = Path(__file__).resolve().parents[1] / "model_store"
