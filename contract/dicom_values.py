@@ -133,10 +133,16 @@ def _is_map(values: tuple[str, ...]) -> bool:
 
 
 def _named_part(values: tuple[str, ...]) -> str:
-    """The third or the fourth value; in a reformatted slice, those of the workstation go before it."""
-    last = 4 if REFORMATS.isdisjoint(values) else len(values)
-    named = [COMPONENTS.get(value, value) for value in values[2:last]]
-    return next((value for value in named if value in COMPONENTS.values()), "")
+    """The third or the fourth value, of which one that is no magnitude goes before one that is.
+
+    In a reformatted slice the workstation's values stand before it, so it is the first in any place;
+    what follows is the slice's history.
+    """
+    is_reformat = not REFORMATS.isdisjoint(values)
+    named = [COMPONENTS.get(value, value) for value in values[2 : None if is_reformat else 4]]
+    found = [value for value in named if value in COMPONENTS.values()]
+    others = [] if is_reformat else [value for value in found if value in _OTHERS]
+    return next(iter(others + found), "")
 
 
 def _private_part(attributes: Dataset) -> str:

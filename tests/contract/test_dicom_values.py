@@ -62,6 +62,11 @@ INVERSION = {"ScanningSequence": ["SE", "IR"]}
         ({"ComplexImageComponent": ""}, False),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "M", "ND", "P"]}, False),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "M_FFE", "M", "FFE"]}, False),
+        # The part that is none goes before a magnitude, whichever is first.
+        *(({"ImageType": ["DERIVED", "PRIMARY", "M", part]}, True) for part in "PRI"),
+        *(({"ImageType": ["DERIVED", "PRIMARY", part, "M"]}, True) for part in "PRI"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "MAGNITUDE", "PHASE"]}, True),
+        ({"ImageType": ["DERIVED", "PRIMARY", "M", "R"], **INVERSION}, False),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "OTHER"]}, False),
         # The real part of an inversion recovery is a slice of tissue, as phase-sensitive ones are.
         ({"ImageType": ["ORIGINAL", "PRIMARY", "R", "ND"], **INVERSION}, False),
