@@ -10,6 +10,8 @@ import re
 from typing import Final
 
 from pydicom import Dataset
+from pydicom.multival import MultiValue
+from pydicom.uid import ExplicitVRBigEndian
 
 from contract.dicom_scan import terms, words
 from contract.greyscale import floats, term
@@ -77,13 +79,21 @@ COMPONENTS: Final = {"M": "MAGNITUDE", "P": "PHASE", "R": "REAL", "I": "IMAGINAR
 GE_COMPONENTS: Final = {1: "PHASE", 2: "REAL", 3: "IMAGINARY"}
 """Values of GE's private Image Type; 0 is a magnitude, and others are none of these."""
 
-PRIVATE: Final = (0x00430010, 0x0043102F, 0x20050010, 0x20051011)
-"""Tags of GE's and Philips' private creators and parts of complex values, in their scanners' block."""
+_GE: Final = (0x0043, "GEMS_PARM_01", 0x2F)
 
-_GE: Final = "GEMS_PARM_01"
+_PHILIPS: Final = (0x2005, "PHILIPS MR IMAGING DD 001", 0x11)
+"""With :data:`_GE`: where a part of complex values is. The group, the private creator in upper case,
+and the element in that creator's block, which may be any of them (PS3.5 2024e, 7.8.1)."""
 
-_PHILIPS: Final = "PHILIPS MR IMAGING DD 001"
-"""With :data:`_GE`: the private creators, upper case."""
+_BLOCKS: Final = range(0x10, 0x100)
+
+PRIVATE: Final = tuple(
+    tag
+    for group, _, element in (_GE, _PHILIPS)
+    for block in _BLOCKS
+    for tag in (group << 16 | block, group << 16 | block << 8 | element)
+)
+"""Tags of private creators, and of what :data:`_GE` and :data:`_PHILIPS` may be, in every block."""
 
 _OTHERS: Final = frozenset(COMPONENTS.values()) - {"MAGNITUDE"}
 
@@ -153,18 +163,43 @@ def _private_part(attributes: Dataset) -> str:
     if "PerFrameFunctionalGroupsSequence" in attributes:
         return ""
     try:
-        if 0x0043102F in attributes and _creator(attributes, 0x00430010) == _GE:
-            return GE_COMPONENTS.get(int(attributes[0x0043102F].value), "")
-        if 0x20051011 in attributes and _creator(attributes, 0x20050010) == _PHILIPS:
-            letter = str(attributes[0x20051011].value).strip()
-            return COMPONENTS.get(letter, "")
+        if (value := _private_value(attributes, *_GE)) is not None:
+            return GE_COMPONENTS.get(_number(value, attributes), "")
+        if (value := _private_value(attributes, *_PHILIPS)) is not None:
+            part = COMPONENTS.get(_text(value), _text(value))
+            return part if part in COMPONENTS.values() else ""
     except Exception:  # noqa: BLE001 - damaged, or of another type: not read at all, it does no harm
         return ""
     return ""
 
 
-def _creator(attributes: Dataset, tag: int) -> str:
-    return str(attributes[tag].value if tag in attributes else "").strip().upper()
+def _private_value(attributes: Dataset, group: int, creator: str, element: int) -> object:
+    """The first value of a private element; bytes where its value representation is not known."""
+    for owner in sorted(attributes.keys()):
+        if owner >> 16 != group or owner & 0xFFFF not in _BLOCKS:
+            continue
+        tag = group << 16 | (owner & 0xFF) << 8 | element
+        if tag in attributes and _text(attributes[owner].value) == creator:
+            value: object = attributes[tag].value
+            return value[0] if isinstance(value, MultiValue | list) else value
+    return None
+
+
+def _number(value: object, attributes: Dataset) -> int:
+    """A value, or the first of bytes: of numbers of two bytes, or one of four."""
+    if not isinstance(value, bytes):
+        return int(str(value))
+    meta = getattr(attributes, "file_meta", {})
+    if meta.get("TransferSyntaxUID") == ExplicitVRBigEndian:
+        return int.from_bytes(value if len(value) == 4 else value[:2], "big")
+    # A small number of four bytes begins with it.
+    return int.from_bytes(value[:2], "little")
+
+
+def _text(value: object) -> str:
+    """A value, or the first of bytes, upper case."""
+    text = value.decode("ascii") if isinstance(value, bytes) else str(value)
+    return text.split("\\")[0].strip("\0 ").upper()
 
 
 def _is_inversion(attributes: Dataset, values: tuple[str, ...]) -> bool:

@@ -1,17 +1,23 @@
 """Which objects and frames are slices of tissue by what their values are, and which are none."""
 
+import io
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
 import pytest
-from pydicom import DataElement, Dataset
+from pydicom import DataElement, Dataset, dcmread
+from pydicom.config import IGNORE
 from pydicom.uid import (
     EnhancedMRImageStorage,
+    ExplicitVRBigEndian,
     ImplicitVRLittleEndian,
     LegacyConvertedEnhancedMRImageStorage,
 )
 
 from contract.dicom import open_dicom
+from contract.dicom_frames import frame_attributes
+from contract.dicom_kind import check_frame
 from contract.dicom_values import CONTRASTS, MAPS, OF_DIFFUSION, PROJECTIONS
 from contract.errors import DecodeError, Localizer, NotMagnitude
 from contract.policy import Checks, Policy
@@ -312,7 +318,9 @@ def private(
     group = tag >> 16 << 16
     return {
         "creator": DataElement(group + block, "LO", creator),
-        "private": DataElement(group + (block << 8) + (tag & 0xFF), vr, value),
+        "private": DataElement(
+            group + (block << 8) + (tag & 0xFF), vr, value, validation_mode=IGNORE
+        ),
     }
 
 
@@ -320,24 +328,39 @@ def of_ge(value: object, vr: str = "SS", creator: str = "GEMS_PARM_01") -> dict[
     return private(0x0043102F, vr, value, creator) | image_type(r"ORIGINAL\PRIMARY\OTHER")
 
 
-def of_philips(value: object, creator: str = "Philips MR Imaging DD 001") -> dict[str, Any]:
-    return private(0x20051011, "CS", value, creator) | image_type(r"ORIGINAL\PRIMARY\OTHER")
+def of_philips(
+    value: object, vr: str = "CS", creator: str = "Philips MR Imaging DD 001"
+) -> dict[str, Any]:
+    return private(0x20051011, vr, value, creator) | image_type(r"ORIGINAL\PRIMARY\OTHER")
+
+
+def as_bytes(of_vendor: Callable[..., dict[str, Any]], value: bytes) -> dict[str, Any]:
+    """Of a value representation that is not known: pydicom has no creator that is written so."""
+    creator = "gems_parm_01" if of_vendor is of_ge else "philips MR imaging DD 001"
+    return of_vendor(value, "UN", creator)
 
 
 PRIVATE_PARTS = [
     *((of_ge(value), NotMagnitude) for value in (1, 2, 3)),
-    *((of_ge(value), None) for value in (0, 4, -1, [], [1, 1])),
+    *((of_ge(value), NotMagnitude) for value in ([1, 0, 0], [1, 1], [2, 0])),
+    *((of_ge(value), None) for value in (0, 4, -1, [], [0, 1], [0, 2, 1])),
     (of_ge(2) | INVERSION, None),
     (of_ge(1) | INVERSION, NotMagnitude),
     (of_ge(1, creator="ACME_PARM_01"), None),
     (of_ge("phase", "LO"), None),
-    (of_ge(b"\1", "UN"), None),
+    *((as_bytes(of_ge, value), NotMagnitude) for value in (b"\1\0", b"\1\0\0\0", b"\3\0\1\0\0\0")),
+    *((as_bytes(of_ge, value), None) for value in (b"", b"\0\0", b"\0\0\1\0", b"\0\1")),
+    *((of_ge(1, creator=name), NotMagnitude) for name in (" Gems_Parm_01 ", "gems_parm_01")),
     # What it says in public attributes goes before.
     (of_ge(1) | {"ComplexImageComponent": "MAGNITUDE"}, None),
     (of_ge(1) | {"ComplexImageComponent": "MIXED"}, NotMagnitude),
     (of_ge(1) | image_type(r"ORIGINAL\PRIMARY\M\ND"), None),
     *((of_philips(value), NotMagnitude) for value in "PRI"),
-    *((of_philips(value), None) for value in ("M", "IP", "W", "T1", "", ["P", "M"])),
+    *((of_philips(value), NotMagnitude) for value in ("p", " i ", "PHASE", "Real", ["P", "M"])),
+    *((of_philips(value), None) for value in ("M", "IP", "W", "T1", "", ["M", "P"], "MAGNITUDE")),
+    *((as_bytes(of_philips, value), NotMagnitude) for value in (b"P ", b"p\\M", b"PHASE\0")),
+    *((as_bytes(of_philips, value), None) for value in (b"M ", b"M\\P ", b"\xff\xfe")),
+    (of_philips("P", creator=" PHILIPS MR imaging DD 001"), NotMagnitude),
     (of_philips("R") | INVERSION, None),
     (of_philips("P", creator="Philips MR Imaging DD 005"), None),
     (of_philips("P") | image_type(r"ORIGINAL\PRIMARY\M_FFE\M\FFE"), None),
@@ -351,15 +374,53 @@ def test_parts_of_complex_values_that_only_private_attributes_tell(
     check(attributes, refusal)
 
 
-@pytest.mark.parametrize("attributes", [of_ge(1), of_philips("P")], ids=["GE", "Philips"])
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        *(of_ge(1, vr, name) for vr in ("SS", "SL") for name in ("GEMS_PARM_01", "gems_parm_01")),
+        *(of_ge([1, 1], creator=name) for name in ("GEMS_PARM_01", " GEMS_PARM_01")),
+        *(of_philips("P", creator=f"{name} MR Imaging DD 001") for name in ("Philips", "philips")),
+        of_philips(["p", "M"], creator=" Philips MR Imaging DD 001"),
+    ],
+)
 def test_private_attributes_without_value_representations(attributes: dict[str, Any]) -> None:
+    """Those of a creator that pydicom does not know, as it is written, are bytes."""
     data = mr_object(GREY, ImplicitVRLittleEndian, attributes=attributes)
     with pytest.raises(NotMagnitude):
         open_dicom(data, Policy())
 
 
-def test_private_attributes_in_another_block_are_not_read() -> None:
-    check(private(0x0043102F, "SS", 1, "GEMS_PARM_01", block=0x11), None)
+@pytest.mark.parametrize("value", [b"\0\1", b"\0\0\0\1", b"\0\1\0\0\0\1"])
+@pytest.mark.parametrize("checked", ["object", "frame"])
+def test_private_bytes_are_in_the_order_of_the_object(value: bytes, checked: str) -> None:
+    attributes = as_bytes(of_ge, value)
+    data = mr_object(GREY, ExplicitVRBigEndian, attributes=attributes)
+    if checked == "object":
+        with pytest.raises(NotMagnitude):
+            open_dicom(data, Policy())
+    else:
+        dataset = dcmread(io.BytesIO(data))
+        with pytest.raises(NotMagnitude):
+            check_frame(frame_attributes(dataset, 1), STRICT)
+
+
+@pytest.mark.parametrize("block", [0x11, 0x7F, 0xFF])
+@pytest.mark.parametrize(
+    ("tag", "vr", "value", "creator"),
+    [
+        (0x0043102F, "SS", 1, "GEMS_PARM_01"),
+        (0x20051011, "CS", "P", "Philips MR Imaging DD 001"),
+    ],
+    ids=["GE", "Philips"],
+)
+def test_private_attributes_in_any_block(
+    tag: int, vr: str, value: object, creator: str, block: int
+) -> None:
+    moved = private(tag, vr, value, creator, block=block)
+    check(moved, NotMagnitude)
+    others = private(tag, vr, value, "ACME")
+    check({**moved, "other creator": others["creator"], "other": others["private"]}, NotMagnitude)
+    check({"creator": moved["creator"], "other": others["private"]}, None)
 
 
 @pytest.mark.parametrize("checks", Checks)
