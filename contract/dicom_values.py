@@ -21,21 +21,18 @@ MAPS: Final = frozenset(
         # The standard's for classic objects (PS3.3 2024e, C.8.3.1.1.1): no MPR, no IMAGE ADDITION.
         *("PHASE MAP", "VELOCITY MAP", "T1 MAP", "T2 MAP", "DIFFUSION MAP", "DENSITY MAP"),
         *("PHASE SUBTRACT", "MODULUS SUBTRACT"),
-        # The standard's for enhanced ones (C.8.13.1.1.1.4 and C.8.16.1.4), those of Dixon among them.
-        *("ADC", "DIFFUSION_ANISO", "METABOLITE_MAP", "PERFUSION_ASL", "RCBF", "RCBV", "MTT"),
-        *("TTP", "T1_MAP", "T2_MAP", "T2_STAR_MAP", "R2_MAP", "R2_STAR_MAP", "RHO", "SNR_MAP"),
-        *("SUBTRACTION", "STD_DEVIATION", "R_COEFFICIENT", "T_TEST", "Z_SCORE"),
-        *("FIELD_MAP", "FAT_FRACTION", "WATER_FRACTION"),
+        # The standard's for enhanced ones that classic ones have as well.
+        *("ADC", "RCBF", "RCBV", "SUBTRACTION"),
         # Philips and GE: exponential ADC, field map, quantitative maps of synthetic MR.
         *("EADC", "B0 MAP", "QMAP", "MULTI_QMAP", "SUBTRACT"),
-        # Siemens: perfusion (percentage of baseline at peak among it), arithmetic and statistics.
-        *("RELCBF", "RELCBV", "RELMTT", "PBP", "SUB", "TTEST"),
+        # Siemens: perfusion and statistics.
+        *("RELCBF", "RELCBV", "RELMTT", "TTEST"),
         # Workstations' perfusion.
-        *("CBF", "CBV", "TMAX", "OEF", "CBF BASIC", "CBV BASIC", "RCBF BASIC", "RCBV BASIC"),
+        *("CBF", "CBV", "TMAX", "CBF BASIC", "CBV BASIC", "RCBF BASIC", "RCBV BASIC"),
         *("MTT BASIC", "TTP BASIC", "TMAX BASIC", "OEF MODEL BASED", "RCMRO2 MODEL BASED"),
     }
 )
-"""Values of Image Type and Frame Type of parameters and of differences.
+"""Values of Image Type and Frame Type of parameters and of differences, in any place.
 
 These are not among them, as they are, or may be, pictures of tissue:
 
@@ -48,12 +45,28 @@ These are not among them, as they are, or may be, pictures of tissue:
 - SCM, TCS, NEI and DIFFUSION_ATTNTD: what they show is not known well enough
 """
 
-CONTRASTS: Final = frozenset({"VELOCITY", "TEMPERATURE", "FA"})
-"""Likewise, but the fourth value alone. The third says what a series is for, its magnitudes too (PS3.3
-2024e, C.8.13.1.1.1.3); and FA, fractional anisotropy, is short enough for something else elsewhere."""
+SHORT_MAPS: Final = frozenset({"MTT", "TTP", "PBP", "OEF", "RHO", "SUB"})
+"""Likewise, but as third or fourth value alone: short enough for something else in a history. Perfusion
+(PBP, the percentage of baseline at peak, is Siemens'), proton density, and Siemens' differences."""
 
-OF_DIFFUSION: Final = frozenset({"EXP", "TENSOR"})
-"""Likewise, but after DIFFUSION alone, as Siemens writes them: exponential ADC, and tensors."""
+OF_ENHANCED: Final = frozenset(
+    {
+        *("DIFFUSION_ANISO", "METABOLITE_MAP", "PERFUSION_ASL", "FIELD_MAP"),
+        *("T1_MAP", "T2_MAP", "T2_STAR_MAP", "R2_MAP", "R2_STAR_MAP", "SNR_MAP"),
+        *("STD_DEVIATION", "R_COEFFICIENT", "T_TEST", "Z_SCORE"),
+        *("FAT_FRACTION", "WATER_FRACTION"),
+    }
+)
+"""Likewise, but from the fourth value on: the third says what a series is for, its magnitudes too. The
+standard's for enhanced objects (PS3.3 2024e, C.8.13.1.1.1.4 and C.8.16.1.4), which has them as fourth;
+where a scanner splits such objects, further behind."""
+
+CONTRASTS: Final = frozenset({"VELOCITY", "TEMPERATURE"})
+"""Likewise, but the fourth value alone (PS3.3 2024e, C.8.13.1.1.1.3)."""
+
+OF_DIFFUSION: Final = frozenset({"EXP", "FA", "TENSOR"})
+"""Likewise, but the fourth value after DIFFUSION, as Siemens writes them, or after itself alone:
+exponential ADC, fractional anisotropy, and tensors."""
 
 PROJECTIONS: Final = frozenset(
     {
@@ -137,9 +150,16 @@ def _kind(attributes: Dataset) -> tuple[str, ...]:
 
 
 def _is_map(values: tuple[str, ...]) -> bool:
-    if not MAPS.isdisjoint(values) or not CONTRASTS.isdisjoint(values[3:4]):
+    places = (
+        (MAPS, values),
+        (SHORT_MAPS, values[2:4]),
+        (OF_ENHANCED, values[3:]),
+        (CONTRASTS, values[3:4]),
+    )
+    if any(not known.isdisjoint(found) for known, found in places):
         return True
-    return values[2:3] == ("DIFFUSION",) and not OF_DIFFUSION.isdisjoint(values[3:4])
+    after = {("DIFFUSION",), values[3:4]}
+    return not OF_DIFFUSION.isdisjoint(values[3:4]) and values[2:3] in after
 
 
 def _named_part(values: tuple[str, ...]) -> str:

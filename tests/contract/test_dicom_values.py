@@ -18,7 +18,14 @@ from pydicom.uid import (
 from contract.dicom import open_dicom
 from contract.dicom_frames import frame_attributes
 from contract.dicom_kind import check_frame
-from contract.dicom_values import CONTRASTS, MAPS, OF_DIFFUSION, PROJECTIONS
+from contract.dicom_values import (
+    CONTRASTS,
+    MAPS,
+    OF_DIFFUSION,
+    OF_ENHANCED,
+    PROJECTIONS,
+    SHORT_MAPS,
+)
 from contract.errors import DecodeError, Localizer, NotMagnitude
 from contract.policy import Checks, Policy
 from tests.contract.rendering import outcome
@@ -196,7 +203,10 @@ def test_frames_that_say_nothing_are_what_the_object_says() -> None:
         *(r"DERIVED\SECONDARY\rCBV", r"DERIVED\SECONDARY\Tmax Basic", "DERIVED\\SECONDARY\\CBF\\"),
         *(r"DERIVED\PRIMARY\ASL\ND\NORM\SUB\TTEST", r"DERIVED\PRIMARY\OTHER\SUBTRACT"),
         r"DERIVED\PRIMARY\M\SWI\DIS3D\NORM\FM5_1\FIL\SUBTRACTION\MFSPLIT",
-        *(r"ORIGINAL\PRIMARY\M\ND\NORM\SUB", r"DERIVED\PRIMARY\MODULUS SUBTRACT"),
+        *(r"DERIVED\SECONDARY\SUB", r"DERIVED\SECONDARY\OTHER\SUB"),
+        *(r"DERIVED\SECONDARY\SUBTRACTION", r"DERIVED\PRIMARY\MODULUS SUBTRACT"),
+        r"DERIVED\PRIMARY\M\ND\DIS2D\T2_MAP\MFSPLIT",
+        *(r"DERIVED\SECONDARY\MTT", r"DERIVED\SECONDARY\OEF", r"DERIVED\PRIMARY\PERFUSION\TTP"),
         *(r"ORIGINAL\PRIMARY\T1 MAP\T1\UNSPECIFIED", r"ORIGINAL\PRIMARY\B0 MAP\B0\UNSPECIFIED"),
         *(r"DERIVED\PRIMARY\QMAP\T2", r"DERIVED\PRIMARY\MULTI_QMAP\T1"),
         *(r"DERIVED\PRIMARY\T2\T2_MAP", r"DERIVED\PRIMARY\DIXON\FIELD_MAP"),
@@ -207,7 +217,7 @@ def test_maps_and_differences_are_no_slices_of_tissue(kind: str) -> None:
     check(image_type(kind), NotMagnitude)
 
 
-@pytest.mark.parametrize("value", sorted(MAPS | CONTRASTS))
+@pytest.mark.parametrize("value", sorted(MAPS | SHORT_MAPS | OF_ENHANCED | CONTRASTS))
 def test_every_term_of_a_map(value: str) -> None:
     """The fourth value is where the standard has it; a word that begins alike is none."""
     check(image_type(rf"DERIVED\PRIMARY\OTHER\{value}"), NotMagnitude)
@@ -286,8 +296,39 @@ def test_slices_of_tissue_as_scanners_name_them(kind: str) -> None:
     check(image_type(kind), None)
 
 
+@pytest.mark.parametrize("value", sorted(MAPS))
+def test_terms_of_maps_count_in_any_place(value: str) -> None:
+    check(image_type(rf"DERIVED\PRIMARY\{value}\M"), NotMagnitude)
+    check(image_type(rf"DERIVED\PRIMARY\M\ND\{value}\NORM"), NotMagnitude)
+
+
+@pytest.mark.parametrize("value", sorted(OF_ENHANCED))
+def test_terms_of_enhanced_objects_count_from_the_fourth_value_on(value: str) -> None:
+    """The third says what a series is for, its magnitudes too."""
+    check(image_type(rf"ORIGINAL\PRIMARY\{value}\NONE"), None)
+    check(image_type(rf"ORIGINAL\PRIMARY\{value}\M\ND"), None)
+    check(image_type(rf"DERIVED\PRIMARY\M\ND\{value}\MFSPLIT"), NotMagnitude)
+
+
+@pytest.mark.parametrize("value", sorted(SHORT_MAPS))
+def test_short_terms_of_maps_are_no_history(value: str) -> None:
+    check(image_type(rf"DERIVED\SECONDARY\{value}"), NotMagnitude)
+    check(image_type(rf"DERIVED\PRIMARY\PERFUSION\{value}\ND"), NotMagnitude)
+    check(image_type(rf"ORIGINAL\PRIMARY\M\ND\{value}"), None)
+    check(image_type(rf"ORIGINAL\PRIMARY\M\ND\NORM\{value}\DIS2D"), None)
+
+
+@pytest.mark.parametrize("value", sorted(OF_DIFFUSION))
+def test_terms_of_diffusion_count_where_it_is_said(value: str) -> None:
+    check(image_type(rf"DERIVED\PRIMARY\DIFFUSION\{value}\ND"), NotMagnitude)
+    check(image_type(rf"DERIVED\PRIMARY\{value}\{value}"), NotMagnitude)
+    for third in ("M", "OTHER", "T1"):
+        check(image_type(rf"ORIGINAL\PRIMARY\{third}\{value}"), None)
+
+
 @pytest.mark.parametrize("value", sorted(OF_DIFFUSION | CONTRASTS))
-def test_short_terms_count_in_their_place_alone(value: str) -> None:
+def test_terms_that_count_in_their_place_alone(value: str) -> None:
+    check(image_type(rf"ORIGINAL\PRIMARY\{value}\NONE"), None)
     check(image_type(rf"ORIGINAL\PRIMARY\M\ND\{value}"), None)
     check(image_type(rf"ORIGINAL\PRIMARY\DIFFUSION\NONE\{value}"), None)
 
