@@ -505,3 +505,40 @@ def test_private_attributes_of_an_enhanced_object_are_not_of_its_frames() -> Non
     }
     source = open_dicom(mr_frames([GREY] * 2, attributes=attributes), Policy())
     assert source.slice(2).pixels.shape == GREY.shape
+
+
+@pytest.mark.parametrize("checks", Checks)
+@pytest.mark.parametrize(
+    ("kind", "shared", "refusal"),
+    [
+        (("DERIVED", "PRIMARY", "M", "ADC"), component("MAGNITUDE"), None),
+        (("DERIVED", "PRIMARY", "MAX_IP", "NONE"), component("MAGNITUDE"), None),
+        (("ORIGINAL", "PRIMARY", "P", "NONE"), frame_type("ORIGINAL", "PRIMARY", "M"), None),
+        (("ORIGINAL", "PRIMARY", "M", "NONE"), component("PHASE"), NotMagnitude),
+        (
+            ("ORIGINAL", "PRIMARY", "M", "NONE"),
+            frame_type("DERIVED", "PRIMARY", "DIFFUSION", "ADC"),
+            NotMagnitude,
+        ),
+        (
+            ("ORIGINAL", "PRIMARY", "M", "NONE"),
+            frame_type("DERIVED", "PRIMARY", "MAX_IP", "NONE"),
+            Localizer,
+        ),
+        # Shared groups that say nothing of it.
+        (("DERIVED", "PRIMARY", "M", "ADC"), Dataset(), NotMagnitude),
+    ],
+)
+def test_frames_that_all_are_what_the_shared_groups_say(
+    kind: tuple[str, ...], shared: Dataset, refusal: type[DecodeError] | None, checks: Checks
+) -> None:
+    """As it is with groups of each frame: these go before the object's own Image Type."""
+    attributes = {
+        "SOPClassUID": EnhancedMRImageStorage,
+        "ImageType": list(kind),
+        "SharedFunctionalGroupsSequence": [shared],
+    }
+    data = mr_frames([GREY] * 2, attributes=attributes)
+    is_refused = refusal is not None and checks is STRICT
+    with pytest.raises(refusal) if is_refused and refusal else nullcontext():
+        assert open_dicom(data, Policy(checks=checks)).slice(2).pixels.shape == GREY.shape
