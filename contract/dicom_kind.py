@@ -138,7 +138,7 @@ def check_kind(dataset: Dataset, checks: Checks) -> None:
             )
         if is_localizer(dataset) or _has_only_localizers(dataset):
             raise Localizer("the DICOM object is a localizer")
-        if "PerFrameFunctionalGroupsSequence" not in dataset:
+        if not _has_frame_types(dataset):
             _check_values(dataset, "DICOM object")
         if not _is_head(dataset):
             raise NotHead("the DICOM object states another body part than the head")
@@ -172,6 +172,14 @@ def _check_values(attributes: Dataset, subject: str) -> None:
         raise NotMagnitude(
             f"the {subject} is a phase, real, imaginary or velocity image, a map or a difference"
         )
+
+
+def _has_frame_types(dataset: Dataset) -> bool:
+    """Whether functional groups say what the frames are, for :func:`check_frame` to read."""
+    shared = list(dataset.get("SharedFunctionalGroupsSequence") or [])[:1]
+    return "PerFrameFunctionalGroupsSequence" in dataset or any(
+        groups.get("MRImageFrameTypeSequence") for groups in shared
+    )
 
 
 def _is_image_class(sop_class: object) -> bool:

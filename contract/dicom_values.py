@@ -10,6 +10,8 @@ import re
 from typing import Final
 
 from pydicom import Dataset
+from pydicom.multival import MultiValue
+from pydicom.uid import ExplicitVRBigEndian
 
 from contract.dicom_scan import terms, words
 from contract.greyscale import floats, term
@@ -19,21 +21,18 @@ MAPS: Final = frozenset(
         # The standard's for classic objects (PS3.3 2024e, C.8.3.1.1.1): no MPR, no IMAGE ADDITION.
         *("PHASE MAP", "VELOCITY MAP", "T1 MAP", "T2 MAP", "DIFFUSION MAP", "DENSITY MAP"),
         *("PHASE SUBTRACT", "MODULUS SUBTRACT"),
-        # The standard's for enhanced ones (C.8.13.1.1.1.4 and C.8.16.1.4), those of Dixon among them.
-        *("ADC", "DIFFUSION_ANISO", "METABOLITE_MAP", "PERFUSION_ASL", "RCBF", "RCBV", "MTT"),
-        *("TTP", "T1_MAP", "T2_MAP", "T2_STAR_MAP", "R2_MAP", "R2_STAR_MAP", "RHO", "SNR_MAP"),
-        *("SUBTRACTION", "STD_DEVIATION", "R_COEFFICIENT", "T_TEST", "Z_SCORE"),
-        *("FIELD_MAP", "FAT_FRACTION", "WATER_FRACTION"),
+        # The standard's for enhanced ones that classic ones have as well.
+        *("ADC", "RCBF", "RCBV", "SUBTRACTION"),
         # Philips and GE: exponential ADC, field map, quantitative maps of synthetic MR.
         *("EADC", "B0 MAP", "QMAP", "MULTI_QMAP", "SUBTRACT"),
-        # Siemens: perfusion (percentage of baseline at peak among it), arithmetic and statistics.
-        *("RELCBF", "RELCBV", "RELMTT", "PBP", "SUB", "TTEST"),
+        # Siemens: perfusion and statistics.
+        *("RELCBF", "RELCBV", "RELMTT", "TTEST"),
         # Workstations' perfusion.
-        *("CBF", "CBV", "TMAX", "OEF", "CBF BASIC", "CBV BASIC", "RCBF BASIC", "RCBV BASIC"),
+        *("CBF", "CBV", "TMAX", "CBF BASIC", "CBV BASIC", "RCBF BASIC", "RCBV BASIC"),
         *("MTT BASIC", "TTP BASIC", "TMAX BASIC", "OEF MODEL BASED", "RCMRO2 MODEL BASED"),
     }
 )
-"""Values of Image Type and Frame Type of parameters and of differences.
+"""Values of Image Type and Frame Type of parameters and of differences, in any place.
 
 These are not among them, as they are, or may be, pictures of tissue:
 
@@ -46,12 +45,28 @@ These are not among them, as they are, or may be, pictures of tissue:
 - SCM, TCS, NEI and DIFFUSION_ATTNTD: what they show is not known well enough
 """
 
-CONTRASTS: Final = frozenset({"VELOCITY", "TEMPERATURE", "FA"})
-"""Likewise, but the fourth value alone. The third says what a series is for, its magnitudes too (PS3.3
-2024e, C.8.13.1.1.1.3); and FA, fractional anisotropy, is short enough for something else elsewhere."""
+SHORT_MAPS: Final = frozenset({"MTT", "TTP", "PBP", "OEF", "RHO", "SUB"})
+"""Likewise, but as third or fourth value alone: short enough for something else in a history. Perfusion
+(PBP, the percentage of baseline at peak, is Siemens'), proton density, and Siemens' differences."""
 
-OF_DIFFUSION: Final = frozenset({"EXP", "TENSOR"})
-"""Likewise, but after DIFFUSION alone, as Siemens writes them: exponential ADC, and tensors."""
+OF_ENHANCED: Final = frozenset(
+    {
+        *("DIFFUSION_ANISO", "METABOLITE_MAP", "PERFUSION_ASL", "FIELD_MAP"),
+        *("T1_MAP", "T2_MAP", "T2_STAR_MAP", "R2_MAP", "R2_STAR_MAP", "SNR_MAP"),
+        *("STD_DEVIATION", "R_COEFFICIENT", "T_TEST", "Z_SCORE"),
+        *("FAT_FRACTION", "WATER_FRACTION"),
+    }
+)
+"""Likewise, but from the fourth value on: the third says what a series is for, its magnitudes too. The
+standard's for enhanced objects (PS3.3 2024e, C.8.13.1.1.1.4 and C.8.16.1.4), which has them as fourth;
+where a scanner splits such objects, further behind."""
+
+CONTRASTS: Final = frozenset({"VELOCITY", "TEMPERATURE"})
+"""Likewise, but the fourth value alone (PS3.3 2024e, C.8.13.1.1.1.3)."""
+
+OF_DIFFUSION: Final = frozenset({"EXP", "FA", "TENSOR"})
+"""Likewise, but the fourth value after DIFFUSION, as Siemens writes them, or after itself alone:
+exponential ADC, fractional anisotropy, and tensors."""
 
 PROJECTIONS: Final = frozenset(
     {
@@ -77,13 +92,21 @@ COMPONENTS: Final = {"M": "MAGNITUDE", "P": "PHASE", "R": "REAL", "I": "IMAGINAR
 GE_COMPONENTS: Final = {1: "PHASE", 2: "REAL", 3: "IMAGINARY"}
 """Values of GE's private Image Type; 0 is a magnitude, and others are none of these."""
 
-PRIVATE: Final = (0x00430010, 0x0043102F, 0x20050010, 0x20051011)
-"""Tags of GE's and Philips' private creators and parts of complex values, in their scanners' block."""
+_GE: Final = (0x0043, "GEMS_PARM_01", 0x2F)
 
-_GE: Final = "GEMS_PARM_01"
+_PHILIPS: Final = (0x2005, "PHILIPS MR IMAGING DD 001", 0x11)
+"""With :data:`_GE`: where a part of complex values is. The group, the private creator in upper case,
+and the element in that creator's block, which may be any of them (PS3.5 2024e, 7.8.1)."""
 
-_PHILIPS: Final = "PHILIPS MR IMAGING DD 001"
-"""With :data:`_GE`: the private creators, upper case."""
+_BLOCKS: Final = range(0x10, 0x100)
+
+PRIVATE: Final = tuple(
+    tag
+    for group, _, element in (_GE, _PHILIPS)
+    for block in _BLOCKS
+    for tag in (group << 16 | block, group << 16 | block << 8 | element)
+)
+"""Tags of private creators, and of what :data:`_GE` and :data:`_PHILIPS` may be, in every block."""
 
 _OTHERS: Final = frozenset(COMPONENTS.values()) - {"MAGNITUDE"}
 
@@ -127,16 +150,29 @@ def _kind(attributes: Dataset) -> tuple[str, ...]:
 
 
 def _is_map(values: tuple[str, ...]) -> bool:
-    if not MAPS.isdisjoint(values) or not CONTRASTS.isdisjoint(values[3:4]):
+    places = (
+        (MAPS, values),
+        (SHORT_MAPS, values[2:4]),
+        (OF_ENHANCED, values[3:]),
+        (CONTRASTS, values[3:4]),
+    )
+    if any(not known.isdisjoint(found) for known, found in places):
         return True
-    return values[2:3] == ("DIFFUSION",) and not OF_DIFFUSION.isdisjoint(values[3:4])
+    after = {("DIFFUSION",), values[3:4]}
+    return not OF_DIFFUSION.isdisjoint(values[3:4]) and values[2:3] in after
 
 
 def _named_part(values: tuple[str, ...]) -> str:
-    """The third or the fourth value; in a reformatted slice, those of the workstation go before it."""
-    last = 4 if REFORMATS.isdisjoint(values) else len(values)
-    named = [COMPONENTS.get(value, value) for value in values[2:last]]
-    return next((value for value in named if value in COMPONENTS.values()), "")
+    """The third or the fourth value, of which one that is no magnitude goes before one that is.
+
+    In a reformatted slice the workstation's values stand before it, so it is the first in any place;
+    what follows is the slice's history.
+    """
+    is_reformat = not REFORMATS.isdisjoint(values)
+    named = [COMPONENTS.get(value, value) for value in values[2 : None if is_reformat else 4]]
+    found = [value for value in named if value in COMPONENTS.values()]
+    others = [] if is_reformat else [value for value in found if value in _OTHERS]
+    return next(iter(others + found), "")
 
 
 def _private_part(attributes: Dataset) -> str:
@@ -147,18 +183,43 @@ def _private_part(attributes: Dataset) -> str:
     if "PerFrameFunctionalGroupsSequence" in attributes:
         return ""
     try:
-        if 0x0043102F in attributes and _creator(attributes, 0x00430010) == _GE:
-            return GE_COMPONENTS.get(int(attributes[0x0043102F].value), "")
-        if 0x20051011 in attributes and _creator(attributes, 0x20050010) == _PHILIPS:
-            letter = str(attributes[0x20051011].value).strip()
-            return COMPONENTS.get(letter, "")
+        if (value := _private_value(attributes, *_GE)) is not None:
+            return GE_COMPONENTS.get(_number(value, attributes), "")
+        if (value := _private_value(attributes, *_PHILIPS)) is not None:
+            part = COMPONENTS.get(_text(value), _text(value))
+            return part if part in COMPONENTS.values() else ""
     except Exception:  # noqa: BLE001 - damaged, or of another type: not read at all, it does no harm
         return ""
     return ""
 
 
-def _creator(attributes: Dataset, tag: int) -> str:
-    return str(attributes[tag].value if tag in attributes else "").strip().upper()
+def _private_value(attributes: Dataset, group: int, creator: str, element: int) -> object:
+    """The first value of a private element; bytes where its value representation is not known."""
+    for owner in sorted(attributes.keys()):
+        if owner >> 16 != group or owner & 0xFFFF not in _BLOCKS:
+            continue
+        tag = group << 16 | (owner & 0xFF) << 8 | element
+        if tag in attributes and _text(attributes[owner].value) == creator:
+            value: object = attributes[tag].value
+            return value[0] if isinstance(value, MultiValue | list) else value
+    return None
+
+
+def _number(value: object, attributes: Dataset) -> int:
+    """A value, or the first of bytes: of numbers of two bytes, or one of four."""
+    if not isinstance(value, bytes):
+        return int(str(value))
+    meta = getattr(attributes, "file_meta", {})
+    if meta.get("TransferSyntaxUID") == ExplicitVRBigEndian:
+        return int.from_bytes(value if len(value) == 4 else value[:2], "big")
+    # A small number of four bytes begins with it.
+    return int.from_bytes(value[:2], "little")
+
+
+def _text(value: object) -> str:
+    """A value, or the first of bytes, upper case."""
+    text = value.decode("ascii") if isinstance(value, bytes) else str(value)
+    return text.split("\\")[0].strip("\0 ").upper()
 
 
 def _is_inversion(attributes: Dataset, values: tuple[str, ...]) -> bool:

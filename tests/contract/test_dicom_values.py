@@ -1,18 +1,31 @@
 """Which objects and frames are slices of tissue by what their values are, and which are none."""
 
+import io
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
 import pytest
-from pydicom import DataElement, Dataset
+from pydicom import DataElement, Dataset, dcmread
+from pydicom.config import IGNORE
 from pydicom.uid import (
     EnhancedMRImageStorage,
+    ExplicitVRBigEndian,
     ImplicitVRLittleEndian,
     LegacyConvertedEnhancedMRImageStorage,
 )
 
 from contract.dicom import open_dicom
-from contract.dicom_values import CONTRASTS, MAPS, OF_DIFFUSION, PROJECTIONS
+from contract.dicom_frames import frame_attributes
+from contract.dicom_kind import check_frame
+from contract.dicom_values import (
+    CONTRASTS,
+    MAPS,
+    OF_DIFFUSION,
+    OF_ENHANCED,
+    PROJECTIONS,
+    SHORT_MAPS,
+)
 from contract.errors import DecodeError, Localizer, NotMagnitude
 from contract.policy import Checks, Policy
 from tests.contract.rendering import outcome
@@ -62,6 +75,11 @@ INVERSION = {"ScanningSequence": ["SE", "IR"]}
         ({"ComplexImageComponent": ""}, False),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "M", "ND", "P"]}, False),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "M_FFE", "M", "FFE"]}, False),
+        # The part that is none goes before a magnitude, whichever is first.
+        *(({"ImageType": ["DERIVED", "PRIMARY", "M", part]}, True) for part in "PRI"),
+        *(({"ImageType": ["DERIVED", "PRIMARY", part, "M"]}, True) for part in "PRI"),
+        ({"ImageType": ["DERIVED", "PRIMARY", "MAGNITUDE", "PHASE"]}, True),
+        ({"ImageType": ["DERIVED", "PRIMARY", "M", "R"], **INVERSION}, False),
         ({"ImageType": ["ORIGINAL", "PRIMARY", "OTHER"]}, False),
         # The real part of an inversion recovery is a slice of tissue, as phase-sensitive ones are.
         ({"ImageType": ["ORIGINAL", "PRIMARY", "R", "ND"], **INVERSION}, False),
@@ -185,7 +203,10 @@ def test_frames_that_say_nothing_are_what_the_object_says() -> None:
         *(r"DERIVED\SECONDARY\rCBV", r"DERIVED\SECONDARY\Tmax Basic", "DERIVED\\SECONDARY\\CBF\\"),
         *(r"DERIVED\PRIMARY\ASL\ND\NORM\SUB\TTEST", r"DERIVED\PRIMARY\OTHER\SUBTRACT"),
         r"DERIVED\PRIMARY\M\SWI\DIS3D\NORM\FM5_1\FIL\SUBTRACTION\MFSPLIT",
-        *(r"ORIGINAL\PRIMARY\M\ND\NORM\SUB", r"DERIVED\PRIMARY\MODULUS SUBTRACT"),
+        *(r"DERIVED\SECONDARY\SUB", r"DERIVED\SECONDARY\OTHER\SUB"),
+        *(r"DERIVED\SECONDARY\SUBTRACTION", r"DERIVED\PRIMARY\MODULUS SUBTRACT"),
+        r"DERIVED\PRIMARY\M\ND\DIS2D\T2_MAP\MFSPLIT",
+        *(r"DERIVED\SECONDARY\MTT", r"DERIVED\SECONDARY\OEF", r"DERIVED\PRIMARY\PERFUSION\TTP"),
         *(r"ORIGINAL\PRIMARY\T1 MAP\T1\UNSPECIFIED", r"ORIGINAL\PRIMARY\B0 MAP\B0\UNSPECIFIED"),
         *(r"DERIVED\PRIMARY\QMAP\T2", r"DERIVED\PRIMARY\MULTI_QMAP\T1"),
         *(r"DERIVED\PRIMARY\T2\T2_MAP", r"DERIVED\PRIMARY\DIXON\FIELD_MAP"),
@@ -196,7 +217,7 @@ def test_maps_and_differences_are_no_slices_of_tissue(kind: str) -> None:
     check(image_type(kind), NotMagnitude)
 
 
-@pytest.mark.parametrize("value", sorted(MAPS | CONTRASTS))
+@pytest.mark.parametrize("value", sorted(MAPS | SHORT_MAPS | OF_ENHANCED | CONTRASTS))
 def test_every_term_of_a_map(value: str) -> None:
     """The fourth value is where the standard has it; a word that begins alike is none."""
     check(image_type(rf"DERIVED\PRIMARY\OTHER\{value}"), NotMagnitude)
@@ -275,8 +296,39 @@ def test_slices_of_tissue_as_scanners_name_them(kind: str) -> None:
     check(image_type(kind), None)
 
 
+@pytest.mark.parametrize("value", sorted(MAPS))
+def test_terms_of_maps_count_in_any_place(value: str) -> None:
+    check(image_type(rf"DERIVED\PRIMARY\{value}\M"), NotMagnitude)
+    check(image_type(rf"DERIVED\PRIMARY\M\ND\{value}\NORM"), NotMagnitude)
+
+
+@pytest.mark.parametrize("value", sorted(OF_ENHANCED))
+def test_terms_of_enhanced_objects_count_from_the_fourth_value_on(value: str) -> None:
+    """The third says what a series is for, its magnitudes too."""
+    check(image_type(rf"ORIGINAL\PRIMARY\{value}\NONE"), None)
+    check(image_type(rf"ORIGINAL\PRIMARY\{value}\M\ND"), None)
+    check(image_type(rf"DERIVED\PRIMARY\M\ND\{value}\MFSPLIT"), NotMagnitude)
+
+
+@pytest.mark.parametrize("value", sorted(SHORT_MAPS))
+def test_short_terms_of_maps_are_no_history(value: str) -> None:
+    check(image_type(rf"DERIVED\SECONDARY\{value}"), NotMagnitude)
+    check(image_type(rf"DERIVED\PRIMARY\PERFUSION\{value}\ND"), NotMagnitude)
+    check(image_type(rf"ORIGINAL\PRIMARY\M\ND\{value}"), None)
+    check(image_type(rf"ORIGINAL\PRIMARY\M\ND\NORM\{value}\DIS2D"), None)
+
+
+@pytest.mark.parametrize("value", sorted(OF_DIFFUSION))
+def test_terms_of_diffusion_count_where_it_is_said(value: str) -> None:
+    check(image_type(rf"DERIVED\PRIMARY\DIFFUSION\{value}\ND"), NotMagnitude)
+    check(image_type(rf"DERIVED\PRIMARY\{value}\{value}"), NotMagnitude)
+    for third in ("M", "OTHER", "T1"):
+        check(image_type(rf"ORIGINAL\PRIMARY\{third}\{value}"), None)
+
+
 @pytest.mark.parametrize("value", sorted(OF_DIFFUSION | CONTRASTS))
-def test_short_terms_count_in_their_place_alone(value: str) -> None:
+def test_terms_that_count_in_their_place_alone(value: str) -> None:
+    check(image_type(rf"ORIGINAL\PRIMARY\{value}\NONE"), None)
     check(image_type(rf"ORIGINAL\PRIMARY\M\ND\{value}"), None)
     check(image_type(rf"ORIGINAL\PRIMARY\DIFFUSION\NONE\{value}"), None)
 
@@ -307,7 +359,9 @@ def private(
     group = tag >> 16 << 16
     return {
         "creator": DataElement(group + block, "LO", creator),
-        "private": DataElement(group + (block << 8) + (tag & 0xFF), vr, value),
+        "private": DataElement(
+            group + (block << 8) + (tag & 0xFF), vr, value, validation_mode=IGNORE
+        ),
     }
 
 
@@ -315,24 +369,39 @@ def of_ge(value: object, vr: str = "SS", creator: str = "GEMS_PARM_01") -> dict[
     return private(0x0043102F, vr, value, creator) | image_type(r"ORIGINAL\PRIMARY\OTHER")
 
 
-def of_philips(value: object, creator: str = "Philips MR Imaging DD 001") -> dict[str, Any]:
-    return private(0x20051011, "CS", value, creator) | image_type(r"ORIGINAL\PRIMARY\OTHER")
+def of_philips(
+    value: object, vr: str = "CS", creator: str = "Philips MR Imaging DD 001"
+) -> dict[str, Any]:
+    return private(0x20051011, vr, value, creator) | image_type(r"ORIGINAL\PRIMARY\OTHER")
+
+
+def as_bytes(of_vendor: Callable[..., dict[str, Any]], value: bytes) -> dict[str, Any]:
+    """Of a value representation that is not known: pydicom has no creator that is written so."""
+    creator = "gems_parm_01" if of_vendor is of_ge else "philips MR imaging DD 001"
+    return of_vendor(value, "UN", creator)
 
 
 PRIVATE_PARTS = [
     *((of_ge(value), NotMagnitude) for value in (1, 2, 3)),
-    *((of_ge(value), None) for value in (0, 4, -1, [], [1, 1])),
+    *((of_ge(value), NotMagnitude) for value in ([1, 0, 0], [1, 1], [2, 0])),
+    *((of_ge(value), None) for value in (0, 4, -1, [], [0, 1], [0, 2, 1])),
     (of_ge(2) | INVERSION, None),
     (of_ge(1) | INVERSION, NotMagnitude),
     (of_ge(1, creator="ACME_PARM_01"), None),
     (of_ge("phase", "LO"), None),
-    (of_ge(b"\1", "UN"), None),
+    *((as_bytes(of_ge, value), NotMagnitude) for value in (b"\1\0", b"\1\0\0\0", b"\3\0\1\0\0\0")),
+    *((as_bytes(of_ge, value), None) for value in (b"", b"\0\0", b"\0\0\1\0", b"\0\1")),
+    *((of_ge(1, creator=name), NotMagnitude) for name in (" Gems_Parm_01 ", "gems_parm_01")),
     # What it says in public attributes goes before.
     (of_ge(1) | {"ComplexImageComponent": "MAGNITUDE"}, None),
     (of_ge(1) | {"ComplexImageComponent": "MIXED"}, NotMagnitude),
     (of_ge(1) | image_type(r"ORIGINAL\PRIMARY\M\ND"), None),
     *((of_philips(value), NotMagnitude) for value in "PRI"),
-    *((of_philips(value), None) for value in ("M", "IP", "W", "T1", "", ["P", "M"])),
+    *((of_philips(value), NotMagnitude) for value in ("p", " i ", "PHASE", "Real", ["P", "M"])),
+    *((of_philips(value), None) for value in ("M", "IP", "W", "T1", "", ["M", "P"], "MAGNITUDE")),
+    *((as_bytes(of_philips, value), NotMagnitude) for value in (b"P ", b"p\\M", b"PHASE\0")),
+    *((as_bytes(of_philips, value), None) for value in (b"M ", b"M\\P ", b"\xff\xfe")),
+    (of_philips("P", creator=" PHILIPS MR imaging DD 001"), NotMagnitude),
     (of_philips("R") | INVERSION, None),
     (of_philips("P", creator="Philips MR Imaging DD 005"), None),
     (of_philips("P") | image_type(r"ORIGINAL\PRIMARY\M_FFE\M\FFE"), None),
@@ -346,15 +415,53 @@ def test_parts_of_complex_values_that_only_private_attributes_tell(
     check(attributes, refusal)
 
 
-@pytest.mark.parametrize("attributes", [of_ge(1), of_philips("P")], ids=["GE", "Philips"])
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        *(of_ge(1, vr, name) for vr in ("SS", "SL") for name in ("GEMS_PARM_01", "gems_parm_01")),
+        *(of_ge([1, 1], creator=name) for name in ("GEMS_PARM_01", " GEMS_PARM_01")),
+        *(of_philips("P", creator=f"{name} MR Imaging DD 001") for name in ("Philips", "philips")),
+        of_philips(["p", "M"], creator=" Philips MR Imaging DD 001"),
+    ],
+)
 def test_private_attributes_without_value_representations(attributes: dict[str, Any]) -> None:
+    """Those of a creator that pydicom does not know, as it is written, are bytes."""
     data = mr_object(GREY, ImplicitVRLittleEndian, attributes=attributes)
     with pytest.raises(NotMagnitude):
         open_dicom(data, Policy())
 
 
-def test_private_attributes_in_another_block_are_not_read() -> None:
-    check(private(0x0043102F, "SS", 1, "GEMS_PARM_01", block=0x11), None)
+@pytest.mark.parametrize("value", [b"\0\1", b"\0\0\0\1", b"\0\1\0\0\0\1"])
+@pytest.mark.parametrize("checked", ["object", "frame"])
+def test_private_bytes_are_in_the_order_of_the_object(value: bytes, checked: str) -> None:
+    attributes = as_bytes(of_ge, value)
+    data = mr_object(GREY, ExplicitVRBigEndian, attributes=attributes)
+    if checked == "object":
+        with pytest.raises(NotMagnitude):
+            open_dicom(data, Policy())
+    else:
+        dataset = dcmread(io.BytesIO(data))
+        with pytest.raises(NotMagnitude):
+            check_frame(frame_attributes(dataset, 1), STRICT)
+
+
+@pytest.mark.parametrize("block", [0x11, 0x7F, 0xFF])
+@pytest.mark.parametrize(
+    ("tag", "vr", "value", "creator"),
+    [
+        (0x0043102F, "SS", 1, "GEMS_PARM_01"),
+        (0x20051011, "CS", "P", "Philips MR Imaging DD 001"),
+    ],
+    ids=["GE", "Philips"],
+)
+def test_private_attributes_in_any_block(
+    tag: int, vr: str, value: object, creator: str, block: int
+) -> None:
+    moved = private(tag, vr, value, creator, block=block)
+    check(moved, NotMagnitude)
+    others = private(tag, vr, value, "ACME")
+    check({**moved, "other creator": others["creator"], "other": others["private"]}, NotMagnitude)
+    check({"creator": moved["creator"], "other": others["private"]}, None)
 
 
 @pytest.mark.parametrize("checks", Checks)
@@ -398,3 +505,40 @@ def test_private_attributes_of_an_enhanced_object_are_not_of_its_frames() -> Non
     }
     source = open_dicom(mr_frames([GREY] * 2, attributes=attributes), Policy())
     assert source.slice(2).pixels.shape == GREY.shape
+
+
+@pytest.mark.parametrize("checks", Checks)
+@pytest.mark.parametrize(
+    ("kind", "shared", "refusal"),
+    [
+        (("DERIVED", "PRIMARY", "M", "ADC"), component("MAGNITUDE"), None),
+        (("DERIVED", "PRIMARY", "MAX_IP", "NONE"), component("MAGNITUDE"), None),
+        (("ORIGINAL", "PRIMARY", "P", "NONE"), frame_type("ORIGINAL", "PRIMARY", "M"), None),
+        (("ORIGINAL", "PRIMARY", "M", "NONE"), component("PHASE"), NotMagnitude),
+        (
+            ("ORIGINAL", "PRIMARY", "M", "NONE"),
+            frame_type("DERIVED", "PRIMARY", "DIFFUSION", "ADC"),
+            NotMagnitude,
+        ),
+        (
+            ("ORIGINAL", "PRIMARY", "M", "NONE"),
+            frame_type("DERIVED", "PRIMARY", "MAX_IP", "NONE"),
+            Localizer,
+        ),
+        # Shared groups that say nothing of it.
+        (("DERIVED", "PRIMARY", "M", "ADC"), Dataset(), NotMagnitude),
+    ],
+)
+def test_frames_that_all_are_what_the_shared_groups_say(
+    kind: tuple[str, ...], shared: Dataset, refusal: type[DecodeError] | None, checks: Checks
+) -> None:
+    """As it is with groups of each frame: these go before the object's own Image Type."""
+    attributes = {
+        "SOPClassUID": EnhancedMRImageStorage,
+        "ImageType": list(kind),
+        "SharedFunctionalGroupsSequence": [shared],
+    }
+    data = mr_frames([GREY] * 2, attributes=attributes)
+    is_refused = refusal is not None and checks is STRICT
+    with pytest.raises(refusal) if is_refused and refusal else nullcontext():
+        assert open_dicom(data, Policy(checks=checks)).slice(2).pixels.shape == GREY.shape

@@ -8,7 +8,14 @@ from pydicom.uid import UID, ImplicitVRLittleEndian
 from contract import errors as contract_errors
 from contract.dicom_kind import MR_SOP_CLASSES
 from contract.dicom_pixels import IN_PROCESS, SANDBOXED
-from contract.dicom_values import CONTRASTS, MAPS, OF_DIFFUSION, PROJECTIONS
+from contract.dicom_values import (
+    CONTRASTS,
+    MAPS,
+    OF_DIFFUSION,
+    OF_ENHANCED,
+    PROJECTIONS,
+    SHORT_MAPS,
+)
 from contract.errors import DecodeError, DicomError
 from contract.policy import DEFAULT_DECODER_SECONDS, Checks
 from contract.sandbox import DEFAULT_MEMORY_BYTES
@@ -44,13 +51,20 @@ def test_every_sop_class_that_is_accepted_is_in_the_table() -> None:
 
 
 def test_every_value_of_what_is_no_slice_of_tissue_is_in_the_table() -> None:
-    named: dict[str, set[str]] = {"localizer": set(), "not_magnitude": set()}
+    named: dict[tuple[str, str], set[str]] = {}
     text = section("Checks").split("\n### What is no slice of tissue\n")[1]
-    for values, code in re.findall(r"^\| (.+?) \|.+\| `(\w+)` \|$", text, re.MULTILINE):
-        alone = re.sub(r"as fourth value |after DIFFUSION also ", "", values)
-        named[code].update(re.split(r"[,;] ", alone))
-    assert named["localizer"] == PROJECTIONS
-    assert named["not_magnitude"] == MAPS | CONTRASTS | OF_DIFFUSION
+    for cell, code in re.findall(r"^\| (.+?) \|.+\| `(\w+)` \|$", text, re.MULTILINE):
+        for part in cell.split("; "):
+            place, _, values = part.rpartition(": ")
+            named.setdefault((code, place), set()).update(values.split(", "))
+    assert named == {
+        ("localizer", ""): PROJECTIONS,
+        ("not_magnitude", ""): MAPS,
+        ("not_magnitude", "third or fourth"): SHORT_MAPS,
+        ("not_magnitude", "from the fourth on"): OF_ENHANCED,
+        ("not_magnitude", "fourth"): CONTRASTS,
+        ("not_magnitude", "fourth after DIFFUSION or itself"): OF_DIFFUSION,
+    }
 
 
 def test_every_code_is_explained() -> None:
