@@ -109,6 +109,11 @@ class Registry:
             raise self.failure
         return self.active
 
+    @property
+    def model(self) -> str:
+        """Name of the configured model."""
+        return self._settings.model
+
     async def load(self) -> None:
         """Loads the configured version; a failure is kept for /health instead of raised."""
         async with self._changing:
@@ -139,7 +144,8 @@ class Registry:
     async def rollback(self, name: str) -> Change:
         """Makes the version of a model active that served before the one that does now.
 
-        The next call goes one further back. What has served is remembered until the service ends.
+        The next call goes one further back. A version that has been deleted is passed over. What has
+        served is remembered until the service ends.
 
         Raises:
             NoEarlierVersion: the model does not serve, or nothing of it did before.
@@ -153,7 +159,8 @@ class Registry:
                 raise OtherVersionServes(
                     "another version began to serve while this waited; ask again to go back from it"
                 )
-            place = self._place_before(name)
+            versions = await self.ask_store(partial(self.store.versions, name))
+            place = self._place_before(name, versions)
             engine = await self._build_beside(*self._served[place])
             del self._served[place:]
             return Change(engine, self._swap(engine))
@@ -249,14 +256,23 @@ class Registry:
             # An activation was quicker.
             self._retire(engine, CLOSE_SECONDS)
 
-    def _place_before(self, name: str) -> int:
-        """Where in what has served the version is that a rollback goes to."""
+    def _place_before(self, name: str, versions: Sequence[int]) -> int:
+        """Where in what has served the version is that a rollback goes to.
+
+        Args:
+            name: of the model.
+            versions: that the store still has.
+        """
         if not self._served or self._served[-1][0] != name:
             raise NoEarlierVersion("this model does not serve, so there is nothing to go back from")
         for place in range(len(self._served) - 2, -1, -1):
-            if self._served[place][0] == name:
+            # Without what is gone between them, the active version may come before itself.
+            other = self._served[place] != self._served[-1]
+            if other and self._served[place][0] == name and self._served[place][1] in versions:
                 return place
-        raise NoEarlierVersion("no other version of this model has served since the start")
+        raise NoEarlierVersion(
+            "no other version of this model that is in the store has served since the start"
+        )
 
     async def _build_beside(self, name: str, number: int) -> Engine:
         """A version that may take the place of the active one, which goes on meanwhile."""

@@ -281,7 +281,10 @@ class VersionError(_Answer):
 
 
 class Version(_Answer):
-    """A version in the store. It is verified file by file only when it is loaded."""
+    """A version in the store. It is verified file by file only when it is loaded.
+
+    One that was deleted is listed as long as an alias points at it, or it serves.
+    """
 
     version: int
     active: bool
@@ -290,7 +293,11 @@ class Version(_Answer):
     classes: list[str] | None = None
     runtimes: list[str] | None = None
     metrics: dict[str, float] | None = None
-    error: VersionError | None = Field(None, description="It cannot be described.")
+    error: VersionError | None = Field(
+        None,
+        description="It cannot be described: it is damaged, or gone (`version_not_found`), and an "
+        "alias of it points at nothing.",
+    )
     refused: VersionError | None = Field(
         None, description="It was to become the active one the last time that this was tried."
     )

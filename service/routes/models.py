@@ -1,5 +1,6 @@
 """``/models``: what is in the store, and which version of it answers."""
 
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,11 @@ from service.state import State
 
 
 async def list_models(request: Request) -> Response:
-    """Every version in the store with its metrics; a damaged one with what is wrong."""
+    """Every version in the store with its metrics; a damaged one with what is wrong.
+
+    A version that was deleted is still listed where an alias points at it, or it serves: its `error` is
+    `version_not_found`.
+    """
     state = State.of(request.scope)
     registry, settings = state.registry, state.settings
     models = await registry.ask_store(partial(_describe_store, registry))
@@ -63,14 +68,30 @@ def _activated(change: Change) -> Response:
 
 
 def _describe_store(registry: Registry) -> list[dict[str, Any]]:
-    store = registry.store
-    return [
+    store, active = registry.store, registry.active
+    # A model of which all versions were deleted may still serve, and its aliases still point at one.
+    names = {*store.names(), registry.model, *([active.identity["name"]] if active else [])}
+    described = [
         {
             "name": name,
-            "versions": [_describe(registry, name, version) for version in store.versions(name)],
+            "versions": [
+                _describe(registry, name, version) for version in _numbers(registry, name)
+            ],
         }
-        for name in store.names()
+        for name in sorted(names)
     ]
+    return [model for model in described if model["versions"]]
+
+
+def _numbers(registry: Registry, name: str) -> list[int]:
+    """Versions of a model, and those that are gone while an alias points at them, or they serve."""
+    store, active = registry.store, registry.active
+    numbers = {*store.versions(name)}
+    with suppress(StoreError):  # Of a damaged file, each version says so.
+        numbers.update(store.aliases(name).values())
+    if active and active.identity["name"] == name:
+        numbers.add(active.identity["version"])
+    return sorted(numbers)
 
 
 def _describe(registry: Registry, name: str, version: int) -> dict[str, Any]:
