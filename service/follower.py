@@ -32,6 +32,9 @@ class Follower:
     another one is to serve: what is loaded serves on, even if it is that version. Only where nothing
     serves, as the version that should is gone, is it replaced.
 
+    That a version is the newest of its name does not say either that clients understand it: one with
+    other classes is refused, and waits for somebody to activate it. An alias is moved on purpose.
+
     Args:
         registry: what it activates in.
         name: the model.
@@ -114,7 +117,8 @@ class Follower:
             return
         logger.info("the selector stands for another version", extra={"fields": fields})
         try:
-            await registry.activate(self._name, str(found.number))
+            alike = self._selector == LATEST
+            await registry.activate(self._name, str(found.number), alike=alike)
         except ActivationRefused:
             self._refused = found
         else:

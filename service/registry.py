@@ -5,10 +5,11 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from time import monotonic
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 from contract.answer import Rules
 from contract.errors import ContractError, StoreError
+from contract.manifest import Manifest
 from contract.sandbox import GRACE_SECONDS, START_SECONDS
 from contract.store import ModelStore, StoredVersion
 from service.batching import Batcher
@@ -21,6 +22,7 @@ from service.errors import (
     ModelLoading,
     ModelUnavailable,
     NoEarlierVersion,
+    OtherClasses,
     OtherVersionServes,
     RuntimeLost,
     RuntimeUnusable,
@@ -54,6 +56,18 @@ MAX_SERVED: Final = 32
 """So many versions are remembered to roll back to; activations are rare."""
 
 Open = Callable[[Settings, StoredVersion], Runtime]
+
+
+class Kinds(NamedTuple):
+    """What a version tells apart; in which order is nobody's business outside of it."""
+
+    classes: frozenset[str]
+    tumors: frozenset[str]
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Self:
+        """The kinds of a version."""
+        return cls(frozenset(manifest.classes), frozenset(manifest.tumor_classes))
 
 
 class Change(NamedTuple):
@@ -96,6 +110,8 @@ class Registry:
         self._store_calls = OneAtATime(STORE_SECONDS)
         # In the order in which they served; the last one serves, or did before it was lost.
         self._served: list[tuple[str, int]] = []
+        # Of what serves, or did before it was lost.
+        self._kinds: Kinds | None = None
         self._retiring: set[asyncio.Task[None]] = set()
         self._shadow: Shadow | None = None
 
@@ -129,8 +145,13 @@ class Registry:
         if self._settings.shadow_version:
             await self._load_shadow(self._settings.shadow_version)
 
-    async def activate(self, name: str, selector: str) -> Change:
+    async def activate(self, name: str, selector: str, *, alike: bool = False) -> Change:
         """Makes a version the active one, once it has been verified and warmed up.
+
+        Args:
+            name: of the model.
+            selector: a number, an alias or ``latest``.
+            alike: whether a version with other classes than those that clients get now is refused.
 
         Raises:
             StoreError: there is no such version.
@@ -138,7 +159,7 @@ class Registry:
         """
         async with self._changing:
             number = await self.ask_store(partial(self.store.resolve, name, selector))
-            engine = await self._build_beside(name, number)
+            engine = await self._build_beside(name, number, self._kinds if alike else None)
             return Change(engine, self._swap(engine))
 
     async def rollback(self, name: str) -> Change:
@@ -274,10 +295,10 @@ class Registry:
             "no other version of this model that is in the store has served since the start"
         )
 
-    async def _build_beside(self, name: str, number: int) -> Engine:
+    async def _build_beside(self, name: str, number: int, kinds: Kinds | None = None) -> Engine:
         """A version that may take the place of the active one, which goes on meanwhile."""
         try:
-            engine = await self._build(name, str(number))
+            engine = await self._build(name, str(number), kinds)
         except (ServiceError, ContractError) as failure:
             fields = {"name": name, "version": number, "code": failure.code}
             fields["reason"] = failure.detail
@@ -287,11 +308,11 @@ class Registry:
         self._metrics.activations.labels("activated").inc()
         return engine
 
-    async def _build(self, name: str, selector: str) -> Engine:
+    async def _build(self, name: str, selector: str, kinds: Kinds | None = None) -> Engine:
         start = monotonic()
         number = await self.ask_store(partial(self.store.resolve, name, selector))
         try:
-            engine = await self._opened(name, number)
+            engine = await self._opened(name, number, kinds)
         except (ServiceError, ContractError) as failure:
             self.refused[name, number] = failure
             raise
@@ -301,20 +322,27 @@ class Registry:
         logger.info("model loaded", extra={"fields": {**engine.identity, "seconds": seconds}})
         return engine
 
-    async def _opened(self, name: str, number: int) -> Engine:
+    async def _opened(self, name: str, number: int, kinds: Kinds | None) -> Engine:
         """An engine within the time that it may take; one that comes later is closed again."""
         seconds = self._settings.load_timeout_ms / 1000
         close = partial(self._retire, patience_seconds=CLOSE_SECONDS)
         try:
-            return await call_within(seconds, close, partial(self._open_engine, name, number))
+            return await call_within(
+                seconds, close, partial(self._open_engine, name, number, kinds)
+            )
         except TimeoutError:
             raise RuntimeUnusable(
                 f"this version was not loaded and warmed up within {seconds:g} s"
             ) from None
 
-    def _open_engine(self, name: str, number: int) -> Engine:
+    def _open_engine(self, name: str, number: int, kinds: Kinds | None) -> Engine:
         try:
             stored = self.store.load(name, number)
+            if kinds is not None and kinds != Kinds.of(stored.manifest):
+                raise OtherClasses(
+                    "it has other classes than the version that serves: only an activation by hand "
+                    "lets it serve"
+                )
             rules = adjusted(Rules.read(stored.manifest, stored.path), self._settings)
             runtime = self._open(self._settings, stored)
             engine = Engine(stored, rules, runtime)
@@ -406,6 +434,7 @@ class Registry:
             self._served = [*self._served[1 - MAX_SERVED :], key]
         identity = {key: str(value) for key, value in engine.identity.items()}
         self._metrics.model.info(identity | {"manifest": engine.stored.manifest_digest})
+        self._kinds = Kinds.of(engine.stored.manifest)
         rules = engine.rules
         self._metrics.refer_to(engine.stored.manifest, rules.ood_threshold, rules.temperature)
         if previous is not None:
