@@ -91,7 +91,11 @@ class Prediction(_Answer):
     """An input that was predicted. A research result, not a diagnosis."""
 
     input: str | None = Field(description="The client's file name; null for a raw body.")
-    label: str = Field(description="The class with the highest probability.", examples=["glioma"])
+    label: str = Field(
+        description="The class with the highest probability; of equally probable ones, the first that "
+        "says what the decision does.",
+        examples=["glioma"],
+    )
     probability: float = Field(ge=0, le=1, description="Probability of the label.")
     probabilities: dict[str, float] = Field(description="Every class.")
     tumor_probability: float = Field(
