@@ -38,7 +38,7 @@ from service.rebuilding import rebuild_seconds
 from service.runtimes import Runtime, open_runtime
 from service.runtimes.base import served_shapes
 from service.settings import Settings
-from service.shadow import Shadow
+from service.shadow import Shadow, ShadowState
 from service.worker import Order
 
 logger = logging.getLogger("service.registry")
@@ -114,6 +114,7 @@ class Registry:
         self._kinds: Kinds | None = None
         self._retiring: set[asyncio.Task[None]] = set()
         self._shadow: Shadow | None = None
+        self._shadow_failure: Failure | None = None
 
     def engine(self) -> Engine:
         """The active engine.
@@ -215,6 +216,14 @@ class Registry:
             raise StoreError("the model store does not answer") from None
         except OSError as error:
             raise _unreadable(error) from error
+
+    def shadow_state(self) -> ShadowState | None:
+        """What became of the shadow version; None if there is to be none."""
+        selector, shadow = self._settings.shadow_version, self._shadow
+        if not selector:
+            return None
+        version = None if shadow is None else shadow.version
+        return ShadowState(selector, version, self._shadow_failure)
 
     async def watch(self) -> None:
         """Replaces an engine whose thread died or hangs; runs until cancelled."""
@@ -402,13 +411,24 @@ class Registry:
 
     async def _load_shadow(self, selector: str) -> None:
         """Starts the shadow version; that it cannot be loaded is nobody's failure but its own."""
+        seconds = self._settings.load_timeout_ms / 1000
         try:
-            seconds = self._settings.load_timeout_ms / 1000
             build = partial(self._build_shadow, selector)
             self._shadow = await call_within(seconds, self._end_shadow, build)
-        except Exception as error:
-            code = getattr(error, "code", "internal_error")
-            logger.exception("no shadow version runs", extra={"fields": {"code": code}})
+        except (ServiceError, ContractError) as error:
+            failure: Failure = error
+        except TimeoutError:
+            failure = RuntimeUnusable(f"it was not loaded and warmed up within {seconds:g} s")
+        except OSError as error:
+            failure = _unreadable(error)
+        except Exception:
+            logger.exception("loading the shadow version failed")
+            failure = RuntimeUnusable("loading failed; the log says why")
+        else:
+            return
+        self._shadow_failure = failure
+        fields = {"selector": selector, "code": failure.code, "reason": failure.detail}
+        logger.error("no shadow version runs", extra={"fields": fields})
 
     def _build_shadow(self, selector: str) -> Shadow:
         name = self._settings.model

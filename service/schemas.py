@@ -317,6 +317,17 @@ class StoredModel(_Answer):
     versions: list[Version]
 
 
+class Shadow(_Answer):
+    """The version beside the active one, whose answers only go into the metrics."""
+
+    selector: str = Field(description="BRAIN_SHADOW_VERSION.", examples=["canary"])
+    version: int | None = Field(description="Its number, once it runs.")
+    status: Literal["loading", "running", "failed"]
+    error: VersionError | None = Field(
+        None, description="Why it failed to load; it is tried again at the next start only."
+    )
+
+
 class Models(_Answer):
     """The store."""
 
@@ -324,6 +335,7 @@ class Models(_Answer):
     follows: str | None = Field(
         description="`latest` or the alias whose changes the service acts on, with BRAIN_WATCH."
     )
+    shadow: Shadow | None = Field(description="Only with BRAIN_SHADOW_VERSION.")
 
 
 class Activation(_Answer):

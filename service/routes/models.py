@@ -14,6 +14,7 @@ from contract.store import MANIFEST, ModelStore
 from service.administration import failures_recorded
 from service.context import Context
 from service.registry import Change, Registry
+from service.shadow import ShadowState
 from service.state import State
 
 
@@ -27,7 +28,11 @@ async def list_models(request: Request) -> Response:
     registry, settings = state.registry, state.settings
     models = await registry.ask_store(partial(_describe_store, registry))
     return JSONResponse(
-        {"models": models, "follows": settings.model_version if settings.watch else None}
+        {
+            "models": models,
+            "follows": settings.model_version if settings.watch else None,
+            "shadow": _describe_shadow(registry.shadow_state()),
+        }
     )
 
 
@@ -65,6 +70,17 @@ def _activated(change: Change) -> Response:
     return JSONResponse(
         {"model": active.identity, "previous": previous.identity if previous else None}
     )
+
+
+def _describe_shadow(shadow: ShadowState | None) -> dict[str, Any] | None:
+    if shadow is None:
+        return None
+    status = "loading" if shadow.version is None else "running"
+    described: dict[str, Any] = {"selector": shadow.selector, "version": shadow.version}
+    if shadow.failure is not None:
+        status = "failed"
+        described["error"] = {"code": shadow.failure.code, "detail": shadow.failure.detail}
+    return described | {"status": status}
 
 
 def _describe_store(registry: Registry) -> list[dict[str, Any]]:
