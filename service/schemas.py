@@ -349,7 +349,7 @@ class Alias(_Answer):
     """An alias, the version that it points at, and the one before."""
 
     alias: str
-    version: int
+    version: int = Field(description="Its number, also where `latest` or an alias was given.")
     previous: int | None
 
 

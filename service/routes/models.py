@@ -56,7 +56,11 @@ async def rollback(request: Request) -> Response:
 
 
 async def set_alias(request: Request) -> Response:
-    """Points an alias at a version. Only BRAIN_WATCH makes the service act on it by itself."""
+    """Points an alias at a version. Only BRAIN_WATCH makes the service act on it by itself.
+
+    An alias keeps a number: `latest`, or another alias, in the place of the version stands for
+    the number that it means at the moment of the call, and this one stays there when that moves on.
+    """
     state, context = State.of(request.scope), Context.of(request.scope)
     name, alias, selector = (request.path_params[key] for key in ("name", "alias", "version"))
     with failures_recorded("alias", state, context):

@@ -395,6 +395,18 @@ def test_an_alias_is_moved_and_activated(
         ]
 
 
+def test_an_alias_of_latest_stays_where_that_was(store_copy: Path, runtimes: FakeRuntimes) -> None:
+    first = newest(store_copy)
+    with serving(settings_for(store_copy), runtimes) as service:
+        path = f"/models/{MODEL}/aliases/stable/latest"
+        assert service.client.put(path).json()["version"] == first
+        add_version(store_copy)
+        assert ModelStore(store_copy).aliases(MODEL) == {"stable": first}
+        document = service.client.get("/openapi.json").json()
+    described = document["paths"]["/models/{name}/aliases/{alias}/{version}"]["put"]["description"]
+    assert "the number that it means at the moment of the call" in " ".join(described.split())
+
+
 def test_a_store_that_cannot_be_written_says_so(
     store_copy: Path, runtimes: FakeRuntimes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
