@@ -191,6 +191,10 @@ class PredictAnswer(_Answer):
 
     request_id: str
     model: Model
+    tumor_classes: list[str] = Field(
+        description="Those of the version's classes that mean a tumour; the others mean none.",
+        examples=[["glioma", "meningioma", "pituitary"]],
+    )
     predictions: list[Prediction | FailedInput]
     series: list[SeriesSummary] | None = Field(
         None, description="Only with DICOM input that names its series."
@@ -222,6 +226,10 @@ class Explanation(_Answer):
 
     request_id: str
     model: Model
+    tumor_classes: list[str] = Field(
+        description="Those of the version's classes that mean a tumour; the others mean none.",
+        examples=[["glioma", "meningioma", "pituitary"]],
+    )
     explanation: ExplainedPrediction
     timing_ms: Timing
 
@@ -295,6 +303,7 @@ class Version(_Answer):
     aliases: list[str]
     created: datetime | None = None
     classes: list[str] | None = None
+    tumor_classes: list[str] | None = Field(None, description="Those of them that mean a tumour.")
     runtimes: list[str] | None = None
     metrics: dict[str, float] | None = None
     error: VersionError | None = Field(

@@ -131,6 +131,7 @@ def _describe(registry: Registry, name: str, version: int) -> dict[str, Any]:
     return entry | {
         "created": manifest.created.isoformat(),
         "classes": manifest.classes,
+        "tumor_classes": manifest.tumor_classes,
         "runtimes": sorted(manifest.artifacts),
         "metrics": manifest.metrics,
     }

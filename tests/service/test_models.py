@@ -44,6 +44,7 @@ def test_versions_are_listed_with_what_they_are(store_copy: Path) -> None:
     assert [number for number, version in by_number.items() if version.active] == [second]
     assert by_number[first].aliases == ["stable"]
     assert by_number[first].metrics
+    assert by_number[first].tumor_classes == ["glioma", "meningioma", "pituitary"]
     assert "litert" in (by_number[first].runtimes or [])
     error = by_number[broken].error
     assert error is not None
