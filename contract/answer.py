@@ -93,7 +93,9 @@ class Answers:
         probabilities: float64 (n, classes), rounded to :data:`DECIMALS`.
         tumor_probability: float64 (n,), likewise.
         decisions: one for each slice.
-        prediction_set: bool (n, classes); each row has the most probable class at least, and all
+        labels: index of each slice's most probable class, (n,); of equally probable ones, the first
+            that says what the decision does.
+        prediction_set: bool (n, classes); each row has the label's class at least, and all
             classes where the slice is not in distribution.
         distance: float64 (n,), from the training data.
         in_distribution: bool (n,).
@@ -102,14 +104,10 @@ class Answers:
     probabilities: NDArray[np.float64]
     tumor_probability: NDArray[np.float64]
     decisions: tuple[Decision, ...]
+    labels: NDArray[np.intp]
     prediction_set: NDArray[np.bool_] | None = None
     distance: NDArray[np.float64] | None = None
     in_distribution: NDArray[np.bool_] | None = None
-
-    @property
-    def labels(self) -> NDArray[np.intp]:
-        """Index of each slice's most probable class, (n,)."""
-        return np.asarray(self.probabilities.argmax(axis=1))
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,16 +214,19 @@ class Rules:
         if self.space is not None and self.ood_threshold is not None:
             distance = self.space.distance(_there(outputs.embedding, "embedding"))
             familiar = distance <= self.ood_threshold
+        decisions = self._decisions(tumor_probability, familiar)
+        labels = _labels(probabilities, is_tumor, decisions)
         if self.set_threshold is not None:
             chosen = probabilities >= self.set_threshold
-            chosen[np.arange(len(chosen)), probabilities.argmax(axis=1)] = True
+            chosen[np.arange(len(chosen)), labels] = True
             if familiar is not None:
                 # The coverage was measured on slices like those of training; elsewhere any may be true.
                 chosen[~familiar] = True
         return Answers(
             probabilities,
             tumor_probability,
-            self._decisions(tumor_probability, familiar),
+            decisions,
+            labels,
             chosen,
             distance,
             familiar,
@@ -299,6 +300,24 @@ def mask_logit(mask: NDArray[np.float32], cells: int) -> NDArray[np.float64]:
     highest = np.sort(flat, axis=1)[:, -cells:]
     mean = np.clip(highest.mean(axis=1, dtype=np.float64), MASK_CLIP, 1 - MASK_CLIP)
     return np.asarray(np.log(mean) - np.log1p(-mean))
+
+
+def _labels(
+    probabilities: NDArray[np.float64],
+    is_tumor: NDArray[np.bool_],
+    decisions: tuple[Decision, ...],
+) -> NDArray[np.intp]:
+    """The labels of :class:`Answers`.
+
+    Two classes at 0.5 each are a tumour from a threshold of 0.5 on, and the label must not deny it.
+    """
+    labels = np.asarray(probabilities.argmax(axis=1))
+    tied = probabilities == probabilities.max(axis=1, keepdims=True)
+    for row in np.flatnonzero(tied.sum(axis=1) > 1):
+        if decisions[row] is not Decision.REFER:
+            fitting = tied[row] & (is_tumor == (decisions[row] is Decision.TUMOR))
+            labels[row] = fitting.argmax() if fitting.any() else labels[row]
+    return labels
 
 
 def _there(output: NDArray[np.float32] | None, name: str) -> NDArray[np.float32]:

@@ -25,8 +25,8 @@ MAPS: Final = frozenset(
         *("ADC", "RCBF", "RCBV", "SUBTRACTION"),
         # Philips and GE: exponential ADC, field map, quantitative maps of synthetic MR.
         *("EADC", "B0 MAP", "QMAP", "MULTI_QMAP", "SUBTRACT"),
-        # Siemens: perfusion and statistics.
-        *("RELCBF", "RELCBV", "RELMTT", "TTEST"),
+        # Siemens: perfusion, statistics, and differences, which its history of steps ends with.
+        *("RELCBF", "RELCBV", "RELMTT", "TTEST", "SUB"),
         # Workstations' perfusion.
         *("CBF", "CBV", "TMAX", "CBF BASIC", "CBV BASIC", "RCBF BASIC", "RCBV BASIC"),
         *("MTT BASIC", "TTP BASIC", "TMAX BASIC", "OEF MODEL BASED", "RCMRO2 MODEL BASED"),
@@ -45,9 +45,9 @@ These are not among them, as they are, or may be, pictures of tissue:
 - SCM, TCS, NEI and DIFFUSION_ATTNTD: what they show is not known well enough
 """
 
-SHORT_MAPS: Final = frozenset({"MTT", "TTP", "PBP", "OEF", "RHO", "SUB"})
+SHORT_MAPS: Final = frozenset({"MTT", "TTP", "PBP", "OEF", "RHO"})
 """Likewise, but as third or fourth value alone: short enough for something else in a history. Perfusion
-(PBP, the percentage of baseline at peak, is Siemens'), proton density, and Siemens' differences."""
+(PBP, the percentage of baseline at peak, is Siemens') and proton density."""
 
 OF_ENHANCED: Final = frozenset(
     {

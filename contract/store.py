@@ -40,6 +40,7 @@ from contract.preprocessing import PreprocessSpec, reproduce
 
 MANIFEST: Final = "manifest.json"
 ALIASES: Final = "aliases.json"
+HIGHEST: Final = "highest.json"
 LATEST: Final = "latest"
 STAGING_PREFIX: Final = ".staging-"
 """Folders of this name hold versions still being written; nothing ever loads them."""
@@ -48,6 +49,7 @@ _MODEL_NAME = re.compile(MODEL_NAME_PATTERN)
 _VERSION_NAME = re.compile(VERSION_PATTERN)
 _ALIAS_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _ALIAS_FILE = TypeAdapter(dict[str, int])
+_HIGHEST_FILE = TypeAdapter(int)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +89,20 @@ class ModelStore:
         found = (path.name for path in folder.iterdir() if path.is_dir())
         return sorted(int(number) for number in found if _VERSION_NAME.fullmatch(number))
 
+    def next_version(self, name: str) -> int:
+        """The number after the highest that was ever used, even if that version has been deleted.
+
+        Nothing is recorded of what came into the store by copying alone: of that, a version that is
+        there or an alias that points at it says so.
+
+        Raises:
+            CorruptVersion: a file that tells is damaged.
+        """
+        used = (self._highest(name), *self.versions(name), *self.aliases(name).values())
+        return max(used) + 1
+
     def aliases(self, name: str) -> dict[str, int]:
-        """Alias to version number.
+        """Alias to version number; of a version that has been deleted, there may still be some.
 
         Raises:
             CorruptVersion: the alias file is damaged or unreadable.
@@ -120,15 +134,11 @@ class ModelStore:
         folder = self.root / name
         with _locked(folder):
             aliases = self.aliases(name)
-            aside = folder / f".{ALIASES}"
             text = json.dumps(aliases | {alias: version}, indent=2, sort_keys=True) + "\n"
             try:
-                aside.write_text(text, encoding="utf-8")
-                _sync(aside)
-                aside.replace(folder / ALIASES)
+                _replace(folder / ALIASES, text)
             except OSError as error:
                 raise ReadOnlyStore("the model store cannot be written") from error
-            _sync(folder)
         return aliases.get(alias)
 
     def resolve(self, name: str, selector: str) -> int:
@@ -148,6 +158,11 @@ class ModelStore:
         number = int(selector) if _VERSION_NAME.fullmatch(selector) else None
         if number is None:
             number = self.aliases(name).get(selector)
+            if number is not None and number not in versions:
+                raise VersionNotFound(
+                    f"the alias {selector} points at version {number} of {name}, "
+                    "which is not in the store"
+                )
         if number not in versions:
             raise VersionNotFound(f"{selector} names no version of {name}")
         return number
@@ -211,6 +226,7 @@ class ModelStore:
         Raises:
             VersionExists: the number is taken.
             IncompleteVersion: an artifact that the manifest names was not written.
+            CorruptVersion: the file that keeps the highest number is damaged.
         """
         target = self.root / manifest.name / str(manifest.version)
         if target.exists():
@@ -222,6 +238,8 @@ class ModelStore:
         staged.chmod(0o755)
         for path in [*sorted(staged.rglob("*")), staged]:
             _sync(path)
+        # Before the version has it: killed in between, a number is skipped, and none is used twice.
+        self._keep_highest(manifest.name, manifest.version)
         try:
             staged.rename(target)
         except OSError as error:
@@ -230,6 +248,25 @@ class ModelStore:
             raise
         _sync(target.parent)
         return target
+
+    def _highest(self, name: str) -> int:
+        """The highest number that is recorded; 0 in a store that nothing was published to."""
+        path = self.root / name / HIGHEST
+        if not path.is_file():
+            return 0
+        try:
+            return _HIGHEST_FILE.validate_json(path.read_bytes(), strict=True)
+        except (OSError, ValidationError) as error:
+            raise CorruptVersion(f"{name}/{HIGHEST} is damaged") from error
+
+    def _keep_highest(self, name: str, version: int) -> None:
+        """Records a number that is about to be used, with those that came by copying."""
+        folder = self.root / name
+        with _locked(folder):
+            recorded = self._highest(name)
+            highest = max(recorded, version, *self.versions(name))
+            if highest > recorded:
+                _replace(folder / HIGHEST, f"{highest}\n")
 
 
 def file_digest(path: Path) -> str:
@@ -305,6 +342,15 @@ def _locked(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes a file that is read meanwhile: aside, and renamed once it is on the disk."""
+    aside = path.with_name(f".{path.name}")
+    aside.write_text(text, encoding="utf-8")
+    _sync(aside)
+    aside.replace(path)
+    _sync(path.parent)
 
 
 def _sync(path: Path) -> None:

@@ -32,7 +32,7 @@ class Answer:
     """What is answered for one slice; what the version cannot say is None.
 
     Attributes:
-        label: the most probable class.
+        label: the most probable class; of several, one that says what the decision does.
         probabilities: of every class, rounded.
         tumor_probability: of any tumour, rounded.
         decision: what the slice is taken for.
@@ -75,7 +75,7 @@ class Answer:
         ):
             region = find_region(cells, geometry, record, rules.region_source)
         return cls(
-            rules.classes[values.index(max(values))],
+            rules.classes[int(answers.labels[0])],
             dict(zip(rules.classes, values, strict=True)),
             tumor_probability,
             answers.decisions[0],

@@ -20,6 +20,7 @@ from service.errors import (
     ActivationRefused,
     Failure,
     ModelUnavailable,
+    OtherClasses,
     RateExceeded,
     RuntimeUnusable,
     ServiceError,
@@ -39,8 +40,9 @@ OF_VERSIONS: Final = frozenset(
 )
 """What :class:`ModelUnavailable` and :class:`ActivationRefused` pass on with statuses of their own."""
 
-UNANSWERED: Final = frozenset({MultiFrame, VersionExists})
-"""What only training and tools meet: the service takes files of many frames, and publishes nothing."""
+UNANSWERED: Final = frozenset({MultiFrame, VersionExists, OtherClasses})
+"""What only training and tools meet: the service takes files of many frames, and publishes nothing. And
+what the watcher of the store alone does, which answers nobody: ``GET /models`` and the log show it."""
 
 
 class Entry(NamedTuple):

@@ -136,10 +136,11 @@ class Agreement:
         )
 
     def observe(self, active: Answer, shadow: Answer) -> None:
-        """Counts one slice."""
+        """Counts one slice; not its labels, where the versions do not know the same classes."""
         self._images.inc()
         self._difference.observe(abs(active.tumor_probability - shadow.tumor_probability))
-        if active.label != shadow.label:
+        same_classes = active.probabilities.keys() == shadow.probabilities.keys()
+        if same_classes and active.label != shadow.label:
             self._disagreements.labels("label").inc()
         if active.decision != shadow.decision:
             self._disagreements.labels("decision").inc()

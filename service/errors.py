@@ -35,6 +35,7 @@ ServiceError                       500  internal_error
 ├── ActivationRefused              409  the code of what was wrong with the version
 ├── NoEarlierVersion               409  no_earlier_version
 ├── OtherVersionServes             409  other_version_serves
+├── OtherClasses                   409  other_classes
 ├── Unavailable                    503  with Retry-After
 │   ├── QueueFull                    503  queue_full
 │   ├── TooManyConnections           503  too_many_connections
@@ -321,6 +322,13 @@ class OtherVersionServes(ServiceError):
 
     status = 409
     code = "other_version_serves"
+
+
+class OtherClasses(ServiceError):
+    """The newest version has other classes than the one that serves, and nobody activated it."""
+
+    status = 409
+    code = "other_classes"
 
 
 class Unavailable(ServiceError):

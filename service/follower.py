@@ -7,8 +7,9 @@ import asyncio
 import logging
 from typing import NamedTuple
 
-from contract.errors import StoreError
-from service.errors import ActivationRefused, RuntimeUnusable
+from contract.errors import StoreError, VersionNotFound
+from contract.store import LATEST
+from service.errors import ActivationRefused, RuntimeLost, RuntimeUnusable
 from service.registry import Registry
 
 logger = logging.getLogger("service.follower")
@@ -27,6 +28,13 @@ class Follower:
     It acts on changes alone: an activation or a rollback by hand stays until the selector stands for
     yet another version. One that was refused is tried again when its files change.
 
+    That ``latest`` comes to stand for a lower number says that a version was deleted, and not that
+    another one is to serve: what is loaded serves on, even if it is that version. Only where nothing
+    serves, as the version that should is gone, is it replaced.
+
+    That a version is the newest of its name does not say either that clients understand it: one with
+    other classes is refused, and waits for somebody to activate it. An alias is moved on purpose.
+
     Args:
         registry: what it activates in.
         name: the model.
@@ -43,6 +51,7 @@ class Follower:
         self._selector = selector
         self._interval_seconds = interval_seconds
         self._taken: int | None = None
+        self._last: int | None = None
         self._refused: Found | None = None
         self._seen: Found | None = None
         self._trouble: str | None = None
@@ -55,6 +64,7 @@ class Follower:
             self._refused = found
         elif found is not None:
             self._taken = found.number
+        self._last = None if found is None else found.number
         while True:
             await asyncio.sleep(self._interval_seconds)
             try:
@@ -86,12 +96,29 @@ class Follower:
     async def _act(self, found: Found | None) -> None:
         settled = found == self._seen
         self._seen = found
-        if found is None or not settled or found.number == self._taken or found == self._refused:
+        registry = self._registry
+        failure = None if registry.active else registry.failure
+        # What served until now is being built anew, and is to serve again.
+        if found is None or not settled or isinstance(failure, RuntimeLost):
+            return
+        last, self._last = self._last, found.number
+        is_gone = failure is not None and failure.code == VersionNotFound.code
+        if found == self._refused or (found.number == self._taken and not is_gone):
             return
         fields = {"selector": self._selector, "version": found.number}
+        fell = self._selector == LATEST and last is not None and found.number < last
+        if fell and registry.active is not None:
+            self._taken = found.number
+            served = registry.active.identity["version"]
+            logger.warning(
+                "the newest version was deleted; what serves goes on",
+                extra={"fields": {**fields, "deleted": last, "serves": served}},
+            )
+            return
         logger.info("the selector stands for another version", extra={"fields": fields})
         try:
-            await self._registry.activate(self._name, str(found.number))
+            alike = self._selector == LATEST
+            await registry.activate(self._name, str(found.number), alike=alike)
         except ActivationRefused:
             self._refused = found
         else:

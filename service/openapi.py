@@ -211,6 +211,8 @@ AUTHENTICATED: Final[dict[str, Any]] = {"security": [{"bearer": []}, {"key": []}
 
 _MODEL: Final = {"name": "brain-tumor", "version": 1, "runtime": "litert", "device": "cpu"}
 
+_TUMOR_CLASSES: Final = ["glioma", "meningioma", "pituitary"]
+
 OBJECTS: Final[dict[str, Any]] = {
     'multipart/related; type="application/dicom"': {
         "schema": {
@@ -275,6 +277,7 @@ PREDICT_EXAMPLES: Final[dict[str, Any]] = {
         "value": {
             "request_id": "5f0c6f7e",
             "model": _MODEL,
+            "tumor_classes": _TUMOR_CLASSES,
             "predictions": [_PREDICTION, _FAILED],
             "timing_ms": {"decode": 1.1, "queue": 0.2, "inference": 1.6, "total": 3.4},
         }
@@ -283,6 +286,7 @@ PREDICT_EXAMPLES: Final[dict[str, Any]] = {
         "value": {
             "request_id": "5f0c6f7f",
             "model": _MODEL,
+            "tumor_classes": _TUMOR_CLASSES,
             "predictions": [{**_PREDICTION, "input": None, "dicom": _PLACE}],
             "series": [_SERIES],
             "timing_ms": {"decode": 4.8, "queue": 0.1, "inference": 1.5, "total": 6.9},

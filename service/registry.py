@@ -5,10 +5,11 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from time import monotonic
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Self
 
 from contract.answer import Rules
 from contract.errors import ContractError, StoreError
+from contract.manifest import Manifest
 from contract.sandbox import GRACE_SECONDS, START_SECONDS
 from contract.store import ModelStore, StoredVersion
 from service.batching import Batcher
@@ -21,6 +22,7 @@ from service.errors import (
     ModelLoading,
     ModelUnavailable,
     NoEarlierVersion,
+    OtherClasses,
     OtherVersionServes,
     RuntimeLost,
     RuntimeUnusable,
@@ -36,7 +38,7 @@ from service.rebuilding import rebuild_seconds
 from service.runtimes import Runtime, open_runtime
 from service.runtimes.base import served_shapes
 from service.settings import Settings
-from service.shadow import Shadow
+from service.shadow import Shadow, ShadowState
 from service.worker import Order
 
 logger = logging.getLogger("service.registry")
@@ -54,6 +56,18 @@ MAX_SERVED: Final = 32
 """So many versions are remembered to roll back to; activations are rare."""
 
 Open = Callable[[Settings, StoredVersion], Runtime]
+
+
+class Kinds(NamedTuple):
+    """What a version tells apart; in which order is nobody's business outside of it."""
+
+    classes: frozenset[str]
+    tumors: frozenset[str]
+
+    @classmethod
+    def of(cls, manifest: Manifest) -> Self:
+        """The kinds of a version."""
+        return cls(frozenset(manifest.classes), frozenset(manifest.tumor_classes))
 
 
 class Change(NamedTuple):
@@ -96,8 +110,11 @@ class Registry:
         self._store_calls = OneAtATime(STORE_SECONDS)
         # In the order in which they served; the last one serves, or did before it was lost.
         self._served: list[tuple[str, int]] = []
+        # Of what serves, or did before it was lost.
+        self._kinds: Kinds | None = None
         self._retiring: set[asyncio.Task[None]] = set()
         self._shadow: Shadow | None = None
+        self._shadow_failure: Failure | None = None
 
     def engine(self) -> Engine:
         """The active engine.
@@ -108,6 +125,11 @@ class Registry:
         if self.active is None:
             raise self.failure
         return self.active
+
+    @property
+    def model(self) -> str:
+        """Name of the configured model."""
+        return self._settings.model
 
     async def load(self) -> None:
         """Loads the configured version; a failure is kept for /health instead of raised."""
@@ -124,8 +146,13 @@ class Registry:
         if self._settings.shadow_version:
             await self._load_shadow(self._settings.shadow_version)
 
-    async def activate(self, name: str, selector: str) -> Change:
+    async def activate(self, name: str, selector: str, *, alike: bool = False) -> Change:
         """Makes a version the active one, once it has been verified and warmed up.
+
+        Args:
+            name: of the model.
+            selector: a number, an alias or ``latest``.
+            alike: whether a version with other classes than those that clients get now is refused.
 
         Raises:
             StoreError: there is no such version.
@@ -133,13 +160,14 @@ class Registry:
         """
         async with self._changing:
             number = await self.ask_store(partial(self.store.resolve, name, selector))
-            engine = await self._build_beside(name, number)
+            engine = await self._build_beside(name, number, self._kinds if alike else None)
             return Change(engine, self._swap(engine))
 
     async def rollback(self, name: str) -> Change:
         """Makes the version of a model active that served before the one that does now.
 
-        The next call goes one further back. What has served is remembered until the service ends.
+        The next call goes one further back. A version that has been deleted is passed over. What has
+        served is remembered until the service ends.
 
         Raises:
             NoEarlierVersion: the model does not serve, or nothing of it did before.
@@ -153,7 +181,8 @@ class Registry:
                 raise OtherVersionServes(
                     "another version began to serve while this waited; ask again to go back from it"
                 )
-            place = self._place_before(name)
+            versions = await self.ask_store(partial(self.store.versions, name))
+            place = self._place_before(name, versions)
             engine = await self._build_beside(*self._served[place])
             del self._served[place:]
             return Change(engine, self._swap(engine))
@@ -187,6 +216,14 @@ class Registry:
             raise StoreError("the model store does not answer") from None
         except OSError as error:
             raise _unreadable(error) from error
+
+    def shadow_state(self) -> ShadowState | None:
+        """What became of the shadow version; None if there is to be none."""
+        selector, shadow = self._settings.shadow_version, self._shadow
+        if not selector:
+            return None
+        version = None if shadow is None else shadow.version
+        return ShadowState(selector, version, self._shadow_failure)
 
     async def watch(self) -> None:
         """Replaces an engine whose thread died or hangs; runs until cancelled."""
@@ -249,19 +286,28 @@ class Registry:
             # An activation was quicker.
             self._retire(engine, CLOSE_SECONDS)
 
-    def _place_before(self, name: str) -> int:
-        """Where in what has served the version is that a rollback goes to."""
+    def _place_before(self, name: str, versions: Sequence[int]) -> int:
+        """Where in what has served the version is that a rollback goes to.
+
+        Args:
+            name: of the model.
+            versions: that the store still has.
+        """
         if not self._served or self._served[-1][0] != name:
             raise NoEarlierVersion("this model does not serve, so there is nothing to go back from")
         for place in range(len(self._served) - 2, -1, -1):
-            if self._served[place][0] == name:
+            # Without what is gone between them, the active version may come before itself.
+            other = self._served[place] != self._served[-1]
+            if other and self._served[place][0] == name and self._served[place][1] in versions:
                 return place
-        raise NoEarlierVersion("no other version of this model has served since the start")
+        raise NoEarlierVersion(
+            "no other version of this model that is in the store has served since the start"
+        )
 
-    async def _build_beside(self, name: str, number: int) -> Engine:
+    async def _build_beside(self, name: str, number: int, kinds: Kinds | None = None) -> Engine:
         """A version that may take the place of the active one, which goes on meanwhile."""
         try:
-            engine = await self._build(name, str(number))
+            engine = await self._build(name, str(number), kinds)
         except (ServiceError, ContractError) as failure:
             fields = {"name": name, "version": number, "code": failure.code}
             fields["reason"] = failure.detail
@@ -271,11 +317,11 @@ class Registry:
         self._metrics.activations.labels("activated").inc()
         return engine
 
-    async def _build(self, name: str, selector: str) -> Engine:
+    async def _build(self, name: str, selector: str, kinds: Kinds | None = None) -> Engine:
         start = monotonic()
         number = await self.ask_store(partial(self.store.resolve, name, selector))
         try:
-            engine = await self._opened(name, number)
+            engine = await self._opened(name, number, kinds)
         except (ServiceError, ContractError) as failure:
             self.refused[name, number] = failure
             raise
@@ -285,20 +331,27 @@ class Registry:
         logger.info("model loaded", extra={"fields": {**engine.identity, "seconds": seconds}})
         return engine
 
-    async def _opened(self, name: str, number: int) -> Engine:
+    async def _opened(self, name: str, number: int, kinds: Kinds | None) -> Engine:
         """An engine within the time that it may take; one that comes later is closed again."""
         seconds = self._settings.load_timeout_ms / 1000
         close = partial(self._retire, patience_seconds=CLOSE_SECONDS)
         try:
-            return await call_within(seconds, close, partial(self._open_engine, name, number))
+            return await call_within(
+                seconds, close, partial(self._open_engine, name, number, kinds)
+            )
         except TimeoutError:
             raise RuntimeUnusable(
                 f"this version was not loaded and warmed up within {seconds:g} s"
             ) from None
 
-    def _open_engine(self, name: str, number: int) -> Engine:
+    def _open_engine(self, name: str, number: int, kinds: Kinds | None) -> Engine:
         try:
             stored = self.store.load(name, number)
+            if kinds is not None and kinds != Kinds.of(stored.manifest):
+                raise OtherClasses(
+                    "it has other classes than the version that serves: only an activation by hand "
+                    "lets it serve"
+                )
             rules = adjusted(Rules.read(stored.manifest, stored.path), self._settings)
             runtime = self._open(self._settings, stored)
             engine = Engine(stored, rules, runtime)
@@ -358,13 +411,24 @@ class Registry:
 
     async def _load_shadow(self, selector: str) -> None:
         """Starts the shadow version; that it cannot be loaded is nobody's failure but its own."""
+        seconds = self._settings.load_timeout_ms / 1000
         try:
-            seconds = self._settings.load_timeout_ms / 1000
             build = partial(self._build_shadow, selector)
             self._shadow = await call_within(seconds, self._end_shadow, build)
-        except Exception as error:
-            code = getattr(error, "code", "internal_error")
-            logger.exception("no shadow version runs", extra={"fields": {"code": code}})
+        except (ServiceError, ContractError) as error:
+            failure: Failure = error
+        except TimeoutError:
+            failure = RuntimeUnusable(f"it was not loaded and warmed up within {seconds:g} s")
+        except OSError as error:
+            failure = _unreadable(error)
+        except Exception:
+            logger.exception("loading the shadow version failed")
+            failure = RuntimeUnusable("loading failed; the log says why")
+        else:
+            return
+        self._shadow_failure = failure
+        fields = {"selector": selector, "code": failure.code, "reason": failure.detail}
+        logger.error("no shadow version runs", extra={"fields": fields})
 
     def _build_shadow(self, selector: str) -> Shadow:
         name = self._settings.model
@@ -390,6 +454,7 @@ class Registry:
             self._served = [*self._served[1 - MAX_SERVED :], key]
         identity = {key: str(value) for key, value in engine.identity.items()}
         self._metrics.model.info(identity | {"manifest": engine.stored.manifest_digest})
+        self._kinds = Kinds.of(engine.stored.manifest)
         rules = engine.rules
         self._metrics.refer_to(engine.stored.manifest, rules.ood_threshold, rules.temperature)
         if previous is not None:

@@ -91,7 +91,11 @@ class Prediction(_Answer):
     """An input that was predicted. A research result, not a diagnosis."""
 
     input: str | None = Field(description="The client's file name; null for a raw body.")
-    label: str = Field(description="The class with the highest probability.", examples=["glioma"])
+    label: str = Field(
+        description="The class with the highest probability; of equally probable ones, the first that "
+        "says what the decision does.",
+        examples=["glioma"],
+    )
     probability: float = Field(ge=0, le=1, description="Probability of the label.")
     probabilities: dict[str, float] = Field(description="Every class.")
     tumor_probability: float = Field(
@@ -187,6 +191,10 @@ class PredictAnswer(_Answer):
 
     request_id: str
     model: Model
+    tumor_classes: list[str] = Field(
+        description="Those of the version's classes that mean a tumour; the others mean none.",
+        examples=[["glioma", "meningioma", "pituitary"]],
+    )
     predictions: list[Prediction | FailedInput]
     series: list[SeriesSummary] | None = Field(
         None, description="Only with DICOM input that names its series."
@@ -218,6 +226,10 @@ class Explanation(_Answer):
 
     request_id: str
     model: Model
+    tumor_classes: list[str] = Field(
+        description="Those of the version's classes that mean a tumour; the others mean none.",
+        examples=[["glioma", "meningioma", "pituitary"]],
+    )
     explanation: ExplainedPrediction
     timing_ms: Timing
 
@@ -281,18 +293,29 @@ class VersionError(_Answer):
 
 
 class Version(_Answer):
-    """A version in the store. It is verified file by file only when it is loaded."""
+    """A version in the store. It is verified file by file only when it is loaded.
+
+    One that was deleted is listed as long as an alias points at it, or it serves.
+    """
 
     version: int
     active: bool
     aliases: list[str]
     created: datetime | None = None
     classes: list[str] | None = None
+    tumor_classes: list[str] | None = Field(None, description="Those of them that mean a tumour.")
     runtimes: list[str] | None = None
     metrics: dict[str, float] | None = None
-    error: VersionError | None = Field(None, description="It cannot be described.")
+    error: VersionError | None = Field(
+        None,
+        description="It cannot be described: it is damaged, or gone (`version_not_found`), and an "
+        "alias of it points at nothing.",
+    )
     refused: VersionError | None = Field(
-        None, description="It was to become the active one the last time that this was tried."
+        None,
+        description="It was to become the active one the last time that this was tried. With the code "
+        "`other_classes` it is the newest, which BRAIN_WATCH does not let serve by itself, as its "
+        "classes are not those of the version that serves.",
     )
 
 
@@ -303,6 +326,17 @@ class StoredModel(_Answer):
     versions: list[Version]
 
 
+class Shadow(_Answer):
+    """The version beside the active one, whose answers only go into the metrics."""
+
+    selector: str = Field(description="BRAIN_SHADOW_VERSION.", examples=["canary"])
+    version: int | None = Field(description="Its number, once it runs.")
+    status: Literal["loading", "running", "failed"]
+    error: VersionError | None = Field(
+        None, description="Why it failed to load; it is tried again at the next start only."
+    )
+
+
 class Models(_Answer):
     """The store."""
 
@@ -310,6 +344,7 @@ class Models(_Answer):
     follows: str | None = Field(
         description="`latest` or the alias whose changes the service acts on, with BRAIN_WATCH."
     )
+    shadow: Shadow | None = Field(description="Only with BRAIN_SHADOW_VERSION.")
 
 
 class Activation(_Answer):
@@ -323,7 +358,7 @@ class Alias(_Answer):
     """An alias, the version that it points at, and the one before."""
 
     alias: str
-    version: int
+    version: int = Field(description="Its number, also where `latest` or an alias was given.")
     previous: int | None
 
 

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from contract.answer import Outputs, Rules
 from contract.store import StoredVersion
 from service.answers import Answer
+from service.errors import Failure
 from service.jobs import Job
 from service.metrics import Metrics
 from service.runtimes import Runtime
@@ -45,6 +46,20 @@ class Waiting(NamedTuple):
     rules: Rules
 
 
+class ShadowState(NamedTuple):
+    """What became of the shadow version that is configured.
+
+    Attributes:
+        selector: how the setting names it.
+        version: its number, once it runs.
+        failure: why it does not; without either it is being loaded.
+    """
+
+    selector: str
+    version: int | None
+    failure: Failure | None
+
+
 class Shadow:
     """The shadow version and its thread.
 
@@ -54,6 +69,9 @@ class Shadow:
         runtime: what runs it; called in the shadow's thread only.
         metrics: counts agreement.
         is_idle: whether the active version has nothing to do; any thread.
+
+    Attributes:
+        version: its number.
     """
 
     def __init__(
@@ -64,6 +82,7 @@ class Shadow:
         metrics: Metrics,
         is_idle: Callable[[], bool],
     ) -> None:
+        self.version = stored.manifest.version
         self._spec = stored.preprocess
         self._rules = rules
         self._runtime = runtime

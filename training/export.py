@@ -41,7 +41,7 @@ def export(
         path: the folder of a run that has been evaluated.
         store: where to.
         name: the model's name.
-        version: its number; the next free one if None.
+        version: its number; the next one that was never used if None.
         allow_float: publish a float32 LiteRT file where the int8 one strays.
 
     Returns:
@@ -63,7 +63,7 @@ def export(
     fitted = read_fitted(artifacts)
     litert = _litert_file(run, allow_float, fitted)
     metrics = read_json(report / METRICS_FILE)
-    number = max(store.versions(name), default=0) + 1 if version is None else version
+    number = store.next_version(name) if version is None else version
     manifest = _manifest(run, metrics, name, number, fitted, artifacts / litert)
     with store.staging(name) as staged:
         if fitted and fitted.answer.ood:

@@ -74,7 +74,8 @@ def _above() -> list[Caption]:
 def _below(making: Making) -> list[Caption]:
     findings, leading, model = making.findings, making.findings.leading, making.model
     number = findings.most_suspicious + 1
-    share, label = max((share, name) for name, share in leading.probabilities.items())
+    label = leading.label
+    share = leading.probabilities[label]
     return [
         Caption(
             f"Series: {WORDS[findings.decision]}, "

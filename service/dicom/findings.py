@@ -33,6 +33,7 @@ class SliceFinding:
     Attributes:
         sop_instance_uid: the image it belongs to.
         frame: frame number from 1; 1 in a single-frame image.
+        label: its most probable class.
         probabilities: class to probability, 0 to 1.
         tumor_probability: 0 to 1.
         decision: of this slice alone.
@@ -47,6 +48,7 @@ class SliceFinding:
 
     sop_instance_uid: str
     frame: int
+    label: str
     probabilities: Mapping[str, float]
     tumor_probability: float
     decision: Decision

@@ -110,6 +110,7 @@ def _finding(job: Job, header: "Dataset", entry: Mapping[str, Any], digest: str)
     return SliceFinding(
         _uid(header, "SOPInstanceUID"),
         job.frame,
+        entry["label"],
         entry["probabilities"],
         entry["tumor_probability"],
         Decision(entry["decision"]),

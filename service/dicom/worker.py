@@ -50,6 +50,7 @@ def _warm_up() -> None:
     finding = SliceFinding(
         header.SOPInstanceUID,
         1,
+        "glioma",
         {"glioma": 1.0},
         1.0,
         Decision.TUMOR,

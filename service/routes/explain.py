@@ -64,6 +64,7 @@ async def _explain(request: Request, state: State, claim: Claim) -> Response:
     answer = {
         "request_id": context.request_id,
         "model": engine.identity,
+        "tumor_classes": rules.tumor_classes,
         "explanation": {**entry, "heatmap": heat},
         "timing_ms": timing_of(parts, context),
     }

@@ -1,5 +1,6 @@
 """``/models``: what is in the store, and which version of it answers."""
 
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -12,16 +13,25 @@ from contract.manifest import Manifest
 from contract.store import MANIFEST, ModelStore
 from service.administration import recorded
 from service.registry import Change, Registry
+from service.shadow import ShadowState
 from service.state import State
 
 
 async def list_models(request: Request) -> Response:
-    """Every version in the store with its metrics; a damaged one with what is wrong."""
+    """Every version in the store with its metrics; a damaged one with what is wrong.
+
+    A version that was deleted is still listed where an alias points at it, or it serves: its `error` is
+    `version_not_found`.
+    """
     state = State.of(request.scope)
     registry, settings = state.registry, state.settings
     models = await registry.ask_store(partial(_describe_store, registry))
     return JSONResponse(
-        {"models": models, "follows": settings.model_version if settings.watch else None}
+        {
+            "models": models,
+            "follows": settings.model_version if settings.watch else None,
+            "shadow": _describe_shadow(registry.shadow_state()),
+        }
     )
 
 
@@ -44,7 +54,11 @@ async def rollback(request: Request) -> Response:
 
 
 async def set_alias(request: Request) -> Response:
-    """Points an alias at a version. Only BRAIN_WATCH makes the service act on it by itself."""
+    """Points an alias at a version. Only BRAIN_WATCH makes the service act on it by itself.
+
+    An alias keeps a number: `latest`, or another alias, in the place of the version stands for
+    the number that it means at the moment of the call, and this one stays there when that moves on.
+    """
     registry = State.of(request.scope).registry
     name, alias, selector = (request.path_params[key] for key in ("name", "alias", "version"))
     with recorded("alias", request.scope) as line:
@@ -60,15 +74,42 @@ def _activated(change: Change) -> Response:
     )
 
 
+def _describe_shadow(shadow: ShadowState | None) -> dict[str, Any] | None:
+    if shadow is None:
+        return None
+    status = "loading" if shadow.version is None else "running"
+    described: dict[str, Any] = {"selector": shadow.selector, "version": shadow.version}
+    if shadow.failure is not None:
+        status = "failed"
+        described["error"] = {"code": shadow.failure.code, "detail": shadow.failure.detail}
+    return described | {"status": status}
+
+
 def _describe_store(registry: Registry) -> list[dict[str, Any]]:
-    store = registry.store
-    return [
+    store, active = registry.store, registry.active
+    # A model of which all versions were deleted may still serve, and its aliases still point at one.
+    names = {*store.names(), registry.model, *([active.identity["name"]] if active else [])}
+    described = [
         {
             "name": name,
-            "versions": [_describe(registry, name, version) for version in store.versions(name)],
+            "versions": [
+                _describe(registry, name, version) for version in _numbers(registry, name)
+            ],
         }
-        for name in store.names()
+        for name in sorted(names)
     ]
+    return [model for model in described if model["versions"]]
+
+
+def _numbers(registry: Registry, name: str) -> list[int]:
+    """Versions of a model, and those that are gone while an alias points at them, or they serve."""
+    store, active = registry.store, registry.active
+    numbers = {*store.versions(name)}
+    with suppress(StoreError):  # Of a damaged file, each version says so.
+        numbers.update(store.aliases(name).values())
+    if active and active.identity["name"] == name:
+        numbers.add(active.identity["version"])
+    return sorted(numbers)
 
 
 def _describe(registry: Registry, name: str, version: int) -> dict[str, Any]:
@@ -88,6 +129,7 @@ def _describe(registry: Registry, name: str, version: int) -> dict[str, Any]:
     return entry | {
         "created": manifest.created.isoformat(),
         "classes": manifest.classes,
+        "tumor_classes": manifest.tumor_classes,
         "runtimes": sorted(manifest.artifacts),
         "metrics": manifest.metrics,
     }

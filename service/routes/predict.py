@@ -77,6 +77,7 @@ async def _predict(request: Request, state: State, claim: Claim) -> Response:
     content = {
         "request_id": context.request_id,
         "model": engine.identity,
+        "tumor_classes": rules.tumor_classes,
         "predictions": entries,
         "timing_ms": timing_of(parts, context),
     }

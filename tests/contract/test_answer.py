@@ -72,6 +72,34 @@ class TestProbabilities:
         assert answers.distance is None
         assert answers.in_distribution is None
 
+    @pytest.mark.parametrize(
+        ("classes", "threshold", "label"),
+        [
+            pytest.param(("notumor", "tumor"), 0.5, "tumor", id="a tumour"),
+            pytest.param(("tumor", "notumor"), 0.5, "tumor", id="a tumour that comes first"),
+            pytest.param(("notumor", "tumor"), 0.6, "notumor", id="none"),
+            pytest.param(("tumor", "notumor"), 0.6, "notumor", id="none that comes last"),
+        ],
+    )
+    def test_of_equally_probable_classes_the_label_is_what_is_decided(
+        self, classes: tuple[str, str], threshold: float, label: str
+    ) -> None:
+        rules = Rules(classes, ("tumor",), threshold, set_threshold=0.9)
+        # As a sigmoid's, to float32: equal once they are rounded.
+        for pair in ([0.5, 0.5], [0.50000006, 0.49999997]):
+            answers = rules.answer(Outputs(floats(pair, [0.25, 0.75])))
+            assert [classes[index] for index in answers.labels] == [label, classes[1]]
+            assert answers.prediction_set is not None
+            assert answers.prediction_set[0].tolist() == [name == label for name in classes]
+
+    def test_a_tie_that_is_referred_or_on_one_side_has_the_first_label(self) -> None:
+        rules = Rules(("notumor", "tumor"), ("tumor",), 0.5, refer_band=(0.4, 0.6))
+        assert rules.answer(Outputs(floats([0.5, 0.5]))).labels.tolist() == [0]
+        answers = PLAIN.answer(Outputs(floats([0.4, 0.4, 0.1, 0.1], [0.1, 0.4, 0.4, 0.1])))
+        assert answers.labels.tolist() == [0, 1]
+        hard = replace(PLAIN, tumor_threshold=0.95)
+        assert hard.answer(Outputs(floats([0.4, 0.4, 0.1, 0.1]))).labels.tolist() == [0]
+
     def test_int8_probabilities_that_add_up_to_more_than_1_are_no_more_than_certain(self) -> None:
         answers = PLAIN.answer(Outputs(floats([0.996094, 0.003906, 0, 0.003906])))
         assert answers.tumor_probability.tolist() == [1]

@@ -19,7 +19,7 @@ from contract.errors import (
     VersionNotFound,
 )
 from contract.manifest import MAX_VERSION, Manifest
-from contract.store import ALIASES, MANIFEST, STAGING_PREFIX, ModelStore, file_digest
+from contract.store import ALIASES, HIGHEST, MANIFEST, STAGING_PREFIX, ModelStore, file_digest
 from tests.contract.versions import FILES, NAME, fill, manifest_fields, publish
 from tests.support.killing import require_all_or_nothing
 
@@ -39,7 +39,7 @@ class TestPublish:
         assert loaded.preprocess.digest == loaded.manifest.preprocess.digest
 
     def test_nothing_is_left_aside(self, version: Path) -> None:
-        assert [path.name for path in version.parent.iterdir()] == ["1"]
+        assert sorted(path.name for path in version.parent.iterdir()) == ["1", HIGHEST]
         assert version.stat().st_mode & 0o755 == 0o755, "others may read it, as in a container"
 
     def test_a_number_is_used_once(self, store: ModelStore, version: Path) -> None:
@@ -171,7 +171,11 @@ class TestPowerCut:
         version = publish(store)
         number = steps.index(("named", version))
         (staging,) = {path for _, path in steps[:number] if path.name.startswith(STAGING_PREFIX)}
-        synced = {path.relative_to(staging) for _, path in steps[:number]}
+        synced = {
+            path.relative_to(staging)
+            for _, path in steps[:number]
+            if staging in [path, *path.parents]
+        }
         assert synced == {path.relative_to(version) for path in [version, *version.rglob("*")]}
         assert steps[number + 1 :] == [("synced", version.parent)]
 
@@ -183,6 +187,82 @@ class TestPowerCut:
         assert aside.parent == version.parent
         assert aside.name != ALIASES, "whoever reads it meanwhile reads the old one"
         assert rest == [("named", version.parent / ALIASES), ("synced", version.parent)]
+
+    def test_a_number_is_on_the_disk_before_a_version_has_it(
+        self, store: ModelStore, steps: list[tuple[str, Path]]
+    ) -> None:
+        version = publish(store)
+        (_, aside), *rest = steps[-5:]
+        assert aside.name not in {"1", HIGHEST}, "whoever reads it meanwhile reads the old one"
+        assert rest == [
+            ("named", version.parent / HIGHEST),
+            ("synced", version.parent),
+            ("named", version),
+            ("synced", version.parent),
+        ]
+
+
+class TestNextVersion:
+    """A number is used once, whether its version is still there or not."""
+
+    def test_the_first_is_1(self, store: ModelStore) -> None:
+        assert store.next_version(NAME) == 1
+
+    def test_a_deleted_number_is_not_used_again(self, store: ModelStore) -> None:
+        for number in (1, 2, 3):
+            publish(store, number)
+        for number in (3, 2):
+            shutil.rmtree(store.root / NAME / str(number))
+            assert store.next_version(NAME) == 4
+        publish(store, 2)
+        assert store.next_version(NAME) == 4, "a lower number by hand does not lower it"
+
+    def test_a_number_stays_used_when_all_versions_are_deleted(self, store: ModelStore) -> None:
+        publish(store, 7)
+        shutil.rmtree(store.root / NAME / "7")
+        assert store.next_version(NAME) == 8
+
+    def test_in_a_store_that_keeps_no_record_an_alias_remembers(self, store: ModelStore) -> None:
+        """As in the one that ships, or one of an earlier release."""
+        for number in (1, 6):
+            publish(store, number)
+        store.set_alias(NAME, "stable", 6)
+        (store.root / NAME / HIGHEST).unlink()
+        assert store.next_version(NAME) == 7
+        shutil.rmtree(store.root / NAME / "6")
+        assert store.next_version(NAME) == 7
+
+    def test_what_was_copied_in_is_recorded_with_the_next_one(self, store: ModelStore) -> None:
+        publish(store, 1)
+        shutil.copytree(store.root / NAME / "1", store.root / NAME / "5")
+        publish(store, 2)
+        shutil.rmtree(store.root / NAME / "5")
+        assert store.next_version(NAME) == 6
+
+    def test_a_publish_that_fails_at_last_uses_no_number_twice(
+        self, store: ModelStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        publish(store, 1)
+
+        def refuse(*_: Path) -> None:
+            raise OSError(5, "Input/output error")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "rename", refuse)
+            with pytest.raises(OSError, match="Input/output"):
+                publish(store, 2)
+        assert store.versions(NAME) == [1]
+        assert store.next_version(NAME) == 3
+
+    @pytest.mark.parametrize("text", ["", "{}", '"7"', "7.5", "null"], ids=repr)
+    def test_a_damaged_record_is_not_guessed_at(self, store: ModelStore, text: str) -> None:
+        publish(store, 1)
+        (store.root / NAME / HIGHEST).write_text(text, encoding="utf-8")
+        with pytest.raises(CorruptVersion, match=HIGHEST):
+            store.next_version(NAME)
+        with pytest.raises(CorruptVersion, match=HIGHEST):
+            publish(store, 2)
+        assert store.versions(NAME) == [1]
 
 
 class TestResolve:
@@ -209,7 +289,7 @@ class TestResolve:
         assert three.aliases(NAME) == {"stable": 1, "canary": 10}
         assert three.resolve(NAME, "stable") == 1
         assert sorted(path.name for path in (three.root / NAME).iterdir()) == sorted(
-            ["1", "2", "10", ALIASES]
+            ["1", "2", "10", ALIASES, HIGHEST]
         )
 
     def test_aliases_that_are_moved_at_once_are_all_moved(self, three: ModelStore) -> None:
@@ -291,7 +371,7 @@ class TestResolve:
     def test_an_alias_to_a_removed_version_is_not_found(self, three: ModelStore) -> None:
         three.set_alias(NAME, "stable", 2)
         shutil.rmtree(three.root / NAME / "2")
-        with pytest.raises(VersionNotFound):
+        with pytest.raises(VersionNotFound, match="the alias stable points at version 2 of"):
             three.resolve(NAME, "stable")
 
     @pytest.mark.parametrize(

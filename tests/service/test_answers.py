@@ -375,3 +375,15 @@ def test_a_region_needs_its_least_tumour_probability(least: float, there: bool) 
     geometry = Geometry(Placement(box, box), size, size, size, None)
     answer = Answer.of(outputs, geometry, rules)
     assert (answer.region is not None) is there
+
+
+def test_a_tie_of_two_classes_is_answered_as_it_is_decided() -> None:
+    rules = Rules(("notumor", "tumor"), ("tumor",), 0.5)
+    answer = Answer.of(Outputs(np.array([[0.5, 0.5]], np.float32)), None, rules)
+    content = answer.content(MaskForm.NONE)
+    assert (content["label"], content["decision"]) == ("tumor", "tumor")
+    hard = replace(rules, tumor_threshold=0.7)
+    content = Answer.of(Outputs(np.array([[0.5, 0.5]], np.float32)), None, hard).content(
+        MaskForm.NONE
+    )
+    assert (content["label"], content["decision"]) == ("notumor", "no_tumor")

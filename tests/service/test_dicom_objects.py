@@ -6,7 +6,7 @@ from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
 
 import highdicom as hd
 import numpy as np
@@ -28,6 +28,7 @@ from contract.manifest import RegionRecord
 from contract.policy import DEFAULT_POLICY
 from contract.preprocessing import DEFAULT_SPEC
 from contract.space import EmbeddingSpace
+from service.dicom import capture as capture_module
 from service.dicom.answer import _with_pixels
 from service.dicom.codes import DECISION_CODES, NEOPLASM_OF_BRAIN
 from service.dicom.drawing import Caption, draw
@@ -290,6 +291,26 @@ def test_capture_shows_the_slice_between_its_captions() -> None:
 
 
 @pytest.mark.parametrize(
+    ("label", "words"), [("krank", "krank 50.0%"), ("notumor", "no tumor 50.0%")]
+)
+def test_capture_says_of_equally_probable_classes_the_one_that_is_answered(
+    label: str, words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[str] = []
+
+    def noted(text: str, *rest: Any) -> Caption:
+        written.append(text)
+        return Caption(text, *rest)
+
+    monkeypatch.setattr(capture_module, "Caption", noted)
+    header = read_header(SAGITTAL.read_bytes())
+    tied = {"krank": 0.5, "notumor": 0.5}
+    said = replace(finding(header, tumor=0.5), label=label, probabilities=tied)
+    results([header], series_of([said]))
+    assert f"This slice (1 of 1): tumor 50.0%, {words}" in written
+
+
+@pytest.mark.parametrize(
     ("size", "expected"),
     [((64, 32), (512, 256)), ((700, 100), (700, 100)), ((1000, 4000), (512, 2048))],
     ids=["small", "as it is", "large"],
@@ -354,7 +375,12 @@ def test_order_of_arrival_does_not_matter() -> None:
             job.dicom = open_source(data).reference(1)
             job.outcome = Outputs(np.zeros((1, 4), np.float32))
             jobs.append(job)
-        entry = {"probabilities": {"glioma": 0.9}, "tumor_probability": 0.9, "decision": "tumor"}
+        entry = {
+            "label": "glioma",
+            "probabilities": {"glioma": 0.9},
+            "tumor_probability": 0.9,
+            "decision": "tumor",
+        }
         (series,) = sort_into_series(jobs, [entry] * len(jobs), RULES)
         findings = _with_pixels(series, DEFAULT_POLICY)
         return [encoded(item) for item in results(series.headers, findings)]

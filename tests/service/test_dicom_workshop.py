@@ -91,7 +91,7 @@ def test_failure_is_logged_with_its_place_and_no_patient(
     with pytest.raises(ServiceError) as failed:
         workshop.make(Task.of([header], broken, MODEL), PATIENCE_SECONDS)
     assert (failed.value.status, failed.value.code) == (500, "internal_error")
-    assert "ValueError" in caplog.text
+    assert "KeyError" in caplog.text
     assert "capture.py" in caplog.text
     assert "Zuckertort" not in caplog.text
     assert len(workshop.make(task_of(SAGITTAL.read_bytes()), PATIENCE_SECONDS)) == 3

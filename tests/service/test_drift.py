@@ -19,6 +19,8 @@ from service.answers import Answer
 from service.drift import Drift
 from service.jobs import Job
 from service.metrics import Metrics
+from service.schemas import Models
+from service.schemas import Shadow as ShadowAnswer
 from service.shadow import WAITING_SLICES, Shadow
 from tests.service.test_batching import FAR, job
 from tests.support.models import CLASSES, MAPS, NAME, QUANTISED, RECORDS, TWO_HEADS, head
@@ -174,6 +176,62 @@ class TestShadowVersion:
             wait_until(lambda: "no shadow version runs" in caplog.text)
             assert service.predict(jpeg).status_code == 200
             assert service.metric("brain_shadow_images_total") == 0
+            shadow = shadow_of(service)
+            assert (shadow.status, shadow.version) == ("failed", None)
+            assert shadow.error
+            assert shadow.error.code == "newer_schema"
+
+    def test_one_that_is_not_there_is_said_without_a_traceback(
+        self, store_copy: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        settings = settings_for(store_copy, shadow_version="4711")
+        with caplog.at_level(logging.ERROR), serving(settings, FakeRuntimes()) as service:
+            wait_until(lambda: shadow_of(service).status == "failed")
+            shadow = shadow_of(service)
+            assert shadow.selector == "4711"
+            assert shadow.error
+            assert shadow.error.code == "version_not_found"
+            assert service.client.get("/health").json()["status"] == "ready"
+        (record,) = caplog.records
+        assert record.getMessage() == "no shadow version runs"
+        assert record.exc_info is None
+        assert record.fields["reason"] == f"4711 names no version of {MODEL}"  # type: ignore[attr-defined]
+
+    def test_one_that_runs_is_shown(self, store_copy: Path, runtimes: FakeRuntimes) -> None:
+        number = ModelStore(store_copy).versions(MODEL)[-1]
+        ModelStore(store_copy).set_alias(MODEL, "canary", number)
+        with serving(settings_for(store_copy, shadow_version="canary"), runtimes) as service:
+            wait_until(lambda: shadow_of(service).status == "running")
+            shadow = shadow_of(service)
+            assert (shadow.selector, shadow.version, shadow.error) == ("canary", number, None)
+
+    def test_without_one_none_is_shown(self, watched: Service) -> None:
+        assert watched.client.get("/models").json()["shadow"] is None
+
+    def test_one_that_takes_long_is_shown_as_such(
+        self, store_copy: Path, runtimes: FakeRuntimes
+    ) -> None:
+        number, beside = ModelStore(store_copy).versions(MODEL)[-1], add_version(store_copy)
+        settings = settings_for(
+            store_copy, model_version=str(number), shadow_version=str(beside), load_timeout_ms=500
+        )
+        runtimes.held = beside
+        runtimes.gate.clear()
+        with serving(settings, runtimes) as service:
+            wait_until(runtimes.reached.is_set)
+            assert shadow_of(service).status == "loading"
+            wait_until(lambda: shadow_of(service).status == "failed")
+            error = shadow_of(service).error
+            assert error
+            assert "within 0.5 s" in error.detail
+            runtimes.gate.set()
+
+
+def shadow_of(service: Service) -> ShadowAnswer:
+    """What GET /models says of it."""
+    shadow = Models.model_validate_json(service.client.get("/models").content).shadow
+    assert shadow is not None
+    return shadow
 
 
 @dataclass
@@ -235,6 +293,16 @@ class TestShadow:
         wait_until(lambda: beside.value("brain_shadow_images_total") == 1)
         sample = beside.metrics.registry.get_sample_value
         assert sample("brain_shadow_disagreements_total", {"field": "label"}) == 1
+        assert sample("brain_shadow_disagreements_total", {"field": "decision"}) == 1
+        assert beside.value("brain_shadow_tumor_probability_difference_sum") == 1
+
+    def test_labels_of_other_classes_are_not_compared(self, beside: Beside) -> None:
+        """Of what another model calls by another name, every label would disagree."""
+        rules = Rules(("krank", "gesund", "a", "b"), ("krank",), 0.5)
+        beside.shadow.offer([answered()], rules)
+        wait_until(lambda: beside.value("brain_shadow_images_total") == 1)
+        sample = beside.metrics.registry.get_sample_value
+        assert sample("brain_shadow_disagreements_total", {"field": "label"}) == 0
         assert sample("brain_shadow_disagreements_total", {"field": "decision"}) == 1
         assert beside.value("brain_shadow_tumor_probability_difference_sum") == 1
 

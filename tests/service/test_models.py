@@ -1,6 +1,7 @@
 """/models and the swap of versions."""
 
 import os
+import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -43,6 +44,7 @@ def test_versions_are_listed_with_what_they_are(store_copy: Path) -> None:
     assert [number for number, version in by_number.items() if version.active] == [second]
     assert by_number[first].aliases == ["stable"]
     assert by_number[first].metrics
+    assert by_number[first].tumor_classes == ["glioma", "meningioma", "pituitary"]
     assert "litert" in (by_number[first].runtimes or [])
     error = by_number[broken].error
     assert error is not None
@@ -297,6 +299,70 @@ def test_rollback_to_a_version_that_is_damaged_by_now_leaves_the_active_one(
         assert rolled_back(service) == (first, second)
 
 
+def test_rollback_passes_over_what_was_deleted(
+    store_copy: Path, jpeg: bytes, runtimes: FakeRuntimes
+) -> None:
+    first, second, third = newest(store_copy), add_version(store_copy), add_version(store_copy)
+    with serving(settings_for(store_copy, model_version=str(first)), runtimes) as service:
+        model, client = f"/models/{MODEL}", service.client
+        for number in (second, third):
+            assert client.post(f"{model}/{number}/activate").status_code == 200
+        shutil.rmtree(store_copy / MODEL / str(second))
+        assert rolled_back(service) == (first, third)
+        response = client.post(f"{model}/rollback")
+        assert (response.status_code, response.json()["code"]) == (409, "no_earlier_version")
+        assert serves(service, jpeg) == first
+
+
+def test_rollback_leads_to_another_version_whatever_was_deleted_between(
+    store_copy: Path, runtimes: FakeRuntimes
+) -> None:
+    first, second, third = newest(store_copy), add_version(store_copy), add_version(store_copy)
+    with serving(settings_for(store_copy, model_version=str(first)), runtimes) as service:
+        for number in (second, third, second):
+            path = f"/models/{MODEL}/{number}/activate"
+            assert service.client.post(path).status_code == 200
+        shutil.rmtree(store_copy / MODEL / str(third))
+        assert rolled_back(service) == (first, second)
+
+
+def test_an_alias_of_a_deleted_version_is_shown_and_selects_nothing(
+    store_copy: Path, jpeg: bytes
+) -> None:
+    first, second = newest(store_copy), add_version(store_copy)
+    ModelStore(store_copy).set_alias(MODEL, "stable", second)
+    shutil.rmtree(store_copy / MODEL / str(second))
+    with serving(settings_for(store_copy, model_version="stable"), ready=False) as service:
+        wait_until(lambda: service.client.get("/health").json().get("code") == "version_not_found")
+        reason = service.client.get("/health").json()["reason"]
+        assert reason == (
+            f"the alias stable points at version {second} of {MODEL}, which is not in the store"
+        )
+        (model,) = Models.model_validate_json(service.client.get("/models").content).models
+        assert [(it.version, it.aliases, it.active) for it in model.versions] == [
+            (first, [], False),
+            (second, ["stable"], False),
+        ]
+        assert model.versions[1].error
+        assert model.versions[1].error.code == "version_not_found"
+        # Moved, it is an alias like any other.
+        assert service.client.put(f"/models/{MODEL}/aliases/stable/{first}").status_code == 200
+        assert service.client.post(f"/models/{MODEL}/stable/activate").status_code == 200
+        assert serves(service, jpeg) == first
+        (model,) = Models.model_validate_json(service.client.get("/models").content).models
+        assert [version.version for version in model.versions] == [first]
+
+
+def test_aliases_are_shown_when_every_version_was_deleted(store_copy: Path) -> None:
+    only = newest(store_copy)
+    ModelStore(store_copy).set_alias(MODEL, "stable", only)
+    with serving(settings_for(store_copy)) as service:
+        shutil.rmtree(store_copy / MODEL / str(only))
+        (model,) = Models.model_validate_json(service.client.get("/models").content).models
+        (version,) = model.versions
+        assert (version.version, version.active, version.aliases) == (only, True, ["stable"])
+
+
 def manifest_schema(store: Path, version: int) -> int:
     return ModelStore(store).load(MODEL, version).manifest.schema_version
 
@@ -328,6 +394,18 @@ def test_an_alias_is_moved_and_activated(
             (422, "invalid_alias"),
             (404, "version_not_found"),
         ]
+
+
+def test_an_alias_of_latest_stays_where_that_was(store_copy: Path, runtimes: FakeRuntimes) -> None:
+    first = newest(store_copy)
+    with serving(settings_for(store_copy), runtimes) as service:
+        path = f"/models/{MODEL}/aliases/stable/latest"
+        assert service.client.put(path).json()["version"] == first
+        add_version(store_copy)
+        assert ModelStore(store_copy).aliases(MODEL) == {"stable": first}
+        document = service.client.get("/openapi.json").json()
+    described = document["paths"]["/models/{name}/aliases/{alias}/{version}"]["put"]["description"]
+    assert "the number that it means at the moment of the call" in " ".join(described.split())
 
 
 def test_a_store_that_cannot_be_written_says_so(

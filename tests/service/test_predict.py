@@ -21,7 +21,14 @@ def test_answer_has_the_fields_of_the_contract(service: Service, jpeg: bytes) ->
     assert response.status_code == 200
     assert response.headers["content-type"] == "application/json"
     content = response.json()
-    assert content.keys() == {"request_id", "model", "predictions", "timing_ms"}
+    assert content.keys() == {
+        "request_id",
+        "model",
+        "tumor_classes",
+        "predictions",
+        "timing_ms",
+    }
+    assert content["tumor_classes"] == ["glioma", "meningioma", "pituitary"]
     assert content["request_id"] == response.headers["x-request-id"]
     assert content["model"] == {
         "name": "brain-tumor",

@@ -465,7 +465,7 @@ def test_failure_names_the_place_in_the_log_and_no_patient(
         asyncio.run(write())
     writer.close()
     assert failed.value.code == "internal_error"
-    assert "ValueError" in caplog.text
+    assert "KeyError" in caplog.text
     assert "capture.py" in caplog.text
     assert "Zuckertort" not in caplog.text
 

@@ -161,6 +161,75 @@ def test_a_version_that_does_not_warm_up_leaves_the_old_one(
     assert watched.predict_raw(jpeg).json()["model"]["version"] == first
 
 
+OTHERS = {
+    "classes": ["gesund", "krank", "unklar", "anderes"],
+    "tumor_classes": ["krank"],
+    # Of the classes that were.
+    "reference": None,
+}
+
+
+@pytest.mark.parametrize(
+    "changes", [OTHERS, {"tumor_classes": ["glioma"]}], ids=["classes", "tumor classes"]
+)
+def test_a_newest_version_with_other_classes_waits_for_somebody_to_activate_it(
+    store_copy: Path,
+    watched: Service,
+    runtimes: FakeRuntimes,
+    caplog: pytest.LogCaptureFixture,
+    changes: dict[str, Any],
+) -> None:
+    first, other = newest(store_copy), add_version(store_copy, **changes)
+    wait_until(lambda: "refused" in described(watched, other))
+    assert described(watched, other)["refused"]["code"] == "other_classes"
+    looks(watched, store_copy, 6)
+    assert active(watched) == first
+    assert len(runtimes.opened) == 1
+    assert watched.metric("brain_activations_total", outcome="refused") == 1
+    warnings = [it for it in caplog.records if it.getMessage() == "activation refused"]
+    assert [it.fields["code"] for it in warnings] == ["other_classes"]  # type: ignore[attr-defined]
+
+    assert watched.client.post(f"/models/{MODEL}/latest/activate").status_code == 200
+    assert active(watched) == other
+    assert "refused" not in described(watched, other)
+    third = add_version(store_copy)
+    wait_until(lambda: active(watched) == third)
+
+
+def test_the_same_classes_in_another_order_take_over(store_copy: Path, watched: Service) -> None:
+    classes = described(watched, newest(store_copy))["classes"]
+    second = add_version(store_copy, classes=classes[::-1])
+    wait_until(lambda: active(watched) == second)
+
+
+def test_other_classes_wait_while_what_serves_is_lost_too(
+    store_copy: Path, jpeg: bytes, watched: Service, runtimes: FakeRuntimes
+) -> None:
+    first = newest(store_copy)
+    runtimes.held = first
+    runtimes.gate.clear()
+    runtimes.last.error = SystemExit()
+    assert watched.predict_raw(jpeg).json()["code"] == "runtime_lost"
+    wait_until(runtimes.reached.is_set)
+    other = add_version(store_copy, **OTHERS)
+    looks(watched, store_copy, 6)
+    assert active(watched) is None
+    runtimes.gate.set()
+    wait_until(lambda: "refused" in described(watched, other))
+    assert active(watched) == first
+
+
+def test_an_alias_is_followed_to_other_classes(store_copy: Path, runtimes: FakeRuntimes) -> None:
+    first, other = newest(store_copy), add_version(store_copy, **OTHERS)
+    ModelStore(store_copy).set_alias(MODEL, "stable", first)
+    settings = settings_for(
+        store_copy, watch=True, watch_interval_ms=INTERVAL_MS, model_version="stable"
+    )
+    with serving(settings, runtimes) as service:
+        service.client.put(f"/models/{MODEL}/aliases/stable/{other}")
+        wait_until(lambda: active(service) == other)
+
+
 def test_a_version_that_is_being_copied_in_is_left_alone_until_it_is_complete(
     store_copy: Path, watched: Service
 ) -> None:
@@ -225,6 +294,79 @@ def test_what_was_activated_by_hand_stays_until_the_next_version(
     assert active(watched) == first
     third = add_version(store_copy)
     wait_until(lambda: active(watched) == third)
+
+
+def test_a_version_that_is_deleted_lets_no_other_one_take_over(
+    store_copy: Path, watched: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second, bad = newest(store_copy), add_version(store_copy), add_version(store_copy)
+    wait_until(lambda: active(watched) == bad)
+    assert watched.client.post(f"/models/{MODEL}/{first}/activate").status_code == 200
+    shutil.rmtree(store_copy / MODEL / str(bad))
+    wait_until(lambda: "the newest version was deleted" in caplog.text)
+    looks(watched, store_copy)
+    assert active(watched) == first
+    # What comes next is newer than all that is left, whatever its number is.
+    assert add_version(store_copy) == second + 1
+    wait_until(lambda: active(watched) == second + 1)
+
+
+def test_a_deleted_version_that_serves_goes_on(
+    store_copy: Path, jpeg: bytes, watched: Service
+) -> None:
+    first, second = newest(store_copy), add_version(store_copy)
+    wait_until(lambda: active(watched) == second)
+    shutil.rmtree(store_copy / MODEL / str(second))
+    looks(watched, store_copy, 6)
+    assert watched.predict_raw(jpeg).json()["model"]["version"] == second
+    gone = described(watched, second)
+    assert gone["active"]
+    assert gone["error"]["code"] == "version_not_found"
+    assert not described(watched, first)["active"]
+
+
+def test_where_nothing_can_serve_any_more_the_newest_that_is_left_does(
+    store_copy: Path, jpeg: bytes, watched: Service, runtimes: FakeRuntimes
+) -> None:
+    """As after a restart: the one that served is lost, and gone from the store."""
+    first, second = newest(store_copy), add_version(store_copy)
+    wait_until(lambda: active(watched) == second)
+    shutil.rmtree(store_copy / MODEL / str(second))
+    looks(watched, store_copy, 6)
+    runtimes.last.error = SystemExit()
+    assert watched.predict_raw(jpeg).status_code == 503
+    wait_until(lambda: active(watched) == first)
+
+
+def test_a_bad_version_that_is_deleted_after_the_start_brings_the_service_up(
+    store_copy: Path, runtimes: FakeRuntimes
+) -> None:
+    first, bad = newest(store_copy), add_version(store_copy, schema_version=99)
+    settings = settings_for(store_copy, watch=True, watch_interval_ms=INTERVAL_MS)
+    with serving(settings, runtimes, ready=False) as service:
+        wait_until(lambda: service.client.get("/health").json().get("code") == "newer_schema")
+        shutil.rmtree(store_copy / MODEL / str(bad))
+        wait_until(lambda: active(service) == first)
+
+
+def test_what_is_being_rebuilt_is_not_taken_for_gone(
+    store_copy: Path, jpeg: bytes, watched: Service, runtimes: FakeRuntimes
+) -> None:
+    first, second, bad = newest(store_copy), add_version(store_copy), add_version(store_copy)
+    wait_until(lambda: active(watched) == bad)
+    assert watched.client.post(f"/models/{MODEL}/{first}/activate").status_code == 200
+    runtimes.held = first
+    runtimes.gate.clear()
+    runtimes.last.error = SystemExit()
+    assert watched.predict_raw(jpeg).json()["code"] == "runtime_lost"
+    wait_until(runtimes.reached.is_set)
+    shutil.rmtree(store_copy / MODEL / str(bad))
+    looks(watched, store_copy, 6)
+    assert active(watched) is None
+    runtimes.gate.set()
+    wait_until(lambda: active(watched) == first)
+    looks(watched, store_copy, 6)
+    assert active(watched) == first, f"and not {second}"
 
 
 def test_a_store_that_is_filled_later_brings_the_service_up(

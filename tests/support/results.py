@@ -61,15 +61,17 @@ def finding(
     """What a model might say of a slice; another frame or offset has another mask."""
     centre = 0.4, 0.5 + 0.01 * (frame + offset)
     shape = ellipse(header.Rows, header.Columns, centre)
+    probabilities = {
+        "glioma": round(tumor - 0.03, 6),
+        "meningioma": 0.02,
+        "notumor": round(1 - tumor, 6),
+        "pituitary": 0.01,
+    }
     return SliceFinding(
         header.SOPInstanceUID,
         frame,
-        {
-            "glioma": round(tumor - 0.03, 6),
-            "meningioma": 0.02,
-            "notumor": round(1 - tumor, 6),
-            "pituitary": 0.01,
-        },
+        max(probabilities, key=probabilities.__getitem__),
+        probabilities,
         tumor,
         decision,
         mask=shape if mask else None,

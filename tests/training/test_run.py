@@ -242,6 +242,12 @@ def test_the_export_loads_and_both_models_take_the_same_slices(
     assert taken.returncode == 1
     assert "never change" in taken.stderr
 
+    # An alias may still point at it.
+    shutil.rmtree(version.path)
+    again = training("export", "--run", evaluated_run, "--store", tmp_path / "store")
+    assert again.returncode == 0, again.stderr
+    assert ModelStore(tmp_path / "store").versions("brain-tumor") == [2]
+
 
 def test_an_export_killed_anywhere_leaves_all_or_nothing(
     evaluated_run: Path, tmp_path: Path

@@ -94,7 +94,7 @@ function drawEntry(node, part, item, entry, enlarge) {
   if (judged && entry.label !== undefined) {
     part("label").append("Most likely class: ", element("strong", words.label(entry.label)));
   }
-  list(part("remarks"), remarks(entry));
+  list(part("remarks"), remarks(entry, item.context.tumor_classes));
   if (entry.in_distribution === false) {
     const warning =
       "Unlike the images that the model was made for, or not upright: do not rely on this result.";
@@ -135,7 +135,7 @@ export function versionOf(...contexts) {
   return line;
 }
 
-function remarks(entry) {
+function remarks(entry, tumors) {
   const found = [];
   const referral = words.referral(entry);
   if (referral) found.push(referral);
@@ -146,11 +146,8 @@ function remarks(entry) {
     const names = entry.prediction_set.map(words.label).join(", ");
     found.push(`Prediction set: ${names || "none of the classes"}`);
   }
-  if (entry.decision === "tumor" && entry.label === "notumor") {
-    found.push("The tumour classes together reach the threshold, though none is the most likely.");
-  } else if (entry.decision === "no_tumor" && entry.label && entry.label !== "notumor") {
-    found.push("The tumour classes together stay below the threshold of the decision.");
-  }
+  const contradiction = words.contradiction(entry, tumors);
+  if (contradiction) found.push(contradiction);
   return found;
 }
 

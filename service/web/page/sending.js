@@ -192,6 +192,7 @@ function read(response, content, files, elapsed) {
   const context = {
     request_id: content?.request_id,
     model: content?.model,
+    tumor_classes: content?.tumor_classes,
     timing_ms: content?.timing_ms,
     round_trip_ms: elapsed,
     files,

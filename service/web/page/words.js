@@ -5,6 +5,7 @@ const LABELS = {
   meningioma: "Meningioma",
   notumor: "No tumour",
   pituitary: "Pituitary tumour",
+  tumor: "Tumour",
 };
 
 const DECISIONS = {
@@ -19,6 +20,28 @@ export function referral({ decision: made, in_distribution: familiar }) {
   return familiar === false
     ? "The model cannot judge this image: a person has to."
     : "The model is not sure enough to decide: a person has to.";
+}
+
+/**
+ * Why the decision says something else than the most likely class, where it does.
+ *
+ * @param tumors the classes that mean a tumour; without them nothing is said.
+ */
+export function contradiction({ decision: made, label: likeliest }, tumors) {
+  if (!Array.isArray(tumors) || likeliest === undefined) return undefined;
+  const isTumor = tumors.includes(likeliest);
+  const isOnly = tumors.length === 1;
+  if (made === "tumor" && !isTumor) {
+    return isOnly
+      ? "The tumour class reaches the threshold of the decision, though another is more likely."
+      : "The tumour classes together reach the threshold, though none is the most likely.";
+  }
+  if (made === "no_tumor" && isTumor) {
+    return isOnly
+      ? "The tumour class is the most likely, but stays below the threshold of the decision."
+      : "The tumour classes together stay below the threshold of the decision.";
+  }
+  return undefined;
 }
 
 /** The decision on a series; one that only stands for what is missing says so. */
