@@ -5,7 +5,7 @@ TrainingError
 ├── DatasetError             the folders hold no usable, labelled images
 ├── PretrainedWeightsError   the weights are missing or not what they should be
 ├── RunError                 the run's folder is missing, unfinished or belongs to other settings
-├── StrategyError            the machines that are to share a run are not described
+├── StrategyError            the machines that share a run are not described, or not there
 ├── DivergedError            the loss is no longer a number
 └── ExportRefused            the int8 model is not faithful to the float model
 """
@@ -32,7 +32,7 @@ class RunError(TrainingError):
 
 
 class StrategyError(TrainingError):
-    """The machines that are to share a run are not described."""
+    """The machines that share a run are not described, or not there."""
 
 
 class DivergedError(TrainingError):

@@ -13,6 +13,7 @@ from training.errors import DatasetError, RunError
 from training.recipe import Recipe
 from training.run import Run, RunConfig, installed
 from training.splits import Protocol, Split, split
+from training.truth import truth_digest
 
 SPLIT_PARTS: Final = ("train", "validation", "test")
 
@@ -63,6 +64,8 @@ def configure(
         },
         probe_digest=probe_digest(DEFAULT_SPEC),
         packages=installed(),
+        truth=truth_digest(images),
+        never_shown=tuple(n for n in recipe.classes if n not in images.labels[parts.train]),
     )
 
 
