@@ -1,10 +1,12 @@
 """All workers train one run, or none does."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
 from training.errors import RunError, TrainingError
+from training.prepare import prepare
 from training.recipe import load_recipe
 from training.run import Run, RunConfig
 from training.splits import Protocol
@@ -99,3 +101,22 @@ def test_one_worker_begins_alone(tmp_path: Path) -> None:
     assert _begun(tmp_path / "run", [CONFIG]) == [""]
     with pytest.raises(RunError):
         Run.open(tmp_path / "run").require_finished()
+
+
+def test_what_is_hardly_meant_is_said(small_data: Path, tmp_path: Path) -> None:
+    from training.fit import remarks
+
+    data = tmp_path / "ours"
+    shutil.copytree(small_data, data)
+    for part in ("Training", "Testing"):
+        shutil.rmtree(data / part / "pituitary")
+    recipe = load_recipe("baseline_cnn")
+    prepared = prepare(recipe, [data], Protocol.CLEAN)
+    assert prepared.config.never_shown == ("pituitary",)
+    (line,) = remarks(prepared.config, prepared.images)
+    assert "no training image shows pituitary" in line
+    whole = prepare(recipe, [small_data], Protocol.CLEAN)
+    assert remarks(whole.config, whole.images) == []
+    misspelt = recipe.model_copy(update={"train_only": ("smal",)})
+    (line,) = remarks(whole.config.model_copy(update={"recipe": misspelt}), whole.images)
+    assert "train_only names smal, and no --data folder is called so" in line

@@ -5,6 +5,7 @@ import os
 import resource
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,7 +60,7 @@ def images(tmp_path: Path) -> ImageSet:
     ids=str,
 )
 def test_what_the_data_say_of_an_image_is_part_of_a_run(
-    images: ImageSet, change: dict[str, str]
+    images: ImageSet, change: dict[str, Any]
 ) -> None:
     other = replace(images, files=(images.files[0]._replace(**change), images.files[1]))
     assert other.sha256 == images.sha256

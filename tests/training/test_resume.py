@@ -139,8 +139,8 @@ def test_a_validation_that_is_no_number_ends_the_run_before_it_is_saved(
     trained: Trained, tmp_path: Path, phases: int
 ) -> None:
     # One batch: the loss is that of before the step, and the step goes beyond all bounds.
-    too_high = {"learning_rate": 3e38}
-    recipe = _recipe(1, *[too_high, {"name": "second"}][:phases], batch_size=64)
+    too_high: list[dict[str, Any]] = [{"learning_rate": 3e38}, {"name": "second"}]
+    recipe = _recipe(1, *too_high[:phases], batch_size=64)
     for _ in range(2):
         with pytest.raises(DivergedError, match=r"val_loss is nan after epoch 1"):
             trained(recipe, "run")
@@ -184,6 +184,6 @@ def test_progress_of_another_model_is_a_clear_error(
         arrays["v9999"] = arrays["v0000"]
     else:
         arrays["v0000"] = arrays["v0000"][..., :1]
-    np.savez(file, **arrays)  # type: ignore[arg-type]  # as in training.run
+    np.savez(file, **arrays)
     with pytest.raises(RunError, match="of another model than this release builds"):
         trained(recipe, "run")

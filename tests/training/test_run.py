@@ -194,6 +194,7 @@ def test_the_card_says_what_is_true_of_the_run(evaluated_run: Path) -> None:
     assert "No patients are named in small." in card
     assert "nickparvar" not in card
     assert "--answers-of" not in card
+    assert "Never shown" not in card
     recipe = config.recipe.model_copy(
         update={
             "checkpoint_monitor": "accuracy",
@@ -204,13 +205,16 @@ def test_the_card_says_what_is_true_of_the_run(evaluated_run: Path) -> None:
     data = (*config.data, config.data[0].model_copy(update={"name": "nickparvar"}))
     other = model_card(
         metrics | {"by_patient": ["small"], "answers_of": "first"},
-        config.model_copy(update={"recipe": recipe, "data": data}),
+        config.model_copy(
+            update={"recipe": recipe, "data": data, "never_shown": ("glioma", "pituitary")}
+        ),
     )
     assert "by validation accuracy: validation loss" in other
     assert "It knows 2 classes: notumor, tumor." in other
     assert "No patients are named in nickparvar." in other
     assert "- nickparvar: mostly adults" in other
     assert "--answers-of runs/FIRST" in other
+    assert "- Never shown: glioma, pituitary." in other
 
 
 def test_the_export_loads_and_both_models_take_the_same_slices(
@@ -357,7 +361,10 @@ def _unlink(*names: str) -> Callable[[Path], None]:
 
 
 def _write(name: str, content: str) -> Callable[[Path], None]:
-    return lambda run: (run / name).write_text(content) and None
+    def change(run: Path) -> None:
+        (run / name).write_text(content)
+
+    return change
 
 
 def _other_weights(run: Path) -> None:
