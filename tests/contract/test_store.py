@@ -6,8 +6,10 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -186,6 +188,25 @@ class TestStaging:
             thread.join(timeout=60)
         assert lost == []
         assert list((store.root / NAME).iterdir()) == []
+
+    def test_what_is_not_locked_yet_is_not_taken_for_abandoned(
+        self, store: ModelStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        make = tempfile.mkdtemp
+
+        def made(**options: Any) -> str:
+            path = make(**options)
+            # As another export would, before it looks for what was abandoned.
+            descriptor = os.open(store.root / NAME, os.O_RDONLY)
+            try:
+                with pytest.raises(BlockingIOError):
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            finally:
+                os.close(descriptor)
+            return path
+
+        monkeypatch.setattr(tempfile, "mkdtemp", made)
+        publish(store)
 
     def test_where_folders_cannot_be_locked_nothing_is_removed(
         self, store: ModelStore, monkeypatch: pytest.MonkeyPatch
