@@ -25,7 +25,7 @@ from training.calibrate import (
 )
 from training.convert import Predictor, litert_predictor
 from training.datasets import NO_TUMOR, ImageSet, allowed
-from training.errors import RunError
+from training.errors import RunError, brief
 from training.fidelity import LITERT_FILE
 from training.recipe import Recipe
 from training.regions import Judged, choose_record, on_validation
@@ -273,4 +273,4 @@ def read_fitted(artifacts: Path) -> Fitted | None:
     try:
         return Fitted.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise RunError(f"{path} is damaged: {error}") from error
+        raise RunError(f"{path} is damaged: {brief(error)}") from error

@@ -10,6 +10,16 @@ TrainingError
 └── ExportRefused            the int8 model is not faithful to the float model
 """
 
+from pydantic import ValidationError
+
+
+def brief(error: ValidationError) -> str:
+    """What is wrong and where, in one line."""
+    return "; ".join(
+        ": ".join(filter(None, (".".join(map(str, found["loc"])), found["msg"])))
+        for found in error.errors(include_url=False, include_input=False)
+    )
+
 
 class TrainingError(Exception):
     """Base of the tree."""

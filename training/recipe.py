@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from contract.preprocessing import DEFAULT_SPEC
 from training.datasets import canonical_label
-from training.errors import RecipeError
+from training.errors import RecipeError, brief
 
 Monitor = Literal["loss", "accuracy"]
 """A figure of the validation images: the lower loss or the higher accuracy is better."""
@@ -395,8 +395,10 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
     except (AttributeError, KeyError, TypeError) as error:
         # Before a model could say it: an override of what is not there, or is something else.
         raise RecipeError(f"recipe {name} has no phases to override: {error!r}") from error
-    except (tomllib.TOMLDecodeError, ValidationError) as error:
+    except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"recipe {name}: {error}") from error
+    except ValidationError as error:
+        raise RecipeError(f"recipe {name}: {brief(error)}") from error
     _require_effect(recipe, name)
     return recipe
 

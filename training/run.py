@@ -24,7 +24,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contract.manifest import DataSource
-from training.errors import RunError
+from training.errors import RunError, brief
 from training.progress import Better, Progress
 from training.recipe import Recipe
 from training.splits import Protocol
@@ -130,7 +130,7 @@ class Run:
         except OSError as error:
             raise RunError(f"{path} holds no run") from error
         except ValidationError as error:
-            raise RunError(f"{path / 'run.json'} is damaged: {error}") from error
+            raise RunError(f"{path / 'run.json'} is damaged: {brief(error)}") from error
 
     def require_same(self, config: RunConfig) -> None:
         """Raises RunError when ``config`` would continue another run than this one."""
