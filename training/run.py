@@ -230,7 +230,6 @@ def held(path: Path) -> Iterator[None]:
     Raises:
         RunError: one does, or the folder cannot be made.
     """
-    made = not path.exists()
     try:
         path.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDONLY)
@@ -247,10 +246,6 @@ def held(path: Path) -> Iterator[None]:
             _tidy(path)
         yield
     finally:
-        if made:
-            # Where nothing came of it: it stays as soon as anything is in it.
-            with suppress(OSError):
-                path.rmdir()
         os.close(descriptor)
 
 

