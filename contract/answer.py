@@ -85,7 +85,7 @@ class Decision(StrEnum):
     REFER = "refer"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Answers:
     """What is answered for ``n`` slices; what the version has no record of is None.
 
@@ -223,13 +223,13 @@ class Rules:
                 # The coverage was measured on slices like those of training; elsewhere any may be true.
                 chosen[~familiar] = True
         return Answers(
-            probabilities,
-            tumor_probability,
-            decisions,
-            labels,
-            chosen,
-            distance,
-            familiar,
+            probabilities=probabilities,
+            tumor_probability=tumor_probability,
+            decisions=decisions,
+            labels=labels,
+            prediction_set=chosen,
+            distance=distance,
+            in_distribution=familiar,
         )
 
     def cells(self, outputs: Outputs) -> NDArray[np.float32] | None:

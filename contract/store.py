@@ -30,6 +30,7 @@ from contract.errors import (
     VersionNotFound,
 )
 from contract.manifest import (
+    MAX_VERSION,
     MODEL_NAME_PATTERN,
     SCHEMA_VERSION,
     VERSION_PATTERN,
@@ -92,14 +93,22 @@ class ModelStore:
     def next_version(self, name: str) -> int:
         """The number after the highest that was ever used, even if that version has been deleted.
 
-        Nothing is recorded of what came into the store by copying alone: of that, a version that is
-        there or an alias that points at it says so.
+        What is no version takes its number too. Nothing is recorded of what came into the store by
+        copying alone: of that, a version that is there or an alias that points at it says so.
 
         Raises:
             CorruptVersion: a file that tells is damaged.
+            VersionExists: there is none.
         """
-        used = (self._highest(name), *self.versions(name), *self.aliases(name).values())
-        return max(used) + 1
+        folder = self.root / name
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        taken = (int(path) for path in names if _VERSION_NAME.fullmatch(path))
+        number = max((self._highest(name), *taken, *self.aliases(name).values())) + 1
+        if number > MAX_VERSION:
+            raise VersionExists(
+                f"{name} has the highest number there may be; name one that is free"
+            )
+        return number
 
     def aliases(self, name: str) -> dict[str, int]:
         """Alias to version number; of a version that has been deleted, there may still be some.
@@ -194,27 +203,38 @@ class ModelStore:
         path = self.root / name / str(version)
         if version not in self.versions(name):
             raise VersionNotFound(f"there is no version {version} of {name}")
-        manifest, digest = _read_manifest(path, f"{name}/{version}")
-        if (manifest.name, manifest.version) != (name, version):
-            raise CorruptVersion(f"{name}/{version} holds the manifest of another version")
-        _verify_files(path, manifest)
-        recorded = manifest.preprocess
-        spec = reproduce(recorded.parameters, recorded.digest, recorded.probe_digest)
-        return StoredVersion(path, manifest, digest, spec)
+        return _verified(path, name, version)
 
     @contextmanager
     def staging(self, name: str) -> Iterator[Path]:
-        """An empty folder beside the versions, to write a new one in; gone afterwards."""
+        """An empty folder beside the versions, to write a new one in; gone afterwards.
+
+        What an export that was killed left there is removed.
+
+        Raises:
+            ReadOnlyStore: the store cannot be written.
+        """
         folder = self.root / name
-        folder.mkdir(parents=True, exist_ok=True)
-        path = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=folder))
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            # One at a time: what is made and not yet locked must not pass for abandoned.
+            with _locked(folder, required=False) as is_locked:
+                if is_locked:
+                    _remove_abandoned(folder)
+                path = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=folder))
+                descriptor = os.open(path, os.O_RDONLY)
+                with suppress(OSError):  # Where folders cannot be locked, none is removed either.
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ReadOnlyStore("the model store cannot be written") from error
         try:
             yield path
         finally:
             shutil.rmtree(path, ignore_errors=True)
+            os.close(descriptor)
 
     def publish(self, staged: Path, manifest: Manifest) -> Path:
-        """Makes a staged folder a version: hashes, manifest, fsync, rename.
+        """Makes a staged folder a version: hashes, manifest, fsync, verification, rename.
 
         Args:
             staged: a folder from :meth:`staging` with every file but the manifest.
@@ -226,6 +246,7 @@ class ModelStore:
         Raises:
             VersionExists: the number is taken.
             IncompleteVersion: an artifact that the manifest names was not written.
+            StoreError: the version would not load; see :meth:`load`.
             CorruptVersion: the file that keeps the highest number is damaged.
         """
         target = self.root / manifest.name / str(manifest.version)
@@ -238,6 +259,8 @@ class ModelStore:
         staged.chmod(0o755)
         for path in [*sorted(staged.rglob("*")), staged]:
             _sync(path)
+        # A number is used once: what does not load must not take one.
+        _verified(staged, manifest.name, manifest.version)
         # Before the version has it: killed in between, a number is skipped, and none is used twice.
         self._keep_highest(manifest.name, manifest.version)
         try:
@@ -262,7 +285,8 @@ class ModelStore:
     def _keep_highest(self, name: str, version: int) -> None:
         """Records a number that is about to be used, with those that came by copying."""
         folder = self.root / name
-        with _locked(folder):
+        # Where a file system locks nothing, what two exports at once could lose is a record, no version.
+        with _locked(folder, required=False):
             recorded = self._highest(name)
             highest = max(recorded, version, *self.versions(name))
             if highest > recorded:
@@ -283,6 +307,17 @@ def _list_files(folder: Path) -> Iterator[FileEntry]:
                 sha256=file_digest(path),
                 size_bytes=path.stat().st_size,
             )
+
+
+def _verified(path: Path, name: str, version: int) -> StoredVersion:
+    """A folder as that version; raises as :meth:`ModelStore.load`."""
+    manifest, digest = _read_manifest(path, f"{name}/{version}")
+    if (manifest.name, manifest.version) != (name, version):
+        raise CorruptVersion(f"{name}/{version} holds the manifest of another version")
+    _verify_files(path, manifest)
+    recorded = manifest.preprocess
+    spec = reproduce(recorded.parameters, recorded.digest, recorded.probe_digest)
+    return StoredVersion(path, manifest, digest, spec)
 
 
 def _read_manifest(path: Path, label: str) -> tuple[Manifest, str]:
@@ -334,12 +369,22 @@ def _require_artifacts(manifest: Manifest) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Held by one thread of one process at a time."""
+def _locked(folder: Path, required: bool = True) -> Iterator[bool]:
+    """Held by one thread of one process at a time; whether it is.
+
+    Raises:
+        OSError: the file system locks no folders, as some of a network do, and that is required.
+    """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            is_locked = True
+        except OSError:
+            if required:
+                raise
+            is_locked = False
+        yield is_locked
     finally:
         os.close(descriptor)
 
@@ -351,6 +396,22 @@ def _replace(path: Path, text: str) -> None:
     _sync(aside)
     aside.replace(path)
     _sync(path.parent)
+
+
+def _remove_abandoned(folder: Path) -> None:
+    """Removes staged versions that no process is writing: each locks its own while it lives."""
+    for path in folder.glob(f"{STAGING_PREFIX}*"):
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(path, ignore_errors=True)
+        except OSError:
+            pass  # It is being written, or whether it is cannot be told.
+        finally:
+            os.close(descriptor)
 
 
 def _sync(path: Path) -> None:

@@ -146,6 +146,28 @@ MUTANTS: Final = (
         "::test_who_connects_just_before_it_stops_listening_finds_the_door_closed",
     ),
     Mutant(
+        "training that is killed inside a phase",
+        "training/fit.py",
+        "if saved is not None and progress.epoch:",
+        "if False:",
+        "tests/training/test_resume.py::test_killed_inside_a_phase_it_goes_on_to_the_same_end",
+    ),
+    Mutant(
+        "workers that would train other runs",
+        "training/fit.py",
+        "    if differ:\n",
+        "    if False:\n",
+        "tests/training/test_begin.py::test_workers_that_differ_train_nothing",
+    ),
+    Mutant(
+        "staged version of an export that was killed",
+        "contract/store.py",
+        "                if is_locked:\n",
+        "                if False:\n",
+        "tests/contract/test_store.py"
+        "::TestStaging::test_what_a_killed_export_left_is_removed_by_the_next",
+    ),
+    Mutant(
         "part of the service that cannot be ended",
         "service/ending.py",
         'logger.exception("a part of the service could not be ended")',

@@ -170,9 +170,10 @@ def _part(test: trust.Tested, inside: NDArray[np.bool_], groups: NDArray[np.intp
         groups,
         test.doubtful[inside],
         Answers(
-            answers.probabilities[inside],
-            answers.tumor_probability[inside],
-            tuple(d for d, here in zip(answers.decisions, inside, strict=True) if here),
+            probabilities=answers.probabilities[inside],
+            tumor_probability=answers.tumor_probability[inside],
+            decisions=tuple(d for d, here in zip(answers.decisions, inside, strict=True) if here),
+            labels=answers.labels[inside],
         ),
         test.masks[inside],
     )

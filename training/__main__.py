@@ -38,6 +38,13 @@ def _parser() -> argparse.ArgumentParser:
         default="none",
         help="all GPUs of this machine, or the workers that TF_CONFIG lists",
     )
+    fit.add_argument(
+        "--start-timeout",
+        type=_positive,
+        default=600,
+        metavar="SECONDS",
+        help="how long multiworker waits until all workers have read their data (default: 600)",
+    )
 
     crossval = commands.add_parser(
         "crossval", help="train and test by patient-wise folds, or by repeated splits of groups"
@@ -135,8 +142,10 @@ def _model_name(text: str) -> str:
 
 
 def _add_overrides(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--epochs", type=int, help="of every phase, instead of the recipe's")
-    command.add_argument("--resolution", type=int, help="of every phase, instead of the recipe's")
+    command.add_argument("--epochs", type=_positive, help="of every phase, instead of the recipe's")
+    command.add_argument(
+        "--resolution", type=_positive, help="of every phase, instead of the recipe's"
+    )
     command.add_argument(
         "--weights", help="instead of the recipe's: imagenet, none, a package's name or a file"
     )
@@ -158,29 +167,35 @@ def _overrides(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs one command; returns its exit code."""
+    """Runs one command; returns its exit code.
+
+    What can go wrong ends it with a line: a full disk or a folder that cannot be read, too.
+    """
     options = _parser().parse_args(arguments)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         # Imported per command: the audit needs no TensorFlow, whose import takes seconds.
         if options.command == "fit":
-            from training.prepare import prepare, start
+            from training.cluster import cluster
+            from training.prepare import prepare
             from training.recipe import load_recipe
             from training.run import Run, held
             from training.splits import Protocol
 
             recipe = load_recipe(options.recipe, _overrides(options))
-            prepared = prepare(recipe, options.data, Protocol(options.protocol), options.hold_out)
-            from training.fit import train
-            from training.strategy import Strategy, StrategyName
-
-            strategy = Strategy(StrategyName(options.strategy))
-            with held(options.out) if strategy.chief else nullcontext():
-                run = (
-                    start(options.out, prepared.config, options.resume)
-                    if strategy.chief
-                    else Run(options.out, prepared.config)
+            writes = options.strategy != "multiworker" or cluster().place == 0
+            with held(options.out) if writes else nullcontext():
+                if writes:
+                    # To read the data takes minutes.
+                    Run.require_startable(options.out, options.resume)
+                prepared = prepare(
+                    recipe, options.data, Protocol(options.protocol), options.hold_out
                 )
+                from training.fit import begin, train
+                from training.strategy import Strategy, StrategyName
+
+                strategy = Strategy(StrategyName(options.strategy), options.start_timeout)
+                run = begin(options.out, prepared.config, options.resume, strategy)
                 train(run, prepared.images, prepared.audit.groups, prepared.parts, strategy)
         elif options.command == "crossval":
             from training.crossval import crossval
@@ -208,14 +223,17 @@ def main(arguments: list[str] | None = None) -> int:
         elif options.command == "export":
             from contract.store import ModelStore
             from training.export import export
+            from training.run import Run, held
 
             store = ModelStore(options.store)
-            export(options.run, store, options.name, options.version, options.allow_float)
+            Run.open(options.run)  # As above.
+            with held(options.run):
+                export(options.run, store, options.name, options.version, options.allow_float)
         elif options.command == "compare":
             from training.compare import compare
 
             compare(options.runs, options.out, options.step)
-    except (TrainingError, StoreError) as error:
+    except (TrainingError, StoreError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0

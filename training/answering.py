@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contract.answer import Outputs, Rules
 from contract.manifest import AnswerRecord, OodRecord, ReferenceRecord, TumorEvidence
@@ -25,7 +25,7 @@ from training.calibrate import (
 )
 from training.convert import Predictor, litert_predictor
 from training.datasets import NO_TUMOR, ImageSet, allowed
-from training.errors import RunError
+from training.errors import RunError, brief
 from training.fidelity import LITERT_FILE
 from training.recipe import Recipe
 from training.regions import Judged, choose_record, on_validation
@@ -263,8 +263,15 @@ def _synthetic_figures(
 
 
 def read_fitted(artifacts: Path) -> Fitted | None:
-    """What :func:`fit_answers` wrote; None where the run has no answers of its own."""
+    """What :func:`fit_answers` wrote; None where the run has no answers of its own.
+
+    Raises:
+        RunError: it is damaged.
+    """
     path = artifacts / ANSWER_FILE
     if not path.is_file():
         return None
-    return Fitted.model_validate_json(path.read_text(encoding="utf-8"))
+    try:
+        return Fitted.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise RunError(f"{path} is damaged: {brief(error)}") from error

@@ -273,6 +273,13 @@ def _limits(metrics: dict[str, Any], config: RunConfig) -> list[str]:
                 )
             )
         ),
+        *(
+            [
+                f"- Never shown: {', '.join(config.never_shown)}. What it says of these means nothing."
+            ]
+            if config.never_shown
+            else []
+        ),
         (
             "- 2D slices. "
             + (

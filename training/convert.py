@@ -23,15 +23,25 @@ from training.errors import ExportRefused
 from training.explain import class_maps, grad_cam, gradient_maps
 from training.fidelity import AGREEMENT_FILE, LITERT_FILE, SAVED_MODEL, agreement, strayed
 from training.inputs import INPUTS, SCALE
-from training.model import EMBEDDING, LOGITS, MASK_LOGITS, NETWORK, build, classifying_head
+from training.model import (
+    EMBEDDING,
+    LOGITS,
+    MASK_LOGITS,
+    NETWORK,
+    build,
+    classifying_head,
+    set_weights,
+)
 from training.recipe import Recipe
-from training.run import Run, write_json
+from training.run import ARTIFACTS, Run, read_json, write_json
 from training.splits import Split
 
 CALIBRATION_SLICES: Final = (100, 200, 300, 600)
 """Numbers of slices that are tried. More of them widen the activation ranges, which saves outliers
 and costs resolution everywhere else; which is better differs from model to model."""
 BATCH: Final = 32
+ORIGIN_FILE: Final = "origin.json"
+"""Beside the artifacts: sha256 of the weights that they were made of."""
 
 
 Outputs = dict[str, NDArray[np.float32]]
@@ -40,10 +50,14 @@ Predictor = Callable[[NDArray[np.uint8]], Outputs]
 
 
 def trained_model(run: Run) -> keras.Model:
-    """The run's best model at the input size that serves; see :func:`training.model.build`."""
+    """The run's best model at the input size that serves; see :func:`training.model.build`.
+
+    Raises:
+        RunError: the run has no weights, or they are damaged or of another model.
+    """
     recipe = run.config.recipe
     model = build(recipe, recipe.served_resolution, pretrained=False)
-    model.set_weights(run.load_best())
+    set_weights(model, run.load_best(), run.path)
     return model
 
 
@@ -221,23 +235,23 @@ def calibration_slices(
 
 
 def convert(run: Run, images: ImageSet, parts: Split) -> Path:
-    """Writes both artifacts of a finished run, and how they agree on validation, once.
+    """Writes both artifacts of a finished run, and how they agree on validation, once for its weights.
 
     Of several calibrations the one that agrees best with the float model on validation is kept.
 
     Returns:
-        The folder with ``saved_model/``, ``model.int8.tflite`` and ``agreement.json``.
+        The folder with ``saved_model/``, ``model.int8.tflite``, ``origin.json`` and ``agreement.json``.
 
     Raises:
         RunError: the run has not finished.
     """
     run.require_finished()
-    target = run.path / "artifacts"
-    if (target / AGREEMENT_FILE).is_file():
+    target = run.path / ARTIFACTS
+    if (target / AGREEMENT_FILE).is_file() and made_of(run) is not False:
         return target
+    model = trained_model(run)
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir()
-    model = trained_model(run)
     recipe = run.config.recipe
     write_saved_model(model, recipe, target / SAVED_MODEL)
     slices = images.slices[parts.validation]
@@ -259,6 +273,15 @@ def convert(run: Run, images: ImageSet, parts: Split) -> Path:
     (target / f"{result['calibration_slices']:.0f}.tflite").rename(target / LITERT_FILE)
     for count in CALIBRATION_SLICES:
         (target / f"{count}.tflite").unlink(missing_ok=True)
+    write_json(target / ORIGIN_FILE, {"weights": run.weights_digest()})
     # Written last: its presence says that the folder is complete.
     write_json(target / AGREEMENT_FILE, result)
     return target
+
+
+def made_of(run: Run) -> bool | None:
+    """Whether a run's artifacts are of its weights; None where they are older than that record."""
+    path = run.path / ARTIFACTS / ORIGIN_FILE
+    if not path.is_file():
+        return None
+    return read_json(path).get("weights") == run.weights_digest()

@@ -5,10 +5,20 @@ TrainingError
 ├── DatasetError             the folders hold no usable, labelled images
 ├── PretrainedWeightsError   the weights are missing or not what they should be
 ├── RunError                 the run's folder is missing, unfinished or belongs to other settings
-├── StrategyError            the machines that are to share a run are not described
+├── StrategyError            the machines that share a run are not described, or not there
 ├── DivergedError            the loss is no longer a number
 └── ExportRefused            the int8 model is not faithful to the float model
 """
+
+from pydantic import ValidationError
+
+
+def brief(error: ValidationError) -> str:
+    """What is wrong and where, in one line."""
+    return "; ".join(
+        ": ".join(filter(None, (".".join(map(str, found["loc"])), found["msg"])))
+        for found in error.errors(include_url=False, include_input=False)
+    )
 
 
 class TrainingError(Exception):
@@ -32,7 +42,7 @@ class RunError(TrainingError):
 
 
 class StrategyError(TrainingError):
-    """The machines that are to share a run are not described."""
+    """The machines that share a run are not described, or not there."""
 
 
 class DivergedError(TrainingError):

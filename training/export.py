@@ -7,13 +7,15 @@ from typing import Any
 
 from ai_edge_litert.interpreter import Interpreter
 
+from contract.errors import VersionExists
 from contract.manifest import Manifest, PreprocessRecord, Provenance, TensorSpec
 from contract.preprocessing import DEFAULT_SPEC, probe_digest
 from contract.store import ModelStore
-from training.answering import Fitted, read_fitted
+from training.answering import ANSWER_FILE, Fitted, read_fitted
 from training.card import CARD_FILE, METRICS_FILE, model_card
 from training.convert import (
     litert_predictor,
+    made_of,
     saved_model_predictor,
     trained_model,
     write_float_litert,
@@ -29,7 +31,8 @@ from training.fidelity import (
     require_faithful,
 )
 from training.prepare import reopen
-from training.run import Run, installed, read_json
+from training.progress import Progress
+from training.run import ARTIFACTS, REPORT, Run, installed, read_json
 
 
 def export(
@@ -48,21 +51,23 @@ def export(
         The version's folder.
 
     Raises:
-        RunError: the run has not been evaluated, this installation makes other pixels of a slice than
-            the run's, or the run left a data set out.
+        RunError: the run has not ended or not been evaluated, its artifacts or its report are gone,
+            damaged or of other weights, this installation makes other pixels of a slice than the run's,
+            or the run left a data set out.
         DatasetError: a float file is to be checked, and the data are gone.
         ExportRefused: int8 strays from float on validation, and a float file is not allowed, has no
             answers fitted to it or strays as well; nothing is published.
         StoreError: the number is taken.
     """
     run = Run.open(path)
-    artifacts, report = path / "artifacts", path / "report"
+    artifacts, report = path / ARTIFACTS, path / REPORT
+    progress = run.require_finished()
     if not (report / METRICS_FILE).is_file():
         raise RunError(f"{path} has no report; evaluate it first")
     _require_servable(run)
-    fitted = read_fitted(artifacts)
+    fitted = _require_artifacts(run)
+    metrics = _require_report(run, progress)
     litert = _litert_file(run, allow_float, fitted)
-    metrics = read_json(report / METRICS_FILE)
     number = store.next_version(name) if version is None else version
     manifest = _manifest(run, metrics, name, number, fitted, artifacts / litert)
     with store.staging(name) as staged:
@@ -70,14 +75,81 @@ def export(
             shutil.copy(artifacts / fitted.answer.ood.file, staged / fitted.answer.ood.file)
         shutil.copytree(artifacts / SAVED_MODEL, staged / SAVED_MODEL)
         shutil.copy(artifacts / litert, staged / litert)
-        shutil.copytree(report, staged / "report")
+        # What a killed process left half-written is no part of it.
+        shutil.copytree(report, staged / REPORT, ignore=shutil.ignore_patterns(".*"))
         if litert == LITERT_FLOAT_FILE:
             card = model_card(metrics, run.config, "float")
-            (staged / "report" / CARD_FILE).write_text(card, encoding="utf-8")
-        published = store.publish(staged, manifest)
-    store.load(name, number)
+            (staged / REPORT / CARD_FILE).write_text(card, encoding="utf-8")
+        published = _publish(store, staged, manifest, fixed=version is not None)
     print(f"published {published}")
     return published
+
+
+def _publish(store: ModelStore, staged: Path, manifest: Manifest, fixed: bool) -> Path:
+    """Publishes under the manifest's number or, where that is not fixed, under the next free one."""
+    while True:
+        try:
+            return store.publish(staged, manifest)
+        except VersionExists:
+            if fixed:
+                raise
+            # Another export was faster.
+            number = store.next_version(manifest.name)
+            manifest = manifest.model_copy(update={"version": number})
+
+
+def _require_artifacts(run: Run) -> Fitted | None:
+    """The answers of a run whose artifacts are whole, and of its weights.
+
+    Raises:
+        RunError: they are not.
+    """
+    artifacts = run.path / ARTIFACTS
+    fitted = read_fitted(artifacts)
+    wanted = [AGREEMENT_FILE, LITERT_FILE, SAVED_MODEL]
+    if run.config.recipe.mask is not None:
+        wanted.append(ANSWER_FILE)
+    if fitted is not None and fitted.answer.ood is not None:
+        wanted.append(fitted.answer.ood.file)
+    missing = [name for name in wanted if not (artifacts / name).exists()]
+    if missing:
+        raise RunError(
+            f"{artifacts} lacks {', '.join(missing)}, which the report is of: put back what evaluate "
+            "wrote, or evaluate a copy of the run without artifacts/ and report/ (test is read again)"
+        )
+    same = made_of(run)
+    if same is False:
+        raise RunError(f"{artifacts} was made of other weights than {run.path} has now")
+    if same is None:
+        print(f"{artifacts} is older than the record of the weights that it was made of")
+    return fitted
+
+
+def _require_report(run: Run, progress: Progress) -> dict[str, Any]:
+    """The figures of a run's report.
+
+    Raises:
+        RunError: they are damaged, or of another training than the run's.
+    """
+    path = run.path / REPORT / METRICS_FILE
+    metrics = read_json(path)
+    try:
+        told = metrics["recipe"], metrics["protocol"], metrics["split"]
+        validation = metrics["validation"]
+        epochs = validation["best_epoch"], validation["epochs"], validation["loss"]
+        _headline(metrics, LITERT_FILE)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise RunError(f"{path} is damaged: {error!r}") from error
+    config = run.config
+    counts = {name: len(rows) for name, rows in config.splits.items()}
+    # Later weights of the same recipe differ in the loss, if in nothing else.
+    if told != (config.recipe.name, str(config.protocol), counts) or epochs != (
+        progress.best_epoch,
+        progress.total_epochs,
+        progress.best_loss,
+    ):
+        raise RunError(f"{path} tells of another training than that of {run.path}")
+    return metrics
 
 
 def _require_servable(run: Run) -> None:
@@ -97,7 +169,7 @@ def _require_servable(run: Run) -> None:
 
 def _litert_file(run: Run, allow_float: bool, fitted: Fitted | None) -> str:
     """Name of the LiteRT file to publish, in the run's artifacts."""
-    artifacts = run.path / "artifacts"
+    artifacts = run.path / ARTIFACTS
     try:
         require_faithful(read_json(artifacts / AGREEMENT_FILE))
     except ExportRefused as refused:

@@ -5,10 +5,12 @@ everything saved that the next one depends on: a run that was killed and resumed
 same batches and ends with the same weights as one that was not.
 """
 
+import hashlib
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import keras
@@ -19,14 +21,67 @@ from numpy.typing import NDArray
 from training.augmentation import augment, dataset
 from training.callbacks import AverageWeights, RaiseOnNaN
 from training.datasets import ImageSet
+from training.errors import DivergedError, RunError, TrainingError
 from training.examples import Examples, training_examples, validation_examples
 from training.losses import UNKNOWN, AllowedClasses, MaskLoss, accuracy
-from training.model import LOGITS, MASK_LOGITS, build, unfreeze
+from training.model import LOGITS, MASK_LOGITS, build, require_layers, set_weights, unfreeze
+from training.prepare import start
 from training.progress import Progress, lowered_rate, next_phase, note
-from training.recipe import Phase, Recipe
-from training.run import Run
+from training.recipe import Phase, Recipe, unused_names
+from training.run import SHARED, Run, RunConfig
 from training.splits import Split
 from training.strategy import Strategy, StrategyName
+
+
+def begin(path: Path, config: RunConfig, resume: bool, strategy: Strategy) -> Run:
+    """Begins a run, or goes on with it, when all workers are about to train the same one.
+
+    Args:
+        path: the run's folder, which the first worker writes.
+        config: what this worker would train.
+        resume: go on with the run in the folder.
+        strategy: over which devices.
+
+    Raises:
+        RunError: the folder holds a run that is not to be resumed, or another run; or the workers have
+            other recipes or data, or do not see the same folder.
+    """
+    failure: TrainingError | None = None
+    run = Run(path, config)
+    if strategy.chief:
+        try:
+            run = start(path, config, resume)
+        except TrainingError as error:
+            # Told to the others first, who would wait for this one.
+            failure = error
+    ours = config.digests()
+    whole = b"".join(ours[name] for name in SHARED)
+    workers = strategy.gathered(b"\0" * len(whole) if failure else whole)
+    if failure is not None:
+        raise failure
+    size = len(whole) // len(SHARED)
+    differ = [
+        name
+        for place, name in enumerate(SHARED)
+        if len({digests[place * size : (place + 1) * size] for digests in workers}) > 1
+    ]
+    if differ:
+        raise RunError(
+            f"the workers do not train the same run: they differ in {', '.join(differ)}, or the first "
+            "of them could not begin; nothing was trained"
+        )
+    if len(workers) > 1 and len(set(strategy.gathered(_seen(path)))) > 1:
+        raise RunError(f"the workers do not see the same folder at {path}; nothing was trained")
+    return run
+
+
+def _seen(path: Path) -> bytes:
+    """sha256 of what a run's folder says that is to be done."""
+    found = hashlib.sha256()
+    for name in ("run.json", "history.json"):
+        file = path / name
+        found.update(file.read_bytes() if file.is_file() else b"none")
+    return found.digest()
 
 
 def train(
@@ -44,8 +99,18 @@ def train(
         groups: near-duplicate group of each image.
         parts: who trains and who validates.
         strategy: over which devices; one if None.
+
+    Raises:
+        RecipeError: a phase names layers that the backbone lacks.
+        DivergedError: a figure is no number; what the epochs before it gave stays.
+        RunError: what is to be gone on with is damaged, or of another model.
+        PretrainedWeightsError: a new run's weights cannot be had.
+        StrategyError: a worker was lost.
     """
     strategy = strategy or Strategy(StrategyName.NONE)
+    if strategy.chief:
+        for line in remarks(run.config, images):
+            print(f"WARNING: {line}", flush=True)
     if strategy.replicas > 1:
         print(f"{strategy.replicas} replicas share each batch", flush=True)
     with strategy.scope():
@@ -53,14 +118,32 @@ def train(
         _train(run, examples, validation_examples(images, parts, run.config.recipe), strategy)
 
 
+def remarks(config: RunConfig, images: ImageSet) -> list[str]:
+    """What is allowed and hardly meant, a line each."""
+    sources = {file.source for file in images.files}
+    lines = [
+        f"the recipe's {key} names {', '.join(names)}, and no --data folder is called so"
+        for key, names in unused_names(config.recipe, sources).items()
+    ]
+    if config.never_shown:
+        lines.append(
+            f"no training image shows {', '.join(config.never_shown)}: what the model says of it "
+            "means nothing"
+        )
+    return lines
+
+
 def _train(run: Run, examples: Examples, checked: Examples, strategy: Strategy) -> None:
     recipe = run.config.recipe
     keras.utils.set_random_seed(recipe.seed)
-    with _precision(recipe):
-        model = build(recipe)
-        fitted = trainable_outputs(model, recipe)
     loaded = run.load_progress()
     progress, saved = loaded or (Progress(), None)
+    with _precision(recipe):
+        # What is gone on with has all its weights: where they came from may be gone.
+        model = build(recipe, pretrained=loaded is None)
+        fitted = trainable_outputs(model, recipe)
+    # Those of a later phase too: hours may lie before it.
+    require_layers(model, recipe)
     print(f"training on {examples.describe()}", flush=True)
     arrays = _tensors(examples)
     steps = math.ceil(examples.epoch_size / recipe.batch_size)
@@ -68,11 +151,11 @@ def _train(run: Run, examples: Examples, checked: Examples, strategy: Strategy) 
         phase = recipe.phases[progress.phase]
         unfreeze(model, recipe, phase)
         if saved is not None:
-            _assign(model.variables, saved)
+            _assign(model.variables, saved[: len(model.variables)], run)
         compile_for(fitted, recipe, phase, steps)
         average = AverageWeights(fitted, recipe.average_momentum)
         if saved is not None and progress.epoch:
-            _assign(_state(model, fitted, average), saved)
+            _assign(_state(model, fitted, average), saved, run)
         saved = None
         validation = _validation(checked, phase, recipe)
         while progress.epoch < phase.epochs and progress.waited < recipe.early_stopping_patience:
@@ -91,6 +174,7 @@ def _train(run: Run, examples: Examples, checked: Examples, strategy: Strategy) 
                 logs |= {f"val_{name}": value for name, value in found.items()}
                 # Keras names an output's metrics after it as soon as there are two.
                 logs = {_plain(name): value for name, value in logs.items()}
+                _require_numbers(logs, progress.total_epochs + 1)
                 better = note(progress, recipe, phase, logs)
                 # Every worker reads its variables, which may take them all; one writes.
                 weights = model.get_weights()
@@ -103,7 +187,7 @@ def _train(run: Run, examples: Examples, checked: Examples, strategy: Strategy) 
         next_phase(progress, recipe)
         if not progress.finished:
             # Saved with the progress: the next epoch may overwrite their file before it is booked.
-            model.set_weights(run.load_restart())
+            set_weights(model, run.load_restart(), run.path)
         state = [variable.numpy() for variable in model.variables]
         if strategy.chief:
             run.save_progress(progress, state)
@@ -233,6 +317,18 @@ def _state(model: keras.Model, fitted: keras.Model, average: AverageWeights) -> 
     return [*model.variables, *fitted.optimizer.variables, *average.variables]
 
 
-def _assign(variables: Sequence[Any], saved: Sequence[np.ndarray]) -> None:
-    for variable, value in zip(variables, saved[: len(variables)], strict=True):
-        variable.assign(value)
+def _assign(variables: Sequence[Any], saved: Sequence[np.ndarray], run: Run) -> None:
+    try:
+        for variable, value in zip(variables, saved, strict=True):
+            variable.assign(value)
+    except ValueError as error:
+        raise RunError(
+            f"{run.path / 'progress.npz'} is of another model than this release builds: {error}"
+        ) from error
+
+
+def _require_numbers(logs: dict[str, float], epoch: int) -> None:
+    """Raises DivergedError before an epoch is saved whose figures choose nothing."""
+    for name, value in logs.items():
+        if not math.isfinite(value):
+            raise DivergedError(f"{name} is {value} after epoch {epoch}; lower the learning rate")

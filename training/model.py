@@ -1,11 +1,14 @@
 """Backbone, classifier and decoder as the one graph that is trained, exported and served."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import keras
+import numpy as np
 
 from training.backbones import backbone
-from training.errors import RecipeError
+from training.errors import RecipeError, RunError
 from training.inputs import channels, scale_layer
 from training.recipe import ALL_LAYERS, Head, Mask, Phase, Recipe
 from training.weights import load_weights
@@ -152,25 +155,54 @@ def _separable(x: Any, filters: int, name: str) -> Any:
     return _relu_conv(x, filters, name)
 
 
+def set_weights(model: keras.Model, weights: Sequence[np.ndarray], run: Path) -> None:
+    """Fills a model with a run's weights.
+
+    Raises:
+        RunError: they are those of another model.
+    """
+    try:
+        model.set_weights(weights)
+    except ValueError as error:
+        message = f"the weights in {run} are of another model than this release builds: {error}"
+        raise RunError(message) from error
+
+
+def require_layers(model: keras.Model, recipe: Recipe) -> None:
+    """Asks whether the backbone has what each phase lets learn.
+
+    Raises:
+        RecipeError: a name in a phase fits no layer, or more layers are to learn than there are.
+    """
+    layers = model.get_layer(NETWORK).get_layer(recipe.backbone).layers
+    for phase in recipe.phases:
+        unused = [
+            prefix
+            for prefix in phase.trainable
+            if prefix != ALL_LAYERS and not any(layer.name.startswith(prefix) for layer in layers)
+        ]
+        if unused:
+            raise RecipeError(f"phase {phase.name}: no layer is named {', '.join(sorted(unused))}…")
+        if phase.trainable_last > len(layers):
+            raise RecipeError(
+                f"phase {phase.name}: trainable_last is {phase.trainable_last}, and "
+                f"{recipe.backbone} has {len(layers)} layers"
+            )
+
+
 def unfreeze(model: keras.Model, recipe: Recipe, phase: Phase) -> None:
     """Lets the layers of a phase learn, by name or from the end, and of the rest only the heads.
 
     BatchNorm layers that keep their statistics learn nothing: a frozen one is in inference mode.
-
-    Raises:
-        RecipeError: a name in the phase fits no layer.
+    Whether there are such layers is asked before; see :func:`require_layers`.
     """
     extractor = model.get_layer(NETWORK).get_layer(recipe.backbone)
     extractor.trainable = True
-    unused = set(phase.trainable) - {ALL_LAYERS}
     first_of_last = len(extractor.layers) - phase.trainable_last
     for number, layer in enumerate(extractor.layers):
-        fits = {prefix for prefix in phase.trainable if layer.name.startswith(prefix)}
-        unused -= fits
-        learns = bool(fits) or ALL_LAYERS in phase.trainable or number >= first_of_last
+        fits = any(layer.name.startswith(prefix) for prefix in phase.trainable)
+        learns = fits or ALL_LAYERS in phase.trainable or number >= first_of_last
         kept = recipe.batch_norm == "inference"
         if kept and isinstance(layer, keras.layers.BatchNormalization):
             learns = False
         layer.trainable = learns
-    if unused:
-        raise RecipeError(f"phase {phase.name}: no layer is named {', '.join(sorted(unused))}…")

@@ -14,6 +14,7 @@ from training.names import ANY_TUMOR, NO_TUMOR
 from training.recipe import Recipe
 from training.run import Run, RunConfig, installed
 from training.splits import Protocol, Split, split, why_few
+from training.truth import truth_digest
 
 SPLIT_PARTS: Final = ("train", "validation", "test")
 
@@ -64,6 +65,8 @@ def configure(
         },
         probe_digest=probe_digest(DEFAULT_SPEC),
         packages=installed(),
+        truth=truth_digest(images),
+        never_shown=tuple(n for n in recipe.classes if n not in images.labels[parts.train]),
     )
 
 

@@ -20,6 +20,9 @@ from training.errors import PretrainedWeightsError
 LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 """First pickle of a legacy PyTorch file (``torch/serialization.py``, ``MAGIC_NUMBER``)."""
 
+ZIP_MAGIC = b"PK\x03\x04"
+"""First bytes of a file of PyTorch 1.6 and later, a zip archive."""
+
 STORAGE_DTYPES = {"FloatStorage": "<f4", "LongStorage": "<i8"}
 """The storage classes that an image backbone holds, and how their values lie on disk."""
 
@@ -88,17 +91,38 @@ def read_legacy_state_dict(path: Path) -> dict[str, np.ndarray]:
         raise PretrainedWeightsError(f"no weights file at {path}")
     try:
         with path.open("rb") as file:
+            if file.read(len(ZIP_MAGIC)) == ZIP_MAGIC:
+                raise PretrainedWeightsError(
+                    f"{path.name} is of PyTorch 1.6 or later; write the state dict with "
+                    "torch.save(…, _use_new_zipfile_serialization=False)"
+                )
+            file.seek(0)
             if _StateDictUnpickler(file).load() != LEGACY_MAGIC:
                 raise PretrainedWeightsError(f"{path.name} is no legacy PyTorch file")
             for _ in ("protocol version", "system information"):
                 _StateDictUnpickler(file).load()
             unpickler = _StateDictUnpickler(file)
-            refs = unpickler.load()
+            refs = _state_dict(unpickler.load(), path)
             keys = _StateDictUnpickler(file).load()
             storages = {key: _read_storage(file, unpickler.dtypes[key]) for key in keys}
             return {name: _view(storages[ref.storage], ref) for name, ref in refs.items()}
-    except (pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
-        raise PretrainedWeightsError(f"{path.name} is unreadable: {error}") from error
+    except PretrainedWeightsError:
+        raise
+    except Exception as error:  # A pickle can be made to raise almost anything.
+        raise PretrainedWeightsError(f"{path.name} is unreadable: {error!r}") from error
+
+
+def _state_dict(content: Any, path: Path) -> dict[str, _TensorRef]:
+    """Raises PretrainedWeightsError for anything but tensors by their names."""
+    if not isinstance(content, dict):
+        raise PretrainedWeightsError(f"{path.name} holds no state dict")
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, _TensorRef):
+            raise PretrainedWeightsError(
+                f"{path.name} holds no state dict: {name!r} is no tensor; write a model's state_dict() "
+                "alone"
+            )
+    return content
 
 
 def _empty_array(*_: Any) -> np.ndarray:
@@ -142,7 +166,9 @@ def read_pickled_arrays(path: Path) -> dict[str, np.ndarray]:
     try:
         with path.open("rb") as file:
             return dict(_leaves(_ArrayUnpickler(file).load(), ""))
-    except (pickle.UnpicklingError, EOFError, TypeError, ValueError) as error:
+    except PretrainedWeightsError:
+        raise
+    except Exception as error:  # As above.
         raise PretrainedWeightsError(f"{path.name} is unreadable: {error}") from error
 
 
@@ -158,11 +184,15 @@ def _leaves(node: Any, prefix: str) -> Iterator[tuple[str, np.ndarray]]:
 
 def _read_storage(file: IO[bytes], kind: str) -> np.ndarray:
     count = int(np.frombuffer(file.read(8), "<i8")[0])
+    if count < 0:
+        raise ValueError("a storage has less than no values")
     dtype = np.dtype(kind)
     return np.frombuffer(file.read(count * dtype.itemsize), dtype, count)
 
 
 def _view(storage: np.ndarray, ref: _TensorRef) -> np.ndarray:
+    if min((ref.offset, *ref.shape, *ref.strides)) < 0:
+        raise ValueError("a tensor begins before its storage")
     # The convolutions are stored with channels-last strides: the shape alone would scramble them.
     strides = tuple(step * storage.itemsize for step in ref.strides)
     needed = ref.offset + sum((n - 1) * s for n, s in zip(ref.shape, ref.strides, strict=True)) + 1

@@ -1,7 +1,9 @@
 """Recipes: everything that a training run is, as data (``training/recipes/*.toml``)."""
 
 import hashlib
+import re
 import tomllib
+from collections.abc import Collection
 from importlib import resources
 from pathlib import PurePath
 from typing import Annotated, Any, Final, Literal, Self
@@ -9,7 +11,8 @@ from typing import Annotated, Any, Final, Literal, Self
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from contract.preprocessing import DEFAULT_SPEC
-from training.errors import RecipeError
+from training.errors import RecipeError, brief
+from training.names import canonical_label
 
 Monitor = Literal["loss", "accuracy"]
 """A figure of the validation images: the lower loss or the higher accuracy is better."""
@@ -23,8 +26,22 @@ ALL_LAYERS = "*"
 """In a phase: the whole backbone learns."""
 
 
+NAME_PATTERN: Final = "[A-Za-z0-9][A-Za-z0-9_-]*"
+"""Of a recipe: what can be a file's name and a Keras model's, everywhere."""
+
+
 class _Strict(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    """Unknown keys are refused, and values of another type or without end: ``true`` is no number."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _arrays(cls, content: Any) -> Any:
+        """TOML's arrays are lists, where the models have tuples."""
+        if not isinstance(content, dict):
+            return content
+        return {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
 
 
 class Augmentation(_Strict):
@@ -125,7 +142,7 @@ class Head(_Strict):
     """
 
     pooling: Literal["average", "flatten"] = "average"
-    dense: tuple[int, ...] = ()
+    dense: tuple[Annotated[int, Field(ge=1)], ...] = ()
     output: Literal["softmax", "sigmoid"] = "softmax"
 
     @property
@@ -164,7 +181,7 @@ class Phase(_Strict):
     """
 
     name: str
-    trainable: tuple[str, ...]
+    trainable: tuple[Annotated[str, Field(min_length=1)], ...]
     trainable_last: int = Field(0, ge=0)
     resolution: int = Field(ge=32, le=1024)
     epochs: int = Field(ge=1)
@@ -370,6 +387,64 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
             flat = content.get("head", {}).get("pooling") == "flatten"
             if key == "resolution" and (flat or "input_resolution" in content):
                 content["input_resolution"] = value
-        return Recipe.model_validate(content)
-    except (tomllib.TOMLDecodeError, ValidationError) as error:
+            if key == "epochs":
+                for phase in content["phases"]:
+                    # Of a shorter phase, no more than all of it warms up.
+                    phase["warmup_epochs"] = min(phase["warmup_epochs"], float(value))
+        recipe = Recipe.model_validate(content)
+    except (AttributeError, KeyError, TypeError) as error:
+        # Before a model could say it: an override of what is not there, or is something else.
+        raise RecipeError(f"recipe {name} has no phases to override: {error!r}") from error
+    except tomllib.TOMLDecodeError as error:
         raise RecipeError(f"recipe {name}: {error}") from error
+    except ValidationError as error:
+        raise RecipeError(f"recipe {name}: {brief(error)}") from error
+    _require_effect(recipe, name)
+    return recipe
+
+
+def unused_names(recipe: Recipe, sources: Collection[str]) -> dict[str, list[str]]:
+    """What of a recipe names data sets that are not there, by its key.
+
+    No error: a recipe speaks of all data sets that it may be given.
+    """
+    named = {"train_only": recipe.train_only, "source_weights": recipe.source_weights}
+    found = {key: sorted(set(names) - set(sources)) for key, names in named.items()}
+    return {key: names for key, names in found.items() if names}
+
+
+def _require_effect(recipe: Recipe, file: str) -> None:
+    """Refuses what a recipe says without effect.
+
+    Asked of recipes that are read, and not by their model: the runs of before have their own copy.
+
+    Raises:
+        RecipeError: the recipe has another name than its file, which could not be found again by it; or
+            a phase warms up for longer than it lasts; or a label is renamed that no data can have; or
+            slices are weighted that are not drawn.
+    """
+    problems = []
+    if recipe.name != file or not re.fullmatch(NAME_PATTERN, file):
+        problems.append(f"it calls itself {recipe.name!r}; a recipe has the name of its file")
+    problems += [
+        f"phase {phase.name} has {phase.epochs} epochs and {phase.warmup_epochs:g} of warm-up"
+        for phase in recipe.phases
+        if phase.warmup_epochs > phase.epochs
+    ]
+    problems += [
+        f"labels has {label!r}, which is no label that data are read with"
+        for label in recipe.labels
+        if canonical_label(label) != label
+    ]
+    if recipe.epoch_images is None:
+        mask = recipe.mask
+        weights = {
+            "source_weights": bool(recipe.source_weights),
+            "copy_weight": recipe.copy_weight != 1,
+            "mask.mask_weight": mask is not None and mask.mask_weight != 1,
+            "mask.synthetic_weight": mask is not None and mask.synthetic_weight != 1,
+        }
+        # Every image is in every epoch, once.
+        problems += [f"{key} needs epoch_images" for key, is_set in weights.items() if is_set]
+    if problems:
+        raise RecipeError(f"recipe {file}: {'; '.join(problems)}")

@@ -7,25 +7,35 @@ renamed, so that a run killed at any moment goes on from its last whole epoch.
 """
 
 import fcntl
+import hashlib
 import importlib.metadata
 import json
 import os
+import re
+import zipfile
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import IO, Any, Final, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from contract.manifest import DataSource
-from training.errors import RunError
+from training.errors import RunError, brief
 from training.progress import Better, Progress
 from training.recipe import Recipe
 from training.splits import Protocol
 
 PACKAGES: Final = ("tensorflow", "tensorflow_cpu", "keras", "numpy", "pillow", "ai-edge-litert")
+ARTIFACTS: Final = "artifacts"
+REPORT: Final = "report"
+SHARED: Final = ("recipe", "protocol", "held_out", "data", "splits", "truth", "probe_digest")
+"""What of a run's description all that train it must have alike."""
+_ASIDE: Final = re.compile(r"\.[a-z_]+\.(json|npz)\.[0-9]+")
+"""A file that is being written, until it is renamed."""
 
 
 class RunConfig(BaseModel):
@@ -39,6 +49,8 @@ class RunConfig(BaseModel):
         probe_digest: what this installation's preprocessing makes of a slice; see
             :func:`contract.preprocessing.probe_digest`. None in runs older than this record.
         packages: versions of what the run began with, by name; likewise.
+        truth: what the data say of their images; see :func:`training.truth.truth_digest`; likewise.
+        never_shown: classes of which no training image is.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,6 +63,16 @@ class RunConfig(BaseModel):
     splits: dict[str, tuple[str, ...]]
     probe_digest: str | None = None
     packages: dict[str, str] | None = None
+    truth: str | None = None
+    never_shown: tuple[str, ...] = ()
+
+    def digests(self) -> dict[str, bytes]:
+        """sha256 of each part of the description in :data:`SHARED`."""
+        content = self.model_dump(mode="json", include=set(SHARED))
+        return {
+            name: hashlib.sha256(json.dumps(content[name], sort_keys=True).encode()).digest()
+            for name in SHARED
+        }
 
 
 @dataclass(frozen=True)
@@ -65,10 +87,9 @@ class Run:
         """Starts a run in a new folder, or in one where none has ended an epoch.
 
         Raises:
-            RunError: the folder already holds one.
+            RunError: the folder already holds one, or what was made of one.
         """
-        if cls.begun(path):
-            raise RunError(f"{path} holds a run; add --resume to go on with it")
+        cls.require_startable(path, resume=False)
         path.mkdir(parents=True, exist_ok=True)
         write_aside(path / "run.json", config.model_dump_json(indent=1).encode())
         return cls(path, config)
@@ -77,6 +98,24 @@ class Run:
     def begun(path: Path) -> bool:
         """Whether the folder holds a run with an epoch to go on from."""
         return (path / "run.json").exists() and (path / "progress.npz").exists()
+
+    @classmethod
+    def require_startable(cls, path: Path, resume: bool) -> None:
+        """Asks, before data are read, whether a run can be begun or gone on with in a folder.
+
+        Raises:
+            RunError: the folder holds a run that is not to be resumed, or what was made of another one;
+                or the one to be resumed is damaged.
+        """
+        if cls.begun(path):
+            if not resume:
+                raise RunError(f"{path} holds a run; add --resume to go on with it")
+            cls.open(path)
+            return
+        for name in (ARTIFACTS, REPORT):
+            # They would pass for those of the new run.
+            if (path / name).exists():
+                raise RunError(f"{path} holds {name}/ of an earlier run; choose another folder")
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -91,7 +130,7 @@ class Run:
         except OSError as error:
             raise RunError(f"{path} holds no run") from error
         except ValidationError as error:
-            raise RunError(f"{path / 'run.json'} is damaged: {error}") from error
+            raise RunError(f"{path / 'run.json'} is damaged: {brief(error)}") from error
 
     def require_same(self, config: RunConfig) -> None:
         """Raises RunError when ``config`` would continue another run than this one."""
@@ -100,21 +139,48 @@ class Run:
                 raise RunError(f"{self.path} was started with another {name}")
         if self.config.probe_digest not in (None, config.probe_digest):
             raise RunError(f"{self.path} was started where preprocessing gives other pixels")
+        if None not in (self.config.truth, config.truth) and self.config.truth != config.truth:
+            raise RunError(
+                f"{self.path} was started when the same images had other classes, persons or masks"
+            )
 
     def save_progress(self, progress: Progress, variables: Sequence[Any]) -> None:
-        """Saves an epoch's end: every variable of the model and the optimiser, in order."""
+        """Saves an epoch's end: every variable of the model and the optimiser, in order.
+
+        Raises:
+            ValueError: a figure of the history is no number, which JSON has no name for.
+        """
+        history = json.dumps(progress.history, indent=1, allow_nan=False).encode()
         text = np.frombuffer(json.dumps(asdict(progress)).encode(), np.uint8)
         arrays = {f"v{i:04}": np.asarray(value) for i, value in enumerate(variables)}
         save_arrays(self.path / "progress.npz", arrays | {"progress": text})
-        write_aside(self.path / "history.json", json.dumps(progress.history, indent=1).encode())
+        write_aside(self.path / "history.json", history)
 
     def load_progress(self) -> tuple[Progress, list[np.ndarray]] | None:
-        """What :meth:`save_progress` saved last, or None before the first epoch's end."""
-        arrays = _load_arrays(self.path / "progress.npz")
+        """What :meth:`save_progress` saved last, or None before the first epoch's end.
+
+        Raises:
+            RunError: it is damaged, or of a later release.
+        """
+        path = self.path / "progress.npz"
+        arrays = _load_arrays(path)
         if arrays is None:
             return None
-        progress = Progress(**json.loads(arrays.pop("progress").tobytes()))
-        return progress, [arrays[name] for name in sorted(arrays)]
+        try:
+            content = dict(json.loads(arrays.pop("progress").tobytes()))
+        except (KeyError, TypeError, ValueError) as error:
+            raise RunError(f"{path} is damaged: it does not say how far the run got") from error
+        if not content.keys() <= {known.name for known in fields(Progress)}:
+            raise RunError(f"{path} was written by a later release of this project")
+        return Progress(**content), [arrays[name] for name in sorted(arrays)]
+
+    def weights_digest(self) -> str:
+        """sha256 of the file of the best weights, in hex; raises as :meth:`load_best`."""
+        try:
+            with (self.path / "best.npz").open("rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            raise RunError(f"{self.path} has no weights") from error
 
     def save_weights(self, weights: Sequence[np.ndarray], better: Better) -> None:
         """Keeps the weights, in the model's order, of an epoch that did best on validation so far."""
@@ -137,7 +203,7 @@ class Run:
         """The weights that did best on validation.
 
         Raises:
-            RunError: the run has not finished its first epoch.
+            RunError: the run has not finished its first epoch, or the file is damaged.
         """
         return self._load_weights("best.npz")
 
@@ -157,25 +223,39 @@ class Run:
 
 @contextmanager
 def held(path: Path) -> Iterator[None]:
-    """Keeps every other process from training in a run's folder, or from evaluating it.
+    """Keeps every other process from training in a run's folder, or evaluating or exporting it.
 
-    The folder is made if need be.
+    The folder is made if need be, and what a killed process left half-written in it is deleted.
 
     Raises:
-        RunError: one does.
+        RunError: one does, or the folder cannot be made.
     """
-    path.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDONLY)
+    except OSError as error:
+        raise RunError(f"{path} cannot be used: {error.strerror}") from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise RunError(f"another process trains in {path}, or evaluates it") from error
+            raise RunError(f"another process trains in {path}, evaluates or exports it") from error
         except OSError:
             pass  # Some network file systems lock no folders; there nobody is kept out.
+        else:
+            _tidy(path)
         yield
     finally:
         os.close(descriptor)
+
+
+def _tidy(path: Path) -> None:
+    """Deletes what nobody will rename any more: whoever wrote it held the folder."""
+    for folder in (path, path / ARTIFACTS, path / REPORT):
+        for file in folder.glob(".*"):
+            if _ASIDE.fullmatch(file.name):
+                with suppress(OSError):
+                    file.unlink()
 
 
 def installed() -> dict[str, str]:
@@ -189,19 +269,38 @@ def installed() -> dict[str, str]:
 
 def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Writes an npz file whole or not at all."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    with aside.open("wb") as file:
+    with _aside(path) as file:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes allow_pickle for a key
-        file.flush()
-        os.fsync(file.fileno())
-    aside.replace(path)
 
 
 def _load_arrays(path: Path) -> dict[str, np.ndarray] | None:
+    """An npz file's arrays; None if it is not there.
+
+    Raises:
+        RunError: it is damaged.
+    """
     if not path.is_file():
         return None
-    with np.load(path, allow_pickle=False) as stored:
-        return {name: stored[name] for name in stored.files}
+    try:
+        # Opened here: NumPy leaves a file open that it cannot read.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except _DAMAGE as error:
+        raise RunError(f"{path} is damaged: {error!r}") from error
+
+
+_DAMAGE: Final = (
+    AttributeError,  # A file of one array, which has no names.
+    EOFError,
+    KeyError,
+    NotImplementedError,
+    OSError,
+    RuntimeError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What NumPy and zipfile raise on a file that is cut or changed."""
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -228,6 +327,22 @@ def write_json(path: Path, content: Any) -> None:
 
 def write_aside(path: Path, content: bytes) -> None:
     """Writes a file whole or not at all."""
+    with _aside(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def _aside(path: Path) -> Iterator[IO[bytes]]:
+    """A file to write, which takes the path's place once its content is on the disk."""
     aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_bytes(content)
-    aside.replace(path)
+    try:
+        with aside.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+    except BaseException:
+        # A full disk must not be kept full.
+        with suppress(OSError):
+            aside.unlink()
+        raise

@@ -1,17 +1,17 @@
 """One device, all of a machine's GPUs, or several machines (``tf.distribute``)."""
 
 import contextlib
-import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import Any
+from typing import Any, Final
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from training.callbacks import require_finite
+from training.cluster import START_TIMEOUT_S, await_workers, cluster
 from training.errors import StrategyError
 
 
@@ -28,29 +28,44 @@ class StrategyName(StrEnum):
     MULTIWORKER = "multiworker"
 
 
+_LOST: Final = (
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.DeadlineExceededError,
+    tf.errors.UnavailableError,
+)
+"""What is raised where another worker no longer answers."""
+
+
 class Strategy:
     """A run's share of the work.
 
     Args:
         name: which.
+        start_timeout_s: how long ``multiworker`` waits for all workers to be there.
 
     Attributes:
         chief: whether this process writes the run's folder.
+        shared: whether other processes share the run.
 
     Raises:
-        StrategyError: ``multiworker`` without a usable ``TF_CONFIG``.
+        StrategyError: ``multiworker`` without a usable ``TF_CONFIG``, or a worker did not come.
     """
 
-    def __init__(self, name: StrategyName) -> None:
+    def __init__(self, name: StrategyName, start_timeout_s: float = START_TIMEOUT_S) -> None:
         self._strategy: Any = None
         self._compiled: Any = None
         self._traced: tuple[Any, Any] = (None, None)
         self.chief = True
+        self.shared = name is StrategyName.MULTIWORKER
         if name is StrategyName.MIRRORED:
             self._strategy = tf.distribute.MirroredStrategy()
         elif name is StrategyName.MULTIWORKER:
-            self.chief = _task_index() == 0
-            self._strategy = tf.distribute.MultiWorkerMirroredStrategy()
+            found = cluster()
+            self.chief = found.place == 0
+            await_workers(found, start_timeout_s)
+            with self._watched():
+                self._strategy = tf.distribute.MultiWorkerMirroredStrategy()
         # Once: what is defined anew for each call is traced anew for each.
         self._meet = tf.function(
             lambda: self._strategy.reduce(
@@ -65,9 +80,44 @@ class Strategy:
 
     @contextmanager
     def scope(self) -> Iterator[None]:
-        """Where variables are made, and used, that all replicas have."""
-        with self._strategy.scope() if self._strategy else contextlib.nullcontext():
+        """Where variables are made, and used, that all replicas have.
+
+        Raises:
+            StrategyError: another worker was lost.
+        """
+        with (
+            self._watched(),
+            self._strategy.scope() if self._strategy else contextlib.nullcontext(),
+        ):
             yield
+
+    @contextmanager
+    def _watched(self) -> Iterator[None]:
+        try:
+            yield
+        except _LOST as error:
+            if not self.shared:
+                raise
+            raise StrategyError(
+                "a worker was lost; start all of them again, with fit --resume if an epoch was done"
+            ) from error
+
+    def gathered(self, content: bytes) -> list[bytes]:
+        """What each worker comes here with, all of it of one length; this one's alone if it is alone.
+
+        Raises:
+            StrategyError: another worker was lost.
+        """
+        if not self.shared:
+            return [content]
+        row = tf.constant(np.frombuffer(content, np.uint8)[None], tf.int32)
+
+        gather = tf.function(
+            lambda: self._strategy.gather(self._strategy.run(lambda: tf.identity(row)), axis=0)
+        )
+        with self._watched():
+            rows = gather().numpy()
+        return [bytes(found.astype(np.uint8)) for found in rows]
 
     def wait(self) -> None:
         """Returns when every process has come here, so that what the chief wrote can be read."""
@@ -87,9 +137,11 @@ class Strategy:
             ).history
             return {name: values[-1] for name, values in history.items()}
 
-        def after(number: int) -> None:
+        def after(number: int, found: Any) -> None:
+            # Of workers, one that ended on its own would leave the others waiting: they all end below.
+            logs = {} if self.shared else {"loss": self._own(found["loss"])}
             for callback in callbacks:
-                callback.on_train_batch_end(number, {})
+                callback.on_train_batch_end(number, logs)
 
         self._build(model, batches)
         logs = self._pass(model, batches, self._steps(model)[0], after)
@@ -101,7 +153,7 @@ class Strategy:
         if self._strategy is None:
             found: dict[str, float] = model.evaluate(batches, return_dict=True, verbose=2)
             return found
-        return self._pass(model, batches, self._steps(model)[1], lambda _: None)
+        return self._pass(model, batches, self._steps(model)[1], lambda *_: None)
 
     def _build(self, model: keras.Model, batches: tf.data.Dataset) -> None:
         """Makes the metrics, as Keras's own fit does: several replicas cannot while they are traced."""
@@ -124,7 +176,7 @@ class Strategy:
         model: keras.Model,
         batches: tf.data.Dataset,
         step: Any,
-        after: Callable[[int], None],
+        after: Callable[[int, Any], None],
     ) -> dict[str, float]:
         """All batches, of which each worker takes its rows.
 
@@ -140,11 +192,14 @@ class Strategy:
         shared = self._strategy.experimental_distribute_dataset(whole)
         model.reset_metrics()
         for number, data in enumerate(shared):
-            step(data)
-            after(number)
+            after(number, step(data))
         logs = {name: float(value) for name, value in model.get_metrics_result().items()}
         print(" - ".join(f"{name}: {value:.4f}" for name, value in logs.items()), flush=True)
         return logs
+
+    def _own(self, value: Any) -> float:
+        """A figure of this process's first replica."""
+        return float(self._strategy.experimental_local_results(value)[0])
 
     def _filled(self, *batch: Any) -> Any:
         """A batch with a row for each replica, since a convolution refuses none.
@@ -156,18 +211,3 @@ class Strategy:
         share = -(-rows // self.replicas)
         wanted = tf.where(share * (self.replicas - 1) < rows, rows, share * self.replicas)
         return tf.nest.map_structure(lambda part: tf.gather(part, tf.range(wanted) % rows), batch)
-
-
-def _task_index() -> int:
-    try:
-        config = json.loads(os.environ["TF_CONFIG"])
-        workers, task = config["cluster"]["worker"], config["task"]
-        index = int(task["index"])
-    except (KeyError, ValueError, TypeError) as error:
-        raise StrategyError(
-            "multiworker needs TF_CONFIG: "
-            '{"cluster": {"worker": ["HOST:PORT", …]}, "task": {"type": "worker", "index": 0}}'
-        ) from error
-    if task.get("type") != "worker" or not 0 <= index < len(workers):
-        raise StrategyError("TF_CONFIG's task must be one of its cluster's workers")
-    return index

@@ -143,7 +143,7 @@ def calibration_figures(
     several = len(np.unique(truth)) > 1
     errors = {
         "ece_softmax": expected_calibration_error(before.max(1), before.argmax(1) == truth),
-        "ece": expected_calibration_error(after.max(1), after.argmax(1) == truth),
+        "ece": expected_calibration_error(after.max(1), answers.labels[named] == truth),
     }
     return {
         "images": int(named.sum()),

@@ -6,14 +6,18 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from contract.errors import (
     CorruptVersion,
     IncompleteVersion,
+    PreprocessMismatch,
+    ReadOnlyStore,
     StoreError,
     VersionExists,
     VersionNotFound,
@@ -139,6 +143,105 @@ class TestPublish:
         store.load(NAME, 1)
 
 
+class TestStaging:
+    def _kill_an_export(self, store: ModelStore) -> Path:
+        """What one leaves that was killed while it wrote."""
+        child = os.fork()
+        if child == 0:
+            with store.staging(NAME) as staged:
+                (staged / "half").write_bytes(b"half of a model")
+                os._exit(9)
+        os.waitpid(child, 0)
+        (left,) = (store.root / NAME).glob(f"{STAGING_PREFIX}*")
+        return left
+
+    def test_what_a_killed_export_left_is_removed_by_the_next(self, store: ModelStore) -> None:
+        left = self._kill_an_export(store)
+        publish(store)
+        assert not left.exists()
+        assert {path.name for path in (store.root / NAME).iterdir()} == {"1", HIGHEST}
+
+    def test_what_another_export_is_writing_stays(self, store: ModelStore) -> None:
+        with store.staging(NAME) as staged:
+            fill(staged)
+            publish(store, 1)
+            store.publish(staged, Manifest.model_validate(manifest_fields(2)))
+        assert store.versions(NAME) == [1, 2]
+        store.load(NAME, 2)
+
+    def test_exports_that_begin_at_once_remove_nothing_of_each_other(
+        self, store: ModelStore
+    ) -> None:
+        lost: list[int] = []
+
+        def export(number: int) -> None:
+            for _ in range(20):
+                with store.staging(NAME) as staged:
+                    fill(staged)
+                    if not all((staged / name).is_file() for name in FILES):
+                        lost.append(number)
+
+        threads = [threading.Thread(target=export, args=(number,)) for number in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(timeout=60)
+        assert lost == []
+        assert list((store.root / NAME).iterdir()) == []
+
+    def test_what_is_not_locked_yet_is_not_taken_for_abandoned(
+        self, store: ModelStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        make = tempfile.mkdtemp
+
+        def made(**options: Any) -> str:
+            path: str = make(**options)
+            # As another export would, before it looks for what was abandoned.
+            descriptor = os.open(store.root / NAME, os.O_RDONLY)
+            try:
+                with pytest.raises(BlockingIOError):
+                    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            finally:
+                os.close(descriptor)
+            return path
+
+        monkeypatch.setattr(tempfile, "mkdtemp", made)
+        publish(store)
+
+    def test_where_folders_cannot_be_locked_nothing_is_removed(
+        self, store: ModelStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        left = self._kill_an_export(store)
+
+        def none(*_: object) -> None:
+            raise OSError(37, "No locks available")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(fcntl, "flock", none)
+            publish(store)
+        assert left.exists()
+        store.load(NAME, 1)
+
+    def test_a_link_is_not_followed(self, store: ModelStore, tmp_path: Path) -> None:
+        (tmp_path / "precious").mkdir()
+        (store.root / NAME).mkdir(parents=True)
+        link = store.root / NAME / f"{STAGING_PREFIX}link"
+        link.symlink_to(tmp_path / "precious", target_is_directory=True)
+        publish(store)
+        assert (tmp_path / "precious").is_dir()
+
+    def test_a_store_that_is_a_file_cannot_be_written(self, tmp_path: Path) -> None:
+        (tmp_path / "store").write_text("x", encoding="utf-8")
+        with pytest.raises(ReadOnlyStore):
+            publish(ModelStore(tmp_path / "store"))
+
+    def test_what_would_not_load_takes_no_number(self, store: ModelStore) -> None:
+        record = manifest_fields()["preprocess"] | {"probe_digest": "0" * 64}
+        with pytest.raises(PreprocessMismatch):
+            publish(store, preprocess=record)
+        assert list((store.root / NAME).iterdir()) == []
+
+
 class TestPowerCut:
     """What has its name is whole even then: content reaches the disk first, and the name after it."""
 
@@ -207,6 +310,17 @@ class TestNextVersion:
 
     def test_the_first_is_1(self, store: ModelStore) -> None:
         assert store.next_version(NAME) == 1
+
+    def test_what_is_no_version_takes_its_number_too(self, store: ModelStore) -> None:
+        publish(store, 1)
+        (store.root / NAME / "2").write_text("a file, not a version", encoding="utf-8")
+        (store.root / NAME / "007").mkdir()
+        assert store.next_version(NAME) == 3
+
+    def test_after_the_highest_there_may_be_is_none(self, store: ModelStore) -> None:
+        publish(store, MAX_VERSION)
+        with pytest.raises(VersionExists, match="name one that is free"):
+            store.next_version(NAME)
 
     def test_a_deleted_number_is_not_used_again(self, store: ModelStore) -> None:
         for number in (1, 2, 3):

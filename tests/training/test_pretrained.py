@@ -2,6 +2,7 @@ import collections
 import os
 import pickle
 import struct
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 from training.errors import PretrainedWeightsError
 from training.pretrained import (
     LEGACY_MAGIC,
+    _TensorRef,
+    _view,
     package_file,
     read_legacy_state_dict,
     read_pickled_arrays,
@@ -53,6 +56,58 @@ def test_missing_foreign_and_truncated_files_are_clear_errors(tmp_path: Path) ->
         (tmp_path / "cut.pth").write_bytes(whole[: int(len(whole) * share)])
         with pytest.raises(PretrainedWeightsError):
             read_legacy_state_dict(tmp_path / "cut.pth")
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        ({"state_dict": {}, "epoch": 3}, "'state_dict' is no tensor"),
+        ([1, 2], "holds no state dict"),
+        (None, "holds no state dict"),
+        ({"a": 1}, "'a' is no tensor"),
+        ({1: 2}, "1 is no tensor"),
+    ],
+    ids=["nested", "list", "none", "number", "unnamed"],
+)
+def test_what_is_no_state_dict_is_told(tmp_path: Path, content: object, problem: str) -> None:
+    with pytest.raises(PretrainedWeightsError, match=problem):
+        read_legacy_state_dict(_legacy(tmp_path / "w.pth", content))
+
+
+def test_a_file_of_a_later_pytorch_is_told(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "w.pth", "w") as file:
+        file.writestr("archive/data.pkl", b"x")
+    with pytest.raises(PretrainedWeightsError, match=r"PyTorch 1\.6 or later"):
+        read_legacy_state_dict(tmp_path / "w.pth")
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        pytest.param(b"0", id="pops nothing"),
+        pytest.param(b"}(K\x01K\x02b.", id="state without a class"),
+        pytest.param(b"]QK\x01.", id="object of a list"),
+        pytest.param(b"h\x07.", id="remembers nothing"),
+        pytest.param(b"cos\nsystem\n(S'x'\ntR.", id="code"),
+    ],
+)
+def test_a_pickle_that_is_made_to_fail_is_a_clear_error(tmp_path: Path, pickled: bytes) -> None:
+    for read, name in ((read_legacy_state_dict, "w.pth"), (read_pickled_arrays, "w.ckpt")):
+        (tmp_path / name).write_bytes(pickled)
+        with pytest.raises(PretrainedWeightsError):
+            read(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("offset", "shape", "strides"),
+    [(-1, (2,), (1,)), (0, (2,), (-1,)), (0, (-2,), (1,)), (0, (9,), (1,))],
+    ids=["offset", "stride", "shape", "end"],
+)
+def test_a_tensor_does_not_reach_out_of_its_storage(
+    offset: int, shape: tuple[int, ...], strides: tuple[int, ...]
+) -> None:
+    with pytest.raises(ValueError, match="storage"):
+        _view(np.zeros(4, np.float32), _TensorRef("0", offset, shape, strides))
 
 
 def _arrays_file(path: Path, content: object, share: float = 1.0) -> Path:

@@ -1,5 +1,7 @@
 import json
+import shutil
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from training.recipe import (
     load_recipe,
     overridden,
     recipe_names,
+    unused_names,
 )
 
 RECIPES = Path(training.__file__).parent / "recipes"
@@ -62,8 +65,9 @@ def test_overrides_change_the_recipe_and_its_digest() -> None:
     [({"resolution": 100}, "multiples of 32"), ({"seed": -1}, "seed"), ({"seed": 2**31}, "seed")],
 )
 def test_what_would_fail_later_is_refused(changes: dict[str, int], complaint: str) -> None:
-    with pytest.raises(RecipeError, match=complaint):
+    with pytest.raises(RecipeError, match=complaint) as raised:
         load_recipe("efficientnet_lite0_mask", changes)
+    assert "\n" not in str(raised.value)
 
 
 def test_a_recipe_keeps_its_digest_when_recipes_learn_new_keys() -> None:
@@ -166,6 +170,95 @@ def test_a_schedule_is_whole(change: dict[str, object], problem: str) -> None:
     content["phases"][1] |= change
     with pytest.raises(ValueError, match=problem):
         Recipe.model_validate(content)
+
+
+@pytest.mark.parametrize(
+    ("place", "key", "value"),
+    [
+        (("phases", 0), "epochs", "5"),
+        (("phases", 0), "epochs", True),
+        (("phases", 0), "learning_rate", float("inf")),
+        (("phases", 0), "weight_decay", float("nan")),
+        (("phases", 0), "trainable", [""]),
+        (("augmentation",), "flip_horizontal", "yes"),
+        (("augmentation",), "flip_horizontal", 1),
+        (("mask",), "mask_weight", float("inf")),
+        ((), "head", {"dense": [0]}),
+        ((), "seed", 1.0),
+        ((), "classes", "glioma"),
+    ],
+    ids=str,
+)
+def test_values_of_another_type_or_without_end_are_refused(
+    place: tuple[str | int, ...], key: str, value: object
+) -> None:
+    content = tomllib.loads((RECIPES / "efficientnet_lite0_mask.toml").read_text())
+    target = content
+    for step in place:
+        target = target[step]  # type: ignore[index]  # into TOML's own tables and lists
+    target[key] = value
+    with pytest.raises(ValueError, match=key):
+        Recipe.model_validate(content)
+
+
+def test_whole_numbers_are_numbers() -> None:
+    content = tomllib.loads((RECIPES / "efficientnet_lite0.toml").read_text())
+    content["phases"][0]["learning_rate"] = 1
+    assert Recipe.model_validate(content).phases[0].learning_rate == 1.0
+
+
+@pytest.fixture
+def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, str], Recipe]:
+    """Reads the mask recipe, changed in one place, from a file of its own."""
+    folder = tmp_path / "training" / "recipes"
+    shutil.copytree(RECIPES, folder)
+    monkeypatch.setattr("training.recipe.resources.files", lambda _: tmp_path / "training")
+
+    def load(old: str, new: str, name: str = "hospital") -> Recipe:
+        text = (RECIPES / "efficientnet_lite0_mask.toml").read_text()
+        text = text.replace('name = "efficientnet_lite0_mask"', f'name = "{name}"')
+        assert old in text
+        (folder / f"{name}.toml").write_text(text.replace(old, new))
+        return load_recipe(name)
+
+    return load
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ('name = "hospital"', 'name = "efficientnet_lite0_mask"', "calls itself"),
+        ("warmup_epochs = 1.0", "warmup_epochs = 24.5", "24 epochs and 24.5 of warm-up"),
+        ("epoch_images = 4480\n", "", "copy_weight needs epoch_images; mask.mask_weight"),
+        ("dropout =", 'labels = { gliom = "glioma" }\ndropout =', "labels has 'gliom'"),
+    ],
+    ids=["name", "warm-up", "weights", "labels"],
+)
+def test_what_has_no_effect_is_refused(
+    own: Callable[[str, str, str], Recipe], old: str, new: str, problem: str
+) -> None:
+    assert own("", "", "hospital").name == "hospital"
+    with pytest.raises(RecipeError, match=problem):
+        own(old, new, "hospital")
+
+
+def test_a_shorter_phase_warms_up_for_no_longer_than_it_lasts(
+    own: Callable[[str, str, str], Recipe],
+) -> None:
+    recipe = own("warmup_epochs = 1.0", "warmup_epochs = 3.0", "hospital")
+    short = load_recipe("hospital", {"epochs": 2})
+    assert [phase.warmup_epochs for phase in recipe.phases] == [0.0, 3.0]
+    assert [phase.warmup_epochs for phase in short.phases] == [0.0, 2.0]
+    assert overridden(short) == {"epochs": 2}
+    assert departs(short) is None
+
+
+def test_names_of_data_sets_that_are_not_there_are_found() -> None:
+    recipe = load_recipe("vgg16_binary_joined")
+    there = {"navoneel", "figshare_cheng", "normal_volumes"}
+    assert unused_names(recipe, there) == {"train_only": ["nickparvar"]}
+    assert unused_names(recipe, {*there, "nickparvar"}) == {}
+    assert unused_names(recipe, {"navonel"})["source_weights"] == ["navoneel"]
 
 
 def test_another_size_reaches_the_model_that_serves() -> None:

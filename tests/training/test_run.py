@@ -6,17 +6,20 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from contract.decoding import decode
+from contract.manifest import Manifest
 from contract.preprocessing import DEFAULT_SPEC, preprocess, probe_digest
 from contract.store import ModelStore
 from tests.support.killing import require_all_or_nothing
 from training.errors import ExportRefused, RunError
-from training.fidelity import agreement, require_faithful
+from training.fidelity import agreement, require_faithful, strayed
 from training.run import Run, held
 
 from .conftest import REPOSITORY, SLICES, Training, agreement_says, eagerly, quiet  # noqa: TID252
@@ -86,7 +89,14 @@ def test_only_the_layers_of_a_phase_learn(finished_run: Path) -> None:
         )
         if ours.weights
     }
-    assert not any(c for n, c in changed.items() if n.startswith(("stem", "block0", "block1")))
+    frozen = {name for name in changed if name.startswith(("stem", "block0", "block1"))}
+    assert frozen
+    assert not any(changed[name] for name in frozen)
+    # All that any phase lets learn has.
+    named = {prefix for phase in run.config.recipe.phases for prefix in phase.trainable}
+    learned = {name for name in changed if name.startswith(tuple(named - {"*"}))}
+    assert learned
+    assert all(changed[name] for name in learned)
 
 
 def test_killed_and_resumed_it_ends_with_the_same_weights(
@@ -130,15 +140,6 @@ def _progress(path: Path) -> dict[str, object]:
     loaded = json.loads(_arrays(path / "progress.npz")["progress"].tobytes())
     assert isinstance(loaded, dict)
     return loaded
-
-
-def test_a_loss_that_is_no_number_ends_the_run() -> None:
-    from training.callbacks import RaiseOnNaN
-    from training.errors import DivergedError
-
-    RaiseOnNaN().on_train_batch_end(3, {"loss": 0.5})
-    with pytest.raises(DivergedError, match="batch 4"):
-        RaiseOnNaN().on_train_batch_end(4, {"loss": float("nan")})
 
 
 def test_folders_without_a_run_are_clear_errors(tmp_path: Path) -> None:
@@ -195,6 +196,7 @@ def test_the_card_says_what_is_true_of_the_run(evaluated_run: Path) -> None:
     assert "No patients are named in small." in card
     assert "nickparvar" not in card
     assert "--answers-of" not in card
+    assert "Never shown" not in card
     recipe = config.recipe.model_copy(
         update={
             "checkpoint_monitor": "accuracy",
@@ -205,13 +207,16 @@ def test_the_card_says_what_is_true_of_the_run(evaluated_run: Path) -> None:
     data = (*config.data, config.data[0].model_copy(update={"name": "nickparvar"}))
     other = model_card(
         metrics | {"by_patient": ["small"], "answers_of": "first"},
-        config.model_copy(update={"recipe": recipe, "data": data}),
+        config.model_copy(
+            update={"recipe": recipe, "data": data, "never_shown": ("glioma", "pituitary")}
+        ),
     )
     assert "by validation accuracy: validation loss" in other
     assert "It knows 2 classes: notumor, tumor." in other
     assert "No patients are named in nickparvar." in other
     assert "- nickparvar: mostly adults" in other
     assert "--answers-of runs/FIRST" in other
+    assert "- Never shown: glioma, pituitary." in other
 
 
 def test_the_export_loads_and_both_models_take_the_same_slices(
@@ -354,6 +359,149 @@ def test_a_damaged_agreement_is_a_clear_error(
     assert "agreement.json is damaged" in done.stderr
 
 
+def _unlink(*names: str) -> Callable[[Path], None]:
+    def change(run: Path) -> None:
+        for name in names:
+            path = run / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    return change
+
+
+def _write(name: str, content: str) -> Callable[[Path], None]:
+    def change(run: Path) -> None:
+        (run / name).write_text(content)
+
+    return change
+
+
+def _other_weights(run: Path) -> None:
+    weights = _arrays(run / "best.npz")
+    name = next(name for name, array in weights.items() if array.ndim == 4)
+    np.savez(run / "best.npz", **(weights | {name: weights[name] + 1}))  # type: ignore[arg-type]
+
+
+def _trained_again(run: Path) -> None:
+    """As if another training had put its weights there, and the artifacts were too old to tell."""
+    arrays = _arrays(run / "progress.npz")
+    progress = json.loads(arrays["progress"].tobytes()) | {"best_loss": 0.123}
+    text = np.frombuffer(json.dumps(progress).encode(), np.uint8)
+    np.savez(run / "progress.npz", **(arrays | {"progress": text}))  # type: ignore[arg-type]
+    (run / "artifacts" / "origin.json").unlink()
+
+
+@pytest.mark.parametrize(
+    ("damage", "says"),
+    [
+        (_unlink("progress.npz"), "is not finished"),
+        (_write("progress.npz", "PK"), "progress.npz is damaged"),
+        (_unlink("artifacts"), "put back what evaluate wrote"),
+        (_unlink("artifacts/saved_model"), "lacks saved_model"),
+        (_unlink("artifacts/model.int8.tflite"), "lacks model.int8.tflite"),
+        (_unlink("best.npz"), "has no weights"),
+        (_other_weights, "made of other weights"),
+        (_trained_again, "tells of another training"),
+        (_write("report/metrics.json", "{}"), "metrics.json is damaged"),
+        (_write("artifacts/agreement.json", "{}"), "agreement.json is damaged"),
+        (_write("artifacts/answer.json", "{}"), "answer.json is damaged"),
+        (_write("artifacts/origin.json", "["), "origin.json is damaged"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_run_that_is_not_whole_is_not_published(
+    damage: Callable[[Path], None],
+    says: str,
+    evaluated_run: Path,
+    training: Training,
+    tmp_path: Path,
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(evaluated_run, run)
+    damage(run)
+    done = training("export", "--run", run, "--store", tmp_path / "store")
+    assert done.returncode == 1
+    assert says in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+    assert ModelStore(tmp_path / "store").names() == []
+
+
+def test_what_was_evaluated_before_is_published_all_the_same(
+    evaluated_run: Path, training: Training, tmp_path: Path
+) -> None:
+    run, store = tmp_path / "run", ModelStore(tmp_path / "store")
+    shutil.copytree(evaluated_run, run)
+    (run / "artifacts" / "origin.json").unlink()
+    config = json.loads((run / "run.json").read_text())
+    older = {name: value for name, value in config.items() if name not in {"truth", "never_shown"}}
+    (run / "run.json").write_text(json.dumps(older))
+    (run / "report" / ".metrics.json.4242").write_text("half")
+    # A file that is in the way of the next number.
+    (store.root / "brain-tumor").mkdir(parents=True)
+    (store.root / "brain-tumor" / "1").write_text("x")
+    with held(run):
+        done = training("export", "--run", run, "--store", store.root)
+    assert done.returncode == 1
+    assert "another process trains" in done.stderr
+    done = training("export", "--run", run, "--store", store.root)
+    assert done.returncode == 0, done.stderr
+    assert "older than the record of the weights" in done.stdout
+    report = store.load("brain-tumor", 2).path / "report"
+    assert not [path for path in report.iterdir() if path.name.startswith(".")]
+
+
+def test_of_two_exports_at_once_the_slower_takes_the_next_number(
+    evaluated_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training import export
+
+    store, make = ModelStore(tmp_path / "store"), export._manifest
+    meanwhile = iter([None])
+
+    def manifest(*arguments: Any) -> Manifest:
+        made = make(*arguments)
+        if next(meanwhile, "done") is None:
+            export.export(evaluated_run, store, "brain-tumor", None)
+        return made
+
+    monkeypatch.setattr(export, "_manifest", manifest)
+    assert export.export(evaluated_run, store, "brain-tumor", None).name == "2"
+    for version in (1, 2):
+        store.load("brain-tumor", version)
+
+
+def test_artifacts_of_other_weights_are_made_anew(finished_run: Path, tmp_path: Path) -> None:
+    from training import convert
+
+    run = tmp_path / "run"
+    shutil.copytree(finished_run, run)
+    (run / "artifacts").mkdir()
+    (run / "artifacts" / "agreement.json").write_text("{}")
+    opened = Run.open(run)
+    assert convert.made_of(opened) is None
+    (run / "artifacts" / "origin.json").write_text(json.dumps({"weights": "0" * 64}))
+    assert convert.made_of(opened) is False
+
+    class Reached(Exception):
+        pass
+
+    def build(*_: object) -> None:
+        raise Reached
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(convert, "trained_model", build)
+        with pytest.raises(Reached):
+            convert.convert(opened, None, None)  # type: ignore[arg-type]  # not looked at so far
+
+
+def test_a_store_that_is_a_file_is_a_clear_error(
+    evaluated_run: Path, training: Training, tmp_path: Path
+) -> None:
+    (tmp_path / "store").write_text("x")
+    done = training("export", "--run", evaluated_run, "--store", tmp_path / "store")
+    assert done.returncode == 1
+    assert done.stderr == "error: the model store cannot be written\n"
+
+
 def test_export_wants_a_report_and_evaluate_a_finished_run(
     finished_run: Path, training: Training, tmp_path: Path
 ) -> None:
@@ -389,3 +537,29 @@ def test_the_limits_are_one_percent_of_labels_and_0_3_points(
             require_faithful(result)
     else:
         require_faithful(result)
+
+
+FAITHFUL = {
+    "label_disagreement": 0.0,
+    "accuracy_float": 1.0,
+    "accuracy_int8": 1.0,
+    "mean_probability_difference": 0.0,
+    "mean_mask_difference": 0.0007,
+}
+
+
+@pytest.mark.parametrize("name", FAITHFUL)
+def test_a_figure_that_is_no_number_is_not_faithful(name: str) -> None:
+    require_faithful(FAITHFUL)
+    nan = FAITHFUL | {name: float("nan")}
+    assert min([nan, FAITHFUL], key=strayed) is FAITHFUL or name == "mean_mask_difference"
+    if name != "mean_probability_difference":
+        with pytest.raises(ExportRefused):
+            require_faithful(nan)
+
+
+def test_a_mask_that_strays_is_not_faithful() -> None:
+    with pytest.raises(ExportRefused, match=r"masks of int8 and float differ by 0\.0040"):
+        require_faithful(FAITHFUL | {"mean_mask_difference": 0.004})
+    with pytest.raises(RunError, match="damaged"):
+        require_faithful({"label_disagreement": 0.0})

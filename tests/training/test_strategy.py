@@ -2,14 +2,18 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from tests.support.service import free_port
+from training.errors import DivergedError
 from training.run import Run
 
 from .conftest import REPOSITORY, Training, quiet  # noqa: TID252
@@ -27,8 +31,14 @@ def alone(small_data: Path, training: Training, tmp_path_factory: pytest.TempPat
     return Run.open(out)
 
 
-def _workers(small_data: Path, out: Path) -> list[tuple[int, str]]:
-    """Exit code and output of each of two workers."""
+def _workers(
+    small_data: Path,
+    out: Path,
+    others: tuple[str, ...] = (),
+    meanwhile: Callable[[list["subprocess.Popen[bytes]"]], None] = lambda _: None,
+    both: bool = False,
+) -> list[tuple[int, str]]:
+    """Exit code and output of each of two workers, the second, or both, with more options."""
     addresses = [f"127.0.0.1:{free_port()}" for _ in range(2)]
     command = [sys.executable, "-m", "training", *SHORT, "--data", str(small_data)]
     logs = [out.with_name(f"worker{index}.log") for index in range(2)]
@@ -37,7 +47,10 @@ def _workers(small_data: Path, out: Path) -> list[tuple[int, str]]:
         config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
         with log.open("wb") as file:
             process = subprocess.Popen(
-                [*command, "--out", str(out), "--strategy", "multiworker"],
+                [
+                    *(*command, "--out", str(out), "--strategy", "multiworker"),
+                    *(others if index or both else ()),
+                ],
                 cwd=REPOSITORY,
                 env=quiet() | {"TF_CONFIG": json.dumps(config)},
                 stdout=file,
@@ -45,6 +58,7 @@ def _workers(small_data: Path, out: Path) -> list[tuple[int, str]]:
             )
         processes.append(process)
     try:
+        meanwhile(processes)
         codes = [process.wait() for process in processes]
     finally:
         for process in processes:
@@ -73,6 +87,68 @@ def test_two_workers_share_each_batch_and_end_where_one_does(
         for run in (together, alone)
     ]
     assert np.corrcoef(weights[0], weights[1])[0, 1] > 0.98
+
+
+def test_workers_with_other_recipes_train_nothing(small_data: Path, tmp_path: Path) -> None:
+    for code, text in _workers(small_data, tmp_path / "run", ("--seed", "77")):
+        assert code == 1
+        assert "error: the workers do not train the same run: they differ in recipe" in text
+    assert not Run.begun(tmp_path / "run")
+
+
+def test_a_worker_that_is_lost_is_told(small_data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+
+    def kill_the_second(workers: list["subprocess.Popen[bytes]"]) -> None:
+        while not (out / "progress.npz").exists():
+            assert all(worker.poll() is None for worker in workers)
+            time.sleep(0.1)
+        workers[1].kill()
+
+    long = ("--epochs", "500")
+    (code, text), _ = _workers(small_data, out, long, kill_the_second, both=True)
+    assert code == 1
+    assert "error: a worker was lost; start all of them again, with fit --resume" in text
+    assert "Traceback" not in text
+
+
+def test_a_worker_that_waits_ends_with_sigterm(small_data: Path, tmp_path: Path) -> None:
+    config = {
+        "cluster": {"worker": [f"127.0.0.1:{free_port()}" for _ in range(2)]},
+        "task": {"type": "worker", "index": 1},
+    }
+    command = [sys.executable, "-m", "training", *SHORT, "--data", str(small_data)]
+    waiting = subprocess.Popen(
+        [*command, "--out", str(tmp_path / "run"), "--strategy", "multiworker"],
+        cwd=REPOSITORY,
+        env=quiet() | {"TF_CONFIG": json.dumps(config)},
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with waiting:
+        assert waiting.stdout is not None
+        assert any("waiting for 1 workers at" in line for line in waiting.stdout)
+        waiting.terminate()
+        assert waiting.wait(timeout=30) == -signal.SIGTERM
+
+
+def test_a_loss_that_is_no_number_is_told_at_its_batch_on_several_devices() -> None:
+    import keras
+    import tensorflow as tf
+
+    from training.callbacks import RaiseOnNaN
+    from training.strategy import Strategy, StrategyName
+
+    strategy = Strategy(StrategyName.MIRRORED)
+    with strategy.scope():
+        inputs = keras.Input((1,))
+        model = keras.Model(inputs, keras.layers.Dense(1)(inputs))
+        model.compile(keras.optimizers.SGD(0.0), "mse")
+    rows = np.ones((6, 1), np.float32)
+    rows[3] = np.nan
+    batches = tf.data.Dataset.from_tensor_slices((rows, rows)).batch(1)
+    with strategy.scope(), pytest.raises(DivergedError, match="the loss is nan at batch 3"):
+        strategy.fit(model, batches, [RaiseOnNaN()])
 
 
 def test_a_mirrored_run_on_one_device_is_the_run_alone(
@@ -144,7 +220,9 @@ def test_half_precision_trains_and_serves_in_full(
     assert done.returncode == 0, done.stderr
     run = Run.open(out)
     assert run.config.recipe.precision == "mixed_bfloat16"
-    assert all(w.dtype != np.float16 for w in run.load_best())
+    weights = [w for w in run.load_best() if w.dtype.kind != "u"]
+    # Weights in half precision come out of a file as two bytes without a type.
+    assert {w.dtype for w in weights} == {np.dtype(np.float32)}
     slices = np.zeros((2, 224, 224), np.uint8)
     found = keras_predictor(trained_model(run), run.config.recipe)(slices)["probabilities"]
     assert found.dtype == np.float32

@@ -52,12 +52,13 @@ def _tested(**changes: Any) -> "Tested":
     yes, no, refer = Decision.TUMOR, Decision.NO_TUMOR, Decision.REFER
     familiar = np.arange(8) != 3
     answers = Answers(
-        probabilities,
-        np.array(TUMOR_PROBABILITY),
-        (yes, yes, no, refer, no, yes, yes, refer),
-        _sets(),
-        np.where(familiar, 0.5, 2.0),
-        familiar,
+        probabilities=probabilities,
+        tumor_probability=np.array(TUMOR_PROBABILITY),
+        decisions=(yes, yes, no, refer, no, yes, yes, refer),
+        labels=probabilities.argmax(1),
+        prediction_set=_sets(),
+        distance=np.where(familiar, 0.5, 2.0),
+        in_distribution=familiar,
     )
     rows = np.arange(8)
     test = Tested(
@@ -145,7 +146,13 @@ def test_one_picture_that_is_there_many_times_widens_the_interval_of_a_share() -
     count = 60
     false = np.arange(count) < 12
     decisions = tuple(Decision.TUMOR if wrong else Decision.NO_TUMOR for wrong in false)
-    answers = Answers(np.zeros((count, 4)), np.zeros(count), decisions, None, None, ~false)
+    answers = Answers(
+        probabilities=np.zeros((count, 4)),
+        tumor_probability=np.zeros(count),
+        decisions=decisions,
+        labels=np.zeros(count, np.intp),
+        in_distribution=~false,
+    )
     alone = _tested(labels=np.array(["notumor"] * count), groups=np.arange(count), answers=answers)
     copied = alone._replace(groups=np.where(false, 0, np.arange(count)))
     every = np.ones(count, np.bool_)

@@ -309,13 +309,32 @@ def test_answers_of_other_weights_are_not_kept(
     assert not (other / "report").exists()
 
 
+@pytest.mark.parametrize("name", ["answer.json", "embeddings.npz"])
+def test_a_version_without_its_answers_is_not_published(
+    run: Path, training: Training, tmp_path: Path, name: str
+) -> None:
+    path = tmp_path / "run"
+    shutil.copytree(run, path)
+    (path / "artifacts" / name).unlink()
+    done = training("export", "--run", path, "--store", tmp_path / "store")
+    assert done.returncode == 1
+    assert f"lacks {name}" in done.stderr
+    assert ModelStore(tmp_path / "store").names() == []
+
+
 def test_the_version_answers_as_the_evaluation_did(
     run: Path, training: Training, tmp_path: Path
 ) -> None:
     path = tmp_path / "run"
     shutil.copytree(run, path)
     # A model of two short epochs may round either way: the limits have a test of their own.
-    agreement_says(path, label_disagreement=0.0, accuracy_int8=1.0, accuracy_float=1.0)
+    agreement_says(
+        path,
+        label_disagreement=0.0,
+        accuracy_int8=1.0,
+        accuracy_float=1.0,
+        mean_mask_difference=0.0,
+    )
     done = training("export", "--run", path, "--store", tmp_path / "store")
     assert done.returncode == 0, done.stderr
     version = ModelStore(tmp_path / "store").load("brain-tumor", 1)
