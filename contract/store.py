@@ -285,7 +285,7 @@ class ModelStore:
     def _keep_highest(self, name: str, version: int) -> None:
         """Records a number that is about to be used, with those that came by copying."""
         folder = self.root / name
-        # Where a file system locks nothing, what two exports at once could lose is a record, no version.
+        # Where nothing can be locked, what two exports at once could lose is a record, no version.
         with _locked(folder, required=False):
             recorded = self._highest(name)
             highest = max(recorded, version, *self.versions(name))
