@@ -414,6 +414,20 @@ MUTANTS: Final = (
         f"{CONNECTIONS}::test_what_is_wrong_behind_requests_takes_none_of_their_answers_away",
     ),
     Mutant(
+        "requests of a connection that wait in memory without end",
+        "service/connections.py",
+        "        if not self._queued:\n",
+        "        if True:\n",
+        f"{CONNECTIONS}::test_while_a_request_waits_its_client_is_not_listened_to",
+    ),
+    Mutant(
+        "thousands of requests in one piece",
+        "service/connections.py",
+        "if len(self.pipeline) >= MAX_QUEUED:",
+        "if False:",
+        f"{CONNECTIONS}::test_of_what_comes_in_one_piece_only_so_many_requests_wait",
+    ),
+    Mutant(
         "refusal of an administrator's call",
         "service/middleware.py",
         'if action := action_of(scope["method"], scope["path"]):',

@@ -5,12 +5,14 @@ client take for ever to send a body that is not wanted or to receive an answer.
 """
 
 import asyncio
+from collections.abc import Sized
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import httptools
 import uvicorn
 from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.utils import get_remote_addr
 from uvicorn.server import ServerState
@@ -22,6 +24,7 @@ from service.errors import (
     HeadersTimeout,
     HeadersTooLarge,
     MalformedRequest,
+    RateExceeded,
     ServiceError,
     TooManyConnections,
 )
@@ -36,6 +39,10 @@ from service.turnstile import Turnstile
 MAX_HEAD_BYTES: Final = 64 * 1024
 """Request line and headers together, or the trailers of a chunked body, which are counted with all else
 since its last data; more than any client of this service has reason to send."""
+
+MAX_QUEUED: Final = 16
+"""Requests of a connection that wait while an earlier one of it is answered. One piece may have
+thousands, each of which costs memory, and time on the event loop, before others have theirs."""
 
 LINGER_SECONDS: Final = 1.0
 """How long a refused client may take to read why; closed at once, a connection loses its last words."""
@@ -56,6 +63,30 @@ class Limits:
 
     header_seconds: float
     body_seconds: float
+
+
+class Flow(FlowControl):
+    """Uvicorn's, but of a client whose requests wait for their turn nothing more is read.
+
+    Uvicorn reads on whenever one is answered, or its body is looked at, and there may be ever more.
+
+    Args:
+        transport: of the client.
+        queued: the requests that wait.
+    """
+
+    def __init__(self, transport: asyncio.Transport, queued: Sized) -> None:
+        super().__init__(transport)
+        self._queued = queued
+
+    def resume_reading(self) -> None:
+        """Reads on, if no request waits."""
+        if not self._queued:
+            super().resume_reading()
+
+
+class Unheard(Exception):
+    """Stops the parser: what it has found belongs to nobody who is answered."""
 
 
 class Connection(HttpToolsProtocol):
@@ -105,6 +136,7 @@ class Connection(HttpToolsProtocol):
         super().connection_made(transport)
         # Uvicorn has put the event loop's in its place.
         self.transport = outgoing
+        self.flow = Flow(transport, self.pipeline)
         self._crowd.add(self)
         self._arm(self._limits.header_seconds)
 
@@ -135,12 +167,14 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """The first byte of a request."""
+        # What comes in one piece with a refused request may be thousands of others.
+        if self._refused:
+            raise Unheard
         super().on_message_begin()
         self.scope["extensions"] = {EXTENSION: {"for_seconds": self._pause}}
         self._in_message = self._in_head = True
         self._note_standing()
-        # What follows a refused request in one piece with it is parsed, and not answered.
-        if self._timer is None and not self._refused:
+        if self._timer is None:
             self._arm(self._limits.header_seconds)
 
     def on_headers_complete(self) -> None:
@@ -158,6 +192,11 @@ class Connection(HttpToolsProtocol):
                 MalformedRequest(
                     "a request must name one host, in a header Host, and no other one in its target"
                 )
+            )
+            return
+        if len(self.pipeline) >= MAX_QUEUED:
+            self._refuse(
+                RateExceeded(f"of a connection {MAX_QUEUED} requests may wait for their turn", 1)
             )
             return
         self._in_head = False
@@ -192,7 +231,11 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """The last byte of an answer, which may come before the last of its request."""
         is_last = not self.pipeline
+        was_deaf = self.flow.read_paused
         super().on_response_complete()
+        if was_deaf and self._timer is not None:
+            # The rest of a head could not be heard before.
+            self._arm(self._limits.header_seconds)
         self._note_standing()
         if self._refused:
             if is_last and not self.transport.is_closing():

@@ -349,6 +349,97 @@ def test_a_body_that_is_wrong_takes_no_earlier_answer_away(
     wait_until(lambda: not counted and not strict._server.server_state.tasks)
 
 
+@contextmanager
+def held_up(service: Service, runtimes: FakeRuntimes, jpeg: bytes) -> Iterator[socket.socket]:
+    """A client whose first request is answered once the runtime's gate is set."""
+    head = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Type: image/jpeg\r\n"
+    runtimes.last.gate.clear()
+    counted = service._server.server_state.connections
+    wait_until(lambda: not counted)
+    with connected(service) as connection:
+        connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(jpeg) + jpeg)
+        wait_until(lambda: service.state.pipeline.depth == 1)
+        yield connection
+
+
+def queued(service: Service) -> int:
+    """How many requests of the only connection wait for their turn."""
+    (served,) = service._server.server_state.connections
+    assert isinstance(served, connections.Connection)
+    return len(served.pipeline)
+
+
+@pytest.mark.parametrize("excess", [0, 1, 5000])
+def test_of_what_comes_in_one_piece_only_so_many_requests_wait(
+    strict: Service,
+    runtimes: FakeRuntimes,
+    jpeg: bytes,
+    excess: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun: list[HttpToolsProtocol] = []
+    begin = HttpToolsProtocol.on_message_begin
+
+    def count(self: HttpToolsProtocol) -> None:
+        begun.append(self)
+        begin(self)
+
+    monkeypatch.setattr(HttpToolsProtocol, "on_message_begin", count)
+    with held_up(strict, runtimes, jpeg) as connection:
+        last = HEAD + (b"\r\n" if excess else b"Connection: close\r\n\r\n")
+        connection.sendall((HEAD + b"\r\n") * (connections.MAX_QUEUED + excess - 1) + last)
+        wait_until(lambda: queued(strict) >= connections.MAX_QUEUED)
+        sleep(TIMEOUT_MS / 1000)
+        assert queued(strict) == connections.MAX_QUEUED
+        # Nor is time spent on those behind them, for which others would wait.
+        assert begun.count(begun[-1]) <= connections.MAX_QUEUED + 2
+        assert strict.client.get("/health/live").status_code == 200
+        runtimes.last.gate.set()
+        answers = everything(connection).split(b"HTTP/1.1 ")[1:]
+    # That which was being answered, and those that waited.
+    most = connections.MAX_QUEUED + 1
+    assert [answer[:4] for answer in answers[:most]] == [b"200 "] * most
+    refused = answers[most:]
+    assert [problem(b"HTTP/1.1 " + answer) for answer in refused] == (
+        [(429, "rate_exceeded")] if excess else []
+    )
+    assert all(b"\r\nretry-after: 1\r\n" in answer for answer in refused)
+
+
+def test_while_a_request_waits_its_client_is_not_listened_to(
+    strict: Service, runtimes: FakeRuntimes, jpeg: bytes
+) -> None:
+    """Nor when one before it is answered: what is sent without end would wait in memory."""
+    with held_up(strict, runtimes, jpeg) as connection:
+        for _ in range(2):
+            connection.sendall((HEAD + b"\r\n") * (connections.MAX_QUEUED - 1))
+            sleep(0.1)
+        assert queued(strict) == connections.MAX_QUEUED - 1
+        connection.sendall(HEAD + b"Connection: close\r\n\r\n")
+        runtimes.last.gate.set()
+        answers = everything(connection).split(b"HTTP/1.1 ")[1:]
+    # Had one piece been read while another waited, they would be too many.
+    assert [answer[:4] for answer in answers] == [b"200 "] * (2 * connections.MAX_QUEUED)
+
+
+def test_the_rest_of_a_head_has_its_time_once_it_is_listened_to(
+    strict: Service, runtimes: FakeRuntimes, jpeg: bytes
+) -> None:
+    with held_up(strict, runtimes, jpeg) as connection:
+        connection.sendall((HEAD + b"\r\n") * 2 + HEAD)
+        wait_until(lambda: queued(strict) == 2)
+        (served,) = strict._server.server_state.connections
+        assert isinstance(served, connections.Connection)
+        runs_out = served._timer
+        runtimes.last.gate.set()
+        answers = connection.recv(65536)
+        while answers.count(b"HTTP/1.1 200 ") < 3:
+            answers += connection.recv(65536)
+        assert served._timer is not runs_out
+        connection.sendall(b"Connection: close\r\n\r\n")
+        assert everything(connection).startswith(b"HTTP/1.1 200 ")
+
+
 def test_behind_the_last_request_nothing_is_wrong(strict: Service) -> None:
     with connected(strict) as connection:
         connection.sendall(HEAD + b"Connection: close\r\n\r\n" + JUNK["bytes"])
