@@ -428,6 +428,13 @@ MUTANTS: Final = (
         f"{CONNECTIONS}::test_of_what_comes_in_one_piece_only_so_many_requests_wait",
     ),
     Mutant(
+        "target without a path behind requests",
+        "service/connections.py",
+        'if self.parser.get_method() == b"CONNECT" or not _has_path(self.url):',
+        "if False:",
+        f"{CONNECTIONS}::test_what_is_wrong_takes_no_answer_of_a_queue_away",
+    ),
+    Mutant(
         "refusal of an administrator's call",
         "service/middleware.py",
         'if action := action_of(scope["method"], scope["path"]):',

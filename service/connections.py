@@ -28,7 +28,7 @@ from service.errors import (
     ServiceError,
     TooManyConnections,
 )
-from service.hosts import is_named_once
+from service.hosts import is_named_once, with_path
 from service.metrics import Metrics
 from service.middleware import UNMATCHED
 from service.pacing import EXTENSION
@@ -193,6 +193,11 @@ class Connection(HttpToolsProtocol):
                     "a request must name one host, in a header Host, and no other one in its target"
                 )
             )
+            return
+        self.url = with_path(self.url)
+        # Uvicorn would fail on it once the request counts as begun.
+        if self.parser.get_method() == b"CONNECT" or not _has_path(self.url):
+            self._refuse(MalformedRequest("the target of a request must have a path"))
             return
         if len(self.pipeline) >= MAX_QUEUED:
             self._refuse(
@@ -418,3 +423,10 @@ class Connection(HttpToolsProtocol):
             self.transport.write(whole_answer(failure, new_request_id(), {"connection": "close"}))
         self.transport.write_eof()
         self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+
+
+def _has_path(target: bytes) -> bool:
+    try:
+        return httptools.parse_url(target).path is not None
+    except httptools.HttpParserInvalidURLError:
+        return False

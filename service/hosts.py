@@ -29,6 +29,14 @@ def is_named_once(target: bytes, headers: Iterable[tuple[bytes, bytes]], http_ve
     return len(hosts) == 1 and _is_host(hosts[0])
 
 
+def with_path(target: bytes) -> bytes:
+    """A target, where an absolute one without a path stands for ``/`` (RFC 9110, 4.2.3)."""
+    absolute = _AUTHORITY.match(target)
+    if absolute is None or target.startswith(b"/", absolute.end()):
+        return target
+    return target[: absolute.end()] + b"/" + target[absolute.end() :]
+
+
 def _is_host(text: bytes) -> bool:
     match = _HOST.fullmatch(text)
     if match is None:

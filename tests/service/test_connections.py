@@ -308,6 +308,8 @@ JUNK = {
     "bytes": b"\0\1\2\3",
     "words": b"no request\r\n\r\n",
     "no host": b"GET / HTTP/1.1\r\n\r\n",
+    "tunnel": b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n",
+    "no port": b"GET http://test:99999 HTTP/1.1\r\nHost: test:99999\r\n\r\n",
 }
 
 
@@ -324,6 +326,30 @@ def test_what_is_wrong_behind_requests_takes_none_of_their_answers_away(
     assert problem(b"HTTP/1.1 " + refused) == (400, "malformed_request")
     assert strict.metric("brain_errors_total", code="malformed_request") == 1
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+@pytest.mark.parametrize("junk", JUNK.values(), ids=JUNK)
+def test_what_is_wrong_after_an_answer_is_told(strict: Service, junk: bytes) -> None:
+    with connected(strict) as connection:
+        connection.sendall(HEAD + b"\r\n")
+        answer = HTTPResponse(connection)
+        answer.begin()
+        assert (answer.status, bool(answer.read())) == (200, True)
+        connection.sendall(junk)
+        assert problem(everything(connection)) == (400, "malformed_request")
+
+
+@pytest.mark.parametrize("junk", JUNK.values(), ids=JUNK)
+def test_what_is_wrong_takes_no_answer_of_a_queue_away(
+    strict: Service, runtimes: FakeRuntimes, jpeg: bytes, junk: bytes
+) -> None:
+    with held_up(strict, runtimes, jpeg) as connection:
+        connection.sendall(HEAD + b"\r\n" + junk)
+        wait_until(lambda: queued(strict) == 1)
+        runtimes.last.gate.set()
+        *answers, refused = everything(connection).split(b"HTTP/1.1 ")[1:]
+    assert [answer[:4] for answer in answers] == [b"200 "] * 2
+    assert problem(b"HTTP/1.1 " + refused) == (400, "malformed_request")
 
 
 @pytest.mark.parametrize("chunk", [b"no number", b"4\r\nabcd\r\nno number"], ids=["first", "next"])
@@ -576,6 +602,22 @@ def test_an_absolute_target_is_of_the_same_host(
         assert problem(answer) == (400, "malformed_request")
     else:
         assert answer.startswith(b"HTTP/1.1 200 " if accepted else b"HTTP/1.1 404 ")
+
+
+@pytest.mark.parametrize("query", [b"", b"?x=1", b"?x=/health/live"], ids=str)
+@pytest.mark.parametrize("method", [b"GET", b"OPTIONS"], ids=str)
+def test_an_absolute_target_without_a_path_is_the_page(
+    strict: Service, method: bytes, query: bytes
+) -> None:
+    """RFC 9110, 4.2.3."""
+    with connected(strict) as connection:
+        connection.sendall(HEAD + b"\r\n")
+        connection.sendall(method + b" http://test" + query + b" HTTP/1.1\r\nHost: test\r\n")
+        connection.sendall(b"Connection: close\r\n\r\n")
+        first, second = everything(connection).split(b"HTTP/1.1 ")[1:]
+    assert first.startswith(b"200 ")
+    assert second.startswith(b"200 " if method == b"GET" else b"405 ")
+    assert (b"<title>" in second) == (method == b"GET")
 
 
 @pytest.mark.parametrize("host", [b"", b"Host: test\r\n"], ids=["none", "one"])
