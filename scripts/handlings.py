@@ -435,6 +435,13 @@ MUTANTS: Final = (
         f"{CONNECTIONS}::test_what_is_wrong_takes_no_answer_of_a_queue_away",
     ),
     Mutant(
+        "refusal behind an answer that is read slowly",
+        "service/connections.py",
+        "            self._timer = self.loop.call_later(LINGER_SECONDS, self._linger)",
+        "            self._timer = self.loop.call_later(LINGER_SECONDS, self.transport.abort)",
+        f"{CONNECTIONS}::test_a_client_that_reads_slowly_gets_its_answer_before_a_refusal",
+    ),
+    Mutant(
         "refusal of an administrator's call",
         "service/middleware.py",
         'if action := action_of(scope["method"], scope["path"]):',

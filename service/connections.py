@@ -416,13 +416,28 @@ class Connection(HttpToolsProtocol):
     def _end(self, failure: ServiceError | None) -> None:
         """Says why, and closes once the client has had time to read it."""
         self._disarm()
-        self._forget()
+        if not self.transport.get_write_buffer_size():
+            self._forget()
+        # What waits to be sent takes room, and so counts until it is.
+        self._crowd.move(self, Standing.BUSY)
         if failure is not None:
             self._metrics.requests.labels(UNMATCHED, str(failure.status)).inc()
             self._metrics.errors.labels(failure.code).inc()
             self.transport.write(whole_answer(failure, new_request_id(), {"connection": "close"}))
         self.transport.write_eof()
-        self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+        # The event loop sends what was written above before it looks.
+        self.loop.call_soon(self._linger)
+
+    def _linger(self) -> None:
+        """Gives the client time to read from when all is sent, which it may take slowly."""
+        if self.transport.is_closing():
+            return
+        if self.transport.get_write_buffer_size():
+            self.transport.watch()
+            self._timer = self.loop.call_later(LINGER_SECONDS, self._linger)
+        else:
+            self._forget()
+            self._timer = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
 
 
 def _has_path(target: bytes) -> bool:

@@ -864,6 +864,37 @@ def test_the_rest_of_an_answer_that_is_never_read_is_given_up(
         wait_until(lambda: not open_connections)
 
 
+@pytest.mark.parametrize("junk", [b"\0\1\2\3", b""], ids=["behind it", "none"])
+def test_a_client_that_reads_slowly_gets_its_answer_before_a_refusal(
+    crowded: Service, monkeypatch: pytest.MonkeyPatch, junk: bytes
+) -> None:
+    """The time to read the refusal begins when all before it is sent."""
+    monkeypatch.setattr(connections, "LINGER_SECONDS", 0.1)
+    counted = crowded._server.server_state.connections
+    with deaf(crowded, SHEET + b"\r\n" + junk) as slow:
+        if not junk:
+            slow.sendall(b"\0\1\2\3")
+        sleep(5 * connections.LINGER_SECONDS)
+        # What waits for it is in memory.
+        assert len(counted) == 1
+        answer, refused = everything(slow).split(b"HTTP/1.1 ")[1:]
+    fields, _, content = answer.partition(b"\r\n\r\n")
+    assert b"content-length: %d\r\n" % len(content) in fields.lower() + b"\r\n"
+    assert problem(b"HTTP/1.1 " + refused) == (400, "malformed_request")
+    wait_until(lambda: not counted)
+
+
+def test_a_refused_client_that_never_reads_is_given_up(
+    strict: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "LINGER_SECONDS", 0.1)
+    monkeypatch.setattr(sending, "SEND_SECONDS", TIMEOUT_MS / 1000)
+    counted = strict._server.server_state.connections
+    wait_until(lambda: not counted)
+    with deaf(strict, SHEET + b"\r\n\0\1\2\3"):
+        wait_until(lambda: not counted)
+
+
 class Reading:
     """A connection whose client is still reading an answer."""
 
