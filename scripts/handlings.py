@@ -442,6 +442,13 @@ MUTANTS: Final = (
         f"{CONNECTIONS}::test_a_client_that_reads_slowly_gets_its_answer_before_a_refusal",
     ),
     Mutant(
+        "answers to a client that sends nothing more",
+        "service/connections.py",
+        "        return not self._is_ending\n",
+        "        return False\n",
+        f"{CONNECTIONS}::test_who_sends_nothing_more_gets_the_answers_that_are_due",
+    ),
+    Mutant(
         "refusal of an administrator's call",
         "service/middleware.py",
         'if action := action_of(scope["method"], scope["path"]):',

@@ -73,15 +73,19 @@ class Flow(FlowControl):
     Args:
         transport: of the client.
         queued: the requests that wait.
+
+    Attributes:
+        has_ended: the client sends nothing more; to read on would be undefined.
     """
 
     def __init__(self, transport: asyncio.Transport, queued: Sized) -> None:
         super().__init__(transport)
         self._queued = queued
+        self.has_ended = False
 
     def resume_reading(self) -> None:
         """Reads on, if no request waits."""
-        if not self._queued:
+        if not self._queued and not self.has_ended:
             super().resume_reading()
 
 
@@ -98,6 +102,7 @@ class Connection(HttpToolsProtocol):
     """
 
     transport: Outgoing
+    flow: Flow
 
     def __init__(
         self,
@@ -122,6 +127,7 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0
         self._trailer_bytes = 0
         self._refused = False
+        self._is_ending = False
         self._last_words: ServiceError | None = None
         self.party: Party | None = None
         self.standing = Standing.UNFINISHED
@@ -129,14 +135,14 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Takes a client, or tells it that there are too many."""
         self.transport = outgoing = Outgoing(transport, self.loop)
+        self.flow = flow = Flow(transport, self.pipeline)
         self.client = get_remote_addr(transport)
         if self._crowd.is_full and not self._crowd.make_room(self.address):
             self._refuse(TooManyConnections("the service has as many connections as it can take"))
             return
         super().connection_made(transport)
-        # Uvicorn has put the event loop's in its place.
-        self.transport = outgoing
-        self.flow = Flow(transport, self.pipeline)
+        # Uvicorn has put others in their place.
+        self.transport, self.flow = outgoing, flow
         self._crowd.add(self)
         self._arm(self._limits.header_seconds)
 
@@ -147,9 +153,19 @@ class Connection(HttpToolsProtocol):
         self.transport.stop()
         self._crowd.remove(self)
 
-    def eof_received(self) -> None:
-        """The client sends nothing more; the event loop closes the connection."""
-        self.transport.watch()
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client sends nothing more, and may still wait for the answers to what came whole.
+
+        One that has gone looks the same. For requests without the rest of their bodies this is the end.
+
+        Returns:
+            Whether the connection is left open.
+        """
+        self.flow.has_ended = True
+        self._refuse(None)
+        if self._is_ending:
+            self.transport.close()
+        return not self._is_ending
 
     def data_received(self, data: bytes) -> None:
         """Takes a piece of a request; of a refused one nothing more."""
@@ -385,8 +401,8 @@ class Connection(HttpToolsProtocol):
             # It has sent nothing to answer, or has had its answer.
             self.transport.close()
 
-    def _refuse(self, failure: ServiceError) -> None:
-        """Hears nothing more, and says why once all requests before have their answers.
+    def _refuse(self, failure: ServiceError | None) -> None:
+        """Hears nothing more, and says why, if at all, once all requests before have their answers.
 
         A request that has an answer, or the beginning of one, gets no second one.
         """
@@ -416,6 +432,7 @@ class Connection(HttpToolsProtocol):
     def _end(self, failure: ServiceError | None) -> None:
         """Says why, and closes once the client has had time to read it."""
         self._disarm()
+        self._is_ending = True
         if not self.transport.get_write_buffer_size():
             self._forget()
         # What waits to be sent takes room, and so counts until it is.
@@ -424,6 +441,10 @@ class Connection(HttpToolsProtocol):
             self._metrics.requests.labels(UNMATCHED, str(failure.status)).inc()
             self._metrics.errors.labels(failure.code).inc()
             self.transport.write(whole_answer(failure, new_request_id(), {"connection": "close"}))
+        if self.flow.has_ended:
+            # It sends nothing for which the connection would be reset under what it has not read.
+            self.transport.close()
+            return
         self.transport.write_eof()
         # The event loop sends what was written above before it looks.
         self.loop.call_soon(self._linger)

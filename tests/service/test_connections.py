@@ -466,6 +466,73 @@ def test_the_rest_of_a_head_has_its_time_once_it_is_listened_to(
         assert everything(connection).startswith(b"HTTP/1.1 200 ")
 
 
+@pytest.mark.parametrize("behind", [b"", HEAD, JUNK["bytes"]], ids=["nothing", "half", "junk"])
+@pytest.mark.parametrize("others", [0, 3])
+def test_who_sends_nothing_more_gets_the_answers_that_are_due(
+    strict: Service, runtimes: FakeRuntimes, jpeg: bytes, others: int, behind: bytes
+) -> None:
+    """As `nc -N` does when its input ends."""
+    counted = strict._server.server_state.connections
+    with held_up(strict, runtimes, jpeg) as connection:
+        connection.sendall((HEAD + b"\r\n") * others + behind)
+        connection.shutdown(socket.SHUT_WR)
+        sleep(0.1)
+        runtimes.last.gate.set()
+        *answers, last = everything(connection).split(b"HTTP/1.1 ")[1:]
+    if behind == JUNK["bytes"]:
+        assert problem(b"HTTP/1.1 " + last) == (400, "malformed_request")
+    else:
+        answers.append(last)
+    assert [answer[:4] for answer in answers] == [b"200 "] * (1 + others)
+    wait_until(lambda: not counted)
+    assert not strict.metric("brain_errors_total", code="headers_timeout")
+
+
+@pytest.mark.parametrize(
+    "body", [b"Content-Length: 9\r\n\r\nx", b"Transfer-Encoding: chunked\r\n\r\n1"]
+)
+@pytest.mark.parametrize("first", [False, True], ids=["behind another", "alone"])
+def test_who_sends_nothing_more_of_a_body_has_no_answer_to_it(
+    strict: Service, runtimes: FakeRuntimes, jpeg: bytes, body: bytes, first: bool
+) -> None:
+    state = strict._server.server_state
+    head = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Type: image/jpeg\r\n"
+    with connected(strict) if first else held_up(strict, runtimes, jpeg) as connection:
+        connection.sendall(head + body)
+        if not first:
+            wait_until(lambda: queued(strict) == 1)
+        connection.shutdown(socket.SHUT_WR)
+        sleep(0.1)
+        runtimes.last.gate.set()
+        assert everything(connection).count(b"HTTP/1.1 ") == (0 if first else 1)
+    wait_until(lambda: not state.connections and not state.tasks)
+    assert strict.state.buffers.used == 0
+
+
+def test_who_sends_nothing_more_and_reads_nothing_is_given_up(
+    strict: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "SEND_SECONDS", TIMEOUT_MS / 1000)
+    counted = strict._server.server_state.connections
+    wait_until(lambda: not counted)
+    with deaf(strict, BUNDLE) as connection:
+        connection.shutdown(socket.SHUT_WR)
+        wait_until(lambda: not counted)
+
+
+@pytest.mark.parametrize("text", [b"", HEAD, HEAD + b"\r\n"], ids=["silent", "half", "answered"])
+def test_who_sends_nothing_more_and_has_its_answers_is_let_go_at_once(
+    crowded: Service, text: bytes
+) -> None:
+    with connected(crowded) as connection:
+        connection.sendall(text)
+        if text.endswith(b"\r\n\r\n"):
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        connection.shutdown(socket.SHUT_WR)
+        assert everything(connection) == b""
+    wait_until(lambda: not crowded._server.server_state.connections)
+
+
 def test_behind_the_last_request_nothing_is_wrong(strict: Service) -> None:
     with connected(strict) as connection:
         connection.sendall(HEAD + b"Connection: close\r\n\r\n" + JUNK["bytes"])
