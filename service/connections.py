@@ -417,7 +417,7 @@ class Connection(HttpToolsProtocol):
             self._end(failure)
         elif self._in_message and not self._in_head:
             # What is wrong is the body of the latest request, which gets no answer.
-            cycle.disconnected = True
+            cycle.disconnected, cycle.waiting_for_100_continue = True, False
             cycle.message_event.set()
             if self.pipeline:
                 self.pipeline.popleft()

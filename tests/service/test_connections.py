@@ -712,6 +712,19 @@ def test_a_request_without_a_host_takes_no_earlier_answer_away(strict: Service) 
         assert problem(everything(connection)) == (400, "malformed_request")
 
 
+def test_a_body_that_is_wrong_before_it_is_asked_for_is_no_failure_of_the_service(
+    strict: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing may be written behind the refusal, of which the end is sent."""
+    head = CHUNKED + b"Content-Type: image/jpeg\r\nExpect: 100-continue\r\n\r\n"
+    with connected(strict) as connection:
+        connection.sendall(head + b"no number\r\n")
+        assert problem(everything(connection)) == (400, "malformed_request")
+    wait_until(lambda: not strict._server.server_state.tasks)
+    assert not strict.metric("brain_errors_total", code="internal_error")
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
 def test_a_request_that_breaks_off_in_its_body_leaves_nothing(strict: Service) -> None:
     head = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Type: image/jpeg\r\n"
     with connected(strict) as connection:
