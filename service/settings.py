@@ -104,7 +104,7 @@ class Settings(BaseSettings):
         ge=0,
         description="Requests a second for each API key, or for each address without a valid one; "
         "beyond it 429 with Retry-After. 0 does not limit them. Here and below, all addresses of an "
-        "IPv6 network (/64) are one.",
+        "IPv6 network (/64) are one, but for those of a site's own (`fd00::/8`, `fe80::/10`).",
     )
     trusted_proxies: Annotated[Networks, NoDecode, BeforeValidator(_proxies)] = Field(
         frozenset(),
