@@ -411,8 +411,9 @@ class Settings(BaseSettings):
         20,
         ge=1,
         description="After the notice, time to finish what was accepted; what takes longer gets 503. "
-        "From BRAIN_DEADLINE_MS on it is enough for all that had come whole; less, where the process "
-        "would be killed before, is a warning in the log at the start.",
+        "From BRAIN_DEADLINE_MS on it is enough for predictions that had come whole, of clients that "
+        "read their answers; less, where the process would be killed before, is a warning in the log "
+        "at the start.",
     )
 
     @model_validator(mode="before")
