@@ -28,7 +28,7 @@ from service.errors import (
     ServiceError,
     TooManyConnections,
 )
-from service.hosts import is_named_once, with_path
+from service.hosts import is_named_once, origin_form
 from service.metrics import Metrics
 from service.middleware import UNMATCHED
 from service.pacing import EXTENSION
@@ -210,7 +210,7 @@ class Connection(HttpToolsProtocol):
                 )
             )
             return
-        self.url = with_path(self.url)
+        self.url = origin_form(self.url)
         # Uvicorn would fail on it once the request counts as begun.
         if self.parser.get_method() == b"CONNECT" or not _has_path(self.url):
             self._refuse(MalformedRequest("the target of a request must have a path"))

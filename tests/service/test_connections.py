@@ -309,7 +309,7 @@ JUNK = {
     "words": b"no request\r\n\r\n",
     "no host": b"GET / HTTP/1.1\r\n\r\n",
     "tunnel": b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n",
-    "no port": b"GET http://test:99999 HTTP/1.1\r\nHost: test:99999\r\n\r\n",
+    "other host": b"GET http://evil.com?x=1 HTTP/1.1\r\nHost: test\r\n\r\n",
 }
 
 
@@ -645,6 +645,17 @@ def test_a_request_names_one_host(strict: Service, hosts: list[bytes], accepted:
         (b"http://test", b"test", True),
         (b"HTTP://Test", b"tesT", True),
         (b"http://[::1]:80", b"[::1]:80", True),
+        (b"http://[0::1]", b"[::1]:", True),
+        (b"http://[::1]", b"[::2]", False),
+        # As a client may write the scheme's own port, or leave it away.
+        (b"http://test:80", b"test", True),
+        (b"http://test", b"test:80", True),
+        (b"http://test:", b"test", True),
+        (b"http://test:99999", b"test:99999", True),
+        (b"https://test:443", b"test", True),
+        (b"https://test:80", b"test", False),
+        (b"http://test:443", b"test", False),
+        (b"any+scheme://test:80", b"test", False),
         (b"//evil.com/..", b"test", None),
         (b"http://evil.com", b"test", False),
         (b"https://evil.com", b"test", False),
