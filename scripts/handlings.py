@@ -416,8 +416,8 @@ MUTANTS: Final = (
     Mutant(
         "requests of a connection that wait in memory without end",
         "service/connections.py",
-        "        if not self._queued:\n",
-        "        if True:\n",
+        "if not self._queued and not self.has_ended:",
+        "if not self.has_ended:",
         f"{CONNECTIONS}::test_while_a_request_waits_its_client_is_not_listened_to",
     ),
     Mutant(
