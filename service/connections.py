@@ -5,12 +5,14 @@ client take for ever to send a body that is not wanted or to receive an answer.
 """
 
 import asyncio
+from collections.abc import Sized
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import httptools
 import uvicorn
 from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 from uvicorn.protocols.utils import get_remote_addr
 from uvicorn.server import ServerState
@@ -22,10 +24,11 @@ from service.errors import (
     HeadersTimeout,
     HeadersTooLarge,
     MalformedRequest,
+    RateExceeded,
     ServiceError,
     TooManyConnections,
 )
-from service.hosts import is_named_once
+from service.hosts import is_named_once, origin_form
 from service.metrics import Metrics
 from service.middleware import UNMATCHED
 from service.pacing import EXTENSION
@@ -36,6 +39,10 @@ from service.turnstile import Turnstile
 MAX_HEAD_BYTES: Final = 64 * 1024
 """Request line and headers together, or the trailers of a chunked body, which are counted with all else
 since its last data; more than any client of this service has reason to send."""
+
+MAX_QUEUED: Final = 16
+"""Requests of a connection that wait while an earlier one of it is answered. One piece may have
+thousands, each of which costs memory, and time on the event loop, before others have theirs."""
 
 LINGER_SECONDS: Final = 1.0
 """How long a refused client may take to read why; closed at once, a connection loses its last words."""
@@ -58,6 +65,34 @@ class Limits:
     body_seconds: float
 
 
+class Flow(FlowControl):
+    """Uvicorn's, but of a client whose requests wait for their turn nothing more is read.
+
+    Uvicorn reads on whenever one is answered, or its body is looked at, and there may be ever more.
+
+    Args:
+        transport: of the client.
+        queued: the requests that wait.
+
+    Attributes:
+        has_ended: the client sends nothing more; to read on would be undefined.
+    """
+
+    def __init__(self, transport: asyncio.Transport, queued: Sized) -> None:
+        super().__init__(transport)
+        self._queued = queued
+        self.has_ended = False
+
+    def resume_reading(self) -> None:
+        """Reads on, if no request waits."""
+        if not self._queued and not self.has_ended:
+            super().resume_reading()
+
+
+class Unheard(Exception):
+    """Stops the parser: what it has found belongs to nobody who is answered."""
+
+
 class Connection(HttpToolsProtocol):
     """Uvicorn's protocol with limits.
 
@@ -67,6 +102,7 @@ class Connection(HttpToolsProtocol):
     """
 
     transport: Outgoing
+    flow: Flow
 
     def __init__(
         self,
@@ -91,6 +127,7 @@ class Connection(HttpToolsProtocol):
         self._head_bytes = 0
         self._trailer_bytes = 0
         self._refused = False
+        self._is_ending = False
         self._last_words: ServiceError | None = None
         self.party: Party | None = None
         self.standing = Standing.UNFINISHED
@@ -98,13 +135,14 @@ class Connection(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Takes a client, or tells it that there are too many."""
         self.transport = outgoing = Outgoing(transport, self.loop)
+        self.flow = flow = Flow(transport, self.pipeline)
         self.client = get_remote_addr(transport)
         if self._crowd.is_full and not self._crowd.make_room(self.address):
             self._refuse(TooManyConnections("the service has as many connections as it can take"))
             return
         super().connection_made(transport)
-        # Uvicorn has put the event loop's in its place.
-        self.transport = outgoing
+        # Uvicorn has put others in their place.
+        self.transport, self.flow = outgoing, flow
         self._crowd.add(self)
         self._arm(self._limits.header_seconds)
 
@@ -115,9 +153,19 @@ class Connection(HttpToolsProtocol):
         self.transport.stop()
         self._crowd.remove(self)
 
-    def eof_received(self) -> None:
-        """The client sends nothing more; the event loop closes the connection."""
-        self.transport.watch()
+    def eof_received(self) -> bool:  # type: ignore[override]
+        """The client sends nothing more, and may still wait for the answers to what came whole.
+
+        One that has gone looks the same. For requests without the rest of their bodies this is the end.
+
+        Returns:
+            Whether the connection is left open.
+        """
+        self.flow.has_ended = True
+        self._refuse(None)
+        if self._is_ending:
+            self.transport.close()
+        return not self._is_ending
 
     def data_received(self, data: bytes) -> None:
         """Takes a piece of a request; of a refused one nothing more."""
@@ -135,12 +183,14 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         """The first byte of a request."""
+        # What comes in one piece with a refused request may be thousands of others.
+        if self._refused:
+            raise Unheard
         super().on_message_begin()
         self.scope["extensions"] = {EXTENSION: {"for_seconds": self._pause}}
         self._in_message = self._in_head = True
         self._note_standing()
-        # What follows a refused request in one piece with it is parsed, and not answered.
-        if self._timer is None and not self._refused:
+        if self._timer is None:
             self._arm(self._limits.header_seconds)
 
     def on_headers_complete(self) -> None:
@@ -158,6 +208,16 @@ class Connection(HttpToolsProtocol):
                 MalformedRequest(
                     "a request must name one host, in a header Host, and no other one in its target"
                 )
+            )
+            return
+        self.url = origin_form(self.url)
+        # Uvicorn would fail on it once the request counts as begun.
+        if self.parser.get_method() == b"CONNECT" or not _has_path(self.url):
+            self._refuse(MalformedRequest("the target of a request must have a path"))
+            return
+        if len(self.pipeline) >= MAX_QUEUED:
+            self._refuse(
+                RateExceeded(f"of a connection {MAX_QUEUED} requests may wait for their turn", 1)
             )
             return
         self._in_head = False
@@ -192,7 +252,11 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """The last byte of an answer, which may come before the last of its request."""
         is_last = not self.pipeline
+        was_deaf = self.flow.read_paused
         super().on_response_complete()
+        if was_deaf and self._timer is not None:
+            # The rest of a head could not be heard before.
+            self._arm(self._limits.header_seconds)
         self._note_standing()
         if self._refused:
             if is_last and not self.transport.is_closing():
@@ -337,8 +401,8 @@ class Connection(HttpToolsProtocol):
             # It has sent nothing to answer, or has had its answer.
             self.transport.close()
 
-    def _refuse(self, failure: ServiceError) -> None:
-        """Hears nothing more, and says why once all requests before have their answers.
+    def _refuse(self, failure: ServiceError | None) -> None:
+        """Hears nothing more, and says why, if at all, once all requests before have their answers.
 
         A request that has an answer, or the beginning of one, gets no second one.
         """
@@ -353,7 +417,7 @@ class Connection(HttpToolsProtocol):
             self._end(failure)
         elif self._in_message and not self._in_head:
             # What is wrong is the body of the latest request, which gets no answer.
-            cycle.disconnected = True
+            cycle.disconnected, cycle.waiting_for_100_continue = True, False
             cycle.message_event.set()
             if self.pipeline:
                 self.pipeline.popleft()
@@ -368,10 +432,37 @@ class Connection(HttpToolsProtocol):
     def _end(self, failure: ServiceError | None) -> None:
         """Says why, and closes once the client has had time to read it."""
         self._disarm()
-        self._forget()
+        self._is_ending = True
+        if not self.transport.get_write_buffer_size():
+            self._forget()
+        # What waits to be sent takes room, and so counts until it is.
+        self._crowd.move(self, Standing.BUSY)
         if failure is not None:
             self._metrics.requests.labels(UNMATCHED, str(failure.status)).inc()
             self._metrics.errors.labels(failure.code).inc()
             self.transport.write(whole_answer(failure, new_request_id(), {"connection": "close"}))
+        if self.flow.has_ended:
+            # It sends nothing for which the connection would be reset under what it has not read.
+            self.transport.close()
+            return
         self.transport.write_eof()
-        self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+        # The event loop sends what was written above before it looks.
+        self.loop.call_soon(self._linger)
+
+    def _linger(self) -> None:
+        """Gives the client time to read from when all is sent, which it may take slowly."""
+        if self.transport.is_closing():
+            return
+        if self.transport.get_write_buffer_size():
+            self.transport.watch()
+            self._timer = self.loop.call_later(LINGER_SECONDS, self._linger)
+        else:
+            self._forget()
+            self._timer = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
+
+
+def _has_path(target: bytes) -> bool:
+    try:
+        return httptools.parse_url(target).path is not None
+    except httptools.HttpParserInvalidURLError:
+        return False

@@ -264,7 +264,7 @@ class HeadersTooLarge(ServiceError):
 
 
 class RateExceeded(ServiceError):
-    """The client asks more often than it may (BRAIN_RATE_PER_SECOND)."""
+    """The client asks more often than it may (BRAIN_RATE_PER_SECOND), or waits for no answer."""
 
     status = 429
     code = "rate_exceeded"

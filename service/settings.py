@@ -104,7 +104,7 @@ class Settings(BaseSettings):
         ge=0,
         description="Requests a second for each API key, or for each address without a valid one; "
         "beyond it 429 with Retry-After. 0 does not limit them. Here and below, all addresses of an "
-        "IPv6 network (/64) are one.",
+        "IPv6 network (/64) are one, but for those of a site's own (`fd00::/8`, `fe80::/10`).",
     )
     trusted_proxies: Annotated[Networks, NoDecode, BeforeValidator(_proxies)] = Field(
         frozenset(),
@@ -411,8 +411,9 @@ class Settings(BaseSettings):
         20,
         ge=1,
         description="After the notice, time to finish what was accepted; what takes longer gets 503. "
-        "From BRAIN_DEADLINE_MS on it is enough for all that had come whole; less, where the process "
-        "would be killed before, is a warning in the log at the start.",
+        "From BRAIN_DEADLINE_MS on it is enough for predictions that had come whole, of clients that "
+        "read their answers; less, where the process would be killed before, is a warning in the log "
+        "at the start.",
     )
 
     @model_validator(mode="before")

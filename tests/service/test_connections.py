@@ -308,6 +308,8 @@ JUNK = {
     "bytes": b"\0\1\2\3",
     "words": b"no request\r\n\r\n",
     "no host": b"GET / HTTP/1.1\r\n\r\n",
+    "tunnel": b"CONNECT a:1 HTTP/1.1\r\nHost: a:1\r\n\r\n",
+    "other host": b"GET http://evil.com?x=1 HTTP/1.1\r\nHost: test\r\n\r\n",
 }
 
 
@@ -324,6 +326,30 @@ def test_what_is_wrong_behind_requests_takes_none_of_their_answers_away(
     assert problem(b"HTTP/1.1 " + refused) == (400, "malformed_request")
     assert strict.metric("brain_errors_total", code="malformed_request") == 1
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
+
+
+@pytest.mark.parametrize("junk", JUNK.values(), ids=JUNK)
+def test_what_is_wrong_after_an_answer_is_told(strict: Service, junk: bytes) -> None:
+    with connected(strict) as connection:
+        connection.sendall(HEAD + b"\r\n")
+        answer = HTTPResponse(connection)
+        answer.begin()
+        assert (answer.status, bool(answer.read())) == (200, True)
+        connection.sendall(junk)
+        assert problem(everything(connection)) == (400, "malformed_request")
+
+
+@pytest.mark.parametrize("junk", JUNK.values(), ids=JUNK)
+def test_what_is_wrong_takes_no_answer_of_a_queue_away(
+    strict: Service, runtimes: FakeRuntimes, jpeg: bytes, junk: bytes
+) -> None:
+    with held_up(strict, runtimes, jpeg) as connection:
+        connection.sendall(HEAD + b"\r\n" + junk)
+        wait_until(lambda: queued(strict) == 1)
+        runtimes.last.gate.set()
+        *answers, refused = everything(connection).split(b"HTTP/1.1 ")[1:]
+    assert [answer[:4] for answer in answers] == [b"200 "] * 2
+    assert problem(b"HTTP/1.1 " + refused) == (400, "malformed_request")
 
 
 @pytest.mark.parametrize("chunk", [b"no number", b"4\r\nabcd\r\nno number"], ids=["first", "next"])
@@ -347,6 +373,164 @@ def test_a_body_that_is_wrong_takes_no_earlier_answer_away(
     assert answer.startswith(b"200 ")
     assert problem(b"HTTP/1.1 " + refused) == (400, "malformed_request")
     wait_until(lambda: not counted and not strict._server.server_state.tasks)
+
+
+@contextmanager
+def held_up(service: Service, runtimes: FakeRuntimes, jpeg: bytes) -> Iterator[socket.socket]:
+    """A client whose first request is answered once the runtime's gate is set."""
+    head = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Type: image/jpeg\r\n"
+    runtimes.last.gate.clear()
+    counted = service._server.server_state.connections
+    wait_until(lambda: not counted)
+    with connected(service) as connection:
+        connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(jpeg) + jpeg)
+        wait_until(lambda: service.state.pipeline.depth == 1)
+        yield connection
+
+
+def queued(service: Service) -> int:
+    """How many requests of the only connection wait for their turn."""
+    (served,) = service._server.server_state.connections
+    assert isinstance(served, connections.Connection)
+    return len(served.pipeline)
+
+
+@pytest.mark.parametrize("excess", [0, 1, 5000])
+def test_of_what_comes_in_one_piece_only_so_many_requests_wait(
+    strict: Service,
+    runtimes: FakeRuntimes,
+    jpeg: bytes,
+    excess: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    begun: list[HttpToolsProtocol] = []
+    begin = HttpToolsProtocol.on_message_begin
+
+    def count(self: HttpToolsProtocol) -> None:
+        begun.append(self)
+        begin(self)
+
+    monkeypatch.setattr(HttpToolsProtocol, "on_message_begin", count)
+    with held_up(strict, runtimes, jpeg) as connection:
+        last = HEAD + (b"\r\n" if excess else b"Connection: close\r\n\r\n")
+        connection.sendall((HEAD + b"\r\n") * (connections.MAX_QUEUED + excess - 1) + last)
+        wait_until(lambda: queued(strict) >= connections.MAX_QUEUED)
+        sleep(TIMEOUT_MS / 1000)
+        assert queued(strict) == connections.MAX_QUEUED
+        # Nor is time spent on those behind them, for which others would wait.
+        assert begun.count(begun[-1]) <= connections.MAX_QUEUED + 2
+        assert strict.client.get("/health/live").status_code == 200
+        runtimes.last.gate.set()
+        answers = everything(connection).split(b"HTTP/1.1 ")[1:]
+    # That which was being answered, and those that waited.
+    most = connections.MAX_QUEUED + 1
+    assert [answer[:4] for answer in answers[:most]] == [b"200 "] * most
+    refused = answers[most:]
+    assert [problem(b"HTTP/1.1 " + answer) for answer in refused] == (
+        [(429, "rate_exceeded")] if excess else []
+    )
+    assert all(b"\r\nretry-after: 1\r\n" in answer for answer in refused)
+
+
+def test_while_a_request_waits_its_client_is_not_listened_to(
+    strict: Service, runtimes: FakeRuntimes, jpeg: bytes
+) -> None:
+    """Nor when one before it is answered: what is sent without end would wait in memory."""
+    with held_up(strict, runtimes, jpeg) as connection:
+        for _ in range(2):
+            connection.sendall((HEAD + b"\r\n") * (connections.MAX_QUEUED - 1))
+            sleep(0.1)
+        assert queued(strict) == connections.MAX_QUEUED - 1
+        connection.sendall(HEAD + b"Connection: close\r\n\r\n")
+        runtimes.last.gate.set()
+        answers = everything(connection).split(b"HTTP/1.1 ")[1:]
+    # Had one piece been read while another waited, they would be too many.
+    assert [answer[:4] for answer in answers] == [b"200 "] * (2 * connections.MAX_QUEUED)
+
+
+def test_the_rest_of_a_head_has_its_time_once_it_is_listened_to(
+    strict: Service, runtimes: FakeRuntimes, jpeg: bytes
+) -> None:
+    with held_up(strict, runtimes, jpeg) as connection:
+        connection.sendall((HEAD + b"\r\n") * 2 + HEAD)
+        wait_until(lambda: queued(strict) == 2)
+        (served,) = strict._server.server_state.connections
+        assert isinstance(served, connections.Connection)
+        runs_out = served._timer
+        runtimes.last.gate.set()
+        answers = connection.recv(65536)
+        while answers.count(b"HTTP/1.1 200 ") < 3:
+            answers += connection.recv(65536)
+        assert served._timer is not runs_out
+        connection.sendall(b"Connection: close\r\n\r\n")
+        assert everything(connection).startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize("behind", [b"", HEAD, JUNK["bytes"]], ids=["nothing", "half", "junk"])
+@pytest.mark.parametrize("others", [0, 3])
+def test_who_sends_nothing_more_gets_the_answers_that_are_due(
+    strict: Service, runtimes: FakeRuntimes, jpeg: bytes, others: int, behind: bytes
+) -> None:
+    """As `nc -N` does when its input ends."""
+    counted = strict._server.server_state.connections
+    with held_up(strict, runtimes, jpeg) as connection:
+        connection.sendall((HEAD + b"\r\n") * others + behind)
+        connection.shutdown(socket.SHUT_WR)
+        sleep(0.1)
+        runtimes.last.gate.set()
+        *answers, last = everything(connection).split(b"HTTP/1.1 ")[1:]
+    if behind == JUNK["bytes"]:
+        assert problem(b"HTTP/1.1 " + last) == (400, "malformed_request")
+    else:
+        answers.append(last)
+    assert [answer[:4] for answer in answers] == [b"200 "] * (1 + others)
+    wait_until(lambda: not counted)
+    assert not strict.metric("brain_errors_total", code="headers_timeout")
+
+
+@pytest.mark.parametrize(
+    "body", [b"Content-Length: 9\r\n\r\nx", b"Transfer-Encoding: chunked\r\n\r\n1"]
+)
+@pytest.mark.parametrize("first", [False, True], ids=["behind another", "alone"])
+def test_who_sends_nothing_more_of_a_body_has_no_answer_to_it(
+    strict: Service, runtimes: FakeRuntimes, jpeg: bytes, body: bytes, first: bool
+) -> None:
+    state = strict._server.server_state
+    head = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Type: image/jpeg\r\n"
+    with connected(strict) if first else held_up(strict, runtimes, jpeg) as connection:
+        connection.sendall(head + body)
+        if not first:
+            wait_until(lambda: queued(strict) == 1)
+        connection.shutdown(socket.SHUT_WR)
+        sleep(0.1)
+        runtimes.last.gate.set()
+        assert everything(connection).count(b"HTTP/1.1 ") == (0 if first else 1)
+    wait_until(lambda: not state.connections and not state.tasks)
+    assert strict.state.buffers.used == 0
+
+
+def test_who_sends_nothing_more_and_reads_nothing_is_given_up(
+    strict: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sending, "SEND_SECONDS", TIMEOUT_MS / 1000)
+    counted = strict._server.server_state.connections
+    wait_until(lambda: not counted)
+    with deaf(strict, BUNDLE) as connection:
+        connection.shutdown(socket.SHUT_WR)
+        wait_until(lambda: not counted)
+
+
+@pytest.mark.parametrize("text", [b"", HEAD, HEAD + b"\r\n"], ids=["silent", "half", "answered"])
+def test_who_sends_nothing_more_and_has_its_answers_is_let_go_at_once(
+    crowded: Service, text: bytes
+) -> None:
+    with connected(crowded) as connection:
+        connection.sendall(text)
+        if text.endswith(b"\r\n\r\n"):
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+        connection.shutdown(socket.SHUT_WR)
+        assert everything(connection) == b""
+    wait_until(lambda: not crowded._server.server_state.connections)
 
 
 def test_behind_the_last_request_nothing_is_wrong(strict: Service) -> None:
@@ -461,6 +645,17 @@ def test_a_request_names_one_host(strict: Service, hosts: list[bytes], accepted:
         (b"http://test", b"test", True),
         (b"HTTP://Test", b"tesT", True),
         (b"http://[::1]:80", b"[::1]:80", True),
+        (b"http://[0::1]", b"[::1]:", True),
+        (b"http://[::1]", b"[::2]", False),
+        # As a client may write the scheme's own port, or leave it away.
+        (b"http://test:80", b"test", True),
+        (b"http://test", b"test:80", True),
+        (b"http://test:", b"test", True),
+        (b"http://test:99999", b"test:99999", True),
+        (b"https://test:443", b"test", True),
+        (b"https://test:80", b"test", False),
+        (b"http://test:443", b"test", False),
+        (b"any+scheme://test:80", b"test", False),
         (b"//evil.com/..", b"test", None),
         (b"http://evil.com", b"test", False),
         (b"https://evil.com", b"test", False),
@@ -487,6 +682,22 @@ def test_an_absolute_target_is_of_the_same_host(
         assert answer.startswith(b"HTTP/1.1 200 " if accepted else b"HTTP/1.1 404 ")
 
 
+@pytest.mark.parametrize("query", [b"", b"?x=1", b"?x=/health/live"], ids=str)
+@pytest.mark.parametrize("method", [b"GET", b"OPTIONS"], ids=str)
+def test_an_absolute_target_without_a_path_is_the_page(
+    strict: Service, method: bytes, query: bytes
+) -> None:
+    """RFC 9110, 4.2.3."""
+    with connected(strict) as connection:
+        connection.sendall(HEAD + b"\r\n")
+        connection.sendall(method + b" http://test" + query + b" HTTP/1.1\r\nHost: test\r\n")
+        connection.sendall(b"Connection: close\r\n\r\n")
+        first, second = everything(connection).split(b"HTTP/1.1 ")[1:]
+    assert first.startswith(b"200 ")
+    assert second.startswith(b"200 " if method == b"GET" else b"405 ")
+    assert (b"<title>" in second) == (method == b"GET")
+
+
 @pytest.mark.parametrize("host", [b"", b"Host: test\r\n"], ids=["none", "one"])
 def test_an_absolute_target_says_nothing_that_a_host_does_not(strict: Service, host: bytes) -> None:
     """Nobody who looks at the header alone is to be told anything else, under HTTP/1.0 either."""
@@ -510,6 +721,19 @@ def test_a_request_without_a_host_takes_no_earlier_answer_away(strict: Service) 
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
         connection.sendall(b"GET /health/live HTTP/1.1\r\n\r\n")
         assert problem(everything(connection)) == (400, "malformed_request")
+
+
+def test_a_body_that_is_wrong_before_it_is_asked_for_is_no_failure_of_the_service(
+    strict: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing may be written behind the refusal, of which the end is sent."""
+    head = CHUNKED + b"Content-Type: image/jpeg\r\nExpect: 100-continue\r\n\r\n"
+    with connected(strict) as connection:
+        connection.sendall(head + b"no number\r\n")
+        assert problem(everything(connection)) == (400, "malformed_request")
+    wait_until(lambda: not strict._server.server_state.tasks)
+    assert not strict.metric("brain_errors_total", code="internal_error")
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
 def test_a_request_that_breaks_off_in_its_body_leaves_nothing(strict: Service) -> None:
@@ -729,6 +953,37 @@ def test_the_rest_of_an_answer_that_is_never_read_is_given_up(
         if ending == "deaf":
             connection.shutdown(socket.SHUT_WR)
         wait_until(lambda: not open_connections)
+
+
+@pytest.mark.parametrize("junk", [b"\0\1\2\3", b""], ids=["behind it", "none"])
+def test_a_client_that_reads_slowly_gets_its_answer_before_a_refusal(
+    crowded: Service, monkeypatch: pytest.MonkeyPatch, junk: bytes
+) -> None:
+    """The time to read the refusal begins when all before it is sent."""
+    monkeypatch.setattr(connections, "LINGER_SECONDS", 0.1)
+    counted = crowded._server.server_state.connections
+    with deaf(crowded, SHEET + b"\r\n" + junk) as slow:
+        if not junk:
+            slow.sendall(b"\0\1\2\3")
+        sleep(5 * connections.LINGER_SECONDS)
+        # What waits for it is in memory.
+        assert len(counted) == 1
+        answer, refused = everything(slow).split(b"HTTP/1.1 ")[1:]
+    fields, _, content = answer.partition(b"\r\n\r\n")
+    assert b"content-length: %d\r\n" % len(content) in fields.lower() + b"\r\n"
+    assert problem(b"HTTP/1.1 " + refused) == (400, "malformed_request")
+    wait_until(lambda: not counted)
+
+
+def test_a_refused_client_that_never_reads_is_given_up(
+    strict: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "LINGER_SECONDS", 0.1)
+    monkeypatch.setattr(sending, "SEND_SECONDS", TIMEOUT_MS / 1000)
+    counted = strict._server.server_state.connections
+    wait_until(lambda: not counted)
+    with deaf(strict, SHEET + b"\r\n\0\1\2\3"):
+        wait_until(lambda: not counted)
 
 
 class Reading:

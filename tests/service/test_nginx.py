@@ -10,6 +10,7 @@ import httpx
 import pytest
 from pydicom.uid import generate_uid
 
+from service.addresses import counted
 from service.server import KEEP_ALIVE_SECONDS
 from service.settings import Settings
 from tests.support.browser import FAST, Browser, needs_browser, opened
@@ -354,10 +355,24 @@ def test_no_address_takes_all_connections_to_the_service(
         # A byte of it is a line feed.
         ("2001:db8:a::1", {"2001:db8:a::2": 503, "2001:db8:a:a::1": 200}),
         ("192.0.2.1", {"192.0.2.1": 503, "192.0.2.2": 200}),
+        # As one of IPv4 is where a socket listens for both.
+        (
+            "::ffff:192.0.2.1",
+            {
+                "::ffff:192.0.2.1": 503,
+                "192.0.2.1": 503,
+                "::ffff:192.0.2.2": 200,
+                "2001:db8::1": 200,
+            },
+        ),
+        ("64:ff9b::192.0.2.10", {"192.0.2.10": 503, "64:ff9b::192.0.2.11": 200}),
+        ("fd12:3456::1", {"fd12:3456::1": 503, "fd12:3456::2": 200}),
+        ("fe80::1", {"fe80::1": 503, "fe80::2": 200}),
+        ("::1", {"::1": 503, "::2": 200}),
     ],
-    ids=["ipv6", "line feed", "ipv4"],
+    ids=["ipv6", "line feed", "ipv4", "mapped", "translated", "site", "link", "loopback"],
 )
-def test_to_nginx_the_addresses_of_a_network_of_ipv6_are_one(
+def test_nginx_counts_clients_as_the_service_does(
     model_store: Path,
     jpeg: bytes,
     runtimes: FakeRuntimes,
@@ -365,7 +380,9 @@ def test_to_nginx_the_addresses_of_a_network_of_ipv6_are_one(
     holder: str,
     others: dict[str, int],
 ) -> None:
-    """They are told to it, as not every machine has them."""
+    """Their addresses are told to it, as not every machine has them."""
+    for other, status in others.items():
+        assert (counted(other) == counted(holder)) == (status == 503)
     limit = "limit_conn brain_mri_clients"
     told = "set_real_ip_from 127.0.0.1; real_ip_header X-Test-Client;"
     with (
