@@ -68,15 +68,19 @@ def look(root: Path) -> Found:
 
 def _walk(root: Path) -> Found:
     passed_over: Counter[str] = Counter()
+    images: list[_Candidate] = []
     labelled: list[tuple[_Candidate, str]] = []
     unlabelled: Counter[str] = Counter()
     for path in sorted(_files(root, frozenset(), passed_over)):
         folders = (root.name, *path.relative_to(root).parts[:-1])
         kind = _passed_over(path, folders)
-        if kind is not None:
+        if kind is None:
+            images.append(_Candidate(path, folders))
+        else:
             passed_over[kind] += 1
-            continue
-        label = nearest_label(folders)
+    divided = _divided(images)
+    for path, folders in images:
+        label = None if _beside_classes(folders, divided) else nearest_label(folders)
         if label is None:
             unlabelled[printable("/".join(folders))] += 1
         else:
@@ -129,6 +133,33 @@ def _passed_over(path: Path, folders: Sequence[str]) -> str | None:
             # Of a UID's last number there are as many as files.
             return printable(suffix) if suffix.strip(".0123456789") else "without a suffix"
     return "masks beside images" if is_mask(folders[1:], path.stem) else None
+
+
+def _classes(folders: Sequence[str]) -> list[tuple[int, str]]:
+    """Where among folders those are that spell a class, and which, the outermost first."""
+    found = ((place, canonical_label(folder)) for place, folder in enumerate(folders))
+    return [(place, label) for place, label in found if label]
+
+
+def _divided(candidates: Sequence[_Candidate]) -> set[tuple[str, ...]]:
+    """Class folders that hold folders of other classes, as ``Brain Tumor/{glioma,notumor}`` does."""
+    return {
+        folders[: place + 1]
+        for folders in {candidate.folders for candidate in candidates}
+        for (place, outer), (_, inner) in itertools.combinations(_classes(folders), 2)
+        if outer != inner
+    }
+
+
+def _beside_classes(folders: tuple[str, ...], divided: set[tuple[str, ...]]) -> bool:
+    """Whether the nearest class is that of a divided folder, which says nothing of others in it.
+
+    ``Brain Tumor/unclear`` is no tumour only because the data set is called so, nor is what lies in
+    the data set's own folder.
+    """
+    classes = _classes(folders)
+    nearest = classes[-1][0] + 1 if classes else 0
+    return (nearest < len(folders) or nearest == 1) and folders[:nearest] in divided
 
 
 def _part(folders: Sequence[str]) -> str:

@@ -29,6 +29,10 @@ _NEUTRAL: Final = re.compile(
     r"(.{4,}?)(images?|imgs?|slices?|scans?|mris?|cases?|patients?|subjects?|dataset|data)"
 )
 """A class, and a word behind it that says nothing of it; ``no images`` is no class."""
+_TITLE: Final = frozenset({"data", "dataset"})
+"""What stands behind ``brain tumor`` where a data set is called so, healthy brains and all."""
+_FLAG: Final = re.compile(r"(?<!\d)[01]$")
+"""``tumor_0`` is most likely one without a tumour, and ``tumor_1`` its counterpart."""
 _ABSENCE: Final = frozenset(
     {"no", "non", "not", "without", "free", "healthy", "normal", "none", "negative"}
 )
@@ -61,13 +65,26 @@ def canonical_label(folder: str) -> str | None:
     """The class that a folder name spells, or None: ``No_Tumor``, ``glioma tumor``, ``yes`` …
 
     All of the name has to spell it: ``notumor vs glioma`` has none, nor has ``negative``, which does
-    not say of what, nor ``No. 12``, which is a number.
+    not say of what, nor ``No. 12``, which is a number, nor ``brain tumor data set``, a title.
     """
     if re.fullmatch(r"no[\W_]*\d+", folder.lower()):
         return None
+    label = _of_letters(folder)
+    return None if label is None or _is_flagged(folder, label) else label
+
+
+def _of_letters(folder: str) -> str | None:
     word = re.sub(r"[^a-z]", "", folder.lower())
+    if label := _spelt(word):
+        return label
     neutral = _NEUTRAL.fullmatch(word)
-    return _spelt(word) or (_spelt(neutral[1]) if neutral else None)
+    label = _spelt(neutral[1]) if neutral else None
+    return None if label == ANY_TUMOR and neutral and neutral[2] in _TITLE else label
+
+
+def _is_flagged(folder: str, label: str) -> bool:
+    flag = _FLAG.search(folder)
+    return flag is not None and (flag[0] == "0" or label == ANY_TUMOR)
 
 
 def _spelt(word: str) -> str | None:
@@ -90,7 +107,8 @@ def nearest_label(folders: Sequence[str]) -> str | None:
         label = canonical_label(folder)
         if label is not None:
             return None if absent and label != NO_TUMOR else label
-        absent |= _speaks_of_absence(folder.lower())
+        # The letters of ``tumor_0`` spell a class that it is not, whatever lies above it.
+        absent |= _of_letters(folder) is not None or _speaks_of_absence(folder.lower())
     return None
 
 

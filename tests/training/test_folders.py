@@ -87,7 +87,6 @@ def test_slices_of_a_person_are_one_group_in_two_classes_and_parts(
     ("place", "label"),
     [
         ("Tumor/non_tumor", "notumor"),
-        ("Tumor/p1", "tumor"),
         ("Tumor/not affected", None),
         ("Tumor/not affected/p1", None),
         ("mri/negative", None),
@@ -111,6 +110,32 @@ def test_a_name_that_speaks_of_absence_gets_no_tumour_from_the_folders_above(
     expected = {} if label else {place: 1}
     assert images.unlabelled == expected
     assert f"images without a class: {len(expected)}" in images.describe()
+
+
+@pytest.mark.parametrize("title", ["Brain Tumor", "Brain Tumor Data Set", "set/tumors"])
+def test_what_holds_class_folders_gives_no_class_to_other_folders(
+    tmp_path: Path, title: str
+) -> None:
+    root = _put(
+        tmp_path / title.split("/")[0],
+        *(f"{'tumors/' if '/' in title else ''}{place}/7.jpg" for place in CLASSED),
+    )
+    labels = {f.path.parent.name: f.label for f in find_images([root])}
+    labels.pop("tumors", None)  # that is no title
+    assert labels == {"yes": "tumor", "HGG": "glioma", "p2": "glioma", "no": "notumor"}
+
+
+CLASSED = ("yes", "no", "HGG", "HGG/p2", "pred", "Control group", "unclear", "unclear/p1", ".")
+
+
+def test_folders_of_the_same_class_are_no_division(tmp_path: Path) -> None:
+    root = _put(tmp_path / "set", "glioma/HGG/7.jpg", "glioma/p1/7.jpg", "glioma/7.jpg")
+    assert [f.label for f in find_images([root])] == ["glioma"] * 3
+
+
+def test_what_lies_in_a_divided_class_folder_itself_is_of_that_class(tmp_path: Path) -> None:
+    root = _put(tmp_path / "set", "tumor/glioma/7.jpg", "tumor/7.jpg", "tumor/unclear/7.jpg")
+    assert [f.label for f in find_images([root])] == ["tumor", "glioma"]
 
 
 @pytest.mark.parametrize(

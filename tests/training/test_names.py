@@ -49,6 +49,10 @@ from training.names import canonical_label, is_mask, keeps_all, nearest_label, p
         ("tumor_positive", "tumor"),
         ("glioma images", "glioma"),
         ("normal scans", "notumor"),
+        ("tumor images", "tumor"),
+        ("glioma data", "glioma"),
+        ("glioma_1", "glioma"),
+        ("tumor_10", "tumor"),
     ],
 )
 def test_class_folders_are_known_in_common_spellings(folder: str, label: str | None) -> None:
@@ -60,7 +64,9 @@ def test_class_folders_are_known_in_common_spellings(folder: str, label: str | N
     [
         *("Non-tumor glioma", "notumor_vs_glioma", "no tumor removed", "glioma tumor free"),
         *("no_glioma", "positive", "negative", "no images", "No. 12", "no7", "Pituitary_Normal"),
-        "healthy tumor",
+        *("healthy tumor", "tumor_0", "tumor_1", "Tumour 1", "yes0", "glioma_0"),
+        # Titles of data sets, which hold healthy brains as well.
+        *("Brain Tumor Data Set", "brain_tumor_dataset", "brain tumor data"),
     ],
 )
 def test_what_could_be_two_classes_is_none(folder: str) -> None:
@@ -80,7 +86,10 @@ def test_that_contrast_medium_is_absent_is_no_absence_of_a_tumour(folder: str) -
 
 @pytest.mark.parametrize(
     "folder",
-    ["no contrast, no tumour seen here", "not affected", "notumor_vs_glioma", "Non-tumor glioma"],
+    [
+        *("no contrast, no tumour seen here", "not affected", "notumor_vs_glioma"),
+        *("Non-tumor glioma", "tumor_0"),
+    ],
 )
 def test_what_speaks_of_absence_is_no_tumour_s(folder: str) -> None:
     assert nearest_label(["set", "glioma", folder]) is None

@@ -271,7 +271,9 @@ def test_so_they_do_in_cross_validation() -> None:
     from training.crossval import parts
 
     images, found = _of_persons({f"p{n}": ["glioma", "notumor"] for n in range(20)})
-    recipe = _recipe(folds=None, validation_share=0.2, test_share=0.2, classes=("notumor", "glioma"))
+    recipe = _recipe(
+        folds=None, validation_share=0.2, test_share=0.2, classes=("notumor", "glioma")
+    )
     for part in parts(recipe, images, found, repeats=2):
         assert sum(part.split.counts().values()) == len(images)
 
