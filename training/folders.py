@@ -8,6 +8,7 @@ import csv
 import io
 import itertools
 import os
+import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,13 +17,15 @@ from typing import Final, NamedTuple
 from contract.decoding import DICOM_PREAMBLE_BYTES, sniff
 from contract.errors import UnsupportedMedia
 from training.errors import DatasetError
-from training.names import canonical_label, is_mask, keeps_all, nearest_label, part_of, printable
+from training.names import canonical_label, is_mask, is_own, nearest_label, part_of, printable
 
 IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".dcm"})
 """A file that is named so is called unreadable where it is no image; others are looked at."""
 INDEX_FILE: Final = "index.csv"
 """A data set with this file lists its images itself: columns id, label, and fold, patient or both;
 images and masks lie in ``images/ID.jpg`` and ``masks/ID.png``."""
+_COLUMNS: Final = ("id", "label", "fold", "patient")
+_PERSON_COLUMN: Final = re.compile(r".*(patient|subject|person).*|pid")
 _SNIFFED_BYTES: Final = DICOM_PREAMBLE_BYTES + 4
 
 
@@ -44,11 +47,13 @@ class Found(NamedTuple):
         unlabelled: folder, by its name from the data set's on, to how many images lie in it that no
             folder's name gives a class.
         passed_over: what else lies there and is not taken, by suffix or kind, to how many files.
+        remarks: what of it may surprise, for people; it names nobody.
     """
 
     places: list[Place]
     unlabelled: Counter[str]
     passed_over: Counter[str]
+    remarks: tuple[str, ...] = ()
 
 
 class _Candidate(NamedTuple):
@@ -182,7 +187,7 @@ def _persons(candidates: Sequence[_Candidate]) -> list[str]:
         own = [
             (place, folder)
             for place, folder in enumerate(folders)
-            if place and (_is_own(folder) or folders[: place + 1] in numbered)
+            if place and (is_own(folder) or folders[: place + 1] in numbered)
         ]
         above.append(tuple(folder for place, folder in own if place < last))
         below.append(tuple(folder for place, folder in own if place >= last))
@@ -198,10 +203,6 @@ def _shared(paths: Sequence[tuple[str, ...]]) -> int:
     """How many folders all paths begin with."""
     columns = zip(*paths, strict=False)
     return sum(1 for _ in itertools.takewhile(lambda names: len(set(names)) == 1, columns))
-
-
-def _is_own(folder: str) -> bool:
-    return not (canonical_label(folder) or part_of(folder) or keeps_all(folder))
 
 
 def _numbered(candidates: Sequence[_Candidate]) -> set[tuple[str, ...]]:
@@ -232,7 +233,9 @@ def _index(root: Path) -> Found:
     except UnicodeDecodeError as error:
         raise DatasetError(f"{path} is not UTF-8") from error
     reader = csv.DictReader(io.StringIO(text))
-    _require_columns(path, reader.fieldnames or ())
+    columns = [name.strip().casefold() for name in reader.fieldnames or ()]
+    _require_columns(path, columns)
+    reader.fieldnames = columns
     try:
         rows = list(reader)
     except csv.Error as error:
@@ -250,24 +253,37 @@ def _index(root: Path) -> Found:
             ),
         }
     )
-    return Found(places, Counter(), +passed_over)
+    ignored = sorted(set(columns) - {*_COLUMNS, ""})
+    remarks = [f"{INDEX_FILE}: not read are the columns {', '.join(ignored)}"] if ignored else []
+    return Found(places, Counter(), +passed_over, tuple(remarks))
 
 
 def _require_columns(path: Path, found: Sequence[str]) -> None:
     missing = [name for name in ("id", "label") if name not in found]
+    if not missing and "patient" not in found:
+        for name in found:
+            if _PERSON_COLUMN.fullmatch(re.sub("[^a-z]", "", name)):
+                raise DatasetError(
+                    f"{path} has a column {name!r}: call it patient if it says whose an image is, so "
+                    "that nobody's slices are trained on and tested, or else take it out"
+                )
     if not {"fold", "patient"} & set(found):
         missing.append("fold (or patient)")
     if missing:
-        has = f"its first line is {','.join(found)!r}" if found else "it is empty"
+        # What else its first line holds may be a row of patients.
+        known = ", ".join(name for name in _COLUMNS if name in found) or "none of them"
         raise DatasetError(
-            f"{path} lacks {', '.join(missing)}: {has}; expected are the columns id,label,fold or "
-            "id,label,patient or all four, with commas between them"
+            f"{path} lacks {', '.join(missing)}: {f'it has {known}' if found else 'it is empty'}; "
+            "expected are the columns id,label,fold or id,label,patient or all four, with commas "
+            "between them"
         )
+    if twice := [name for name in _COLUMNS if found.count(name) > 1]:
+        raise DatasetError(f"{path} has the column {twice[0]} twice")
 
 
 def _row(root: Path, number: int, row: dict[str, str | None]) -> Place:
     where = f"{root / INDEX_FILE}, line {number}"
-    name, spelt = row["id"], row["label"]
+    name, spelt = ((row[column] or "").strip() for column in ("id", "label"))
     if not name or not spelt:
         raise DatasetError(f"{where}: no {'label' if name else 'id'}")
     label = canonical_label(spelt)

@@ -133,6 +133,11 @@ def keeps_all(folder: str) -> bool:
     return _KEEPS_ALL.fullmatch(re.sub(r"[\W_]", "", folder.lower())) is not None
 
 
+def is_own(folder: str) -> bool:
+    """Whether a name is none of a class, a part or a container, but of a person or a data set."""
+    return not (canonical_label(folder) or part_of(folder) or keeps_all(folder))
+
+
 def is_mask(folders: Sequence[str], stem: str) -> bool:
     """Whether a file is an outline rather than a slice, by its name or that of a folder above it."""
     return _MASK_FILE.fullmatch(stem.lower()) is not None or any(

@@ -233,12 +233,13 @@ def why_few(images: ImageSet, audit: Audit, labels: Sequence[str]) -> list[str]:
         if groups >= FEW_GROUPS:
             continue
         files = [images.files[row] for row in rows]
-        persons = {(file.source, file.person) for file in files}
+        persons = {(file.site or file.source, file.person) for file in files}
         shared = set.intersection(*(set(file.identities) for file in files))
+        keywords = sorted({identity.partition(":")[0] for identity in shared})
         if len(files) > 1 and shared:
             reasons.append(
-                f"the DICOM headers of all {label} slices name one patient or study, as they do where "
-                "a placeholder stands for every patient"
+                f"the DICOM headers of all {label} slices have one {' and one '.join(keywords)}, as they "
+                "do where a placeholder stands for every patient"
             )
         elif len(files) > 1 and len(persons) == 1 and files[0].person:
             reasons.append(

@@ -255,10 +255,11 @@ def test_an_index_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     ("text", "says"),
     [
         ("", r"lacks id, label, fold \(or patient\): it is empty"),
-        ("id;label;fold\n1;glioma;1\n", "lacks id, .*'id;label;fold'; .* with commas"),
-        ("id,class,fold\n1,glioma,1\n", "lacks label: its first line is 'id,class,fold'"),
+        ("id;label;fold\n1;glioma;1\n", "lacks id, .*: it has none of them; .* with commas"),
+        ("id,class,fold\n1,glioma,1\n", "lacks label: it has id, fold; expected"),
         ("id,label\n1,glioma\n", r"lacks fold \(or patient\)"),
         ("id,label,fold\n", "lists no images"),
+        ("id,label,Fold, fold\n1,glioma,1,2\n", "has the column fold twice"),
         ("id,label,fold\n1,glioma\n", "line 2: '' is no number of a fold"),
         ("id,label,fold\n1,glioma,A\n", "line 2: 'A' is no number of a fold"),
         ("id,label,fold\n1,glioma,1\n2,,1\n", "line 3: no label"),
@@ -268,6 +269,54 @@ def test_an_index_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
 def test_an_index_that_is_none_says_why(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(DatasetError, match=says):
         find_images([_indexed(tmp_path / "set", text)])
+
+
+def test_a_row_in_the_place_of_an_index_s_first_line_stays_inside(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError) as error:
+        find_images([_indexed(tmp_path / "set", "17,glioma,Mustermann\n")])
+    assert "ustermann" not in str(error.value)
+
+
+@pytest.mark.parametrize("column", ["patient_id", "PatientID", "subject", "Person", "pid"])
+def test_a_column_of_patients_under_another_name_is_an_error(tmp_path: Path, column: str) -> None:
+    root = _indexed(tmp_path / "set", f"id,label,fold,{column}\n1,glioma,1,a\n2,glioma,2,a\n")
+    with pytest.raises(DatasetError, match=f"'{column.casefold()}': call it patient"):
+        find_images([root])
+
+
+def test_columns_are_known_in_any_case_and_others_are_named(tmp_path: Path) -> None:
+    text = "ID, Label ,FOLD, Patient,Age\n 1,glioma , 1, a ,50\n2,glioma,2,A,60\n"
+    images = read_folders([_indexed(tmp_path / "set", text)])
+    assert [file.person for file in images.files] == ["a", "a"]
+    assert "\n  set: index.csv: not read are the columns age" in images.describe()
+
+
+@pytest.mark.parametrize("names", ["Training Testing", "glioma notumor", "train test"])
+def test_halves_of_a_data_set_name_persons_together(tmp_path: Path, names: str) -> None:
+    roots = [tmp_path / "set" / name for name in names.split()]
+    for root in roots:
+        for person in "ab":
+            _draw(root / ("" if "glioma" in names else "glioma") / person / "7.png")
+    images = read_folders(roots)
+    assert _groups(images) == [0, 1, 0, 1]
+    assert images.remarks == ()
+
+
+def test_that_two_data_sets_call_persons_alike_is_said(tmp_path: Path) -> None:
+    roots = [
+        tmp_path / "set" / "site a",
+        tmp_path / "set" / "site b",
+        tmp_path / "other" / "Testing",
+    ]
+    for root, persons in zip(roots, ("ab", "bcd", "d"), strict=True):
+        for person in persons:
+            _draw(root / "glioma" / person / "7.png")
+    images = read_folders(roots)
+    assert len(set(_groups(images))) == 6
+    assert [remark.partition(",")[0] for remark in images.remarks] == [
+        "1 persons of site a are called as ones of site b",
+        "1 persons of site b are called as ones of Testing",
+    ]
 
 
 def _groups(images: ImageSet) -> list[int]:
@@ -328,11 +377,22 @@ def test_objects_of_one_patient_study_or_series_are_one_group(
 ) -> None:
     blank = {"PatientID": "", "StudyInstanceUID": "", "SeriesInstanceUID": ""}
     _object(tmp_path / "one" / "glioma" / "1.dcm", **blank | first)
+    _object(tmp_path / "one" / "notumor" / "2.dcm", **blank | second)
     _object(tmp_path / "other" / "notumor" / "2.dcm", **blank | second)
     images = read_folders([tmp_path / "one", tmp_path / "other"])
     groups = _groups(images)
     assert (groups[0] == groups[1]) is grouped
+    # Two sites may number their patients alike.
+    unique = grouped and first.keys() & second.keys() != {"PatientID"}
+    assert (groups[0] == groups[2]) is unique
     assert all(file.patient is bool(first) for file in images.files)
+
+
+def test_halves_of_a_data_set_have_the_same_patient_ids(tmp_path: Path) -> None:
+    for number, part in enumerate(("Training", "Testing")):
+        uids = dict.fromkeys(("StudyInstanceUID", "SeriesInstanceUID"), f"1.2.{number}")
+        _object(tmp_path / part / "glioma" / "1.dcm", PatientID="A-17", **uids)
+    assert _groups(read_folders([tmp_path / "Training", tmp_path / "Testing"])) == [0, 0]
 
 
 def test_what_names_a_patient_stays_inside(

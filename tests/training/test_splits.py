@@ -306,8 +306,8 @@ def test_one_patient_does_not_test_what_was_trained_on() -> None:
         ),
         (
             {"-": ["glioma"] * 9},
-            ("same",),
-            "the DICOM headers of all glioma slices name one patient",
+            ("PatientID:same",),
+            "the DICOM headers of all glioma slices have one PatientID, as they",
         ),
     ],
     ids=["folder", "two folders", "placeholder"],
