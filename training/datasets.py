@@ -224,8 +224,8 @@ def _remarks(every: Sequence[tuple[Found, Sequence[ImageFile]]]) -> Iterator[str
         same = {person for _, person in ours - theirs} & {person for _, person in theirs - ours}
         if same:
             yield (
-                f"{len(same)} persons of {one} are called as ones of {other}, and are taken for others: "
-                "if they are the same, give both folders as one data set"
+                f"{len(same)} persons of {one} are called as ones of {other}, and taken for others; "
+                "if they are not, give both folders as one data set"
             )
 
 

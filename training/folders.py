@@ -17,7 +17,15 @@ from typing import Final, NamedTuple
 from contract.decoding import DICOM_PREAMBLE_BYTES, sniff
 from contract.errors import UnsupportedMedia
 from training.errors import DatasetError
-from training.names import canonical_label, is_mask, is_own, nearest_label, part_of, printable
+from training.names import (
+    canonical_label,
+    is_mask,
+    is_own,
+    nearest_label,
+    part_of,
+    person_name,
+    printable,
+)
 
 IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".dcm"})
 """A file that is named so is called unreadable where it is no image; others are looked at."""
@@ -26,6 +34,8 @@ INDEX_FILE: Final = "index.csv"
 images and masks lie in ``images/ID.jpg`` and ``masks/ID.png``."""
 _COLUMNS: Final = ("id", "label", "fold", "patient")
 _PERSON_COLUMN: Final = re.compile(r".*(patient|subject|person).*|pid")
+_NEARLY_ALL: Final = 0.95
+"""Share of images in a folder that is the data set's, and no person's."""
 _SNIFFED_BYTES: Final = DICOM_PREAMBLE_BYTES + 4
 
 
@@ -90,12 +100,18 @@ def _walk(root: Path) -> Found:
             unlabelled[printable("/".join(folders))] += 1
         else:
             labelled.append((_Candidate(path, folders), label))
-    persons = _persons([candidate for candidate, _ in labelled])
+    persons, shared = _persons([candidate for candidate, _ in labelled])
+    remarks = []
+    if shared:
+        remarks.append(
+            f"the {shared} outermost folder(s) above the classes, which hold nearly all images, are taken "
+            "for the data set's own: if they are a person's, nothing keeps its slices together"
+        )
     places = [
         Place(candidate.path, _part(candidate.folders), label, person)
         for (candidate, label), person in zip(labelled, persons, strict=True)
     ]
-    return Found(places, unlabelled, passed_over)
+    return Found(places, unlabelled, passed_over, tuple(remarks))
 
 
 def _files(folder: Path, inside: frozenset[Path], passed_over: Counter[str]) -> Iterator[Path]:
@@ -115,11 +131,16 @@ def _files(folder: Path, inside: frozenset[Path], passed_over: Counter[str]) -> 
     except OSError as error:
         raise DatasetError(f"{printable(str(folder))} cannot be read: {error.strerror}") from error
     for entry in entries:
+        try:
+            is_folder, is_file = entry.is_dir(), entry.is_file()
+        except OSError:
+            # A link to itself, say.
+            is_folder = is_file = False
         if entry.name.startswith("."):
             passed_over["hidden"] += 1
-        elif entry.is_dir():
+        elif is_folder:
             yield from _files(Path(entry), inside | {real}, passed_over)
-        elif entry.is_file():
+        elif is_file:
             yield Path(entry)
         else:
             passed_over["links to nowhere" if entry.is_symlink() else "no file"] += 1
@@ -172,51 +193,54 @@ def _part(folders: Sequence[str]) -> str:
     return next((part for folder in reversed(folders) if (part := part_of(folder))), "")
 
 
-def _persons(candidates: Sequence[_Candidate]) -> list[str]:
+def _persons(candidates: Sequence[_Candidate]) -> tuple[list[str], int]:
     """Whom each image shows: the outermost folder that says neither class nor part, or nobody.
 
-    It is one person wherever it lies: in each class and part, above or below them. A folder above the
-    classes that all images lie in is the data set's.
+    It is one person wherever it lies: in each class and part, above or below them. Folders above the
+    classes that nearly all images lie in are the data set's: how many is returned as well.
     """
     numbered = _numbered(candidates)
     above: list[tuple[str, ...]] = []
     below: list[tuple[str, ...]] = []
     for _, folders in candidates:
-        named = [place for place, folder in enumerate(folders) if canonical_label(folder)]
-        last = max(named)
+        last, _ = _classes(folders)[-1]
         own = [
             (place, folder)
             for place, folder in enumerate(folders)
-            if place and (is_own(folder) or folders[: place + 1] in numbered)
+            if place and (is_own(folder) or person_name(folder) in numbered)
         ]
         above.append(tuple(folder for place, folder in own if place < last))
         below.append(tuple(folder for place, folder in own if place >= last))
     shared = _shared(above)
-    # Two spellings that differ in case alone are rather one person's than two.
-    return [
-        next(iter((*up[shared:], *down)), "").casefold()
+    persons = [
+        person_name(next(iter((*up[len(os.path.commonprefix([up, shared])) :], *down)), ""))
         for up, down in zip(above, below, strict=True)
     ]
+    return persons, len(shared)
 
 
-def _shared(paths: Sequence[tuple[str, ...]]) -> int:
-    """How many folders all paths begin with."""
-    columns = zip(*paths, strict=False)
-    return sum(1 for _ in itertools.takewhile(lambda names: len(set(names)) == 1, columns))
+def _shared(paths: Sequence[tuple[str, ...]]) -> tuple[str, ...]:
+    """The folders that all paths begin with, but for a few stray files."""
+    shared: tuple[str, ...] = ()
+    while True:
+        begun = Counter(path[: len(shared) + 1] for path in paths)
+        longest, count = begun.most_common(1)[0] if begun else ((), 0)
+        if len(longest) <= len(shared) or count < _NEARLY_ALL * len(paths):
+            return shared
+        shared = longest
 
 
-def _numbered(candidates: Sequence[_Candidate]) -> set[tuple[str, ...]]:
-    """Folders of a class that stand beside others of it and have a number: ``glioma_07``.
+def _numbered(candidates: Sequence[_Candidate]) -> set[str]:
+    """Names of a class with different numbers, which are persons' as well: ``glioma_07``.
 
-    They are persons' as well; one alone is a class with a number: ``1 glioma``.
+    Wherever they lie, since one may be alone in its part; one number alone is a class's: ``1 glioma``.
     """
-    beside: defaultdict[tuple[tuple[str, ...], str], set[tuple[str, ...]]] = defaultdict(set)
+    names: defaultdict[str, set[str]] = defaultdict(set)
     for folders in {candidate.folders for candidate in candidates}:
-        for place, folder in enumerate(folders):
-            label = canonical_label(folder)
-            if place and label and any(letter.isdigit() for letter in folder):
-                beside[folders[:place], label].add(folders[: place + 1])
-    return {folder for folders in beside.values() if len(folders) > 1 for folder in folders}
+        for place, label in _classes(folders):
+            if place and any(letter.isdigit() for letter in folders[place]):
+                names[label].add(person_name(folders[place]))
+    return {name for same in names.values() if len(same) > 1 for name in same}
 
 
 def _index(root: Path) -> Found:
@@ -296,7 +320,7 @@ def _row(root: Path, number: int, row: dict[str, str | None]) -> Place:
             part = f"fold{int(fold or '')}"
         except ValueError as error:
             raise DatasetError(f"{where}: {fold or ''!r} is no number of a fold") from error
-    person = (row.get("patient") or "").strip().casefold()
+    person = person_name(row.get("patient") or "")
     mask = root / "masks" / f"{name}.png"
     path = root / "images" / f"{name}.jpg"
     return Place(path, part, label, person, mask if mask.is_file() else None)

@@ -1,6 +1,7 @@
 """What the names of folders and files say: a class, a part of a data set, a mask, or nothing."""
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import Final
 
@@ -47,11 +48,13 @@ _WITHOUT_CONTRAST: Final = re.compile(
 _PART: Final = re.compile(
     r"(?:(?P<testing>test|testing)|train|training|val|valid|validation)(set|data|dataset|images)?"
 )
-_KEEPS_ALL: Final = re.compile(
+_CONTAINER: Final = (
     r"images?|imgs?|pictures?|photos?|pngs?|jpe?gs?|dicoms?|dcms?|slices?|scans?|mris?|mr|raw"
-    r"|originals?|files?|data|dataset|all|patients?|subjects?|cases?"
-    r"|t1|t1w|t1c|t1ce|t1gd|t2|t2w|pd|flair|dwi|adc|axial|coronal|sagittal|ax|cor|sag"
+    r"|originals?|files?|data|dataset|rawdata|derivatives|all|patients?|subjects?|cases?"
+    r"|augmented|cropped|fold ?\d+"
+    r"|anat|t1|t1w|t1c|t1ce|t1gd|t2|t2w|pd|flair|dwi|adc|axial|coronal|sagittal|ax|cor|sag"
 )
+_KEEPS_ALL: Final = re.compile(rf"({_CONTAINER})( ({_CONTAINER}))*")
 _MASK_FOLDER: Final = re.compile(
     r"(.*[\W_])?(masks?|labels?|segs?|segment[a-z]*|annotations?|ground[\W_]?truths?|gt)"
 )
@@ -130,12 +133,22 @@ def part_of(folder: str) -> str | None:
 
 def keeps_all(folder: str) -> bool:
     """Whether a name says how images are kept or were taken, not whose they are: ``png``, ``T1``."""
-    return _KEEPS_ALL.fullmatch(re.sub(r"[\W_]", "", folder.lower())) is not None
+    words = re.findall(r"[^\W_]+", folder.lower())
+    return any(_KEEPS_ALL.fullmatch(gap.join(words)) for gap in ("", " "))
 
 
 def is_own(folder: str) -> bool:
     """Whether a name is none of a class, a part or a container, but of a person or a data set."""
     return not (canonical_label(folder) or part_of(folder) or keeps_all(folder))
+
+
+def person_name(name: str) -> str:
+    """A person's name as it is compared, whoever typed it: two spellings are rather one person's.
+
+    The sessions of BIDS, ``sub-01_ses-02``, are of one.
+    """
+    plain = unicodedata.normalize("NFC", name).strip().casefold()
+    return re.sub(r"(?<=.)_ses-.*", "", plain)
 
 
 def is_mask(folders: Sequence[str], stem: str) -> bool:

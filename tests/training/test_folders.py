@@ -43,7 +43,12 @@ PERSONS = {
     "valid": (["valid/glioma/a", "glioma/val/b", "validation/glioma/p1/c"], "- - 1"),
     "the data set's own": (["all/set/glioma/a", "all/set/notumor/p1/a", "all/set/yes/b"], "- 1 -"),
     "numbered classes": (["glioma_01/a", "glioma_01/b", "glioma_02/a", "notumor 1/a"], "1 1 2 -"),
+    "numbered, one a part": (["train/glioma_1/a", "train/glioma_2/a", "test/glioma_3/a"], "1 2 3"),
+    "numbered, same in two parts": (["train/1 glioma/a", "test/1 glioma/a"], "- -"),
     "letter case": (["glioma/P1/a", "notumor/p1/a"], "1 1"),
+    "spelling": (["glioma/Mu\u0308ller/a", "notumor/M\u00fcller /a"], "1 1"),
+    "sessions": (["glioma/sub-1_ses-1/a", "glioma/sub-1_ses-2/a", "yes/sub-2_ses-1/a"], "1 1 2"),
+    "containers": (["yes/t1 axial/a", "no/raw data/anat/p1/a", "fold1/no/p1/a"], "- 1 1"),
 }
 
 
@@ -58,6 +63,26 @@ def test_a_person_is_one_wherever_the_folder_lies(tmp_path: Path, layout: str) -
         for person in (persons[f"{place}.jpg"] for place in places)
     ]
     assert " ".join(found) == expected
+
+
+def test_a_data_set_s_own_number_makes_no_person_of_a_class_in_it(tmp_path: Path) -> None:
+    root = _put(tmp_path / "glioma 1", "glioma 2/7.jpg", "7.jpg")
+    assert [file.person for file in find_images([root])] == ["", ""]
+
+
+@pytest.mark.parametrize(
+    "stray", ["glioma/stray.jpg", "other/glioma/stray.jpg", "set/glioma/s.jpg"]
+)
+def test_a_stray_file_makes_no_person_of_the_data_set_s_folder(tmp_path: Path, stray: str) -> None:
+    places = [f"set/Brain MRI/{name}/{n}.jpg" for n in range(12) for name in ("glioma", "no")]
+    images = read_folders([_put(tmp_path / "all", *places, stray)])
+    assert [file.person for file in images.files if "Brain" in str(file.path)] == [""] * 24
+    assert "all: the 2 outermost folder(s) above the classes" in images.describe()
+
+
+def test_a_data_set_s_folder_that_is_given_itself_is_no_remark(tmp_path: Path) -> None:
+    images = read_folders([_put(tmp_path / "Brain MRI", "yes/1.jpg", "no/1.jpg")])
+    assert images.remarks == ()
 
 
 @pytest.mark.parametrize(
@@ -166,6 +191,7 @@ def test_what_is_not_taken_is_counted(tmp_path: Path) -> None:
     (root / "notes.txt").write_text("none")
     (root / "glioma" / "1.2.3").write_text("none")
     (root / "glioma" / "link.jpg").symlink_to(root / "nowhere")
+    (root / "glioma" / "itself").symlink_to(root / "glioma" / "itself")
     images = read_folders([root])
     assert len(images) == 1
     assert images.passed_over == {
@@ -174,10 +200,10 @@ def test_what_is_not_taken_is_counted(tmp_path: Path) -> None:
         ".webp": 1,
         ".txt": 1,
         "without a suffix": 1,
-        "links to nowhere": 1,
+        "links to nowhere": 2,
         "hidden": 2,
     }
-    assert "other files, not read: 9\n" in images.describe()
+    assert "other files, not read: 10\n" in images.describe()
     assert "\n  .tif: 2\n" in images.describe()
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from training.names import canonical_label, is_mask, keeps_all, nearest_label, part_of
+from training.names import canonical_label, is_mask, keeps_all, nearest_label, part_of, person_name
 
 
 @pytest.mark.parametrize(
@@ -114,8 +114,33 @@ def test_parts_are_known_in_common_spellings(folder: str, part: str | None) -> N
 
 
 def test_some_names_say_how_images_are_kept() -> None:
-    kept = [name for name in ("images", "PNG", "T1", "Axial", "P01", "2019") if keeps_all(name)]
-    assert kept == ["images", "PNG", "T1", "Axial"]
+    kept = ["images", "PNG", "T1", "Axial", "t1 axial", "png_images", "raw data", "rawdata", "raw"]
+    kept += [
+        "derivatives",
+        "anat",
+        "augmented",
+        "Cropped images",
+        "fold1",
+        "Fold_2",
+        "T1-w",
+        "t1_ce",
+    ]
+    others = ["P01", "2019", "axial_t1_defaced", "images of Max", "Maximages", "scan 7", "folder1"]
+    assert [name for name in kept + others if keeps_all(name)] == kept
+
+
+@pytest.mark.parametrize(
+    ("name", "same"),
+    [
+        ("P1", "p1 "),
+        ("Mu\u0308ller", "m\u00fcller"),
+        ("sub-01_ses-02", "sub-01"),
+        ("sub-01_ses-01_run-1", "SUB-01"),
+        ("_ses-1", "_ses-1"),
+    ],
+)
+def test_a_person_has_one_name(name: str, same: str) -> None:
+    assert person_name(name) == person_name(same) != ""
 
 
 @pytest.mark.parametrize(
