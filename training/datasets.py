@@ -33,6 +33,8 @@ from training.names import is_own, printable
 from training.outlines import MASK_LEVEL, load_outline
 
 READ_THREADS: Final = 4
+MOST_TUMOR: Final = 0.5
+"""No more of a slice is tumour: the largest of figshare's 3064 outlines has a tenth of its image."""
 _IDENTIFIERS: Final = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID")
 """Attributes of a DICOM object whose values objects of one person share."""
 _SALT: Final = secrets.token_bytes(32)
@@ -176,14 +178,15 @@ def find_images(roots: Sequence[Path]) -> list[ImageFile]:
 
 def _find(roots: Sequence[Path]) -> list[tuple[Found, list[ImageFile]]]:
     """What each of the data sets' folders holds, and its images."""
+    for root in roots:
+        if not root.is_dir():
+            raise DatasetError(f"{root} is no folder")
     names = [root.resolve().name for root in roots]
     if len(set(names)) != len(names):
         raise DatasetError("two data folders have the same name; results could not tell them apart")
     sites = _sites(roots)
     result = []
     for root, name, site in zip(roots, names, sites, strict=True):
-        if not root.is_dir():
-            raise DatasetError(f"{root} is no folder")
         found = look(root.resolve())
         if not found.places:
             raise DatasetError(
@@ -318,7 +321,7 @@ def _read_mask(path: Path, decoded: Slice) -> Image.Image | None:
     """A mask in the size of its decoded slice, 0 or 255 but for scaling; None if it outlines nothing.
 
     Raises:
-        DatasetError: it is damaged, or is no mask of that slice.
+        DatasetError: it is damaged, or is no mask of that slice, or calls most of it tumour.
     """
     mask = load_outline(path)
     rows, columns = decoded.original_size
@@ -326,7 +329,12 @@ def _read_mask(path: Path, decoded: Slice) -> Image.Image | None:
         raise DatasetError(
             f"{path} has {mask.width}x{mask.height} pixels and its image {columns}x{rows}"
         )
-    if not (np.asarray(mask) > MASK_LEVEL).any():
+    share = (np.asarray(mask) > MASK_LEVEL).mean()
+    if share > MOST_TUMOR:
+        raise DatasetError(
+            f"{path} calls {share:.0%} of its image tumour: is it inverted, or a mask of the brain?"
+        )
+    if not share:
         return None
     size = decoded.pixels.shape[::-1]
     return mask if mask.size == size else mask.resize(size, Image.Resampling.BOX)
@@ -354,6 +362,7 @@ def read_images(files: Sequence[ImageFile], spec: PreprocessSpec = DEFAULT_SPEC)
     good = [(f, r) for f, r in zip(files, results, strict=True) if r.pixels is not None]
     if not good:
         raise DatasetError("none of the images is readable")
+    empty = sum(f.mask is not None and r.mask is None for f, r in good)
     return ImageSet(
         files=tuple(
             f._replace(mask=f.mask if r.mask is not None else None, identities=r.identities)
@@ -368,6 +377,7 @@ def read_images(files: Sequence[ImageFile], spec: PreprocessSpec = DEFAULT_SPEC)
         unreadable=tuple(
             (f.path, r.error) for f, r in zip(files, results, strict=True) if r.pixels is None
         ),
+        remarks=(f"{empty} masks outline nothing, and count as none",) if empty else (),
     )
 
 

@@ -19,8 +19,10 @@ from contract.errors import UnsupportedMedia
 from training.errors import DatasetError
 from training.names import (
     canonical_label,
-    is_mask,
+    is_mask_folder,
     is_own,
+    like_masks,
+    masked_by,
     nearest_label,
     part_of,
     person_name,
@@ -36,6 +38,8 @@ _COLUMNS: Final = ("id", "label", "fold", "patient")
 _PERSON_COLUMN: Final = re.compile(r".*(patient|subject|person).*|pid")
 _NEARLY_ALL: Final = 0.95
 """Share of images in a folder that is the data set's, and no person's."""
+_NO_SLICES: Final = frozenset({"@eadir", "__macosx", "thumbs", "thumbnails"})
+"""Folders that systems and viewers make, with small copies of the images beside them."""
 _SNIFFED_BYTES: Final = DICOM_PREAMBLE_BYTES + 4
 
 
@@ -83,35 +87,50 @@ def look(root: Path) -> Found:
 
 def _walk(root: Path) -> Found:
     passed_over: Counter[str] = Counter()
-    images: list[_Candidate] = []
+    found: list[_Candidate] = []
     labelled: list[tuple[_Candidate, str]] = []
     unlabelled: Counter[str] = Counter()
     for path in sorted(_files(root, frozenset(), passed_over)):
         folders = (root.name, *path.relative_to(root).parts[:-1])
         kind = _passed_over(path, folders)
         if kind is None:
-            images.append(_Candidate(path, folders))
+            found.append(_Candidate(path, folders))
         else:
             passed_over[kind] += 1
+    images = _without_masks(found)
+    passed_over += Counter({"masks beside images": len(found) - len(images)})
     divided = _divided(images)
     for path, folders in images:
         label = None if _beside_classes(folders, divided) else nearest_label(folders)
         if label is None:
-            unlabelled[printable("/".join(folders))] += 1
+            unlabelled[_up_to_a_person(folders)] += 1
         else:
             labelled.append((_Candidate(path, folders), label))
     persons, shared = _persons([candidate for candidate, _ in labelled])
     remarks = []
     if shared:
         remarks.append(
-            f"the {shared} outermost folder(s) above the classes, which hold nearly all images, are taken "
-            "for the data set's own: if they are a person's, nothing keeps its slices together"
+            f"the {shared} outermost folder(s) above the classes, which hold nearly all images, are "
+            "taken for the data set's own: if one is a person's, its slices are not kept together"
         )
     places = [
         Place(candidate.path, _part(candidate.folders), label, person)
         for (candidate, label), person in zip(labelled, persons, strict=True)
     ]
+    like = sum(like_masks(folders[1:], path.stem) for (path, folders), _ in labelled)
+    if like:
+        remarks.append(
+            f"{like} images are taken for slices, though their name or a folder's is like that of "
+            "masks: no image of the same name lies beside them"
+        )
     return Found(places, unlabelled, passed_over, tuple(remarks))
+
+
+def _up_to_a_person(folders: Sequence[str]) -> str:
+    """Folders as reports name them: from the first on that may be called like a person, a star."""
+    known = list(itertools.takewhile(lambda folder: not is_own(folder), folders[1:]))
+    more = ["*"] if len(known) < len(folders) - 1 else []
+    return printable("/".join([folders[0], *known, *more]))
 
 
 def _files(folder: Path, inside: frozenset[Path], passed_over: Counter[str]) -> Iterator[Path]:
@@ -148,6 +167,8 @@ def _files(folder: Path, inside: frozenset[Path], passed_over: Counter[str]) -> 
 
 def _passed_over(path: Path, folders: Sequence[str]) -> str | None:
     """What a file counts as that is not taken; None for an image."""
+    if any(folder.casefold() in _NO_SLICES for folder in folders[1:]):
+        return "thumbnails and system folders"
     suffix = path.suffix.lower()
     if suffix not in IMAGE_SUFFIXES:
         try:
@@ -156,9 +177,48 @@ def _passed_over(path: Path, folders: Sequence[str]) -> str | None:
         except OSError:
             return "no permission to read"
         except UnsupportedMedia:
-            # Of a UID's last number there are as many as files.
-            return printable(suffix) if suffix.strip(".0123456789") else "without a suffix"
-    return "masks beside images" if is_mask(folders[1:], path.stem) else None
+            # What stands behind a dot may also be a UID's last number, or a person's name.
+            is_kind = re.fullmatch(r"\.(?=.*[a-z])[a-z0-9]{1,5}", suffix)
+            return suffix if is_kind else "without a suffix"
+    return None
+
+
+def _without_masks(found: Sequence[_Candidate]) -> list[_Candidate]:
+    """All but the outlines of others: an image of the same name lies beside them.
+
+    By the file's name beside it in its folder (``7_mask`` and ``7``), or by a folder's that is called
+    for masks, in the folder that this lies in or at the same place in one beside it.
+    """
+    within = [_mask_folder(candidate.folders) for candidate in found]
+    beside: set[tuple[tuple[str, ...], tuple[str, ...], str]] = set()
+    for (path, folders), place in zip(found, within, strict=True):
+        if not place:
+            for at in range(1, len(folders) + 1):
+                beside |= {(folders[:at], folders[at + more :], _stem(path)) for more in (0, 1)}
+    masks: Counter[tuple[str, ...]] = Counter()
+    files: Counter[tuple[str, ...]] = Counter()
+    for (path, folders), place in zip(found, within, strict=True):
+        if place:
+            key = folders[: place + 1]
+            names = {_stem(path), *masked_by(path.stem)}
+            files[key] += 1
+            masks[key] += any((folders[:place], folders[place + 1 :], n) in beside for n in names)
+    here = {(candidate.folders, _stem(candidate.path)) for candidate in found}
+    return [
+        candidate
+        for candidate, place in zip(found, within, strict=True)
+        if not (place and 2 * masks[key := candidate.folders[: place + 1]] > files[key])
+        and not any((candidate.folders, name) in here for name in masked_by(candidate.path.stem))
+    ]
+
+
+def _mask_folder(folders: Sequence[str]) -> int:
+    """Where the outermost folder is that is called for masks, or 0."""
+    return next((place for place, name in enumerate(folders) if place and is_mask_folder(name)), 0)
+
+
+def _stem(path: Path) -> str:
+    return path.stem.casefold()
 
 
 def _classes(folders: Sequence[str]) -> list[tuple[int, str]]:
@@ -213,7 +273,9 @@ def _persons(candidates: Sequence[_Candidate]) -> tuple[list[str], int]:
         below.append(tuple(folder for place, folder in own if place >= last))
     shared = _shared(above)
     persons = [
-        person_name(next(iter((*up[len(os.path.commonprefix([up, shared])) :], *down)), ""))
+        person_name(
+            next(iter((*(up[len(shared) :] if up[: len(shared)] == shared else up), *down)), "")
+        )
         for up, down in zip(above, below, strict=True)
     ]
     return persons, len(shared)

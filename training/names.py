@@ -55,12 +55,11 @@ _CONTAINER: Final = (
     r"|anat|t1|t1w|t1c|t1ce|t1gd|t2|t2w|pd|flair|dwi|adc|axial|coronal|sagittal|ax|cor|sag"
 )
 _KEEPS_ALL: Final = re.compile(rf"({_CONTAINER})( ({_CONTAINER}))*")
-_MASK_FOLDER: Final = re.compile(
-    r"(.*[\W_])?(masks?|labels?|segs?|segment[a-z]*|annotations?|ground[\W_]?truths?|gt)"
-)
-_MASK_FILE: Final = re.compile(
-    r"(.*[\W_])?(masks?|seg|segmentations?|labels?|ground[\W_]?truth|gt)([\W_]*\d+)?"
-    r"|(mask|seg|segmentation)[\W_].*"
+_MASK_WORD: Final = r"(masks?|segs?|segmentations?|labels?|annotations?|ground[\W_]?truths?|gt)"
+_LIKE_MASKS: Final = re.compile(rf"(.*[\W_])?({_MASK_WORD}|segment[a-z]*)([\W_]*\d+)?")
+_MASK_OF: Final = (
+    re.compile(rf"(.+?)[\W_]+{_MASK_WORD}([\W_]*\d+)?"),
+    re.compile(rf"{_MASK_WORD}[\W_]+(.+)"),
 )
 
 
@@ -151,11 +150,20 @@ def person_name(name: str) -> str:
     return re.sub(r"(?<=.)_ses-.*", "", plain)
 
 
-def is_mask(folders: Sequence[str], stem: str) -> bool:
-    """Whether a file is an outline rather than a slice, by its name or that of a folder above it."""
-    return _MASK_FILE.fullmatch(stem.lower()) is not None or any(
-        _MASK_FOLDER.fullmatch(folder.lower()) for folder in folders
-    )
+def masked_by(stem: str) -> set[str]:
+    """Names of the images that a file is the mask of, if it is one: ``7`` for ``7_seg`` or ``gt_7``."""
+    behind, before = (pattern.fullmatch(stem.casefold()) for pattern in _MASK_OF)
+    return ({behind[1]} if behind else set()) | ({before[2]} if before else set())
+
+
+def is_mask_folder(folder: str) -> bool:
+    """Whether a name is a word for masks, and nothing else."""
+    return re.fullmatch(_MASK_WORD, folder.lower()) is not None
+
+
+def like_masks(folders: Sequence[str], stem: str) -> bool:
+    """Whether a file may be a mask by its name or that of a folder above it."""
+    return bool(masked_by(stem)) or any(_LIKE_MASKS.fullmatch(n.lower()) for n in (*folders, stem))
 
 
 def printable(name: str) -> str:

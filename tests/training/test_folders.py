@@ -132,7 +132,7 @@ def test_a_name_that_speaks_of_absence_gets_no_tumour_from_the_folders_above(
     }
     assert labels.pop(f"{root.name}/glioma") == "glioma"
     assert labels.get(place) == label
-    expected = {} if label else {place: 1}
+    expected = {} if label else {f"{root.name}/{'no/' if '/no/' in place else ''}*": 1}
     assert images.unlabelled == expected
     assert f"images without a class: {len(expected)}" in images.describe()
 
@@ -225,13 +225,68 @@ def test_links_to_folders_are_followed_and_lead_round_once(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "mask", ["glioma/7_mask.png", "glioma/7-seg.jpg", "glioma/masks/7.png", "labels/glioma/7.png"]
+    "mask",
+    [
+        *("glioma/7_mask.png", "glioma/7-seg.jpg", "glioma/masks/7.png", "labels/glioma/7.png"),
+        *("glioma/gt/7_seg.png", "glioma/GT_7.png"),
+    ],
 )
 def test_masks_beside_images_are_no_slices(tmp_path: Path, mask: str) -> None:
     root = _put(tmp_path / "set", "glioma/7.png", mask)
     images = read_folders([root])
     assert [f.path for f in images.files] == [root / "glioma" / "7.png"]
     assert images.passed_over == {"masks beside images": 1}
+    assert images.remarks == ()
+
+
+@pytest.mark.parametrize("folder", ["masks", "seg"])
+def test_a_folder_of_masks_stands_beside_one_of_images(tmp_path: Path, folder: str) -> None:
+    root = _put(
+        tmp_path / "set",
+        *(f"yes/p1/{kind}/a/{n}.png" for kind in ("images", folder) for n in range(3)),
+        f"yes/p1/{folder}/a/left.png",
+    )
+    images = read_folders([root])
+    assert {f.path.parents[1].name for f in images.files} == {"images"}
+    assert images.passed_over == {"masks beside images": 4}
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        *("yes/gt_001.jpg", "yes/label1.jpg", "yes/seg 2 t1.jpg", "yes/segmented/8.jpg"),
+        *("no/no mask/7.jpg", "train_labels/yes/7.jpg", "yes/labels/8.jpg", "labels/yes/a/7.jpg"),
+    ],
+)
+def test_slices_of_masks_names_are_taken_and_said(tmp_path: Path, place: str) -> None:
+    images = read_folders([_put(tmp_path / "set", "yes/7.jpg", place)])
+    assert len(images) == 2
+    assert "set: 1 images are taken for slices, though their name" in images.describe()
+
+
+@pytest.mark.parametrize("folder", ["@eaDir", "__MACOSX", "Thumbs", "thumbnails"])
+def test_what_systems_make_of_images_is_no_slice(tmp_path: Path, folder: str) -> None:
+    root = _put(tmp_path / "set", "yes/7.jpg", f"yes/{folder}/7.jpg", f"{folder}/yes/p1/7.jpg")
+    images = read_folders([root])
+    assert len(images) == 1
+    assert images.passed_over == {"thumbnails and system folders": 2}
+
+
+def test_no_name_that_may_be_a_person_s_is_in_reports(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from training.contactsheet import run_audit
+
+    root = _put(tmp_path / "set", "yes/7.jpg", "Testing/Erika Zweig/mri/1.jpg", "Erika Zweig/2.jpg")
+    _put(root, "T1/3.jpg", "Zweig/x/4.jpg")
+    for name in ("a.Zweig_Erika", "Report.of Zweig", "a.mustermann", "a.dcm2", "a.7"):
+        (root / name).write_text("none")
+    run_audit([root], tmp_path / "out")
+    written = capsys.readouterr().out + (tmp_path / "out" / "audit.json").read_text()
+    assert not any(name in written.casefold() for name in ("erika", "zweig", "mustermann"))
+    images = read_folders([root])
+    assert images.unlabelled == {"set/*": 2, "set/Testing/*": 1, "set/T1": 1}
+    assert images.passed_over == {"without a suffix": 4, ".dcm2": 1}
 
 
 def test_a_data_set_may_be_called_a_mask(tmp_path: Path) -> None:
@@ -245,8 +300,14 @@ def test_names_that_are_no_text_are_told(tmp_path: Path) -> None:
         place.mkdir(parents=True)
         shutil.copy(SLICE, place / os.fsdecode(b"\xe4.jpg"))
     images = read_folders([root])
-    assert b"set/Sch\\udce4del: 1" in images.describe().encode()
+    assert b"images without a class: 1\n  set/*: 1" in images.describe().encode()
     assert images.files[0].name == "set/glioma/\\udce4.jpg"
+
+
+def test_a_data_set_that_links_to_itself_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "set").symlink_to(tmp_path / "set")
+    with pytest.raises(DatasetError, match="set is no folder"):
+        find_images([tmp_path / "set"])
 
 
 def test_a_folder_that_cannot_be_read_is_an_error(

@@ -2,7 +2,16 @@
 
 import pytest
 
-from training.names import canonical_label, is_mask, keeps_all, nearest_label, part_of, person_name
+from training.names import (
+    canonical_label,
+    is_mask_folder,
+    keeps_all,
+    like_masks,
+    masked_by,
+    nearest_label,
+    part_of,
+    person_name,
+)
 
 
 @pytest.mark.parametrize(
@@ -144,29 +153,33 @@ def test_a_person_has_one_name(name: str, same: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path",
+    ("stem", "names"),
     [
-        *(
-            "7_mask",
-            "7-seg",
-            "7 mask 1",
-            "seg_7",
-            "masks/7",
-            "tumour_masks/7",
-            "Labels/7",
-            "segs/7",
-        ),
-        *("segmentation/7", "P01/ground truth/7"),
+        *(("7_mask", {"7"}), ("7-SEG", {"7"}), ("7 mask 1", {"7"}), ("seg_7", {"7"})),
+        *(("gt_001", {"001"}), ("a_b_ground truth", {"a_b"}), ("mask_7_seg", {"mask_7", "7_seg"})),
+        *((name, set()) for name in ("7", "mask", "label1", "Segal-1", "unmasked", "Te-gl_0010")),
     ],
 )
-def test_masks_are_known_by_their_names(path: str) -> None:
-    *folders, stem = path.split("/")
-    assert is_mask(folders, stem)
+def test_masks_are_known_by_their_names(stem: str, names: set[str]) -> None:
+    assert masked_by(stem) == names
+
+
+def test_mask_folders_are_known_by_all_of_their_names() -> None:
+    folders = ["masks", "Labels", "seg", "segmentation", "ground truth", "GT", "annotations"]
+    others = ["no mask", "train_labels", "segmented", "masked man", "Segura"]
+    assert [name for name in folders + others if is_mask_folder(name)] == folders
 
 
 @pytest.mark.parametrize(
-    "path", ["7", "Te-gl_0010", "masked man/7", "Segura/7", "unmasked", "Segal-1"]
+    ("path", "like"),
+    [
+        *(
+            (name, True)
+            for name in ("label1", "7_mask", "no mask/7", "segmented/7", "train_labels/7")
+        ),
+        *((name, False) for name in ("7", "masked man/7", "Segura/7", "unmasked", "Segal-1")),
+    ],
 )
-def test_persons_are_no_masks(path: str) -> None:
+def test_what_is_like_a_mask_by_its_name(path: str, like: bool) -> None:
     *folders, stem = path.split("/")
-    assert not is_mask(folders, stem)
+    assert like_masks(folders, stem) is like
