@@ -1,9 +1,10 @@
 """Finds labelled images in folders as people keep them, and reads them as the service does."""
 
 import hashlib
+import itertools
 import secrets
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,10 +29,12 @@ from training.errors import DatasetError
 from training.folders import Found, look
 from training.names import ANY_TUMOR as ANY_TUMOR  # that others may take it from here
 from training.names import NO_TUMOR as NO_TUMOR
-from training.names import printable
+from training.names import is_own, printable
 from training.outlines import MASK_LEVEL, load_outline
 
 READ_THREADS: Final = 4
+MOST_TUMOR: Final = 0.5
+"""No more of a slice is tumour: the largest of figshare's 3064 outlines has a tenth of its image."""
 _IDENTIFIERS: Final = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID")
 """Attributes of a DICOM object whose values objects of one person share."""
 _SALT: Final = secrets.token_bytes(32)
@@ -52,6 +55,7 @@ class ImageFile(NamedTuple):
         person: whom it shows, by the folder that it lies in or by the index file, where they say so.
         identities: whom it shows, by its DICOM header, as digests that mean nothing outside this
             process. What has one in common shows one person, whatever data set it lies in.
+        site: within which ``person`` means something: the data set, where it is empty.
     """
 
     path: Path
@@ -61,6 +65,7 @@ class ImageFile(NamedTuple):
     mask: Path | None = None
     person: str = ""
     identities: tuple[str, ...] = ()
+    site: str = ""
 
     @property
     def patient(self) -> bool:
@@ -90,6 +95,7 @@ class ImageSet:
         unlabelled: folder, by its name below the data set's, to how many images lie in it that no
             folder's name gives a class; they were not read.
         passed_over: kind of what else lies there, mostly its suffix, to how many files.
+        remarks: what of all this may surprise, for people; they name nobody.
     """
 
     files: tuple[ImageFile, ...]
@@ -102,6 +108,7 @@ class ImageSet:
     unreadable: tuple[tuple[Path, str], ...] = ()
     unlabelled: Counter[str] = field(default_factory=Counter)
     passed_over: Counter[str] = field(default_factory=Counter)
+    remarks: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.files)
@@ -153,6 +160,7 @@ class ImageSet:
         lines.append(
             f"images whose person a folder, the index or a DICOM header names: {self._of_persons()}"
         )
+        lines += [f"  {remark}" for remark in self.remarks]
         return printable("\n".join(lines))
 
     def _of_persons(self) -> int:
@@ -170,13 +178,15 @@ def find_images(roots: Sequence[Path]) -> list[ImageFile]:
 
 def _find(roots: Sequence[Path]) -> list[tuple[Found, list[ImageFile]]]:
     """What each of the data sets' folders holds, and its images."""
+    for root in roots:
+        if not root.is_dir():
+            raise DatasetError(f"{root} is no folder")
     names = [root.resolve().name for root in roots]
     if len(set(names)) != len(names):
         raise DatasetError("two data folders have the same name; results could not tell them apart")
+    sites = _sites(roots)
     result = []
-    for root, name in zip(roots, names, strict=True):
-        if not root.is_dir():
-            raise DatasetError(f"{root} is no folder")
+    for root, name, site in zip(roots, names, sites, strict=True):
         found = look(root.resolve())
         if not found.places:
             raise DatasetError(
@@ -184,11 +194,42 @@ def _find(roots: Sequence[Path]) -> list[tuple[Found, list[ImageFile]]]:
                 f"pituitary, notumor){_instead(found)}"
             )
         images = [
-            ImageFile(place.path, name, place.part, place.label, place.mask, place.person)
+            ImageFile(
+                *(place.path, name, place.part, place.label, place.mask, place.person), site=site
+            )
             for place in found.places
         ]
         result.append((found, images))
     return result
+
+
+def _sites(roots: Sequence[Path]) -> list[str]:
+    """Within which each data set's names of persons mean something.
+
+    ``set/Training`` and ``set/Testing`` are halves of one, as are ``set/glioma`` and ``set/notumor``:
+    folders side by side whose names are nothing of their own.
+    """
+    real = [root.resolve() for root in roots]
+    halves = Counter(root.parent for root in real if not is_own(root.name))
+    return [
+        str(root.parent) if halves[root.parent] > 1 and not is_own(root.name) else root.name
+        for root in real
+    ]
+
+
+def _remarks(every: Sequence[tuple[Found, Sequence[ImageFile]]]) -> Iterator[str]:
+    """What is surprising in what was found, by data set, and between two of them."""
+    persons: dict[str, set[tuple[str, str]]] = {}
+    for found, images in every:
+        yield from (f"{images[0].source}: {remark}" for remark in found.remarks)
+        persons[images[0].source] = {(file.site, file.person) for file in images if file.person}
+    for (one, ours), (other, theirs) in itertools.combinations(persons.items(), 2):
+        same = {person for _, person in ours - theirs} & {person for _, person in theirs - ours}
+        if same:
+            yield (
+                f"{len(same)} persons of {one} are called as ones of {other}, and taken for others; "
+                "if they are not, give both folders as one data set"
+            )
 
 
 def _instead(found: Found) -> str:
@@ -247,12 +288,14 @@ def _read(file: ImageFile, spec: PreprocessSpec) -> _Read:
             mask = place_mask(upright, placement, spec)
     geometry = Geometry.of(decoded, placement, spec)
     media, size = sniff(data), decoded.original_size
-    identities = _identities(data) if media is Media.DICOM else ()
+    identities = _identities(data, file.site or file.source) if media is Media.DICOM else ()
     return _Read(digest, media.name, size, pixels, mask, geometry, identities, "")
 
 
-def _identities(data: bytes) -> tuple[str, ...]:
+def _identities(data: bytes, site: str) -> tuple[str, ...]:
     """Whom a DICOM object shows, by its patient, study and series: digests, keyed with :data:`_SALT`.
+
+    Each begins with its attribute. Two sites may number their patients alike, but UIDs are unique.
 
     All three, since any of them may be missing, and some tools that take a patient's name away give
     each object an identifier of its own.
@@ -267,8 +310,10 @@ def _identities(data: bytes) -> tuple[str, ...]:
         except Exception:  # noqa: BLE001, S112 - whatever damage makes pydicom raise, with the value in it
             continue
         if value:
-            text = f"{keyword} {value.casefold()}".encode("utf-8", "surrogateescape")
-            found.append(hashlib.blake2b(text, key=_SALT, digest_size=16).hexdigest())
+            within = site if keyword == "PatientID" else ""
+            text = f"{keyword} {value.casefold()} {within}".encode("utf-8", "surrogateescape")
+            digest = hashlib.blake2b(text, key=_SALT, digest_size=16).hexdigest()
+            found.append(f"{keyword}:{digest}")
     return tuple(found)
 
 
@@ -276,7 +321,7 @@ def _read_mask(path: Path, decoded: Slice) -> Image.Image | None:
     """A mask in the size of its decoded slice, 0 or 255 but for scaling; None if it outlines nothing.
 
     Raises:
-        DatasetError: it is damaged, or is no mask of that slice.
+        DatasetError: it is damaged, or is no mask of that slice, or calls most of it tumour.
     """
     mask = load_outline(path)
     rows, columns = decoded.original_size
@@ -284,7 +329,12 @@ def _read_mask(path: Path, decoded: Slice) -> Image.Image | None:
         raise DatasetError(
             f"{path} has {mask.width}x{mask.height} pixels and its image {columns}x{rows}"
         )
-    if not (np.asarray(mask) > MASK_LEVEL).any():
+    share = (np.asarray(mask) > MASK_LEVEL).mean()
+    if share > MOST_TUMOR:
+        raise DatasetError(
+            f"{path} calls {share:.0%} of its image tumour: is it inverted, or a mask of the brain?"
+        )
+    if not share:
         return None
     size = decoded.pixels.shape[::-1]
     return mask if mask.size == size else mask.resize(size, Image.Resampling.BOX)
@@ -312,6 +362,7 @@ def read_images(files: Sequence[ImageFile], spec: PreprocessSpec = DEFAULT_SPEC)
     good = [(f, r) for f, r in zip(files, results, strict=True) if r.pixels is not None]
     if not good:
         raise DatasetError("none of the images is readable")
+    empty = sum(f.mask is not None and r.mask is None for f, r in good)
     return ImageSet(
         files=tuple(
             f._replace(mask=f.mask if r.mask is not None else None, identities=r.identities)
@@ -326,6 +377,7 @@ def read_images(files: Sequence[ImageFile], spec: PreprocessSpec = DEFAULT_SPEC)
         unreadable=tuple(
             (f.path, r.error) for f, r in zip(files, results, strict=True) if r.pixels is None
         ),
+        remarks=(f"{empty} masks outline nothing, and count as none",) if empty else (),
     )
 
 
@@ -341,6 +393,7 @@ def read_folders(roots: Sequence[Path]) -> ImageSet:
         images,
         unlabelled=sum((found.unlabelled for found, _ in every), Counter[str]()),
         passed_over=sum((found.passed_over for found, _ in every), Counter[str]()),
+        remarks=(*_remarks(every), *images.remarks),
     )
 
 

@@ -222,7 +222,8 @@ def _exact_pairs(sha256: tuple[str, ...]) -> tuple[tuple[int, int], ...]:
 def _person_pairs(images: ImageSet) -> list[tuple[int, int]]:
     """Each slice of a person with the person's first, for every name that the person goes by.
 
-    A folder's name means something in its data set alone; what a DICOM header says, everywhere.
+    A folder's name means something in its data set alone, or in the one that this is a half of; what
+    a DICOM header says, everywhere.
     """
     first: dict[tuple[str, str], int] = {}
     return [
@@ -234,7 +235,7 @@ def _person_pairs(images: ImageSet) -> list[tuple[int, int]]:
 
 def _names(file: ImageFile) -> Iterator[tuple[str, str]]:
     if file.person:
-        yield file.source, file.person
+        yield file.site or file.source, file.person
     for identity in file.identities:
         yield "", identity
 

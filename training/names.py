@@ -1,6 +1,7 @@
 """What the names of folders and files say: a class, a part of a data set, a mask, or nothing."""
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from typing import Final
 
@@ -29,6 +30,10 @@ _NEUTRAL: Final = re.compile(
     r"(.{4,}?)(images?|imgs?|slices?|scans?|mris?|cases?|patients?|subjects?|dataset|data)"
 )
 """A class, and a word behind it that says nothing of it; ``no images`` is no class."""
+_TITLE: Final = frozenset({"data", "dataset"})
+"""What stands behind ``brain tumor`` where a data set is called so, healthy brains and all."""
+_FLAG: Final = re.compile(r"(?<!\d)[01]$")
+"""``tumor_0`` is most likely one without a tumour, and ``tumor_1`` its counterpart."""
 _ABSENCE: Final = frozenset(
     {"no", "non", "not", "without", "free", "healthy", "normal", "none", "negative"}
 )
@@ -43,17 +48,18 @@ _WITHOUT_CONTRAST: Final = re.compile(
 _PART: Final = re.compile(
     r"(?:(?P<testing>test|testing)|train|training|val|valid|validation)(set|data|dataset|images)?"
 )
-_KEEPS_ALL: Final = re.compile(
+_CONTAINER: Final = (
     r"images?|imgs?|pictures?|photos?|pngs?|jpe?gs?|dicoms?|dcms?|slices?|scans?|mris?|mr|raw"
-    r"|originals?|files?|data|dataset|all|patients?|subjects?|cases?"
-    r"|t1|t1w|t1c|t1ce|t1gd|t2|t2w|pd|flair|dwi|adc|axial|coronal|sagittal|ax|cor|sag"
+    r"|originals?|files?|data|dataset|rawdata|derivatives|all|patients?|subjects?|cases?"
+    r"|augmented|cropped|fold ?\d+"
+    r"|anat|t1|t1w|t1c|t1ce|t1gd|t2|t2w|pd|flair|dwi|adc|axial|coronal|sagittal|ax|cor|sag"
 )
-_MASK_FOLDER: Final = re.compile(
-    r"(.*[\W_])?(masks?|labels?|segs?|segment[a-z]*|annotations?|ground[\W_]?truths?|gt)"
-)
-_MASK_FILE: Final = re.compile(
-    r"(.*[\W_])?(masks?|seg|segmentations?|labels?|ground[\W_]?truth|gt)([\W_]*\d+)?"
-    r"|(mask|seg|segmentation)[\W_].*"
+_KEEPS_ALL: Final = re.compile(rf"({_CONTAINER})( ({_CONTAINER}))*")
+_MASK_WORD: Final = r"(masks?|segs?|segmentations?|labels?|annotations?|ground[\W_]?truths?|gt)"
+_LIKE_MASKS: Final = re.compile(rf"(.*[\W_])?({_MASK_WORD}|segment[a-z]*)([\W_]*\d+)?")
+_MASK_OF: Final = (
+    re.compile(rf"(.+?)[\W_]+{_MASK_WORD}([\W_]*\d+)?"),
+    re.compile(rf"{_MASK_WORD}[\W_]+(.+)"),
 )
 
 
@@ -61,13 +67,26 @@ def canonical_label(folder: str) -> str | None:
     """The class that a folder name spells, or None: ``No_Tumor``, ``glioma tumor``, ``yes`` …
 
     All of the name has to spell it: ``notumor vs glioma`` has none, nor has ``negative``, which does
-    not say of what, nor ``No. 12``, which is a number.
+    not say of what, nor ``No. 12``, which is a number, nor ``brain tumor data set``, a title.
     """
     if re.fullmatch(r"no[\W_]*\d+", folder.lower()):
         return None
+    label = _of_letters(folder)
+    return None if label is None or _is_flagged(folder, label) else label
+
+
+def _of_letters(folder: str) -> str | None:
     word = re.sub(r"[^a-z]", "", folder.lower())
+    if label := _spelt(word):
+        return label
     neutral = _NEUTRAL.fullmatch(word)
-    return _spelt(word) or (_spelt(neutral[1]) if neutral else None)
+    label = _spelt(neutral[1]) if neutral else None
+    return None if label == ANY_TUMOR and neutral and neutral[2] in _TITLE else label
+
+
+def _is_flagged(folder: str, label: str) -> bool:
+    flag = _FLAG.search(folder)
+    return flag is not None and (flag[0] == "0" or label == ANY_TUMOR)
 
 
 def _spelt(word: str) -> str | None:
@@ -90,7 +109,8 @@ def nearest_label(folders: Sequence[str]) -> str | None:
         label = canonical_label(folder)
         if label is not None:
             return None if absent and label != NO_TUMOR else label
-        absent |= _speaks_of_absence(folder.lower())
+        # The letters of ``tumor_0`` spell a class that it is not, whatever lies above it.
+        absent |= _of_letters(folder) is not None or _speaks_of_absence(folder.lower())
     return None
 
 
@@ -112,14 +132,38 @@ def part_of(folder: str) -> str | None:
 
 def keeps_all(folder: str) -> bool:
     """Whether a name says how images are kept or were taken, not whose they are: ``png``, ``T1``."""
-    return _KEEPS_ALL.fullmatch(re.sub(r"[\W_]", "", folder.lower())) is not None
+    words = re.findall(r"[^\W_]+", folder.lower())
+    return any(_KEEPS_ALL.fullmatch(gap.join(words)) for gap in ("", " "))
 
 
-def is_mask(folders: Sequence[str], stem: str) -> bool:
-    """Whether a file is an outline rather than a slice, by its name or that of a folder above it."""
-    return _MASK_FILE.fullmatch(stem.lower()) is not None or any(
-        _MASK_FOLDER.fullmatch(folder.lower()) for folder in folders
-    )
+def is_own(folder: str) -> bool:
+    """Whether a name is none of a class, a part or a container, but of a person or a data set."""
+    return not (canonical_label(folder) or part_of(folder) or keeps_all(folder))
+
+
+def person_name(name: str) -> str:
+    """A person's name as it is compared, whoever typed it: two spellings are rather one person's.
+
+    The sessions of BIDS, ``sub-01_ses-02``, are of one.
+    """
+    plain = unicodedata.normalize("NFC", name).strip().casefold()
+    return re.sub(r"(?<=.)_ses-.*", "", plain)
+
+
+def masked_by(stem: str) -> set[str]:
+    """Names of the images that a file is the mask of, if it is one: ``7`` for ``7_seg`` or ``gt_7``."""
+    behind, before = (pattern.fullmatch(stem.casefold()) for pattern in _MASK_OF)
+    return ({behind[1]} if behind else set()) | ({before[2]} if before else set())
+
+
+def is_mask_folder(folder: str) -> bool:
+    """Whether a name is a word for masks, and nothing else."""
+    return re.fullmatch(_MASK_WORD, folder.lower()) is not None
+
+
+def like_masks(folders: Sequence[str], stem: str) -> bool:
+    """Whether a file may be a mask by its name or that of a folder above it."""
+    return bool(masked_by(stem)) or any(_LIKE_MASKS.fullmatch(n.lower()) for n in (*folders, stem))
 
 
 def printable(name: str) -> str:

@@ -14,6 +14,8 @@ MASK_LEVEL: Final = 127
 """Above this grey level a mask's pixel is tumour."""
 _GREY_NOISE: Final = 16
 """Channels that differ by no more are of a grey picture that was compressed as a coloured one."""
+_FEW_VALUES: Final = 8
+"""No more than so many, but for two, are numbers of classes (0, 85, 170, 255), not a scaled mask's."""
 _NAMED_VALUES: Final = 6
 """So many of a mask's values are named in a message."""
 
@@ -22,8 +24,8 @@ def load_outline(path: Path) -> Image.Image:
     """A mask as an image of mode L, tumour above :data:`MASK_LEVEL`.
 
     Where it has two values, what is neither black nor transparent is tumour, and becomes 255. A mask
-    of more grey levels, as scaling and compression make them, is left as it is where they are on both
-    sides of :data:`MASK_LEVEL`.
+    of many grey levels, as scaling and compression make them, is left as it is where they are on both
+    sides of :data:`MASK_LEVEL`; a few levels are rather classes.
 
     Raises:
         DatasetError: it is damaged; or its values do not say what is tumour.
@@ -44,13 +46,11 @@ def load_outline(path: Path) -> Image.Image:
     values = np.unique(levels)
     if len(values) <= 2 and values[0] == 0:
         return Image.fromarray(np.uint8(255) * (levels != 0))
-    if levels.dtype == np.uint8 and (values.tolist() == [255] or _on_both_sides(values)):
+    scaled = len(values) == 2 or len(values) > _FEW_VALUES
+    both_sides = scaled and values[0] <= MASK_LEVEL < values[-1]
+    if levels.dtype == np.uint8 and (values.tolist() == [255] or both_sides):
         return Image.fromarray(levels)
     raise _unknown(path, values)
-
-
-def _on_both_sides(values: NDArray[Any]) -> bool:
-    return bool(values[0] <= MASK_LEVEL < values[-1])
 
 
 def _levels(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -61,15 +61,14 @@ def _levels(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     colour, alpha = pixels[..., :3].copy(), pixels[..., 3]
     visible = alpha > 0
     colour[~visible] = 0
-    if not visible.any():
-        return alpha
     shown = np.unique(colour[visible], axis=0)
     if not visible.all() and len(shown) == 1:
         # Drawn in one colour, black maybe, on nothing.
         return alpha
     if (np.ptp(shown.astype(np.int16), axis=1) <= _GREY_NOISE).all():
-        grey = np.asarray(Image.fromarray(colour).convert("L")).astype(np.uint16)
-        return (grey * alpha // 255).astype(np.uint8)
+        # Upwards, and the greatest channel: what is nearly black is not black.
+        grey = colour.max(-1).astype(np.uint16)
+        return np.asarray((grey * alpha + 254) // 255, np.uint8)
     if len(shown) <= 2 and not shown[0].any():
         # One colour on black.
         return np.asarray(colour.any(-1) * np.uint8(255))
@@ -82,8 +81,8 @@ def _unknown(path: Path, values: NDArray[Any]) -> DatasetError:
     more = " …" if len(values) > len(named) else ""
     return DatasetError(
         f"{_shown(path)} does not say which of its values are tumour: it holds "
-        f"{', '.join(map(str, named))}{more}; expected are black and one other value, or grey levels "
-        f"of which those above {MASK_LEVEL} are tumour"
+        f"{', '.join(map(str, named))}{more}; expected are black and one other value, or more "
+        f"than {_FEW_VALUES} grey levels of which those above {MASK_LEVEL} are tumour"
     )
 
 

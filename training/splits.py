@@ -1,17 +1,17 @@
 """Who trains, who validates, who tests: decided by group, never by image."""
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from training.datasets import ImageSet
+from training.datasets import ImageFile, ImageSet
 from training.duplicates import Audit
 from training.errors import DatasetError
-from training.names import ANY_TUMOR, printable
+from training.names import ANY_TUMOR, canonical_label, person_name, printable
 from training.recipe import Recipe
 
 
@@ -114,9 +114,11 @@ def split(
         np.flatnonzero(usable & ~validates & ~np.isin(groups, groups[validates])),
         np.flatnonzero(validates),
         np.flatnonzero(test),
-        tuple(remarks),
     )
     _check(result, groups, protocol)
+    result = replace(
+        result, remarks=(*remarks, *_left_out(result, audit, np.isin(sources, list(held_out))))
+    )
     try:
         require_classes(result, images, recipe, np.ones(len(images), bool))
     except DatasetError as error:
@@ -128,6 +130,23 @@ def split(
             reasons.append("the command crossval tests fold by fold")
         raise DatasetError("; ".join([str(error), *reasons])) from error
     return result
+
+
+def _left_out(split: Split, audit: Audit, held_out: NDArray[np.bool_]) -> Iterator[str]:
+    """How many images are in no part, for whose sake; those of conflicting labels are said elsewhere.
+
+    Args:
+        split: who is in which part.
+        audit: groups.
+        held_out: images of data sets that are held out, (N,).
+    """
+    out = ~held_out
+    out[[*split.train, *split.validation, *split.test, *audit.conflicting]] = False
+    for part, does in ((split.test, "is tested"), (split.validation, "validates")):
+        beside = out & np.isin(audit.groups, audit.groups[part])
+        out &= ~beside
+        if beside.any():
+            yield f"{beside.sum()} images are left out: their person or near duplicate {does}"
 
 
 def divisible(images: ImageSet, recipe: Recipe) -> NDArray[np.bool_]:
@@ -233,23 +252,37 @@ def why_few(images: ImageSet, audit: Audit, labels: Sequence[str]) -> list[str]:
         if groups >= FEW_GROUPS:
             continue
         files = [images.files[row] for row in rows]
-        persons = {(file.source, file.person) for file in files}
+        persons = {(file.site or file.source, file.person) for file in files}
         shared = set.intersection(*(set(file.identities) for file in files))
+        keywords = sorted({identity.partition(":")[0] for identity in shared})
         if len(files) > 1 and shared:
             reasons.append(
-                f"the DICOM headers of all {label} slices name one patient or study, as they do where "
-                "a placeholder stands for every patient"
+                f"the DICOM headers of all {label} slices have one {' and one '.join(keywords)}, "
+                "as they do where a placeholder stands for every patient"
             )
         elif len(files) > 1 and len(persons) == 1 and files[0].person:
             reasons.append(
-                f"all {label} slices lie in one folder, which is taken for one person (or the index "
-                "names one patient for them)"
+                f"all {len(files)} {label} slices have one person by {_level(files[0])}: a folder that "
+                "is neither class, part nor container is taken for one"
             )
         else:
+            named = len({person for person in persons if person[1]})
+            levels = " or ".join(sorted({_level(file) for file in files if file.person}))
             reasons.append(
                 f"the {len(files)} {label} slices are {groups} group(s) of persons and near duplicates"
+                + (f", of {named} person(s) by {levels}" if named else "")
             )
     return reasons
+
+
+def _level(file: ImageFile) -> str:
+    """What names the person whom an image shows: a folder, and which, or the index."""
+    folders = file.path.parts[:-1]
+    named = [place for place, folder in enumerate(folders) if person_name(folder) == file.person]
+    if not named:
+        return "the index file"
+    above = any(canonical_label(folder) for folder in folders[named[-1] + 1 :])
+    return f"their outermost folder {'above' if above else 'below'} the class"
 
 
 def _in_folds(images: ImageSet, folds: Collection[int]) -> NDArray[np.bool_]:

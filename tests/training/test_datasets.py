@@ -59,7 +59,7 @@ def test_reads_through_the_service_s_functions_and_reports_what_it_cannot_read(
         ("empty", "data holds no images below class folders [^;]*$"),
         (
             "classless",
-            "data holds no images below class folders .*; it holds 1 images in data/some",
+            "data holds no images below class folders .*; it holds 1 images in data/\\*",
         ),
     ],
 )

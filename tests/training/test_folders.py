@@ -43,7 +43,12 @@ PERSONS = {
     "valid": (["valid/glioma/a", "glioma/val/b", "validation/glioma/p1/c"], "- - 1"),
     "the data set's own": (["all/set/glioma/a", "all/set/notumor/p1/a", "all/set/yes/b"], "- 1 -"),
     "numbered classes": (["glioma_01/a", "glioma_01/b", "glioma_02/a", "notumor 1/a"], "1 1 2 -"),
+    "numbered, one a part": (["train/glioma_1/a", "train/glioma_2/a", "test/glioma_3/a"], "1 2 3"),
+    "numbered, same in two parts": (["train/1 glioma/a", "test/1 glioma/a"], "- -"),
     "letter case": (["glioma/P1/a", "notumor/p1/a"], "1 1"),
+    "spelling": (["glioma/Mu\u0308ller/a", "notumor/M\u00fcller /a"], "1 1"),
+    "sessions": (["glioma/sub-1_ses-1/a", "glioma/sub-1_ses-2/a", "yes/sub-2_ses-1/a"], "1 1 2"),
+    "containers": (["yes/t1 axial/a", "no/raw data/anat/p1/a", "fold1/no/p1/a"], "- 1 1"),
 }
 
 
@@ -58,6 +63,26 @@ def test_a_person_is_one_wherever_the_folder_lies(tmp_path: Path, layout: str) -
         for person in (persons[f"{place}.jpg"] for place in places)
     ]
     assert " ".join(found) == expected
+
+
+def test_a_data_set_s_own_number_makes_no_person_of_a_class_in_it(tmp_path: Path) -> None:
+    root = _put(tmp_path / "glioma 1", "glioma 2/7.jpg", "7.jpg")
+    assert [file.person for file in find_images([root])] == ["", ""]
+
+
+@pytest.mark.parametrize(
+    "stray", ["glioma/stray.jpg", "other/glioma/stray.jpg", "set/glioma/s.jpg"]
+)
+def test_a_stray_file_makes_no_person_of_the_data_set_s_folder(tmp_path: Path, stray: str) -> None:
+    places = [f"set/Brain MRI/{name}/{n}.jpg" for n in range(12) for name in ("glioma", "no")]
+    images = read_folders([_put(tmp_path / "all", *places, stray)])
+    assert [file.person for file in images.files if "Brain" in str(file.path)] == [""] * 24
+    assert "all: the 2 outermost folder(s) above the classes" in images.describe()
+
+
+def test_a_data_set_s_folder_that_is_given_itself_is_no_remark(tmp_path: Path) -> None:
+    images = read_folders([_put(tmp_path / "Brain MRI", "yes/1.jpg", "no/1.jpg")])
+    assert images.remarks == ()
 
 
 @pytest.mark.parametrize(
@@ -87,7 +112,6 @@ def test_slices_of_a_person_are_one_group_in_two_classes_and_parts(
     ("place", "label"),
     [
         ("Tumor/non_tumor", "notumor"),
-        ("Tumor/p1", "tumor"),
         ("Tumor/not affected", None),
         ("Tumor/not affected/p1", None),
         ("mri/negative", None),
@@ -108,9 +132,35 @@ def test_a_name_that_speaks_of_absence_gets_no_tumour_from_the_folders_above(
     }
     assert labels.pop(f"{root.name}/glioma") == "glioma"
     assert labels.get(place) == label
-    expected = {} if label else {place: 1}
+    expected = {} if label else {f"{root.name}/{'no/' if '/no/' in place else ''}*": 1}
     assert images.unlabelled == expected
     assert f"images without a class: {len(expected)}" in images.describe()
+
+
+@pytest.mark.parametrize("title", ["Brain Tumor", "Brain Tumor Data Set", "set/tumors"])
+def test_what_holds_class_folders_gives_no_class_to_other_folders(
+    tmp_path: Path, title: str
+) -> None:
+    root = _put(
+        tmp_path / title.split("/")[0],
+        *(f"{'tumors/' if '/' in title else ''}{place}/7.jpg" for place in CLASSED),
+    )
+    labels = {f.path.parent.name: f.label for f in find_images([root])}
+    labels.pop("tumors", None)  # that is no title
+    assert labels == {"yes": "tumor", "HGG": "glioma", "p2": "glioma", "no": "notumor"}
+
+
+CLASSED = ("yes", "no", "HGG", "HGG/p2", "pred", "Control group", "unclear", "unclear/p1", ".")
+
+
+def test_folders_of_the_same_class_are_no_division(tmp_path: Path) -> None:
+    root = _put(tmp_path / "set", "glioma/HGG/7.jpg", "glioma/p1/7.jpg", "glioma/7.jpg")
+    assert [f.label for f in find_images([root])] == ["glioma"] * 3
+
+
+def test_what_lies_in_a_divided_class_folder_itself_is_of_that_class(tmp_path: Path) -> None:
+    root = _put(tmp_path / "set", "tumor/glioma/7.jpg", "tumor/7.jpg", "tumor/unclear/7.jpg")
+    assert [f.label for f in find_images([root])] == ["tumor", "glioma"]
 
 
 @pytest.mark.parametrize(
@@ -141,6 +191,7 @@ def test_what_is_not_taken_is_counted(tmp_path: Path) -> None:
     (root / "notes.txt").write_text("none")
     (root / "glioma" / "1.2.3").write_text("none")
     (root / "glioma" / "link.jpg").symlink_to(root / "nowhere")
+    (root / "glioma" / "itself").symlink_to(root / "glioma" / "itself")
     images = read_folders([root])
     assert len(images) == 1
     assert images.passed_over == {
@@ -149,10 +200,10 @@ def test_what_is_not_taken_is_counted(tmp_path: Path) -> None:
         ".webp": 1,
         ".txt": 1,
         "without a suffix": 1,
-        "links to nowhere": 1,
+        "links to nowhere": 2,
         "hidden": 2,
     }
-    assert "other files, not read: 9\n" in images.describe()
+    assert "other files, not read: 10\n" in images.describe()
     assert "\n  .tif: 2\n" in images.describe()
 
 
@@ -174,13 +225,68 @@ def test_links_to_folders_are_followed_and_lead_round_once(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "mask", ["glioma/7_mask.png", "glioma/7-seg.jpg", "glioma/masks/7.png", "labels/glioma/7.png"]
+    "mask",
+    [
+        *("glioma/7_mask.png", "glioma/7-seg.jpg", "glioma/masks/7.png", "labels/glioma/7.png"),
+        *("glioma/gt/7_seg.png", "glioma/GT_7.png"),
+    ],
 )
 def test_masks_beside_images_are_no_slices(tmp_path: Path, mask: str) -> None:
     root = _put(tmp_path / "set", "glioma/7.png", mask)
     images = read_folders([root])
     assert [f.path for f in images.files] == [root / "glioma" / "7.png"]
     assert images.passed_over == {"masks beside images": 1}
+    assert images.remarks == ()
+
+
+@pytest.mark.parametrize("folder", ["masks", "seg"])
+def test_a_folder_of_masks_stands_beside_one_of_images(tmp_path: Path, folder: str) -> None:
+    root = _put(
+        tmp_path / "set",
+        *(f"yes/p1/{kind}/a/{n}.png" for kind in ("images", folder) for n in range(3)),
+        f"yes/p1/{folder}/a/left.png",
+    )
+    images = read_folders([root])
+    assert {f.path.parents[1].name for f in images.files} == {"images"}
+    assert images.passed_over == {"masks beside images": 4}
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        *("yes/gt_001.jpg", "yes/label1.jpg", "yes/seg 2 t1.jpg", "yes/segmented/8.jpg"),
+        *("no/no mask/7.jpg", "train_labels/yes/7.jpg", "yes/labels/8.jpg", "labels/yes/a/7.jpg"),
+    ],
+)
+def test_slices_of_masks_names_are_taken_and_said(tmp_path: Path, place: str) -> None:
+    images = read_folders([_put(tmp_path / "set", "yes/7.jpg", place)])
+    assert len(images) == 2
+    assert "set: 1 images are taken for slices, though their name" in images.describe()
+
+
+@pytest.mark.parametrize("folder", ["@eaDir", "__MACOSX", "Thumbs", "thumbnails"])
+def test_what_systems_make_of_images_is_no_slice(tmp_path: Path, folder: str) -> None:
+    root = _put(tmp_path / "set", "yes/7.jpg", f"yes/{folder}/7.jpg", f"{folder}/yes/p1/7.jpg")
+    images = read_folders([root])
+    assert len(images) == 1
+    assert images.passed_over == {"thumbnails and system folders": 2}
+
+
+def test_no_name_that_may_be_a_person_s_is_in_reports(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from training.contactsheet import run_audit
+
+    root = _put(tmp_path / "set", "yes/7.jpg", "Testing/Erika Zweig/mri/1.jpg", "Erika Zweig/2.jpg")
+    _put(root, "T1/3.jpg", "Zweig/x/4.jpg")
+    for name in ("a.Zweig_Erika", "Report.of Zweig", "a.mustermann", "a.dcm2", "a.7"):
+        (root / name).write_text("none")
+    run_audit([root], tmp_path / "out")
+    written = capsys.readouterr().out + (tmp_path / "out" / "audit.json").read_text()
+    assert not any(name in written.casefold() for name in ("erika", "zweig", "mustermann"))
+    images = read_folders([root])
+    assert images.unlabelled == {"set/*": 2, "set/Testing/*": 1, "set/T1": 1}
+    assert images.passed_over == {"without a suffix": 4, ".dcm2": 1}
 
 
 def test_a_data_set_may_be_called_a_mask(tmp_path: Path) -> None:
@@ -194,8 +300,14 @@ def test_names_that_are_no_text_are_told(tmp_path: Path) -> None:
         place.mkdir(parents=True)
         shutil.copy(SLICE, place / os.fsdecode(b"\xe4.jpg"))
     images = read_folders([root])
-    assert b"set/Sch\\udce4del: 1" in images.describe().encode()
+    assert b"images without a class: 1\n  set/*: 1" in images.describe().encode()
     assert images.files[0].name == "set/glioma/\\udce4.jpg"
+
+
+def test_a_data_set_that_links_to_itself_is_no_folder(tmp_path: Path) -> None:
+    (tmp_path / "set").symlink_to(tmp_path / "set")
+    with pytest.raises(DatasetError, match="set is no folder"):
+        find_images([tmp_path / "set"])
 
 
 def test_a_folder_that_cannot_be_read_is_an_error(
@@ -230,10 +342,11 @@ def test_an_index_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     ("text", "says"),
     [
         ("", r"lacks id, label, fold \(or patient\): it is empty"),
-        ("id;label;fold\n1;glioma;1\n", "lacks id, .*'id;label;fold'; .* with commas"),
-        ("id,class,fold\n1,glioma,1\n", "lacks label: its first line is 'id,class,fold'"),
+        ("id;label;fold\n1;glioma;1\n", "lacks id, .*: it has none of them; .* with commas"),
+        ("id,class,fold\n1,glioma,1\n", "lacks label: it has id, fold; expected"),
         ("id,label\n1,glioma\n", r"lacks fold \(or patient\)"),
         ("id,label,fold\n", "lists no images"),
+        ("id,label,Fold, fold\n1,glioma,1,2\n", "has the column fold twice"),
         ("id,label,fold\n1,glioma\n", "line 2: '' is no number of a fold"),
         ("id,label,fold\n1,glioma,A\n", "line 2: 'A' is no number of a fold"),
         ("id,label,fold\n1,glioma,1\n2,,1\n", "line 3: no label"),
@@ -243,6 +356,54 @@ def test_an_index_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
 def test_an_index_that_is_none_says_why(tmp_path: Path, text: str, says: str) -> None:
     with pytest.raises(DatasetError, match=says):
         find_images([_indexed(tmp_path / "set", text)])
+
+
+def test_a_row_in_the_place_of_an_index_s_first_line_stays_inside(tmp_path: Path) -> None:
+    with pytest.raises(DatasetError) as error:
+        find_images([_indexed(tmp_path / "set", "17,glioma,Mustermann\n")])
+    assert "ustermann" not in str(error.value)
+
+
+@pytest.mark.parametrize("column", ["patient_id", "PatientID", "subject", "Person", "pid"])
+def test_a_column_of_patients_under_another_name_is_an_error(tmp_path: Path, column: str) -> None:
+    root = _indexed(tmp_path / "set", f"id,label,fold,{column}\n1,glioma,1,a\n2,glioma,2,a\n")
+    with pytest.raises(DatasetError, match=f"'{column.casefold()}': call it patient"):
+        find_images([root])
+
+
+def test_columns_are_known_in_any_case_and_others_are_named(tmp_path: Path) -> None:
+    text = "ID, Label ,FOLD, Patient,Age\n 1,glioma , 1, a ,50\n2,glioma,2,A,60\n"
+    images = read_folders([_indexed(tmp_path / "set", text)])
+    assert [file.person for file in images.files] == ["a", "a"]
+    assert "\n  set: index.csv: not read are the columns age" in images.describe()
+
+
+@pytest.mark.parametrize("names", ["Training Testing", "glioma notumor", "train test"])
+def test_halves_of_a_data_set_name_persons_together(tmp_path: Path, names: str) -> None:
+    roots = [tmp_path / "set" / name for name in names.split()]
+    for root in roots:
+        for person in "ab":
+            _draw(root / ("" if "glioma" in names else "glioma") / person / "7.png")
+    images = read_folders(roots)
+    assert _groups(images) == [0, 1, 0, 1]
+    assert images.remarks == ()
+
+
+def test_that_two_data_sets_call_persons_alike_is_said(tmp_path: Path) -> None:
+    roots = [
+        tmp_path / "set" / "site a",
+        tmp_path / "set" / "site b",
+        tmp_path / "other" / "Testing",
+    ]
+    for root, persons in zip(roots, ("ab", "bcd", "d"), strict=True):
+        for person in persons:
+            _draw(root / "glioma" / person / "7.png")
+    images = read_folders(roots)
+    assert len(set(_groups(images))) == 6
+    assert [remark.partition(",")[0] for remark in images.remarks] == [
+        "1 persons of site a are called as ones of site b",
+        "1 persons of site b are called as ones of Testing",
+    ]
 
 
 def _groups(images: ImageSet) -> list[int]:
@@ -303,11 +464,22 @@ def test_objects_of_one_patient_study_or_series_are_one_group(
 ) -> None:
     blank = {"PatientID": "", "StudyInstanceUID": "", "SeriesInstanceUID": ""}
     _object(tmp_path / "one" / "glioma" / "1.dcm", **blank | first)
+    _object(tmp_path / "one" / "notumor" / "2.dcm", **blank | second)
     _object(tmp_path / "other" / "notumor" / "2.dcm", **blank | second)
     images = read_folders([tmp_path / "one", tmp_path / "other"])
     groups = _groups(images)
     assert (groups[0] == groups[1]) is grouped
+    # Two sites may number their patients alike.
+    unique = grouped and first.keys() & second.keys() != {"PatientID"}
+    assert (groups[0] == groups[2]) is unique
     assert all(file.patient is bool(first) for file in images.files)
+
+
+def test_halves_of_a_data_set_have_the_same_patient_ids(tmp_path: Path) -> None:
+    for number, part in enumerate(("Training", "Testing")):
+        uids = dict.fromkeys(("StudyInstanceUID", "SeriesInstanceUID"), f"1.2.{number}")
+        _object(tmp_path / part / "glioma" / "1.dcm", PatientID="A-17", **uids)
+    assert _groups(read_folders([tmp_path / "Training", tmp_path / "Testing"])) == [0, 0]
 
 
 def test_what_names_a_patient_stays_inside(

@@ -54,6 +54,8 @@ def _palette() -> Image.Image:
         pytest.param(_mask("RGB", (0, 0, 0), (255, 0, 0)), id="red"),
         pytest.param(_mask("RGB", (0, 0, 0), (0, 0, 255)), id="blue"),
         pytest.param(_mask("RGB", (2, 0, 0), (255, 250, 255)), id="white in colour"),
+        pytest.param(_mask("RGB", (0, 0, 0), (0, 0, 1)), id="hardly blue"),
+        pytest.param(_mask("RGBA", (0, 0, 0, 255), (1, 1, 1, 90)), id="hardly anything"),
         pytest.param(_palette(), id="palette"),
         pytest.param(_mask("LA", (0, 0), (0, 255)), id="black on nothing"),
         pytest.param(_mask("LA", (0, 255), (255, 255)), id="opaque"),
@@ -82,17 +84,62 @@ def test_grey_levels_of_a_scaled_mask_are_kept(tmp_path: Path) -> None:
     assert len(np.unique(read_images(find_images([root])).masks[0])) > 10
 
 
+def _half(rows: int) -> Image.Image:
+    mask = Image.new("L", (256, 256))
+    mask.paste(255, (0, 0, 256, rows))
+    return mask
+
+
 def _three(mode: str, *values: Any) -> Image.Image:
     mask = _mask(mode, values[0], values[1])
     mask.paste(values[2], (10, 10, 20, 20))
     return mask
 
 
+def _levels(count: int) -> Image.Image:
+    """Of so many grey levels, evenly spaced from black on, a few pixels of each but black."""
+    mask = Image.new("L", (256, 256))
+    for number in range(count):
+        mask.paste(255 * number // (count - 1), (10 * number, 0, 10 * number + 9, 9))
+    return mask
+
+
+def test_more_levels_than_classes_are_a_scaled_mask_s(tmp_path: Path) -> None:
+    root = _set(tmp_path / "set", _levels(9))
+    assert read_mask(root / "masks" / "1.png").sum() == 4 * 81
+
+
+@pytest.mark.parametrize(
+    ("mask", "says"),
+    [
+        (_mask("L", 255, 0), "calls 98% of its image tumour: is it inverted"),
+        (_mask("RGB", (255, 0, 0), (0, 0, 0)), "calls 98%"),
+        (_half(129), "calls 50%"),
+    ],
+)
+def test_most_of_a_slice_is_no_tumour(tmp_path: Path, mask: Image.Image, says: str) -> None:
+    with pytest.raises(DatasetError, match=rf"1\.png {says}"):
+        read_images(find_images([_set(tmp_path / "set", mask)]))
+
+
+def test_half_of_it_may_be(tmp_path: Path) -> None:
+    assert len(read_images(find_images([_set(tmp_path / "set", _half(128))])).masks) == 1
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_a_mask_that_is_white_all_over_is_an_error(tmp_path: Path, mode: str) -> None:
+    with pytest.raises(DatasetError, match=r"1\.png calls 100%"):
+        read_images(find_images([_set(tmp_path / "set", Image.new(mode, (256, 256), "white"))]))
+
+
 @pytest.mark.parametrize(
     ("mask", "holds"),
     [
         pytest.param(_three("L", 0, 1, 2), "0, 1, 2;", id="classes"),
+        pytest.param(_three("L", 0, 170, 255), "0, 170, 255;", id="classes to the full"),
+        pytest.param(_levels(8), "0, 36, 72, 109, 145, 182 …;", id="eight classes"),
         pytest.param(_mask("L", 1, 2), "1, 2;", id="no black"),
+        pytest.param(_mask("L", 200, 255), "200, 255;", id="bright"),
         pytest.param(_mask("I;16", 70, 300), "70, 300;", id="16 bits"),
         pytest.param(
             _three("RGB", (0, 0, 0), (255, 0, 0), (0, 255, 0)),
@@ -118,6 +165,7 @@ def test_a_mask_that_does_not_say_what_is_tumour_is_an_error(
 def test_a_mask_may_outline_nothing(tmp_path: Path, mask: Image.Image) -> None:
     images = read_images(find_images([_set(tmp_path / "set", mask, "notumor")]))
     assert not images.masks
+    assert "\n  1 masks outline nothing, and count as none" in images.describe()
 
 
 def test_a_slice_that_is_filed_as_no_tumour_has_no_outlined_one(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from training.datasets import ImageFile, ImageSet, find_images, read_images
 from training.duplicates import Audit, audit
 from training.errors import DatasetError
 from training.recipe import Folds, Recipe, load_recipe
-from training.splits import Protocol, Split, pick, split
+from training.splits import Protocol, Split, _off, pick, split, why_few
 
 CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
 
@@ -289,6 +289,39 @@ def test_one_patient_does_not_test_what_was_trained_on() -> None:
     parts = split(images, found, Protocol.CLEAN, _recipe(folds=None))
     assert [images.files[row].person for row in parts.test] == ["p3"]
     assert "p3" not in {images.files[row].person for row in (*parts.train, *parts.validation)}
+    assert parts.remarks == ("3 images are left out: their person or near duplicate is tested",)
+    # What is said to be left out for its label is not said twice.
+    found = replace(
+        found, conflicting=np.flatnonzero([f.person == "p3" for f in images.files])[1:3]
+    )
+    (remark,) = split(images, found, Protocol.CLEAN, _recipe(folds=None)).remarks
+    assert remark.startswith("1 images are left out")
+    assert split(images, found, Protocol.PUBLISHED, _recipe(folds=None)).remarks == ()
+
+
+def test_copies_of_a_fold_that_validates_are_counted() -> None:
+    images, found = _folds_and_rest()
+    remarks = split(images, found, Protocol.GROUPED, _recipe()).remarks
+    assert [remark for remark in remarks if "left out" in remark] == [
+        "1 images are left out: their person or near duplicate is tested",
+        "1 images are left out: their person or near duplicate validates",
+    ]
+
+
+def test_what_is_held_out_says_nothing_of_its_folds() -> None:
+    images, found = _set([*_indexed("theirs", 5, 0), *_indexed("ours", 5, 200)])
+    recipe = _recipe(folds=Folds(validation=(4,), test=(5,)))
+    remarks = split(images, found, Protocol.GROUPED, recipe, ["theirs"]).remarks
+    assert remarks == ("ours names folds 1, 2, 3, 4, 5: fold 4 validates",)
+
+
+@pytest.mark.parametrize(("size", "said"), [(8, True), (9, False)])
+def test_a_share_is_missed_by_less_than_half_unsaid(size: int, said: bool) -> None:
+    """Of 20 slices that are the share, fewer than 9 are said."""
+    labels = np.array(["glioma"] * 100)
+    drawn = np.arange(100) < size
+    found = list(_off("test", labels, np.arange(100), np.ones(100, bool), drawn, 0.2))
+    assert bool(found) is said
 
 
 @pytest.mark.parametrize(
@@ -297,17 +330,17 @@ def test_one_patient_does_not_test_what_was_trained_on() -> None:
         (
             {"2019": ["glioma"] * 9},
             (),
-            "all glioma slices lie in one folder, which is taken for one",
+            "all 9 glioma slices have one person by the index file",
         ),
         (
             {"p": ["glioma"] * 4, "q": ["glioma"] * 4},
             (),
-            r"the 8 glioma slices are 2 group\(s\) of per",
+            r"the 8 glioma slices are 2 group\(s\) of .*, of 2 person\(s\) by the index file",
         ),
         (
             {"-": ["glioma"] * 9},
-            ("same",),
-            "the DICOM headers of all glioma slices name one patient",
+            ("PatientID:same",),
+            "the DICOM headers of all glioma slices have one PatientID, as they",
         ),
     ],
     ids=["folder", "two folders", "placeholder"],
@@ -325,6 +358,22 @@ def test_what_makes_groups_too_few_is_said(
     images = ImageSet(files, names, slices.repeat(28, 1).repeat(28, 2))
     with pytest.raises(DatasetError, match=f"no (training|validation) images of glioma; {says}"):
         split(images, audit(images), Protocol.GROUPED, _recipe(folds=None))
+
+
+@pytest.mark.parametrize(
+    ("path", "level"),
+    [
+        ("set/glioma/2019/a/7.png", "their outermost folder below the class"),
+        ("set/2019/T1/glioma/a/7.png", "their outermost folder above the class"),
+        ("set/images/7.png", "the index file"),
+    ],
+)
+def test_what_names_a_person_is_said(path: str, level: str) -> None:
+    file = ImageFile(Path(path), "set", "", "glioma", person="2019")
+    images = ImageSet((file, file), ("a", "b"), np.zeros((2, 2, 2), np.uint8))
+    found = Audit(np.zeros(2, np.intp), (), (), np.zeros(0, np.intp))
+    (reason,) = why_few(images, found, ["glioma"])
+    assert reason.startswith(f"all 2 glioma slices have one person by {level}: a folder")
 
 
 def test_tumours_of_an_unstated_kind_need_not_be_left() -> None:
