@@ -314,8 +314,8 @@ class Version(_Answer):
     refused: VersionError | None = Field(
         None,
         description="It was to become the active one the last time that this was tried. With the code "
-        "`other_classes` it is the newest, which BRAIN_WATCH does not let serve by itself, as its "
-        "classes are not those of the version that serves.",
+        "`other_classes` it is the newest, which BRAIN_WATCH does not let serve by itself before "
+        "the next start, as its classes are not those of the version that serves.",
     )
 
 
