@@ -227,8 +227,10 @@ class Registry:
         selector, shadow = self._settings.shadow_version, self._shadow
         if not selector:
             return None
-        version = None if shadow is None else shadow.version
-        return ShadowState(selector, version, self._shadow_failure)
+        if shadow is None:
+            return ShadowState(selector, None, self._shadow_failure)
+        spec = None if self.active is None else self.active.stored.preprocess
+        return ShadowState(selector, shadow.version, shadow.problem(spec))
 
     async def watch(self) -> None:
         """Replaces an engine whose thread died or hangs; runs until cancelled."""
