@@ -16,9 +16,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from contract.errors import (
     CorruptVersion,
@@ -50,7 +50,7 @@ _MODEL_NAME = re.compile(MODEL_NAME_PATTERN)
 _VERSION_NAME = re.compile(VERSION_PATTERN)
 _ALIAS_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _ALIAS_FILE = TypeAdapter(dict[str, int])
-_HIGHEST_FILE = TypeAdapter(int)
+_HIGHEST_FILE = TypeAdapter(Annotated[int, Field(ge=1, le=MAX_VERSION)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +89,15 @@ class ModelStore:
             return []
         found = (path.name for path in folder.iterdir() if path.is_dir())
         return sorted(int(number) for number in found if _VERSION_NAME.fullmatch(number))
+
+    def described(self, name: str) -> list[int]:
+        """Of :meth:`versions`, those that have a manifest.
+
+        What has none is being copied in, or was deleted while a file of it was open: on NFS, the folder
+        stays until the file is closed.
+        """
+        folder = self.root / name
+        return [it for it in self.versions(name) if (folder / str(it) / MANIFEST).is_file()]
 
     def next_version(self, name: str) -> int:
         """The number after the highest that was ever used, even if that version has been deleted.
@@ -133,7 +142,7 @@ class ModelStore:
         Raises:
             InvalidAlias: the name is none for an alias.
             VersionNotFound: there is no such version.
-            CorruptVersion: the alias file is damaged.
+            CorruptVersion: the alias file is damaged, or the one that keeps the highest number.
             ReadOnlyStore: the store cannot be written.
         """
         if alias == LATEST or not _ALIAS_NAME.fullmatch(alias):
@@ -143,6 +152,7 @@ class ModelStore:
         folder = self.root / name
         with _locked(folder):
             aliases = self.aliases(name)
+            self._record_highest(name, version)
             text = json.dumps(aliases | {alias: version}, indent=2, sort_keys=True) + "\n"
             try:
                 _replace(folder / ALIASES, text)
@@ -152,6 +162,8 @@ class ModelStore:
 
     def resolve(self, name: str, selector: str) -> int:
         """The version number that ``latest``, a number or an alias stands for.
+
+        ``latest`` passes over what has no manifest, unless nothing has one.
 
         Raises:
             VersionNotFound: it stands for none.
@@ -163,7 +175,7 @@ class ModelStore:
                 raise VersionNotFound("the folder of the model store does not exist")
             raise VersionNotFound(f"the store has no version of {name}")
         if selector == LATEST:
-            return versions[-1]
+            return (self.described(name) or versions)[-1]
         number = int(selector) if _VERSION_NAME.fullmatch(selector) else None
         if number is None:
             number = self.aliases(name).get(selector)
@@ -248,6 +260,7 @@ class ModelStore:
             IncompleteVersion: an artifact that the manifest names was not written.
             StoreError: the version would not load; see :meth:`load`.
             CorruptVersion: the file that keeps the highest number is damaged.
+            ReadOnlyStore: that file cannot be written.
         """
         target = self.root / manifest.name / str(manifest.version)
         if target.exists():
@@ -274,23 +287,32 @@ class ModelStore:
 
     def _highest(self, name: str) -> int:
         """The highest number that is recorded; 0 in a store that nothing was published to."""
-        path = self.root / name / HIGHEST
-        if not path.is_file():
-            return 0
         try:
-            return _HIGHEST_FILE.validate_json(path.read_bytes(), strict=True)
+            text = (self.root / name / HIGHEST).read_bytes()
+            return _HIGHEST_FILE.validate_json(text, strict=True)
+        except FileNotFoundError:
+            return 0
         except (OSError, ValidationError) as error:
             raise CorruptVersion(f"{name}/{HIGHEST} is damaged") from error
 
     def _keep_highest(self, name: str, version: int) -> None:
         """Records a number that is about to be used, with those that came by copying."""
-        folder = self.root / name
-        # Where nothing can be locked, what two exports at once could lose is a record, no version.
-        with _locked(folder, required=False):
-            recorded = self._highest(name)
-            highest = max(recorded, version, *self.versions(name))
-            if highest > recorded:
-                _replace(folder / HIGHEST, f"{highest}\n")
+        try:
+            # Where a file system locks nothing, two exports at once may lose a record, but no version.
+            with _locked(self.root / name, required=False):
+                self._record_highest(name, version)
+        except OSError as error:
+            raise ReadOnlyStore("the model store cannot be written") from error
+
+    def _record_highest(self, name: str, version: int) -> None:
+        """The same for who holds the lock."""
+        recorded = self._highest(name)
+        highest = max(recorded, version, *self.versions(name))
+        if highest > recorded:
+            try:
+                _replace(self.root / name / HIGHEST, f"{highest}\n")
+            except OSError as error:
+                raise ReadOnlyStore("the model store cannot be written") from error
 
 
 def file_digest(path: Path) -> str:

@@ -21,6 +21,7 @@ from service.errors import (
     Failure,
     ModelUnavailable,
     OtherClasses,
+    OtherPreprocessing,
     RateExceeded,
     RuntimeUnusable,
     ServiceError,
@@ -40,9 +41,9 @@ OF_VERSIONS: Final = frozenset(
 )
 """What :class:`ModelUnavailable` and :class:`ActivationRefused` pass on with statuses of their own."""
 
-UNANSWERED: Final = frozenset({MultiFrame, VersionExists, OtherClasses})
+UNANSWERED: Final = frozenset({MultiFrame, VersionExists, OtherClasses, OtherPreprocessing})
 """What only training and tools meet: the service takes files of many frames, and publishes nothing. And
-what the watcher of the store alone does, which answers nobody: ``GET /models`` and the log show it."""
+what the watcher of the store and the shadow version do: ``GET /models`` shows it, and no answer."""
 
 
 class Entry(NamedTuple):

@@ -126,6 +126,11 @@ class Agreement:
             ("field",),
             registry=registry,
         )
+        self._compared_labels = Counter(
+            "brain_shadow_compared_labels",
+            "Images of which both versions' labels are among the same classes.",
+            registry=registry,
+        )
         for field in ("label", "decision"):
             self._disagreements.labels(field)
         self._difference = Histogram(
@@ -139,9 +144,10 @@ class Agreement:
         """Counts one slice; not its labels, where the versions do not know the same classes."""
         self._images.inc()
         self._difference.observe(abs(active.tumor_probability - shadow.tumor_probability))
-        same_classes = active.probabilities.keys() == shadow.probabilities.keys()
-        if same_classes and active.label != shadow.label:
-            self._disagreements.labels("label").inc()
+        if active.probabilities.keys() == shadow.probabilities.keys():
+            self._compared_labels.inc()
+            if active.label != shadow.label:
+                self._disagreements.labels("label").inc()
         if active.decision != shadow.decision:
             self._disagreements.labels("decision").inc()
 

@@ -331,6 +331,13 @@ class OtherClasses(ServiceError):
     code = "other_classes"
 
 
+class OtherPreprocessing(ServiceError):
+    """The shadow version has another preprocessing than the one that serves: nothing to compare."""
+
+    status = 409
+    code = "other_preprocessing"
+
+
 class Unavailable(ServiceError):
     status = 503
     code = "unavailable"

@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 from contract.errors import StoreError, VersionNotFound
 from contract.store import LATEST
-from service.errors import ActivationRefused, RuntimeLost, RuntimeUnusable
-from service.registry import Registry
+from service.errors import ActivationRefused, OtherClasses, RuntimeLost, RuntimeUnusable
+from service.registry import Kinds, Registry
 
 logger = logging.getLogger("service.follower")
 
@@ -22,6 +22,13 @@ class Found(NamedTuple):
     stamp: str
 
 
+class Refused(NamedTuple):
+    """What was found and refused, and the kinds that it had to have; None if it could have any."""
+
+    found: Found
+    kinds: Kinds | None
+
+
 class Follower:
     """Acts when a selector comes to stand for another version; event loop only.
 
@@ -29,11 +36,13 @@ class Follower:
     yet another version. One that was refused is tried again when its files change.
 
     That ``latest`` comes to stand for a lower number says that a version was deleted, and not that
-    another one is to serve: what is loaded serves on, even if it is that version. Only where nothing
-    serves, as the version that should is gone, is it replaced.
+    another one is to serve: what is loaded serves on, even if it is that version. Nor does it say
+    anything when that number comes back: only one above all that it took before is new. Only where
+    nothing serves, as the version that should is gone, is it replaced.
 
     That a version is the newest of its name does not say either that clients understand it: one with
-    other classes is refused, and waits for somebody to activate it. An alias is moved on purpose.
+    other classes than what serves is refused, until something else serves, or nothing. An alias is
+    moved on purpose.
 
     Args:
         registry: what it activates in.
@@ -50,9 +59,10 @@ class Follower:
         self._name = name
         self._selector = selector
         self._interval_seconds = interval_seconds
+        # Of ``latest`` the highest number, of an alias the last one.
         self._taken: int | None = None
         self._last: int | None = None
-        self._refused: Found | None = None
+        self._refused: Refused | None = None
         self._seen: Found | None = None
         self._trouble: str | None = None
 
@@ -61,7 +71,7 @@ class Follower:
         found = await self._look()
         await self._registry.load()
         if found is not None and self._registry.active is None:
-            self._refused = found
+            self._refused = Refused(found, None)
         elif found is not None:
             self._taken = found.number
         self._last = None if found is None else found.number
@@ -103,23 +113,40 @@ class Follower:
             return
         last, self._last = self._last, found.number
         is_gone = failure is not None and failure.code == VersionNotFound.code
-        if found == self._refused or (found.number == self._taken and not is_gone):
+        # Where nothing serves, no client has classes that another version could change.
+        kinds = registry.kinds if self._selector == LATEST else None
+        if self._is_old(found, kinds) or (found.number == self._taken and not is_gone):
             return
         fields = {"selector": self._selector, "version": found.number}
-        fell = self._selector == LATEST and last is not None and found.number < last
-        if fell and registry.active is not None:
-            self._taken = found.number
-            served = registry.active.identity["version"]
-            logger.warning(
-                "the newest version was deleted; what serves goes on",
-                extra={"fields": {**fields, "deleted": last, "serves": served}},
-            )
-            return
+        active = registry.active
+        if active is not None and self._selector == LATEST:
+            served = active.identity["version"]
+            if last is not None and found.number < last:
+                logger.warning(
+                    "the newest version was deleted; what serves goes on",
+                    extra={"fields": {**fields, "deleted": last, "serves": served}},
+                )
+            if self._taken is not None and found.number < self._taken:
+                return
+            if served == found.number and active.identity["name"] == self._name:
+                self._take(found)
+                return
         logger.info("the selector stands for another version", extra={"fields": fields})
         try:
-            alike = self._selector == LATEST
-            await registry.activate(self._name, str(found.number), alike=alike)
-        except ActivationRefused:
-            self._refused = found
+            await registry.activate(self._name, str(found.number), alike=kinds is not None)
+        except ActivationRefused as refusal:
+            of_kinds = refusal.code == OtherClasses.code
+            self._refused = Refused(found, kinds if of_kinds else None)
         else:
-            self._taken = found.number
+            self._take(found)
+
+    def _is_old(self, found: Found, kinds: Kinds | None) -> bool:
+        """Whether it was refused, and nothing has changed that could make it another answer."""
+        refused = self._refused
+        if refused is None or refused.found != found:
+            return False
+        return refused.kinds is None or refused.kinds == kinds
+
+    def _take(self, found: Found) -> None:
+        above = self._selector != LATEST or self._taken is None or found.number > self._taken
+        self._taken = found.number if above else self._taken

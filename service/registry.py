@@ -131,6 +131,11 @@ class Registry:
         """Name of the configured model."""
         return self._settings.model
 
+    @property
+    def kinds(self) -> Kinds | None:
+        """What the active version tells apart; None while there is none."""
+        return None if self.active is None else self._kinds
+
     async def load(self) -> None:
         """Loads the configured version; a failure is kept for /health instead of raised."""
         async with self._changing:
@@ -181,7 +186,7 @@ class Registry:
                 raise OtherVersionServes(
                     "another version began to serve while this waited; ask again to go back from it"
                 )
-            versions = await self.ask_store(partial(self.store.versions, name))
+            versions = await self.ask_store(partial(self.store.described, name))
             place = self._place_before(name, versions)
             engine = await self._build_beside(*self._served[place])
             del self._served[place:]
@@ -222,8 +227,10 @@ class Registry:
         selector, shadow = self._settings.shadow_version, self._shadow
         if not selector:
             return None
-        version = None if shadow is None else shadow.version
-        return ShadowState(selector, version, self._shadow_failure)
+        if shadow is None:
+            return ShadowState(selector, None, self._shadow_failure)
+        spec = None if self.active is None else self.active.stored.preprocess
+        return ShadowState(selector, shadow.version, shadow.problem(spec))
 
     async def watch(self) -> None:
         """Replaces an engine whose thread died or hangs; runs until cancelled."""
@@ -291,7 +298,7 @@ class Registry:
 
         Args:
             name: of the model.
-            versions: that the store still has.
+            versions: that the store still has, with a manifest.
         """
         if not self._served or self._served[-1][0] != name:
             raise NoEarlierVersion("this model does not serve, so there is nothing to go back from")
@@ -349,8 +356,8 @@ class Registry:
             stored = self.store.load(name, number)
             if kinds is not None and kinds != Kinds.of(stored.manifest):
                 raise OtherClasses(
-                    "it has other classes than the version that serves: only an activation by hand "
-                    "lets it serve"
+                    "it has other classes than the version that serves: it waits for an activation by "
+                    "hand, or for the next start with BRAIN_MODEL_VERSION=latest"
                 )
             rules = adjusted(Rules.read(stored.manifest, stored.path), self._settings)
             runtime = self._open(self._settings, stored)

@@ -314,8 +314,8 @@ class Version(_Answer):
     refused: VersionError | None = Field(
         None,
         description="It was to become the active one the last time that this was tried. With the code "
-        "`other_classes` it is the newest, which BRAIN_WATCH does not let serve by itself, as its "
-        "classes are not those of the version that serves.",
+        "`other_classes` it is the newest, which BRAIN_WATCH does not let serve by itself before "
+        "the next start, as its classes are not those of the version that serves.",
     )
 
 
@@ -330,10 +330,13 @@ class Shadow(_Answer):
     """The version beside the active one, whose answers only go into the metrics."""
 
     selector: str = Field(description="BRAIN_SHADOW_VERSION.", examples=["canary"])
-    version: int | None = Field(description="Its number, once it runs.")
-    status: Literal["loading", "running", "failed"]
+    version: int | None = Field(description="Its number, once it was loaded.")
+    status: Literal["loading", "running", "paused", "failed"]
     error: VersionError | None = Field(
-        None, description="Why it failed to load; it is tried again at the next start only."
+        None,
+        description="Why it compares nothing. One that failed is tried again at the next start only; "
+        "one that is paused (`other_preprocessing`) goes on once a version with its preprocessing "
+        "serves.",
     )
 
 

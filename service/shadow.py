@@ -17,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.answer import Outputs, Rules
+from contract.preprocessing import PreprocessSpec
 from contract.store import StoredVersion
 from service.answers import Answer
-from service.errors import Failure
+from service.errors import Failure, OtherPreprocessing, RuntimeUnusable
 from service.jobs import Job
 from service.metrics import Metrics
 from service.runtimes import Runtime
@@ -51,8 +52,8 @@ class ShadowState(NamedTuple):
 
     Attributes:
         selector: how the setting names it.
-        version: its number, once it runs.
-        failure: why it does not; without either it is being loaded.
+        version: its number, once it was loaded.
+        failure: why it compares nothing; without either it is being loaded.
     """
 
     selector: str
@@ -109,6 +110,20 @@ class Shadow:
             except Full:
                 self._metrics.shadow_dropped.inc()
 
+    def problem(self, spec: PreprocessSpec | None) -> Failure | None:
+        """Why it compares nothing, if it does not; any thread.
+
+        Args:
+            spec: of the version that serves; None while there is none.
+        """
+        if not self._thread.is_alive():
+            return RuntimeUnusable("its thread has ended; the log says why")
+        if spec is not None and spec != self._spec:
+            return OtherPreprocessing(
+                "its preprocessing is not that of the version that serves: it waits for one of the same"
+            )
+        return None
+
     def close(self) -> None:
         """Ends the thread; what waits is forgotten."""
         self._closing = True
@@ -132,6 +147,9 @@ class Shadow:
             except Exception:
                 self._metrics.shadow_failures.inc()
                 logger.exception("the shadow version failed on a slice")
+            except BaseException:
+                logger.exception("the thread of the shadow version ended")
+                return
 
     def _compare(self, waiting: Waiting) -> None:
         outputs = self._runtime.predict(waiting.pixels[None])

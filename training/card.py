@@ -174,11 +174,15 @@ def _intervals(metrics: dict[str, Any]) -> str:
     persons = metrics.get("persons_named", {})
     named = [source for source, each in persons.items() if each]
     if named and all(persons.values()):
-        return "95 % intervals are bootstrap percentiles, drawn by person. "
+        return (
+            "95 % intervals are bootstrap percentiles, drawn by person; shares at and near 0 and 1 "
+            "have at least Clopper and Pearson's limits for the effective number of persons. "
+        )
     return (
         "95 % intervals are bootstrap percentiles over near-duplicate groups"
         + (f", and over the persons of {', '.join(named)}" if named else "")
-        + "; shares of 0 and 1 have Clopper and Pearson's limits, fewer than five groups have none. "
+        + "; shares at and near 0 and 1 have at least Clopper and Pearson's limits for the effective "
+        "number of groups, fewer than five groups have none. "
         + ("Of the other sets the" if named else "The")
         + " slices of one patient lie in several groups, and no person is named to draw them together: "
         "**so the intervals do not cover how patients differ, and are too narrow for new ones.** "
@@ -303,9 +307,10 @@ def _row(protocol: str, subset: str, kind: str, figures: dict[str, Any]) -> str:
     interval, tumor = figures["interval"], figures["tumor"]
 
     def cell(value: float, name: str) -> str:
-        if name not in interval:
+        low, high = interval.get(name, (0.0, 0.0))
+        # Reports of earlier releases have intervals of no width.
+        if low == high:
             return f"{value:.4f}"
-        low, high = interval[name]
         return f"{value:.4f} [{low:.4f}, {high:.4f}]"
 
     cells = [

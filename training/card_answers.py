@@ -17,7 +17,7 @@ def answer_sections(answers: Mapping[str, Any], mask: Mask | None) -> list[str]:
     """Lines of Markdown; every figure is from ``metrics["answers"]``.
 
     Args:
-        answers: these; reports of earlier releases lack some.
+        answers: these; reports of earlier releases lack some, as what lies upright for certain.
         mask: the recipe's, which says whether synthetic slices were made.
     """
     lines: list[str] = []
@@ -27,7 +27,7 @@ def answer_sections(answers: Mapping[str, Any], mask: Mask | None) -> list[str]:
     lines += how_sure(answers, "slices and synthetic ones made from them" if made else "slices")
     lines += _tumor(answers["tumor"])
     if "foreign" in answers:
-        lines += _when_not(answers["foreign"], answers["decisions_upright"])
+        lines += _when_not(answers["foreign"], answers.get("decisions_upright"))
     return lines + _robust(answers["robustness"])
 
 
@@ -139,18 +139,26 @@ def how_sure(answers: Mapping[str, Any], fitted_on: str) -> list[str]:
             else [f"| slices without tumour that get a region | {_false_regions(answers)} |"]
         ),
         "",
-        (
-            f"In brackets, the {answers['decisions_upright']['images']:.0f} slices that lie upright "
-            "for certain. Of the others the data hold a copy that is turned or upside down against "
-            "them, so one of the two lies wrong, and is out of distribution rightly."
-        ),
-        "",
+        *_bracketed(answers.get("decisions_upright")),
         "![Reliability](reliability.png)",
         "![Risk and coverage](risk_coverage.png)",
         "",
         (
             "The second picture leaves out the least probable classes first. The service refers by "
             "the band and the distance instead, so it is at none of these points."
+        ),
+        "",
+    ]
+
+
+def _bracketed(upright: Mapping[str, float] | None) -> list[str]:
+    if upright is None:
+        return []
+    return [
+        (
+            f"In brackets, the {upright['images']:.0f} slices that lie upright "
+            "for certain. Of the others the data hold a copy that is turned or upside down against "
+            "them, so one of the two lies wrong, and is out of distribution rightly."
         ),
         "",
     ]
@@ -212,19 +220,21 @@ def _served(figures: Mapping[str, Any], point: Mapping[str, Any]) -> list[str]:
 
 
 def _decided(answers: Mapping[str, Any], name: str) -> str:
-    every, upright = (
+    said = [
         _percent(answers[which][name], answers[which].get("interval", {}).get(name), digits=2)
         if name in answers[which]
         else "none"
         for which in ("decisions", "decisions_upright")
-    )
-    return f"{every} ({upright})"
+        if which in answers
+    ]
+    return said[0] + "".join(f" ({upright})" for upright in said[1:])
 
 
 def _percent(share: float, limits: Sequence[float] | None, digits: int = 1) -> str:
     """A share with its interval, if it has one, in percent."""
     text = f"{share:.{digits}%}"
-    if not limits:
+    # Reports of earlier releases have intervals of no width.
+    if not limits or limits[0] == limits[1]:
         return text
     low, high = (f"{100 * limit:.{digits}f}" for limit in limits)
     return f"{text} [{low}, {high}]"
@@ -247,15 +257,22 @@ def _tumor(sources: Mapping[str, Any]) -> list[str]:
     return [*lines, ""]
 
 
-def _when_not(foreign: Mapping[str, Any], upright: Mapping[str, float]) -> list[str]:
+def _when_not(foreign: Mapping[str, Any], upright: Mapping[str, float] | None) -> list[str]:
+    compared = (
+        ""
+        if upright is None
+        else " Compared with the test slices that lie upright for certain, of which "
+        f"{upright['in_distribution']:.1%} are in distribution; the turned and mirrored ones are made "
+        "from these."
+    )
     lines = [
         "## When not: pictures that are not its business",
         "",
         (
             "AUROC of the distance in the embedding against test slices, and what is decided. A "
-            "picture out of distribution is referred. Compared with the test slices that lie upright "
-            f"for certain, of which {upright['in_distribution']:.1%} are in distribution; the turned "
-            "and mirrored ones are made from these." + (_NORMAL if NORMAL_BRAIN in foreign else "")
+            "picture out of distribution is referred."
+            + compared
+            + (_NORMAL if NORMAL_BRAIN in foreign else "")
         ),
         "",
         (
@@ -337,7 +354,7 @@ def _accuracy(run: Mapping[str, Any]) -> str:
 def _with_interval(figures: Mapping[str, Any], name: str) -> str:
     if name not in figures:
         return ""
-    if name not in figures["interval"]:
+    low, high = figures["interval"].get(name, (0.0, 0.0))
+    if low == high:
         return f"{figures[name]:.4f}"
-    low, high = figures["interval"][name]
     return f"{figures[name]:.4f} [{low:.4f}, {high:.4f}]"

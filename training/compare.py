@@ -113,7 +113,9 @@ def _document(entries: Entries) -> str:
             "Written by `python -m training compare` from the reports of the runs; every figure was "
             "measured. What it shows of runs that are gone is kept in the file of the same name that "
             "ends in `.json`. Accuracies are in percent, with 95 % bootstrap intervals over "
-            "near-duplicate groups, where there are five of them and their draws differ at all. In "
+            "near-duplicate groups, where there are five of them and their draws differ at all (shares "
+            "at and near 0 and 1 in newer reports with at least Clopper and Pearson's limits for the "
+            "effective number of groups). In "
             "brackets behind the data: what a run was given instead of its recipe's own, or left out."
         ),
         "",

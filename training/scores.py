@@ -5,7 +5,7 @@ from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
+from scipy.stats import beta, rankdata
 from sklearn.metrics import (
     accuracy_score,
     confusion_matrix,
@@ -20,6 +20,9 @@ BOOTSTRAP_SEED: Final = 20261122
 INTERVAL_PERCENT: Final = (2.5, 97.5)
 MIN_GROUPS: Final = 5
 """Of fewer groups there is no interval: what was drawn again and again would be too little."""
+EDGE_TRIALS: Final = 5
+"""A share is near 0 or 1 where so many of its trials or fewer make the difference, as for the normal
+approximation of a binomial."""
 
 
 class Basis(NamedTuple):
@@ -27,7 +30,7 @@ class Basis(NamedTuple):
 
     Attributes:
         rows: masks, (N,) each; it needs groups in every one of them: an area under a curve has two.
-        share: whether it is a share of these rows, for which there are limits at 0 and 1 as well.
+        share: whether it is a share of these rows, with limits at and near 0 and 1 as well.
     """
 
     rows: tuple[NDArray[np.bool_], ...]
@@ -208,8 +211,10 @@ def bootstrap(
 
     A figure has none where the rows lack what it is of, where that is fewer than :data:`MIN_GROUPS`
     groups, and where all draws agree: what did not vary here says nothing of how it may vary. A share
-    of exactly 0 or 1 does not vary either, and has the limits of Clopper and Pearson (Biometrika
-    1934), with the groups as the trials.
+    of exactly 0 or 1 does not vary either, and one near them too little: there it has at least the
+    limits of Clopper and Pearson (Biometrika 1934). Their trials are the groups' effective number,
+    ``(sum m)^2 / sum m^2`` of groups of m rows (Kish, Survey Sampling, 1965), as a group of many rows
+    is one observation that weighs as much as many. From 0 or 1 on, these limits move with the share.
 
     Args:
         statistic: figures by name; NaN where the rows lack what one is of.
@@ -233,20 +238,31 @@ def bootstrap(
         count = min(len(np.unique(groups[rows])) for rows in basis.rows)
         if count < MIN_GROUPS or not np.isfinite(whole):
             continue
-        if basis.share and whole in {0.0, 1.0}:
-            intervals[name] = _exact(whole == 1, count)
-            continue
         # A draw without a class has no figure for it.
         low, high = np.nanpercentile([draw[name] for draw in draws], INTERVAL_PERCENT)
-        if low < high:
-            intervals[name] = [float(low), float(high)]
+        if low == high and not (basis.share and whole in {0.0, 1.0}):
+            continue
+        if basis.share:
+            trials = min(_effective(groups[rows]) for rows in basis.rows)
+            edge = EDGE_TRIALS / trials
+            low = min(low, _at_least(max(whole, 1 - edge), trials))
+            high = max(high, 1 - _at_least(max(1 - whole, 1 - edge), trials))
+        intervals[name] = [float(low), float(high)]
     return intervals
 
 
-def _exact(whole: bool, count: int) -> list[float]:
-    """Limits of a share that all or none of so many groups have."""
-    missed = float((INTERVAL_PERCENT[0] / 100) ** (1 / count))
-    return [missed, 1.0] if whole else [0.0, 1 - missed]
+def _effective(groups: NDArray[np.intp]) -> float:
+    """The number of groups of one size that say as much as these."""
+    _, sizes = np.unique(groups, return_counts=True)
+    return float(sizes.sum() ** 2 / (sizes**2).sum())
+
+
+def _at_least(share: float, trials: float) -> float:
+    """Clopper and Pearson's lower limit of a share of trials, of which there may be a part of one."""
+    hits = share * trials
+    if hits <= 0:
+        return 0.0
+    return float(beta.ppf(INTERVAL_PERCENT[0] / 100, hits, trials - hits + 1))
 
 
 def _quick(

@@ -116,6 +116,9 @@ def calibration_figures(
 ) -> dict[str, Any]:
     """ECE of the label's probability, before (the bare softmax) and after; sets and their coverage.
 
+    The label of the bare softmax is its first highest class: only an answer has a decision that chooses
+    among equally probable ones, as :class:`contract.answer.Answers` says.
+
     The sets are those that the service answers, which hold every class where a slice is out of
     distribution: so coverage and sizes are also given of the slices that are in distribution. Of
     slices of one class the error is that class's recall against its probability, and is not given.

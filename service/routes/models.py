@@ -12,6 +12,7 @@ from contract.errors import StoreError
 from contract.manifest import Manifest
 from contract.store import MANIFEST, ModelStore
 from service.administration import recorded
+from service.errors import OtherPreprocessing
 from service.registry import Change, Registry
 from service.shadow import ShadowState
 from service.state import State
@@ -80,7 +81,7 @@ def _describe_shadow(shadow: ShadowState | None) -> dict[str, Any] | None:
     status = "loading" if shadow.version is None else "running"
     described: dict[str, Any] = {"selector": shadow.selector, "version": shadow.version}
     if shadow.failure is not None:
-        status = "failed"
+        status = "paused" if isinstance(shadow.failure, OtherPreprocessing) else "failed"
         described["error"] = {"code": shadow.failure.code, "detail": shadow.failure.detail}
     return described | {"status": status}
 

@@ -28,6 +28,7 @@ from tests.contract.versions import FILES, NAME, fill, manifest_fields, publish
 from tests.support.killing import require_all_or_nothing
 
 ROOT = Path(__file__).parents[2]
+SHIPPED = ROOT / "model_store"
 
 
 class TestPublish:
@@ -337,7 +338,7 @@ class TestNextVersion:
         assert store.next_version(NAME) == 8
 
     def test_in_a_store_that_keeps_no_record_an_alias_remembers(self, store: ModelStore) -> None:
-        """As in the one that ships, or one of an earlier release."""
+        """As in one of an earlier release."""
         for number in (1, 6):
             publish(store, number)
         store.set_alias(NAME, "stable", 6)
@@ -368,7 +369,11 @@ class TestNextVersion:
         assert store.versions(NAME) == [1]
         assert store.next_version(NAME) == 3
 
-    @pytest.mark.parametrize("text", ["", "{}", '"7"', "7.5", "null"], ids=repr)
+    @pytest.mark.parametrize(
+        "text",
+        ["", "{}", '"7"', "7.5", "null", "0", "-3", "true", str(MAX_VERSION + 1)],
+        ids=repr,
+    )
     def test_a_damaged_record_is_not_guessed_at(self, store: ModelStore, text: str) -> None:
         publish(store, 1)
         (store.root / NAME / HIGHEST).write_text(text, encoding="utf-8")
@@ -377,6 +382,44 @@ class TestNextVersion:
         with pytest.raises(CorruptVersion, match=HIGHEST):
             publish(store, 2)
         assert store.versions(NAME) == [1]
+
+    def test_a_folder_in_the_place_of_the_record_is_damage(self, store: ModelStore) -> None:
+        publish(store, 1)
+        (store.root / NAME / HIGHEST).unlink()
+        (store.root / NAME / HIGHEST).mkdir()
+        with pytest.raises(CorruptVersion, match=HIGHEST):
+            store.next_version(NAME)
+        with pytest.raises(CorruptVersion, match=HIGHEST):
+            publish(store, 2)
+        with pytest.raises(CorruptVersion, match=HIGHEST):
+            store.set_alias(NAME, "stable", 1)
+
+    def test_a_record_that_cannot_be_written_is_a_store_that_cannot(
+        self, store: ModelStore, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        publish(store, 1)
+
+        def refuse(*_: Path) -> None:
+            raise OSError(30, "Read-only file system")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "replace", refuse)
+            with pytest.raises(ReadOnlyStore):
+                publish(store, 2)
+        assert store.versions(NAME) == [1]
+
+    def test_an_alias_records_what_was_copied_in(self, store: ModelStore) -> None:
+        publish(store, 1)
+        for number in (2, 3):
+            shutil.copytree(store.root / NAME / "1", store.root / NAME / str(number))
+        store.set_alias(NAME, "stable", 2)
+        shutil.rmtree(store.root / NAME / "3")
+        assert store.next_version(NAME) == 4
+
+    def test_the_store_that_ships_keeps_its_highest_number(self) -> None:
+        (name,) = ModelStore(SHIPPED).names()
+        highest = json.loads((SHIPPED / name / HIGHEST).read_bytes())
+        assert highest >= ModelStore(SHIPPED).versions(name)[-1]
 
 
 class TestResolve:
@@ -391,6 +434,24 @@ class TestResolve:
         assert three.names() == [NAME]
 
     def test_latest_is_the_highest_number(self, three: ModelStore) -> None:
+        assert three.resolve(NAME, "latest") == 10
+
+    def test_latest_passes_over_what_has_no_manifest(self, three: ModelStore) -> None:
+        """As NFS leaves a deleted version with a file of it that is still open."""
+        folder = three.root / NAME / "10"
+        shutil.rmtree(folder)
+        folder.mkdir()
+        (folder / ".nfs0001").write_bytes(b"x")
+        assert three.resolve(NAME, "latest") == 2
+        assert three.described(NAME) == [1, 2]
+        assert three.versions(NAME) == [1, 2, 10]
+        with pytest.raises(IncompleteVersion):
+            three.load(NAME, 10)
+
+    def test_latest_of_none_with_a_manifest_is_the_highest_number(self, three: ModelStore) -> None:
+        """Else nobody would be told what is wrong with it."""
+        for path in (three.root / NAME).glob(f"*/{MANIFEST}"):
+            path.unlink()
         assert three.resolve(NAME, "latest") == 10
 
     def test_a_number_is_itself(self, three: ModelStore) -> None:

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from contract.answer import Decision, Outputs, Rules
 from contract.manifest import TumorEvidence
-from contract.preprocessing import DEFAULT_SPEC, preprocess
+from contract.preprocessing import DEFAULT_SPEC, preprocess, probe_digest
 from contract.store import ModelStore, StoredVersion
 from service.answers import Answer
 from service.drift import Drift
@@ -205,6 +205,35 @@ class TestShadowVersion:
             shadow = shadow_of(service)
             assert (shadow.selector, shadow.version, shadow.error) == ("canary", number, None)
 
+    def test_one_that_compares_nothing_is_shown_as_such(
+        self, store_copy: Path, jpeg: bytes, runtimes: FakeRuntimes
+    ) -> None:
+        """Until a version with its preprocessing serves; once its thread is gone, for good."""
+        number = ModelStore(store_copy).versions(MODEL)[-1]
+        spec = DEFAULT_SPEC.model_copy(update={"low_percentile": 3.0})
+        record = {
+            "parameters": spec.model_dump(mode="json"),
+            "digest": spec.digest,
+            "probe_digest": probe_digest(spec),
+        }
+        other = add_version(store_copy, preprocess=record)
+        settings = settings_for(store_copy, model_version=str(other), shadow_version=str(number))
+        with serving(settings, runtimes) as service:
+            wait_until(lambda: shadow_of(service).status != "loading")
+            shadow = shadow_of(service)
+            assert (shadow.status, shadow.version) == ("paused", number)
+            assert shadow.error
+            assert shadow.error.code == "other_preprocessing"
+            beside = runtimes.last
+            assert service.client.post(f"/models/{MODEL}/{number}/activate").status_code == 200
+            assert (shadow_of(service).status, shadow_of(service).error) == ("running", None)
+            beside.error = SystemExit()
+            assert service.predict(jpeg).status_code == 200
+            wait_until(lambda: shadow_of(service).status == "failed")
+            error = shadow_of(service).error
+            assert error
+            assert error.code == "runtime_unusable"
+
     def test_without_one_none_is_shown(self, watched: Service) -> None:
         assert watched.client.get("/models").json()["shadow"] is None
 
@@ -303,8 +332,13 @@ class TestShadow:
         wait_until(lambda: beside.value("brain_shadow_images_total") == 1)
         sample = beside.metrics.registry.get_sample_value
         assert sample("brain_shadow_disagreements_total", {"field": "label"}) == 0
+        assert sample("brain_shadow_compared_labels_total") == 0
         assert sample("brain_shadow_disagreements_total", {"field": "decision"}) == 1
         assert beside.value("brain_shadow_tumor_probability_difference_sum") == 1
+        # A share of none of them, and not 0 % of all: that is what a dashboard divides by.
+        beside.offer()
+        wait_until(lambda: beside.value("brain_shadow_images_total") == 2)
+        assert sample("brain_shadow_compared_labels_total") == 1
 
     def test_slices_that_were_not_answered_are_left_out(self, beside: Beside) -> None:
         beside.offer(outcome=None)
@@ -321,6 +355,24 @@ class TestShadow:
         beside.runtime.error = None
         beside.offer()
         wait_until(lambda: beside.value("brain_shadow_images_total") == 1)
+
+    def test_another_preprocessing_is_a_reason_to_compare_nothing(self, beside: Beside) -> None:
+        assert beside.shadow.problem(None) is None
+        assert beside.shadow.problem(beside.stored.preprocess) is None
+        problem = beside.shadow.problem(DEFAULT_SPEC.model_copy(update={"low_percentile": 3.0}))
+        assert problem is not None
+        assert problem.code == "other_preprocessing"
+
+    def test_a_thread_that_ended_is_a_failure(
+        self, beside: Beside, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        beside.runtime.error = SystemExit()
+        beside.offer()
+        wait_until(lambda: beside.shadow.problem(None) is not None)
+        problem = beside.shadow.problem(beside.stored.preprocess)
+        assert problem is not None
+        assert problem.code == "runtime_unusable"
+        assert "the thread of the shadow version ended" in caplog.text
 
     def test_closing_forgets_what_waits(self, beside: Beside) -> None:
         beside.idle = False

@@ -314,6 +314,22 @@ def test_rollback_passes_over_what_was_deleted(
         assert serves(service, jpeg) == first
 
 
+def test_rollback_passes_over_what_is_left_of_a_deleted_version(
+    store_copy: Path, runtimes: FakeRuntimes
+) -> None:
+    """On NFS a file that is open when it is deleted stays under another name."""
+    first, second, third = newest(store_copy), add_version(store_copy), add_version(store_copy)
+    with serving(settings_for(store_copy, model_version=str(first)), runtimes) as service:
+        for number in (second, third):
+            path = f"/models/{MODEL}/{number}/activate"
+            assert service.client.post(path).status_code == 200
+        folder = store_copy / MODEL / str(second)
+        shutil.rmtree(folder)
+        folder.mkdir()
+        (folder / ".nfs0001").write_bytes(b"x")
+        assert rolled_back(service) == (first, third)
+
+
 def test_rollback_leads_to_another_version_whatever_was_deleted_between(
     store_copy: Path, runtimes: FakeRuntimes
 ) -> None:

@@ -196,6 +196,69 @@ def test_a_newest_version_with_other_classes_waits_for_somebody_to_activate_it(
     wait_until(lambda: active(watched) == third)
 
 
+def test_the_next_start_has_the_newest_version_whatever_its_classes(
+    store_copy: Path, watched: Service, runtimes: FakeRuntimes
+) -> None:
+    """What the refusal says; an alias keeps the classes beyond a start."""
+    first, other = newest(store_copy), add_version(store_copy, **OTHERS)
+    wait_until(lambda: "refused" in described(watched, other))
+    reason = described(watched, other)["refused"]["detail"]
+    assert "the next start with BRAIN_MODEL_VERSION=latest" in reason
+    assert watched.client.put(f"/models/{MODEL}/aliases/stable/{first}").status_code == 200
+    for selector, number in (("latest", other), ("stable", first)):
+        settings = settings_for(
+            store_copy, watch=True, watch_interval_ms=INTERVAL_MS, model_version=selector
+        )
+        with serving(settings, runtimes) as service:
+            assert active(service) == number
+
+
+def test_other_classes_follow_once_somebody_has_activated_some_like_them(
+    store_copy: Path, watched: Service, runtimes: FakeRuntimes
+) -> None:
+    first, other = newest(store_copy), add_version(store_copy, **OTHERS)
+    wait_until(lambda: "refused" in described(watched, other))
+    newer = add_version(store_copy)
+    wait_until(lambda: described(watched, newer).get("refused", {}).get("code") == "other_classes")
+    looks(watched, store_copy)
+    assert active(watched) == first
+    assert watched.client.post(f"/models/{MODEL}/{other}/activate").status_code == 200
+    wait_until(lambda: active(watched) == newer)
+    looks(watched, store_copy, 6)
+    assert len(runtimes.opened) == 3
+
+
+def test_what_somebody_activated_is_not_loaded_once_more(
+    store_copy: Path, watched: Service, runtimes: FakeRuntimes
+) -> None:
+    first, other = newest(store_copy), add_version(store_copy, **OTHERS)
+    wait_until(lambda: "refused" in described(watched, other))
+    assert watched.client.post(f"/models/{MODEL}/latest/activate").status_code == 200
+    looks(watched, store_copy, 6)
+    assert len(runtimes.opened) == 2
+    assert watched.client.post(f"/models/{MODEL}/rollback").status_code == 200
+    looks(watched, store_copy, 6)
+    assert active(watched) == first
+
+
+@pytest.mark.parametrize("is_newer", [True, False], ids=["refused before", "older"])
+def test_other_classes_serve_where_nothing_else_does(
+    store_copy: Path, jpeg: bytes, watched: Service, runtimes: FakeRuntimes, is_newer: bool
+) -> None:
+    first = newest(store_copy)
+    other = add_version(store_copy, **OTHERS)
+    wait_until(lambda: "refused" in described(watched, other))
+    lost, left = (first, other) if is_newer else (other, first)
+    if not is_newer:
+        assert watched.client.post(f"/models/{MODEL}/{other}/activate").status_code == 200
+    shutil.rmtree(store_copy / MODEL / str(lost))
+    looks(watched, store_copy, 6)
+    assert active(watched) == lost
+    runtimes.last.error = SystemExit()
+    assert watched.predict_raw(jpeg).status_code == 503
+    wait_until(lambda: active(watched) == left)
+
+
 def test_the_same_classes_in_another_order_take_over(store_copy: Path, watched: Service) -> None:
     classes = described(watched, newest(store_copy))["classes"]
     second = add_version(store_copy, classes=classes[::-1])
@@ -306,9 +369,28 @@ def test_a_version_that_is_deleted_lets_no_other_one_take_over(
     wait_until(lambda: "the newest version was deleted" in caplog.text)
     looks(watched, store_copy)
     assert active(watched) == first
-    # What comes next is newer than all that is left, whatever its number is.
-    assert add_version(store_copy) == second + 1
-    wait_until(lambda: active(watched) == second + 1)
+    # Its number says nothing, whatever has it now; one above it does.
+    assert add_version(store_copy) == bad
+    looks(watched, store_copy, 6)
+    assert active(watched) == first
+    third = add_version(store_copy)
+    wait_until(lambda: active(watched) == third)
+    assert third > bad > second
+
+
+def test_a_version_that_comes_back_overrides_no_choice_by_hand(
+    store_copy: Path, watched: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As where a network's file system does not show it for a while."""
+    first, second = newest(store_copy), add_version(store_copy)
+    wait_until(lambda: active(watched) == second)
+    assert watched.client.post(f"/models/{MODEL}/{first}/activate").status_code == 200
+    (store_copy / MODEL / str(second)).rename(store_copy / "aside")
+    wait_until(lambda: "the newest version was deleted" in caplog.text)
+    looks(watched, store_copy, 6)
+    (store_copy / "aside").rename(store_copy / MODEL / str(second))
+    looks(watched, store_copy, 6)
+    assert active(watched) == first
 
 
 def test_a_deleted_version_that_serves_goes_on(

@@ -213,9 +213,11 @@ def test_the_card_says_what_its_intervals_leave_out() -> None:
     persons = {"navoneel": False, "normal_volumes": True}
     some = model_card(_metrics(persons_named=persons), _config())
     assert "groups, and over the persons of normal_volumes; shares" in some
+    assert "limits for the effective number of groups, fewer" in some
     assert "Of the other sets the slices of one patient lie in several groups" in some
     every = model_card(_metrics(persons_named={"normal_volumes": True}), _config())
-    assert "bootstrap percentiles, drawn by person. `int8`" in every
+    assert "bootstrap percentiles, drawn by person; shares" in every
+    assert "for the effective number of persons. `int8`" in every
     assert "do not cover" not in every
 
 
@@ -249,6 +251,22 @@ def test_figures_without_an_interval_are_shown_without_one() -> None:
     assert "| grouped | navoneel | int8 | 18 |  |  |  | 0.8889 |  |" in card
     assert "| int8 | 664 | 0.6736 | 0.8022 |" in card
     assert "| navoneel | 50 | 32 | 1.0000 | 0.8889 | 0.9861 |" in card
+
+
+def test_reports_of_before_say_nothing_of_upright_slices_and_have_intervals_of_no_width() -> None:
+    metrics = _metrics()
+    answers = metrics["answers"]
+    del answers["decisions_upright"]
+    answers["tumor"]["navoneel"] |= {"interval": {"sensitivity": [1.0, 1.0]}}
+    answers["false_regions"] = {"all": {"images": 9, "share": 0.0, "interval": [0.0, 0.0]}}
+    figures = metrics["protocols"]["grouped"]["navoneel"]["int8"]
+    figures["interval"] = {"tumor.specificity": [0.8889, 0.8889]}
+    card = model_card(metrics, _config())
+    assert "upright" not in card
+    assert "| right where it decides tumour or no tumour | " in card
+    assert "| navoneel | 50 | 32 | 1.0000 | " in card
+    assert "0.0% of 9 in all" in card
+    assert "| grouped | navoneel | int8 | 18 |  |  |  | 0.8889 |  |" in card
 
 
 def _report(labels: list[str], held_out: list[str], answers: bool) -> dict[str, Any]:

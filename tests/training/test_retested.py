@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from contract.answer import Rules
 from contract.store import ModelStore
@@ -70,3 +71,44 @@ def test_folders_without_a_test_image_are_an_error(
     monkeypatch.setattr("sys.argv", ["retested", str(SLICES), "--version", "4", "--among", "none/"])
     assert main() == 1
     assert "none of the images was tested" in capsys.readouterr().err
+
+
+def test_slices_with_masks_have_intervals_by_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from scripts.retested import STORE, _answers
+    from training.answering import as_outputs
+    from training.convert import litert_predictor
+
+    folder = tmp_path / "masked"
+    for name in ("images", "masks"):
+        (folder / name).mkdir(parents=True)
+    lines = ["id,label,fold"]
+    for number, path in enumerate(sorted(SLICES.glob("[!n]*/*.jpg"))):
+        picture = Image.open(path).convert("L")
+        # Each twice, upside down as well: a run is of both.
+        for turned in (0, 1):
+            shown = picture.transpose(Image.Transpose.ROTATE_180) if turned else picture
+            name = f"{2 * number + turned}"
+            shown.save(folder / "images" / f"{name}.jpg")
+            mask = np.zeros(shown.size[::-1], np.uint8)
+            mask[40:80, 40:80] = 255
+            Image.fromarray(mask).save(folder / "masks" / f"{name}.png")
+            lines.append(f"{name},{path.parent.name},{1 + number % 2}")
+    (folder / "index.csv").write_text("\n".join(lines) + "\n")
+    version = ModelStore(STORE).load("brain-tumor", 4)
+    record = version.manifest.answer
+    assert record is not None
+    assert record.region is not None
+    images = read_folders([folder])
+    rules = Rules.read(version.manifest, version.path)
+    rows = np.arange(len(images))
+    outputs = litert_predictor(version.path / "model.int8.tflite")(images.slices)
+    _answers(record, record.region, rules, outputs, images, rows, [folder])
+    said = capsys.readouterr().out
+    labels = rules.answer(as_outputs(outputs)).labels
+    right = np.mean(labels == [rules.classes.index(str(label)) for label in images.labels])
+    for what in ("by group", "by run, 6 of them"):
+        assert f"masked, 12 slices, {what}" in said
+    assert said.count(f"accuracy {right:.4f} [") == 2
+    assert said.count("mean Dice 0.") == 2

@@ -107,9 +107,12 @@ def test_a_share_of_none_or_all_has_limits_all_the_same() -> None:
     low, high = found["interval"]["sensitivity"]
     assert (low**27, high) == (pytest.approx(0.025), 1)
     assert found["interval"]["specificity"] == [pytest.approx(0.025 ** (1 / 13)), 1]
-    # Copies are no trials.
+    # Copies are no trials: thirteen pairs and a single slice say as much as 13.755 of one size.
     copied = tumor_scores(np.where(tumor, 0.1, 0.9), tumor, np.arange(40) // 2)
-    assert copied["interval"]["sensitivity"] == [0, pytest.approx(1 - 0.025 ** (1 / 14))]
+    assert copied["interval"]["sensitivity"] == [
+        0,
+        pytest.approx(1 - 0.025 ** (1 / (27**2 / (13 * 4 + 1)))),
+    ]
     # What is no share and did not vary has no limits that say anything.
     assert not {"auc", "f1"} & found["interval"].keys()
 
@@ -149,3 +152,37 @@ def test_shares_are_those_counted_by_hand_and_of_nothing_there_is_none() -> None
     assert "none" not in found
     low, high = found["interval"]["some"]
     assert 0 <= low < 0.6 < high <= 1
+
+
+@pytest.mark.parametrize("sizes", [[1] * 27, [20] + [1] * 26, [9, 9, 9, 9, 9, 1, 1, 1]], ids=str)
+def test_limits_do_not_go_down_when_the_share_goes_up(sizes: list[int]) -> None:
+    """At 1 they were as wide as Clopper and Pearson's, and next to it narrower."""
+    groups = np.repeat(np.arange(len(sizes)), sizes)
+    every = np.ones(len(groups), np.bool_)
+    found = [
+        shares({"share": (groups >= missed, every)}, groups)["interval"]["share"]
+        for missed in range(len(sizes) + 1)
+    ]
+    lows, highs = zip(*found, strict=True)
+    assert list(lows) == sorted(lows, reverse=True)
+    assert list(highs) == sorted(highs, reverse=True)
+    assert (highs[0], lows[-1]) == (1, 0)
+
+
+def test_a_share_near_1_is_covered_where_groups_differ_in_size() -> None:
+    """Five of 65 persons have nearly all slices; each is right or wrong with all of its slices."""
+    groups = np.repeat(np.arange(65), [100] * 5 + [1] * 60)
+    every, rng = np.ones(len(groups), np.bool_), np.random.default_rng(5)
+    covered = []
+    for _ in range(60):
+        right = rng.random(65) < 0.9
+        low, high = shares({"share": (right[groups], every)}, groups)["interval"]["share"]
+        covered.append(low <= 0.9 <= high)
+    assert np.mean(covered) >= 0.9
+
+
+def test_far_from_0_and_1_the_draws_alone_say_it() -> None:
+    right = np.arange(60) % 2 == 0
+    found = shares({"share": (right, np.ones(60, np.bool_))}, np.arange(60))
+    drawn = bootstrap(lambda rows: {"share": float(right[rows].mean())}, np.arange(60))
+    assert found["interval"] == drawn
