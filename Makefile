@@ -8,7 +8,7 @@ TEST_ENV := .venv-test
 WORKERS ?= 3
 RECIPE ?= efficientnet_lite0
 DATA ?=
-OUT ?= runs/$(RECIPE)
+OUT ?= runs/$(basename $(notdir $(RECIPE)))
 ARGS ?=
 
 URL ?= http://127.0.0.1:8000
@@ -42,7 +42,7 @@ format: $(TEST_ENV)/.ready ## format the code and mend what ruff can mend
 	$(TEST_ENV)/bin/ruff check --fix .
 	$(TEST_ENV)/bin/ruff format .
 
-train: $(TEST_ENV)/.ready ## train (RECIPE, DATA: one or more folders, OUT, ARGS)
+train: $(TEST_ENV)/.ready ## train (RECIPE, DATA: one or more folders without spaces, OUT, ARGS)
 	@test -n "$(DATA)" || { echo "usage: make train RECIPE=$(RECIPE) DATA='FOLDER [FOLDER ...]'" >&2; exit 2; }
 	$(TEST_ENV)/bin/python -m training fit --recipe $(RECIPE) $(foreach folder,$(DATA),--data $(folder)) --out "$(OUT)" $(ARGS)
 

@@ -11,6 +11,7 @@ from typing import Any
 from contract.errors import StoreError
 from contract.manifest import MODEL_NAME_PATTERN, VERSION_PATTERN
 from training.errors import TrainingError
+from training.recipe import MAX_RESOLUTION, MIN_RESOLUTION, SEEDS, Recipe, load_recipe
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -18,19 +19,24 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
 
     fit = commands.add_parser("fit", help="train a recipe")
-    fit.add_argument("--recipe", required=True)
-    fit.add_argument("--data", type=Path, action="append", required=True, metavar="DIR")
-    fit.add_argument("--out", type=_folder, required=True, metavar="runs/NAME")
-    fit.add_argument("--protocol", choices=["clean", "published", "grouped"], default="clean")
+    _add_recipe_and_data(fit, out="a new folder for the run, or that of a run to go on with")
+    fit.add_argument(
+        "--protocol",
+        choices=["clean", "published", "grouped"],
+        default="clean",
+        help="clean (the default) tests on folders named Testing, and trains on nothing like them; "
+        "grouped draws the test from all folders, as data without Testing need; published tests on "
+        "Testing and leaves near duplicates of it in training",
+    )
     fit.add_argument(
         "--hold-out",
         action="append",
         default=[],
         metavar="NAME",
-        help="data set to test on alone; with --protocol grouped",
+        help="data set to test on alone; with --protocol grouped; may come again",
     )
     fit.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    fit.add_argument("--seed", type=int, help="instead of the recipe's")
+    fit.add_argument("--seed", type=_seed, help="instead of the recipe's")
     _add_overrides(fit)
     fit.add_argument(
         "--strategy",
@@ -49,29 +55,37 @@ def _parser() -> argparse.ArgumentParser:
     crossval = commands.add_parser(
         "crossval", help="train and test by patient-wise folds, or by repeated splits of groups"
     )
-    crossval.add_argument("--recipe", required=True)
-    crossval.add_argument("--data", type=Path, action="append", required=True, metavar="DIR")
-    crossval.add_argument("--out", type=_folder, required=True, metavar="runs/NAME")
+    _add_recipe_and_data(crossval, out="a folder for the runs; what is there is gone on with")
     crossval.add_argument(
         "--repeats", type=_positive, default=5, help="splits of data without folds (default: 5)"
     )
     _add_overrides(crossval)
 
     audit = commands.add_parser("audit", help="find duplicates; writes audit.json and a PNG")
-    audit.add_argument("--data", type=Path, action="append", required=True, metavar="DIR")
-    audit.add_argument("--out", type=_folder, default=Path("runs/audit"), metavar="DIR")
-
-    evaluate = commands.add_parser("evaluate", help="test a finished run, once; writes report/")
-    evaluate.add_argument("--run", type=Path, required=True, metavar="runs/NAME")
-    evaluate.add_argument(
-        "--beside", type=Path, metavar="runs/OTHER", help="evaluated run of the other protocol"
+    _add_data(audit)
+    audit.add_argument(
+        "--out",
+        type=_folder,
+        default=Path("runs/audit"),
+        metavar="DIR",
+        help="folder for audit.json and the picture (default: runs/audit)",
     )
 
+    evaluate = commands.add_parser("evaluate", help="test a finished run, once; writes report/")
+    evaluate.add_argument(
+        "--run", type=Path, required=True, metavar="runs/NAME", help="what fit wrote"
+    )
+    evaluate.add_argument(
+        "--beside",
+        type=Path,
+        metavar="runs/OTHER",
+        help="evaluated run of the other protocol, clean or published, to show beside this one",
+    )
     evaluate.add_argument(
         "--foreign",
         type=Path,
         metavar="DIR",
-        help="pictures that are no brain MRI, a folder a kind",
+        help="pictures that are no brain MRI, a folder a kind; needs a recipe with a mask head",
     )
     evaluate.add_argument(
         "--answers-of",
@@ -89,10 +103,28 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     export = commands.add_parser("export", help="publish an evaluated run as a version")
-    export.add_argument("--run", type=Path, required=True, metavar="runs/NAME")
-    export.add_argument("--store", type=Path, default=Path("model_store"))
-    export.add_argument("--name", type=_model_name, default="brain-tumor")
+    export.add_argument(
+        "--run", type=Path, required=True, metavar="runs/NAME", help="what evaluate has tested"
+    )
+    export.add_argument(
+        "--store",
+        type=Path,
+        default=Path("model_store"),
+        metavar="DIR",
+        help="folder of versions, BRAIN_MODEL_STORE of the service (default: model_store)",
+    )
+    export.add_argument(
+        "--name",
+        type=_model_name,
+        default="brain-tumor",
+        help="of the model, BRAIN_MODEL of the service (default: brain-tumor)",
+    )
     export.add_argument("--version", type=_version, help="the next free number if not given")
+    export.add_argument(
+        "--other-classes",
+        action="store_true",
+        help="publish though the newest version of that name has other classes, instead of refusing",
+    )
     export.add_argument(
         "--allow-float",
         action="store_true",
@@ -100,8 +132,22 @@ def _parser() -> argparse.ArgumentParser:
     )
 
     compare = commands.add_parser("compare", help="add runs to the table of all that were compared")
-    compare.add_argument("runs", type=Path, nargs="*", metavar="runs/NAME")
-    compare.add_argument("--out", type=Path, default=Path("docs/models.md"), metavar="FILE")
+    compare.add_argument(
+        "runs",
+        type=Path,
+        nargs="*",
+        metavar="runs/NAME",
+        help="evaluated runs, cross-validations, versions in a store; without any, the page that is "
+        "there is written again",
+    )
+    compare.add_argument(
+        "--out",
+        type=Path,
+        default=Path("runs/compare.md"),
+        metavar="FILE",
+        help="the page; what it has shown so far is kept beside it, in a file of the same name that "
+        "ends in .json (default: runs/compare.md)",
+    )
     compare.add_argument(
         "--step",
         action="append",
@@ -141,10 +187,47 @@ def _model_name(text: str) -> str:
     return text
 
 
+def _seed(text: str) -> int:
+    return _between(text, 0, SEEDS - 1)
+
+
+def _resolution(text: str) -> int:
+    return _between(text, MIN_RESOLUTION, MAX_RESOLUTION)
+
+
+def _between(text: str, least: int, most: int) -> int:
+    if not re.fullmatch("0|[1-9][0-9]{0,9}", text) or not least <= int(text) <= most:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from {least} to {most}")
+    return int(text)
+
+
+def _add_recipe_and_data(command: argparse.ArgumentParser, out: str) -> None:
+    command.add_argument(
+        "--recipe",
+        required=True,
+        help="name of one in training/recipes, or a path to your own, which ends in .toml",
+    )
+    _add_data(command)
+    command.add_argument("--out", type=_folder, required=True, metavar="runs/NAME", help=out)
+
+
+def _add_data(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--data",
+        type=Path,
+        action="append",
+        required=True,
+        metavar="DIR",
+        help="a data set: class folders, or index.csv, see docs/training-data.md; may come again",
+    )
+
+
 def _add_overrides(command: argparse.ArgumentParser) -> None:
     command.add_argument("--epochs", type=_positive, help="of every phase, instead of the recipe's")
     command.add_argument(
-        "--resolution", type=_positive, help="of every phase, instead of the recipe's"
+        "--resolution",
+        type=_resolution,
+        help=f"of every phase, {MIN_RESOLUTION} to {MAX_RESOLUTION} pixels, instead of the recipe's",
     )
     command.add_argument(
         "--weights", help="instead of the recipe's: imagenet, none, a package's name or a file"
@@ -166,6 +249,15 @@ def _overrides(options: argparse.Namespace) -> dict[str, Any]:
     return {n: getattr(options, n) for n in names if getattr(options, n, None) is not None}
 
 
+def _require_startpoint(recipe: Recipe, download: bool = True) -> None:
+    """Raises TrainingError where there is no such backbone, or what it starts from cannot be had."""
+    from training.backbones import backbone
+    from training.weights import require_weights
+
+    backbone(recipe.backbone)
+    require_weights(recipe.backbone, recipe.weights, download)
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Runs one command; returns its exit code.
 
@@ -178,7 +270,6 @@ def main(arguments: list[str] | None = None) -> int:
         if options.command == "fit":
             from training.cluster import cluster
             from training.prepare import prepare
-            from training.recipe import load_recipe
             from training.run import Run, held
             from training.splits import Protocol
 
@@ -188,6 +279,9 @@ def main(arguments: list[str] | None = None) -> int:
                 if writes:
                     # To read the data takes minutes.
                     Run.require_startable(options.out, options.resume)
+                if not (options.resume and Run.begun(options.out)):
+                    # The first use of a GPU, or of other workers, is the strategy's.
+                    _require_startpoint(recipe, download=options.strategy == "none")
                 prepared = prepare(
                     recipe, options.data, Protocol(options.protocol), options.hold_out
                 )
@@ -199,9 +293,9 @@ def main(arguments: list[str] | None = None) -> int:
                 train(run, prepared.images, prepared.audit.groups, prepared.parts, strategy)
         elif options.command == "crossval":
             from training.crossval import crossval
-            from training.recipe import load_recipe
 
             recipe = load_recipe(options.recipe, _overrides(options))
+            _require_startpoint(recipe)
             crossval(recipe, options.data, options.out, options.repeats)
         elif options.command == "audit":
             from training.contactsheet import run_audit
@@ -228,7 +322,14 @@ def main(arguments: list[str] | None = None) -> int:
             store = ModelStore(options.store)
             Run.open(options.run)  # As above.
             with held(options.run):
-                export(options.run, store, options.name, options.version, options.allow_float)
+                export(
+                    options.run,
+                    store,
+                    options.name,
+                    options.version,
+                    allow_float=options.allow_float,
+                    other_classes=options.other_classes,
+                )
         elif options.command == "compare":
             from training.compare import compare
 

@@ -1,9 +1,10 @@
 """MODEL_CARD.md: what the model is, what it was measured to do, and what it must not be used for."""
 
+from shlex import quote
 from typing import Any, Final
 
 from training.card_answers import answer_sections, left_out_section
-from training.recipe import departs, overridden
+from training.recipe import SUFFIX, departs, overridden, recipe_names
 from training.run import RunConfig
 from training.splits import Protocol
 
@@ -147,13 +148,15 @@ def model_card(metrics: dict[str, Any], config: RunConfig, served: str = "int8")
         ),
         "",
         "```",
-        f"python -m training fit --recipe {recipe.name} "
-        + " ".join(f"--data {source.name}" for source in config.data)
+        f"python -m training fit --recipe {recipe.name}"
+        # Of one's own, the file is needed.
+        + ("" if recipe.name in recipe_names() else SUFFIX)
+        + "".join(f" --data {quote(source.name)}" for source in config.data)
         + "".join(
-            f" --{'mixed-precision' if name == 'precision' else name} {value}"
+            f" --{'mixed-precision' if name == 'precision' else name} {quote(str(value))}"
             for name, value in overridden(recipe).items()
         )
-        + "".join(f" --hold-out {name}" for name in config.held_out)
+        + "".join(f" --hold-out {quote(name)}" for name in config.held_out)
         + f" --protocol {config.protocol} --out runs/NAME",
         "python -m training evaluate --run runs/NAME"
         + (" --beside runs/OTHER" if len(metrics["protocols"]) > 1 else "")

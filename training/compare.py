@@ -1,4 +1,4 @@
-"""Writes docs/models.md: the recipes that were run, side by side, and what the leak is worth."""
+"""Writes a page: the recipes that were run, side by side, and what the leak is worth."""
 
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from training import plots
 from training.entries import Entries, Entry, add, read_record, write_record
+from training.errors import RunError
 from training.plots import Bar
 from training.recipe import load_recipe, recipe_names
 from training.run import write_aside
@@ -47,14 +48,17 @@ def compare(paths: Sequence[Path], out: Path, steps: Sequence[str] = ()) -> Path
     Raises:
         RecipeError: there is no such recipe.
         RunError: a folder holds neither an evaluated run nor a cross-validation, or the record is
-            damaged.
+            damaged; or there is no run, no step and no record.
     """
     record = out.with_suffix(".json")
+    if not (paths or steps or record.is_file()):
+        raise RunError(f"nothing to compare: name runs; {record} is not there to be written again")
     entries = read_record(record)
     for path in paths:
         add(entries, path)
     for name in steps:
-        entries.setdefault(name, Entry()).step = measure_step(load_recipe(name))
+        recipe = load_recipe(name)
+        entries.setdefault(recipe.name, Entry()).step = measure_step(recipe)
     out.parent.mkdir(parents=True, exist_ok=True)
     plots.accuracies(out.parent / PLOT_FILE, [*_bars(entries)])
     write_aside(out, _document(entries).encode())

@@ -7,7 +7,8 @@ TrainingError
 ├── RunError                 the run's folder is missing, unfinished or belongs to other settings
 ├── StrategyError            the machines that share a run are not described, or not there
 ├── DivergedError            the loss is no longer a number
-└── ExportRefused            the int8 model is not faithful to the float model
+└── ExportRefused            the int8 model is not faithful to the float model, or the name that it is
+                             to have stands for other classes
 """
 
 from pydantic import ValidationError
@@ -50,4 +51,4 @@ class DivergedError(TrainingError):
 
 
 class ExportRefused(TrainingError):
-    """The int8 model is not faithful to the float model."""
+    """The int8 model is not faithful to the float model, or its name stands for other classes."""

@@ -10,7 +10,7 @@ from ai_edge_litert.interpreter import Interpreter
 from contract.errors import VersionExists
 from contract.manifest import Manifest, PreprocessRecord, Provenance, TensorSpec
 from contract.preprocessing import DEFAULT_SPEC, probe_digest
-from contract.store import ModelStore
+from contract.store import MANIFEST, ModelStore
 from training.answering import ANSWER_FILE, Fitted, read_fitted
 from training.card import CARD_FILE, METRICS_FILE, model_card
 from training.convert import (
@@ -30,13 +30,20 @@ from training.fidelity import (
     agreement,
     require_faithful,
 )
+from training.predecessor import require_same_classes, succession
 from training.prepare import reopen
 from training.progress import Progress
 from training.run import ARTIFACTS, REPORT, Run, installed, read_json
 
 
 def export(
-    path: Path, store: ModelStore, name: str, version: int | None, allow_float: bool = False
+    path: Path,
+    store: ModelStore,
+    name: str,
+    version: int | None,
+    *,
+    allow_float: bool = False,
+    other_classes: bool = False,
 ) -> Path:
     """Publishes a run.
 
@@ -46,6 +53,7 @@ def export(
         name: the model's name.
         version: its number; the next one that was never used if None.
         allow_float: publish a float32 LiteRT file where the int8 one strays.
+        other_classes: publish though the newest version of that name has other classes.
 
     Returns:
         The version's folder.
@@ -56,7 +64,8 @@ def export(
             or the run left a data set out.
         DatasetError: a float file is to be checked, and the data are gone.
         ExportRefused: int8 strays from float on validation, and a float file is not allowed, has no
-            answers fitted to it or strays as well; nothing is published.
+            answers fitted to it or strays as well; or the newest version of that name has other
+            classes, and that is not allowed; nothing is published.
         StoreError: the number is taken.
     """
     run = Run.open(path)
@@ -65,6 +74,9 @@ def export(
     if not (report / METRICS_FILE).is_file():
         raise RunError(f"{path} has no report; evaluate it first")
     _require_servable(run)
+    recipe = run.config.recipe
+    if not other_classes:
+        require_same_classes(store, name, recipe.classes, recipe.tumor_classes)
     fitted = _require_artifacts(run)
     metrics = _require_report(run, progress)
     litert = _litert_file(run, allow_float, fitted)
@@ -82,6 +94,9 @@ def export(
             (staged / REPORT / CARD_FILE).write_text(card, encoding="utf-8")
         published = _publish(store, staged, manifest, fixed=version is not None)
     print(f"published {published}")
+    whole = Manifest.model_validate_json((published / MANIFEST).read_bytes())
+    for line in succession(store, whole):
+        print(line)
     return published
 
 

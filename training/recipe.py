@@ -3,9 +3,9 @@
 import hashlib
 import re
 import tomllib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from importlib import resources
-from pathlib import PurePath
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -25,6 +25,11 @@ SEEDS: Final = 2**31
 ALL_LAYERS = "*"
 """In a phase: the whole backbone learns."""
 
+
+MIN_RESOLUTION: Final = 32
+MAX_RESOLUTION: Final = 1024
+SUFFIX: Final = ".toml"
+"""Of a recipe's file; a name that ends so is a path to one's own."""
 
 NAME_PATTERN: Final = "[A-Za-z0-9][A-Za-z0-9_-]*"
 """Of a recipe: what can be a file's name and a Keras model's, everywhere."""
@@ -183,7 +188,7 @@ class Phase(_Strict):
     name: str
     trainable: tuple[Annotated[str, Field(min_length=1)], ...]
     trainable_last: int = Field(0, ge=0)
-    resolution: int = Field(ge=32, le=1024)
+    resolution: int = Field(ge=MIN_RESOLUTION, le=MAX_RESOLUTION)
     epochs: int = Field(ge=1)
     learning_rate: float = Field(gt=0)
     schedule: Literal["cosine", "constant", "plateau"] = "cosine"
@@ -241,7 +246,7 @@ class Recipe(_Strict):
     labels: dict[str, str] = Field(default_factory=dict)
     preprocessing: Preprocessing = "lite"
     head: Head = Head()
-    input_resolution: int | None = Field(None, ge=32, le=1024)
+    input_resolution: int | None = Field(None, ge=MIN_RESOLUTION, le=MAX_RESOLUTION)
     batch_norm: Literal["inference", "training"] = "inference"
     optimizer: Literal["adamw", "adam"] = "adamw"
     dropout: float = Field(ge=0, lt=1)
@@ -314,9 +319,7 @@ def recipe_names() -> list[str]:
     """Names of the recipes that ship."""
     folder = resources.files("training") / "recipes"
     return sorted(
-        entry.name.removesuffix(".toml")
-        for entry in folder.iterdir()
-        if entry.name.endswith(".toml")
+        entry.name.removesuffix(SUFFIX) for entry in folder.iterdir() if entry.name.endswith(SUFFIX)
     )
 
 
@@ -367,16 +370,14 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
     """Reads a recipe.
 
     Args:
-        name: one of :func:`recipe_names`.
+        name: one of :func:`recipe_names`, or a path that ends in :data:`SUFFIX`.
         overrides: ``epochs`` or ``resolution`` (of every phase), ``seed``, ``weights`` or
             ``precision``, for short runs, repeats and other machines.
 
     Raises:
         RecipeError: there is no such recipe, or it is not valid.
     """
-    if name not in recipe_names():
-        raise RecipeError(f"no recipe {name!r}; there are {', '.join(recipe_names())}")
-    text = (resources.files("training") / "recipes" / f"{name}.toml").read_text(encoding="utf-8")
+    text = _text(name)
     try:
         content = tomllib.loads(text)
         for key, value in (overrides or {}).items():
@@ -399,8 +400,47 @@ def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
         raise RecipeError(f"recipe {name}: {error}") from error
     except ValidationError as error:
         raise RecipeError(f"recipe {name}: {brief(error)}") from error
-    _require_effect(recipe, name)
+    _require_effect(recipe, Path(name).stem if name.endswith(SUFFIX) else name)
     return recipe
+
+
+def _text(name: str) -> str:
+    """What a recipe's file holds; raises as :func:`load_recipe`."""
+    if name.endswith(SUFFIX):
+        try:
+            return Path(name).read_text(encoding="utf-8")
+        except OSError as error:
+            raise RecipeError(f"no recipe at {name}: {error.strerror}") from error
+        except UnicodeDecodeError as error:
+            raise RecipeError(f"recipe {name}: {error}") from error
+    if name not in recipe_names():
+        raise RecipeError(
+            f"no recipe {name!r}; there are {', '.join(recipe_names())}, "
+            f"and a path to one of your own ends in {SUFFIX}"
+        )
+    return (resources.files("training") / "recipes" / f"{name}{SUFFIX}").read_text(encoding="utf-8")
+
+
+def differences(before: Recipe, now: Recipe) -> list[str]:
+    """By which keys two recipes differ, and what each has there."""
+    ours, theirs = (dict(_flat("", recipe.model_dump())) for recipe in (before, now))
+    return [
+        f"{key} {ours.get(key, 'absent')}, not {theirs.get(key, 'absent')}"
+        for key in {**ours, **theirs}
+        if ours.get(key) != theirs.get(key)
+    ]
+
+
+def _flat(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    """Keys that lead to a value, joined by dots; phases by their names."""
+    if isinstance(value, dict):
+        for name, below in value.items():
+            yield from _flat(f"{key}.{name}" if key else name, below)
+    elif key == "phases":
+        for place, phase in enumerate(value, start=1):
+            yield from _flat(f"phase {place} ({phase['name']})", phase)
+    else:
+        yield key, value
 
 
 def unused_names(recipe: Recipe, sources: Collection[str]) -> dict[str, list[str]]:
@@ -421,7 +461,7 @@ def _require_effect(recipe: Recipe, file: str) -> None:
     Raises:
         RecipeError: the recipe has another name than its file, which could not be found again by it; or
             a phase warms up for longer than it lasts; or a label is renamed that no data can have; or
-            slices are weighted that are not drawn.
+            a class is one that no label leads to; or slices are weighted that are not drawn.
     """
     problems = []
     if recipe.name != file or not re.fullmatch(NAME_PATTERN, file):
@@ -435,6 +475,12 @@ def _require_effect(recipe: Recipe, file: str) -> None:
         f"labels has {label!r}, which is no label that data are read with"
         for label in recipe.labels
         if canonical_label(label) != label
+    ]
+    problems += [
+        f"no label that data are read with leads to the class {name!r}: say in labels which one does"
+        for name in recipe.classes
+        if name not in recipe.labels.values()
+        and recipe.labels.get(name, canonical_label(name)) != name
     ]
     if recipe.epoch_images is None:
         mask = recipe.mask

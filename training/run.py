@@ -26,7 +26,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from contract.manifest import DataSource
 from training.errors import RunError, brief
 from training.progress import Better, Progress
-from training.recipe import Recipe
+from training.recipe import Recipe, differences
 from training.splits import Protocol
 
 PACKAGES: Final = ("tensorflow", "tensorflow_cpu", "keras", "numpy", "pillow", "ai-edge-litert")
@@ -135,8 +135,14 @@ class Run:
     def require_same(self, config: RunConfig) -> None:
         """Raises RunError when ``config`` would continue another run than this one."""
         for name in ("recipe", "protocol", "held_out", "data", "splits"):
-            if getattr(self.config, name) != getattr(config, name):
-                raise RunError(f"{self.path} was started with another {name}")
+            before, now = getattr(self.config, name), getattr(config, name)
+            if before != now:
+                what = ""
+                if name == "recipe":
+                    what = f": {'; '.join(differences(before, now))}"
+                elif name == "protocol":
+                    what = f": {before}, not {now}"
+                raise RunError(f"{self.path} was started with another {name}{what}")
         if self.config.probe_digest not in (None, config.probe_digest):
             raise RunError(f"{self.path} was started where preprocessing gives other pixels")
         if None not in (self.config.truth, config.truth) and self.config.truth != config.truth:

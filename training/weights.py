@@ -83,18 +83,48 @@ def load_weights(model: keras.Model, backbone: str, source: str) -> None:
     if source == NONE:
         return
     if source == IMAGENET:
-        _load_imagenet(model, backbone)
-        return
+        _copy(model, _imagenet(backbone))
+    else:
+        _load_file(model, backbone, _located(backbone, source))
+
+
+def require_weights(backbone: str, source: str, download: bool = True) -> None:
+    """Asks, before data are read, whether :func:`load_weights` will find them; see there.
+
+    Args:
+        backbone: its name.
+        source: what it starts from.
+        download: have keras.applications download a file that it lacks, which initialises TensorFlow.
+
+    Raises:
+        PretrainedWeightsError: it will not.
+    """
+    if source == IMAGENET:
+        application = _application(backbone)
+        if download and not (_downloads() / application.file).is_file():
+            _imagenet(backbone)
+            # Layers are numbered from the start again.
+            keras.utils.clear_session()
+    elif source != NONE:
+        _require_readable(backbone, _located(backbone, source))
+
+
+def _located(backbone: str, source: str) -> Path:
+    """The file of a package's name, or of a path."""
     package = PACKAGES.get(source)
     if package is None:
-        _load_file(model, backbone, Path(source))
-    elif package.backbone != backbone:
+        return Path(source)
+    if package.backbone != backbone:
         raise PretrainedWeightsError(f"{source} holds weights of {package.backbone}")
-    else:
-        _load_file(model, backbone, package_file(package.module, package.pattern))
+    return package_file(package.module, package.pattern)
 
 
-def _load_imagenet(model: keras.Model, backbone: str) -> None:
+def _downloads() -> Path:
+    """Where keras.applications puts what it downloads."""
+    return Path(os.environ.get("KERAS_HOME") or Path.home() / ".keras") / "models"
+
+
+def _application(backbone: str) -> _Application:
     application = _APPLICATIONS.get(backbone)
     if application is None:
         names = [name for name, package in PACKAGES.items() if package.backbone == backbone]
@@ -102,16 +132,18 @@ def _load_imagenet(model: keras.Model, backbone: str) -> None:
             f"keras.applications has no weights that fit {backbone}; "
             + (f"the package {names[0]} has" if names else "it starts from none")
         )
+    return application
+
+
+def _imagenet(backbone: str) -> keras.Model:
+    application = _application(backbone)
     try:
-        whole = application.make(include_top=False, weights=IMAGENET)
+        return application.make(include_top=False, weights=IMAGENET)
     except Exception as error:  # Keras raises Exception itself when a download fails
-        home = os.environ.get("KERAS_HOME") or Path.home() / ".keras"
-        folder = Path(home) / "models"
         raise PretrainedWeightsError(
             f"the ImageNet weights of {backbone} could not be downloaded; get {application.file} on a "
-            f"machine with internet (keras.applications downloads it) and put it into {folder}"
+            f"machine with internet (keras.applications downloads it) and put it into {_downloads()}"
         ) from error
-    _copy(model, whole)
 
 
 def _copy(model: keras.Model, whole: keras.Model) -> None:
@@ -121,19 +153,28 @@ def _copy(model: keras.Model, whole: keras.Model) -> None:
             layer.set_weights(whole.get_layer(layer.name).get_weights())
 
 
-def _load_file(model: keras.Model, backbone: str, path: Path) -> None:
+def _require_readable(backbone: str, path: Path) -> None:
     if not path.is_file():
         known = ", ".join([IMAGENET, NONE, *PACKAGES])
         raise PretrainedWeightsError(f"no weights file at {path}; other weights: {known}")
+    readers = {
+        ".pth": backbone in _TORCH,
+        ".h5": backbone in _APPLICATIONS,
+        ".ckpt": backbone == "vgg16",
+    }
+    if not readers.get(path.suffix):
+        raise PretrainedWeightsError(f"{backbone} cannot read {path.name}")
+
+
+def _load_file(model: keras.Model, backbone: str, path: Path) -> None:
+    _require_readable(backbone, path)
     try:
-        if path.suffix == ".pth" and backbone in _TORCH:
+        if path.suffix == ".pth":
             _TORCH[backbone](model, read_legacy_state_dict(path))
-        elif path.suffix == ".h5" and backbone in _APPLICATIONS:
+        elif path.suffix == ".h5":
             _load_h5(model, backbone, path)
-        elif path.suffix == ".ckpt" and backbone == "vgg16":
-            _load_lpips(model, read_pickled_arrays(path))
         else:
-            raise PretrainedWeightsError(f"{backbone} cannot read {path.name}")
+            _load_lpips(model, read_pickled_arrays(path))
     except (KeyError, OSError, ValueError) as error:
         raise PretrainedWeightsError(
             f"{path.name} is no weights file of {backbone}: {error}"

@@ -1,11 +1,13 @@
 """What cards and comparisons say is true: by the shipped version's report, and variants of it."""
 
 import json
+import shlex
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from training.__main__ import _parser
 from training.card import model_card
 from training.recipe import Recipe, load_recipe, overridden
 from training.run import RunConfig
@@ -118,6 +120,18 @@ def test_a_card_names_a_weights_file_without_its_folder() -> None:
     assert "--weights best.pth" in card
     assert "somebody" not in card
     assert overridden(recipe) == {"weights": "best.pth"}
+
+
+def test_the_command_of_a_card_can_be_typed() -> None:
+    recipe = load_recipe("efficientnet_lite0_mask", {"weights": "our best.pth"})
+    source = {"name": "ward 7; 'neu'", "images": 1, "digest": "0" * 64}
+    config = _config(recipe=recipe, data=[source], held_out=[source["name"]])
+    command = next(line for line in model_card(_metrics(), config).splitlines() if " fit " in line)
+    options = _parser().parse_args(shlex.split(command)[3:])
+    assert [str(path) for path in options.data] == [source["name"]] == options.hold_out
+    assert options.weights == "our best.pth"
+    own = load_recipe("efficientnet_lite0_mask").model_copy(update={"name": "ours"})
+    assert "--recipe ours.toml --data" in model_card(_metrics(), _config(recipe=own))
 
 
 def _shown(**more: Any) -> dict[str, Any]:

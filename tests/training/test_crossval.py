@@ -326,3 +326,26 @@ def test_a_damaged_record_of_runs_is_an_error(training: Training, tmp_path: Path
         assert done.returncode == 1
         assert "no record of runs" in done.stderr
         assert not out.exists()
+
+
+def test_a_comparison_of_nothing_is_an_error(
+    training: Training, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = training("compare")
+    assert done.returncode == 1
+    assert "nothing to compare: name runs; runs/compare.json is not there" in done.stderr
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_the_projects_own_page_is_written_only_where_it_is_named(
+    by_fold: Path, training: Training, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = by_fold.resolve()
+    monkeypatch.chdir(tmp_path)
+    done = training("compare", run)
+    assert done.returncode == 0, done.stderr
+    assert "wrote runs/compare.md" in done.stdout
+    assert "## By patient" in (tmp_path / "runs" / "compare.md").read_text()
+    assert [path.name for path in tmp_path.iterdir()] == ["runs"]
+    assert training("compare").returncode == 0

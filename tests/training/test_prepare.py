@@ -117,7 +117,8 @@ def test_a_run_that_has_not_begun_is_no_hindrance(
     run = start(tmp_path, config, resume)
     assert Run.open(tmp_path).config == config
     run.save_progress(Progress(epoch=1), [])
-    with pytest.raises(RunError, match="--resume" if not resume else "another recipe"):
+    says = "another recipe: weights none, not nosuch" if resume else "--resume"
+    with pytest.raises(RunError, match=says):
         start(tmp_path, wrong, resume)
 
 

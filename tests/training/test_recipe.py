@@ -13,6 +13,7 @@ from training.recipe import (
     Plateau,
     Recipe,
     departs,
+    differences,
     load_recipe,
     overridden,
     recipe_names,
@@ -34,6 +35,72 @@ def test_every_recipe_that_ships_is_valid(name: str) -> None:
 def test_an_unknown_recipe_is_refused_by_name() -> None:
     with pytest.raises(RecipeError, match="efficientnet_lite0"):
         load_recipe("resnet9000")
+
+
+def test_a_recipe_of_ones_own_is_a_path(tmp_path: Path) -> None:
+    path = tmp_path / "my hospital" / "ours.toml"
+    path.parent.mkdir()
+    text = (RECIPES / "baseline_cnn.toml").read_text()
+    path.write_text(text.replace('name = "baseline_cnn"', 'name = "ours"'))
+    recipe = load_recipe(str(path), {"epochs": 3})
+    assert recipe.name == "ours"
+    assert {phase.epochs for phase in recipe.phases} == {3}
+    assert overridden(recipe) == {}
+    path.write_text(text)
+    with pytest.raises(RecipeError, match="calls itself 'baseline_cnn'; a recipe has the name of"):
+        load_recipe(str(path))
+    with pytest.raises(RecipeError, match=r"no recipe at .*none\.toml: No such file"):
+        load_recipe(str(tmp_path / "none.toml"))
+    (tmp_path / "folder.toml").mkdir()
+    with pytest.raises(RecipeError, match=r"no recipe at .*: Is a directory"):
+        load_recipe(str(tmp_path / "folder.toml"))
+    path.write_bytes(b"name = '\xff'")
+    with pytest.raises(RecipeError, match="can't decode"):
+        load_recipe(str(path))
+    with pytest.raises(RecipeError, match=r"of your own ends in \.toml"):
+        load_recipe("ours")
+
+
+KINDS = '"glioma", "meningioma", "notumor", "pituitary"'
+
+
+@pytest.mark.parametrize(
+    ("labels", "problem"),
+    [
+        ("", "leads to the class 'metastasis'"),
+        ('labels = { metastasis = "metastasis" }\n', "labels has 'metastasis'"),
+        ('labels = { tumor = "metastasis", glioma = "notumor" }\n', "to the class 'glioma'"),
+        ('labels = { tumor = "metastasis" }\n', None),
+    ],
+    ids=["none", "unknown", "renamed away", "of a folder that is known"],
+)
+def test_a_class_that_no_folder_can_give_is_refused(
+    tmp_path: Path, labels: str, problem: str | None
+) -> None:
+    path = tmp_path / "ours.toml"
+    text = (RECIPES / "baseline_cnn.toml").read_text()
+    assert KINDS in text
+    text = text.replace(KINDS, f'{KINDS}, "metastasis"')
+    text = text.replace('name = "baseline_cnn"', 'name = "ours"')
+    path.write_text(text.replace("\ndropout", f"\n{labels}dropout", 1))
+    if problem is None:
+        assert "metastasis" in load_recipe(str(path)).classes
+        return
+    with pytest.raises(RecipeError, match=problem):
+        load_recipe(str(path))
+
+
+def test_how_two_recipes_differ_is_named() -> None:
+    before = load_recipe("efficientnet_lite0")
+    assert differences(before, before) == []
+    other_seed = load_recipe("efficientnet_lite0", {"seed": 5})
+    assert differences(before, other_seed) == [f"seed {before.seed}, not 5"]
+    now = load_recipe("efficientnet_lite0", {"epochs": 4})
+    first = before.phases[0]
+    assert f"phase 1 ({first.name}).epochs {first.epochs}, not 4" in differences(before, now)
+    assert all(".epochs" in line or ".warmup_epochs" in line for line in differences(before, now))
+    other = differences(before, load_recipe("efficientnet_lite0_mask"))
+    assert any(line.startswith("mask.channels absent, not ") for line in other)
 
 
 @pytest.mark.parametrize("place", ["top", "phase", "augmentation"])

