@@ -290,7 +290,7 @@ class ModelStore:
         try:
             text = (self.root / name / HIGHEST).read_bytes()
             return _HIGHEST_FILE.validate_json(text, strict=True)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return 0
         except (OSError, ValidationError) as error:
             raise CorruptVersion(f"{name}/{HIGHEST} is damaged") from error

@@ -108,7 +108,9 @@ def add(entries: Entries, path: Path) -> None:
         # Of a run that was only shown beside this one, its own report says more.
         if own or data not in known:
             known[data] = _evaluated(found, figures["testing"], own)
-    entry.sizes = _sizes(path)
+    # A run without a data set is a short one beside others, and none that serves.
+    if not (entry.sizes and found.get("held_out")):
+        entry.sizes = _sizes(path)
 
 
 def _evaluated(found: dict[str, Any], kinds: dict[str, Any], own: bool) -> dict[str, Any]:

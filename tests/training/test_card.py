@@ -200,10 +200,13 @@ def test_the_record_tells_runs_of_other_recipes_and_without_a_data_set(tmp_path:
     assert [*found] == [label]
     assert found[label]["held_out"] == ["navoneel"]
     assert found[label]["accuracy"] == whole["int8"]["accuracy"]
+    # What is known of the run that trained with all of them stays.
+    entries[recipe.name].sizes = {"int8_ms": 2.5}
     whole["int8"]["classes"] = {"notumor": whole["int8"]["classes"]["notumor"]}
     (run / "report" / "metrics.json").write_text(json.dumps(metrics))
     add(entries, run)
     assert not {"accuracy", "macro_f1", "float_accuracy"} & found[label].keys()
+    assert entries[recipe.name].sizes == {"int8_ms": 2.5}
     tested = {
         "recipe": recipe.name,
         "another_recipe": "01234567",
