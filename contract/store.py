@@ -154,10 +154,7 @@ class ModelStore:
             aliases = self.aliases(name)
             self._record_highest(name, version)
             text = json.dumps(aliases | {alias: version}, indent=2, sort_keys=True) + "\n"
-            try:
-                _replace(folder / ALIASES, text)
-            except OSError as error:
-                raise ReadOnlyStore("the model store cannot be written") from error
+            _replace(folder / ALIASES, text)
         return aliases.get(alias)
 
     def resolve(self, name: str, selector: str) -> int:
@@ -309,10 +306,7 @@ class ModelStore:
         recorded = self._highest(name)
         highest = max(recorded, version, *self.versions(name))
         if highest > recorded:
-            try:
-                _replace(self.root / name / HIGHEST, f"{highest}\n")
-            except OSError as error:
-                raise ReadOnlyStore("the model store cannot be written") from error
+            _replace(self.root / name / HIGHEST, f"{highest}\n")
 
 
 def file_digest(path: Path) -> str:
@@ -412,12 +406,19 @@ def _locked(folder: Path, required: bool = True) -> Iterator[bool]:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Writes a file that is read meanwhile: aside, and renamed once it is on the disk."""
+    """Writes a file that is read meanwhile: aside, and renamed once it is on the disk.
+
+    Raises:
+        ReadOnlyStore: it cannot be written.
+    """
     aside = path.with_name(f".{path.name}")
-    aside.write_text(text, encoding="utf-8")
-    _sync(aside)
-    aside.replace(path)
-    _sync(path.parent)
+    try:
+        aside.write_text(text, encoding="utf-8")
+        _sync(aside)
+        aside.replace(path)
+        _sync(path.parent)
+    except OSError as error:
+        raise ReadOnlyStore("the model store cannot be written") from error
 
 
 def _remove_abandoned(folder: Path) -> None:

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image
 
 from contract.answer import Rules
 from contract.store import ModelStore
-from training.datasets import read_folders
+from training.datasets import ImageSet, read_folders
 
 from .conftest import SLICES  # noqa: TID252
 
@@ -30,28 +31,36 @@ def test_a_run_ends_where_fold_or_label_change(tmp_path: Path) -> None:
     assert runs_of(tmp_path / "index.csv") == {"1": 0, "2": 0, "3": 1, "9": 2, "10": 3, "11": 4}
 
 
-def test_figures_are_of_the_answers_of_today(capsys: pytest.CaptureFixture[str]) -> None:
-    from scripts.retested import STORE, _answers, _classes
-    from training.answering import as_outputs
+def _answered(folder: Path) -> tuple[ImageSet, Rules, dict[str, NDArray[np.float32]]]:
+    """A folder's images, and what version 4 makes of them; its figures are printed."""
+    from scripts.retested import STORE, _answers
     from training.convert import litert_predictor
 
     version = ModelStore(STORE).load("brain-tumor", 4)
     record = version.manifest.answer
     assert record is not None
     assert record.region is not None
-    images = read_folders([SLICES])
+    images = read_folders([folder])
     rules = Rules.read(version.manifest, version.path)
-    rows = np.arange(len(images))
     outputs = litert_predictor(version.path / "model.int8.tflite")(images.slices)
-    _answers(record, record.region, rules, outputs, images, rows, [SLICES])
+    rows = np.arange(len(images))
+    _answers(record, record.region, rules, outputs, images, rows, [folder])
+    return images, rules, outputs
+
+
+def test_figures_are_of_the_answers_of_today(capsys: pytest.CaptureFixture[str]) -> None:
+    from scripts.retested import _classes
+    from training.answering import as_outputs
+
+    images, rules, outputs = _answered(SLICES)
     said = capsys.readouterr().out
     answers = rules.answer(as_outputs(outputs))
     assert answers.prediction_set is not None
     truth = [rules.classes.index(str(label)) for label in images.labels]
-    covered = answers.prediction_set[rows, truth].mean()
+    covered = answers.prediction_set[np.arange(len(truth)), truth].mean()
     assert f"| coverage of the 95% prediction sets | {covered:.2%} [" in said
     right = (answers.labels == truth).mean()
-    assert f"accuracy {right:.2%} of the {len(rows)} with" in _classes(
+    assert f"accuracy {right:.2%} of the {len(images)} with" in _classes(
         rules, outputs, images.labels
     )
 
@@ -76,9 +85,7 @@ def test_folders_without_a_test_image_are_an_error(
 def test_slices_with_masks_have_intervals_by_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from scripts.retested import STORE, _answers
     from training.answering import as_outputs
-    from training.convert import litert_predictor
 
     folder = tmp_path / "masked"
     for name in ("images", "masks"):
@@ -96,15 +103,7 @@ def test_slices_with_masks_have_intervals_by_run(
             Image.fromarray(mask).save(folder / "masks" / f"{name}.png")
             lines.append(f"{name},{path.parent.name},{1 + number % 2}")
     (folder / "index.csv").write_text("\n".join(lines) + "\n")
-    version = ModelStore(STORE).load("brain-tumor", 4)
-    record = version.manifest.answer
-    assert record is not None
-    assert record.region is not None
-    images = read_folders([folder])
-    rules = Rules.read(version.manifest, version.path)
-    rows = np.arange(len(images))
-    outputs = litert_predictor(version.path / "model.int8.tflite")(images.slices)
-    _answers(record, record.region, rules, outputs, images, rows, [folder])
+    images, rules, outputs = _answered(folder)
     said = capsys.readouterr().out
     labels = rules.answer(as_outputs(outputs)).labels
     right = np.mean(labels == [rules.classes.index(str(label)) for label in images.labels])

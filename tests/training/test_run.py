@@ -337,10 +337,17 @@ def test_what_no_service_should_load_is_not_published(
     shutil.copytree(evaluated_run, run)
     config = json.loads((run / "run.json").read_text())
     (run / "run.json").write_text(json.dumps(config | changes))
-    done = training("export", "--run", run, "--store", tmp_path / "store")
+    _assert_not_published(training, run, says)
+
+
+def _assert_not_published(training: Training, run: Path, says: str) -> None:
+    """That an export into a new store ends with one line and leaves no version."""
+    store = run.with_name("store")
+    done = training("export", "--run", run, "--store", store)
     assert done.returncode == 1
     assert says in done.stderr
-    assert ModelStore(tmp_path / "store").versions("brain-tumor") == []
+    assert len(done.stderr.splitlines()) == 1
+    assert ModelStore(store).names() == []
 
 
 def test_a_float_file_has_float_figures(
@@ -446,11 +453,7 @@ def test_a_run_that_is_not_whole_is_not_published(
     run = tmp_path / "run"
     shutil.copytree(evaluated_run, run)
     damage(run)
-    done = training("export", "--run", run, "--store", tmp_path / "store")
-    assert done.returncode == 1
-    assert says in done.stderr
-    assert len(done.stderr.splitlines()) == 1
-    assert ModelStore(tmp_path / "store").names() == []
+    _assert_not_published(training, run, says)
 
 
 def test_what_was_evaluated_before_is_published_all_the_same(
