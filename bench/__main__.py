@@ -116,7 +116,7 @@ def _build(peers: list[Peer]) -> tuple[dict[str, Path], dict[str, Row]]:
 
 def _pythons(options: rounds.Options, folders: dict[str, Path]) -> dict[Variant, Path]:
     """An interpreter that can run each variant's bare loop: ours, and any peer's with TensorFlow."""
-    found = {Variant.LITERT: options.service_python}
+    found = dict.fromkeys((Variant.LITERT_HALVED, Variant.LITERT), options.service_python)
     suffix = f"-{Variant.TENSORFLOW}"
     with_tensorflow = [folder for key, folder in folders.items() if key.endswith(suffix)]
     if with_tensorflow:
@@ -139,7 +139,7 @@ def _contenders(
     }
     found = []
     if _wanted(SERVICE, only):
-        found.append(rounds.service(options, labels[Variant.LITERT], _service_rows(options)))
+        found.append(rounds.service(options, labels[Variant.LITERT_HALVED], _service_rows(options)))
     found += [
         rounds.peer(options, peer, folders[peer.key], labels[peer.variant], rows[peer.key])
         for peer in peers

@@ -1,6 +1,6 @@
 """Who is compared, and how each is configured for two cores."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -15,15 +15,28 @@ OPEN_INFERENCE_LABEL: Final = '"data": ?."{label}"'
 
 
 class Variant(StrEnum):
-    """What a contender runs; the value is the name of its artifact in a manifest."""
+    """What a contender runs."""
 
     TENSORFLOW = "tensorflow"
     LITERT = "litert"
+    LITERT_HALVED = "litert-halved"
+    """With this project's own decoding: at half the scale, and of brightness alone."""
+
+    @property
+    def runtime(self) -> str:
+        """Name of its artifact in a manifest."""
+        return self.value.partition("-")[0]
+
+    @property
+    def halved(self) -> bool:
+        """Whether it decodes as this project does, else as everybody does: the whole picture."""
+        return self is Variant.LITERT_HALVED
 
 
 TITLES: Final = {
-    Variant.TENSORFLOW: "as its users deploy it (TensorFlow SavedModel)",
-    Variant.LITERT: "given the same LiteRT file",
+    Variant.TENSORFLOW: "as its users deploy it (TensorFlow SavedModel; Pillow decodes)",
+    Variant.LITERT: "given the same LiteRT file (Pillow decodes)",
+    Variant.LITERT_HALVED: "given the same LiteRT file and this project's decoding",
 }
 
 
@@ -56,23 +69,40 @@ class Peer:
 
     @property
     def key(self) -> str:
-        """Name of its environment and for ``--only``."""
-        return f"{self.module.removesuffix('_app')}-{self.variant}"
+        """Name for ``--only``."""
+        return f"{self._server}-{self.variant}"
+
+    @property
+    def installed_as(self) -> str:
+        """Name of its environment: how it decodes is no matter of what is installed."""
+        return f"{self._server}-{self.variant.runtime}"
 
     @property
     def requirements(self) -> tuple[str, str]:
         """Its locks in ``bench/requirements``."""
         runtime = "tensorflow" if self.variant is Variant.TENSORFLOW else "runtime"
-        return f"{runtime}.txt", f"{self.module.removesuffix('_app')}.txt"
+        return f"{runtime}.txt", f"{self._server}.txt"
+
+    @property
+    def _server(self) -> str:
+        return self.module.removesuffix("_app")
 
     def environment(self, version: Path, port: int) -> dict[str, str]:
-        """What ``bench.peers.model`` reads."""
+        """What :mod:`bench.peers.model` and its server read."""
         return {
-            "BENCH_VERSION": str(version),
-            "BENCH_RUNTIME": self.variant,
+            **model_environment(version, self.variant),
             "BENCH_PORT": str(port),
             "BENCH_WORKERS": str(self.workers),
         }
+
+
+def model_environment(version: Path, variant: Variant) -> dict[str, str]:
+    """What :mod:`bench.peers.model` reads of a model and how to run it."""
+    return {
+        "BENCH_VERSION": str(version),
+        "BENCH_RUNTIME": variant.runtime,
+        "BENCH_DECODING": "halved" if variant.halved else "whole",
+    }
 
 
 SERVICE: Final = "service"
@@ -82,9 +112,13 @@ SERVICE_FORMS: Final = (Form.RAW, Form.MULTIPART)
 SERVICE_FIELD: Final = "files"
 
 _TF, _LITERT = Variant.TENSORFLOW, Variant.LITERT
+
+FASTEST: Final = ("FastAPI", "mosec")
+"""Those that were ahead of the others at some number of clients in every run so far."""
+
 _OPEN_INFERENCE: Final = "/v2/models/brain-tumor/infer"
 
-PEERS: Final = (
+_PEERS: Final = (
     Peer(
         "FastAPI",
         "fastapi",
@@ -208,3 +242,12 @@ PEERS: Final = (
     ),
 )
 """Under LiteRT nothing is batched: its runtime gains nothing from a larger tensor."""
+
+PEERS: Final = (
+    *_PEERS,
+    *(
+        replace(peer, variant=Variant.LITERT_HALVED)
+        for peer in _PEERS
+        if peer.variant is Variant.LITERT and peer.name in FASTEST
+    ),
+)

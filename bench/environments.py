@@ -31,7 +31,7 @@ def build(peer: Peer) -> Path:
     Raises:
         NotInstallable: it cannot be made.
     """
-    folder = FOLDER / peer.key
+    folder = FOLDER / peer.installed_as
     locks = [REQUIREMENTS / name for name in peer.requirements]
     ready = folder / ".ready"
     if ready.is_file() and all(ready.stat().st_mtime >= lock.stat().st_mtime for lock in locks):

@@ -8,6 +8,11 @@ from bench.contenders import TITLES, Variant
 from bench.results import CLIENTS, Results, Row
 
 MISSING = "-"
+NAMES = {
+    Variant.TENSORFLOW: "TensorFlow",
+    Variant.LITERT: "LiteRT",
+    Variant.LITERT_HALVED: "LiteRT and our decoding",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +71,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def title(row: Row) -> str:
     """How a row is named in a table."""
-    kind = {None: "", Variant.TENSORFLOW: ", TensorFlow", Variant.LITERT: ", LiteRT"}[row.variant]
+    kind = "" if row.variant is None else f", {NAMES[row.variant]}"
     name = f"**{row.name}**" if row.variant is None else row.name
     return f"{name}{kind} ({row.form})"
 

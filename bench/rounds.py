@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from bench.contenders import LABEL, SERVICE, SERVICE_FIELD, Peer, Variant
+from bench.contenders import LABEL, SERVICE, SERVICE_FIELD, Peer, Variant, model_environment
 from bench.environments import FOLDER, ROOT, python
 from bench.forms import encode
 from bench.load import LoadError, Plan
@@ -19,7 +19,11 @@ from bench.server import Driven, Server, StartError, environment, free_port
 CEILING_SECONDS: Final = 240
 """Limit for one bare loop, its loading included."""
 
-MODES: Final = {Variant.LITERT: ("processes", "threads"), Variant.TENSORFLOW: ("batches",)}
+MODES: Final = {
+    Variant.LITERT_HALVED: ("processes", "threads"),
+    Variant.LITERT: ("processes",),
+    Variant.TENSORFLOW: ("batches",),
+}
 """Of the bare loop; TensorFlow takes all cores from one process."""
 
 
@@ -177,10 +181,9 @@ def bare_loop(
 ) -> dict[str, Any]:
     """What :mod:`bench.ceiling` says in an environment."""
     seconds = options.seconds - options.warm_up
-    more = {"BENCH_VERSION": str(options.version), "BENCH_RUNTIME": str(variant)}
     done = subprocess.run(  # noqa: S603 - the project's own module
         [interpreter, "-m", "bench.ceiling", what, mode, str(seconds), *options.files],
-        env=environment(ROOT, more),
+        env=environment(ROOT, model_environment(options.version, variant)),
         capture_output=True,
         text=True,
         timeout=CEILING_SECONDS,
@@ -191,7 +194,7 @@ def bare_loop(
 
 
 def right_labels(interpreter: Path, variant: Variant, options: Options) -> list[str]:
-    """What the artifact itself says of each image."""
+    """What the artifact itself says of each image, decoded as the variant does."""
     labels: list[str] = bare_loop(interpreter, variant, "labels", "-", options)["labels"]
     return labels
 

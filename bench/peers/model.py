@@ -1,9 +1,11 @@
 """What every peer does with an image: decode, preprocess, predict, name the label.
 
 Read from the environment: ``BENCH_VERSION`` is the folder of a model version, ``BENCH_RUNTIME`` is
-``litert`` or ``tensorflow``, ``BENCH_PORT`` and ``BENCH_WORKERS`` are for the server.
+``litert`` or ``tensorflow``, ``BENCH_DECODING`` is ``whole`` or ``halved``, ``BENCH_PORT`` and
+``BENCH_WORKERS`` are for the server.
 """
 
+import io
 import json
 import os
 from collections.abc import Sequence
@@ -12,6 +14,7 @@ from typing import Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 from typing_extensions import TypedDict  # pydantic takes no other before Python 3.12
 
 from contract.decoding import decode
@@ -21,6 +24,9 @@ HOST: Final = "127.0.0.1"
 PORT: Final = int(os.environ.get("BENCH_PORT", "8000"))
 WORKERS: Final = int(os.environ.get("BENCH_WORKERS", "1"))
 RUNTIME: Final = os.environ.get("BENCH_RUNTIME", "litert")
+HALVED: Final = os.environ.get("BENCH_DECODING", "halved") == "halved"
+"""JPEGs are decoded as this project does, else as Pillow does when nothing is asked of it."""
+
 VERSION: Final = Path(os.environ.get("BENCH_VERSION", "model_store/brain-tumor/1"))
 
 MAX_BATCH_SIZE: Final = 16
@@ -52,7 +58,9 @@ class Preparation:
 
     def prepare(self, data: bytes) -> NDArray[np.uint8]:
         """A file to the model's input."""
-        return preprocess(decode(data, self.spec).upright, self.spec)
+        if HALVED:
+            return preprocess(decode(data, self.spec).upright, self.spec)
+        return preprocess(np.asarray(Image.open(io.BytesIO(data)).convert("L")), self.spec)
 
 
 class Model(Preparation):

@@ -1,19 +1,35 @@
 """Every peer has a program and locks, and every body is what a client would send."""
 
 import base64
+import io
 import json
 import re
+import subprocess
+import sys
 from email.parser import BytesParser
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from bench.contenders import LABEL, OPEN_INFERENCE_LABEL, PEERS, Peer, Variant
+from bench.contenders import (
+    FASTEST,
+    LABEL,
+    OPEN_INFERENCE_LABEL,
+    PEERS,
+    Peer,
+    Variant,
+    model_environment,
+)
 from bench.environments import REQUIREMENTS, ROOT, size_bytes, versions
 from bench.forms import Form, encode
 from bench.processes import cpu_seconds, descendants
 from bench.rounds import Contender, rotated
+from bench.server import environment
 from bench.slices import choose, jpeg_size
+from contract.decoding import decode
+from contract.preprocessing import PreprocessSpec, preprocess
 
 LOCK_ENTRY = re.compile(
     r"^(?P<name>[a-z0-9-]+)(?:\[[a-z0-9,-]+\])?==[\w.+!]+( ; [^\\]+)? \\\n"
@@ -31,6 +47,40 @@ def test_every_server_comes_in_both_variants() -> None:
     names = {variant: {p.name for p in PEERS if p.variant is variant} for variant in Variant}
     assert names[Variant.TENSORFLOW] == names[Variant.LITERT]
     assert len(names[Variant.LITERT]) == 6
+    assert names[Variant.LITERT_HALVED] == set(FASTEST)
+
+
+def test_one_environment_serves_a_peer_however_it_decodes() -> None:
+    folders = {peer.key: peer.installed_as for peer in PEERS}
+    assert folders["mosec-litert-halved"] == folders["mosec-litert"] == "mosec-litert"
+    assert len(set(folders.values())) == 12
+
+
+def test_a_peer_decodes_whole_pictures_as_pillow_does_or_as_this_project_does(
+    slices: list[Path],
+) -> None:
+    version = ROOT / "model_store" / "brain-tumor" / "1"
+    file = next(path for path in slices if jpeg_size(path) == (512, 512))
+    script = (
+        "import sys, pathlib; from bench.peers.model import Preparation;"
+        "sys.stdout.buffer.write(Preparation().prepare(pathlib.Path(sys.argv[1]).read_bytes()))"
+    )
+    seen = {}
+    for variant in Variant:
+        variables = environment(ROOT, model_environment(version, variant))
+        done = subprocess.run(
+            [sys.executable, "-c", script, file], env=variables, capture_output=True, check=True
+        )
+        seen[variant] = np.frombuffer(done.stdout, np.uint8)
+    content = file.read_bytes()
+    manifest = json.loads((version / "manifest.json").read_bytes())
+    spec = PreprocessSpec.model_validate(manifest["preprocess"]["parameters"])
+    whole = preprocess(np.asarray(Image.open(io.BytesIO(content)).convert("L")), spec)
+    halved = preprocess(decode(content, spec).upright, spec)
+    assert not np.array_equal(whole, halved)
+    assert np.array_equal(seen[Variant.TENSORFLOW], whole.ravel())
+    assert np.array_equal(seen[Variant.LITERT], whole.ravel())
+    assert np.array_equal(seen[Variant.LITERT_HALVED], halved.ravel())
 
 
 @pytest.mark.parametrize("peer", PEERS, ids=key_of)

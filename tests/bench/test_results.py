@@ -37,9 +37,17 @@ def results() -> Results:
         row("slow", Variant.TENSORFLOW, 100, 16000),
         row("slower", Variant.TENSORFLOW, 50, 30000),
         row("quick", Variant.LITERT, 320, 5000),
+        row("quicker", Variant.LITERT_HALVED, 380, 4000),
         absent,
     ]
-    loops = [Ceiling(Variant.LITERT, mode, rates=[rate]) for mode, rate in (("a", 500), ("b", 480))]
+    loops = [
+        Ceiling(variant, mode, rates=[rate])
+        for variant, mode, rate in (
+            (Variant.LITERT_HALVED, "a", 500),
+            (Variant.LITERT_HALVED, "b", 480),
+            (Variant.LITERT, "a", 440),
+        )
+    ]
     return Results(rows, loops)
 
 
@@ -75,6 +83,9 @@ def test_bars_compare_with_the_best_peer_of_each_kind(results: Results) -> None:
     less = found["throughput at 32 clients, over the best litert peer"]
     assert less.value == pytest.approx(1.25)
     assert less.verdict == "**missed**"
+    decoding = found["throughput at 32 clients, over the best litert-halved peer"]
+    assert decoding.value == pytest.approx(400 / 380)
+    assert decoding.verdict == ""
     assert found["throughput at 32 clients, of the bare loop"].value == pytest.approx(0.8)
 
 
