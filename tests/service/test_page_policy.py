@@ -101,4 +101,8 @@ def test_api_documentation_works_under_its_policy(browser: Browser, url: str) ->
     wait_until(lambda: browser.find_all(".opblock"), BROWSER_SECONDS)
     browser.click(".opblock-post .opblock-summary-control")
     wait_until(lambda: browser.find_all(".try-out__btn"), BROWSER_SECONDS)
+    browser.click(".try-out__btn")
+    wait_until(lambda: browser.find_all(".json-schema-form-item-add"), BROWSER_SECONDS)
+    browser.click(".json-schema-form-item-add")
+    wait_until(lambda: browser.find_all(".json-schema-array input[type=file]"), BROWSER_SECONDS)
     assert browser.complaints() == []
