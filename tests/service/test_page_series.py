@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -312,3 +313,37 @@ def test_series_that_the_model_cannot_judge_has_no_score(
     assert (shown["decision"], shown["score"]) == ("Refer to a reader", "")
     assert "cannot judge a slice that decides on the series" in shown["remarks"]
     assert "Most suspicious" not in shown["remarks"]
+
+
+@needs_browser
+def test_a_name_that_a_form_writes_otherwise_is_known_again(
+    browser: Browser, slices: Sequence[Path], tmp_path: Path
+) -> None:
+    """Browsers escape quotation marks and ends of lines there."""
+    pack = tmp_path / 'a "b"\n\rc.zip'
+    pack.write_bytes(zipped({f"{k}.jpg": slices[k].read_bytes() for k in range(2)}))
+    objects = [tmp_path / f'{k} "x".dcm' for k in range(2)]
+    for k, path in enumerate(objects):
+        frames = [grey_slice()] * (k + 2)
+        path.write_bytes(mr_frames(frames, attributes=RANGE | {"SOPInstanceUID": f"1.2.{k}"}))
+    browser.run(STUB)
+    browser.run(
+        """window.chosen = new DataTransfer();
+        const add = (name, text) => chosen.items.add(
+          new File([Uint8Array.from(atob(text), (it) => it.charCodeAt(0))], name));
+        arguments[0].forEach(([name, text]) => add(name, text));
+        document.getElementById("files").files = chosen.files;
+        document.getElementById("files").dispatchEvent(new Event("change"))""",
+        [[path.name, b64encode(path.read_bytes()).decode()] for path in (pack, *objects)],
+    )
+    wait_until(lambda: len(browser.find_all(".row")) == 7, BROWSER_SECONDS)
+    browser.wait_for_answers()
+    names = browser.run(VISIBLE)
+    assert names[:2] == [f"{pack.name}/{k}.jpg" for k in range(2)]
+    assert names[2:] == [
+        f"{path.name}, frame {number + 1}"
+        for k, path in enumerate(objects)
+        for number in range(k + 2)
+    ]
+    # Whose the entries are is known at once.
+    assert [len(asked) for asked in browser.run("return window.asked")] == [1, 2]

@@ -3,7 +3,7 @@
 // The service sums up the series of a request, so the DICOM files of a folder go together as far as
 // the limits allow, and with them what may be a damaged one. A zip file goes alone.
 
-import { folderOf } from "./files.js";
+import { folderOf, nameSent } from "./files.js";
 
 /** Most files and bytes of a request; of DICOM far below what the service accepts by default. */
 const PICTURES = { files: 8, bytes: 8e6 };
@@ -66,7 +66,8 @@ export function share(items, entries) {
   const shares = items.map(({ file }) => {
     // Of two files of one name, one after the other, the second finds none left.
     const start = at;
-    while (entries[at]?.input === file.name) at += 1;
+    const name = nameSent(file);
+    while (entries[at]?.input === name) at += 1;
     return entries.slice(start, at);
   });
   return at === entries.length && shares.every(({ length }) => length) ? shares : null;

@@ -31,10 +31,18 @@ export function chosenFolder(files) {
     .sort((a, b) => byName(a.path, b.path));
 }
 
+/**
+ * A file's name as the service gets it and gives it back: browsers write these signs so in a form
+ * (HTML, section 4.10.21.8).
+ */
+export const nameSent = ({ name }) =>
+  name.replaceAll("\n", "%0A").replaceAll("\r", "%0D").replaceAll('"', "%22");
+
 /** Name of an answer's slice: the file's, or within a zip file the service's for what is in it. */
 export function nameOf({ file, path }, entry) {
-  const inside = entry?.input?.startsWith(`${file.name}/`);
-  return inside ? path + entry.input.slice(file.name.length) : path;
+  const sent = nameSent(file);
+  const inside = entry?.input?.startsWith(`${sent}/`);
+  return inside ? path + entry.input.slice(sent.length) : path;
 }
 
 /** The same, with the number of its frame where an object has several: no two slices share it. */
