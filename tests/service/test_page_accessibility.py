@@ -1,6 +1,8 @@
 """The page for everyone: keyboard, names, contrast and narrow screens."""
 
+import io
 import shutil
+from base64 import b64decode
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -177,7 +179,104 @@ def test_what_is_below_an_enlarged_slice_is_seen(
 
 
 @needs_browser
-@pytest.mark.parametrize("width", [360, 800, 1280])
+@pytest.mark.parametrize("height", [225, 256])
+@pytest.mark.parametrize("shape", [(300, 2400), (512, 512)])
+def test_an_enlarged_slice_is_large_at_400_percent(
+    browser: Browser, tmp_path: Path, height: int, shape: tuple[int, int]
+) -> None:
+    Image.new("L", shape, 99).save(tmp_path / f"{'a long name ' * 8}.png")
+    size = {"width": 320, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    browser.cdp("Emulation.setDeviceMetricsOverride", **size)
+    try:
+        browser.choose(list(tmp_path.iterdir()))
+        browser.wait_for_answers()
+        browser.click(".thumb button")
+        shown = "return document.getElementById('viewer-image').naturalWidth"
+        wait_until(lambda: browser.run(shown) == shape[0], BROWSER_SECONDS)
+        browser.run(
+            "document.getElementById('viewer-note').textContent = 'What it is. '.repeat(12)"
+        )
+        note, image, dialog, wide = browser.run(
+            """document.getElementById("viewer").scrollTo(0, 1e6);
+            const box = (name) => document.getElementById(name).getBoundingClientRect().toJSON();
+            const { scrollWidth, clientWidth } = document.getElementById("viewer");
+            return [...["viewer-note", "viewer-image", "viewer"].map(box), scrollWidth - clientWidth]"""
+        )
+        assert image["height"] >= 0.59 * height
+        # All of it can be reached.
+        assert image["bottom"] <= note["top"]
+        assert note["bottom"] <= dialog["bottom"] <= height
+        assert wide <= 0
+        browser.press("\ue00c")
+    finally:
+        browser.cdp("Emulation.clearDeviceMetricsOverride")
+
+
+@needs_browser
+def test_progress_is_seen_in_forced_colors(browser: Browser) -> None:
+    feature = {"name": "forced-colors", "value": "active"}
+    browser.cdp("Emulation.setEmulatedMedia", features=[feature])
+    try:
+        browser.run(
+            """document.getElementById("results").hidden = false;
+            Object.assign(document.getElementById("progress"), { hidden: false, value: 0.5 })"""
+        )
+        picture = browser.call("GET", f"/element/{browser.find('#progress')}/screenshot")
+    finally:
+        browser.cdp("Emulation.setEmulatedMedia", features=[])
+    with Image.open(io.BytesIO(b64decode(picture))) as image:
+        middle = image.height // 2
+        line = image.convert("L").crop((0, middle, image.width, middle + 1)).tobytes()
+    assert abs(line[len(line) // 4] - line[3 * len(line) // 4]) > 60
+
+
+COLLIDING = """const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);
+const all = (names) => [...document.querySelectorAll(names)].filter((it) => it.checkVisibility());
+const size = (name) => parseFloat(getComputedStyle(all(name)[0]).fontSize);
+return {
+  rem,
+  decision: size(".decision"),
+  name: size(".name"),
+  cut: all("dt, dd, .kind, .score-name, .decision")
+    .filter((it) => it.scrollWidth > Math.max(it.clientWidth, it.offsetWidth))
+    .map((it) => it.textContent),
+  wide: all("body *").filter((it) => !it.closest(".quiet, .thumb, .filter legend"))
+    .filter((it) => it.getBoundingClientRect().right > innerWidth + 0.5)
+    .map((it) => it.outerHTML.slice(0, 80)),
+  scrolls: document.scrollingElement.scrollWidth > innerWidth,
+}"""
+
+
+@needs_browser
+@pytest.mark.parametrize("pixels", [16, 24, 32])
+def test_larger_text_has_room(browser: Browser, folder: Path, pixels: int) -> None:
+    """Text as large as a person has set it in the browser: all of it grows, and nothing is cut."""
+    add_series(folder)
+    browser.cdp("Page.setFontSizes", fontSizes={"standard": pixels})
+    try:
+        browser.choose(sorted(folder.iterdir()))
+        browser.wait_for_answers()
+        browser.run(
+            """for (const it of document.querySelectorAll("details")) it.open = true;
+            for (const it of ["key-form", "notice", "stop", "retry"]) {
+              document.getElementById(it).hidden = false;
+            }"""
+        )
+        for width in (320, 360, 480, 640, 800, 1280, 1920):
+            size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}
+            browser.cdp("Emulation.setDeviceMetricsOverride", **size)
+            found = browser.run(COLLIDING)
+            assert found["rem"] == pixels
+            assert found["decision"] >= found["name"], width
+            assert (width, found["cut"], found["wide"]) == (width, [], [])
+            assert not found["scrolls"], width
+    finally:
+        browser.cdp("Page.setFontSizes", fontSizes={"standard": 16})
+        browser.cdp("Emulation.clearDeviceMetricsOverride")
+
+
+@needs_browser
+@pytest.mark.parametrize("width", [320, 360, 800, 1280])
 def test_fits_its_width(browser: Browser, folder: Path, slices: Sequence[Path], width: int) -> None:
     long = folder / f"{'a_name_without_an_end_' * 8}.jpg"
     shutil.copy(slices[0], long)
