@@ -4,7 +4,7 @@ import * as exports from "./page/exports.js";
 import { byName, chosen, chosenFolder, dropped, nameOf, sniff } from "./page/files.js";
 import * as health from "./page/health.js";
 import * as key from "./page/key.js";
-import { draw } from "./page/rows.js";
+import { draw, isCalibrated } from "./page/rows.js";
 import { Sender } from "./page/sending.js";
 import * as series from "./page/series.js";
 import * as viewer from "./page/viewer.js";
@@ -30,7 +30,9 @@ const sender = new Sender({
     change(item, { state: "done", entries, context });
   },
   failed(item, error, entries, context) {
-    change(item, { state: "failed", error, entries, context });
+    // What was answered before stays, where it was only tried again in vain.
+    const kept = !entries && item.kept;
+    change(item, kept ? { state: "done", error, ...kept } : { state: "failed", error, entries, context });
   },
   waiting(waiting, error, seconds, attempt, attempts) {
     for (const item of waiting) change(item, { state: "waiting" });
@@ -48,12 +50,9 @@ const sender = new Sender({
     if (startedAt !== null) busyMs += performance.now() - startedAt;
     startedAt = null;
     place("notice").hidden = true;
-    const failed = items.find(canRetry);
-    if (failed) {
-      const number = items.filter(canRetry).length;
-      notify(`${words.count(number, "file")} got no result. ${explain(failed.error)}`);
-    }
-    askForKey(failed?.error);
+    const { lacking, error } = unanswered();
+    if (error) notify(`${lacking} got no result. ${explain(error)}`);
+    askForKey(error);
     refresh();
     // Why something has no result is heard with how many have none.
     const said = ["summary", "versions", "notice"].map(place).filter(({ hidden }) => !hidden);
@@ -90,9 +89,13 @@ async function add(found) {
 
 /** Adds what a drop or a choice gave, and says so where that is nothing. */
 function addOrSay(found) {
-  place("no-files").hidden = found.length > 0;
-  place("no-files").textContent = found.length ? "" : "There is no file in it that could be sent.";
+  sayNoFiles(!found.length);
   add(found);
+}
+
+function sayNoFiles(isSo) {
+  place("no-files").hidden = !isSo;
+  place("no-files").textContent = isSo ? "There is no file in it that could be sent." : "";
 }
 
 async function inspect(item) {
@@ -137,8 +140,30 @@ function groupOf({ item, entry }) {
   return entry.decision === "tumor" || entry.decision === "no_tumor" ? entry.decision : "refer";
 }
 
-const canRetry = ({ error }) =>
+const mayPass = (error) =>
   error !== undefined && (error.again === true || error.status >= 500 || error.status === 429);
+
+/** The errors of a file's slices that may pass. */
+const passing = ({ entries }) => (entries ?? []).map(({ error }) => error).filter(mayPass);
+
+const canRetry = (item) => mayPass(item.error) || passing(item).length > 0;
+
+/** What can be tried again, in words, and the error that says why; none where there is nothing. */
+function unanswered() {
+  const again = items.filter(canRetry);
+  const parts = again.filter(({ state }) => state === "done");
+  const slices = parts.flatMap(passing).length;
+  const lacking = [
+    [again.length - parts.length, (number) => words.count(number, "file")],
+    [parts.length, (number) => `${words.count(slices, "slice")} of ${words.count(number, "file")}`],
+  ]
+    .filter(([number]) => number)
+    .map(([number, text]) => text(number))
+    .join(" and ");
+  // What ended all of it says more than what befell a slice.
+  const [error] = [...again.map((item) => item.error).filter(mayPass), ...again.flatMap(passing)];
+  return { lacking, error };
+}
 
 function refresh() {
   const focused = document.activeElement;
@@ -150,6 +175,7 @@ function refresh() {
 
   showVersions();
   place("summary").textContent = [summary(counts, answered), showSeries()].join(" ").trim();
+  place("sets-hint").hidden = !items.some(({ entries }) => entries?.some(isCalibrated));
   place("progress").hidden = !running;
   place("progress").max = items.length || 1;
   place("progress").value = answered;
@@ -282,7 +308,11 @@ function askForKey(error) {
 
 function sendAgain() {
   const again = items.filter(canRetry);
-  for (const item of again) change(item, { state: "waiting" });
+  for (const item of again) {
+    const { state, entries, context } = item;
+    const kept = state === "done" ? { entries, context } : undefined;
+    change(item, { state: "waiting", kept });
+  }
   startedAt ??= performance.now();
   sender.add(again);
   refresh();
@@ -307,6 +337,7 @@ function clear() {
   list.replaceChildren();
   showAll();
   showSeries();
+  sayNoFiles(false);
   place("results").hidden = true;
   place("notice").hidden = true;
   place("key-form").hidden = true;
@@ -368,7 +399,11 @@ addEventListener("drop", async (event) => {
   event.preventDefault();
   addOrSay(await dropped(event.dataTransfer));
 });
-addEventListener("paste", (event) => add(chosen(event.clipboardData?.files ?? [])));
+addEventListener("paste", (event) => {
+  const found = chosen(event.clipboardData?.files ?? []);
+  // Text is pasted as well, as into the field of the key.
+  if (found.length) addOrSay(found);
+});
 
 place("filter").addEventListener("change", arrange);
 place("sort").addEventListener("change", arrange);

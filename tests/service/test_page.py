@@ -124,6 +124,29 @@ def test_a_folder_without_files_says_so(
     browser.wait_for_answers()
 
 
+EMPTY_CHOICE = """const input = document.getElementById("files");
+input.files = new DataTransfer().files;
+input.dispatchEvent(new Event("change"));
+return document.getElementById("no-files").checkVisibility()"""
+
+PASTED = """const clipboardData = new DataTransfer();
+if (arguments[0]) clipboardData.items.add(new File(["no image"], "pasted.txt"));
+else clipboardData.items.add("text", "text/plain");
+dispatchEvent(new ClipboardEvent("paste", { clipboardData }));
+return document.getElementById("no-files").checkVisibility()"""
+
+
+@needs_browser
+def test_what_is_said_of_an_empty_choice_goes_with_the_next(browser: Browser) -> None:
+    assert not browser.run(PASTED, False)
+    assert browser.run(EMPTY_CHOICE)
+    assert not browser.run(PASTED, True)
+    browser.wait_for_answers()
+    assert browser.run(EMPTY_CHOICE)
+    browser.click("#clear")
+    assert not browser.run("return document.getElementById('no-files').checkVisibility()")
+
+
 @needs_browser
 def test_later_fields_are_shown(browser: Browser, slices: Sequence[Path]) -> None:
     entry = {

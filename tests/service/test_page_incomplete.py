@@ -260,3 +260,93 @@ def test_slices_that_the_model_cannot_judge_are_not_called_judged(
     shown = answered(page, made(tmp_path, names), body)
     assert "1 slice judged, 4 that the model cannot judge\n" in shown["remarks"]
     assert "The model cannot judge most slices of the series" in shown["remarks"]
+
+
+def of_pack(*entries: dict[str, Any]) -> dict[str, Any]:
+    """An answer to a zip file."""
+    named = [{**one, "input": f"study.zip/{one['input']}"} for one in entries]
+    return {"status": 200, "headers": {}, "body": {"request_id": "1", "predictions": named}}
+
+
+SEEN = """return ["retry", "notice"]
+    .map((name) => document.getElementById(name).checkVisibility())"""
+
+
+@needs_browser
+def test_slices_of_a_file_that_may_be_answered_later_can_be_tried_again(
+    page: Browser, tmp_path: Path
+) -> None:
+    paths = made(tmp_path, ["study.zip"], b"PK\x03\x04")
+    refused = {"input": "a.txt", "error": {**ERROR, "status": 415}}
+    late = [{"input": f"{k}.jpg", "error": LATE} for k in (2, 3)]
+    page.run("window.answers = [arguments[0]]", of_pack(entry("1.jpg"), refused, *late))
+    page.choose(paths)
+    page.wait_for_answers()
+    assert page.run(SEEN) == [True, True]
+    said = "2 slices of 1 file got no result. The service took too long. Try again later."
+    assert page.text("#notice") == said
+    assert said in page.text("#announcer")
+
+    # What was answered stays where it is tried again in vain.
+    before = [row["decision"] for row in page.rows()]
+    assert before == ["No tumour", "No result", "No result", "No result"]
+    lost = {"status": 503, "headers": {"Retry-After": "99"}, "body": {"code": "queue_full"}}
+    page.run("window.answers = [arguments[0]]", lost)
+    page.click("#retry")
+    page.wait_for_answers()
+    assert page.run("return window.asked.length") == 2
+    assert [row["decision"] for row in page.rows()] == before
+    assert page.text("#notice") == (
+        "2 slices of 1 file got no result. The service is busy. Try again in 99 s."
+    )
+
+    again = of_pack(entry("1.jpg"), refused, entry("2.jpg", "tumor"), entry("3.jpg"))
+    page.run("window.answers = [arguments[0]]", again)
+    page.click("#retry")
+    page.wait_for_answers()
+    rows = [(row["name"], row["decision"]) for row in page.rows()]
+    assert rows == [
+        ("study.zip/1.jpg", "No tumour"),
+        ("study.zip/a.txt", "No result"),
+        ("study.zip/2.jpg", "Tumour"),
+        ("study.zip/3.jpg", "No tumour"),
+    ]
+    assert page.run(SEEN) == [False, False]
+
+
+@needs_browser
+def test_files_and_slices_without_a_result_are_told_apart(page: Browser, tmp_path: Path) -> None:
+    first, second = made(tmp_path, ["study.zip", "two.zip"], b"PK\x03\x04")
+    late = {"input": "2.jpg", "error": LATE}
+    page.run("window.answers = [arguments[0]]", of_pack(entry("1.jpg"), late))
+    page.choose([first])
+    page.wait_for_answers()
+    # Of one without any, the first error need not be the one that may pass.
+    refused = {"input": "a.txt", "error": {**ERROR, "status": 415}}
+    both = {"status": 415, "headers": {}, "body": {"errors": [refused, late]}}
+    page.run("window.answers = [arguments[0]]", both)
+    page.choose([second])
+    page.wait_for_answers()
+    assert page.text("#notice").startswith("1 file and 1 slice of 1 file got no result. The serv")
+    assert page.run(SEEN) == [True, True]
+
+
+@needs_browser
+def test_frames_that_are_tried_again_take_the_place_of_the_first(
+    page: Browser, tmp_path: Path
+) -> None:
+    frames = [entry("1.dcm") for _ in range(3)]
+    for number, frame in enumerate(frames, 1):
+        frame["dicom"] = {**frame["dicom"], "frame": number}
+    late = {"input": "1.dcm", "error": LATE, "dicom": frames[2]["dicom"]}
+    paths = made(tmp_path, ["1.dcm"])
+    shown = answered(page, paths, answer(*frames[:2], late, decision="refer"))
+    assert "1 more without a result" in shown["remarks"]
+    page.run("window.answers = [arguments[0]]", answer(*frames))
+    page.click("#retry")
+    page.wait_for_answers()
+    [shown] = page.run(SHOWN)
+    assert (shown["decision"], shown["gaps"]) == ("No tumour", "")
+    assert "3 slices judged\n" in shown["remarks"]
+    names = [row["name"] for row in page.rows()]
+    assert names == [f"1.dcm, frame {number}" for number in (1, 2, 3)]

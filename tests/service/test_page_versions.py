@@ -1,5 +1,7 @@
 """The page where a result can be taken for another one: of other versions, frames and slices."""
 
+import csv
+import io
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -61,6 +63,19 @@ def test_paper_says_what_is_not_on_it(paper: Browser, slices: Sequence[Path]) ->
 
 
 @needs_browser
+def test_paper_has_the_report_while_a_slice_is_enlarged(
+    paper: Browser, slices: Sequence[Path]
+) -> None:
+    add(paper, slices[:1], by_version(4, slice_of("a.jpg", "tumor", 0.9)))
+    paper.run("document.querySelector('.thumb button').click()")
+    assert paper.run("return document.getElementById('viewer').open")
+    seen = """return ["#viewer", ".banner", ".row"]
+        .map((name) => document.querySelector(name).checkVisibility())"""
+    assert paper.run(seen) == [False, True, True]
+    paper.press("\ue00c")
+
+
+@needs_browser
 def test_results_of_several_versions_are_told_apart(page: Browser, slices: Sequence[Path]) -> None:
     serving = int(page.text("#model-version"))
     notice = "return document.getElementById('versions').checkVisibility()"
@@ -119,6 +134,25 @@ def test_only_what_is_calibrated_is_saved_as_such(
         assert found == [["", "0.1"], ["0.2", ""]]
 
 
+SCORE_NAMES = """return [...document.querySelectorAll("#series-list .score-name")]
+    .map((it) => it.innerText.trim().split(/\\s+/).join(" "))"""
+
+SETS_HINT = "return document.getElementById('sets-hint').checkVisibility()"
+
+
+@needs_browser
+def test_a_series_that_is_not_calibrated_says_so(page: Browser, tmp_path: Path) -> None:
+    names = ["1.dcm", "2.dcm"]
+    paths = made(tmp_path, names)
+    add(page, paths, answer(*map(entry, names)))
+    assert page.run(SCORE_NAMES) == ["tumour probability of the series (uncalibrated output)"]
+    assert not page.run(SETS_HINT)
+    page.click("#clear")
+    add(page, paths, answer(*(entry(name, prediction_set=["notumor"]) for name in names)))
+    assert page.run(SCORE_NAMES) == ["tumour probability of the series"]
+    assert page.run(SETS_HINT)
+
+
 @needs_browser
 def test_a_frame_is_named_wherever_it_is_shown(page: Browser, tmp_path: Path) -> None:
     frames = [entry("1.dcm", region=None) for _ in range(2)]
@@ -150,6 +184,8 @@ def test_what_cannot_be_judged_is_looked_at_but_has_no_bars(
     page.run(ORDERED, "score")
     assert page.run(VISIBLE) == [slices[k].name for k in (3, 2, 1, 0)]
     _, lines = saved(page, chromium_folder / "saved")
+    columns = ["file", "decision", "in_distribution", "tumor_probability_uncalibrated"]
+    assert list(lines[0])[:4] == columns
     kept = [(line["in_distribution"], line["tumor_probability_uncalibrated"]) for line in lines]
     assert kept[2] == ("false", "0.01")
 
@@ -170,3 +206,27 @@ def test_the_slices_of_a_file_are_counted_once(page: Browser) -> None:
     )
     assert reads[0] == "a.dcm, frame 7"
     assert reads[1] < 300 * 5
+
+
+@needs_browser
+def test_no_text_is_a_formula_whatever_separates(page: Browser) -> None:
+    """Spreadsheets separate by semicolons where a comma is the decimal sign, and some by tabs."""
+    table = page.run(
+        """return import("/static/page/exports.js").then(({ toCsv }) => toCsv(
+          arguments[0].map((name) => ({
+            file: { name, size: 1 }, path: name,
+            entries: [{ input: name, tumor_probability: -0.5, region: { box: [1, -2, 3, -4.5] } }],
+          })),
+        ))""",
+        ["x;=1+1;y.jpg", "x\t@a,-2+3,+b.jpg", "\t=1", "-1+1", "a;b.jpg", "a-b=c.jpg"],
+    )
+    assert table.startswith("\ufefffile,")
+    lines = list(csv.DictReader(io.StringIO(table.removeprefix("\ufeff"))))
+    assert [line["file"] for line in lines] == [
+        *("x;'=1+1;y.jpg", "x\t'@a,'-2+3,'+b.jpg", "'\t'=1", "'-1+1", "a;b.jpg", "a-b=c.jpg")
+    ]
+    # Quoted where the separator is another one as well.
+    for text in ("x;'=1+1;y.jpg", "a;b.jpg"):
+        assert f'\n"{text}",' in table
+    assert {line["tumor_probability_uncalibrated"] for line in lines} == {"-0.5"}
+    assert {line["region"] for line in lines} == {'{"box":[1,-2,3,-4.5]}'}

@@ -1,6 +1,7 @@
 // Results as files: made in the browser, from what the service answered.
 
 import { nameOf } from "./files.js";
+import { isCalibrated } from "./rows.js";
 import { found, seriesOf } from "./series.js";
 
 const NOTE =
@@ -43,31 +44,26 @@ export function toCsv(items) {
   const all = rows(items);
   const classes = new Set(all.flatMap(({ entry }) => Object.keys(entry.probabilities ?? {})));
   const occurs = (name) => all.some(({ entry }) => entry[name] !== undefined);
-  // A version without prediction sets is not calibrated; there may be rows of either kind.
-  const isCalibrated = ({ entry }) => entry.prediction_set !== undefined;
+  const later = (name, value) => (occurs(name) ? [[name, value]] : []);
+  // There may be rows of either kind.
   const probabilities = (prefix, value) =>
     [true, false].map((wanted) => [
       `${prefix}tumor_probability${wanted ? "" : "_uncalibrated"}`,
-      (row) => (isCalibrated(row) === wanted ? value(row) : undefined),
+      (row) => (isCalibrated(row.entry) === wanted ? value(row) : undefined),
     ]).filter(([, of]) => all.some((row) => of(row) !== undefined));
   const json = (value) => (value === undefined ? undefined : JSON.stringify(value));
   const columns = [
     ["file", ({ item, entry }) => nameOf(item, entry)],
     ["decision", ({ entry }) => entry.decision],
+    // Beside what it takes back: of a slice that the model cannot judge, the numbers mean nothing.
+    ...later("in_distribution", ({ entry }) => entry.in_distribution),
     ...probabilities("", ({ entry }) => entry.tumor_probability),
     ["label", ({ entry }) => entry.label],
     ["probability", ({ entry }) => entry.probability],
     ...[...classes].map((name) => [`p_${name}`, ({ entry }) => entry.probabilities?.[name]]),
+    ...later("prediction_set", ({ entry }) => entry.prediction_set?.join(" ")),
+    ...later("region", ({ entry }) => json(entry.region && { ...entry.region, mask: undefined })),
   ];
-  if (occurs("prediction_set")) {
-    columns.push(["prediction_set", ({ entry }) => entry.prediction_set?.join(" ")]);
-  }
-  if (occurs("in_distribution")) {
-    columns.push(["in_distribution", ({ entry }) => entry.in_distribution]);
-  }
-  if (occurs("region")) {
-    columns.push(["region", ({ entry }) => json(entry.region && { ...entry.region, mask: undefined })]);
-  }
   if (occurs("dicom")) {
     columns.push(
       ["sop_instance_uid", ({ entry }) => entry.dicom?.sop_instance_uid],
@@ -109,12 +105,18 @@ export function toCsv(items) {
   return `\ufeff${lines.map((line) => line.map(cell).join(",")).join("\r\n")}\r\n`;
 }
 
+/**
+ * Where a spreadsheet may see the beginning of a formula: that of the cell, and of what it takes for
+ * one where it is set to another separator. Negative numbers are none.
+ */
+const FORMULA = /(^|[;,\t\r\n])(?=[=+\-@])(?!-[\d.]+(?:[;,\t\r\n\]}]|$))/g;
+
 /** A cell; text that a spreadsheet would run as a formula is disarmed with an apostrophe. */
 function cell(value) {
   if (value === undefined || value === null) return "";
   if (typeof value !== "string") return String(value);
-  const text = /^[=+\-@\t\r]/.test(value) ? `'${value}` : value;
-  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  const text = value.replace(FORMULA, "$1'").replace(/^(?=[\t\r])/, "'");
+  return /[",;\t\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
 function rows(items) {

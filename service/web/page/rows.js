@@ -31,7 +31,8 @@ function row(item, entry, enlarge) {
   const part = (name) => node.querySelector(`.${name}`);
   part("name").textContent = titleOf(item, entry);
   part("thumb").append(thumb(item, entry, enlarge));
-  const error = entry?.error ?? item.error;
+  // A file that was tried again in vain has an error, and what was answered before.
+  const error = entry ? entry.error : item.error;
   if (error) drawError(node, part, item, error);
   else if (entry) drawEntry(node, part, item, entry, enlarge);
   else {
@@ -109,7 +110,7 @@ function drawEntry(node, part, item, entry, enlarge) {
   }
   if (judged && typeof entry.tumor_probability === "number") {
     part("score-value").textContent = words.share(entry.tumor_probability);
-    if (entry.prediction_set !== undefined) part("score-note").textContent = "(calibrated)";
+    if (isCalibrated(entry)) part("score-note").textContent = "(calibrated)";
     part("score").hidden = false;
   }
   for (const [name, value] of Object.entries((judged && entry.probabilities) || {})) {
@@ -126,6 +127,9 @@ function drawEntry(node, part, item, entry, enlarge) {
   for (const [term, text] of facts) part("more").querySelector("dl").append(fact(term, text));
   part("more").hidden = !facts.length;
 }
+
+/** Whether an answer is of a version that is calibrated: only such a one has prediction sets. */
+export const isCalibrated = (entry) => entry.prediction_set !== undefined;
 
 /** Which version gave a result; seen where this is not the same for all, or another one serves now. */
 export function versionOf(...contexts) {

@@ -1,7 +1,7 @@
 // What the slices of a series come to together, as the service says with the answers to requests.
 
 import { folderOf, titleOf } from "./files.js";
-import { element, list, versionOf } from "./rows.js";
+import { element, isCalibrated, list, versionOf } from "./rows.js";
 import * as words from "./words.js";
 
 const template = document.getElementById("series-row");
@@ -148,6 +148,7 @@ function row(series) {
   // As with a slice that the model cannot judge.
   if (familiar) part("score-value").textContent = words.share(lead.summary.tumor_probability);
   part("score").hidden = !familiar;
+  part("score-note").hidden = [...lead.slices.values()].some(isCalibrated);
 
   const remarks = [];
   if (series.decision === "refer") {
