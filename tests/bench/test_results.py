@@ -16,7 +16,7 @@ from bench.summary import Figure, percentile, ratio
 
 
 def sample(rate: int, latency_us: int) -> Sample:
-    seen = Measurement((latency_us,) * rate, 1_000_000, 0, 0, "")
+    seen = Measurement((latency_us,) * rate, 1_000_000, 0, 0, "", rate)
     driven = {clients: Driven(seen, 1.5) for clients in CLIENTS}
     return Sample(driven, 0.9, Memory(300_000_000, 200_000_000))
 
