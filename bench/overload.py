@@ -11,10 +11,11 @@ with 1 where a bar is missed.
 
 import argparse
 import http.client
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from threading import Event, Thread
 from time import monotonic, sleep
 from typing import Final, NamedTuple
@@ -61,26 +62,25 @@ class Load:
     name: str
     clients: int
     seen: Tally
-    probes_ms: dict[str, list[float]] = field(default_factory=dict)
+    probes_ms: dict[str, list[float]]
 
     @property
     def goodput(self) -> float:
-        """Right answers a second."""
+        """Answers with 200 a second."""
         return self.seen.goodput
 
     def latency_ms(self, percent: float) -> float:
-        """Percentile of the time to a right answer, as its client saw it."""
+        """Percentile of the time to an answer with 200, as its client saw it."""
         return percentile(sorted(self.seen.latencies_ms), percent)
 
     def slowest_probe_ms(self, path: str) -> float:
-        """The longest time that an address took to answer."""
-        return max(self.probes_ms.get(path, [float("nan")]))
+        """The longest time that an address took to answer; no number if it was not asked."""
+        return max(self.probes_ms[path], default=math.nan)
 
     @property
     def other(self) -> int:
-        """Answers with another status than 200 and 503, and connections that broke off."""
-        seen = self.seen
-        return sum(seen.statuses.values()) - len(seen.latencies_ms) - seen.refused + seen.broken
+        """Answers with another status than 200 and 503, and requests without any."""
+        return self.seen.others(200, 503)
 
     def row(self) -> str:
         """A line of the table."""
@@ -202,11 +202,11 @@ def probed(port: int) -> Iterator[dict[str, list[float]]]:
             response = connection.getresponse()
             response.read()
             failed = response.status != 200
-        except OSError:
+        except (OSError, http.client.HTTPException):
             failed = True
         finally:
             connection.close()
-        return float("inf") if failed else (monotonic() - start) * 1000
+        return math.inf if failed else (monotonic() - start) * 1000
 
     def watch() -> None:
         sleep(WARM_UP_SECONDS)

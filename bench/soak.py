@@ -98,13 +98,20 @@ def main() -> int:
 
 
 def send(port: int, bodies: list[bytes], clients: int, requests: int) -> int:
-    """Sends that many at least; how many had another answer than 200, or none."""
+    """Sends that many at least; how many had another answer than 200, or none.
+
+    Raises:
+        SystemExit: nobody is answered any more.
+    """
     done = other = 0
     while done < requests:
         seen = Crowd(port, "/predict", bodies, "image/jpeg", clients).run(TURN_SECONDS)
-        done += sum(seen.statuses.values())
-        other += sum(n for status, n in seen.statuses.items() if status != 200) + seen.broken
-    # What was under way when the last turn ended.
+        answers = (seen.statuses + seen.late).total()
+        if not answers:
+            raise SystemExit(f"soak: no answer to {clients} clients, after {done} others")
+        done += answers
+        other += seen.others(200)
+    # For the last turn's connections to end.
     sleep(SETTLE_SECONDS)
     return other
 
