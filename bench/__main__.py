@@ -11,7 +11,7 @@ from bench import environments, machine, rounds
 from bench.contenders import PEERS, SERVICE, SERVICE_FORMS, Peer, Variant
 from bench.environments import FOLDER, ROOT, NotInstallable
 from bench.load import Plan, command
-from bench.processes import adopt_orphans
+from bench.processes import take_charge
 from bench.report import Setting, render
 from bench.results import Ceiling, Results, Row
 from bench.slices import PUBLIC, SHIPPED, Source, choose
@@ -30,7 +30,7 @@ def main() -> int:
     if shutil.which("wrk") is None:
         sys.stderr.write("bench: wrk is not installed (on Debian: apt-get install wrk)\n")
         return 2
-    adopt_orphans()
+    take_charge()
     began = monotonic()
     source = choose(_folders(arguments.data), IMAGES)
     options = _options(arguments, source)

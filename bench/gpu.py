@@ -25,7 +25,7 @@ from bench.environments import FOLDER, ROOT
 from bench.forms import Body, Form, encode
 from bench.load import Plan
 from bench.machine import describe
-from bench.processes import adopt_orphans
+from bench.processes import take_charge
 from bench.report import table
 from bench.server import Driven, Server, environment, free_port, post
 from bench.slices import PUBLIC, SHIPPED, choose
@@ -110,7 +110,7 @@ def main() -> int:
     if options.alone:
         say(json.dumps(alone(options.version, options.images)))
         return 0
-    adopt_orphans()
+    take_charge()
     for name, value in [*describe(), ("GPU", gpu())]:
         say(f"{name}: {value}")
     files = choose([PUBLIC, SHIPPED], options.images).files

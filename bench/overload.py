@@ -24,7 +24,7 @@ from bench.crowd import HOST, Crowd, Tally
 from bench.environments import FOLDER, ROOT
 from bench.forms import Form, encode
 from bench.machine import busy_share, describe
-from bench.processes import adopt_orphans
+from bench.processes import take_charge
 from bench.server import Server, environment, free_port
 from bench.slices import SHIPPED, choose
 from bench.summary import percentile, ratio
@@ -106,7 +106,7 @@ def main() -> int:
     parser.add_argument("--times", type=int, default=10, help="overload, in full loads")
     parser.add_argument("--version", default="latest", help="of brain-tumor")
     options = parser.parse_args()
-    adopt_orphans()
+    take_charge()
     for name, value in describe():
         say(f"{name}: {value}")
     say(f"Busy before: {busy_share():.0%}\n")

@@ -20,7 +20,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from bench.crowd import Crowd
 from bench.machine import describe
 from bench.overload import served
-from bench.processes import adopt_orphans, descendants, memory
+from bench.processes import descendants, memory, take_charge
 from bench.terminal import say
 
 WARM_UP_REQUESTS: Final = 5000
@@ -75,7 +75,7 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=16)
     parser.add_argument("--version", default="latest", help="of brain-tumor")
     options = parser.parse_args()
-    adopt_orphans()
+    take_charge()
     for name, value in describe():
         say(f"{name}: {value}")
     with served("soak.log", options.version) as service:
