@@ -28,7 +28,7 @@ from bench.processes import take_charge
 from bench.server import Server, environment, free_port
 from bench.slices import SHIPPED, choose
 from bench.summary import percentile, ratio
-from bench.terminal import say
+from bench.terminal import positive, say
 
 QUEUE_SIZE: Final = 64
 """The default of BRAIN_QUEUE_SIZE, and so the clients of full load."""
@@ -101,9 +101,9 @@ HEAD: Final = (
 def main() -> int:
     """Runs it; returns the process' exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3, help="of all loads")
-    parser.add_argument("--seconds", type=int, default=6, help="of each load")
-    parser.add_argument("--times", type=int, default=10, help="overload, in full loads")
+    parser.add_argument("--rounds", type=positive, default=3, help="of all loads")
+    parser.add_argument("--seconds", type=positive, default=6, help="of each load")
+    parser.add_argument("--times", type=positive, default=10, help="overload, in full loads")
     parser.add_argument("--version", default="latest", help="of brain-tumor")
     options = parser.parse_args()
     take_charge()

@@ -21,7 +21,7 @@ from bench.crowd import Crowd
 from bench.machine import describe
 from bench.overload import served
 from bench.processes import descendants, memory, take_charge
-from bench.terminal import say
+from bench.terminal import positive, say
 
 WARM_UP_REQUESTS: Final = 5000
 TURN_SECONDS: Final = 5.0
@@ -71,8 +71,8 @@ class Held:
 def main() -> int:
     """Runs it; returns the process' exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--requests", type=int, default=200_000)
-    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--requests", type=positive, default=200_000)
+    parser.add_argument("--clients", type=positive, default=16)
     parser.add_argument("--version", default="latest", help="of brain-tumor")
     options = parser.parse_args()
     take_charge()
