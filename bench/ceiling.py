@@ -85,7 +85,8 @@ def in_processes(files: list[Path], seconds: float) -> float:
         # So that nobody waits for a process that has ended.
         sender.close()
         receivers.append(receiver)
-    return sum(receiver.recv() for receiver in receivers)
+    total: float = sum(receiver.recv() for receiver in receivers)
+    return total
 
 
 def in_threads(files: list[Path], seconds: float) -> float:
