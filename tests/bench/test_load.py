@@ -82,11 +82,12 @@ class Echo(BaseHTTPRequestHandler):
         sleep(DELAY_SECONDS)
         if body == b"stall" and monotonic() > self.opened + 1:
             sleep(STALL_SECONDS)
+            self.close_connection = True
         self.send_response(500 if body == b"refuse" else 200)
         self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
         # At its end wrk waits for nothing.
         with suppress(ConnectionError):
+            self.end_headers()
             self.wfile.write(body)
 
     def log_message(self, *_arguments: object) -> None:
