@@ -238,7 +238,10 @@ def verdicts(loads: Sequence[Load]) -> list[tuple[str, bool]]:
         for path in PROBES:
             slowest = load.slowest_probe_ms(path)
             found.append((f"{load.name}: {path} in {slowest:.0f} ms", slowest <= MOST_PROBE_MS))
-        found.append((f"{load.name}: {load.other} answers of another kind", load.other == 0))
+    for load in loads:
+        found.append(
+            (f"{load.name}: {load.other} answers of another kind, or none", not load.other)
+        )
     return found
 
 

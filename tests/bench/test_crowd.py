@@ -2,6 +2,7 @@
 
 import math
 import socket
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from threading import Thread
@@ -121,6 +122,16 @@ def test_no_bar_holds_without_probes(times: list[float]) -> None:
     loads = [Load(name, 1, seen, dict.fromkeys(PROBES, times)) for name in "abc"]
     held = dict(verdicts([loads[0], *loads]))
     assert [held[text] for text in held if any(path in text for path in PROBES)] == [False] * 4
+
+
+def test_nobody_may_go_without_an_answer_at_full_load_either() -> None:
+    seen = [Tally([1.0], Counter({200: 1}), broken=broken, seconds=1.0) for broken in (0, 2, 0, 0)]
+    loads = [
+        Load(name, 1, one, {path: [1.0] for path in PROBES})
+        for name, one in zip("abcd", seen, strict=True)
+    ]
+    missed = [text for text, held in verdicts(loads) if not held]
+    assert missed == ["b: 2 answers of another kind, or none"]
 
 
 def test_a_soak_without_any_answer_ends(
