@@ -11,14 +11,15 @@ from bench import environments, machine, rounds
 from bench.contenders import PEERS, SERVICE, SERVICE_FORMS, Peer, Variant
 from bench.environments import FOLDER, ROOT, NotInstallable
 from bench.load import Plan, command
-from bench.processes import adopt_orphans
+from bench.processes import take_charge
 from bench.report import Setting, render
 from bench.results import Ceiling, Results, Row
 from bench.slices import PUBLIC, SHIPPED, Source, choose
-from bench.terminal import say
+from bench.terminal import positive, say
 from service.release import RELEASE
 
 IMAGES = 32
+CEILING = "ceiling"
 SERVICE_CONFIGURATION = (
     "as `make serve` starts it: defaults, one process, a log line for each request"
 )
@@ -30,7 +31,7 @@ def main() -> int:
     if shutil.which("wrk") is None:
         sys.stderr.write("bench: wrk is not installed (on Debian: apt-get install wrk)\n")
         return 2
-    adopt_orphans()
+    take_charge()
     began = monotonic()
     source = choose(_folders(arguments.data), IMAGES)
     options = _options(arguments, source)
@@ -40,16 +41,14 @@ def main() -> int:
     results = Results([], [])
     contenders = _contenders(options, wanted, folders, rows, results, arguments.only)
     pythons = _pythons(options, folders)
-    if not arguments.only or "ceiling" in arguments.only:
+    if _wanted(CEILING, arguments.only):
         results.ceilings = [
             Ceiling(variant, mode) for variant in pythons for mode in rounds.MODES[variant]
         ]
     busy = rounds.run(contenders, results.ceilings, pythons, options, say)
     text = render(results, _setting(options, source, busy))
-    partial = arguments.quick or arguments.only
-    output = arguments.output or (FOLDER if partial else ROOT / "bench") / "RESULTS.md"
-    output.write_text(text, encoding="utf-8")
-    say(f"\n{text}\nwritten to {output} after {(monotonic() - began) / 60:.1f} min")
+    arguments.output.write_text(text, encoding="utf-8")
+    say(f"\n{text}\nwritten to {arguments.output} after {(monotonic() - began) / 60:.1f} min")
     return 0
 
 
@@ -60,10 +59,12 @@ def _arguments() -> argparse.Namespace:
         "--only",
         type=lambda text: text.split(","),
         default=[],
-        help=f"some of: {SERVICE}, ceiling, {', '.join(peer.key for peer in PEERS)}, or a prefix",
+        help=f"some of: {SERVICE}, {CEILING}, {', '.join(peer.key for peer in PEERS)}, or a prefix",
     )
-    parser.add_argument("--rounds", type=int, help="default 3, or 1 with --quick")
-    parser.add_argument("--seconds", type=int, help="of one load; default 4, or 2 with --quick")
+    parser.add_argument("--rounds", type=positive, help="default 3, or 1 with --quick")
+    parser.add_argument(
+        "--seconds", type=positive, help="of one load; default 4, or 2 with --quick"
+    )
     parser.add_argument(
         "--version",
         type=Path,
@@ -72,7 +73,19 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--data", type=Path, help="folder of class folders with JPEGs")
     parser.add_argument("--output", type=Path, help="where the report goes")
-    return parser.parse_args()
+    arguments = parser.parse_args()
+    keys = [SERVICE, CEILING, *(peer.key for peer in PEERS)]
+    for name in arguments.only:
+        if not any(_wanted(key, [name]) for key in keys):
+            parser.error(f"--only: {name!r} is none of {', '.join(keys)}")
+    partial = arguments.quick or arguments.only
+    arguments.output = arguments.output or (FOLDER if partial else ROOT / "bench") / "RESULTS.md"
+    try:
+        arguments.output.parent.mkdir(parents=True, exist_ok=True)
+        arguments.output.open("a").close()
+    except OSError as error:
+        parser.error(f"--output: {error}")
+    return arguments
 
 
 def _folders(data: Path | None) -> list[tuple[str, Path]]:
@@ -134,7 +147,7 @@ def _contenders(
 ) -> list[rounds.Contender]:
     """Everyone who can run, ready to be started; their rows go into the results."""
     labels = {
-        variant: rounds.right_labels(python, variant, options)
+        variant: rounds.right_labels(python, variant, options.version, options.files)
         for variant, python in _pythons(options, folders).items()
     }
     found = []

@@ -1,7 +1,8 @@
 """The bare loop: decode, preprocess and predict on all cores, without HTTP.
 
-Runs in the environment of what it measures: ``python -m bench.ceiling labels|rate MODE SECONDS FILES``,
-with the environment variables of :mod:`bench.peers.model`. Prints one line of JSON.
+Runs in the environment of what it measures: ``python -m bench.ceiling labels FILES`` or
+``rate MODE SECONDS FILES``, with the environment variables of :mod:`bench.peers.model`. Prints one line
+of JSON.
 """
 
 import json
@@ -12,8 +13,8 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, islice
 from multiprocessing.connection import Connection
 from pathlib import Path
-from threading import Thread
-from time import monotonic, sleep
+from threading import Barrier
+from time import monotonic
 from typing import Any, Final
 
 from bench.peers.model import Model
@@ -22,8 +23,8 @@ CORES: Final = len(os.sched_getaffinity(0))
 BATCH_SIZE: Final = 32
 WARM_UP_IMAGES: Final = 64
 
-LOAD_SECONDS: Final = 4.0
-"""From the start of a process or thread to the moment when all of them begin together."""
+LOAD_SECONDS: Final = 120.0
+"""How long a process or thread waits until all have loaded and begin together."""
 
 
 def labels(files: list[Path]) -> dict[str, Any]:
@@ -33,20 +34,21 @@ def labels(files: list[Path]) -> dict[str, Any]:
     return {"labels": [model.predict([image])[0]["label"] for image in prepared]}
 
 
-def one_by_one(files: list[Path], start: float, end: float) -> int:
-    """Images that one thread predicts between two moments."""
+def one_by_one(files: list[Path], ready: Barrier, seconds: float) -> float:
+    """Images a second of one thread, from the moment when all of them are ready."""
     model = Model()
     data = [file.read_bytes() for file in files]
     for item in islice(cycle(data), WARM_UP_IMAGES):
         model.predict([model.prepare(item)])
-    sleep(max(0.0, start - monotonic()))
+    ready.wait(LOAD_SECONDS)
     count = 0
+    start = monotonic()
     for item in cycle(data):
-        if monotonic() >= end:
+        if monotonic() - start >= seconds:
             break
         model.predict([model.prepare(item)])
         count += 1
-    return count
+    return count / (monotonic() - start)
 
 
 def in_batches(files: list[Path], seconds: float) -> float:
@@ -68,51 +70,41 @@ def in_batches(files: list[Path], seconds: float) -> float:
         return count / (monotonic() - start)
 
 
-def _send(connection: Connection, files: list[Path], start: float, end: float) -> None:
-    connection.send(one_by_one(files, start, end))
+def _send(connection: Connection, files: list[Path], ready: Barrier, seconds: float) -> None:
+    connection.send(one_by_one(files, ready, seconds))
 
 
 def in_processes(files: list[Path], seconds: float) -> float:
     """One single-threaded model in a process for each core."""
-    start = monotonic() + LOAD_SECONDS
     context = multiprocessing.get_context("spawn")
-    running = []
+    ready = context.Barrier(CORES)
+    receivers = []
     for _ in range(CORES):
         receiver, sender = context.Pipe(duplex=False)
-        process = context.Process(target=_send, args=(sender, files, start, start + seconds))
-        process.start()
-        running.append((process, receiver))
-    total = 0
-    for process, receiver in running:
-        total += receiver.recv()
-        process.join()
-    return total / seconds
+        context.Process(target=_send, args=(sender, files, ready, seconds), daemon=True).start()
+        # So that nobody waits for a process that has ended.
+        sender.close()
+        receivers.append(receiver)
+    total: float = sum(receiver.recv() for receiver in receivers)
+    return total
 
 
 def in_threads(files: list[Path], seconds: float) -> float:
     """One single-threaded model in a thread for each core."""
-    start = monotonic() + LOAD_SECONDS
-    counts: list[int] = []
-
-    def work() -> None:
-        counts.append(one_by_one(files, start, start + seconds))
-
-    threads = [Thread(target=work) for _ in range(CORES)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    return sum(counts) / seconds
+    ready = Barrier(CORES)
+    with ThreadPoolExecutor(CORES) as threads:
+        return sum(threads.map(lambda _: one_by_one(files, ready, seconds), range(CORES)))
 
 
 MODES: Final = {"processes": in_processes, "threads": in_threads, "batches": in_batches}
 
 
 if __name__ == "__main__":
-    what, mode, seconds, *names = sys.argv[1:]
-    paths = [Path(name) for name in names]
+    what, *rest = sys.argv[1:]
     if what == "labels":
-        result = labels(paths)
+        result = labels([Path(name) for name in rest])
     else:
-        result = {"images_per_second": MODES[mode](paths, float(seconds))}
+        mode, seconds, *names = rest
+        rate = MODES[mode]([Path(name) for name in names], float(seconds))
+        result = {"images_per_second": rate}
     sys.stdout.write(json.dumps(result) + "\n")

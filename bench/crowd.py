@@ -7,14 +7,20 @@ service; this one takes a twentieth of a core at a thousand requests a second.
 import re
 import select
 import socket
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
 from time import monotonic
 from typing import Final
 
+from bench.summary import ratio
+
 HOST: Final = "127.0.0.1"
 CHUNK_BYTES: Final = 65536
+
+DRAIN_SECONDS: Final = 15.0
+"""How long answers may take that are still to come at a load's end: BRAIN_DEADLINE_MS and more."""
 
 _STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
@@ -28,32 +34,42 @@ class Tally:
     Attributes:
         latencies_ms: of every answer with 200, from its request's first byte to its own last one.
         statuses: how many answers had each status.
-        broken: connections that ended before their answer did.
+        late: the same of those that came after the load's end, when nobody asked any more.
+        broken: connections that ended before their answer did, and requests without any.
         seconds: that were counted.
     """
 
     latencies_ms: list[float] = field(default_factory=list)
-    statuses: dict[int, int] = field(default_factory=dict)
+    statuses: Counter[int] = field(default_factory=Counter)
+    late: Counter[int] = field(default_factory=Counter)
     broken: int = 0
     seconds: float = 0.0
 
     @property
     def goodput(self) -> float:
         """Answers with 200 a second."""
-        return len(self.latencies_ms) / self.seconds if self.seconds else 0.0
+        return ratio(self.statuses[200], self.seconds)
 
     def add(self, other: "Tally") -> None:
         """Counts what others saw as well."""
         self.latencies_ms += other.latencies_ms
-        for status, count in other.statuses.items():
-            self.statuses[status] = self.statuses.get(status, 0) + count
+        self.statuses += other.statuses
+        self.late += other.late
         self.broken += other.broken
         self.seconds += other.seconds
 
     @property
     def refused(self) -> int:
         """Answers with 503."""
-        return self.statuses.get(503, 0)
+        return self.statuses[503]
+
+    def others(self, *expected: int) -> int:
+        """Answers with another status than those, and requests without any."""
+        return self.broken + sum(
+            count
+            for status, count in [*self.statuses.items(), *self.late.items()]
+            if status not in expected
+        )
 
 
 class _Client:
@@ -65,7 +81,8 @@ class _Client:
         self.socket: socket.socket | None = None
         self.unsent = memoryview(b"")
         self.received = bytearray()
-        self.started = 0.0
+        self.started: float | None = None
+        """When its request was sent; None when nothing is on its way."""
 
 
 class Crowd:
@@ -104,8 +121,11 @@ class Crowd:
         self._waiting: list[tuple[float, int]] = []
 
     def run(self, seconds: float, warm_up: float = 0.0) -> Tally:
-        """Drives the server for a while; answers that come in the warm-up do not count."""
-        tally = Tally()
+        """Drives the server for a while, and then waits for what is on its way.
+
+        Answers that come in the warm-up do not count.
+        """
+        tally, warming = Tally(seconds=seconds), Tally()
         begin = monotonic() + warm_up
         end = begin + seconds
         for client in self._clients:
@@ -114,15 +134,29 @@ class Crowd:
             while (now := monotonic()) < end:
                 until = min(end, self._waiting[0][0]) if self._waiting else end
                 for file, _ in self._poll.poll(max(0.0, until - now)):
-                    self._step(self._by_file[file], tally, counted=monotonic() >= begin)
+                    client = self._by_file[file]
+                    seen = tally if monotonic() >= begin else warming
+                    if (pause := self._step(client, seen, seen.statuses)) is None:
+                        continue
+                    if self._patient and pause:
+                        heappush(self._waiting, (monotonic() + pause, client.place))
+                    else:
+                        self._ask(client)
                 while self._waiting and self._waiting[0][0] <= monotonic():
                     self._ask(self._clients[heappop(self._waiting)[1]])
+            self._drain(tally, end + DRAIN_SECONDS)
         finally:
             for client in self._clients:
                 self._drop(client)
             self._poll.close()
-        tally.seconds = seconds
         return tally
+
+    def _drain(self, tally: Tally, end: float) -> None:
+        asked = sum(client.started is not None for client in self._clients)
+        while asked and (now := monotonic()) < end:
+            for file, _ in self._poll.poll(end - now):
+                asked -= self._step(self._by_file[file], tally, tally.late) is not None
+        tally.broken += asked
 
     def _ask(self, client: _Client) -> None:
         if client.socket is None:
@@ -149,36 +183,39 @@ class Crowd:
         wanted = select.EPOLLIN | (select.EPOLLOUT if client.unsent else 0)
         self._poll.modify(client.socket, wanted)
 
-    def _step(self, client: _Client, tally: Tally, *, counted: bool) -> None:
+    def _step(self, client: _Client, tally: Tally, statuses: Counter[int]) -> float | None:
+        """Takes what has come.
+
+        Returns:
+            None while more has to come, or where nothing was asked; else how long to wait now.
+        """
         assert client.socket is not None  # noqa: S101 - it has an event
         if client.unsent:
             self._send(client)
         try:
             piece = client.socket.recv(CHUNK_BYTES)
         except BlockingIOError:
-            return
+            return None
         except OSError:
             piece = b""
+        if client.started is None:
+            self._drop(client)
+            return None
         client.received += piece
         answer = _complete(client.received)
         if answer is None and piece:
-            return
-        pause = 0.0
+            return None
+        status, pause = answer or (0, 0.0)
         if answer is None:
-            tally.broken += counted
+            tally.broken += 1
+        else:
+            statuses[status] += 1
+            if status == 200:
+                tally.latencies_ms.append((monotonic() - client.started) * 1000)
+        if not piece or b"\r\nconnection: close" in client.received.lower():
             self._drop(client)
-        else:
-            status, pause = answer
-            if counted:
-                tally.statuses[status] = tally.statuses.get(status, 0) + 1
-                if status == 200:
-                    tally.latencies_ms.append((monotonic() - client.started) * 1000)
-            if not piece or b"\r\nconnection: close" in client.received.lower():
-                self._drop(client)
-        if self._patient and pause:
-            heappush(self._waiting, (monotonic() + pause, client.place))
-        else:
-            self._ask(client)
+        client.started = None
+        return pause
 
     def _drop(self, client: _Client) -> None:
         if client.socket is not None:

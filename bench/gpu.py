@@ -25,12 +25,12 @@ from bench.environments import FOLDER, ROOT
 from bench.forms import Body, Form, encode
 from bench.load import Plan
 from bench.machine import describe
-from bench.processes import adopt_orphans
+from bench.processes import take_charge
 from bench.report import table
 from bench.server import Driven, Server, environment, free_port, post
 from bench.slices import PUBLIC, SHIPPED, choose
 from bench.summary import percentile
-from bench.terminal import say
+from bench.terminal import positive, say
 from contract.store import ModelStore
 from service.choices import Device
 from service.runtimes import open_runtime
@@ -89,7 +89,7 @@ class Seen:
     alone: dict[int, float] = field(default_factory=dict)
 
     def rate(self, clients: int) -> float:
-        """Median of the right answers a second."""
+        """Median of the answers a second with 200 and a label."""
         return median(one.measurement.throughput for one in self.driven[clients])
 
     def latency_ms(self, clients: int, percent: float) -> float:
@@ -110,7 +110,7 @@ def main() -> int:
     if options.alone:
         say(json.dumps(alone(options.version, options.images)))
         return 0
-    adopt_orphans()
+    take_charge()
     for name, value in [*describe(), ("GPU", gpu())]:
         say(f"{name}: {value}")
     files = choose([PUBLIC, SHIPPED], options.images).files
@@ -268,11 +268,11 @@ def _nvidia_smi(query: str) -> str:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--seconds", type=int, default=6, help="of each load")
+    parser.add_argument("--rounds", type=positive, default=2)
+    parser.add_argument("--seconds", type=positive, default=6, help="of each load")
     parser.add_argument("--version", default="latest", help="of brain-tumor")
-    parser.add_argument("--images", type=int, default=64, help="different slices")
-    parser.add_argument("--only", action="append", help="a configuration, by its name")
+    parser.add_argument("--images", type=positive, default=64, help="different slices")
+    parser.add_argument("--only", action="append", choices=CONFIGURATIONS, help="a configuration")
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 

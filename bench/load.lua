@@ -5,7 +5,8 @@
 -- not used: wrk 4.1 "corrects" them for coordinated omission by adding samples that never happened.
 --
 -- Arguments: a plan (lines of: file with a whole body, TAB, Lua pattern of the right answer), the media
--- type, the number of threads, and microseconds at the start whose answers do not count.
+-- type, the number of threads, and the microseconds after its start from which and up to which a
+-- thread's answers count. wrk's threads stop when they look at the clock, up to 100 ms after its end.
 
 local ffi = require("ffi")
 ffi.cdef [[
@@ -14,6 +15,7 @@ ffi.cdef [[
 ]]
 
 local CLOCK_MONOTONIC = 1
+local PATIENCE_US = 2e6 -- a request that has waited longer at the end counts as broken
 local time = ffi.new("bench_time")
 
 local function now()
@@ -45,9 +47,9 @@ function init(arguments)
       file:close()
     end
   end
-  warm_up = tonumber(arguments[4])
+  from, to = tonumber(arguments[4]), tonumber(arguments[5])
   began, started, current = now(), 0, 0
-  latencies, wrong, first_wrong, last = {}, 0, "", 0
+  latencies, right, wrong, first_wrong = {}, 0, 0, ""
 end
 
 function request()
@@ -58,28 +60,31 @@ end
 
 function response(status, headers, body)
   local ended = now()
-  if ended - began < warm_up then return end
-  if status ~= 200 or not body:find(patterns[current]) then
+  local counted = ended - began >= from and ended - began < to
+  if status == 200 and body:find(patterns[current]) then
+    right = right + 1
+    if counted then latencies[#latencies + 1] = math.floor(ended - started + 0.5) end
+  elseif counted then
     wrong = wrong + 1
     if first_wrong == "" then first_wrong = status .. " " .. body:sub(1, 200):gsub("%s", " ") end
-    return
   end
-  last = ended
-  latencies[#latencies + 1] = math.floor(ended - started + 0.5)
+  started = 0
 end
 
 function done(summary, latency, requests)
-  local opened, closed = math.huge, 0
-  local wrong, first_wrong = 0, ""
+  local ended = now()
+  local right, wrong, first_wrong, unanswered = 0, 0, "", 0
   for _, thread in ipairs(threads) do
     io.write("bench latencies_us ", table.concat(thread:get("latencies"), " "), "\n")
-    opened = math.min(opened, thread:get("began") + thread:get("warm_up"))
-    closed = math.max(closed, thread:get("last"))
+    right = right + thread:get("right")
     wrong = wrong + thread:get("wrong")
     if first_wrong == "" then first_wrong = thread:get("first_wrong") end
+    local since = thread:get("started")
+    if since > 0 and ended - since > PATIENCE_US then unanswered = unanswered + 1 end
   end
   local errors = summary.errors
-  io.write("bench window_us ", math.floor(math.max(0, closed - opened)), "\n")
-  io.write("bench broken ", errors.connect + errors.read + errors.write + errors.timeout, "\n")
+  local broken = errors.connect + errors.read + errors.write + errors.timeout + unanswered
+  io.write("bench right ", right, "\n")
+  io.write("bench broken ", broken, "\n")
   io.write("bench wrong ", wrong, " ", first_wrong, "\n")
 end

@@ -24,10 +24,11 @@ class Measurement:
 
     Attributes:
         latencies_us: of every right answer, ascending.
-        window_us: from the end of the warm-up to the last right answer.
+        window_us: from the end of the warm-up to the end of the load.
         wrong: answers with another status or label.
-        broken: connections refused, reset or timed out.
+        broken: connections refused, reset or timed out, and clients left without an answer.
         first_wrong: status and beginning of the first wrong answer.
+        right: right answers of the whole load, warm-up included.
     """
 
     latencies_us: tuple[int, ...]
@@ -35,11 +36,12 @@ class Measurement:
     wrong: int
     broken: int
     first_wrong: str
+    right: int
 
     @property
     def throughput(self) -> float:
         """Right answers a second."""
-        return len(self.latencies_us) / self.window_us * 1e6 if self.window_us else 0.0
+        return len(self.latencies_us) / self.window_us * 1e6
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,7 @@ def command(url: str, plan: Plan, clients: int, warm_up: float, seconds: int) ->
         *("wrk", f"--threads={clients}", f"--connections={clients}"),
         *(f"--duration={seconds}s", f"--timeout={TIMEOUT_SECONDS}s"),
         *(f"--script={SCRIPT}", url, "--", str(plan.path), plan.media_type),
-        *(str(clients), str(round(warm_up * 1e6))),
+        *(str(clients), str(round(warm_up * 1e6)), str(round(seconds * 1e6))),
     ]
 
 
@@ -98,11 +100,11 @@ def run(url: str, plan: Plan, clients: int, warm_up: float, seconds: int) -> Mea
     done = subprocess.run(line, capture_output=True, text=True, timeout=limit, check=False)  # noqa: S603
     if done.returncode:
         raise LoadError(f"wrk: {(done.stderr or done.stdout).strip()[-300:]}")
-    return parse(done.stdout)
+    return parse(done.stdout, round((seconds - warm_up) * 1e6))
 
 
-def parse(output: str) -> Measurement:
-    """What ``load.lua`` wrote, out of all that wrk wrote.
+def parse(output: str, window_us: int) -> Measurement:
+    """What ``load.lua`` wrote of so long a load, out of all that wrk wrote.
 
     Raises:
         LoadError: a line is missing or malformed.
@@ -120,10 +122,11 @@ def parse(output: str) -> Measurement:
     wrong, _, first_wrong = _value(values, "wrong").partition(" ")
     return Measurement(
         tuple(sorted(latencies)),
-        _integers(_value(values, "window_us"))[0],
+        window_us,
         _integers(wrong)[0],
         _integers(_value(values, "broken"))[0],
         first_wrong.strip(),
+        _integers(_value(values, "right"))[0],
     )
 
 

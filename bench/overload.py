@@ -11,10 +11,11 @@ with 1 where a bar is missed.
 
 import argparse
 import http.client
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from threading import Event, Thread
 from time import monotonic, sleep
 from typing import Final, NamedTuple
@@ -23,11 +24,11 @@ from bench.crowd import HOST, Crowd, Tally
 from bench.environments import FOLDER, ROOT
 from bench.forms import Form, encode
 from bench.machine import busy_share, describe
-from bench.processes import adopt_orphans
+from bench.processes import take_charge
 from bench.server import Server, environment, free_port
 from bench.slices import SHIPPED, choose
 from bench.summary import percentile, ratio
-from bench.terminal import say
+from bench.terminal import positive, say
 
 QUEUE_SIZE: Final = 64
 """The default of BRAIN_QUEUE_SIZE, and so the clients of full load."""
@@ -61,26 +62,25 @@ class Load:
     name: str
     clients: int
     seen: Tally
-    probes_ms: dict[str, list[float]] = field(default_factory=dict)
+    probes_ms: dict[str, list[float]]
 
     @property
     def goodput(self) -> float:
-        """Right answers a second."""
+        """Answers with 200 a second."""
         return self.seen.goodput
 
     def latency_ms(self, percent: float) -> float:
-        """Percentile of the time to a right answer, as its client saw it."""
+        """Percentile of the time to an answer with 200, as its client saw it."""
         return percentile(sorted(self.seen.latencies_ms), percent)
 
     def slowest_probe_ms(self, path: str) -> float:
-        """The longest time that an address took to answer."""
-        return max(self.probes_ms.get(path, [float("nan")]))
+        """The longest time that an address took to answer; no number if it was not asked."""
+        return max(self.probes_ms[path], default=math.nan)
 
     @property
     def other(self) -> int:
-        """Answers with another status than 200 and 503, and connections that broke off."""
-        seen = self.seen
-        return sum(seen.statuses.values()) - len(seen.latencies_ms) - seen.refused + seen.broken
+        """Answers with another status than 200 and 503, and requests without any."""
+        return self.seen.others(200, 503)
 
     def row(self) -> str:
         """A line of the table."""
@@ -101,12 +101,12 @@ HEAD: Final = (
 def main() -> int:
     """Runs it; returns the process' exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=3, help="of all loads")
-    parser.add_argument("--seconds", type=int, default=6, help="of each load")
-    parser.add_argument("--times", type=int, default=10, help="overload, in full loads")
+    parser.add_argument("--rounds", type=positive, default=3, help="of all loads")
+    parser.add_argument("--seconds", type=positive, default=6, help="of each load")
+    parser.add_argument("--times", type=positive, default=10, help="overload, in full loads")
     parser.add_argument("--version", default="latest", help="of brain-tumor")
     options = parser.parse_args()
-    adopt_orphans()
+    take_charge()
     for name, value in describe():
         say(f"{name}: {value}")
     say(f"Busy before: {busy_share():.0%}\n")
@@ -202,11 +202,11 @@ def probed(port: int) -> Iterator[dict[str, list[float]]]:
             response = connection.getresponse()
             response.read()
             failed = response.status != 200
-        except OSError:
+        except (OSError, http.client.HTTPException):
             failed = True
         finally:
             connection.close()
-        return float("inf") if failed else (monotonic() - start) * 1000
+        return math.inf if failed else (monotonic() - start) * 1000
 
     def watch() -> None:
         sleep(WARM_UP_SECONDS)
@@ -238,7 +238,10 @@ def verdicts(loads: Sequence[Load]) -> list[tuple[str, bool]]:
         for path in PROBES:
             slowest = load.slowest_probe_ms(path)
             found.append((f"{load.name}: {path} in {slowest:.0f} ms", slowest <= MOST_PROBE_MS))
-        found.append((f"{load.name}: {load.other} answers of another kind", load.other == 0))
+    for load in loads:
+        found.append(
+            (f"{load.name}: {load.other} answers of another kind, or none", not load.other)
+        )
     return found
 
 

@@ -42,7 +42,8 @@ from pydicom.uid import (
 )
 
 from bench.machine import busy_share, describe
-from bench.terminal import say
+from bench.processes import take_charge
+from bench.terminal import positive, say
 from scripts.orthanc import ROOT, Orthanc, free_port, missing
 from scripts.pacs_demo import service
 from tests.support.encoding import compress
@@ -76,9 +77,11 @@ UPLOADS_AT_A_TIME: Final = 4
 def main() -> int:
     """Runs it and prints the rate."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--instances", type=int, default=1000)
-    parser.add_argument("--series", type=int, default=40)
+    parser.add_argument("--instances", type=positive, default=1000)
+    parser.add_argument("--series", type=positive, default=40, help="at most")
     options = parser.parse_args()
+    series = min(options.series, options.instances)
+    take_charge()
     lacks = missing()
     if lacks:
         sys.stderr.write(f"{lacks}\n")
@@ -87,14 +90,14 @@ def main() -> int:
     for name, value in describe():
         say(f"{name}: {value}")
     say(f"Busy before: {busy_share():.0%}")
-    say(f"{options.instances} instances in {options.series} series, evenly of:")
+    say(f"{options.instances} instances in {series} series, evenly of:")
     for template in templates[0]:
         say(f"  {template.file_meta.TransferSyntaxUID.name}")
     with tempfile.TemporaryDirectory(prefix="bench-pacs-") as name:
         folder = Path(name)
         port = free_port()
         with Orthanc(folder, f"http://127.0.0.1:{port}") as orthanc, service(folder, port, orthanc):
-            return run(orthanc, folder, templates, options.instances, options.series)
+            return run(orthanc, folder, templates, options.instances, series)
 
 
 def run(

@@ -9,6 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
+from types import FrameType
 from typing import Final
 
 PR_SET_CHILD_SUBREAPER: Final = 36
@@ -16,6 +17,10 @@ PR_SET_CHILD_SUBREAPER: Final = 36
 
 STOP_SECONDS: Final = 15.0
 """How long a server may take to end after SIGTERM."""
+
+PARENT: Final = 1
+SESSION: Final = 3
+"""Places after the state; see proc(5), /proc/PID/stat."""
 
 TICKS_PER_SECOND: Final = os.sysconf("SC_CLK_TCK")
 
@@ -39,8 +44,20 @@ def adopt_orphans() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
+def take_charge() -> None:
+    """Adopts orphans, and lets SIGTERM end this process as Ctrl-C does: servers are stopped first."""
+    adopt_orphans()
+    signal.signal(signal.SIGTERM, _leave)
+
+
+def _leave(number: int, _frame: FrameType | None) -> None:
+    # timeout(1) sends it twice; the second one must not break off what the first one began.
+    signal.signal(number, signal.SIG_IGN)
+    raise SystemExit(128 + number)
+
+
 class Tree:
-    """A server and all that it started; the only thing that this process has running.
+    """A server and all that it started, also what its parent has left behind.
 
     Args:
         command: the command line.
@@ -63,6 +80,7 @@ class Tree:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
+        self._sessions = {self._process.pid}
 
     def alive(self) -> bool:
         """Whether the first process still runs."""
@@ -75,14 +93,15 @@ class Tree:
 
     def memory(self) -> Memory:
         """What the tree holds now."""
-        return memory(descendants(os.getpid()))
+        return memory(self._processes())
 
     def cpu_seconds(self) -> float:
         """Processor time of the tree so far, of processes that still run."""
-        return sum(cpu_seconds(pid) for pid in descendants(os.getpid()))
+        return sum(cpu_seconds(pid) for pid in self._processes())
 
     def stop(self) -> None:
         """SIGTERM to the first process, and SIGKILL to whatever is left after a while."""
+        self._processes()
         with suppress(ProcessLookupError):
             os.kill(self._process.pid, signal.SIGTERM)
         deadline = monotonic() + STOP_SECONDS
@@ -94,10 +113,17 @@ class Tree:
                     os.kill(pid, signal.SIGKILL)
             sleep(0.05)
 
+    def _processes(self) -> list[int]:
+        """Those below the first one, and orphans: they are still of a session that was seen there."""
+        sessions = _fields(SESSION)
+        if self.alive():
+            below = descendants(self._process.pid)
+            self._sessions |= {sessions[pid] for pid in below if pid in sessions}
+        return [pid for pid, session in sessions.items() if session in self._sessions]
+
     def _running(self) -> list[int]:
-        self._process.poll()
         left = []
-        for pid in descendants(os.getpid()):
+        for pid in self._processes():
             if pid != self._process.pid:
                 with suppress(ChildProcessError):
                     # An adopted orphan that has ended is reaped here; others are not ours to reap.
@@ -110,11 +136,8 @@ class Tree:
 def descendants(root: int) -> list[int]:
     """Every process below ``root``, without itself."""
     children: dict[int, list[int]] = {}
-    for path in Path("/proc").iterdir():
-        if path.name.isdecimal():
-            with suppress(OSError):
-                parent = int(_stat(int(path.name))[1])
-                children.setdefault(parent, []).append(int(path.name))
+    for pid, parent in _fields(PARENT).items():
+        children.setdefault(parent, []).append(pid)
     found: list[int] = []
     waiting = [root]
     while waiting:
@@ -143,6 +166,16 @@ def cpu_seconds(pid: int) -> float:
         return 0.0
     # proc(5): utime, stime, cutime, cstime are fields 14 to 17; state is field 3.
     return sum(int(field) for field in fields[11:15]) / TICKS_PER_SECOND
+
+
+def _fields(place: int) -> dict[int, int]:
+    """One field of every process, as :func:`_stat` counts them."""
+    found = {}
+    for path in Path("/proc").iterdir():
+        if path.name.isdecimal():
+            with suppress(OSError):
+                found[int(path.name)] = int(_stat(int(path.name))[place])
+    return found
 
 
 def _stat(pid: int) -> list[str]:

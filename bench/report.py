@@ -130,11 +130,12 @@ def _throughput(results: Results) -> str:
             f"{ceiling.variant}, {ceiling.mode}",
             f"{min(ceiling.rates):.0f}-{max(ceiling.rates):.0f}" if ceiling.rates else MISSING,
             f"{results.ceiling(ceiling.variant):.0f}",
+            ceiling.failure or "",
         )
         for ceiling in results.ceilings
-        if ceiling.rates
     ]
-    return text + "\n" + table(("bare loop, both cores, no HTTP", "images/s", "ceiling"), loops)
+    head = ("bare loop, both cores, no HTTP", "images/s", "ceiling", "failed")
+    return text + "\n" + table(head, loops)
 
 
 def _latency(results: Results) -> str:

@@ -27,6 +27,10 @@ MODES: Final = {
 """Of the bare loop; TensorFlow takes all cores from one process."""
 
 
+class LoopError(Exception):
+    """The bare loop failed; the message is the last that it said."""
+
+
 @dataclass(frozen=True, slots=True)
 class Options:
     """How much is done.
@@ -153,7 +157,8 @@ def take(contender: Contender, options: Options, say: Callable[[str], None]) -> 
     for row, sample in zip(contender.rows, samples, strict=True):
         row.samples.append(sample)
         rates = " / ".join(f"{sample.driven[n].measurement.throughput:.0f}" for n in CLIENTS)
-        wrong = next((d.measurement.first_wrong for d in sample.driven.values()), "")
+        measured = [driven.measurement for driven in sample.driven.values()]
+        wrong = next((seen.first_wrong for seen in measured if seen.first_wrong), "")
         say(
             f"  {contender.key} ({row.form}): {rates} a second, "
             f"{sample.driven[max(CLIENTS)].cpu_ms:.2f} CPU-ms, "
@@ -166,9 +171,11 @@ def climb(
     ceiling: Ceiling, interpreter: Path, options: Options, say: Callable[[str], None]
 ) -> None:
     """The bare loop in one mode, once."""
+    seconds = str(options.seconds - options.warm_up)
+    what = "rate", ceiling.mode, seconds
     try:
-        answer = bare_loop(interpreter, ceiling.variant, "rate", ceiling.mode, options)
-    except (subprocess.SubprocessError, ValueError) as error:
+        answer = _bare_loop(interpreter, ceiling.variant, options.version, options.files, *what)
+    except LoopError as error:
         ceiling.failure = str(error)
         say(f"  bare loop ({ceiling.variant}, {ceiling.mode}): {error}")
         return
@@ -176,27 +183,38 @@ def climb(
     say(f"  bare loop ({ceiling.variant}, {ceiling.mode}): {ceiling.rates[-1]:.0f} images/s")
 
 
-def bare_loop(
-    interpreter: Path, variant: Variant, what: str, mode: str, options: Options
+def right_labels(
+    interpreter: Path, variant: Variant, version: Path, files: Sequence[Path]
+) -> list[str]:
+    """What the artifact itself says of each image, decoded as the variant does.
+
+    Raises:
+        LoopError: it says nothing.
+    """
+    labels: list[str] = _bare_loop(interpreter, variant, version, files, "labels")["labels"]
+    return labels
+
+
+def _bare_loop(
+    interpreter: Path, variant: Variant, version: Path, files: Sequence[Path], *what: str
 ) -> dict[str, Any]:
     """What :mod:`bench.ceiling` says in an environment."""
-    seconds = options.seconds - options.warm_up
-    done = subprocess.run(  # noqa: S603 - the project's own module
-        [interpreter, "-m", "bench.ceiling", what, mode, str(seconds), *options.files],
-        env=environment(ROOT, model_environment(options.version, variant)),
-        capture_output=True,
-        text=True,
-        timeout=CEILING_SECONDS,
-        check=True,
-    )
+    try:
+        done = subprocess.run(  # noqa: S603 - the project's own module
+            [interpreter, "-m", "bench.ceiling", *what, *files],
+            env=environment(ROOT, model_environment(version, variant)),
+            capture_output=True,
+            text=True,
+            timeout=CEILING_SECONDS,
+            check=True,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise LoopError(f"not done after {CEILING_SECONDS} s") from error
+    except subprocess.CalledProcessError as error:
+        last = error.stderr.strip().splitlines()[-1:]
+        raise LoopError(*last or (f"status {error.returncode}",)) from error
     answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return answer
-
-
-def right_labels(interpreter: Path, variant: Variant, options: Options) -> list[str]:
-    """What the artifact itself says of each image, decoded as the variant does."""
-    labels: list[str] = bare_loop(interpreter, variant, "labels", "-", options)["labels"]
-    return labels
 
 
 def _sample(contender: Contender, options: Options) -> list[Sample]:

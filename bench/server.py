@@ -15,6 +15,7 @@ from typing import Final, Self
 from bench.forms import Body
 from bench.load import Measurement, Plan, run
 from bench.processes import Memory, Tree
+from bench.summary import ratio
 
 HOST: Final = "127.0.0.1"
 START_SECONDS: Final = 300.0
@@ -105,12 +106,9 @@ class Server:
     def drive(self, path: str, plan: Plan, clients: int, warm_up: float, seconds: int) -> Driven:
         """Loads it and counts the processor time that it took."""
         before = self._tree.cpu_seconds()
-        start = monotonic()
         measurement = run(f"http://{HOST}:{self._port}{path}", plan, clients, warm_up, seconds)
-        elapsed = monotonic() - start
         spent = self._tree.cpu_seconds() - before
-        answers = measurement.throughput * elapsed
-        return Driven(measurement, spent / answers * 1000 if answers else 0.0)
+        return Driven(measurement, ratio(spent * 1000, measurement.right))
 
     def memory(self) -> Memory:
         """Of all its processes, now."""

@@ -20,8 +20,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from bench.crowd import Crowd
 from bench.machine import describe
 from bench.overload import served
-from bench.processes import adopt_orphans, descendants, memory
-from bench.terminal import say
+from bench.processes import descendants, memory, take_charge
+from bench.terminal import positive, say
 
 WARM_UP_REQUESTS: Final = 5000
 TURN_SECONDS: Final = 5.0
@@ -71,11 +71,11 @@ class Held:
 def main() -> int:
     """Runs it; returns the process' exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--requests", type=int, default=200_000)
-    parser.add_argument("--clients", type=int, default=16)
+    parser.add_argument("--requests", type=positive, default=200_000)
+    parser.add_argument("--clients", type=positive, default=16)
     parser.add_argument("--version", default="latest", help="of brain-tumor")
     options = parser.parse_args()
-    adopt_orphans()
+    take_charge()
     for name, value in describe():
         say(f"{name}: {value}")
     with served("soak.log", options.version) as service:
@@ -98,13 +98,20 @@ def main() -> int:
 
 
 def send(port: int, bodies: list[bytes], clients: int, requests: int) -> int:
-    """Sends that many at least; how many had another answer than 200, or none."""
+    """Sends that many at least; how many had another answer than 200, or none.
+
+    Raises:
+        SystemExit: nobody is answered any more.
+    """
     done = other = 0
     while done < requests:
         seen = Crowd(port, "/predict", bodies, "image/jpeg", clients).run(TURN_SECONDS)
-        done += sum(seen.statuses.values())
-        other += sum(n for status, n in seen.statuses.items() if status != 200) + seen.broken
-    # What was under way when the last turn ended.
+        answers = (seen.statuses + seen.late).total()
+        if not answers:
+            raise SystemExit(f"soak: no answer to {clients} clients, after {done} others")
+        done += answers
+        other += seen.others(200)
+    # For the last turn's connections to end.
     sleep(SETTLE_SECONDS)
     return other
 

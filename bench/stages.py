@@ -7,6 +7,7 @@ median over the passes of the mean over the slices. What a request costs beyond 
 benchmark's "CPU an answer" tells.
 """
 
+import argparse
 import json
 import sys
 from collections.abc import Callable
@@ -78,12 +79,25 @@ def _milliseconds(stage: Callable[[Any], object], items: list[Any]) -> float:
     return 1000 * median(passes)
 
 
+def version(text: str) -> Path:
+    """A version's folder as a command line names it.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    folder = Path(text).resolve()
+    if not folder.name.isdecimal() or not folder.is_dir():
+        raise argparse.ArgumentTypeError(f"no folder of a model version: {text}")
+    return folder
+
+
 def main() -> int:
     """Prints the table; returns the process' exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("version", nargs="*", type=version, help="folder; default: first and last")
     store = ROOT / "model_store" / "brain-tumor"
     newest = ModelStore(store.parent).versions(store.name)[-1]
-    shipped = [store / "1", store / str(newest)]
-    folders = [Path(name).resolve() for name in sys.argv[1:]] or shipped
+    folders = parser.parse_args().version or [store / "1", store / str(newest)]
     tables = [stages(folder) for folder in folders]
     names = " | ".join(f"{folder.parent.name} {folder.name}" for folder in folders)
     sys.stdout.write(f"| ms for one slice | {names} |\n|---|{'---:|' * len(folders)}\n")

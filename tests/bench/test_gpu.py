@@ -7,7 +7,7 @@ from bench.load import Measurement
 from bench.server import Driven
 
 GPU = "TensorFlow, GPU"
-ANSWERED = Measurement((1000, 2000, 3000), 1_000_000, 0, 0, "")
+ANSWERED = Measurement((1000, 2000, 3000), 1_000_000, 0, 0, "", 3)
 
 
 def seen(device: str, probability: float, measurement: Measurement = ANSWERED) -> Seen:
@@ -31,8 +31,8 @@ def test_a_gpu_that_agrees_is_no_fault() -> None:
     [
         (seen("cpu", 0.7), "ran on the processor"),
         (seen("NVIDIA", 0.75), "a probability is 0.0500 off"),
-        (seen("NVIDIA", 0.7, Measurement((), 1, 2, 0, "500 {}")), "500 {}"),
-        (seen("NVIDIA", 0.7, Measurement((), 1, 0, 1, "")), "broken"),
+        (seen("NVIDIA", 0.7, Measurement((), 1, 2, 0, "500 {}", 0)), "500 {}"),
+        (seen("NVIDIA", 0.7, Measurement((), 1, 0, 1, "", 0)), "broken"),
     ],
     ids=["elsewhere", "otherwise", "wrong", "broken"],
 )

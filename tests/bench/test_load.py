@@ -5,15 +5,18 @@ from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from time import sleep
+from time import monotonic, sleep
+from unittest.mock import Mock
 
 import pytest
 
 from bench.forms import Body
-from bench.load import LoadError, Plan, command, parse, run
+from bench.load import LoadError, Measurement, Plan, command, parse, run
+from bench.server import Server
 from tests.support.programs import needs
 
 DELAY_SECONDS = 0.02
+STALL_SECONDS = 4.0
 
 OUTPUT = """Running 4s test @ http://127.0.0.1:9/predict
   Thread Stats   Avg      Stdev     Max   +/- Stdev
@@ -21,34 +24,34 @@ OUTPUT = """Running 4s test @ http://127.0.0.1:9/predict
 bench latencies_us 3000 1000
 bench latencies_us
 bench latencies_us 2000
-bench window_us 1500000
+bench right 4
 bench broken 2
 bench wrong 1 503 {"code": "queue_full"}
 """
 
 
 def test_parse_joins_the_threads_and_ignores_wrk_itself() -> None:
-    seen = parse(OUTPUT)
+    seen = parse(OUTPUT, 1_500_000)
     assert seen.latencies_us == (1000, 2000, 3000)
-    assert (seen.wrong, seen.broken) == (1, 2)
+    assert (seen.wrong, seen.broken, seen.right) == (1, 2, 4)
     assert seen.first_wrong == '503 {"code": "queue_full"}'
     assert seen.throughput == pytest.approx(2.0)
 
 
 def test_a_run_without_a_right_answer_has_no_throughput() -> None:
-    assert parse("bench window_us 0\nbench broken 0\nbench wrong 7 404\n").throughput == 0
+    assert parse("bench right 0\nbench broken 0\nbench wrong 7 404\n", 1).throughput == 0
 
 
-@pytest.mark.parametrize("missing", ["window_us", "broken", "wrong"])
+@pytest.mark.parametrize("missing", ["right", "broken", "wrong"])
 def test_parse_refuses_output_that_lacks_a_line(missing: str) -> None:
     lines = [line for line in OUTPUT.splitlines() if not line.startswith(f"bench {missing}")]
     with pytest.raises(LoadError, match=missing):
-        parse("\n".join(lines))
+        parse("\n".join(lines), 1)
 
 
 def test_parse_refuses_what_is_no_number() -> None:
     with pytest.raises(LoadError, match="no whole numbers"):
-        parse(OUTPUT.replace("3000", "3e3"))
+        parse(OUTPUT.replace("3000", "3e3"), 1)
 
 
 @pytest.mark.parametrize(
@@ -62,22 +65,29 @@ def test_a_load_goes_to_loopback_only(url: str) -> None:
 def test_a_client_is_a_thread_so_that_the_script_can_time_it() -> None:
     line = command("http://127.0.0.1:9/", Plan(Path("plan"), "image/jpeg"), 8, 0.5, 4)
     assert {"--threads=8", "--connections=8", "--duration=4s"} <= set(line)
-    assert line[-4:] == ["plan", "image/jpeg", "8", "500000"]
+    assert line[-5:] == ["plan", "image/jpeg", "8", "500000", "4000000"]
 
 
 class Echo(BaseHTTPRequestHandler):
-    """Answers with the body after a known delay, and one body with an error."""
+    """Answers with the body after a known delay, one body with an error, one for a second only."""
 
     protocol_version = "HTTP/1.1"
+
+    def setup(self) -> None:
+        super().setup()
+        self.opened = monotonic()
 
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         sleep(DELAY_SECONDS)
+        if body == b"stall" and monotonic() > self.opened + 1:
+            sleep(STALL_SECONDS)
+            self.close_connection = True
         self.send_response(500 if body == b"refuse" else 200)
         self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
         # At its end wrk waits for nothing.
         with suppress(ConnectionError):
+            self.end_headers()
             self.wfile.write(body)
 
     def log_message(self, *_arguments: object) -> None:
@@ -113,3 +123,23 @@ def test_more_clients_than_files_all_send(echo: str, tmp_path: Path) -> None:
     alone, three = run(echo, plan, 1, 0, 1), run(echo, plan, 3, 0, 1)
     assert len(three.latencies_us) > 2 * len(alone.latencies_us)
     assert (three.wrong, three.broken) == (0, 0)
+
+
+@needs("wrk")
+def test_a_server_that_stops_answering_keeps_no_figure(echo: str, tmp_path: Path) -> None:
+    plan = Plan.write(tmp_path / "plan", [Body(b"stall", "text/plain")], ["^stall$"])
+    seen = run(echo, plan, 1, 0.5, 4)
+    assert seen.right > len(seen.latencies_us) > 0
+    # It answers in the first of the three and a half seconds that count.
+    assert seen.throughput == pytest.approx(len(seen.latencies_us) / 3.5)
+    assert seen.throughput < 0.5 / DELAY_SECONDS
+    assert seen.broken == 1
+
+
+def test_what_an_answer_cost_is_over_all_of_the_load(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that answered in the warm-up and then stalled had processor time for that too."""
+    seen = Measurement((1000,), 3_500_000, 0, 0, "", 10)
+    monkeypatch.setattr("bench.server.run", lambda *_arguments: seen)
+    server = object.__new__(Server)
+    server._tree, server._port = Mock(cpu_seconds=Mock(side_effect=[1.0, 1.5])), 1
+    assert server.drive("/", Plan(Path("plan"), ""), 1, 0.5, 4).cpu_ms == 50

@@ -1,9 +1,13 @@
 """Figures, ratios, bars and tables: from samples to the report."""
 
 import math
+import sys
+from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
+from bench import rounds
 from bench.bars import Bar, bars
 from bench.contenders import Variant
 from bench.forms import Form
@@ -11,12 +15,13 @@ from bench.load import Measurement
 from bench.processes import Memory
 from bench.report import Setting, render, table
 from bench.results import CLIENTS, Ceiling, Results, Row, Sample
+from bench.rounds import Contender, Options, climb, take
 from bench.server import Driven
 from bench.summary import Figure, percentile, ratio
 
 
 def sample(rate: int, latency_us: int) -> Sample:
-    seen = Measurement((latency_us,) * rate, 1_000_000, 0, 0, "")
+    seen = Measurement((latency_us,) * rate, 1_000_000, 0, 0, "", rate)
     driven = {clients: Driven(seen, 1.5) for clients in CLIENTS}
     return Sample(driven, 0.9, Memory(300_000_000, 200_000_000))
 
@@ -111,6 +116,33 @@ def test_the_report_drops_nobody(results: Results) -> None:
     assert "400 (390-410)" in text
     assert "at most 1.0% of its cores" in text
     assert "ceiling" in text
+
+
+def test_the_report_lists_a_bare_loop_that_failed(results: Results) -> None:
+    results.ceilings.append(Ceiling(Variant.TENSORFLOW, "batches", "not done after 240 s"))
+    results.ceilings[0].failure = "Killed"
+    text = render(results, Setting("2026-01-02 03:04", [], "c", "l", "i", 1, 4, 0.5, [], "m"))
+    assert "| tensorflow, batches | - | 0 | not done after 240 s |" in text
+    assert "| litert-halved, a | 500-500 | 500 | Killed |" in text
+
+
+def test_a_wrong_answer_of_any_load_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken, told = sample(400, 2000), list[str]()
+    taken.driven[32] = Driven(Measurement((), 1, 2, 0, "503 queue_full", 0), math.nan)
+    monkeypatch.setattr(rounds, "_sample", lambda *_arguments: [taken])
+    one = Contender("a", "/", "", "", [], [], lambda _port: {}, [row("a", None, 1, 1)])
+    take(one, Mock(), told.append)
+    assert "WRONG: 503 queue_full" in told[0]
+
+
+def test_a_bare_loop_that_fails_says_why_in_a_line(tmp_path: Path) -> None:
+    nowhere = tmp_path / "nowhere"
+    options = Options(1, 1, 0.5, 1, nowhere, Path(sys.executable), [nowhere])
+    for ceiling in (Ceiling(Variant.LITERT, mode) for mode in ("processes", "threads")):
+        climb(ceiling, options.service_python, options, lambda _text: None)
+        assert ceiling.failure
+        assert len(ceiling.failure.splitlines()) == 1
+        assert "bench.ceiling" not in ceiling.failure
 
 
 def test_the_report_needs_neither_service_nor_peers(results: Results) -> None:
