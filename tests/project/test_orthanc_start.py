@@ -1,4 +1,4 @@
-"""An Orthanc that does not answer is stopped, and its log said; a program in its place, since none is needed."""
+"""An Orthanc that does not answer is stopped, and its log said. A program stands in for it."""
 
 import os
 from pathlib import Path
