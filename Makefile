@@ -76,7 +76,7 @@ lock: $(TEST_ENV)/.ready ## pin and hash the newest versions that requirements/*
 	scripts/lock $(TEST_ENV)/bin/uv $(ARGS)
 
 clean: ## remove the environments, caches and build outputs; runs/ is kept
-	rm -rf $(SERVICE_ENV) $(TEST_ENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
+	rm -rf $(SERVICE_ENV) $(TEST_ENV) .bench .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An environment is rebuilt when its locks change, or when the Python it was made with is gone.

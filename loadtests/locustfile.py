@@ -89,6 +89,9 @@ def check_same(name: str, prediction: dict[str, Any]) -> None:
 
 def before_the_load(environment: Environment, **_: object) -> None:
     """Asks for every file once; without an answer to each there is no load, and locust ends with 1."""
+    if environment.host is not None:
+        # The users get it as well, and put their paths right behind it.
+        environment.host = environment.host.rstrip("/")
     try:
         predict_alone(f"{environment.host}/predict")
     except (requests.RequestException, WrongAnswerError) as error:

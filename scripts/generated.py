@@ -7,14 +7,20 @@ from pathlib import Path
 
 
 def replaced(text: str, name: str, table: str) -> str:
-    """A page's text with the table in place of the one between ``NAME: begin`` and ``NAME: end``."""
-    return re.sub(
+    """A page's text with the table in place of the one between ``NAME: begin`` and ``NAME: end``.
+
+    Raises:
+        ValueError: the page has not one such place.
+    """
+    made, count = re.subn(
         f"(<!-- {name}: begin -->\n).*?(<!-- {name}: end -->)",
         lambda match: f"{match.group(1)}{table}\n{match.group(2)}",
         text,
-        count=1,
         flags=re.DOTALL,
     )
+    if count != 1:
+        raise ValueError(f"{count} places between the lines of {name!r}, and not one")
+    return made
 
 
 def run(page: Path, with_table: Callable[[str], str], table: Callable[[], str]) -> int:

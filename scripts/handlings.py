@@ -11,6 +11,7 @@ class Mutant(NamedTuple):
         file: where it is handled.
         old, new: the code that does, which is there once, and what takes its place.
         test: what has to fail then.
+        hangs: the test may wait without end instead, for what was a limit on waiting.
     """
 
     name: str
@@ -18,6 +19,7 @@ class Mutant(NamedTuple):
     old: str
     new: str
     test: str
+    hangs: bool = False
 
 
 FAULTS: Final = "tests/service/test_faults.py"
@@ -703,6 +705,7 @@ MUTANTS: Final = (
         "            self._urgent.set()\n        self._waiting.set()\n\n    def flush",
         "            self._write()\n        self._waiting.set()\n\n    def flush",
         "tests/service/test_logs.py::test_a_log_that_nobody_reads_holds_nobody_up",
+        hangs=True,
     ),
     Mutant(
         "audit log whose disk fails for long",

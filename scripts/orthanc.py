@@ -25,6 +25,9 @@ USER: Final = "brain-mri"
 START_SECONDS: Final = 60.0
 STOP_SECONDS: Final = 60.0
 
+LOG_LINES: Final = 20
+"""Lines of the log that a start which failed shows: its folder may be gone by then."""
+
 FILES_A_COMMAND: Final = 500
 """Files that one ``storescu`` sends: its arguments have a limit."""
 
@@ -117,16 +120,24 @@ class Orthanc:
         }
 
     def start(self) -> None:
-        """Starts it and waits until it answers."""
+        """Starts it and waits until it answers.
+
+        Raises:
+            RuntimeError: it ends, or does not answer in time; with the end of its log.
+        """
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 ["Orthanc", str(CONFIGURATION)], env=self._environment, stdout=log, stderr=log
             )
         end = time.monotonic() + START_SECONDS
-        while not self._answers():
-            if self._process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError(f"Orthanc did not start; see {self.log}")
-            time.sleep(0.1)
+        try:
+            while not self._answers():
+                if self._process.poll() is not None or time.monotonic() > end:
+                    raise RuntimeError(f"Orthanc did not start:\n{self._last_lines()}")
+                time.sleep(0.1)
+        except BaseException:
+            self.stop()
+            raise
 
     def stop(self) -> None:
         """Stops it as a service manager does."""
@@ -196,6 +207,10 @@ class Orthanc:
 
     def _get(self, path: str) -> Any:
         return self.client.get(path).raise_for_status().json()
+
+    def _last_lines(self) -> str:
+        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        return "\n".join(lines[-LOG_LINES:])
 
     def _answers(self) -> bool:
         try:

@@ -61,12 +61,18 @@ def retest(folders: Sequence[Path], version: str, tested_by: str | None, among: 
 
     Raises:
         TrainingError: of the data sets.
-        StoreError: a version cannot be had.
+        StoreError: a version cannot be had, or does not say what it was tested on.
     """
     store = ModelStore(STORE)
     stored = store.load(MODEL, store.resolve(MODEL, version))
     by = stored if tested_by is None else store.load(MODEL, store.resolve(MODEL, tested_by))
-    wanted = {*(by.path / "report" / "test_images.txt").read_text(encoding="utf-8").split()}
+    tested = by.path / "report" / "test_images.txt"
+    if not tested.is_file():
+        raise StoreError(
+            f"{MODEL} {by.manifest.version} has no report/test_images.txt; --tested-by names "
+            "a version that has"
+        )
+    wanted = {*tested.read_text(encoding="utf-8").split()}
     images = read_folders(folders)
     rows = np.flatnonzero(
         [

@@ -17,9 +17,10 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
-from bench.processes import descendants, memory
+from bench.processes import adopt_orphans, descendants, memory
 
 ROOT = Path(__file__).resolve().parents[1]
 HOST, PORT = "127.0.0.1", 8000
@@ -29,6 +30,10 @@ INTERPRETERS = 2
 SETTLED_SECONDS = 1.5
 """A start is over once as many processes hold as much memory as this long ago, to 2 %."""
 SETTLE_SECONDS = 20.0
+ANSWER_SECONDS = 60.0
+"""A prediction has an answer by then, or the service hangs."""
+END_SECONDS = 3.0
+"""How long what the command started may outlive it."""
 MB = 2**20
 
 
@@ -43,6 +48,8 @@ def main() -> int:
     if status("/health/live") is not None:
         print(f"something listens on port {PORT} already", file=sys.stderr)
         return 1
+    # Whatever it leaves behind shows here.
+    adopt_orphans()
     began = time.monotonic()
     # A session of its own, so that SIGINT goes to the whole of it, as a terminal's Ctrl-C does.
     variables = dict.fromkeys(("BRAIN_INTERPRETERS", "BRAIN_WORKERS"), str(INTERPRETERS))
@@ -59,10 +66,25 @@ def main() -> int:
         print(f"stopped {time.monotonic() - stopped:.1f} s after Ctrl-C, exit code {code}")
         if code not in STOPPED_BY_SIGINT or status("/health/live") is not None:
             raise SystemExit("Ctrl-C did not stop it cleanly")
+        if left := left_behind():
+            raise SystemExit(f"Ctrl-C left {left} of its processes behind")
     finally:
-        if process.poll() is None:
-            os.killpg(process.pid, signal.SIGKILL)
+        for pid in descendants(os.getpid()):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
     return 0
+
+
+def left_behind() -> int:
+    """How many processes outlive the command, which has ended; the workers' sessions are their own."""
+    deadline = time.monotonic() + END_SECONDS
+    while left := descendants(os.getpid()):
+        with suppress(ChildProcessError):
+            os.waitpid(-1, os.WNOHANG)
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.05)
+    return len(left)
 
 
 def status(path: str) -> int | None:
@@ -99,7 +121,9 @@ def readme_curl() -> str:
 def check_readme_curl() -> None:
     """Runs the README's curl line and checks the answer; the folder of the slice is its label."""
     command = readme_curl()
-    output = subprocess.run(command.split(), cwd=ROOT, check=True, capture_output=True).stdout
+    output = subprocess.run(
+        command.split(), cwd=ROOT, check=True, stdout=subprocess.PIPE, timeout=ANSWER_SECONDS
+    ).stdout
     answer = json.loads(output)
     (prediction,) = answer["predictions"]
     print(f"{command}\n  -> {prediction['label']}, probability {prediction['probability']:.3f}")

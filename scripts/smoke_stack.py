@@ -84,12 +84,12 @@ def healthy(service: str) -> None:
 
 
 def value(query: str) -> float | None:
-    """The one value that Prometheus has for an expression."""
+    """The one value that Prometheus has for an expression; None as well while it starts."""
     connection = http.client.HTTPConnection(*PROMETHEUS, timeout=5)
     try:
         connection.request("GET", "/api/v1/query?" + urllib.parse.urlencode({"query": query}))
         result = json.loads(connection.getresponse().read())["data"]["result"]
-    except OSError:
+    except (OSError, ValueError):
         return None
     finally:
         connection.close()

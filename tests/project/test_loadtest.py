@@ -48,12 +48,13 @@ class Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         body = self.rfile.read(int(self.headers["Content-Length"]))
         key = self.server.key
+        if self.path != "/predict":
+            self.refuse(404)
+            return
         if self.server.open_for > 0:
             self.server.open_for -= 1
         elif key is not None and self.headers["Authorization"] != f"Bearer {key}":
-            self.send_response(401)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            self.refuse(401)
             return
         images = [body]
         kind = self.headers["Content-Type"]
@@ -67,6 +68,11 @@ class Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(answer)))
         self.end_headers()
         self.wfile.write(answer)
+
+    def refuse(self, status: int) -> None:
+        self.send_response(status)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
 
     def log_message(self, *_: object) -> None:
         """Says nothing."""
@@ -98,7 +104,8 @@ def test_load_test_tells_right_answers_from_wrong_ones(service: Service, exit_co
 @pytest.mark.parametrize("service", [False], ids=["right"], indirect=True)
 def test_load_test_sends_the_api_key_before_and_under_load(service: Service) -> None:
     service.key = "a-key"
-    result = load(service, LOAD_API_KEY="a-key")
+    # With the slash that a browser shows.
+    result = load_at(f"{address(service)}/", 6, LOAD_API_KEY="a-key")
     assert result.returncode == 0, result.stderr
     assert next(service.count) > ASKED_BEFORE_THE_LOAD
 
@@ -130,7 +137,11 @@ def test_load_test_ends_at_once_where_nothing_listens() -> None:
 def load(
     service: Service, run_seconds: int = 6, **variables: str
 ) -> subprocess.CompletedProcess[str]:
-    return load_at(f"http://127.0.0.1:{service.server_address[1]}", run_seconds, **variables)
+    return load_at(address(service), run_seconds, **variables)
+
+
+def address(service: Service) -> str:
+    return f"http://127.0.0.1:{service.server_address[1]}"
 
 
 def load_at(host: str, run_seconds: int, **variables: str) -> subprocess.CompletedProcess[str]:

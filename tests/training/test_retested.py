@@ -82,6 +82,16 @@ def test_folders_without_a_test_image_are_an_error(
     assert "none of the images was tested" in capsys.readouterr().err
 
 
+def test_a_version_that_does_not_say_what_it_was_tested_on(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from scripts.retested import main
+
+    monkeypatch.setattr("sys.argv", ["retested", str(SLICES), "--version", "1"])
+    assert main() == 1
+    assert "brain-tumor 1 has no report/test_images.txt" in capsys.readouterr().err
+
+
 def test_slices_with_masks_have_intervals_by_run(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

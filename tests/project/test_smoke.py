@@ -1,0 +1,73 @@
+"""The smoke tests notice what a service does wrong; small servers stand in for it."""
+
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from scripts import smoke_stack
+from scripts.orthanc import free_port
+from tests.support.service import ROOT
+
+SERVICE = """
+import signal, subprocess, sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
+class Ready(BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+worker = subprocess.Popen(["sleep", "60"], start_new_session=True)
+try:
+    HTTPServer(("127.0.0.1", int(sys.argv[1])), Ready).serve_forever()
+except KeyboardInterrupt:
+    if sys.argv[2] == "ends":
+        worker.kill()
+        worker.wait()
+"""
+
+SMOKE = """
+import sys
+from scripts import smoke
+smoke.PORT = int(sys.argv[-2])
+smoke.check_readme_curl = smoke.check_memory = lambda *_: None
+sys.exit(smoke.main())
+"""
+
+
+@pytest.mark.parametrize(("worker", "code"), [("ends", 0), ("stays", 1)])
+def test_a_worker_that_outlives_the_service_is_noticed(worker: str, code: int) -> None:
+    command = [sys.executable, "-c", SERVICE, str(free_port()), worker]
+    result = subprocess.run(
+        [sys.executable, "-c", SMOKE, "--", *command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert result.returncode == code, result.stderr
+    assert ("Ctrl-C left 1 of its processes behind" in result.stderr) == bool(code)
+
+
+class Starting(BaseHTTPRequestHandler):
+    """What Prometheus answers while it reads its data."""
+
+    def do_GET(self) -> None:
+        self.send_response(503)
+        self.end_headers()
+        self.wfile.write(b"Service Unavailable")
+
+    def log_message(self, *_: object) -> None:
+        """Says nothing."""
+
+
+def test_a_prometheus_that_starts_has_no_value_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    with ThreadingHTTPServer(("127.0.0.1", 0), Starting) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setattr(smoke_stack, "PROMETHEUS", server.server_address)
+        try:
+            assert smoke_stack.value("up") is None
+        finally:
+            server.shutdown()
