@@ -1,8 +1,11 @@
 """Processes beside a runtime that predicts in batches, as on a GPU: they decode, and answer."""
 
+import os
 import pickle
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,7 @@ from tests.support.crew import (
     manned,
     replace_engine,
     swap_under_load,
+    workers_of,
 )
 from tests.support.service import (
     MODEL,
@@ -51,6 +55,7 @@ class Batches(Runtime):
     Attributes:
         sizes: of the batches since the warm-up.
         poisoned: preprocessed slice that a broken worker is to end on.
+        meanwhile: is called while a batch is predicted.
     """
 
     name = "tensorflow"
@@ -62,9 +67,11 @@ class Batches(Runtime):
         self._interpreter = Interpreter(path, served_shapes(stored.manifest))
         self.sizes: list[int] = []
         self.poisoned: NDArray[np.uint8] | None = None
+        self.meanwhile: Callable[[], None] = lambda: None
 
     def predict(self, batch: NDArray[np.uint8]) -> Outputs:
         self.sizes.append(len(batch))
+        self.meanwhile()
         each = [self._interpreter.predict(slice_[None]).arrays for slice_ in batch]
         arrays = {name: np.concatenate([one[name] for one in each]) for name in each[0]}
         for index, slice_ in enumerate(batch):
@@ -91,6 +98,12 @@ class Opened:
 def poison(slices: list[Path]) -> bytes:
     """Another slice than ``jpeg``."""
     return slices[1].read_bytes()
+
+
+def signal_all(pids: Sequence[int], how: signal.Signals) -> None:
+    for pid in pids:
+        with suppress(ProcessLookupError):
+            os.kill(pid, how)
 
 
 def pixels(picture: bytes) -> NDArray[np.uint8]:
@@ -217,11 +230,23 @@ def test_a_worker_that_ends_over_an_answer_costs_that_one(
 
 @pytest.mark.usefixtures("broken")
 def test_when_all_workers_end_the_service_answers_itself(
-    model_store: Path, jpeg: bytes, poison: bytes, opened: Opened
+    model_store: Path, jpeg: bytes, opened: Opened
 ) -> None:
     with manned(model_store, opened) as service:
-        opened.last.poisoned = pixels(poison)
-        answer = service.predict(jpeg, poison, poison, *[jpeg] * 13)
+        pids = workers_of(service)
+        # From the first batch on they have pictures in hand, and what was predicted waits behind these.
+        opened.last.meanwhile = lambda: signal_all(pids, signal.SIGSTOP)
+
+        def end_all() -> None:
+            waiting = crew_of(service)._queue
+            wait_until(lambda: any(isinstance(job.outcome, Outputs) for job in waiting.copy()))
+            opened.last.meanwhile = lambda: None
+            signal_all(pids, signal.SIGKILL)
+
+        with ThreadPoolExecutor(1) as other:
+            ending = other.submit(end_all)
+            answer = service.predict(*[jpeg] * 16)
+            ending.result()
         lost = codes(answer).count("runtime_lost")
         assert 1 <= lost <= WORKERS
         assert codes(answer).count(None) == 16 - lost
