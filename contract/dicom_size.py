@@ -39,6 +39,10 @@ _SEQUENCE_DELIMITER: Final = 0xFFFEE0DD
 _SEQUENCES: Final = frozenset(tag for tag, entry in DicomDictionary.items() if entry[0] == "SQ")
 """Tags that are sequences where nothing else is said of them."""
 
+_REPEATING: Final = 0xFF00FFFF
+_REPEATED_SEQUENCE: Final = 0x50002600
+"""The one sequence of repeating groups, which the mask leaves alike (PS3.5 2024e, 7.6)."""
+
 _ANY: Final = 0xFFFFFFFF
 
 _BIG_ENDIAN_GROUP: Final = 1024
@@ -214,7 +218,9 @@ class _Walk:
             return True
         if vr not in {b"", b"UN"}:
             return False
-        return tag in _SEQUENCES or (bool(tag >> 16 & 1) and self._is_item(start))
+        if tag in _SEQUENCES or tag & _REPEATING == _REPEATED_SEQUENCE:
+            return True
+        return bool(tag >> 16 & 1) and self._is_item(start)
 
     def _is_endless_sequence(self, tag: int, vr: bytes, start: int) -> bool:
         """Whether pydicom reads a value of undefined length as a sequence."""
