@@ -25,7 +25,7 @@ from contract.errors import (
 from contract.metadata import is_excessive_jpeg, is_excessive_png
 from contract.png import deep_grey, transparent_level
 from contract.policy import DEFAULT_POLICY, Policy
-from contract.preprocessing import DEFAULT_SPEC, DicomReference, PreprocessSpec, Slice
+from contract.preprocessing import DEFAULT_SPEC, WHOLE, DicomReference, PreprocessSpec, Reach, Slice
 from contract.source import Source
 
 if TYPE_CHECKING:
@@ -47,6 +47,12 @@ TURNS: Final[Mapping[object, Image.Transpose]] = {
 
 SIDEWAYS: Final = frozenset(TURNS[orientation] for orientation in (5, 6, 7, 8))
 """Those that make columns of rows. Sizes do not tell it: a reduced scale rounds them up."""
+
+LEFT_TO_RIGHT: Final = frozenset(TURNS[orientation] for orientation in (2, 3, 6, 7))
+"""Those that lay what was first in a row, or in a column, at the right."""
+
+TOP_TO_BOTTOM: Final = frozenset(TURNS[orientation] for orientation in (3, 4, 7, 8))
+"""Likewise, at the bottom."""
 
 MAX_SIDE: Final = 2**16 - 1
 """Of a picture, as of a JPEG or DICOM object (US, PS3.5 2024e, 6.2): some of its lines are in memory
@@ -185,10 +191,15 @@ def _decode_pillow(data: bytes, media: Media, spec: PreprocessSpec, max_pixels: 
         raise TooManyPixels(f"{columns} x {rows} pixels; at most {accepted} are accepted")
     if max(columns, rows) > MAX_SIDE:
         raise TooManyPixels(f"{columns} x {rows} pixels; at most {MAX_SIDE} to a side are accepted")
+    reach = WHOLE
     if media is Media.JPEG:
         if has_more_scans(data, max_scans(columns * rows, max_pixels)):
             raise UndecodableImage("the JPEG has more scans than an image can need")
-        image.draft("L", (spec.decode_min_side, spec.decode_min_side))
+        drafted = image.draft("L", (spec.decode_min_side, spec.decode_min_side))
+        if drafted is not None:
+            # At 1/8, 2049 columns are 256.125 of the 257 that there are then.
+            _, (_, _, width, height) = drafted
+            reach = (0.0, 0.0, image.width / width, image.height / height)
     absent = transparent_level(image)
     if absent is not None:
         image.info["transparency"] = absent
@@ -203,7 +214,18 @@ def _decode_pillow(data: bytes, media: Media, spec: PreprocessSpec, max_pixels: 
         grey = grey.transpose(turn)
     if turn in SIDEWAYS:
         rows, columns = columns, rows
-    return Slice(_levels(grey), (rows, columns))
+    return Slice(_levels(grey), (rows, columns), reach=_turned(reach, turn))
+
+
+def _turned(reach: Reach, turn: Image.Transpose | None) -> Reach:
+    left, top, right, bottom = reach
+    if turn in SIDEWAYS:
+        left, top, right, bottom = top, left, bottom, right
+    if turn in LEFT_TO_RIGHT:
+        left, right = 1 - right, 1 - left
+    if turn in TOP_TO_BOTTOM:
+        top, bottom = 1 - bottom, 1 - top
+    return left, top, right, bottom
 
 
 def _turn(image: Image.Image) -> Image.Transpose | None:

@@ -4,23 +4,18 @@ No attribute of a patient leaves this module: neither in a :class:`Slice`, nor i
 log record or warning of pydicom.
 """
 
-import io
 import logging
 import re
-import struct
 import threading
 import warnings
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final
 
 import numpy as np
 from pydicom import Dataset, FileDataset, dcmread
-from pydicom.filereader import read_dataset, read_preamble
 from pydicom.tag import Tag
 from pydicom.uid import (
-    DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -28,6 +23,7 @@ from pydicom.uid import (
 
 from contract.dicom_frames import aspect, frame_attributes, reference, uid
 from contract.dicom_kind import FLOAT_PIXELS, check_frame, check_kind
+from contract.dicom_meta import Inflated, inflate
 from contract.dicom_pixels import Frames
 from contract.dicom_size import BoundedReader, check_size
 from contract.dicom_values import PRIVATE
@@ -75,14 +71,6 @@ _KEYWORDS: Final = (
 
 _ATTRIBUTES: Final = [*map(Tag, _KEYWORDS), *map(Tag, PRIVATE)]
 """All that is parsed; everything else, what tells who the patient is with it, is skipped unread."""
-
-EXPLICIT_HEADER: Final = (
-    bytes(128)
-    + b"DICM"
-    + struct.pack("<HH2sH", 0x0002, 0x0010, b"UI", len(ExplicitVRLittleEndian) + 1)
-    + f"{ExplicitVRLittleEndian}\0".encode()
-)
-"""Preamble and file meta information of an object that is not deflated (PS3.10 2024e, 7.1)."""
 
 _QUIET: Final = ("ignore", None, Warning, re.compile("pydicom"), 0)
 
@@ -199,11 +187,11 @@ def open_dicom(data: bytes, policy: Policy, *, keep: Sequence[str] = ()) -> Dico
         dataset = _read(inflated, policy.checks)
         header = None
         if keep:
-            reader = BoundedReader(inflated)
+            reader = BoundedReader(inflated.data)
             header = dcmread(reader, stop_before_pixels=True, specific_tags=list(keep))
             # It has read what it keeps, and would hold all of the file.
             header.buffer = None
-        size = 0 if inflated is data else len(inflated)
+        size = 0 if inflated.data is data else len(inflated.data)
         return DicomObject(dataset, policy, header, size)
 
 
@@ -230,32 +218,21 @@ def quieten() -> None:
             warnings.filterwarnings("ignore", module="pydicom")
 
 
-def _inflated(data: bytes, max_pixels: int) -> bytes:
+def _inflated(data: bytes, max_pixels: int) -> Inflated:
     """The object itself or, of a deflated one, its explicit little endian form."""
-    reader = io.BytesIO(data)
-    read_preamble(reader, force=False)
-    meta = read_dataset(
-        reader,
-        is_implicit_VR=False,
-        is_little_endian=True,
-        stop_when=lambda tag, _vr, _length: tag.group != 0x0002,
-    )
-    if meta.get("TransferSyntaxUID") != DeflatedExplicitVRLittleEndian:
-        return data
-    inflater = zlib.decompressobj(-zlib.MAX_WBITS)
     limit = max_pixels * MAX_BYTES_PER_PIXEL + MAX_HEADER_BYTES
-    inflated = inflater.decompress(reader.read(), limit)
-    if inflater.unconsumed_tail:
+    inflated = inflate(data, limit)
+    if inflated.is_longer:
         raise TooManyPixels(f"the DICOM object inflates to more than {limit} bytes")
-    if not inflater.eof:
+    if not inflated.is_whole:
         raise TruncatedImage("the deflated DICOM object ends too early")
-    return EXPLICIT_HEADER + inflated
+    return inflated
 
 
-def _read(data: bytes, checks: Checks) -> FileDataset:
+def _read(inflated: Inflated, checks: Checks) -> FileDataset:
     """Parses an object; it is of an accepted kind, has pixels, and its transfer syntax is known."""
-    check_size(data)
-    reader = BoundedReader(data)
+    check_size(inflated.data, inflated.meta)
+    reader = BoundedReader(inflated.data)
     dataset = dcmread(reader, specific_tags=_ATTRIBUTES)
     if "PixelData" not in dataset and reader.overrun:
         raise TruncatedImage("the DICOM object ends before its pixels")

@@ -1,40 +1,52 @@
 """How much there is to parse in a DICOM object.
 
-Pydicom takes microseconds for an element and holds the interpreter's lock meanwhile, so that a few
-hundred megabytes of empty ones would stop everything for minutes.
+Pydicom takes microseconds for an element, ten times that for an item of a sequence, and holds the
+interpreter's lock meanwhile, so that a few hundred megabytes of empty ones would stop everything for
+minutes. It takes any eight bytes for an item where it expects one.
 """
 
 import io
 import struct
-from typing import Final
+from typing import Final, NamedTuple
 
+from pydicom.datadict import DicomDictionary, dictionary_VR
 from pydicom.uid import ExplicitVRBigEndian
+from pydicom.values import converters
 
-from contract.errors import UndecodableImage
+from contract.dicom_meta import (
+    LONG_VRS,
+    UNDEFINED,
+    Meta,
+    behind_command_set,
+    is_vr,
+    looks_like_vr,
+)
+from contract.errors import TruncatedImage, UndecodableImage
 
 MAX_ITEMS: Final = 100_000
 """Sequence items in an object: thousands of frames have fewer, and a bomb of them takes minutes."""
 
 MAX_ELEMENTS: Final = 300_000
-"""Data elements and items in an object. A frame of an enhanced object has some forty."""
+"""Data elements, items and fragments in an object. A frame of an enhanced object has some forty."""
 
 _READS_PER_ELEMENT: Final = 4
 """Tag, long length, value, and the look ahead of a sequence."""
 
-_MIN_ELEMENT_BYTES: Final = 8
-_DATASET: Final = 132
-"""Offset behind the preamble (PS3.10 2024e, 7.1)."""
+_ITEM: Final = 0xFFFEE000
+_ITEM_DELIMITER: Final = 0xFFFEE00D
+_SEQUENCE_DELIMITER: Final = 0xFFFEE0DD
 
-_META_GROUP: Final = b"\x02\x00"
-_ITEM_GROUP: Final = 0xFFFE
-_ITEM_TAG: Final = b"\xfe\xff\x00\xe0"
-_PIXEL_DATA: Final = (0x7FE0, 0x0010)
-_TRANSFER_SYNTAX: Final = (0x0002, 0x0010)
-_UNDEFINED: Final = 0xFFFFFFFF
-_LONG_VRS: Final = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
-"""With a length of 32 bits (PS3.5 2024e, 7.1.2)."""
+_SEQUENCES: Final = frozenset(tag for tag, entry in DicomDictionary.items() if entry[0] == "SQ")
+"""Tags that are sequences where nothing else is said of them."""
 
-_FRAGMENTED_VRS: Final = frozenset(b"OB OD OF OL OV OW".split())
+_REPEATING: Final = 0xFF00FFFF
+_REPEATED_SEQUENCE: Final = 0x50002600
+"""The one sequence of repeating groups, which the mask leaves alike (PS3.5 2024e, 7.6)."""
+
+_ANY: Final = 0xFFFFFFFF
+
+_BIG_ENDIAN_GROUP: Final = 1024
+"""From this group on, pydicom takes a data set of no stated transfer syntax for big endian."""
 
 
 class BoundedReader(io.BytesIO):
@@ -65,69 +77,178 @@ class BoundedReader(io.BytesIO):
         return self._short or self.tell() > self._size
 
 
-def check_size(data: bytes) -> None:
+def check_size(data: bytes, meta: Meta, last: int = _ANY) -> None:
     """Counts items and elements, those in sequences too.
 
     Args:
-        data: a whole DICOM file that is not deflated.
+        data: a DICOM file that is not deflated, or its beginning.
+        meta: its header.
+        last: tag of the last element that is read of it.
 
     Raises:
         UndecodableImage: there are too many.
+        TruncatedImage: it ends within a value in a sequence.
     """
-    if data.count(_ITEM_TAG) > MAX_ITEMS:
-        raise UndecodableImage("the DICOM object has too many sequence items")
-    if len(data) > MAX_ELEMENTS * _MIN_ELEMENT_BYTES:
-        _check_elements(data)
+    start = behind_command_set(data, meta)
+    vr = data[start + 4 : start + 6]
+    is_big = meta.syntax == ExplicitVRBigEndian
+    if meta.syntax is None and vr.decode("latin-1") in converters:
+        is_big = int.from_bytes(data[start : start + 2], "little") >= _BIG_ENDIAN_GROUP
+    _Walk(data, start, ">" if is_big else "<", last).count(is_implicit=not is_vr(vr))
 
 
-def _check_elements(data: bytes) -> None:
-    """Goes from element to element as pydicom does, into sequences and over all other values."""
-    end = len(data) - 12
-    at, count, order = _DATASET, 0, "<"
-    in_meta, implicit, syntax = True, False, b""
-    while at <= end:
-        count += 1
-        if count > MAX_ELEMENTS:
+class _Level(NamedTuple):
+    """What is being read: a data set or, if it consists of items, a sequence.
+
+    Attributes:
+        is_sequence: which of them.
+        is_implicit: whether its elements have no value representations.
+        end: no element or item of it begins here or behind.
+        limit: nothing of it is read from here on, as it is the end of the file or of a value.
+        resume: where reading goes on behind it; 0 if that is where its last element ended.
+    """
+
+    is_sequence: bool
+    is_implicit: bool
+    end: int
+    limit: int
+    resume: int = 0
+
+
+class _Walk:
+    """Goes from element to element as pydicom does, into sequences and over all other values.
+
+    It must not go by another way than pydicom does anywhere, or something would hide from it. So an
+    item without its tag is an item, and an element that reaches over the end of its item moves what
+    follows; but a sequence of defined length cannot reach over its own end.
+    """
+
+    def __init__(self, data: bytes, start: int, order: str, last: int) -> None:
+        self._data = data
+        self._last = last
+        self._at = start
+        self._elements = self._items = 0
+        self._levels: list[_Level] = []
+        self._tag_length = struct.Struct(f"{order}HHL").unpack_from
+        self._tag_vr_length = struct.Struct(f"{order}HH2sH").unpack_from
+        self._length = struct.Struct(f"{order}L").unpack_from
+        self._delimiter = struct.pack(f"{order}HH", 0xFFFE, _SEQUENCE_DELIMITER & 0xFFFF)
+
+    def count(self, *, is_implicit: bool) -> None:
+        """Reads all of it; raises as :func:`check_size`."""
+        size = len(self._data)
+        self._levels.append(_Level(False, is_implicit, size, size))
+        while self._levels:
+            level = self._levels[-1]
+            inner = self._next_item(level) if level.is_sequence else self._next_sequence(level)
+            if inner:
+                self._levels.append(inner)
+            else:
+                self._levels.pop()
+                self._at = level.resume or self._at
+
+    def _next_item(self, level: _Level) -> _Level | None:
+        """Of a sequence, its next item; None behind the last."""
+        at = self._at
+        if at >= level.end or at + 8 > level.limit:
+            return None
+        self._items += 1
+        if self._items > MAX_ITEMS:
+            raise UndecodableImage("the DICOM object has too many sequence items")
+        self._add()
+        group, element, length = self._tag_length(self._data, at)
+        self._at = at + 8
+        if group << 16 | element == _SEQUENCE_DELIMITER:
+            return None
+        # Behind the tag of its first element.
+        vr = self._data[at + 12 : min(at + 14, level.limit)]
+        is_implicit = level.is_implicit or (len(vr) == 2 and not is_vr(vr))
+        end = level.limit if length == UNDEFINED else at + 8 + length
+        return _Level(False, is_implicit, end, level.limit)
+
+    def _next_sequence(self, level: _Level) -> _Level | None:
+        """Of a data set, its next sequence, with what is before it read; None behind its end."""
+        _, is_dataset_implicit, end, limit, _ = level
+        data, at = self._data, self._at
+        last = min(end - 1, limit - 8)
+        while at <= last:
+            self._add()
+            group, element, vr, length = self._tag_vr_length(data, at)
+            start = at + 8
+            if is_dataset_implicit or not looks_like_vr(vr):
+                vr = b""
+                (length,) = self._length(data, at + 4)
+            elif vr in LONG_VRS:
+                start += 4
+                if start > limit:
+                    break
+                (length,) = self._length(data, at + 8)
+            tag = group << 16 | element
+            if tag == _ITEM_DELIMITER:
+                at = start
+                break
+            if tag > self._last and len(self._levels) == 1:
+                break
+            if length != UNDEFINED:
+                at = start + length
+                if length and self._may_be_sequence(tag, vr, start):
+                    self._at = start
+                    inner = min(at, limit)
+                    return _Level(True, is_dataset_implicit, inner, inner, at)
+            elif self._is_endless_sequence(tag, vr, start):
+                self._at = start
+                return _Level(True, is_dataset_implicit, limit, limit)
+            else:
+                behind = self._behind_value(start, limit)
+                if behind is None:
+                    at = limit
+                    break
+                at = behind
+        self._at = at
+        return None
+
+    def _add(self) -> None:
+        self._elements += 1
+        if self._elements > MAX_ELEMENTS:
             raise UndecodableImage("the DICOM object has too many data elements")
-        if in_meta and data[at : at + 2] != _META_GROUP:
-            in_meta = False
-            implicit = not _is_vr(data[at + 4 : at + 6])
-            order = ">" if syntax == ExplicitVRBigEndian.encode() else "<"
-        tag = struct.unpack_from(f"{order}HH", data, at)
-        vr = b"" if implicit else data[at + 4 : at + 6]
-        start = at + 8
-        if tag[0] == _ITEM_GROUP:
-            at = start
-            continue
-        if vr in _LONG_VRS:
-            start += 4
-            (length,) = struct.unpack_from(f"{order}L", data, at + 8)
-        elif _is_vr(vr):
-            (length,) = struct.unpack_from(f"{order}H", data, at + 6)
-        else:
-            vr = b""
-            (length,) = struct.unpack_from(f"{order}L", data, at + 4)
-        if in_meta and tag == _TRANSFER_SYNTAX:
-            syntax = data[start : start + length].rstrip(b"\0 ")
-        if length == _UNDEFINED:
-            fragmented = vr in _FRAGMENTED_VRS or tag == _PIXEL_DATA
-            at = _behind_fragments(data, start, order) if fragmented else start
-        elif vr in {b"", b"SQ", b"UN"} and _is_item(data, start, order):
-            at = start
-        else:
-            at = start + length
 
+    def _may_be_sequence(self, tag: int, vr: bytes, start: int) -> bool:
+        """Whether pydicom may convert a value of defined length to a sequence."""
+        if vr == b"SQ":
+            return True
+        if vr not in {b"", b"UN"}:
+            return False
+        if tag in _SEQUENCES or tag & _REPEATING == _REPEATED_SEQUENCE:
+            return True
+        return bool(tag >> 16 & 1) and self._is_item(start)
 
-def _is_vr(text: bytes) -> bool:
-    return b"AA" <= text <= b"ZZ"
+    def _is_endless_sequence(self, tag: int, vr: bytes, start: int) -> bool:
+        """Whether pydicom reads a value of undefined length as a sequence."""
+        if vr:
+            return vr in {b"SQ", b"UN"}
+        try:
+            return dictionary_VR(tag) == "SQ"
+        except KeyError:
+            return self._is_item(start)
 
+    def _is_item(self, at: int) -> bool:
+        if at + 8 > len(self._data):
+            return False
+        group, element, _ = self._tag_length(self._data, at)
+        return bool(group << 16 | element == _ITEM)
 
-def _is_item(data: bytes, at: int, order: str) -> bool:
-    return data[at : at + 4] == (_ITEM_TAG if order == "<" else b"\xff\xfe\xe0\x00")
-
-
-def _behind_fragments(data: bytes, at: int, order: str) -> int:
-    while _is_item(data, at, order) and at + 8 <= len(data):
-        (length,) = struct.unpack_from(f"{order}L", data, at + 4)
-        at += 8 + length
-    return at
+    def _behind_value(self, start: int, limit: int) -> int | None:
+        """Where a value of undefined length ends that is no sequence; None if the file ends in it."""
+        at = start
+        # Fragments (PS3.5 2024e, A.4), which may hold any bytes; or else anything up to a delimiter.
+        while at + 8 <= limit and self._is_item(at):
+            self._add()
+            at += 8 + self._length(self._data, at + 4)[0]
+        if self._data[at : min(at + 4, limit)] != self._delimiter:
+            at = self._data.find(self._delimiter, start, limit)
+        if at >= 0:
+            return at + 8
+        if len(self._levels) > 1:
+            # Pydicom would go on to read from the value's beginning, as if that were an item.
+            raise TruncatedImage("the DICOM object ends within a value")
+        return None

@@ -32,8 +32,15 @@ def _inside_version(path: str) -> str:
     return path
 
 
+def _printable(name: str) -> str:
+    if not name.isprintable() or name != name.strip():
+        raise ValueError("must be printable, without space around it")
+    return name
+
+
 VersionPath = Annotated[str, AfterValidator(_inside_version)]
 ModelName = Annotated[str, Field(pattern=f"^{MODEL_NAME_PATTERN}$")]
+ClassName = Annotated[str, Field(min_length=1, max_length=64), AfterValidator(_printable)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 OUTPUT_AXES: Final[dict[str, tuple[str, ...]]] = {
     "probabilities": ("classes",),
@@ -229,7 +236,7 @@ class Manifest(_Frozen):
 
     Attributes:
         schema_version: see :data:`SCHEMA_VERSION`; left out, it is the lowest that will do.
-        classes: labels in the order of the model's output.
+        classes: labels in the order of the model's output; printable, of at most 64 characters.
         tumor_classes: those of them that mean a tumour; their probabilities add up to
             ``tumor_probability``.
         tumor_threshold: ``tumor_probability`` from which the decision is ``tumor``.
@@ -247,8 +254,8 @@ class Manifest(_Frozen):
     name: ModelName
     version: int = Field(ge=1, le=MAX_VERSION)
     created: datetime
-    classes: tuple[str, ...] = Field(min_length=2)
-    tumor_classes: tuple[str, ...] = Field(min_length=1)
+    classes: tuple[ClassName, ...] = Field(min_length=2)
+    tumor_classes: tuple[ClassName, ...] = Field(min_length=1)
     tumor_threshold: float = Field(gt=0, lt=1)
     input: TensorSpec
     outputs: dict[str, TensorSpec]
@@ -272,6 +279,8 @@ class Manifest(_Frozen):
     def _consistent(self) -> Self:
         if len(set(self.classes)) != len(self.classes):
             raise ValueError("classes repeat")
+        if len(set(self.tumor_classes)) != len(self.tumor_classes):
+            raise ValueError("tumor_classes repeat")
         if not set(self.tumor_classes) < set(self.classes):
             raise ValueError("tumor_classes must be some, but not all, of the classes")
         if "probabilities" not in self.outputs:

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from contract.errors import PreprocessMismatch
 from contract.turning import AS_STORED, Turn
+
+Reach = tuple[float, float, float, float]
+"""Left, top, right and bottom of what some pixels show, as shares of the sides of an image."""
+
+WHOLE: Final[Reach] = (0.0, 0.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +57,15 @@ class Slice:
         original_size: rows and columns of the source image, before any reduced-scale decoding.
         dicom: its place in a study, for DICOM input.
         turn: what makes it lie as slices are read; of what does not say how it lies, nothing.
+        reach: of the source image, what the pixels show: those at a border may reach over it, as a
+            reduced scale has whole pixels only.
     """
 
     pixels: NDArray[np.uint8]
     original_size: tuple[int, int]
     dicom: DicomReference | None = None
     turn: Turn = AS_STORED
+    reach: Reach = WHOLE
 
     @property
     def upright(self) -> NDArray[np.uint8]:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.manifest import RegionRecord
-from contract.preprocessing import Placement, PreprocessSpec, Slice
+from contract.preprocessing import WHOLE, Placement, PreprocessSpec, Reach, Slice
 from contract.turning import AS_STORED, Turn
 
 SCORE_DECIMALS: Final = 4
@@ -69,6 +69,7 @@ class Geometry:
         original_size: rows and columns of the original image; of DICOM, the stored ones.
         pixel_spacing_mm: of the original image, from row to row and from column to column.
         turn: of the decoded slice, before it was preprocessed; sizes and spacing are those before it.
+        reach: of the original, what the decoded slice shows; one that is turned shows all of it.
     """
 
     placement: Placement
@@ -77,6 +78,7 @@ class Geometry:
     original_size: tuple[int, int]
     pixel_spacing_mm: tuple[float, float] | None = None
     turn: Turn = AS_STORED
+    reach: Reach = WHOLE
 
     @classmethod
     def of(cls, image: Slice, placement: Placement, spec: PreprocessSpec) -> Self:
@@ -89,6 +91,7 @@ class Geometry:
             image.original_size,
             image.dicom.pixel_spacing_mm if image.dicom else None,
             image.turn,
+            image.reach,
         )
 
 
@@ -311,18 +314,24 @@ def _axes(geometry: Geometry, cells: tuple[int, ...]) -> tuple[_Axis, _Axis]:
     sizes = geometry.turn.size(geometry.original_size), geometry.turn.size(geometry.decoded_size)
     axes = []
     for axis, (crop_start, crop_end, target_start, target_end) in enumerate(boxes):
+        reach_start, reach_end = geometry.reach[1 - axis], geometry.reach[3 - axis]
         density = cells[axis] / geometry.input_size[axis]
         original, decoded = (size[axis] for size in sizes)
+        # In pixels of the original, where the decoded slice begins and how long it is.
+        begin, span = original * reach_start, original * (reach_end - reach_start)
         magnification = (target_end - target_start) / (crop_end - crop_start)
         first, last = (math.ceil(edge * density - 0.5) for edge in (target_start, target_end))
         axes.append(
             _Axis(
                 first=first,
                 last=last,
-                start=math.ceil(crop_start * original / decoded - 0.5),
-                end=math.ceil(crop_end * original / decoded - 0.5),
-                offset=(target_start - crop_start * magnification) * density - 0.5 - first,
-                scale=decoded / original * magnification * density,
+                start=max(math.ceil(crop_start * span / decoded + begin - 0.5), 0),
+                end=min(math.ceil(crop_end * span / decoded + begin - 0.5), original),
+                offset=(target_start - (crop_start + begin * decoded / span) * magnification)
+                * density
+                - 0.5
+                - first,
+                scale=decoded / span * magnification * density,
                 length=original,
             )
         )

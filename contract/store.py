@@ -374,11 +374,12 @@ def _verify_files(path: Path, manifest: Manifest) -> None:
 
 
 def _require_artifacts(manifest: Manifest) -> None:
-    """Every artifact is a file of the version, or a folder with files in it."""
+    """Every artifact is a file of the version or, for TensorFlow, a folder with files in it."""
     names = [entry.path for entry in manifest.files]
     ood = manifest.answer.ood if manifest.answer else None
-    for artifact in [*manifest.artifacts.values(), *([ood.file] if ood else [])]:
-        if not any(name == artifact or name.startswith(f"{artifact}/") for name in names):
+    for runtime, artifact in [*manifest.artifacts.items(), *([("ood", ood.file)] if ood else [])]:
+        is_folder = runtime == "tensorflow" and any(it.startswith(f"{artifact}/") for it in names)
+        if artifact not in names and not is_folder:
             raise IncompleteVersion(
                 f"{manifest.name}/{manifest.version} lacks its artifact {artifact}"
             )

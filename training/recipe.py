@@ -10,6 +10,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from contract.manifest import ClassName
 from contract.preprocessing import DEFAULT_SPEC
 from training.errors import RecipeError, brief
 from training.names import canonical_label
@@ -241,8 +242,8 @@ class Recipe(_Strict):
     name: str
     backbone: str
     weights: str
-    classes: tuple[str, ...] = Field(min_length=2)
-    tumor_classes: tuple[str, ...] = Field(min_length=1)
+    classes: tuple[ClassName, ...] = Field(min_length=2)
+    tumor_classes: tuple[ClassName, ...] = Field(min_length=1)
     labels: dict[str, str] = Field(default_factory=dict)
     preprocessing: Preprocessing = "lite"
     head: Head = Head()
@@ -272,6 +273,9 @@ class Recipe(_Strict):
 
     @model_validator(mode="after")
     def _classes_agree(self) -> Self:
+        for names in (self.classes, self.tumor_classes):
+            if len(set(names)) != len(names):
+                raise ValueError("classes and tumor_classes must not repeat")
         if not set(self.tumor_classes) < set(self.classes):
             raise ValueError("tumor_classes must be some, but not all, of the classes")
         if not set(self.labels.values()) <= set(self.classes):

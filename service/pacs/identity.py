@@ -3,15 +3,13 @@
 Nothing of it is logged, and no attribute of the patient is read.
 """
 
-import io
 import re
-import zlib
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Final
 
 from pydicom import Dataset
-from pydicom.filereader import read_dataset, read_partial, read_preamble
+from pydicom.filereader import read_partial
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import (
     UID,
@@ -21,8 +19,8 @@ from pydicom.uid import (
     ImplicitVRLittleEndian,
 )
 
-from contract.dicom import EXPLICIT_HEADER
 from contract.dicom_kind import MR_SOP_CLASSES
+from contract.dicom_meta import inflate
 from contract.dicom_pixels import IN_PROCESS, SANDBOXED
 from contract.dicom_size import BoundedReader, check_size
 from contract.policy import Checks
@@ -144,22 +142,11 @@ def _is_wanted(header: Dataset, sop_class: str, checks: Checks) -> bool:
 
 def _read(data: bytes) -> tuple[Dataset, str | None]:
     """The beginning of an object, and its transfer syntax if it says one."""
-    reader = io.BytesIO(data)
-    if not read_preamble(reader, force=False):
-        raise ValueError("no preamble")
-    meta = read_dataset(
-        reader,
-        is_implicit_VR=False,
-        is_little_endian=True,
-        stop_when=lambda tag, _vr, _length: tag.group != 0x0002,
-    )
-    syntax = meta.get("TransferSyntaxUID")
-    if syntax == DeflatedExplicitVRLittleEndian:
-        head = zlib.decompressobj(-zlib.MAX_WBITS).decompress(reader.read(), HEAD_BYTES)
-        data = EXPLICIT_HEADER + head
-    check_size(data)
+    inflated = inflate(data, HEAD_BYTES)
+    check_size(inflated.data, inflated.meta, _LAST)
     tags: list[BaseTag | int] = [Tag(name) for name in _KEYWORDS]
-    return read_partial(BoundedReader(data), _beyond, specific_tags=tags), syntax
+    header = read_partial(BoundedReader(inflated.data), _beyond, specific_tags=tags)
+    return header, inflated.syntax
 
 
 def _beyond(tag: BaseTag, _vr: str | None, _length: int) -> bool:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageOps
 from scipy import ndimage
 
 from contract.decoding import decode
@@ -328,3 +328,44 @@ def test_a_tumor_comes_back_where_it_was(
         assert region.area_mm2 is None
     else:
         assert region.area_mm2 == pytest.approx(region.area_pixels * spacing[0] * spacing[1])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("side", [2049, 2055, 1030])
+def test_a_reduced_scale_that_does_not_divide_the_sides(side: int, orientation: int) -> None:
+    """Its last pixels reach over the border, which a turn may lay at the left or the top."""
+    stored = np.zeros((side, side - 1), np.uint8)
+    stored[808:824, side // 8 * 8 - 144 :][:, :8] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    image = decode(encode(stored, "JPEG", quality=95, exif=exif))
+    there = np.argwhere(np.asarray(ImageOps.exif_transpose(as_image(stored, exif))))
+    (top, left), (bottom, right) = there.min(axis=0), there.max(axis=0) + 1
+    rows, columns = image.pixels.shape
+    assert rows < side // 3
+    spec = DEFAULT_SPEC.model_copy(update={"height": rows, "width": columns})
+    whole = (0, 0, columns, rows)
+    geometry = Geometry.of(image, Placement(whole, whole), spec)
+    cells = image.pixels.astype(np.float32) / np.float32(255)
+    region = find_region(cells, geometry, record())
+    assert region is not None
+    assert np.abs(np.subtract(region.box, (left, top, right, bottom))).max() <= 1
+    assert spread(cells, geometry).shape == image.original_size
+
+
+def as_image(pixels: NDArray[np.uint8], exif: Image.Exif) -> Image.Image:
+    image = Image.fromarray(pixels)
+    image.getexif().update(exif)
+    return image
+
+
+def test_what_reaches_over_the_border_is_no_part_of_a_region() -> None:
+    image = decode(encode(np.full((2049, 2055), 255, np.uint8), "JPEG"))
+    rows, columns = image.pixels.shape
+    whole = (0, 0, columns, rows)
+    spec = DEFAULT_SPEC.model_copy(update={"height": rows, "width": columns})
+    geometry = Geometry.of(image, Placement(whole, whole), spec)
+    region = find_region(np.ones((rows, columns), np.float32), geometry, record())
+    assert region is not None
+    assert region.box == (0, 0, 2055, 2049)
+    assert cell_grid(image.pixels.astype(np.float32), geometry).box == (0, 0, 2056, 2056)

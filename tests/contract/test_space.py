@@ -65,6 +65,31 @@ def pickled() -> bytes:
     return archive(means=header.getvalue() + pickle.dumps(_Bomb()), whitening=b"")
 
 
+def damaged_inside() -> bytes:
+    """Compressed, with a bit turned that makes the stream no stream."""
+    data = bytearray(archive(**{name: npy(array) for name, array in SPACE_ARRAYS.items()}))
+    start = 30 + int.from_bytes(data[26:28], "little") + int.from_bytes(data[28:30], "little")
+    data[start : start + 4] = b"\xff" * 4
+    return bytes(data)
+
+
+def with_in_directory(offset: int, value: bytes) -> bytes:
+    """With something else in the directory's first entry."""
+    data = bytearray(npz(**SPACE_ARRAYS))
+    at = data.index(b"PK\x01\x02") + offset
+    data[at : at + len(value)] = value
+    return bytes(data)
+
+
+def header_of(shape: tuple[int, ...]) -> bytes:
+    """An array's, without the array."""
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": "<f4", "fortran_order": False, "shape": shape}
+    )
+    return header.getvalue()
+
+
 TURNED = {
     "orientation_weights": np.ones((3, 2), np.float32),
     "orientation_bias": np.zeros(2, np.float32),
@@ -98,6 +123,10 @@ BAD: dict[str, bytes] = {
     "orientation-not-finite": npz(
         **SPACE_ARRAYS, **{**TURNED, "orientation_scale": np.full(2, np.inf, np.float32)}
     ),
+    "damaged-inside": damaged_inside(),
+    "method-unknown": with_in_directory(10, b"\x63\0"),
+    "encrypted": with_in_directory(8, b"\1\0"),
+    "larger-than-memory": archive(means=header_of((2**40, 2**10)), whitening=b""),
     # In order but for a third member, which nobody asks for.
     "bomb": archive(
         **{name: npy(array) for name, array in SPACE_ARRAYS.items()}, more=bytes(65 * 2**20)

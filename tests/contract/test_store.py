@@ -56,7 +56,16 @@ class TestPublish:
 
     @pytest.mark.parametrize(
         "artifact",
-        ["missing.tflite", "model", "saved_model/missing", "saved_model/saved", "empty_folder"],
+        [
+            *(
+                "missing.tflite",
+                "model",
+                "saved_model/missing",
+                "saved_model/saved",
+                "empty_folder",
+            ),
+            "saved_model",
+        ],
         ids=str,
     )
     def test_an_artifact_must_be_there(self, store: ModelStore, artifact: str) -> None:

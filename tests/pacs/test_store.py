@@ -1,13 +1,14 @@
 """``POST /dicom-web/studies``: what is stored and what is refused, and how the answer says so."""
 
 import socket
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from pydicom import DataElement, Dataset, config, dcmread
+from pydicom import DataElement, Dataset, config, dcmread, filereader
 from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate
 from pydicom.uid import (
@@ -22,6 +23,7 @@ from pydicom.uid import (
 )
 
 from contract.dicom import quieten
+from contract.dicom_meta import inflate
 from contract.dicom_size import MAX_ITEMS
 from contract.policy import Checks
 from service.dicom.making import MANUFACTURER
@@ -224,6 +226,44 @@ def test_items_without_end_are_not_understood() -> None:
     sequence = b"\x09\x00\x10\x10\xff\xff\xff\xff" + items
     with pytest.raises(Refused, match=Reason.CANNOT_UNDERSTAND.name):
         identify(data[:at] + sequence + b"\xfe\xff\xdd\xe0\0\0\0\0" + data[at:])
+
+
+@pytest.mark.parametrize("vr", [b"UN", b"SQ"], ids=bytes.decode)
+def test_a_header_without_end_is_not_parsed(vr: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[object] = []
+    monkeypatch.setattr(filereader, "read_sequence_item", lambda *_: made.append(None))
+    endless = b"\x02\0\x01\0" + vr + b"\0\0\xff\xff\xff\xff" + bytes(800_000)
+    with pytest.raises(Refused, match=Reason.CANNOT_UNDERSTAND.name):
+        identify(bytes(128) + b"DICM" + endless)
+    data = series(1)[0].data
+    with pytest.raises(Refused, match=Reason.CANNOT_UNDERSTAND.name):
+        identify(data[:132] + endless + data[132:])
+    assert not made
+
+
+def test_what_was_deflated_twice_is_inflated_once() -> None:
+    """Behind the header of what was inflated, pydicom would inflate again, and without a limit."""
+    uid = DeflatedExplicitVRLittleEndian.encode()
+    header = b"\x02\0\x10\0UI" + len(uid).to_bytes(2, "little") + uid
+    data = mr_object(np.zeros((8, 8), np.uint8), attributes={"StudyInstanceUID": "1.2.3"})
+    once = header + deflated(data[inflate(data, 1).meta.end :])
+    assert identify(data[:132] + once).study == "1.2.3"
+    with pytest.raises(Refused, match=Reason.CANNOT_UNDERSTAND.name):
+        identify(data[:132] + header + deflated(once))
+
+
+def deflated(data: bytes) -> bytes:
+    deflater = zlib.compressobj(wbits=-zlib.MAX_WBITS)
+    return deflater.compress(data) + deflater.flush()
+
+
+def test_a_syntax_of_two_values_is_none() -> None:
+    data = mr_object(np.zeros((8, 8), np.uint8), attributes={"StudyInstanceUID": "1.2.3"})
+    uid = b"1.2.840.10008.1.2.1\0"
+    assert identify(data).study == "1.2.3"
+    assert data.count(uid) == 1
+    with pytest.raises(Refused, match=Reason.TRANSFER_SYNTAX_NOT_SUPPORTED.name):
+        identify(data.replace(uid, b"1.2.840\\10008.1.2.1\0"))
 
 
 def test_results_of_this_service_are_not_taken(model_store: Path, tmp_path: Path) -> None:

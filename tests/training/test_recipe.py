@@ -215,6 +215,10 @@ def test_resnet50_is_the_recipe_of_the_field() -> None:
         ({"head": {"pooling": "flatten"}}, "one size"),
         ({"optimizer": "adam"}, "no weight_decay"),
         ({"tumor_classes": ["cyst"]}, "tumor_classes"),
+        ({"tumor_classes": ["glioma", "glioma"]}, "must not repeat"),
+        ({"classes": ["glioma", "meningioma", "notumor", "glioma"]}, "must not repeat"),
+        ({"classes": ["glioma", "meningioma", "no\ntumor", "pituitary"]}, "printable"),
+        ({"classes": ["glioma", "meningioma", "n" * 65, "pituitary"]}, "at most 64"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(
