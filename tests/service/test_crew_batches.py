@@ -233,16 +233,21 @@ def test_when_all_workers_end_the_service_answers_itself(
     model_store: Path, jpeg: bytes, opened: Opened
 ) -> None:
     with manned(model_store, opened) as service:
-        pids = workers_of(service)
-        # From the first batch on they have pictures in hand, and what was predicted waits behind these.
-        opened.last.meanwhile = lambda: signal_all(pids, signal.SIGSTOP)
+        pids, crew = workers_of(service), crew_of(service)
+
+        def stop_all() -> None:
+            # From the first batch on that holds what they decoded, which waits behind what they have in
+            # hand. The first picture, which was alone, the service decodes and answers itself.
+            if crew._predicting:
+                signal_all(pids, signal.SIGSTOP)
 
         def end_all() -> None:
-            waiting = crew_of(service)._queue
+            waiting = crew._queue
             wait_until(lambda: any(isinstance(job.outcome, Outputs) for job in waiting.copy()))
             opened.last.meanwhile = lambda: None
             signal_all(pids, signal.SIGKILL)
 
+        opened.last.meanwhile = stop_all
         with ThreadPoolExecutor(1) as other:
             ending = other.submit(end_all)
             answer = service.predict(*[jpeg] * 16)
