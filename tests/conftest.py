@@ -11,12 +11,17 @@ from tests.support.service import MODEL
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "tests" / "data"
+SLOW_SECONDS = 10
+"""What a test marked slow takes at least, and counts for where its mark says no more."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files of slow tests come first: of several processes none then works alone at the end."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    """The slowest files come first: of several processes none then works alone at the end."""
+    seconds: dict[Path, int] = {}
+    for item in items:
+        for mark in item.iter_markers("slow"):
+            seconds[item.path] = max(seconds.get(item.path, 0), *(mark.args or (SLOW_SECONDS,)))
+    items.sort(key=lambda item: -seconds.get(item.path, 0))
 
 
 @pytest.fixture(scope="session")

@@ -100,7 +100,7 @@ def test_litert_refuses_a_file_that_is_no_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.tensorflow
-@pytest.mark.slow
+@pytest.mark.slow(30)
 @needs_tensorflow
 def test_both_runtimes_agree_on_real_slices(model_store: Path, slices: list[Path]) -> None:
     """TensorFlow runs in a process of its own: its warnings and threads are not these tests'."""
