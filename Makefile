@@ -30,6 +30,8 @@ help: ## list the commands
 serve: $(SERVICE_ENV)/.ready ## set up and start the service on port 8000; Ctrl-C drains and stops it
 	@exec $(SERVICE_ENV)/bin/python -m service
 
+# Empty is as if unset: the services that tests start would compile what they import, each anew.
+test: export PYTHONDONTWRITEBYTECODE :=
 test: $(TEST_ENV)/.ready ## set up and run all tests (ARGS: more for pytest; WORKERS=0: in one process)
 	$(TEST_ENV)/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 

@@ -1,5 +1,6 @@
 """What tests of several packages share."""
 
+import gc
 import os
 import shutil
 from pathlib import Path
@@ -11,12 +12,23 @@ from tests.support.service import MODEL
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA = ROOT / "tests" / "data"
+SLOW_SECONDS = 10
+"""What a test marked slow takes at least, and counts for where its mark says no more."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Files of slow tests come first: of several processes none then works alone at the end."""
-    slow = {item.path for item in items if item.get_closest_marker("slow")}
-    items.sort(key=lambda item: item.path not in slow)
+    """The slowest files come first: of several processes none then works alone at the end."""
+    seconds: dict[Path, int] = {}
+    for item in items:
+        for mark in item.iter_markers("slow"):
+            seconds[item.path] = max(seconds.get(item.path, 0), *(mark.args or (SLOW_SECONDS,)))
+    items.sort(key=lambda item: -seconds.get(item.path, 0))
+
+
+def pytest_collection_finish() -> None:
+    """Keras collects garbage before each command: not in all that was imported, each time."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

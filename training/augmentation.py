@@ -232,4 +232,6 @@ def dataset(
         rows = tf.nest.map_structure(lambda array: tf.gather(array, indices), arrays)
         return transform(rows, key)
 
-    return batches.map(load, num_parallel_calls=PARALLEL, deterministic=True).prefetch(2)
+    # Nothing branches on a tensor's value, and AutoGraph would read all of it for a second.
+    plain = tf.autograph.experimental.do_not_convert(load)
+    return batches.map(plain, num_parallel_calls=PARALLEL, deterministic=True).prefetch(2)

@@ -38,7 +38,7 @@ class AverageWeights(keras.callbacks.Callback):
         self.sources = model.trainable_variables if momentum else []
         self.averages = [tf.Variable(source.value, trainable=False) for source in self.sources]
         self.batches = tf.Variable(0.0, trainable=False)
-        self._step = tf.function(self._update)
+        self._step = tf.function(self._update, autograph=False)
 
     def on_train_batch_end(self, *_: Any, **__: Any) -> None:
         """Moves the averages one step."""

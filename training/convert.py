@@ -8,6 +8,7 @@ import shutil
 import tempfile
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,6 +26,7 @@ from training.fidelity import AGREEMENT_FILE, LITERT_FILE, SAVED_MODEL, agreemen
 from training.inputs import INPUTS, SCALE
 from training.model import (
     EMBEDDING,
+    FEATURES,
     LOGITS,
     MASK_LOGITS,
     NETWORK,
@@ -61,8 +63,8 @@ def trained_model(run: Run) -> keras.Model:
     return model
 
 
-def served(model: keras.Model, scaled: Any, recipe: Recipe) -> dict[str, Any]:
-    """What a version answers, from scaled slices.
+def served(model: keras.Model, raw: dict[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """What a version answers, from the network's outputs for scaled slices.
 
     Returns:
         ``probabilities`` and ``logits`` (N, classes), ``embedding`` (N, d) and, with a mask head,
@@ -70,7 +72,6 @@ def served(model: keras.Model, scaled: Any, recipe: Recipe) -> dict[str, Any]:
         ``cam``: each class's activation map, (N, h, w, classes), whose mean over the cells is the
         logit where the head is linear, and which is Grad-CAM elsewhere.
     """
-    raw = model.get_layer(NETWORK)(_sized(scaled, recipe), training=False)
     outputs = {
         "probabilities": tf.nn.softmax(raw[LOGITS]),
         "logits": raw[LOGITS],
@@ -101,22 +102,31 @@ class _Served(tf.Module):
         shape = (batch, DEFAULT_SPEC.height, DEFAULT_SPEC.width)
         spec = [tf.TensorSpec(shape, dtype, name="slices")]
 
-        def scaled(slices: Any) -> Any:
+        # Of none of these does the way depend on a tensor's value: AutoGraph would read all of Keras
+        # for nothing.
+        function = partial(tf.function, autograph=False)
+
+        def forward(slices: Any) -> Any:
             # A converter that quantises sees the network from the scaled slice on.
             is_pixels = dtype == tf.uint8
-            return model.get_layer(SCALE)(tf.cast(slices, tf.float32)) if is_pixels else slices
+            scaled = model.get_layer(SCALE)(tf.cast(slices, tf.float32)) if is_pixels else slices
+            return model.get_layer(NETWORK)(_sized(scaled, recipe), training=False)
+
+        explains = recipe.mask is None and not recipe.head.linear and dtype == tf.uint8
+        # Two signatures call it: it is traced, written and loaded once.
+        raw = function(forward, input_signature=spec) if explains else forward
 
         def serve(slices: Any) -> dict[str, Any]:
-            return served(model, scaled(slices), recipe)
+            return served(model, raw(slices), recipe)
 
-        self.functions = {"serving_default": tf.function(serve, input_signature=spec)}
-        if recipe.mask is None and not recipe.head.linear and dtype == tf.uint8:
+        self.functions = {"serving_default": function(serve, input_signature=spec)}
+        if explains:
             head = classifying_head(model)
 
             def explain(slices: Any) -> dict[str, Any]:
-                return {"heatmap": grad_cam(model, head, _sized(scaled(slices), recipe), recipe)}
+                return {"heatmap": grad_cam(head, raw(slices)[FEATURES], recipe)}
 
-            self.functions["explain"] = tf.function(explain, input_signature=spec)
+            self.functions["explain"] = function(explain, input_signature=spec)
 
     def save(self, path: Path) -> None:
         """Writes it with its signatures."""

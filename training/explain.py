@@ -73,22 +73,19 @@ def _class_kernel(classifier: Any, recipe: Recipe) -> Any:
     return tf.concat(both[::-1] if recipe.classes[0] in recipe.tumor_classes else both, axis=1)
 
 
-def grad_cam(model: keras.Model, head: keras.Model, scaled: Any, recipe: Recipe) -> Any:
+def grad_cam(head: keras.Model, features: Any, recipe: Recipe) -> Any:
     """Grad-CAM (Selvaraju et al., ICCV 2017) of the most probable tumour class.
 
     Args:
-        model: see :func:`training.model.build`.
-        head: its :func:`training.model.classifying_head`.
-        scaled: slices as the network takes them, float32 (N, H, W).
+        head: a model's :func:`training.model.classifying_head`.
+        features: what its backbone gives for slices, float32 (N, h, w, d). The backbone stays outside:
+            its gradients would be traced and written, and thrown away.
         recipe: the model's.
 
     Returns:
         float32 (N, h, w), 0 to 1, where 1 is the slice's own highest cell; all 0 where no cell
         speaks for that class.
     """
-    raw = model.get_layer(NETWORK)(scaled, training=False)
-    features = raw[FEATURES]
-    # The backbone stays outside: its gradients would be traced and written, and thrown away.
     with tf.GradientTape() as tape:
         tape.watch(features)
         logits = head(features, training=False)

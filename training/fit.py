@@ -271,7 +271,8 @@ def _validation(examples: Examples, phase: Phase, recipe: Recipe) -> tf.data.Dat
         return scaled(rows["slices"]), targets
 
     whole = tf.data.Dataset.from_tensor_slices(_tensors(examples))
-    return whole.batch(recipe.batch_size).map(load).prefetch(1)
+    plain = tf.autograph.experimental.do_not_convert(load)
+    return whole.batch(recipe.batch_size).map(plain).prefetch(1)
 
 
 def compile_for(model: keras.Model, recipe: Recipe, phase: Phase, steps: int) -> None:

@@ -31,6 +31,7 @@ from training.splits import Protocol
 
 PACKAGES: Final = ("tensorflow", "tensorflow_cpu", "keras", "numpy", "pillow", "ai-edge-litert")
 ARTIFACTS: Final = "artifacts"
+_PROGRESS: Final = "progress.npz"
 REPORT: Final = "report"
 SHARED: Final = ("recipe", "protocol", "held_out", "data", "splits", "truth", "probe_digest")
 """What of a run's description all that train it must have alike."""
@@ -159,7 +160,7 @@ class Run:
         history = json.dumps(progress.history, indent=1, allow_nan=False).encode()
         text = np.frombuffer(json.dumps(asdict(progress)).encode(), np.uint8)
         arrays = {f"v{i:04}": np.asarray(value) for i, value in enumerate(variables)}
-        save_arrays(self.path / "progress.npz", arrays | {"progress": text})
+        save_arrays(self.path / _PROGRESS, arrays | {"progress": text})
         write_aside(self.path / "history.json", history)
 
     def load_progress(self) -> tuple[Progress, list[np.ndarray]] | None:
@@ -168,17 +169,21 @@ class Run:
         Raises:
             RunError: it is damaged, or of a later release.
         """
-        path = self.path / "progress.npz"
-        arrays = _load_arrays(path)
+        arrays = _load_arrays(self.path / _PROGRESS)
         if arrays is None:
             return None
+        progress = self._progress(arrays)
+        return progress, [arrays[name] for name in sorted(arrays) if name != "progress"]
+
+    def _progress(self, arrays: dict[str, np.ndarray]) -> Progress:
+        path = self.path / _PROGRESS
         try:
-            content = dict(json.loads(arrays.pop("progress").tobytes()))
+            content = dict(json.loads(arrays["progress"].tobytes()))
         except (KeyError, TypeError, ValueError) as error:
             raise RunError(f"{path} is damaged: it does not say how far the run got") from error
         if not content.keys() <= {known.name for known in fields(Progress)}:
             raise RunError(f"{path} was written by a later release of this project")
-        return Progress(**content), [arrays[name] for name in sorted(arrays)]
+        return Progress(**content)
 
     def weights_digest(self) -> str:
         """sha256 of the file of the best weights, in hex; raises as :meth:`load_best`."""
@@ -221,10 +226,12 @@ class Run:
 
     def require_finished(self) -> Progress:
         """The progress of a run that has ended; raises RunError for one that has not."""
-        loaded = self.load_progress()
-        if loaded is None or not loaded[0].finished:
+        # The variables beside it, which nobody goes on with, are three times the model.
+        arrays = _load_arrays(self.path / _PROGRESS, only="progress")
+        progress = None if arrays is None else self._progress(arrays)
+        if progress is None or not progress.finished:
             raise RunError(f"{self.path} is not finished; go on with fit --resume")
-        return loaded[0]
+        return progress
 
 
 @contextmanager
@@ -279,8 +286,8 @@ def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes allow_pickle for a key
 
 
-def _load_arrays(path: Path) -> dict[str, np.ndarray] | None:
-    """An npz file's arrays; None if it is not there.
+def _load_arrays(path: Path, only: str | None = None) -> dict[str, np.ndarray] | None:
+    """An npz file's arrays, or only that of one name if it has it; None if the file is not there.
 
     Raises:
         RunError: it is damaged.
@@ -290,7 +297,7 @@ def _load_arrays(path: Path) -> dict[str, np.ndarray] | None:
     try:
         # Opened here: NumPy leaves a file open that it cannot read.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
+            return {name: stored[name] for name in stored.files if only in {None, name}}
     except _DAMAGE as error:
         raise RunError(f"{path} is damaged: {error!r}") from error
 

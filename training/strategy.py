@@ -4,6 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
+from functools import partial
 from typing import Any, Final
 
 import keras
@@ -35,6 +36,8 @@ _LOST: Final = (
     tf.errors.UnavailableError,
 )
 """What is raised where another worker no longer answers."""
+_function: Final = partial(tf.function, autograph=False)
+"""Of a function in which nothing depends on a tensor's value: AutoGraph would read all of Keras."""
 
 
 class Strategy:
@@ -67,7 +70,7 @@ class Strategy:
             with self._watched():
                 self._strategy = tf.distribute.MultiWorkerMirroredStrategy()
         # Once: what is defined anew for each call is traced anew for each.
-        self._meet = tf.function(
+        self._meet = _function(
             lambda: self._strategy.reduce(
                 "SUM", self._strategy.run(lambda: tf.constant(1.0)), axis=None
             )
@@ -112,7 +115,7 @@ class Strategy:
             return [content]
         row = tf.constant(np.frombuffer(content, np.uint8)[None], tf.int32)
 
-        gather = tf.function(
+        gather = _function(
             lambda: self._strategy.gather(self._strategy.run(lambda: tf.identity(row)), axis=0)
         )
         with self._watched():
@@ -166,8 +169,8 @@ class Strategy:
             self._compiled = model.optimizer
             run = self._strategy.run
             self._traced = (
-                tf.function(lambda data: run(model.train_step, args=(data,))),
-                tf.function(lambda data: run(model.test_step, args=(data,))),
+                _function(lambda data: run(model.train_step, args=(data,))),
+                _function(lambda data: run(model.test_step, args=(data,))),
             )
         return self._traced
 
@@ -188,7 +191,9 @@ class Strategy:
         options.experimental_distribute.auto_shard_policy = (
             tf.data.experimental.AutoShardPolicy.DATA
         )
-        whole = batches.map(self._filled).with_options(options)
+        whole = batches.map(tf.autograph.experimental.do_not_convert(self._filled)).with_options(
+            options
+        )
         shared = self._strategy.experimental_distribute_dataset(whole)
         model.reset_metrics()
         for number, data in enumerate(shared):

@@ -30,7 +30,7 @@ from tests.support.tls import self_signed, tls_front
 
 pytestmark = [
     pytest.mark.pacs,
-    pytest.mark.slow,
+    pytest.mark.slow(40),
     pytest.mark.skipif(
         missing() is not None and not REQUIRED,
         reason=missing() or "",

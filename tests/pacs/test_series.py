@@ -536,7 +536,7 @@ def test_without_a_model_series_wait_for_one(
     assert len(destination.of_kind("SR")) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.slow(20)
 def test_what_was_accepted_survives_a_kill(
     model_store: Path, tmp_path: Path, destination: Pacs
 ) -> None:

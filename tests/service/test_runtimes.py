@@ -4,7 +4,7 @@ import json
 import sys
 from importlib.util import find_spec
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -99,24 +99,31 @@ def test_litert_refuses_a_file_that_is_no_model(tmp_path: Path) -> None:
         LiteRtRuntime(path, {"probabilities": (4,)}, 1)
 
 
+@pytest.fixture(scope="module")
+def in_tensorflow(model_store: Path) -> dict[str, Any]:
+    """What TensorFlow does, in a process of its own: its warnings and threads are not these tests'."""
+    output = run_python("-m", "tests.support.tensorflow_settings", str(model_store))
+    return dict(json.loads(output))
+
+
 @pytest.mark.tensorflow
-@pytest.mark.slow
+@pytest.mark.slow(30)
 @needs_tensorflow
-def test_both_runtimes_agree_on_real_slices(model_store: Path, slices: list[Path]) -> None:
-    """TensorFlow runs in a process of its own: its warnings and threads are not these tests'."""
-    output = run_python("-m", "tests.support.agreement", str(model_store))
-    rows = [line.split() for line in output.splitlines()]
+def test_both_runtimes_agree_on_real_slices(
+    in_tensorflow: dict[str, Any], slices: list[Path]
+) -> None:
+    rows = in_tensorflow["agreement"]
     assert len(rows) == len(slices)
     for litert_label, tensorflow_label, difference in rows:
         assert litert_label == tensorflow_label
-        assert float(difference) <= MAX_DIFFERENCE
+        assert difference <= MAX_DIFFERENCE
 
 
 @pytest.mark.tensorflow
 @pytest.mark.slow
 @needs_tensorflow
-def test_settings_of_tensorflow(model_store: Path) -> None:
-    found = json.loads(run_python("-m", "tests.support.tensorflow_settings", str(model_store)))
+def test_settings_of_tensorflow(in_tensorflow: dict[str, Any]) -> None:
+    found = in_tensorflow
     # Nothing but the padded sizes reaches TensorFlow, and after the warm-up nothing is traced anew.
     assert found["shapes"] == padded_sizes(4)
     assert found["traces"] == [len(padded_sizes(4))] * 2

@@ -1,6 +1,5 @@
-"""Prints, for each real slice, both runtimes' labels and their largest difference in probability."""
+"""For each real slice, both runtimes' labels and their largest difference in probability."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,18 +11,15 @@ from tests.support.inputs import preprocessed
 from tests.support.service import MODEL, newest, settings_for
 
 
-def main(root: Path) -> None:
-    """Compares the newest version in a store."""
+def agreement(root: Path) -> list[tuple[int, int, float]]:
+    """Of the newest version in a store."""
     stored = ModelStore(root).load(MODEL, newest(root))
     batch = preprocessed(stored.preprocess)
     outputs = [
         open_runtime(settings_for(root, runtime=choice, max_batch_size=16), stored).predict(batch)
         for choice in (RuntimeChoice.LITERT, RuntimeChoice.TENSORFLOW)
     ]
-    for one, other in zip(*(output.probabilities for output in outputs), strict=True):
-        difference = float(np.abs(one - other).max())
-        sys.stdout.write(f"{one.argmax()} {other.argmax()} {difference:.4f}\n")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    return [
+        (int(one.argmax()), int(other.argmax()), float(np.abs(one - other).max()))
+        for one, other in zip(*(output.probabilities for output in outputs), strict=True)
+    ]

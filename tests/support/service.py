@@ -366,10 +366,16 @@ def newest(store: Path) -> int:
 
 
 def add_version(store: Path, **changes: Any) -> int:
-    """Copies the newest version to the next number, and changes fields of its manifest."""
+    """Copies the newest version to the next number, and changes fields of its manifest.
+
+    It is whole as soon as it is there: a service may watch the store.
+    """
     version = newest(store)
-    shutil.copytree(store / MODEL / str(version), store / MODEL / str(version + 1))
-    edit_manifest(store, version + 1, {"version": version + 1, **changes})
+    aside = store.with_name(f"{store.name}-aside")
+    shutil.copytree(store / MODEL / str(version), aside / MODEL / str(version + 1))
+    edit_manifest(aside, version + 1, {"version": version + 1, **changes})
+    (aside / MODEL / str(version + 1)).rename(store / MODEL / str(version + 1))
+    shutil.rmtree(aside)
     return version + 1
 
 

@@ -13,6 +13,7 @@ from service.choices import Device
 from service.errors import RuntimeUnusable
 from service.runtimes.base import served_shapes
 from service.runtimes.tensorflow import TensorFlowRuntime
+from tests.support.agreement import agreement
 from tests.support.inputs import preprocessed
 from tests.support.service import MODEL, newest
 
@@ -25,14 +26,15 @@ def main(root: Path) -> dict[str, Any]:
     Returns:
         ``traces``: of the compiled model, after warm-up and after batches of every size;
         ``xla``, ``mixed``: largest differences in probability from the plain model; ``shapes``: batch
-        sizes that the plain model was called with; ``gpu``, ``elsewhere``: error texts.
+        sizes that the plain model was called with; ``gpu``, ``elsewhere``: error texts;
+        ``agreement``: see :func:`tests.support.agreement.agreement`.
     """
     stored = ModelStore(root).load(MODEL, newest(root))
     shapes = served_shapes(stored.manifest)
     path = stored.path / stored.manifest.artifacts["tensorflow"]
     size = stored.preprocess.height, stored.preprocess.width
     batch = preprocessed(stored.preprocess)[:LARGEST]
-    found: dict[str, Any] = {}
+    found: dict[str, Any] = {"agreement": agreement(root)}
 
     plain = TensorFlowRuntime(path, shapes, LARGEST, device=Device.CPU)
     plain.warm_up(*size, shapes)

@@ -14,7 +14,7 @@ from training.recipe import SEEDS, load_recipe
 
 from .conftest import Training, eagerly  # noqa: TID252
 
-pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
+pytestmark = [pytest.mark.tensorflow, pytest.mark.slow(35)]
 
 TINY = ("--recipe", "baseline_cnn", "--epochs", "1", "--resolution", "32")
 

@@ -135,7 +135,11 @@ def test_what_ends_a_run_is_told_before_the_data_are_read(
 )
 def test_a_damaged_file_of_arrays_is_a_clear_error(run: Run, damage: object) -> None:
     assert callable(damage)
-    for name, load in (("progress.npz", run.load_progress), ("best.npz", run.load_best)):
+    for name, load in (
+        ("progress.npz", run.load_progress),
+        ("progress.npz", run.require_finished),
+        ("best.npz", run.load_best),
+    ):
         save_arrays(run.path / name, {"progress": np.zeros(99, np.uint8), "w": np.zeros(99)})
         (run.path / name).write_bytes(damage((run.path / name).read_bytes()))
         with pytest.raises(RunError, match=f"{name} is damaged"):
@@ -157,8 +161,9 @@ def test_progress_that_says_nothing_is_a_clear_error(
 ) -> None:
     text = {} if content is None else {"progress": np.frombuffer(content, np.uint8)}
     save_arrays(run.path / "progress.npz", {**text, "v0000": np.zeros(1)})
-    with pytest.raises(RunError, match=says):
-        run.load_progress()
+    for load in (run.load_progress, run.require_finished):
+        with pytest.raises(RunError, match=says):
+            load()
 
 
 def test_a_figure_that_is_no_number_is_not_saved(run: Run) -> None:

@@ -12,7 +12,7 @@ from training.model import EMBEDDING, LOGITS, NETWORK, build, unfreeze  # noqa: 
 from training.recipe import load_recipe  # noqa: E402
 from training.step import measure_step, noise  # noqa: E402
 
-pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
+pytestmark = [pytest.mark.tensorflow, pytest.mark.slow(25)]
 
 BATCH = 2
 """Slices in a step. What learns is the same with a recipe's 16 or 32, which take most of a minute."""

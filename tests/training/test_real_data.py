@@ -12,7 +12,7 @@ from training.prepare import configure, read, start
 from training.recipe import load_recipe
 from training.splits import Protocol, split
 
-pytestmark = [pytest.mark.data, pytest.mark.slow]
+pytestmark = [pytest.mark.data, pytest.mark.slow(35)]
 
 RECIPE = load_recipe("baseline_cnn", {"epochs": 4, "resolution": 64})
 

@@ -18,7 +18,7 @@ from .conftest import eagerly  # noqa: TID252
 
 pytestmark = [
     pytest.mark.tensorflow,
-    pytest.mark.slow,
+    pytest.mark.slow(40),
     # Of eagerly(): the data's own functions stay as they are.
     pytest.mark.filterwarnings("ignore:Even though the `tf.config:UserWarning"),
 ]

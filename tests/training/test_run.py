@@ -24,7 +24,7 @@ from training.run import Run, held
 
 from .conftest import REPOSITORY, SLICES, Training, agreement_says, eagerly, quiet  # noqa: TID252
 
-pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
+pytestmark = [pytest.mark.tensorflow, pytest.mark.slow(80)]
 
 EAGERLY = (
     "import sys; import tensorflow as tf; tf.config.run_functions_eagerly(True); "

@@ -17,7 +17,7 @@ from tests.support.service import serving, settings_for
 
 from .conftest import SLICES, Training, calibrated, eagerly, grown  # noqa: TID252
 
-pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
+pytestmark = [pytest.mark.tensorflow, pytest.mark.slow(130)]
 
 RECIPES = {
     "baseline_cnn": (),

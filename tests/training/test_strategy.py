@@ -18,7 +18,7 @@ from training.run import Run
 
 from .conftest import REPOSITORY, Training, quiet  # noqa: TID252
 
-pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
+pytestmark = [pytest.mark.tensorflow, pytest.mark.slow(70)]
 
 SHORT = ("fit", "--recipe", "baseline_cnn", "--epochs", "2", "--resolution", "32")
 

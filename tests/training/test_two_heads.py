@@ -22,7 +22,7 @@ from training.run import Run
 
 from .conftest import SLICES, Training, agreement_says, calibrated, eagerly  # noqa: TID252
 
-pytestmark = [pytest.mark.tensorflow, pytest.mark.slow]
+pytestmark = [pytest.mark.tensorflow, pytest.mark.slow(50)]
 
 CLASSES = ("glioma", "meningioma", "pituitary")
 SHORT = ("--recipe", "efficientnet_lite0_mask", "--epochs", "1", "--resolution", "64")

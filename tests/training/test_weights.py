@@ -23,7 +23,7 @@ from training.weights import _APPLICATIONS, PACKAGES, load_weights, require_weig
 
 from .conftest import REPOSITORY, quiet  # noqa: TID252
 
-pytestmark = pytest.mark.tensorflow
+pytestmark = [pytest.mark.tensorflow, pytest.mark.slow(25)]
 
 DAISY, PALACES = 985, {538, 663, 698}
 """ImageNet classes of the two photos: dome, monastery, palace."""
