@@ -160,6 +160,12 @@ def descendants(root: int) -> list[int]:
     return found
 
 
+def started_since(before: Iterable[int]) -> list[int]:
+    """Every process below this one, but for those that were there, and what is below these."""
+    older = {pid for root in before for pid in (root, *descendants(root))}
+    return [pid for pid in descendants(os.getpid()) if pid not in older]
+
+
 def memory(pids: Iterable[int]) -> Memory:
     """What processes hold together; one that has ended holds nothing."""
     resident = proportional = 0
