@@ -15,11 +15,13 @@ from bench.processes import take_charge
 from bench.report import Setting, render
 from bench.results import Ceiling, Results, Row
 from bench.slices import PUBLIC, SHIPPED, Source, choose
-from bench.terminal import positive, say
+from bench.terminal import longer_than, positive, say
 from service.release import RELEASE
 
 IMAGES = 32
+WARM_UP_SECONDS = 0.5
 CEILING = "ceiling"
+KEYS = (SERVICE, CEILING, *(peer.key for peer in PEERS))
 SERVICE_CONFIGURATION = (
     "as `make serve` starts it: defaults, one process, a log line for each request"
 )
@@ -59,11 +61,13 @@ def _arguments() -> argparse.Namespace:
         "--only",
         type=lambda text: text.split(","),
         default=[],
-        help=f"some of: {SERVICE}, {CEILING}, {', '.join(peer.key for peer in PEERS)}, or a prefix",
+        help=f"some of: {', '.join(KEYS)}; or a prefix, for all that have it",
     )
     parser.add_argument("--rounds", type=positive, help="default 3, or 1 with --quick")
     parser.add_argument(
-        "--seconds", type=positive, help="of one load; default 4, or 2 with --quick"
+        "--seconds",
+        type=longer_than(WARM_UP_SECONDS),
+        help="of one load; default 4, or 2 with --quick",
     )
     parser.add_argument(
         "--version",
@@ -74,10 +78,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="folder of class folders with JPEGs")
     parser.add_argument("--output", type=Path, help="where the report goes")
     arguments = parser.parse_args()
-    keys = [SERVICE, CEILING, *(peer.key for peer in PEERS)]
     for name in arguments.only:
-        if not any(_wanted(key, [name]) for key in keys):
-            parser.error(f"--only: {name!r} is none of {', '.join(keys)}")
+        if not any(_wanted(key, [name]) for key in KEYS):
+            parser.error(f"--only: {name!r} is none of {', '.join(KEYS)}")
     partial = arguments.quick or arguments.only
     arguments.output = arguments.output or (FOLDER if partial else ROOT / "bench") / "RESULTS.md"
     try:
@@ -97,7 +100,7 @@ def _options(arguments: argparse.Namespace, source: Source) -> rounds.Options:
     return rounds.Options(
         rounds=arguments.rounds or (1 if quick else 3),
         seconds=arguments.seconds or (2 if quick else 4),
-        warm_up=0.5,
+        warm_up=WARM_UP_SECONDS,
         first_load=1 if quick else 3,
         version=arguments.version.resolve(),
         service_python=Path(sys.executable),
@@ -106,7 +109,9 @@ def _options(arguments: argparse.Namespace, source: Source) -> rounds.Options:
 
 
 def _wanted(key: str, only: list[str]) -> bool:
-    return not only or any(key == name or key.startswith(f"{name}-") for name in only)
+    """Whether it is named, or begins with what is no name itself."""
+    prefixes = tuple(f"{name}-" for name in only if name not in KEYS)
+    return not only or key in only or key.startswith(prefixes)
 
 
 def _build(peers: list[Peer]) -> tuple[dict[str, Path], dict[str, Row]]:

@@ -22,6 +22,9 @@ CHUNK_BYTES: Final = 65536
 DRAIN_SECONDS: Final = 15.0
 """How long answers may take that are still to come at a load's end: BRAIN_DEADLINE_MS and more."""
 
+REFUSED_SECONDS: Final = 0.1
+"""After which a client asks again that could not connect."""
+
 _STATUS = re.compile(rb"HTTP/1\.1 (\d{3}) ")
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
 _RETRY_AFTER = re.compile(rb"\r\nretry-after: *(\d+)\r\n", re.IGNORECASE)
@@ -35,7 +38,8 @@ class Tally:
         latencies_ms: of every answer with 200, from its request's first byte to its own last one.
         statuses: how many answers had each status.
         late: the same of those that came after the load's end, when nobody asked any more.
-        broken: connections that ended before their answer did, and requests without any.
+        broken: connections that were refused or ended before their answer did, and requests without
+            any.
         seconds: that were counted.
     """
 
@@ -128,9 +132,9 @@ class Crowd:
         tally, warming = Tally(seconds=seconds), Tally()
         begin = monotonic() + warm_up
         end = begin + seconds
-        for client in self._clients:
-            self._ask(client)
         try:
+            for client in self._clients:
+                self._ask(client, warming if warm_up else tally)
             while (now := monotonic()) < end:
                 until = min(end, self._waiting[0][0]) if self._waiting else end
                 for file, _ in self._poll.poll(max(0.0, until - now)):
@@ -141,9 +145,11 @@ class Crowd:
                     if self._patient and pause:
                         heappush(self._waiting, (monotonic() + pause, client.place))
                     else:
-                        self._ask(client)
-                while self._waiting and self._waiting[0][0] <= monotonic():
-                    self._ask(self._clients[heappop(self._waiting)[1]])
+                        self._ask(client, seen)
+                now = monotonic()
+                while self._waiting and self._waiting[0][0] <= now:
+                    client = self._clients[heappop(self._waiting)[1]]
+                    self._ask(client, tally if now >= begin else warming)
             self._drain(tally, end + DRAIN_SECONDS)
         finally:
             for client in self._clients:
@@ -158,9 +164,15 @@ class Crowd:
                 asked -= self._step(self._by_file[file], tally, tally.late) is not None
         tally.broken += asked
 
-    def _ask(self, client: _Client) -> None:
+    def _ask(self, client: _Client, tally: Tally) -> None:
+        """Sends its next request, or lets it wait where it cannot connect."""
         if client.socket is None:
-            client.socket = socket.create_connection((HOST, self._port))
+            try:
+                client.socket = socket.create_connection((HOST, self._port))
+            except OSError:
+                tally.broken += 1
+                heappush(self._waiting, (monotonic() + REFUSED_SECONDS, client.place))
+                return
             client.socket.setblocking(False)
             client.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             self._by_file[client.socket.fileno()] = client

@@ -30,7 +30,7 @@ from bench.report import table
 from bench.server import Driven, Server, environment, free_port, post
 from bench.slices import PUBLIC, SHIPPED, choose
 from bench.summary import percentile
-from bench.terminal import positive, say
+from bench.terminal import longer_than, positive, say
 from contract.store import ModelStore
 from service.choices import Device
 from service.runtimes import open_runtime
@@ -269,7 +269,9 @@ def _nvidia_smi(query: str) -> str:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rounds", type=positive, default=2)
-    parser.add_argument("--seconds", type=positive, default=6, help="of each load")
+    parser.add_argument(
+        "--seconds", type=longer_than(WARM_UP_SECONDS), default=6, help="of each load"
+    )
     parser.add_argument("--version", default="latest", help="of brain-tumor")
     parser.add_argument("--images", type=positive, default=64, help="different slices")
     parser.add_argument("--only", action="append", choices=CONFIGURATIONS, help="a configuration")

@@ -15,7 +15,7 @@ ffi.cdef [[
 ]]
 
 local CLOCK_MONOTONIC = 1
-local PATIENCE_US = 2e6 -- a request that has waited longer at the end counts as broken
+local PATIENCE_US = 2e6 -- see done()
 local time = ffi.new("bench_time")
 
 local function now()
@@ -71,6 +71,8 @@ function response(status, headers, body)
   started = 0
 end
 
+-- A request counts as broken that has waited at the end for longer than PATIENCE_US, or than half the
+-- time that counts, so that a short load also tells of a client that hangs from its middle on.
 function done(summary, latency, requests)
   local ended = now()
   local right, wrong, first_wrong, unanswered = 0, 0, "", 0
@@ -80,7 +82,8 @@ function done(summary, latency, requests)
     wrong = wrong + thread:get("wrong")
     if first_wrong == "" then first_wrong = thread:get("first_wrong") end
     local since = thread:get("started")
-    if since > 0 and ended - since > PATIENCE_US then unanswered = unanswered + 1 end
+    local patience = math.min(PATIENCE_US, (thread:get("to") - thread:get("from")) / 2)
+    if since > 0 and ended - since > patience then unanswered = unanswered + 1 end
   end
   local errors = summary.errors
   local broken = errors.connect + errors.read + errors.write + errors.timeout + unanswered

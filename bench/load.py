@@ -26,7 +26,9 @@ class Measurement:
         latencies_us: of every right answer, ascending.
         window_us: from the end of the warm-up to the end of the load.
         wrong: answers with another status or label.
-        broken: connections refused, reset or timed out, and clients left without an answer.
+        broken: what wrk calls errors, warm-up included (connections refused or reset, answers after
+            :data:`TIMEOUT_SECONDS`), and requests without an answer at the end that had waited for
+            longer than 2 s, or than half of the window where that is less.
         first_wrong: status and beginning of the first wrong answer.
         right: right answers of the whole load, warm-up included.
     """

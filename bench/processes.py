@@ -2,6 +2,7 @@
 
 import ctypes
 import os
+import secrets
 import signal
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +18,9 @@ PR_SET_CHILD_SUBREAPER: Final = 36
 
 STOP_SECONDS: Final = 15.0
 """How long a server may take to end after SIGTERM."""
+
+MARK: Final = "BENCH_TREE"
+"""Environment variable of a token that a server and what it starts have in common."""
 
 PARENT: Final = 1
 SESSION: Final = 3
@@ -70,10 +74,12 @@ class Tree:
         self, command: Sequence[str], environment: Mapping[str, str], folder: Path, log: Path
     ) -> None:
         self.started = monotonic()
+        token = secrets.token_hex()
+        self._mark = f"{MARK}={token}".encode()
         with log.open("ab") as output:
             self._process = subprocess.Popen(  # noqa: S603
                 command,
-                env=environment,
+                env={**environment, MARK: token},
                 cwd=folder,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -101,24 +107,31 @@ class Tree:
 
     def stop(self) -> None:
         """SIGTERM to the first process, and SIGKILL to whatever is left after a while."""
-        self._processes()
-        with suppress(ProcessLookupError):
-            os.kill(self._process.pid, signal.SIGTERM)
-        deadline = monotonic() + STOP_SECONDS
-        while self._running() and monotonic() < deadline:
-            sleep(0.05)
-        while left := self._running():
-            for pid in left:
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-            sleep(0.05)
+        try:
+            self._processes()
+            with suppress(ProcessLookupError):
+                os.kill(self._process.pid, signal.SIGTERM)
+            deadline = monotonic() + STOP_SECONDS
+            while self._running() and monotonic() < deadline:
+                sleep(0.05)
+        finally:
+            # Also where SIGTERM or Ctrl-C breaks off the wait.
+            while left := self._running():
+                for pid in left:
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+                sleep(0.05)
 
     def _processes(self) -> list[int]:
-        """Those below the first one, and orphans: they are still of a session that was seen there."""
+        """Those with the mark or below the first one, and all of a session where one was seen.
+
+        A process that names itself (Ray's do) may write over its environment, and so over the mark.
+        """
         sessions = _fields(SESSION)
+        found = {pid for pid in sessions if self._mark in _environment(pid)}
         if self.alive():
-            below = descendants(self._process.pid)
-            self._sessions |= {sessions[pid] for pid in below if pid in sessions}
+            found.update(descendants(self._process.pid))
+        self._sessions |= {sessions[pid] for pid in found if pid in sessions}
         return [pid for pid, session in sessions.items() if session in self._sessions]
 
     def _running(self) -> list[int]:
@@ -145,6 +158,12 @@ def descendants(root: int) -> list[int]:
         found += below
         waiting += below
     return found
+
+
+def started_since(before: Iterable[int]) -> list[int]:
+    """Every process below this one, but for those that were there, and what is below these."""
+    older = {pid for root in before for pid in (root, *descendants(root))}
+    return [pid for pid in descendants(os.getpid()) if pid not in older]
 
 
 def memory(pids: Iterable[int]) -> Memory:
@@ -182,6 +201,14 @@ def _stat(pid: int) -> list[str]:
     """Fields of /proc/PID/stat from the state on; the name before it may hold spaces."""
     text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     return text.rpartition(")")[2].split()
+
+
+def _environment(pid: int) -> list[bytes]:
+    """What a process was started with; nothing where it has ended or belongs to somebody else."""
+    try:
+        return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    except OSError:
+        return []
 
 
 def _rollup(pid: int) -> dict[str, int]:

@@ -1,9 +1,12 @@
 """The run itself: rounds over all contenders, each started, driven, weighed and stopped in turn."""
 
 import json
+import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -199,21 +202,26 @@ def _bare_loop(
     interpreter: Path, variant: Variant, version: Path, files: Sequence[Path], *what: str
 ) -> dict[str, Any]:
     """What :mod:`bench.ceiling` says in an environment."""
-    try:
-        done = subprocess.run(  # noqa: S603 - the project's own module
-            [interpreter, "-m", "bench.ceiling", *what, *files],
-            env=environment(ROOT, model_environment(version, variant)),
-            capture_output=True,
-            text=True,
-            timeout=CEILING_SECONDS,
-            check=True,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise LoopError(f"not done after {CEILING_SECONDS} s") from error
-    except subprocess.CalledProcessError as error:
-        last = error.stderr.strip().splitlines()[-1:]
-        raise LoopError(*last or (f"status {error.returncode}",)) from error
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    with subprocess.Popen(  # noqa: S603 - the project's own module
+        [interpreter, "-m", "bench.ceiling", *what, *files],
+        env=environment(ROOT, model_environment(version, variant)),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            output, errors = process.communicate(timeout=CEILING_SECONDS)
+        except subprocess.TimeoutExpired as error:
+            raise LoopError(f"not done after {CEILING_SECONDS} s") from error
+        finally:
+            # Its own processes as well: they would run beside the next measurement.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    if process.returncode:
+        last = errors.strip().splitlines()[-1:]
+        raise LoopError(*last or (f"status {process.returncode}",))
+    answer: dict[str, Any] = json.loads(output.splitlines()[-1])
     return answer
 
 

@@ -21,7 +21,7 @@ from pathlib import Path
 from time import monotonic
 from typing import Final
 
-from bench.processes import adopt_orphans, descendants
+from bench.processes import descendants, started_since, take_charge
 from scripts.handlings import MUTANTS, Mutant
 
 ROOT: Final = Path(__file__).resolve().parents[1]
@@ -50,7 +50,7 @@ def run(
     """Runs tests in the copy; pytest's exit code, or None where they hang, and what it printed."""
     command = [sys.executable, "-m", "pytest", option, "-p", "no:cacheprovider", *tests]
     environment = os.environ | {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
-    code = None
+    code, before = None, descendants(os.getpid())
     # A file, not a pipe: what a test has left running would keep a pipe open.
     with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
         process = subprocess.Popen(
@@ -66,7 +66,7 @@ def run(
                 code = process.wait(seconds)
         finally:
             # What the test has started, as well, whatever session it is in.
-            for pid in descendants(os.getpid()):
+            for pid in started_since(before):
                 with suppress(ProcessLookupError):
                     os.kill(pid, 9)
             process.wait()
@@ -104,7 +104,7 @@ def without(mutant: Mutant, folder: Path, seconds: float) -> str:
 
 def main(words: list[str]) -> int:
     """Tries them; returns the process' exit status."""
-    adopt_orphans()
+    take_charge()
     for word in words:
         if not any(word in mutant.name for mutant in MUTANTS):
             print(f"no mutant has {word!r} in its name", file=sys.stderr)

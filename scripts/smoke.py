@@ -20,7 +20,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from bench.processes import adopt_orphans, descendants, memory
+from bench.processes import descendants, memory, started_since, take_charge
 
 ROOT = Path(__file__).resolve().parents[1]
 HOST, PORT = "127.0.0.1", 8000
@@ -48,14 +48,17 @@ def main() -> int:
     if status("/health/live") is not None:
         print(f"something listens on port {PORT} already", file=sys.stderr)
         return 1
-    # Whatever it leaves behind shows here.
-    adopt_orphans()
+    # Whatever it leaves behind shows here, beside what the caller had started.
+    take_charge()
+    before = descendants(os.getpid())
     began = time.monotonic()
     # A session of its own, so that SIGINT goes to the whole of it, as a terminal's Ctrl-C does.
     variables = dict.fromkeys(("BRAIN_INTERPRETERS", "BRAIN_WORKERS"), str(INTERPRETERS))
     environment = {**os.environ, **variables}
-    process = subprocess.Popen(options.command, cwd=ROOT, env=environment, start_new_session=True)
     try:
+        process = subprocess.Popen(
+            options.command, cwd=ROOT, env=environment, start_new_session=True
+        )
         wait_until_ready(process, began + options.ready_within)
         print(f"ready after {time.monotonic() - began:.1f} s")
         check_readme_curl()
@@ -66,19 +69,19 @@ def main() -> int:
         print(f"stopped {time.monotonic() - stopped:.1f} s after Ctrl-C, exit code {code}")
         if code not in STOPPED_BY_SIGINT or status("/health/live") is not None:
             raise SystemExit("Ctrl-C did not stop it cleanly")
-        if left := left_behind():
+        if left := left_behind(before):
             raise SystemExit(f"Ctrl-C left {left} of its processes behind")
     finally:
-        for pid in descendants(os.getpid()):
+        for pid in started_since(before):
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
     return 0
 
 
-def left_behind() -> int:
+def left_behind(before: list[int]) -> int:
     """How many processes outlive the command, which has ended; the workers' sessions are their own."""
     deadline = time.monotonic() + END_SECONDS
-    while left := descendants(os.getpid()):
+    while left := started_since(before):
         with suppress(ChildProcessError):
             os.waitpid(-1, os.WNOHANG)
         if time.monotonic() > deadline:

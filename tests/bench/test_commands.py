@@ -15,6 +15,7 @@ WRONG = {
     "nobody": ("__main__", "--only", "service,servce"),
     "no report": ("__main__", "--quick", "--output", "/dev/null/x.md"),
     "no configuration": ("gpu", "--only", "TensorFlow GPU"),
+    "no more than the warm-up": ("gpu", "--seconds", "1"),
     "no overload": ("overload", "--rounds", "0"),
     "no clients": ("soak", "--clients", "0"),
     "no instances": ("pacs", "--instances", "none"),
@@ -57,6 +58,18 @@ def test_a_part_of_a_run_does_not_replace_the_whole_one_s_report(
     output = bench._arguments().output
     assert output == tmp_path / ".bench" / "RESULTS.md"
     assert output.is_file()
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        ("fastapi-litert", {"fastapi-litert"}),
+        ("fastapi", {"fastapi-tensorflow", "fastapi-litert", "fastapi-litert-halved"}),
+        ("service", {"service"}),
+    ],
+)
+def test_a_name_means_itself_and_a_prefix_all_that_have_it(name: str, keys: set[str]) -> None:
+    assert {key for key in bench.KEYS if bench._wanted(key, [name])} == keys
 
 
 def test_there_are_no_more_series_than_instances(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,10 @@ from time import sleep
 
 import pytest
 
-from bench import crowd, soak
+from bench import crowd, overload, soak
 from bench.crowd import Crowd, Tally
 from bench.overload import PROBES, Load, probed, verdicts
+from bench.server import free_port
 
 Behaviour = Callable[[socket.socket, int], None]
 """Is given a connection with a whole request on it, and how many requests came before."""
@@ -139,5 +140,18 @@ def test_a_soak_without_any_answer_ends(
 ) -> None:
     monkeypatch.setattr(crowd, "DRAIN_SECONDS", 0.1)
     monkeypatch.setattr(soak, "TURN_SECONDS", 0.1)
-    with pytest.raises(SystemExit, match="no answer to 2 clients"):
-        soak.send(misbehaving(never_answer), [b"x"], 2, 10)
+    for port in (misbehaving(never_answer), free_port()):
+        with pytest.raises(SystemExit, match="no answer to 2 clients"):
+            soak.send(port, [b"x"], 2, 10)
+
+
+def test_an_overload_of_nobody_ends_with_its_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(overload, "WARM_UP_SECONDS", 0.1)
+    monkeypatch.setattr(overload, "PAUSE_SECONDS", 0.0)
+    loads = overload.measure(free_port(), [b"x"], 0.3, 1)
+    # A client that cannot connect asks again, but not at once.
+    assert [0 < load.other / load.clients < 5 for load in loads] == [True] * 5
+    assert len(capsys.readouterr().out.splitlines()) == 6
+    assert not any(held for _, held in verdicts(loads))

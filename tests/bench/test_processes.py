@@ -14,7 +14,7 @@ import pytest
 from bench.environments import ROOT
 
 HEAD = """
-import json, os, sys
+import json, os, signal, sys
 from pathlib import Path
 from time import monotonic, sleep
 from bench import processes
@@ -55,6 +55,26 @@ tree.stop()
 tell(tree._processes())
 """
 
+LEFT = """
+(here / "child").touch()
+tree = start(sys.argv[2])
+until(lambda: (here / "child").read_text() and not processes.descendants(tree.process_id))
+orphan = Path("/proc", (here / "child").read_text().strip())
+assert orphan.exists()
+tree.stop()
+tell(orphan.exists())
+"""
+"""Nobody has looked at the tree before its end."""
+
+BROKEN_OFF = """
+tree = start("trap '' TERM; sleep 60; sleep 60")
+until(lambda: len(tree._processes()) == 2)
+tell(tree._processes())
+processes.STOP_SECONDS = 60
+processes.sleep = lambda _seconds: signal.raise_signal(signal.SIGTERM)
+tree.stop()
+"""
+
 WAITING = """
 tree = start("sleep 60 & exec sleep 60")
 try:
@@ -66,11 +86,14 @@ finally:
 """
 
 
+CHILD = "setsid sleep 60 & echo $! >child"
+
+
 @pytest.fixture
-def python(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
-    """A measurement that reads its script from its standard input."""
+def python(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[subprocess.Popen[str]]:
+    """A measurement that reads its script from its standard input; a parameter is an argument."""
     with subprocess.Popen(
-        [sys.executable, "-", tmp_path],
+        [sys.executable, "-", tmp_path, getattr(request, "param", "")],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -90,6 +113,29 @@ def test_a_server_ends_without_the_other(python: subprocess.Popen[str]) -> None:
 def test_an_orphan_in_a_session_of_its_own_ends_too(python: subprocess.Popen[str]) -> None:
     output, _ = python.communicate(HEAD + MOVED, timeout=60)
     assert json.loads(output) == []
+
+
+@pytest.mark.parametrize(
+    "python",
+    [f"{CHILD}; sleep 0.3; exit 1", f"sh -c '{CHILD}'; exec sleep 60"],
+    ids=["of a server that crashed", "of a process in between"],
+    indirect=True,
+)
+def test_an_orphan_that_nobody_saw_below_its_parent_ends_too(
+    python: subprocess.Popen[str],
+) -> None:
+    output, _ = python.communicate(HEAD + LEFT, timeout=60)
+    assert json.loads(output) is False
+
+
+def test_sigterm_in_the_middle_of_a_stop_ends_what_ignores_it(
+    python: subprocess.Popen[str],
+) -> None:
+    output, _ = python.communicate(HEAD + BROKEN_OFF, timeout=30)
+    assert python.returncode == 128 + signal.SIGTERM
+    servers = json.loads(output)
+    assert len(servers) == 2
+    assert not [pid for pid in servers if Path(f"/proc/{pid}").exists()]
 
 
 def test_sigterm_ends_the_server_first(python: subprocess.Popen[str]) -> None:

@@ -15,9 +15,11 @@ from bench.load import Measurement
 from bench.processes import Memory
 from bench.report import Setting, render, table
 from bench.results import CLIENTS, Ceiling, Results, Row, Sample
-from bench.rounds import Contender, Options, climb, take
+from bench.rounds import Contender, LoopError, Options, climb, right_labels, take
 from bench.server import Driven
 from bench.summary import Figure, percentile, ratio
+from tests.support.faults import start_time
+from tests.support.service import wait_until
 
 
 def sample(rate: int, latency_us: int) -> Sample:
@@ -143,6 +145,18 @@ def test_a_bare_loop_that_fails_says_why_in_a_line(tmp_path: Path) -> None:
         assert ceiling.failure
         assert len(ceiling.failure.splitlines()) == 1
         assert "bench.ceiling" not in ceiling.failure
+
+
+def test_a_bare_loop_that_takes_too_long_leaves_no_process_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    python, child = tmp_path / "python", tmp_path / "child"
+    python.write_text(f"#!/bin/sh\nsleep 60 &\necho $! >{child}\nwait\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(rounds, "CEILING_SECONDS", 1)
+    with pytest.raises(LoopError, match="not done after 1 s"):
+        right_labels(python, Variant.LITERT, tmp_path, [])
+    wait_until(lambda: start_time(int(child.read_text())) is None)
 
 
 def test_the_report_needs_neither_service_nor_peers(results: Results) -> None:

@@ -2,13 +2,17 @@
 
 import ast
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from bench.processes import descendants
 from scripts.handlings import MUTANTS, Mutant
+from tests.support.faults import start_time
+from tests.support.service import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -59,19 +63,27 @@ sys.exit(mutants.main(sys.argv[3:]))
 """
 
 
-def tried(folder: Path, tests: str, *words: str) -> subprocess.CompletedProcess[str]:
-    """Runs the mutants of a small project, in a process whose children it may end."""
+ENVIRONMENT = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+"""Of the project's own plugins none is wanted, and they take a second to import."""
+
+
+def make(folder: Path) -> None:
+    """A small project."""
     (folder / "made").mkdir()
     (folder / "pyproject.toml").write_text("[tool.pytest.ini_options]\n")
     (folder / "made" / "limits.py").write_text("ROOM = 1\n")
     (folder / "made" / "test_limits.py").write_text(MADE)
+
+
+def tried(folder: Path, tests: str, *words: str) -> subprocess.CompletedProcess[str]:
+    """Runs the mutants of a small project, in a process whose children it may end."""
+    make(folder)
     return subprocess.run(
         [sys.executable, "-c", MAKE, str(folder), tests, *words],
         cwd=ROOT,
         capture_output=True,
         text=True,
-        # Of the project's own plugins none is wanted, and they take a second to import.
-        env=os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
+        env=ENVIRONMENT,
         timeout=120,
         check=False,
     )
@@ -109,3 +121,28 @@ def test_a_word_that_no_mutant_has(tmp_path: Path) -> None:
     result = tried(tmp_path, "notices", "notices", "notcies")
     assert (result.returncode, result.stdout) == (2, "")
     assert result.stderr == "no mutant has 'notcies' in its name\n"
+
+
+def test_sigterm_ends_the_test_and_nothing_that_the_caller_had_started(tmp_path: Path) -> None:
+    make(tmp_path)
+    with subprocess.Popen(
+        [
+            *("sh", "-c", 'sleep 60 >/dev/null & exec "$@"', "sh"),
+            *(sys.executable, "-c", MAKE, str(tmp_path), "waits"),
+        ],
+        cwd=ROOT,
+        env=ENVIRONMENT,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        wait_until(lambda: descendants(process.pid))
+        other = descendants(process.pid)[0]
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("1 tests without a change")
+        wait_until(lambda: len({*descendants(process.pid)} - {other}) == 1)
+        (test,) = {*descendants(process.pid)} - {other}
+        process.terminate()
+        assert process.wait(timeout=30) == 128 + signal.SIGTERM
+    assert start_time(other) is not None
+    os.kill(other, signal.SIGKILL)
+    wait_until(lambda: start_time(test) is None)

@@ -1,5 +1,7 @@
 """The smoke tests notice what a service does wrong; small servers stand in for it."""
 
+import os
+import signal
 import subprocess
 import sys
 import threading
@@ -7,9 +9,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from bench.processes import descendants
 from scripts import smoke_stack
 from scripts.orthanc import free_port
-from tests.support.service import ROOT
+from tests.support.faults import start_time
+from tests.support.service import ROOT, wait_until
 
 SERVICE = """
 import signal, subprocess, sys
@@ -61,6 +65,35 @@ class Starting(BaseHTTPRequestHandler):
 
     def log_message(self, *_: object) -> None:
         """Says nothing."""
+
+
+CALLER = 'sleep 60 >/dev/null 2>&1 & echo $!; exec "$@"'
+"""Becomes the smoke test, which then has a child that it did not start."""
+
+
+def test_what_the_caller_had_started_is_left_alone() -> None:
+    command = [sys.executable, "-c", SERVICE, str(free_port()), "ends"]
+    result = subprocess.run(
+        ["sh", "-c", CALLER, "sh", sys.executable, "-c", SMOKE, "--", *command],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    other = int(result.stdout.splitlines()[0])
+    assert (result.returncode, start_time(other) is None) == (0, False), result.stderr
+    os.kill(other, signal.SIGKILL)
+
+
+def test_sigterm_leaves_nothing_behind() -> None:
+    command = ["sh", "-c", "setsid sleep 60 & exec sleep 60", str(free_port()), "never ready"]
+    with subprocess.Popen([sys.executable, "-c", SMOKE, "--", *command], cwd=ROOT) as process:
+        wait_until(lambda: len(descendants(process.pid)) == 2)
+        started = descendants(process.pid)
+        process.terminate()
+        assert process.wait(timeout=30) == 128 + signal.SIGTERM
+    wait_until(lambda: not any(map(start_time, started)))
 
 
 def test_a_prometheus_that_starts_has_no_value_yet(monkeypatch: pytest.MonkeyPatch) -> None:
