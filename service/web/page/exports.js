@@ -1,5 +1,6 @@
 // Results as files: made in the browser, from what the service answered.
 
+import { contextOf } from "./answers.js";
 import { nameOf } from "./files.js";
 import { isCalibrated } from "./rows.js";
 import { found, seriesOf } from "./series.js";
@@ -125,7 +126,7 @@ function rows(items) {
       const { status, code, detail } = item.error;
       return [{ item, entry: { input: item.file.name, error: { status, code, detail } } }];
     }
-    return item.entries.map((entry) => ({ item, entry, context: item.context }));
+    return item.entries.map((entry) => ({ item, entry, context: contextOf(item, entry) }));
   });
 }
 
