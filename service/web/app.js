@@ -71,7 +71,7 @@ const sender = new Sender({
 function explain(error) {
   const isWrongKey = error.status === 401 && key.isGiven();
   const text = isWrongKey ? "The key is not valid." : `${words.error(error)}.`;
-  if (error.code === "stopped" || key.isRefusal(error)) return text;
+  if (error.code === "stopped" || key.isRefusal(error) || !mayPass(error)) return text;
   return `${text} Try again ${error.wait ? `in ${Math.ceil(error.wait)} s` : "later"}.`;
 }
 
@@ -167,8 +167,10 @@ function unanswered() {
     .filter(([number]) => number)
     .map(([number, text]) => text(number))
     .join(" and ");
-  // What ended all of it says more than what befell a slice.
-  const [error] = [...again.map((item) => item.error).filter(mayPass), ...again.flatMap(passing)];
+  // What ended all of it says more than what befell a slice. Of a file that was tried again in vain it
+  // need not be what may pass.
+  const ends = again.filter(({ error, state }) => error && (state === "done" || mayPass(error)));
+  const [error] = [...ends.map((item) => item.error), ...again.flatMap(passing)];
   return { lacking, error };
 }
 

@@ -491,3 +491,24 @@ def test_of_what_is_tried_again_the_later_result_counts(page: Browser, tmp_path:
     assert (one["decision"], one["gaps"]) == ("No tumour", "")
     assert other["decision"] == "Tumour"
     assert "2 slices judged\nNot decided as “No tumour”: 1 slice\n" in other["remarks"]
+
+
+@needs_browser
+@pytest.mark.parametrize("body", ["problem", "entry"])
+def test_why_a_retry_failed_is_said(page: Browser, tmp_path: Path, body: str) -> None:
+    """Not only what the slices had before it."""
+    late = {"input": "2.jpg", "error": LATE}
+    page.run("window.answers = [arguments[0]]", of_pack(entry("1.jpg"), late))
+    page.choose(made(tmp_path, ["study.zip"], b"PK\x03\x04"))
+    page.wait_for_answers()
+    before = [row["decision"] for row in page.rows()]
+    problem = {"status": 413, "code": "body_too_large", "detail": "too large"}
+    errors = [{"input": "study.zip", "error": problem}]
+    content = problem if body == "problem" else {**problem, "errors": errors}
+    refused = {"status": 413, "headers": {}, "body": content}
+    page.run("window.answers = [arguments[0]]", refused)
+    page.click("#retry")
+    page.wait_for_answers()
+    assert [row["decision"] for row in page.rows()] == before
+    assert page.text("#notice") == "1 slice of 1 file got no result. The file is too large."
+    assert page.run(SEEN) == [True, True]
