@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.service.test_page_incomplete import SLICE, answer, entry, made
+from tests.service.test_page_incomplete import ERROR, SLICE, answer, entry, made
 from tests.service.test_page_series import ORDERED, VISIBLE, saved
 from tests.support.browser import BROWSER_SECONDS, STUB, Browser, needs_browser
 from tests.support.service import MODEL, wait_until
@@ -132,6 +132,18 @@ def test_only_what_is_calibrated_is_saved_as_such(
         columns = [f"{prefix}tumor_probability{ending}" for ending in ("", "_uncalibrated")]
         found = [[line[column] for column in columns] for line in lines]
         assert found == [["", "0.1"], ["0.2", ""]]
+
+
+@needs_browser
+def test_a_series_is_saved_as_calibrated_beside_a_slice_that_failed_too(
+    page: Browser, chromium_folder: Path, tmp_path: Path
+) -> None:
+    known = entry("1.dcm", prediction_set=["notumor"])
+    failed = {"input": "2.dcm", "error": ERROR, "dicom": entry("2.dcm")["dicom"]}
+    add(page, made(tmp_path, ["1.dcm", "2.dcm"]), answer(known, failed, tumor_probability=0.2))
+    _, lines = saved(page, chromium_folder / "saved")
+    assert [line["series_tumor_probability"] for line in lines] == ["0.2", "0.2"]
+    assert "series_tumor_probability_uncalibrated" not in lines[0]
 
 
 SCORE_NAMES = """return [...document.querySelectorAll("#series-list .score-name")]

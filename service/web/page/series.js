@@ -150,6 +150,9 @@ function decided({ lead, missing, isWhole }) {
   return { decision: incomplete ? "refer" : decision, incomplete };
 }
 
+/** Whether what a request says of a series is by a version that is calibrated. */
+export const isCalibratedPart = ({ slices }) => [...slices.values()].some(isCalibrated);
+
 /** Those that say more than the row of a slice does. */
 export const worthShowing = ({ slices, failed, parts, missing }) =>
   slices.size + failed > 1 || parts.length > 1 || [...missing].some(({ state }) => state === "failed");
@@ -171,7 +174,7 @@ function row(series) {
   // As with a slice that the model cannot judge.
   if (familiar) part("score-value").textContent = words.share(lead.summary.tumor_probability);
   part("score").hidden = !familiar;
-  part("score-note").hidden = [...lead.slices.values()].some(isCalibrated);
+  part("score-note").hidden = isCalibratedPart(lead);
 
   const remarks = [];
   if (series.decision === "refer") {
