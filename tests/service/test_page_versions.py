@@ -227,18 +227,29 @@ def test_no_text_is_a_formula_whatever_separates(page: Browser) -> None:
         """return import("/static/page/exports.js").then(({ toCsv }) => toCsv(
           arguments[0].map((name) => ({
             file: { name, size: 1 }, path: name,
-            entries: [{ input: name, tumor_probability: -0.5, region: { box: [1, -2, 3, -4.5] } }],
+            entries: [{ input: name, tumor_probability: -0.5,
+              region: { box: [1, -2, 3, -4.5], score: [-1e-7, -1.5e30] } }],
           })),
         ))""",
-        ["x;=1+1;y.jpg", "x\t@a,-2+3,+b.jpg", "\t=1", "-1+1", "a;b.jpg", "a-b=c.jpg"],
+        [
+            "x;=1+1;y.jpg",
+            "x\t@a,-2+3,+b.jpg",
+            "\t=1",
+            "-1+1",
+            "a;b.jpg",
+            "a-b=c.jpg",
+            "-1e",
+            "-1e5+1",
+        ],
     )
     assert table.startswith("\ufefffile,")
     lines = list(csv.DictReader(io.StringIO(table.removeprefix("\ufeff"))))
     assert [line["file"] for line in lines] == [
-        *("x;'=1+1;y.jpg", "x\t'@a,'-2+3,'+b.jpg", "'\t'=1", "'-1+1", "a;b.jpg", "a-b=c.jpg")
+        *("x;'=1+1;y.jpg", "x\t'@a,'-2+3,'+b.jpg", "'\t'=1", "'-1+1", "a;b.jpg", "a-b=c.jpg"),
+        *("'-1e", "'-1e5+1"),
     ]
     # Quoted where the separator is another one as well.
     for text in ("x;'=1+1;y.jpg", "a;b.jpg"):
         assert f'\n"{text}",' in table
     assert {line["tumor_probability_uncalibrated"] for line in lines} == {"-0.5"}
-    assert {line["region"] for line in lines} == {'{"box":[1,-2,3,-4.5]}'}
+    assert {line["region"] for line in lines} == {'{"box":[1,-2,3,-4.5],"score":[-1e-7,-1.5e+30]}'}

@@ -118,7 +118,7 @@ export function toCsv(items) {
  * Where a spreadsheet may see the beginning of a formula: that of the cell, and of what it takes for
  * one where it is set to another separator. Negative numbers are none.
  */
-const FORMULA = /(^|[;,\t\r\n])(?=[=+\-@])(?!-[\d.]+(?:[;,\t\r\n\]}]|$))/g;
+const FORMULA = /(^|[;,\t\r\n])(?=[=+\-@])(?!-[\d.]+(?:e[+-]?\d+)?(?:[;,\t\r\n\]}]|$))/g;
 
 /** A cell; text that a spreadsheet would run as a formula is disarmed with an apostrophe. */
 function cell(value) {
