@@ -512,3 +512,25 @@ def test_why_a_retry_failed_is_said(page: Browser, tmp_path: Path, body: str) ->
     assert [row["decision"] for row in page.rows()] == before
     assert page.text("#notice") == "1 slice of 1 file got no result. The file is too large."
     assert page.run(SEEN) == [True, True]
+
+
+@needs_browser
+def test_an_object_that_cannot_be_read_again_keeps_its_frames(page: Browser) -> None:
+    """Its one error names no frame; another one, which had such an error, takes all of its frames."""
+    one, other = ([entry(f"{name}.dcm") for _ in range(2)] for name in (1, 2))
+    for frames in (one, other):
+        for number, frame in enumerate(frames, 1):
+            frame["dicom"] = {**frame["dicom"], "frame": number}
+    lost = [{"input": f"{name}.dcm", "error": LATE} for name in (1, 2)]
+    earlier = {"context": "earlier", "entries": [one[0], without_result(one[1]), lost[1]]}
+    later = {"context": "later", "entries": [lost[0], *other]}
+    found = page.run(
+        """return import("/static/page/answers.js").then(({ contextOf, merged }) => {
+          const answer = merged(...arguments);
+          return answer.entries.map((entry) => [entry, contextOf(answer, entry)]);
+        })""",
+        earlier,
+        later,
+    )
+    assert [context for _, context in found] == ["earlier", "earlier", "later", "later"]
+    assert [made_up for made_up, _ in found] == [*earlier["entries"][:2], *other]
