@@ -1,5 +1,6 @@
 // The page: files in, results out. Nothing is stored, and nothing is loaded from elsewhere.
 
+import { contextOf, merged } from "./page/answers.js";
 import * as exports from "./page/exports.js";
 import { byName, chosen, chosenFolder, dropped, nameOf, sniff } from "./page/files.js";
 import * as health from "./page/health.js";
@@ -15,7 +16,10 @@ const ANNOUNCE_EVERY_MS = 4000;
 const place = (name) => document.getElementById(name);
 const list = place("list");
 
-/** Files in the order they were added: {file, path, state, kind, url, entries, context, error}. */
+/**
+ * Files in the order they were added: {file, path, state, kind, url, error, kept}, and an answer (of
+ * answers.js). One that is tried again has the answer before in `kept`.
+ */
 let items = [];
 let busyMs = 0;
 let startedAt = null;
@@ -27,12 +31,15 @@ const sender = new Sender({
     place("notice").hidden = true;
   },
   answered(item, entries, context) {
-    change(item, { state: "done", entries, context });
+    change(item, { state: "done", ...merged(item.kept, { entries, context }) });
   },
   failed(item, error, entries, context) {
+    const { kept } = item;
     // What was answered before stays, where it was only tried again in vain.
-    const kept = !entries && item.kept;
-    change(item, kept ? { state: "done", error, ...kept } : { state: "failed", error, entries, context });
+    if (!kept) change(item, { state: "failed", error, entries, context });
+    // It had several slices: one error is of the whole file.
+    else if (!entries || entries.length === 1) change(item, { state: "done", error, ...kept });
+    else change(item, { state: "done", ...merged(kept, { entries, context }) });
   },
   waiting(waiting, error, seconds, attempt, attempts) {
     for (const item of waiting) change(item, { state: "waiting" });
@@ -64,7 +71,7 @@ const sender = new Sender({
 function explain(error) {
   const isWrongKey = error.status === 401 && key.isGiven();
   const text = isWrongKey ? "The key is not valid." : `${words.error(error)}.`;
-  if (error.code === "stopped" || key.isRefusal(error)) return text;
+  if (error.code === "stopped" || key.isRefusal(error) || !mayPass(error)) return text;
   return `${text} Try again ${error.wait ? `in ${Math.ceil(error.wait)} s` : "later"}.`;
 }
 
@@ -160,8 +167,10 @@ function unanswered() {
     .filter(([number]) => number)
     .map(([number, text]) => text(number))
     .join(" and ");
-  // What ended all of it says more than what befell a slice.
-  const [error] = [...again.map((item) => item.error).filter(mayPass), ...again.flatMap(passing)];
+  // What ended all of it says more than what befell a slice. Of a file that was tried again in vain it
+  // need not be what may pass.
+  const ends = again.filter(({ error, state }) => error && (state === "done" || mayPass(error)));
+  const [error] = [...ends.map((item) => item.error), ...again.flatMap(passing)];
   return { lacking, error };
 }
 
@@ -238,8 +247,9 @@ function showSeries() {
 const modelsUsed = () => [
   ...new Set(
     items
-      .filter(({ entries }) => entries?.some(({ error }) => !error))
-      .map(({ context }) => words.model(context.model))
+      .flatMap((item) => (item.entries ?? []).map((entry) => [entry, contextOf(item, entry)]))
+      .filter(([{ error }]) => !error)
+      .map(([, { model }]) => words.model(model))
       .filter(Boolean),
   ),
 ];
@@ -309,8 +319,8 @@ function askForKey(error) {
 function sendAgain() {
   const again = items.filter(canRetry);
   for (const item of again) {
-    const { state, entries, context } = item;
-    const kept = state === "done" ? { entries, context } : undefined;
+    const { state, entries, context, older, settled } = item;
+    const kept = state === "done" ? { entries, context, older, settled } : undefined;
     change(item, { state: "waiting", kept });
   }
   startedAt ??= performance.now();

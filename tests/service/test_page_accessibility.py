@@ -260,7 +260,9 @@ def test_larger_text_has_room(browser: Browser, folder: Path, pixels: int) -> No
             """for (const it of document.querySelectorAll("details")) it.open = true;
             for (const it of ["key-form", "notice", "stop", "retry"]) {
               document.getElementById(it).hidden = false;
-            }"""
+            }
+            document.getElementById("notice").textContent = arguments[0]""",
+            "The service took too long (504 deadline_exceeded). Trying again in 2 s, attempt 1 of 1.",
         )
         for width in (320, 360, 480, 640, 800, 1280, 1920):
             size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": False}

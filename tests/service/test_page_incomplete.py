@@ -350,3 +350,187 @@ def test_frames_that_are_tried_again_take_the_place_of_the_first(
     assert "3 slices judged\n" in shown["remarks"]
     names = [row["name"] for row in page.rows()]
     assert names == [f"1.dcm, frame {number}" for number in (1, 2, 3)]
+
+
+def tried_again(folder: Path, kind: str) -> tuple[list[Path], list[dict[str, Any]]]:
+    """A file with three slices, and what the service says of them."""
+    if kind == "zip":
+        names = [f"study.zip/{number}.dcm" for number in (1, 2, 3)]
+        return made(folder, ["study.zip"], b"PK\x03\x04"), [entry(name) for name in names]
+    frames = [entry("1.dcm") for _ in range(3)]
+    for number, one in enumerate(frames, 1):
+        one["dicom"] = {**one["dicom"], "frame": number}
+    return made(folder, ["1.dcm"]), frames
+
+
+def without_result(one: dict[str, Any]) -> dict[str, Any]:
+    return {"input": one["input"], "error": LATE, "dicom": one["dicom"]}
+
+
+@needs_browser
+@pytest.mark.parametrize("kind", ["zip", "frames"])
+def test_a_slice_that_was_answered_is_not_lost_where_it_is_tried_again(
+    page: Browser, chromium_folder: Path, tmp_path: Path, kind: str
+) -> None:
+    """Under load each slice may be too late in its turn."""
+    paths, found = tried_again(tmp_path, kind)
+    found[0]["decision"] = "tumor"
+    late = [without_result(one) for one in found]
+
+    def by(version: int, *entries: dict[str, Any], decision: str) -> dict[str, Any]:
+        made_up = answer(*entries, decision=decision)
+        model = {"name": "m", "version": version, "runtime": "litert", "device": "cpu"}
+        made_up["body"] |= {"request_id": str(version), "model": model}
+        return made_up
+
+    first = by(1, found[0], found[1], late[2], decision="tumor")
+    shown = answered(page, paths, first)
+    assert "2 slices judged, 1 more without a result" in shown["remarks"]
+
+    again = by(2, late[0], found[1], found[2], decision="refer")
+    page.run("window.answers = [arguments[0]]", again)
+    page.click("#retry")
+    page.wait_for_answers()
+    assert [row["decision"] for row in page.rows()] == ["Tumour", "No tumour", "No tumour"]
+    versions = [row["remarks"].rpartition("Model version ")[2] for row in page.rows()]
+    assert versions == ["1", "2", "2"]
+    assert "These results are by m 1 and m 2." in page.text("#versions")
+    assert "1 tumour, 2 no tumour. Took" in page.text("#summary")
+    assert "1 series result: 1 tumour." in page.text("#summary")
+    assert page.run(SEEN) == [False, False]
+    [shown] = page.run(SHOWN)
+    assert shown["decision"] == "Tumour"
+    assert "3 slices judged\n" in shown["remarks"]
+    assert shown["gaps"] == "Answered in 2 parts, none of which has all of its slices."
+    document, lines = saved(page, chromium_folder / "saved")
+    kept = [
+        (one["decision"], one["request_id"], one["request_index"], one["model"]["version"])
+        for one in document["results"]
+    ]
+    assert kept == [("tumor", "1", 0, 1), ("no_tumor", "2", 1, 2), ("no_tumor", "2", 2, 2)]
+    assert [one["decision"] for one in document["series"]] == ["tumor", "tumor"]
+    columns = ("decision", "version", "series_decision", "series_service_decision")
+    assert [[line[column] for column in columns] for line in lines] == [
+        ["tumor", "1", "tumor", "tumor"],
+        ["no_tumor", "2", "tumor", "refer"],
+        ["no_tumor", "2", "tumor", "refer"],
+    ]
+
+
+@needs_browser
+@pytest.mark.parametrize("kind", ["zip", "frames"])
+def test_a_retry_that_answers_nothing_takes_nothing(
+    page: Browser, chromium_folder: Path, tmp_path: Path, kind: str
+) -> None:
+    """Each slice may come back with an error of its own."""
+    paths, found = tried_again(tmp_path, kind)
+    late = [without_result(one) for one in found]
+    first = answer({**found[0], "decision": "tumor"}, *late[1:], decision="tumor")
+    answered(page, paths, first)
+    refused = {**late[1], "error": {**ERROR, "status": 415}}
+    errors = {"status": 504, "headers": {}, "body": {"errors": [late[0], refused, late[2]]}}
+    page.run("window.answers = [arguments[0]]", errors)
+    page.click("#retry")
+    page.wait_for_answers()
+    rows = page.rows()
+    assert [row["decision"] for row in rows] == ["Tumour", "No result", "No result"]
+    # Why there is none is what was said last.
+    assert ["Code 415" in row["remarks"] for row in rows] == [False, True, False]
+    assert "1 tumour, 2 without a result. Took" in page.text("#summary")
+    assert page.text("#notice") == (
+        "1 slice of 1 file got no result. The service took too long. Try again later."
+    )
+    [shown] = page.run(SHOWN)
+    assert "1 slice judged, 2 more without a result" in shown["remarks"]
+    assert (shown["decision"], shown["gaps"]) == ("Tumour", "")
+    document, lines = saved(page, chromium_folder / "saved")
+    assert [line["decision"] for line in lines] == ["tumor", "", ""]
+    assert document["series"][0]["unanswered_files"] == (kind == "frames")
+
+    # What is answered in the end is whole.
+    page.run("window.answers = [arguments[0]]", answer(*found))
+    page.click("#retry")
+    page.wait_for_answers()
+    [shown] = page.run(SHOWN)
+    assert (shown["decision"], shown["gaps"]) == ("No tumour", "")
+    assert "3 slices judged\n" in shown["remarks"]
+
+
+@needs_browser
+def test_of_what_is_tried_again_the_later_result_counts(page: Browser, tmp_path: Path) -> None:
+    """Of each series of a file, and of each slice."""
+    found = [entry(f"study.zip/{number}.dcm") for number in (1, 2, 3, 4)]
+    for one, uid in zip(found, ("1.1", "1.1", "1.2", "1.2"), strict=True):
+        one["dicom"]["series_instance_uid"] = uid
+    found[2]["decision"] = "tumor"
+    late = [without_result(one) for one in found]
+    unsure = [{**one, "decision": "refer"} for one in found]
+
+    def of_two(entries: list[dict[str, Any]], **decided: tuple[str, int]) -> dict[str, Any]:
+        made_up = answer(*entries)
+        (summary,) = made_up["body"]["series"]
+        made_up["body"]["series"] = [
+            {**summary, "series_instance_uid": uid, "decision": decision, "failed": failed}
+            for uid, (decision, failed) in zip(("1.1", "1.2"), decided.values(), strict=True)
+        ]
+        return made_up
+
+    slices = [late[0], unsure[1], found[2], unsure[3]]
+    first = of_two(slices, one=("refer", 1), other=("tumor", 0))
+    page.run("window.answers = [arguments[0]]", first)
+    page.choose(made(tmp_path, ["study.zip"], b"PK\x03\x04"))
+    page.wait_for_answers()
+    slices = [found[0], found[1], late[2], found[3]]
+    again = of_two(slices, one=("no_tumor", 0), other=("refer", 1))
+    page.run("window.answers = [arguments[0]]", again)
+    page.click("#retry")
+    page.wait_for_answers()
+    decisions = [row["decision"] for row in page.rows()]
+    assert decisions == ["No tumour", "No tumour", "Tumour", "No tumour"]
+    one, other = page.run(SHOWN)
+    assert (one["decision"], one["gaps"]) == ("No tumour", "")
+    assert other["decision"] == "Tumour"
+    assert "2 slices judged\nNot decided as “No tumour”: 1 slice\n" in other["remarks"]
+
+
+@needs_browser
+@pytest.mark.parametrize("body", ["problem", "entry"])
+def test_why_a_retry_failed_is_said(page: Browser, tmp_path: Path, body: str) -> None:
+    """Not only what the slices had before it."""
+    late = {"input": "2.jpg", "error": LATE}
+    page.run("window.answers = [arguments[0]]", of_pack(entry("1.jpg"), late))
+    page.choose(made(tmp_path, ["study.zip"], b"PK\x03\x04"))
+    page.wait_for_answers()
+    before = [row["decision"] for row in page.rows()]
+    problem = {"status": 413, "code": "body_too_large", "detail": "too large"}
+    errors = [{"input": "study.zip", "error": problem}]
+    content = problem if body == "problem" else {**problem, "errors": errors}
+    refused = {"status": 413, "headers": {}, "body": content}
+    page.run("window.answers = [arguments[0]]", refused)
+    page.click("#retry")
+    page.wait_for_answers()
+    assert [row["decision"] for row in page.rows()] == before
+    assert page.text("#notice") == "1 slice of 1 file got no result. The file is too large."
+    assert page.run(SEEN) == [True, True]
+
+
+@needs_browser
+def test_an_object_that_cannot_be_read_again_keeps_its_frames(page: Browser) -> None:
+    """Its one error names no frame; another one, which had such an error, takes all of its frames."""
+    one, other = ([entry(f"{name}.dcm") for _ in range(2)] for name in (1, 2))
+    for frames in (one, other):
+        for number, frame in enumerate(frames, 1):
+            frame["dicom"] = {**frame["dicom"], "frame": number}
+    lost = [{"input": f"{name}.dcm", "error": LATE} for name in (1, 2)]
+    earlier = {"context": "earlier", "entries": [one[0], without_result(one[1]), lost[1]]}
+    later = {"context": "later", "entries": [lost[0], *other]}
+    found = page.run(
+        """return import("/static/page/answers.js").then(({ contextOf, merged }) => {
+          const answer = merged(...arguments);
+          return answer.entries.map((entry) => [entry, contextOf(answer, entry)]);
+        })""",
+        earlier,
+        later,
+    )
+    assert [context for _, context in found] == ["earlier", "earlier", "later", "later"]
+    assert [made_up for made_up, _ in found] == [*earlier["entries"][:2], *other]

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.service.test_page_incomplete import SLICE, answer, entry, made
+from tests.service.test_page_incomplete import ERROR, SLICE, answer, entry, made
 from tests.service.test_page_series import ORDERED, VISIBLE, saved
 from tests.support.browser import BROWSER_SECONDS, STUB, Browser, needs_browser
 from tests.support.service import MODEL, wait_until
@@ -134,6 +134,18 @@ def test_only_what_is_calibrated_is_saved_as_such(
         assert found == [["", "0.1"], ["0.2", ""]]
 
 
+@needs_browser
+def test_a_series_is_saved_as_calibrated_beside_a_slice_that_failed_too(
+    page: Browser, chromium_folder: Path, tmp_path: Path
+) -> None:
+    known = entry("1.dcm", prediction_set=["notumor"])
+    failed = {"input": "2.dcm", "error": ERROR, "dicom": entry("2.dcm")["dicom"]}
+    add(page, made(tmp_path, ["1.dcm", "2.dcm"]), answer(known, failed, tumor_probability=0.2))
+    _, lines = saved(page, chromium_folder / "saved")
+    assert [line["series_tumor_probability"] for line in lines] == ["0.2", "0.2"]
+    assert "series_tumor_probability_uncalibrated" not in lines[0]
+
+
 SCORE_NAMES = """return [...document.querySelectorAll("#series-list .score-name")]
     .map((it) => it.innerText.trim().split(/\\s+/).join(" "))"""
 
@@ -215,18 +227,29 @@ def test_no_text_is_a_formula_whatever_separates(page: Browser) -> None:
         """return import("/static/page/exports.js").then(({ toCsv }) => toCsv(
           arguments[0].map((name) => ({
             file: { name, size: 1 }, path: name,
-            entries: [{ input: name, tumor_probability: -0.5, region: { box: [1, -2, 3, -4.5] } }],
+            entries: [{ input: name, tumor_probability: -0.5,
+              region: { box: [1, -2, 3, -4.5], score: [-1e-7, -1.5e30] } }],
           })),
         ))""",
-        ["x;=1+1;y.jpg", "x\t@a,-2+3,+b.jpg", "\t=1", "-1+1", "a;b.jpg", "a-b=c.jpg"],
+        [
+            "x;=1+1;y.jpg",
+            "x\t@a,-2+3,+b.jpg",
+            "\t=1",
+            "-1+1",
+            "a;b.jpg",
+            "a-b=c.jpg",
+            "-1e",
+            "-1e5+1",
+        ],
     )
     assert table.startswith("\ufefffile,")
     lines = list(csv.DictReader(io.StringIO(table.removeprefix("\ufeff"))))
     assert [line["file"] for line in lines] == [
-        *("x;'=1+1;y.jpg", "x\t'@a,'-2+3,'+b.jpg", "'\t'=1", "'-1+1", "a;b.jpg", "a-b=c.jpg")
+        *("x;'=1+1;y.jpg", "x\t'@a,'-2+3,'+b.jpg", "'\t'=1", "'-1+1", "a;b.jpg", "a-b=c.jpg"),
+        *("'-1e", "'-1e5+1"),
     ]
     # Quoted where the separator is another one as well.
     for text in ("x;'=1+1;y.jpg", "a;b.jpg"):
         assert f'\n"{text}",' in table
     assert {line["tumor_probability_uncalibrated"] for line in lines} == {"-0.5"}
-    assert {line["region"] for line in lines} == {'{"box":[1,-2,3,-4.5]}'}
+    assert {line["region"] for line in lines} == {'{"box":[1,-2,3,-4.5],"score":[-1e-7,-1.5e+30]}'}

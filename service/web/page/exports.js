@@ -1,8 +1,9 @@
 // Results as files: made in the browser, from what the service answered.
 
+import { contextOf } from "./answers.js";
 import { nameOf } from "./files.js";
 import { isCalibrated } from "./rows.js";
-import { found, seriesOf } from "./series.js";
+import { found, isCalibratedPart, seriesOf } from "./series.js";
 
 const NOTE =
   "Research use only, not a medical device. Tumour probability is a model output, not a patient's risk.";
@@ -46,10 +47,10 @@ export function toCsv(items) {
   const occurs = (name) => all.some(({ entry }) => entry[name] !== undefined);
   const later = (name, value) => (occurs(name) ? [[name, value]] : []);
   // There may be rows of either kind.
-  const probabilities = (prefix, value) =>
+  const probabilities = (prefix, value, calibrated) =>
     [true, false].map((wanted) => [
       `${prefix}tumor_probability${wanted ? "" : "_uncalibrated"}`,
-      (row) => (isCalibrated(row.entry) === wanted ? value(row) : undefined),
+      (row) => (calibrated(row) === wanted ? value(row) : undefined),
     ]).filter(([, of]) => all.some((row) => of(row) !== undefined));
   const json = (value) => (value === undefined ? undefined : JSON.stringify(value));
   const columns = [
@@ -57,7 +58,11 @@ export function toCsv(items) {
     ["decision", ({ entry }) => entry.decision],
     // Beside what it takes back: of a slice that the model cannot judge, the numbers mean nothing.
     ...later("in_distribution", ({ entry }) => entry.in_distribution),
-    ...probabilities("", ({ entry }) => entry.tumor_probability),
+    ...probabilities(
+      "",
+      ({ entry }) => entry.tumor_probability,
+      ({ entry }) => isCalibrated(entry),
+    ),
     ["label", ({ entry }) => entry.label],
     ["probability", ({ entry }) => entry.probability],
     ...[...classes].map((name) => [`p_${name}`, ({ entry }) => entry.probabilities?.[name]]),
@@ -73,13 +78,17 @@ export function toCsv(items) {
   }
   const known = new Map(found(items).map((one) => [one.key, one]));
   const whole = ({ entry }) => entry.dicom && known.get(seriesOf(entry.dicom));
-  const series = (row) =>
-    whole(row)?.parts.find(({ context }) => context === row.context)?.summary;
+  const part = (row) => whole(row)?.parts.find(({ context }) => context === row.context);
+  const series = (row) => part(row)?.summary;
   if (known.size) {
     columns.push(
       ["series_decision", (row) => series(row) && whole(row).decision],
       ["series_service_decision", (row) => series(row)?.decision],
-      ...probabilities("series_", (row) => series(row)?.tumor_probability),
+      ...probabilities(
+        "series_",
+        (row) => series(row)?.tumor_probability,
+        (row) => part(row) !== undefined && isCalibratedPart(part(row)),
+      ),
       ["series_slices", (row) => series(row)?.slices],
       ["series_failed", (row) => series(row)?.failed],
       ["series_unfamiliar", (row) => series(row)?.unfamiliar],
@@ -109,7 +118,7 @@ export function toCsv(items) {
  * Where a spreadsheet may see the beginning of a formula: that of the cell, and of what it takes for
  * one where it is set to another separator. Negative numbers are none.
  */
-const FORMULA = /(^|[;,\t\r\n])(?=[=+\-@])(?!-[\d.]+(?:[;,\t\r\n\]}]|$))/g;
+const FORMULA = /(^|[;,\t\r\n])(?=[=+\-@])(?!-[\d.]+(?:e[+-]?\d+)?(?:[;,\t\r\n\]}]|$))/g;
 
 /** A cell; text that a spreadsheet would run as a formula is disarmed with an apostrophe. */
 function cell(value) {
@@ -125,7 +134,7 @@ function rows(items) {
       const { status, code, detail } = item.error;
       return [{ item, entry: { input: item.file.name, error: { status, code, detail } } }];
     }
-    return item.entries.map((entry) => ({ item, entry, context: item.context }));
+    return item.entries.map((entry) => ({ item, entry, context: contextOf(item, entry) }));
   });
 }
 

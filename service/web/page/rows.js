@@ -1,5 +1,6 @@
 // A file as a row of the list. Whatever comes from a file or the service enters as text only.
 
+import { contextOf } from "./answers.js";
 import { titleOf } from "./files.js";
 import * as regions from "./regions.js";
 import * as words from "./words.js";
@@ -86,6 +87,7 @@ function drawError(node, part, item, error) {
 }
 
 function drawEntry(node, part, item, entry, enlarge) {
+  const context = contextOf(item, entry);
   node.dataset.state = "done";
   node.dataset.decision = entry.decision ?? "";
   part("decision").textContent =
@@ -95,7 +97,7 @@ function drawEntry(node, part, item, entry, enlarge) {
   if (judged && entry.label !== undefined) {
     part("label").append("Most likely class: ", element("strong", words.label(entry.label)));
   }
-  list(part("remarks"), remarks(entry, item.context.tumor_classes));
+  list(part("remarks"), remarks(entry, context.tumor_classes));
   if (entry.in_distribution === false) {
     const warning =
       "Unlike the images that the model was made for, or not upright: do not rely on this result.";
@@ -104,8 +106,8 @@ function drawEntry(node, part, item, entry, enlarge) {
     part("remarks").prepend(first);
     part("remarks").hidden = false;
   }
-  if (item.context.model) {
-    part("remarks").append(versionOf(item.context));
+  if (context.model) {
+    part("remarks").append(versionOf(context));
     part("remarks").hidden = false;
   }
   if (judged && typeof entry.tumor_probability === "number") {
@@ -157,7 +159,10 @@ function remarks(entry, tumors) {
 
 function details(item, entry) {
   const facts = [];
-  const { model, timing_ms: timing, round_trip_ms: elapsed, request_id, files } = item.context;
+  const { model, timing_ms: timing, round_trip_ms: elapsed, request_id, files } = contextOf(
+    item,
+    entry,
+  );
   if (timing) {
     const parts = [
       ["decoding", timing.decode],

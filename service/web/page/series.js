@@ -1,5 +1,6 @@
 // What the slices of a series come to together, as the service says with the answers to requests.
 
+import { contextOf } from "./answers.js";
 import { folderOf, titleOf } from "./files.js";
 import { element, isCalibrated, list, versionOf } from "./rows.js";
 import * as words from "./words.js";
@@ -33,12 +34,19 @@ export function found(items) {
   const owners = new Map();
   const contexts = new Set();
   for (const item of items) {
-    for (const entry of item.entries ?? []) owners.set(entry, item);
-    if (item.context?.series && item.entries) contexts.add(item.context);
+    for (const entry of item.entries ?? []) {
+      owners.set(entry, item);
+      const context = contextOf(item, entry);
+      if (context?.series) contexts.add(context);
+    }
   }
-  const parts = [...contexts].flatMap((context) =>
-    context.series.map((summary) => ({ summary, context, slices: slicesOf(summary, context) })),
-  );
+  const isShown = (entry) => owners.has(entry);
+  const parts = [...contexts]
+    .flatMap((context) =>
+      context.series.map((summary) => ({ summary, context, slices: slicesOf(summary, context) })),
+    )
+    // A file that was tried again has all of them from the later request, or else of another series.
+    .filter(({ slices }) => [...slices.values()].some(isShown));
   const lost = items.flatMap(lostOf);
   return [...Map.groupBy(parts, ({ summary }) => seriesOf(summary)).values()].map((own) =>
     joined(own, owners, lost),
@@ -83,7 +91,9 @@ function joined(parts, owners, lost) {
   const [lead] = parts.toSorted(
     (a, b) => rank(a) - rank(b) || b.summary.tumor_probability - a.summary.tumor_probability,
   );
-  const slices = new Map(parts.flatMap((part) => [...part.slices]));
+  // Of a slice that has several results, the one that is shown counts.
+  const results = parts.flatMap((part) => [...part.slices]);
+  const slices = new Map(results.toSorted(([, a], [, b]) => owners.has(a) - owners.has(b)));
   const files = new Set([...slices.values()].map((entry) => owners.get(entry)).filter(Boolean));
   const folders = new Set([...files].map(folderOf));
   const { study_instance_uid: study, series_instance_uid: uid } = lead.summary;
@@ -94,9 +104,10 @@ function joined(parts, owners, lost) {
     return item.kind !== "remains" || folders.has(folderOf(item));
   });
   const contexts = new Set(parts.map(({ context }) => context));
-  const isOfRequest = ({ item, entry }) => entry !== undefined && contexts.has(item.context);
+  const isOfRequest = ({ item, entry }) =>
+    entry !== undefined && (contexts.has(contextOf(item, entry)) || files.has(item));
   const packed = [...files].some(({ kind }) => kind === "zip")
-    ? Math.max(...parts.map(({ summary }) => summary.failed))
+    ? Math.max(...parts.map((part) => part.summary.failed - settledOf(part, files)))
     : 0;
   const series = {
     key: seriesOf(lead.summary),
@@ -115,6 +126,18 @@ function joined(parts, owners, lost) {
   return { ...series, ...decided(series) };
 }
 
+/** How many slices of a series that failed in this request have a result of another one. */
+function settledOf({ summary, context }, files) {
+  const series = seriesOf(summary);
+  const answerTo = (entry) =>
+    [...files].map(({ settled }) => settled?.get(entry)).find((answer) => answer !== undefined);
+  return context.entries.filter((entry) => {
+    if (!entry.error || !answerTo(entry)?.dicom) return false;
+    const { series_instance_uid: its } = entry.dicom ?? {};
+    return !its || seriesOf(entry.dicom) === series;
+  }).length;
+}
+
 const isStrange = (entry) => entry.in_distribution === false;
 
 /**
@@ -126,6 +149,9 @@ function decided({ lead, missing, isWhole }) {
   const incomplete = decision === "no_tumor" && (missing.size > 0 || !isWhole);
   return { decision: incomplete ? "refer" : decision, incomplete };
 }
+
+/** Whether what a request says of a series is by a version that is calibrated. */
+export const isCalibratedPart = ({ slices }) => [...slices.values()].some(isCalibrated);
 
 /** Those that say more than the row of a slice does. */
 export const worthShowing = ({ slices, failed, parts, missing }) =>
@@ -148,7 +174,7 @@ function row(series) {
   // As with a slice that the model cannot judge.
   if (familiar) part("score-value").textContent = words.share(lead.summary.tumor_probability);
   part("score").hidden = !familiar;
-  part("score-note").hidden = [...lead.slices.values()].some(isCalibrated);
+  part("score-note").hidden = isCalibratedPart(lead);
 
   const remarks = [];
   if (series.decision === "refer") {

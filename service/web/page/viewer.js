@@ -1,5 +1,6 @@
 // A slice enlarged, with its region or its heat map.
 
+import { contextOf } from "./answers.js";
 import { titleOf } from "./files.js";
 import * as key from "./key.js";
 import * as regions from "./regions.js";
@@ -39,7 +40,7 @@ export async function enlarge(item, entry, { heat = false, refused } = {}) {
     place("viewer-note").textContent = `${words.error(error)}.`;
   } else {
     place("viewer-image").addEventListener("load", () => URL.revokeObjectURL(url), { once: true });
-    const whose = regions.heatVersion(version, item.context.model);
+    const whose = regions.heatVersion(version, contextOf(item, entry).model);
     const box = entry.region ? ` ${regions.caption(entry.region)}` : "";
     show(url, `Heat map of ${title}`, `${whose}${regions.heatCaption(source)}${box}`);
   }
