@@ -8,13 +8,14 @@ import logging
 import re
 import threading
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final
 
 import numpy as np
 from pydicom import Dataset, FileDataset, dcmread
-from pydicom.tag import Tag
+from pydicom.dataset import FileMetaDataset
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import (
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
@@ -71,6 +72,9 @@ _KEYWORDS: Final = (
 
 _ATTRIBUTES: Final = [*map(Tag, _KEYWORDS), *map(Tag, PRIVATE)]
 """All that is parsed; everything else, what tells who the patient is with it, is skipped unread."""
+
+_CHARACTER_SET: Final = Tag("SpecificCharacterSet")
+"""Read in any case: it says what the texts are."""
 
 _QUIET: Final = ("ignore", None, Warning, re.compile("pydicom"), 0)
 
@@ -184,13 +188,7 @@ def open_dicom(data: bytes, policy: Policy, *, keep: Sequence[str] = ()) -> Dico
     quieten()
     with _errors_named():
         inflated = _inflated(data, policy.max_pixels)
-        dataset = _read(inflated, policy.checks)
-        header = None
-        if keep:
-            reader = BoundedReader(inflated.data)
-            header = dcmread(reader, stop_before_pixels=True, specific_tags=list(keep))
-            # It has read what it keeps, and would hold all of the file.
-            header.buffer = None
+        dataset, header = _read(inflated, policy.checks, keep)
         size = 0 if inflated.data is data else len(inflated.data)
         return DicomObject(dataset, policy, header, size)
 
@@ -229,11 +227,19 @@ def _inflated(data: bytes, max_pixels: int) -> Inflated:
     return inflated
 
 
-def _read(inflated: Inflated, checks: Checks) -> FileDataset:
-    """Parses an object; it is of an accepted kind, has pixels, and its transfer syntax is known."""
+def _read(
+    inflated: Inflated, checks: Checks, keep: Sequence[str]
+) -> tuple[FileDataset, Dataset | None]:
+    """Parses an object; it is of an accepted kind, has pixels, and its transfer syntax is known.
+
+    Returns:
+        It, and its header with the attributes that are kept, if any are.
+    """
     check_size(inflated.data, inflated.meta)
     reader = BoundedReader(inflated.data)
-    dataset = dcmread(reader, specific_tags=_ATTRIBUTES)
+    kept = [Tag(keyword) for keyword in keep]
+    dataset = dcmread(reader, specific_tags=[*_ATTRIBUTES, *kept])
+    header = _split(dataset, {*kept, _CHARACTER_SET}) if kept else None
     if "PixelData" not in dataset and reader.overrun:
         raise TruncatedImage("the DICOM object ends before its pixels")
     check_kind(dataset, checks)
@@ -245,4 +251,15 @@ def _read(inflated: Inflated, checks: Checks) -> FileDataset:
         is_implicit, is_little_endian = dataset.original_encoding
         explicit = ExplicitVRLittleEndian if is_little_endian else ExplicitVRBigEndian
         dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if is_implicit else explicit
-    return dataset
+    return dataset, header
+
+
+def _split(dataset: FileDataset, kept: Collection[BaseTag]) -> Dataset:
+    """A header of the attributes that are kept; of them, the data set has what is read of it alone."""
+    header = Dataset({tag: value for tag, value in dataset.items() if tag in kept})
+    header.file_meta = FileMetaDataset(dict(dataset.file_meta.items()))
+    is_implicit, is_little_endian = dataset.original_encoding
+    header.set_original_encoding(is_implicit, is_little_endian, dataset.original_character_set)
+    for tag in header.keys() - {*_ATTRIBUTES, _CHARACTER_SET}:
+        del dataset[tag]
+    return header

@@ -2,11 +2,12 @@
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import Final
 
 from pydicom import Dataset, FileDataset
-from pydicom.tag import Tag
+from pydicom.dataelem import DataElement, RawDataElement
+from pydicom.tag import BaseTag, Tag
 
 from contract.greyscale import floats, numbers
 from contract.preprocessing import DicomReference
@@ -31,8 +32,16 @@ UNASSIGNED: Final = (
 )
 """Where a legacy converted object keeps what has no functional group (PS3.3 2024e, C.7.6.16.2)."""
 
+_GROUPS: Final = frozenset(
+    map(Tag, ("SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence"))
+)
+_IN_GROUPS: Final = frozenset(map(Tag, UNASSIGNED + FUNCTIONAL_GROUPS))
+
 OF_INVERSION: Final = frozenset(map(Tag, ("ScanningSequence", "InversionTime")))
 """What is read of it: that a frame is of an inversion recovery."""
+
+_SHORT_BYTES: Final = 256
+"""A value of so many is converted in microseconds, so it may be converted again for each frame."""
 
 _UID: Final = re.compile(r"[0-9]+(\.[0-9]+)*")
 
@@ -40,24 +49,59 @@ _UID: Final = re.compile(r"[0-9]+(\.[0-9]+)*")
 def frame_attributes(dataset: FileDataset, frame: int) -> Dataset:
     """What holds for one frame (from 1), flat, as in a classic object.
 
-    A frame's own functional groups go before the shared ones, and those before the top level.
+    A frame's own functional groups go before the shared ones, and those before the top level. What
+    takes long to convert stays converted in the data set, for other frames.
     """
+    _convert(dataset, _GROUPS)
     # Dataset(dataset) would share its elements: a frame's own would stay for all others.
     attributes = Dataset(dict(dataset.items()))
     # It says in which byte order the words of a lookup table are.
     attributes.file_meta = dataset.file_meta
+    holders: list[Dataset] = [dataset]
     shared = list(dataset.get("SharedFunctionalGroupsSequence") or [])[:1]
     own = list(dataset.get("PerFrameFunctionalGroupsSequence") or [])[frame - 1 : frame]
     for groups in shared + own:
+        _convert(groups, _IN_GROUPS)
         for keyword in UNASSIGNED:
             for item in list(groups.get(keyword) or [])[:1]:
                 attributes.update(
                     {tag: value for tag, value in item.items() if tag in OF_INVERSION}
                 )
+                holders.append(item)
         for keyword in FUNCTIONAL_GROUPS:
             for item in list(groups.get(keyword) or [])[:1]:
                 attributes.update(item)
+                holders.append(item)
+    _convert(attributes, attributes.keys(), holders)
     return attributes
+
+
+def _convert(dataset: Dataset, tags: Container[BaseTag], holders: Iterable[Dataset] = ()) -> None:
+    """Converts long values where they are kept, as pydicom would do it anew for each frame.
+
+    It would also convert anew, at each access, what cannot be converted. Such an element becomes one
+    that fails as well, but at once.
+
+    Args:
+        dataset: what they are converted in.
+        tags: of elements that are.
+        holders: the data sets that they were copied from, where they are replaced as well.
+    """
+    for tag, raw in list(dataset.items()):
+        if tag not in tags or not isinstance(raw, RawDataElement):
+            continue
+        if len(raw.value or b"") <= _SHORT_BYTES:
+            continue
+        try:
+            found: DataElement | RawDataElement = dataset[tag]
+        except ValueError:  # Of a number of the wrong length, at once: it is left as it is.
+            found = dict(dataset.items())[tag]
+        except Exception:  # noqa: BLE001 - whatever damage makes pydicom raise
+            found = raw._replace(VR="SQ", length=1, value=b"\0")
+            dataset[tag] = found
+        for holder in holders:
+            if dict(holder.items()).get(tag) is raw:
+                holder[tag] = found
 
 
 def reference(attributes: Dataset, frame: int) -> DicomReference:

@@ -7,6 +7,7 @@ minutes. It takes any eight bytes for an item where it expects one.
 
 import io
 import struct
+import sys
 from typing import Final, NamedTuple
 
 from pydicom.datadict import DicomDictionary, dictionary_VR
@@ -44,6 +45,9 @@ _REPEATED_SEQUENCE: Final = 0x50002600
 """The one sequence of repeating groups, which the mask leaves alike (PS3.5 2024e, 7.6)."""
 
 _ANY: Final = 0xFFFFFFFF
+
+_ENDLESS: Final = sys.maxsize
+"""Where a sequence of undefined length ends."""
 
 _BIG_ENDIAN_GROUP: Final = 1024
 """From this group on, pydicom takes a data set of no stated transfer syntax for big endian."""
@@ -87,7 +91,7 @@ def check_size(data: bytes, meta: Meta, last: int = _ANY) -> None:
 
     Raises:
         UndecodableImage: there are too many.
-        TruncatedImage: it ends within a value in a sequence.
+        TruncatedImage: it ends within a sequence, or a value in one; or a sequence within an item.
     """
     start = behind_command_set(data, meta)
     vr = data[start + 4 : start + 6]
@@ -103,7 +107,8 @@ class _Level(NamedTuple):
     Attributes:
         is_sequence: which of them.
         is_implicit: whether its elements have no value representations.
-        end: no element or item of it begins here or behind.
+        end: no element or item of it begins here or behind; :data:`_ENDLESS` of a sequence that goes
+            on to its delimiter.
         limit: nothing of it is read from here on, as it is the end of the file or of a value.
         resume: where reading goes on behind it; 0 if that is where its last element ended.
     """
@@ -150,8 +155,11 @@ class _Walk:
     def _next_item(self, level: _Level) -> _Level | None:
         """Of a sequence, its next item; None behind the last."""
         at = self._at
-        if at >= level.end or at + 8 > level.limit:
+        if at >= level.end:
             return None
+        if at + 8 > level.limit:
+            # Pydicom would make all items before, find no tag, and do so at each access.
+            raise TruncatedImage("the DICOM object ends within a sequence")
         self._items += 1
         if self._items > MAX_ITEMS:
             raise UndecodableImage("the DICOM object has too many sequence items")
@@ -194,10 +202,13 @@ class _Walk:
                 if length and self._may_be_sequence(tag, vr, start):
                     self._at = start
                     inner = min(at, limit)
-                    return _Level(True, is_dataset_implicit, inner, inner, at)
+                    # What may be no sequence, but private bytes, may have some left behind its items.
+                    is_guess = vr != b"SQ" and tag >> 16 & 1
+                    until = inner - 7 if is_guess else inner
+                    return _Level(True, is_dataset_implicit, until, inner, at)
             elif self._is_endless_sequence(tag, vr, start):
                 self._at = start
-                return _Level(True, is_dataset_implicit, limit, limit)
+                return _Level(True, is_dataset_implicit, _ENDLESS, limit)
             else:
                 behind = self._behind_value(start, limit)
                 if behind is None:

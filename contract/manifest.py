@@ -22,6 +22,9 @@ VERSION_PATTERN: Final = r"[1-9][0-9]{0,8}"
 
 MAX_VERSION: Final = 999_999_999
 
+_JOINERS: Final = "\u200c\u200d"
+"""Zero width (non-)joiners, which spell words of Persian and Devanagari, and are no printable signs."""
+
 
 def _inside_version(path: str) -> str:
     pure = PurePosixPath(path)
@@ -33,8 +36,11 @@ def _inside_version(path: str) -> str:
 
 
 def _printable(name: str) -> str:
-    if not name.isprintable() or name != name.strip():
-        raise ValueError("must be printable, without space around it")
+    for sign in name:
+        if not sign.isprintable() and sign not in _JOINERS:
+            raise ValueError(f"must be printable, which U+{ord(sign):04X} is not")
+    if name != name.strip(f" {_JOINERS}"):
+        raise ValueError("must have no space or joiner at its ends")
     return name
 
 

@@ -378,8 +378,8 @@ def _require_artifacts(manifest: Manifest) -> None:
     names = [entry.path for entry in manifest.files]
     ood = manifest.answer.ood if manifest.answer else None
     for runtime, artifact in [*manifest.artifacts.items(), *([("ood", ood.file)] if ood else [])]:
-        is_folder = runtime == "tensorflow" and any(it.startswith(f"{artifact}/") for it in names)
-        if artifact not in names and not is_folder:
+        is_folder = any(it.startswith(f"{artifact}/") for it in names)
+        if not (is_folder if runtime == "tensorflow" else artifact in names):
             raise IncompleteVersion(
                 f"{manifest.name}/{manifest.version} lacks its artifact {artifact}"
             )

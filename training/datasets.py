@@ -337,7 +337,12 @@ def _read_mask(path: Path, decoded: Slice) -> Image.Image | None:
     if not share:
         return None
     size = decoded.pixels.shape[::-1]
-    return mask if mask.size == size else mask.resize(size, Image.Resampling.BOX)
+    if mask.size == size:
+        return mask
+    # A reduced JPEG's last pixels reach over its border, where there is no tumour.
+    reach = zip(decoded.reach, (columns, rows) * 2, strict=True)
+    left, top, right, bottom = (round(share * side) for share, side in reach)
+    return mask.crop((left, top, right, bottom)).resize(size, Image.Resampling.BOX)
 
 
 def place_mask(mask: Image.Image, placement: Placement, spec: PreprocessSpec) -> NDArray[np.uint8]:

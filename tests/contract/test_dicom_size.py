@@ -6,9 +6,10 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import suppress
+from typing import Any, cast
 
 import pytest
-from pydicom import Dataset, dcmread, filereader
+from pydicom import Dataset, dcmread, filereader, values
 from pydicom.uid import (
     UID,
     DeflatedExplicitVRLittleEndian,
@@ -21,8 +22,9 @@ from contract.dicom import quieten
 from contract.dicom_meta import EXPLICIT_HEADER, LONG_VRS, MAX_META_BYTES, inflate
 from contract.dicom_size import BoundedReader, check_size
 from contract.errors import DecodeError, TruncatedImage, UndecodableImage
+from contract.policy import Checks, Policy
 from tests.contract.rendering import decoded
-from tests.contract.samples import SYNTAXES, grey_slice, mr_object
+from tests.contract.samples import SYNTAXES, grey_slice, mr_frames, mr_object
 
 GREY = grey_slice()
 ENDLESS = 0xFFFFFFFF
@@ -260,6 +262,118 @@ class TestItems:
     def test_so_many_there_may_be(self) -> None:
         just = element(0x00102202, "SQ", 500 * item(b""))
         assert decoded(inserted(mr_object(GREY), just)).pixels.shape == GREY.shape
+
+
+FRAMES = 4
+
+
+def with_frames(*more: bytes) -> bytes:
+    """An object of some frames, with more elements."""
+    data = mr_frames([GREY] * FRAMES)
+    at = data.index(struct.pack("<HH", 0x7FE0, 0x0010))
+    return data[:at] + b"".join(more) + data[at:]
+
+
+def opened_and_read(data: bytes, keep: tuple[str, ...] = ()) -> None:
+    with suppress(DecodeError):
+        source = open_source(data, policy=Policy(checks=Checks.OFF), keep=keep)
+        for frame in range(1, FRAMES + 1):
+            with suppress(DecodeError):
+                source.reference(frame)
+            with suppress(DecodeError):
+                source.slice(frame)
+
+
+LUT = element(0x00283002, "US", bytes(6)) + element(0x00283006, "OW", bytes(512))
+
+
+class TestOnce:
+    """What pydicom makes items of, it makes them of once, however many frames there are."""
+
+    @pytest.mark.parametrize("tag", [0x00283000, 0x00283010, 0x52009229, 0x00082218])
+    @pytest.mark.parametrize("first", [b"", LUT], ids=["empty", "table"])
+    def test_of_what_is_whole(self, tag: int, first: bytes, items: Items) -> None:
+        opened_and_read(with_frames(element(tag, "SQ", item(first) + 99 * item(b""))))
+        assert len(items) == 100
+
+    @pytest.mark.parametrize("group", [0x00289145, 0x00289132])
+    def test_in_shared_groups(self, group: int, items: Items) -> None:
+        tables = element(0x00283010, "SQ", item(LUT) + 99 * item(b""))
+        shared = item(element(group, "SQ", item(tables)))
+        opened_and_read(with_frames(element(0x52009229, "SQ", shared)))
+        assert len(items) == 102
+
+    @pytest.mark.parametrize(
+        ("tag", "inside"), [(0x00283010, False), (0x52009229, False), (0x00289110, True)]
+    )
+    def test_of_what_fails(
+        self, tag: int, inside: bool, items: Items, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """By whatever damage the count lets through."""
+        monkeypatch.setattr("contract.dicom.check_size", lambda *_: None)
+        more = element(tag, "SQ", 100 * item(b"") + bytes(4))
+        more = element(0x52009229, "SQ", item(more)) if inside else more
+        opened_and_read(with_frames(more))
+        assert len(items) == 100 + inside
+
+    def test_of_long_numbers(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        converted, convert = [], values.convert_DS_string
+
+        def counting(text: bytes, *arguments: Any) -> object:
+            converted.append(text)
+            return convert(text, *arguments)
+
+        monkeypatch.setitem(cast("dict[str, Any]", values.converters), "DS", counting)
+        centres = b"\\".join([b"40"] * 1000) + b" "
+        opened_and_read(with_frames(element(0x00281050, "DS", centres)))
+        assert converted.count(centres) == 1
+
+    @pytest.mark.parametrize("length", [None, ENDLESS], ids=["defined", "undefined"])
+    def test_for_object_and_header(self, length: int | None, items: Items) -> None:
+        end = b"" if length is None else element(0xFFFEE0DD, "", b"")
+        value = 100 * item(b"") + end
+        more = element(0x00082218, "SQ", value, length)
+        opened_and_read(inserted(mr_object(GREY), more), keep=("PatientID", "StudyDate"))
+        assert len(items) == 100
+
+
+class TestStub:
+    """What pydicom finds where it looks for an item's tag, and that is too short."""
+
+    @pytest.mark.parametrize("name", NATIVE)
+    @pytest.mark.parametrize("stub", range(1, 8))
+    def test_at_the_end_of_a_sequence(self, name: str, stub: int, items: Items) -> None:
+        order = ">" if name == "big-endian" else "<"
+        vr = "" if name == "implicit" else "SQ"
+        more = element(0x00102202, vr, 3 * item(b"", order=order) + bytes(stub), None, order)
+        with pytest.raises(TruncatedImage, match="within a sequence"):
+            open_source(inserted(mr_object(GREY, SYNTAXES[name]), more, name))
+        assert not items
+
+    @pytest.mark.parametrize("stub", [0, 4])
+    def test_at_the_end_of_one_without_its_delimiter(self, stub: int, items: Items) -> None:
+        inner = element(0x00102202, "SQ", 3 * item(b"") + bytes(stub), ENDLESS)
+        more = element(0x00102202, "SQ", item(inner))
+        with pytest.raises(TruncatedImage, match="within a sequence"):
+            open_source(inserted(mr_object(GREY), more))
+        assert not items
+
+    def test_does_no_harm_in_private_bytes(self) -> None:
+        more = element(0x00091010, "UN", item(b"") + bytes(4))
+        assert decoded(inserted(mr_object(GREY), more)).pixels.shape == GREY.shape
+
+
+def test_in_an_implicit_object_no_length_is_a_representation(
+    items: Items, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first element of an item may be as long as the letters AA say."""
+    monkeypatch.setattr(dicom_size, "MAX_ITEMS", 500)
+    first = element(0x00080100, "", bytes(0x4141))
+    value = item(first + element(0x00102202, "", 501 * item(b"")))
+    more = element(0x00102202, "", value)
+    with pytest.raises(UndecodableImage, match="sequence items"):
+        open_source(inserted(mr_object(GREY, SYNTAXES["implicit"]), more, "implicit"))
+    assert not items
 
 
 def test_only_what_is_read_of_it_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -21,6 +21,9 @@ CHANGES: dict[str, dict[str, Any]] = {
     "class-of-spaces": {"classes": ["glioma", "meningioma", " ", "pituitary"]},
     "class-of-two-lines": {"classes": ["glioma", "meningioma", "a\nb", "pituitary"]},
     "class-of-control-characters": {"classes": ["glioma", "meningioma", "a\x1b[2J", "pituitary"]},
+    "class-that-turns-what-follows": {"classes": ["glioma", "meningioma", "a\u202eb", "pituitary"]},
+    "class-of-joiners": {"classes": ["glioma", "meningioma", "\u200c\u200d", "pituitary"]},
+    "class-that-ends-in-one": {"classes": ["glioma", "meningioma", "a\u200d", "pituitary"]},
     "class-too-long": {"classes": ["glioma", "meningioma", "a" * 65, "pituitary"]},
     "tumor-classes-repeat": {"tumor_classes": ["glioma", "glioma"]},
     "one-class": {"classes": ["glioma"], "tumor_classes": ["glioma"]},
@@ -119,6 +122,23 @@ def test_a_manifest_is_frozen() -> None:
 def test_what_is_inconsistent_is_refused(change: dict[str, Any]) -> None:
     with pytest.raises(ValidationError):
         Manifest.model_validate(manifest_fields() | change)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["\u0628\u06cc\u200c\u062a\u0648\u0645\u0648\u0631", "\u0915\u094d\u200d\u0937", "no tumour"],
+    ids=ascii,
+)
+def test_a_class_may_be_spelt_in_any_script(name: str) -> None:
+    fields = manifest_fields() | {"classes": ["glioma", "meningioma", name, "pituitary"]}
+    assert Manifest.model_validate(fields).classes[2] == name
+
+
+@pytest.mark.parametrize(("sign", "named"), [("\x1b", "U\\+001B"), ("\u202e", r"U\+202E")])
+def test_a_sign_that_no_class_may_have_is_named(sign: str, named: str) -> None:
+    fields = manifest_fields() | {"classes": ["glioma", "meningioma", f"a{sign}b", "pituitary"]}
+    with pytest.raises(ValidationError, match=named):
+        Manifest.model_validate(fields)
 
 
 def with_records(changes: dict[str, Any]) -> dict[str, Any]:

@@ -55,21 +55,24 @@ class TestPublish:
         assert not list(version.parent.glob(f"{STAGING_PREFIX}*"))
 
     @pytest.mark.parametrize(
-        "artifact",
+        ("runtime", "artifact"),
         [
-            *(
-                "missing.tflite",
-                "model",
-                "saved_model/missing",
-                "saved_model/saved",
-                "empty_folder",
-            ),
-            "saved_model",
+            ("litert", "missing.tflite"),
+            ("litert", "model"),
+            ("litert", "saved_model"),
+            ("litert", "saved_model/missing"),
+            ("litert", "saved_model/saved"),
+            ("litert", "empty_folder"),
+            ("tensorflow", "model.int8.tflite"),
+            ("tensorflow", "missing"),
+            ("tensorflow", "empty_folder"),
         ],
-        ids=str,
     )
-    def test_an_artifact_must_be_there(self, store: ModelStore, artifact: str) -> None:
-        manifest = Manifest.model_validate(manifest_fields() | {"artifacts": {"litert": artifact}})
+    def test_an_artifact_must_be_there(
+        self, store: ModelStore, runtime: str, artifact: str
+    ) -> None:
+        artifacts = {"litert": "model.int8.tflite"} | {runtime: artifact}
+        manifest = Manifest.model_validate(manifest_fields() | {"artifacts": artifacts})
         with store.staging(NAME) as staged:
             fill(staged)
             (staged / "empty_folder").mkdir()

@@ -1,6 +1,7 @@
 """``POST /dicom-web/studies``: what is stored and what is refused, and how the answer says so."""
 
 import socket
+import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -226,6 +227,24 @@ def test_items_without_end_are_not_understood() -> None:
     sequence = b"\x09\x00\x10\x10\xff\xff\xff\xff" + items
     with pytest.raises(Refused, match=Reason.CANNOT_UNDERSTAND.name):
         identify(data[:at] + sequence + b"\xfe\xff\xdd\xe0\0\0\0\0" + data[at:])
+
+
+def test_nor_behind_a_later_element_of_an_item(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind the UIDs nothing of the object is read, but an item is read to its end."""
+    made: list[object] = []
+    monkeypatch.setattr(filereader, "read_sequence_item", lambda *_: made.append(None))
+    data = series(1)[0].data
+    at = data.index(b"\x20\x00\x0d\x00")
+    zeros = b"\x08\0\x40\x11" + struct.pack("<L", 8 * (MAX_ITEMS + 1)) + bytes(8 * (MAX_ITEMS + 1))
+    # Taken for an item, the later element would hide the zeros in an element of its own.
+    hiding = b"\x08\0\0\1" + struct.pack("<L", len(zeros) + 8)
+    later = b"\x28\0\x10\0" + struct.pack("<L", len(hiding)) + hiding
+    endless, end = b"\xff" * 4, bytes(4)
+    item = b"\xfe\xff\0\xe0" + endless + later + zeros + b"\xfe\xff\x0d\xe0" + end
+    sequence = b"\x08\0\x15\x11" + endless + item + b"\xfe\xff\xdd\xe0" + end
+    with pytest.raises(Refused, match=Reason.CANNOT_UNDERSTAND.name):
+        identify(data[:at] + sequence + data[at:])
+    assert not made
 
 
 @pytest.mark.parametrize("vr", [b"UN", b"SQ"], ids=bytes.decode)
