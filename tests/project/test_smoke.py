@@ -22,6 +22,8 @@ class Ready(BaseHTTPRequestHandler):
     def do_GET(self):
         self.send_response(200)
         self.end_headers()
+# Else it would be as it was where the tests were started, such as ignored in the background of a shell.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 worker = subprocess.Popen(["sleep", "60"], start_new_session=True)
 try:
     HTTPServer(("127.0.0.1", int(sys.argv[1])), Ready).serve_forever()

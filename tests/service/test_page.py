@@ -1,7 +1,5 @@
 """The page that people use: what it shows in a real browser."""
 
-import csv
-import json
 import re
 import shutil
 from collections.abc import Sequence
@@ -10,7 +8,7 @@ from typing import Any
 
 import httpx
 
-from tests.support.browser import BROWSER_SECONDS, STUB, Browser, needs_browser
+from tests.support.browser import BROWSER_SECONDS, STUB, Browser, needs_browser, saved
 from tests.support.service import MODEL, wait_until
 
 
@@ -202,19 +200,12 @@ def test_saved_results(browser: Browser, url: str, folder: Path, chromium_folder
     paths = sorted(folder.iterdir())
     browser.choose(paths)
     browser.wait_for_answers()
-    saved = chromium_folder / "saved"
-    browser.click("#save-json")
-    browser.click("#save-csv")
-    wait_until(lambda: len([*saved.glob("*.json"), *saved.glob("*.csv")]) == 2, BROWSER_SECONDS)
+    document, lines = saved(browser, chromium_folder / "saved")
     entries = answers_for(url, paths)
-    [text] = [path.read_text("utf-8") for path in saved.glob("*.json")]
-    document = json.loads(text)
     assert "not a medical device" in document["note"]
     fields = {"file", "model", "request_id", "request_index", "timing_ms"}
     own = [{k: v for k, v in it.items() if k not in fields} for it in document["results"]]
     assert own == entries
-    [text] = [path.read_text("utf-8-sig") for path in saved.glob("*.csv")]
-    lines = list(csv.DictReader(text.splitlines()))
     assert [line["file"] for line in lines] == [
         f"'{path.name}" if path.name.startswith("=") else path.name for path in paths
     ]

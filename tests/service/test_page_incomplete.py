@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from tests.service.test_page_busy import HELD
-from tests.service.test_page_series import SHOWN, saved
+from tests.service.test_page_series import SHOWN
 from tests.service.test_series import SERIES
-from tests.support.browser import BROWSER_SECONDS, FAST, STUB, Browser, needs_browser
+from tests.support.browser import BROWSER_SECONDS, FAST, STUB, Browser, needs_browser, saved
 from tests.support.service import wait_until
 
 SLICE = bytes(128) + b"DICM"

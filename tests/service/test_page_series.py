@@ -1,8 +1,5 @@
 """The page with zip files and series: what the slices in them are, and what they come to."""
 
-import csv
-import io
-import json
 import re
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
@@ -18,20 +15,8 @@ from service.routes.pages import WEB
 from tests.contract.samples import RANGE, grey_slice, mr_frames, mr_object
 from tests.service.test_archives import zipped
 from tests.service.test_series import SERIES, mr_slice
-from tests.support.browser import BROWSER_SECONDS, STUB, Browser, needs_browser
+from tests.support.browser import BROWSER_SECONDS, STUB, Browser, needs_browser, saved
 from tests.support.service import wait_until
-
-
-def saved(browser: Browser, folder: Path) -> tuple[dict[str, Any], list[dict[str, str]]]:
-    """What "Save JSON" and "Save CSV" give."""
-    for path in folder.glob("*"):
-        path.unlink()
-    browser.click("#save-json")
-    browser.click("#save-csv")
-    wait_until(lambda: len([*folder.glob("*.json"), *folder.glob("*.csv")]) == 2, BROWSER_SECONDS)
-    [text] = [path.read_text("utf-8") for path in folder.glob("*.json")]
-    [table] = [path.read_text("utf-8-sig") for path in folder.glob("*.csv")]
-    return json.loads(text), list(csv.DictReader(io.StringIO(table)))
 
 
 @needs_browser

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.service.test_page_incomplete import ERROR, SLICE, answer, entry, made
-from tests.service.test_page_series import ORDERED, VISIBLE, saved
-from tests.support.browser import BROWSER_SECONDS, STUB, Browser, needs_browser
+from tests.service.test_page_series import ORDERED, VISIBLE
+from tests.support.browser import BROWSER_SECONDS, STUB, Browser, needs_browser, saved
 from tests.support.service import MODEL, wait_until
 
 

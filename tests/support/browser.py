@@ -1,5 +1,8 @@
 """The page in a real browser."""
 
+import csv
+import io
+import json
 import os
 import shutil
 import subprocess
@@ -193,6 +196,24 @@ def opened(browser: Browser, url: str) -> Browser:
     wait_until(lambda: browser.text("#state") == "Ready", BROWSER_SECONDS)
     browser.complaints()
     return browser
+
+
+def saved(browser: Browser, folder: Path) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    """What "Save JSON" and "Save CSV" give, in the folder where the browser saves."""
+    for path in folder.glob("*"):
+        path.unlink()
+    browser.click("#save-json")
+    browser.click("#save-csv")
+
+    def written() -> int:
+        # Chromium makes an empty file first, and puts the whole one in its place.
+        files = [*folder.glob("*.json"), *folder.glob("*.csv")]
+        return sum(path.stat().st_size > 0 for path in files)
+
+    wait_until(lambda: written() == 2, BROWSER_SECONDS)
+    [text] = [path.read_text("utf-8") for path in folder.glob("*.json")]
+    [table] = [path.read_text("utf-8-sig") for path in folder.glob("*.csv")]
+    return json.loads(text), list(csv.DictReader(io.StringIO(table)))
 
 
 def listens(client: httpx.Client) -> bool:
