@@ -15,7 +15,7 @@ from bench.processes import take_charge
 from bench.report import Setting, render
 from bench.results import Ceiling, Results, Row
 from bench.slices import PUBLIC, SHIPPED, Source, choose
-from bench.terminal import longer_than, positive, say
+from bench.terminal import positive, say
 from service.release import RELEASE
 
 IMAGES = 32
@@ -66,7 +66,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=positive, help="default 3, or 1 with --quick")
     parser.add_argument(
         "--seconds",
-        type=longer_than(WARM_UP_SECONDS),
+        type=positive,
         help="of one load; default 4, or 2 with --quick",
     )
     parser.add_argument(

@@ -352,29 +352,6 @@ def test_what_is_wrong_takes_no_answer_of_a_queue_away(
     assert problem(b"HTTP/1.1 " + refused) == (400, "malformed_request")
 
 
-@pytest.mark.parametrize("chunk", [b"no number", b"4\r\nabcd\r\nno number"], ids=["first", "next"])
-def test_a_body_that_is_wrong_takes_no_earlier_answer_away(
-    strict: Service, runtimes: FakeRuntimes, jpeg: bytes, chunk: bytes
-) -> None:
-    """Its request waits for its turn, and what comes behind it is not heard."""
-    head = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Type: image/jpeg\r\n"
-    runtimes.last.gate.clear()
-    counted = strict._server.server_state.connections
-    wait_until(lambda: not counted)
-    with connected(strict) as connection:
-        connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(jpeg) + jpeg)
-        wait_until(lambda: strict.state.pipeline.depth == 1)
-        connection.sendall(CHUNKED + b"\r\n" + chunk + b"\r\n" + (HEAD + b"\r\n") * 2)
-        # Whoever waits for an answer is one of the connections.
-        sleep(2 * TIMEOUT_MS / 1000)
-        assert len(counted) == 1
-        runtimes.last.gate.set()
-        answer, refused = everything(connection).split(b"HTTP/1.1 ")[1:]
-    assert answer.startswith(b"200 ")
-    assert problem(b"HTTP/1.1 " + refused) == (400, "malformed_request")
-    wait_until(lambda: not counted and not strict._server.server_state.tasks)
-
-
 @contextmanager
 def held_up(service: Service, runtimes: FakeRuntimes, jpeg: bytes) -> Iterator[socket.socket]:
     """A client whose first request is answered once the runtime's gate is set."""
@@ -386,6 +363,24 @@ def held_up(service: Service, runtimes: FakeRuntimes, jpeg: bytes) -> Iterator[s
         connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(jpeg) + jpeg)
         wait_until(lambda: service.state.pipeline.depth == 1)
         yield connection
+
+
+@pytest.mark.parametrize("chunk", [b"no number", b"4\r\nabcd\r\nno number"], ids=["first", "next"])
+def test_a_body_that_is_wrong_takes_no_earlier_answer_away(
+    strict: Service, runtimes: FakeRuntimes, jpeg: bytes, chunk: bytes
+) -> None:
+    """Its request waits for its turn, and what comes behind it is not heard."""
+    counted = strict._server.server_state.connections
+    with held_up(strict, runtimes, jpeg) as connection:
+        connection.sendall(CHUNKED + b"\r\n" + chunk + b"\r\n" + (HEAD + b"\r\n") * 2)
+        # Whoever waits for an answer is one of the connections.
+        sleep(2 * TIMEOUT_MS / 1000)
+        assert len(counted) == 1
+        runtimes.last.gate.set()
+        answer, refused = everything(connection).split(b"HTTP/1.1 ")[1:]
+    assert answer.startswith(b"200 ")
+    assert problem(b"HTTP/1.1 " + refused) == (400, "malformed_request")
+    wait_until(lambda: not counted and not strict._server.server_state.tasks)
 
 
 def queued(service: Service) -> int:

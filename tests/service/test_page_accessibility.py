@@ -3,7 +3,8 @@
 import io
 import shutil
 from base64 import b64decode
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,28 @@ def test_contrast(browser: Browser, folder: Path, scheme: str) -> None:
     assert [(text, ratio) for text, ratio in found if ratio < 4.5] == []
 
 
+@contextmanager
+def enlarged(browser: Browser, path: Path, width: int, height: int) -> Iterator[None]:
+    """A slice in the enlarged view, with a long note below, in a window of that size."""
+    with Image.open(path) as image:
+        columns = image.width
+    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
+    browser.cdp("Emulation.setDeviceMetricsOverride", **size)
+    try:
+        browser.choose([path])
+        browser.wait_for_answers()
+        browser.click(".thumb button")
+        shown = "return document.getElementById('viewer-image').naturalWidth"
+        wait_until(lambda: browser.run(shown) == columns, BROWSER_SECONDS)
+        browser.run(
+            "document.getElementById('viewer-note').textContent = 'What it is. '.repeat(12)"
+        )
+        yield
+        browser.press("\ue00c")
+    finally:
+        browser.cdp("Emulation.clearDeviceMetricsOverride")
+
+
 @needs_browser
 @pytest.mark.parametrize(("width", "height"), [(640, 450), (360, 740), (1280, 900)])
 @pytest.mark.parametrize("shape", [(300, 2400), (2400, 300), (512, 512)])
@@ -150,17 +173,7 @@ def test_what_is_below_an_enlarged_slice_is_seen(
 ) -> None:
     """At 200 % as well, where a window has half of its pixels."""
     Image.new("L", shape, 99).save(tmp_path / "slice.png")
-    size = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": False}
-    browser.cdp("Emulation.setDeviceMetricsOverride", **size)
-    try:
-        browser.choose([tmp_path / "slice.png"])
-        browser.wait_for_answers()
-        browser.click(".thumb button")
-        shown = "return document.getElementById('viewer-image').naturalWidth"
-        wait_until(lambda: browser.run(shown) == shape[0], BROWSER_SECONDS)
-        browser.run(
-            "document.getElementById('viewer-note').textContent = 'What it is. '.repeat(12)"
-        )
+    with enlarged(browser, tmp_path / "slice.png", width, height):
         note, image, dialog = browser.run(
             """return ["viewer-note", "viewer-image", "viewer"].map((name) => {
               const it = document.getElementById(name);
@@ -173,9 +186,6 @@ def test_what_is_below_an_enlarged_slice_is_seen(
         assert image["bottom"] - image["top"] >= 30
         assert image["right"] <= dialog["right"] <= width
         assert dialog["hidden"] <= 0
-        browser.press("\ue00c")
-    finally:
-        browser.cdp("Emulation.clearDeviceMetricsOverride")
 
 
 @needs_browser
@@ -184,18 +194,9 @@ def test_what_is_below_an_enlarged_slice_is_seen(
 def test_an_enlarged_slice_is_large_at_400_percent(
     browser: Browser, tmp_path: Path, height: int, shape: tuple[int, int]
 ) -> None:
-    Image.new("L", shape, 99).save(tmp_path / f"{'a long name ' * 8}.png")
-    size = {"width": 320, "height": height, "deviceScaleFactor": 1, "mobile": False}
-    browser.cdp("Emulation.setDeviceMetricsOverride", **size)
-    try:
-        browser.choose(list(tmp_path.iterdir()))
-        browser.wait_for_answers()
-        browser.click(".thumb button")
-        shown = "return document.getElementById('viewer-image').naturalWidth"
-        wait_until(lambda: browser.run(shown) == shape[0], BROWSER_SECONDS)
-        browser.run(
-            "document.getElementById('viewer-note').textContent = 'What it is. '.repeat(12)"
-        )
+    path = tmp_path / f"{'a long name ' * 8}.png"
+    Image.new("L", shape, 99).save(path)
+    with enlarged(browser, path, 320, height):
         note, image, dialog, wide = browser.run(
             """document.getElementById("viewer").scrollTo(0, 1e6);
             const box = (name) => document.getElementById(name).getBoundingClientRect().toJSON();
@@ -207,9 +208,6 @@ def test_an_enlarged_slice_is_large_at_400_percent(
         assert image["bottom"] <= note["top"]
         assert note["bottom"] <= dialog["bottom"] <= height
         assert wide <= 0
-        browser.press("\ue00c")
-    finally:
-        browser.cdp("Emulation.clearDeviceMetricsOverride")
 
 
 @needs_browser

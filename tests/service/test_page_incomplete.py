@@ -291,9 +291,7 @@ def test_slices_of_a_file_that_may_be_answered_later_can_be_tried_again(
     before = [row["decision"] for row in page.rows()]
     assert before == ["No tumour", "No result", "No result", "No result"]
     lost = {"status": 503, "headers": {"Retry-After": "99"}, "body": {"code": "queue_full"}}
-    page.run("window.answers = [arguments[0]]", lost)
-    page.click("#retry")
-    page.wait_for_answers()
+    try_again(page, lost)
     assert page.run("return window.asked.length") == 2
     assert [row["decision"] for row in page.rows()] == before
     assert page.text("#notice") == (
@@ -301,9 +299,7 @@ def test_slices_of_a_file_that_may_be_answered_later_can_be_tried_again(
     )
 
     again = of_pack(entry("1.jpg"), refused, entry("2.jpg", "tumor"), entry("3.jpg"))
-    page.run("window.answers = [arguments[0]]", again)
-    page.click("#retry")
-    page.wait_for_answers()
+    try_again(page, again)
     rows = [(row["name"], row["decision"]) for row in page.rows()]
     assert rows == [
         ("study.zip/1.jpg", "No tumour"),
@@ -342,9 +338,7 @@ def test_frames_that_are_tried_again_take_the_place_of_the_first(
     paths = made(tmp_path, ["1.dcm"])
     shown = answered(page, paths, answer(*frames[:2], late, decision="refer"))
     assert "1 more without a result" in shown["remarks"]
-    page.run("window.answers = [arguments[0]]", answer(*frames))
-    page.click("#retry")
-    page.wait_for_answers()
+    try_again(page, answer(*frames))
     [shown] = page.run(SHOWN)
     assert (shown["decision"], shown["gaps"]) == ("No tumour", "")
     assert "3 slices judged\n" in shown["remarks"]
@@ -361,6 +355,13 @@ def tried_again(folder: Path, kind: str) -> tuple[list[Path], list[dict[str, Any
     for number, one in enumerate(frames, 1):
         one["dicom"] = {**one["dicom"], "frame": number}
     return made(folder, ["1.dcm"]), frames
+
+
+def try_again(page: Browser, made_up: dict[str, Any]) -> None:
+    """Has what can be tried again answered so."""
+    page.run("window.answers = [arguments[0]]", made_up)
+    page.click("#retry")
+    page.wait_for_answers()
 
 
 def without_result(one: dict[str, Any]) -> dict[str, Any]:
@@ -388,9 +389,7 @@ def test_a_slice_that_was_answered_is_not_lost_where_it_is_tried_again(
     assert "2 slices judged, 1 more without a result" in shown["remarks"]
 
     again = by(2, late[0], found[1], found[2], decision="refer")
-    page.run("window.answers = [arguments[0]]", again)
-    page.click("#retry")
-    page.wait_for_answers()
+    try_again(page, again)
     assert [row["decision"] for row in page.rows()] == ["Tumour", "No tumour", "No tumour"]
     versions = [row["remarks"].rpartition("Model version ")[2] for row in page.rows()]
     assert versions == ["1", "2", "2"]
@@ -429,9 +428,7 @@ def test_a_retry_that_answers_nothing_takes_nothing(
     answered(page, paths, first)
     refused = {**late[1], "error": {**ERROR, "status": 415}}
     errors = {"status": 504, "headers": {}, "body": {"errors": [late[0], refused, late[2]]}}
-    page.run("window.answers = [arguments[0]]", errors)
-    page.click("#retry")
-    page.wait_for_answers()
+    try_again(page, errors)
     rows = page.rows()
     assert [row["decision"] for row in rows] == ["Tumour", "No result", "No result"]
     # Why there is none is what was said last.
@@ -448,9 +445,7 @@ def test_a_retry_that_answers_nothing_takes_nothing(
     assert document["series"][0]["unanswered_files"] == (kind == "frames")
 
     # What is answered in the end is whole.
-    page.run("window.answers = [arguments[0]]", answer(*found))
-    page.click("#retry")
-    page.wait_for_answers()
+    try_again(page, answer(*found))
     [shown] = page.run(SHOWN)
     assert (shown["decision"], shown["gaps"]) == ("No tumour", "")
     assert "3 slices judged\n" in shown["remarks"]
@@ -482,9 +477,7 @@ def test_of_what_is_tried_again_the_later_result_counts(page: Browser, tmp_path:
     page.wait_for_answers()
     slices = [found[0], found[1], late[2], found[3]]
     again = of_two(slices, one=("no_tumor", 0), other=("refer", 1))
-    page.run("window.answers = [arguments[0]]", again)
-    page.click("#retry")
-    page.wait_for_answers()
+    try_again(page, again)
     decisions = [row["decision"] for row in page.rows()]
     assert decisions == ["No tumour", "No tumour", "Tumour", "No tumour"]
     one, other = page.run(SHOWN)
@@ -506,9 +499,7 @@ def test_why_a_retry_failed_is_said(page: Browser, tmp_path: Path, body: str) ->
     errors = [{"input": "study.zip", "error": problem}]
     content = problem if body == "problem" else {**problem, "errors": errors}
     refused = {"status": 413, "headers": {}, "body": content}
-    page.run("window.answers = [arguments[0]]", refused)
-    page.click("#retry")
-    page.wait_for_answers()
+    try_again(page, refused)
     assert [row["decision"] for row in page.rows()] == before
     assert page.text("#notice") == "1 slice of 1 file got no result. The file is too large."
     assert page.run(SEEN) == [True, True]
