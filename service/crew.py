@@ -9,7 +9,10 @@ decoded and goes into a batch, and with the model's outputs, which come back as 
 
 import asyncio
 import logging
+import math
+import os
 import pickle
+import signal
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -24,7 +27,16 @@ from service.errors import DeadlineExceeded, Failure, RuntimeLost
 from service.jobs import TOO_LATE, Job
 from service.metrics import Metrics
 from service.rebuilding import rebuild_seconds
-from service.worker import LENGTH, TASK, Meaning, Order, Predicted, Verdict, may_be_one_slice
+from service.worker import (
+    LENGTH,
+    START_SECONDS,
+    TASK,
+    Meaning,
+    Order,
+    Predicted,
+    Verdict,
+    may_be_one_slice,
+)
 
 logger = logging.getLogger("service.crew")
 
@@ -32,6 +44,15 @@ Reply = Verdict | Meaning
 
 IN_HAND: Final = 3
 """Slices that a worker has at most, so that it need not wait for the event loop between two."""
+
+LOOK_SECONDS: Final = 1.0
+"""How often each worker is looked at."""
+
+GRACE_SECONDS: Final = 5.0
+"""How long after its time a worker may take to end by itself; one that stands still never does."""
+
+HIRE_SECONDS: Final = 2 * START_SECONDS
+"""How long a worker may take from when it is asked for; the process that forks it may have to start."""
 
 KILL_SECONDS: Final = 1.0
 """How long the process that forks workers may take to end."""
@@ -50,6 +71,7 @@ class Forks:
         self._process: Popen[bytes] | None = None
         self._control: socket | None = None
         self._closed = False
+        self._doubted = False
 
     def connect(self) -> socket:
         """A connection to a new worker. Any thread.
@@ -61,7 +83,8 @@ class Forks:
             if self._closed:
                 raise OSError("the service ends")
             control = self._control
-            if control is None or self._process is None or self._process.poll() is not None:
+            process = self._process
+            if control is None or process is None or process.poll() is not None or self._doubted:
                 control = self._start()
             ours, theirs = socketpair()
             with theirs:
@@ -71,6 +94,10 @@ class Forks:
                     ours.close()
                     raise
             return ours
+
+    def doubt(self) -> None:
+        """Has the next worker come from a new process, as this one may stand still. Any thread."""
+        self._doubted = True
 
     @property
     def pid(self) -> int | None:
@@ -86,6 +113,7 @@ class Forks:
 
     def _start(self) -> socket:
         self._stop()
+        self._doubted = False
         self._control, other = socketpair()
         with other:
             # One slice is one core's work.
@@ -109,7 +137,9 @@ class _Worker(asyncio.Protocol):
     Attributes:
         jobs: what it has in hand, in its order.
         ready: done once it has loaded its model.
+        pid: its process id, then.
         gone: done once it has ended.
+        silent: looks in a row at which it had something in hand, and no reply had come since the last.
     """
 
     def __init__(self, order: bytes, deliver: Callable[["_Worker", Sequence[Reply]], None]) -> None:
@@ -117,6 +147,8 @@ class _Worker(asyncio.Protocol):
         self.jobs: deque[Job] = deque()
         self.ready: asyncio.Future[None] = loop.create_future()
         self.gone: asyncio.Future[None] = loop.create_future()
+        self.pid: int | None = None
+        self.silent = 0
         self._order = order
         self._deliver = deliver
         self._received = bytearray()
@@ -151,17 +183,20 @@ class _Worker(asyncio.Protocol):
         start = 0
         while len(received) - start >= LENGTH.size:
             (size,) = LENGTH.unpack_from(received, start)
+            if not self.ready.done():
+                self.pid = size
+                self.ready.set_result(None)
+                start += LENGTH.size
+                continue
             end = start + LENGTH.size + size
             if len(received) < end:
                 break
-            if size:
-                with memoryview(received)[start + LENGTH.size : end] as reply:
-                    replies.append(pickle.loads(reply))  # noqa: S301 - of this project's worker
-            elif not self.ready.done():
-                self.ready.set_result(None)
+            with memoryview(received)[start + LENGTH.size : end] as reply:
+                replies.append(pickle.loads(reply))  # noqa: S301 - of this project's worker
             start = end
         del received[:start]
         if replies:
+            self.silent = 0
             self._deliver(self, replies)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
@@ -170,12 +205,19 @@ class _Worker(asyncio.Protocol):
             self.gone.set_result(None)
 
     def dismiss(self) -> None:
-        """Lets it end."""
+        """Ends it, whatever it does; one that is not ready ends by itself, as it has no connection."""
+        if self.pid is not None and not self.gone.done():
+            with suppress(OSError):
+                os.kill(self.pid, signal.SIGKILL)
         self._transport.abort()
 
 
 class Crew:
     """A few workers, replaced when they end; event loop only.
+
+    One that neither answers nor ends is killed: while it stands still, so does its own limit of time.
+    Here its time is counted in looks at it, so that a pause of the whole machine, or of this process,
+    is but one of them.
 
     A slice that a worker had begun when it ended is refused, since it may be the reason; what waited
     behind it goes to the others, or to ``others`` if there are none.
@@ -204,6 +246,7 @@ class Crew:
         self._forks = forks
         self._order = pickle.dumps(order)
         self._rules = order.rules
+        self._most_looks = 1 + math.ceil((order.task_seconds + GRACE_SECONDS) / LOOK_SECONDS)
         self._settle = settle
         self._others = others
         self._predict = predict
@@ -279,26 +322,37 @@ class Crew:
                 logger.exception("no worker can be started")
                 continue
             try:
-                await asyncio.wait([worker.ready, worker.gone], return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(
+                    [worker.ready, worker.gone],
+                    timeout=HIRE_SECONDS,
+                    return_when=asyncio.FIRST_COMPLETED,
+                )
                 if worker.ready.done():
                     attempt = 0
                     await self._employ(worker)
                 else:
                     attempt += 1
-                    logger.error("a worker ended before it was ready")
+                    if worker.gone.done():
+                        logger.error("a worker ended before it was ready")
+                    else:
+                        logger.error("a worker is not ready in time")
+                        self._forks.doubt()
             finally:
                 worker.dismiss()
 
     async def _employ(self, worker: _Worker) -> None:
-        """Gives a worker pictures until it ends."""
+        """Gives a worker pictures until it ends, or does not answer."""
         self._workers.append(worker)
         self._metrics.workers.inc()
         self._hand_out()
-        await worker.gone
+        while not worker.gone.done() and worker.silent < self._most_looks:
+            await asyncio.wait([worker.gone], timeout=LOOK_SECONDS)
+            worker.silent = worker.silent + 1 if worker.jobs else 0
         self._workers.remove(worker)
         self._metrics.workers.dec()
         self._metrics.worker_restarts.inc()
-        logger.warning("a worker ended; another one takes its place")
+        what = "ended" if worker.gone.done() else "does not answer"
+        logger.warning("a worker %s; another one takes its place", what)
         self._lose(worker)
 
     async def _hire(self) -> _Worker:

@@ -7,7 +7,7 @@ for each connection that it is handed. A worker ends when the other side closes 
 Where the service predicts in batches, on a GPU say, a worker does what comes before and after: it
 decodes a file, and later it, or another one, says what the model's outputs for that slice mean.
 
-What passes: to the worker one :class:`Order`, which is answered with :data:`READY`; then files, each
+What passes: to the worker one :class:`Order`, which is answered with its process id; then files, each
 answered with a :class:`Verdict`, and slices that were predicted, each answered with a :class:`Meaning`,
 in their order. Both sides are this project's own code on one machine.
 """
@@ -48,12 +48,10 @@ from service.runtimes.base import Shapes
 from service.runtimes.litert import Interpreter
 
 LENGTH: Final = struct.Struct("<Q")
-"""Bytes of the order or the reply that follows."""
+"""Bytes of the order or the reply that follows, or a process id."""
 
 TASK: Final = struct.Struct("<?dQ")
 """Whether a :class:`Predicted` follows or a file; monotonic seconds of the deadline; bytes of it."""
-
-READY: Final = LENGTH.pack(0)
 
 MAX_OBJECT_BYTES: Final = 4 * 2**20
 """Of a DICOM object: an uncompressed slice of 1024 x 1024 pixels has half of them. What is larger has
@@ -263,7 +261,7 @@ def _serve(connection: socket) -> None:
             order: Order = pickle.loads(_message(connection))  # noqa: S301 - of the service itself
             logging.config.dictConfig(configuration(order.log_level))
             bench = Bench(order)
-            connection.sendall(READY)
+            connection.sendall(LENGTH.pack(os.getpid()))
             # What fails again and again is replaced as a whole.
             while bench.failures < MAX_FAILURES:
                 signal.setitimer(signal.ITIMER_REAL, 0)

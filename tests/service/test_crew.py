@@ -4,10 +4,12 @@ import asyncio
 import os
 import signal
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from socket import socket
-from time import monotonic
+from threading import Event
+from time import monotonic, sleep
 from typing import Any
 
 import pytest
@@ -19,6 +21,7 @@ from pydicom.uid import (
 )
 
 from bench.processes import descendants
+from service import crew
 from service.choices import LogLevel
 from service.crew import Forks
 from service.errors import DeadlineExceeded
@@ -39,6 +42,7 @@ from tests.support.crew import (
     expire_in_hand,
     manned,
     replace_engine,
+    stopped,
     swap_under_load,
     workers_of,
 )
@@ -172,7 +176,7 @@ def test_limits_hold_in_workers_too(model_store: Path, jpeg: bytes) -> None:
 @pytest.mark.usefixtures("broken")
 @pytest.mark.parametrize("command", [Command.HANG, Command.CRASH])
 def test_a_worker_that_ends_costs_one_picture(
-    model_store: Path, jpeg: bytes, command: Command
+    model_store: Path, jpeg: bytes, command: Command, caplog: pytest.LogCaptureFixture
 ) -> None:
     with manned(model_store, batch_timeout_ms=1000.0) as service:
         before = workers_of(service)
@@ -183,6 +187,8 @@ def test_a_worker_that_ends_costs_one_picture(
         assert service.metric("brain_worker_restarts_total") == 1
         assert service.metric("brain_workers") == WORKERS
         assert len(set(before) & set(workers_of(service))) == WORKERS - 1
+        # By itself: what hangs, but runs, has its own limit of time.
+        assert "a worker ended; another one takes its place" in caplog.text
         assert service.client.get("/health/ready").status_code == 200
         assert service.metric("brain_runtime_restarts_total") == 0
 
@@ -242,6 +248,104 @@ def test_the_process_that_forks_is_replaced_as_well(model_store: Path, jpeg: byt
         wait_until(lambda: crew_of(service).size == WORKERS)
         assert service.state.registry._forks.pid != forks
         assert codes(service.predict(*[jpeg] * 8)) == [None] * 8
+
+
+@pytest.fixture
+def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands still is noticed a second after its slice's time, which is one as well."""
+    monkeypatch.setattr(crew, "LOOK_SECONDS", 0.1)
+    monkeypatch.setattr(crew, "GRACE_SECONDS", 1.0)
+
+
+@pytest.mark.usefixtures("quickly")
+@pytest.mark.parametrize("ends", [True, False], ids=["ends", "cannot be ended"])
+def test_workers_that_stand_still_are_replaced(
+    model_store: Path,
+    jpeg: bytes,
+    ends: bool,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Their own time does not run then. In the kernel, as for a file system that hangs, none ends."""
+    kill = os.kill
+    if not ends:
+        monkeypatch.setattr(os, "kill", lambda *_: None)
+    with manned(model_store, batch_timeout_ms=1000.0) as service:
+        before = workers_of(service)
+        try:
+            for pid in before:
+                kill(pid, signal.SIGSTOP)
+            answer = service.predict(*[jpeg] * 12)
+            assert sorted(map(str, codes(answer))) == ["None"] * 10 + ["runtime_lost"] * WORKERS
+            wait_until(lambda: crew_of(service).size == WORKERS)
+            assert service.metric("brain_worker_restarts_total") == WORKERS
+            assert caplog.text.count("a worker does not answer; another one takes its place") == 2
+            assert service.state.pipeline.depth == 0
+            assert codes(service.predict(*[jpeg] * 8)) == [None] * 8
+            if ends:
+                wait_until(lambda: not {*before} & {*workers_of(service)})
+        finally:
+            for pid in before:
+                with suppress(ProcessLookupError):
+                    kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.usefixtures("quickly")
+def test_workers_that_always_have_something_in_hand_stay(model_store: Path, jpeg: bytes) -> None:
+    with manned(model_store, batch_timeout_ms=1000.0) as service, ThreadPoolExecutor(8) as clients:
+        end = monotonic() + 4.0
+
+        def post() -> None:
+            while monotonic() < end:
+                assert codes(service.predict(*[jpeg] * 4)) == [None] * 4
+
+        for posted in [clients.submit(post) for _ in range(8)]:
+            posted.result()
+        assert service.metric("brain_worker_restarts_total") == 0
+
+
+@pytest.mark.usefixtures("quickly")
+def test_a_pause_of_the_machine_ends_no_worker(model_store: Path, jpeg: bytes) -> None:
+    with manned(model_store, batch_timeout_ms=1000.0) as service, ThreadPoolExecutor(1) as client:
+        before = workers_of(service)
+        with stopped(service):
+            answer = client.submit(service.predict, *[jpeg] * 12)
+            wait_until(lambda: sum(len(worker.jobs) for worker in crew_of(service)._workers) > 2)
+            paused = Event()
+
+            def pause() -> None:
+                paused.set()
+                sleep(3.0)
+
+            service.state.pipeline._loop.call_soon_threadsafe(pause)
+            assert paused.wait(PATIENCE_SECONDS)
+            sleep(2.8)
+        assert codes(answer.result()) == [None] * 12
+        assert workers_of(service) == before
+        assert service.metric("brain_worker_restarts_total") == 0
+
+
+def test_the_process_that_forks_is_replaced_where_it_stands_still(
+    model_store: Path,
+    jpeg: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(crew, "HIRE_SECONDS", 2.0)
+    with manned(model_store) as service:
+        forks, first = service.state.registry._forks.pid, workers_of(service)[0]
+        assert forks is not None
+        os.kill(forks, signal.SIGSTOP)
+        try:
+            os.kill(first, signal.SIGKILL)
+            wait_until(lambda: "a worker is not ready in time" in caplog.text)
+            assert codes(service.predict(*[jpeg] * 8)) == [None] * 8
+            wait_until(lambda: crew_of(service).size == WORKERS)
+            assert service.state.registry._forks.pid != forks
+            assert not _runs(forks)
+        finally:
+            with suppress(ProcessLookupError):
+                os.kill(forks, signal.SIGKILL)
 
 
 def test_a_signal_to_stop_leaves_them_to_finish(model_store: Path, jpeg: bytes) -> None:

@@ -5,7 +5,7 @@ import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -105,10 +105,12 @@ def replace_engine(service: Service, jpeg: bytes) -> None:
         wait_until(lambda: service.client.get("/health/ready").status_code == 200)
         wait_until(lambda: crew_of(service).size == WORKERS)
         assert codes(service.predict(*[jpeg] * 6)) == [None] * 6
-    finally:
         # Stopped, they would outlive the service.
+        wait_until(lambda: not {*pids} & {*workers_of(service)})
+    finally:
         for pid in pids:
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
 
 def expire_in_hand(service: Service, jpeg: bytes, predicted: Callable[[], float]) -> None:
