@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import Callable, Coroutine, Sequence
 from functools import partial
 from time import monotonic
@@ -48,6 +49,8 @@ WATCH_SECONDS: Final = 0.25
 
 STORE_SECONDS: Final = 30.0
 """How long the store may take to say what is in it; a network's file system may hang for good."""
+
+SILENT: Final = "the model store does not answer"
 
 CLOSE_SECONDS: Final = 1.0
 """How long the last engine may take to end; requests have had their time to drain before."""
@@ -108,6 +111,9 @@ class Registry:
         self._open = open_runtime
         self._changing = asyncio.Lock()
         self._store_calls = OneAtATime(STORE_SECONDS)
+        self._listing = asyncio.Lock()
+        self._listed: Any = None
+        self._listed_since = -math.inf
         # In the order in which they served; the last one serves, or did before it was lost.
         self._served: list[tuple[str, int]] = []
         # Of what serves, or did before it was lost.
@@ -218,9 +224,27 @@ class Registry:
         try:
             return await self._store_calls(function)
         except TimeoutError:
-            raise StoreError("the model store does not answer") from None
+            raise StoreError(SILENT) from None
         except OSError as error:
             raise _unreadable(error) from error
+
+    async def list_store(self, function: Callable[[], Result]) -> Result:
+        """Like :meth:`ask_store`, for a listing, which goes to all who asked before it began.
+
+        So a change waits for one listing at most, however many ask. Who asks later may know of a change
+        that it does not show.
+        """
+        asked = monotonic()
+        try:
+            async with asyncio.timeout(STORE_SECONDS), self._listing:
+                if self._listed_since < asked:
+                    began = monotonic()
+                    self._listed = await self.ask_store(function)
+                    self._listed_since = began
+                listed: Result = self._listed
+                return listed
+        except TimeoutError:
+            raise StoreError(SILENT) from None
 
     def shadow_state(self) -> ShadowState | None:
         """What became of the shadow version; None if there is to be none."""

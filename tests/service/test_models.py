@@ -3,17 +3,22 @@
 import os
 import shutil
 import threading
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from contract.store import ModelStore
 from service import registry
+from service.registry import Registry
+from service.routes import models
 from service.schemas import Activation, Alias, Models
 from tests.support.service import (
     MODEL,
+    PATIENCE_SECONDS,
     FakeRuntimes,
     Service,
     add_version,
@@ -283,6 +288,51 @@ def test_a_store_that_hangs_costs_one_thread_and_ends_nothing_but_what_asks_it(
         manifest.unlink()
         os.close(writer)
         wait_until(lambda: service.client.get("/models").status_code == 200)
+
+
+def test_a_change_waits_for_one_listing_however_many_ask_for_one(
+    store_copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, clients = newest(store_copy), 12
+    calls: list[str] = []
+    gate = threading.Event()
+
+    def describe(asked: Registry) -> object:
+        calls.append("listing")
+        assert gate.wait(PATIENCE_SECONDS)
+        return describe_store(asked)
+
+    describe_store = models._describe_store
+    monkeypatch.setattr(models, "_describe_store", describe)
+    with serving(settings_for(store_copy)) as service, ThreadPoolExecutor(clients + 1) as pool:
+        active = service.state.registry
+        list_store, resolve = active.list_store, active.store.resolve
+        asked: list[object] = []
+
+        def list_noted(function: Callable[[], Any]) -> Awaitable[Any]:
+            asked.append(function)
+            return list_store(function)
+
+        def resolve_noted(name: str, selector: str) -> int:
+            calls.append("change")
+            return resolve(name, selector)
+
+        monkeypatch.setattr(active, "list_store", list_noted)
+        monkeypatch.setattr(active.store, "resolve", resolve_noted)
+        listings = [pool.submit(service.client.get, "/models")]
+        wait_until(lambda: calls)
+        listings += [pool.submit(service.client.get, "/models") for _ in range(clients - 1)]
+        wait_until(lambda: len(asked) == clients)
+        moved = pool.submit(service.client.put, f"/models/{MODEL}/aliases/stable/{first}")
+        wait_until(lambda: len(active._store_calls._turn._waiters or ()) > 0)
+        # What is listed from now on has the version that came meanwhile.
+        second = add_version(store_copy)
+        gate.set()
+        assert moved.result().status_code == 200
+        answers = [listing.result().json()["models"] for listing in listings]
+    assert calls == ["listing", "change", "listing"]
+    for answer in answers[1:]:
+        assert [entry["version"] for entry in answer[0]["versions"]][-1] == second
 
 
 def test_rollback_to_a_version_that_is_damaged_by_now_leaves_the_active_one(
