@@ -15,6 +15,10 @@ from contract.preprocessing import DicomReference
 MAX_PIXEL_ASPECT: Final = 10.0
 """Pixels more oblong than this are taken for a wrong attribute: left as they are, and not measured."""
 
+MIN_SPACING_MM: Final = 0.01
+MAX_SPACING_MM: Final = 100.0
+"""Of the pixels of a slice: no scanner makes others, so nothing is measured with what is beyond."""
+
 FUNCTIONAL_GROUPS: Final = (
     "PixelMeasuresSequence",
     "PlanePositionSequence",
@@ -118,18 +122,20 @@ def reference(attributes: Dataset, frame: int) -> DicomReference:
 
 
 def spacing(attributes: Dataset) -> tuple[float, float] | None:
-    """Millimetres from row to row and from column to column, if stated and credible.
+    """Millimetres from row to row and from column to column, if stated and :func:`measurable`.
 
     Raises:
         UndecodableImage: it is stated, and no number.
     """
     sides = numbers(attributes, "PixelSpacing")
-    return (sides[0], sides[1]) if credible(sides) else None
+    return (sides[0], sides[1]) if measurable(sides) else None
 
 
 def aspect(attributes: Dataset) -> float:
     """A pixel's height over its width; 1 if nothing is stated that can be believed."""
-    sides = spacing(attributes) or floats(attributes, "PixelAspectRatio")
+    sides = numbers(attributes, "PixelSpacing")
+    if not credible(sides):
+        sides = floats(attributes, "PixelAspectRatio")
     return sides[0] / sides[1] if credible(sides) else 1.0
 
 
@@ -140,6 +146,11 @@ def credible(sides: Sequence[float]) -> bool:
         and all(0 < side < math.inf for side in sides)
         and max(sides) <= MAX_PIXEL_ASPECT * min(sides)
     )
+
+
+def measurable(sides: Sequence[float]) -> bool:
+    """Whether these are :func:`credible`, and millimetres of a slice."""
+    return credible(sides) and min(sides) >= MIN_SPACING_MM and max(sides) <= MAX_SPACING_MM
 
 
 def uid(dataset: Dataset, keyword: str) -> str | None:

@@ -16,7 +16,7 @@ from pydicom.uid import (
     UID_dictionary,
 )
 
-from contract.dicom_frames import credible
+from contract.dicom_frames import measurable
 from service.dicom import patient
 from service.errors import UnidentifiedSource
 
@@ -43,9 +43,6 @@ ORTHOGONALITY: Final = 1e-2
 
 EXACT: Final = 1e-5
 """Direction cosines that are nearer to unit vectors than this are copied as they are."""
-
-MAX_SPACING_MM: Final = 100.0
-"""Of the pixels of a slice; no scanner makes larger ones."""
 
 LOSSY_METHODS: Final = {
     JPEGBaseline8Bit: "ISO_10918_1",
@@ -262,11 +259,11 @@ def _plane(header: Dataset, placed: Dataset, groups: Sequence[Dataset]) -> Plane
     spacing = _numbers(header, groups, "PixelMeasuresSequence", "PixelSpacing")
     thickness = _numbers(header, groups, "PixelMeasuresSequence", "SliceThickness")
     # What the decoder does not believe must not be measured with either.
-    if len(position) != 3 or len(orientation) != 6 or not credible(spacing):
+    if len(position) != 3 or len(orientation) != 6 or not measurable(spacing):
         return None
     row, column = np.asarray(orientation[:3]), np.asarray(orientation[3:])
     errors = [row @ row - 1, column @ column - 1, row @ column]
-    if max(map(abs, errors)) > ORTHOGONALITY or max(spacing) > MAX_SPACING_MM:
+    if max(map(abs, errors)) > ORTHOGONALITY:
         return None
     x, y, z = position
     (rx, ry, rz), (cx, cy, cz) = _orthonormal(row, column)

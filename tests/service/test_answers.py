@@ -109,8 +109,11 @@ class TestAnswer:
         assert dice(run_length_mask(region["mask"]), disc()[::2]) > 0.95
         assert found["dicom"]["frame"] == 1
 
-    def test_spacing_that_is_not_believed_gives_no_area(self, two_heads: Service) -> None:
-        data = mr_object(head(patch=PATCH), attributes=RANGE | {"PixelSpacing": [50, 0.5]})
+    @pytest.mark.parametrize("spacing", [[50, 0.5], [9e160, 9e160], [1e-300, 1e-300]], ids=str)
+    def test_spacing_that_is_not_believed_gives_no_area(
+        self, two_heads: Service, spacing: list[float]
+    ) -> None:
+        data = mr_object(head(patch=PATCH), attributes=RANGE | {"PixelSpacing": spacing})
         region = entry(two_heads, data)["region"]
         assert region["area_pixels"] > 0
         assert "area_mm2" not in region

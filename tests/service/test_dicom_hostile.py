@@ -91,6 +91,8 @@ GEOMETRY = {
     "orientation not perpendicular": {"ImageOrientationPatient": [1, 0, 0, 1, 0, 0]},
     "orientation not unit": {"ImageOrientationPatient": [2, 0, 0, 0, 1, 0]},
     "spacing zero": {"PixelSpacing": [0, 1]},
+    "spacing too small": {"PixelSpacing": [0.001, 0.001]},
+    "spacing too large": {"PixelSpacing": [101, 101]},
     "no frame of reference": {"FrameOfReferenceUID": None},
 }
 
