@@ -292,8 +292,8 @@ def test_workers_that_stand_still_are_replaced(
 
 @pytest.mark.usefixtures("quickly")
 def test_workers_that_always_have_something_in_hand_stay(model_store: Path, jpeg: bytes) -> None:
-    with manned(model_store, batch_timeout_ms=1000.0) as service, ThreadPoolExecutor(8) as clients:
-        end = monotonic() + 4.0
+    with manned(model_store, batch_timeout_ms=2000.0) as service, ThreadPoolExecutor(8) as clients:
+        end = monotonic() + 5.0
 
         def post() -> None:
             while monotonic() < end:
