@@ -23,6 +23,8 @@ MIN_GROUPS: Final = 5
 EDGE_TRIALS: Final = 5
 """A share is near 0 or 1 where so many of its trials or fewer make the difference, as for the normal
 approximation of a binomial."""
+_RESERVED: Final = frozenset({"testing", "testing_unleaked", "all", "interval"})
+"""What stands beside the names of data sets in a report; a folder may be called so as well."""
 
 
 class Basis(NamedTuple):
@@ -35,6 +37,11 @@ class Basis(NamedTuple):
 
     rows: tuple[NDArray[np.bool_], ...]
     share: bool = False
+
+
+def subset_name(source: str) -> str:
+    """How a report calls the figures of one data set, so that they replace no others."""
+    return f"{source} (data set)" if source in _RESERVED else source
 
 
 def persons_named(images: ImageSet, rows: NDArray[np.intp]) -> dict[str, bool]:

@@ -32,6 +32,7 @@ from training.scores import (
     bootstrap,
     finite,
     shares,
+    subset_name,
     tumor_scores,
 )
 
@@ -99,7 +100,7 @@ def tumor_figures(test: Tested) -> dict[str, Any]:
     result = {"all": tumor_scores(test.answers.tumor_probability, test.tumor, test.groups)}
     for source in np.unique(test.sources):
         inside = test.sources == source
-        result[str(source)] = tumor_scores(
+        result[subset_name(str(source))] = tumor_scores(
             test.answers.tumor_probability[inside], test.tumor[inside], test.groups[inside]
         )
     return result
@@ -205,7 +206,8 @@ def false_regions(
     found = regions(images, test.rows.tolist(), test.masks, test.answers.tumor_probability, record)
     drawn = np.array([region is not None for region in found])
     none = ~test.tumor
-    inside = {"all": none, **{str(s): none & (test.sources == s) for s in np.unique(test.sources)}}
+    inside = {"all": none}
+    inside |= {subset_name(str(s)): none & (test.sources == s) for s in np.unique(test.sources)}
     counted = shares({name: (drawn, of) for name, of in inside.items()}, test.groups)
     limits = counted["interval"]
     return {
