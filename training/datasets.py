@@ -367,14 +367,18 @@ def read_images(files: Sequence[ImageFile], spec: PreprocessSpec = DEFAULT_SPEC)
     good = [(f, r) for f, r in zip(files, results, strict=True) if r.pixels is not None]
     if not good:
         raise DatasetError("none of the images is readable")
+    slices = np.stack([r.pixels for _, r in good if r.pixels is not None])
     empty = sum(f.mask is not None and r.mask is None for f, r in good)
+    air = int(blank(slices).sum())
+    remarks = [f"{empty} masks outline nothing, and count as none"] if empty else []
+    remarks += [f"{air} slices are blank, and count as nobody's copies"] if air else []
     return ImageSet(
         files=tuple(
             f._replace(mask=f.mask if r.mask is not None else None, identities=r.identities)
             for f, r in good
         ),
         sha256=tuple(r.sha256 for _, r in good),
-        slices=np.stack([r.pixels for _, r in good if r.pixels is not None]),
+        slices=slices,
         masks={i: r.mask for i, (_, r) in enumerate(good) if r.mask is not None},
         geometries=tuple(r.geometry for _, r in good if r.geometry is not None),
         formats=Counter(r.format for _, r in good),
@@ -382,8 +386,13 @@ def read_images(files: Sequence[ImageFile], spec: PreprocessSpec = DEFAULT_SPEC)
         unreadable=tuple(
             (f.path, r.error) for f, r in zip(files, results, strict=True) if r.pixels is None
         ),
-        remarks=(f"{empty} masks outline nothing, and count as none",) if empty else (),
+        remarks=tuple(remarks),
     )
+
+
+def blank(slices: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Which slices (N, height, width) are of one grey level, as the air above a head is, (N,)."""
+    return np.asarray(slices.min((1, 2)) == slices.max((1, 2)))
 
 
 def read_folders(roots: Sequence[Path]) -> ImageSet:
