@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from contract.manifest import ClassName
 from contract.preprocessing import DEFAULT_SPEC
 from training.errors import RecipeError, brief
-from training.names import canonical_label
+from training.names import NO_TUMOR, canonical_label
 
 Monitor = Literal["loss", "accuracy"]
 """A figure of the validation images: the lower loss or the higher accuracy is better."""
@@ -458,14 +458,15 @@ def unused_names(recipe: Recipe, sources: Collection[str]) -> dict[str, list[str
 
 
 def _require_effect(recipe: Recipe, file: str) -> None:
-    """Refuses what a recipe says without effect.
+    """Refuses what a recipe says without effect, or with another than it says.
 
     Asked of recipes that are read, and not by their model: the runs of before have their own copy.
 
     Raises:
         RecipeError: the recipe has another name than its file, which could not be found again by it; or
-            a phase warms up for longer than it lasts; or a label is renamed that no data can have; or
-            a class is one that no label leads to; or slices are weighted that are not drawn.
+            a phase warms up for longer than it lasts; or a label is renamed that no data can have, or
+            that of no tumour; or a class is one that no label leads to; or slices are weighted that
+            are not drawn.
     """
     problems = []
     if recipe.name != file or not re.fullmatch(NAME_PATTERN, file):
@@ -480,6 +481,10 @@ def _require_effect(recipe: Recipe, file: str) -> None:
         for label in recipe.labels
         if canonical_label(label) != label
     ]
+    if recipe.labels.get(NO_TUMOR, NO_TUMOR) != NO_TUMOR:
+        problems.append(
+            f"labels renames {NO_TUMOR!r}, and slices without a tumour are known by that name: keep it"
+        )
     problems += [
         f"no label that data are read with leads to the class {name!r}: say in labels which one does"
         for name in recipe.classes

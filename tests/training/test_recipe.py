@@ -336,3 +336,17 @@ def test_another_size_reaches_the_model_that_serves() -> None:
     assert load_recipe("resnet50_4class", {"resolution": 64}).served_resolution == 64
     assert load_recipe("baseline_cnn", {"resolution": 64}).served_resolution == 64
     assert load_recipe("vgg16_binary", {"resolution": 64}).served_resolution == 224
+
+
+@pytest.mark.parametrize("name", ["notumor", "healthy"])
+def test_no_tumour_keeps_its_name(own: Callable[[str, str, str], Recipe], name: str) -> None:
+    """By which duplicates, masks and figures know such a slice, also after labels are renamed."""
+    kinds = 'glioma = "tumor", meningioma = "tumor", pituitary = "tumor"'
+    labels = f'labels = {{ {kinds}, notumor = "{name}" }}'
+    four = f'{KINDS}]\ntumor_classes = ["glioma", "meningioma", "pituitary"]'
+    two = f'"{name}", "tumor"]\ntumor_classes = ["tumor"]\n{labels}'
+    if name == "notumor":
+        assert own(four, two, "hospital").classes == ("notumor", "tumor")
+        return
+    with pytest.raises(RecipeError, match="labels renames 'notumor'"):
+        own(four, two, "hospital")
