@@ -235,7 +235,8 @@ class Recipe(_Strict):
         train_only: data sets that neither validate nor are tested: too few persons to be divided, or
             there to help with another set.
         mask: the second head, if there is one.
-        tumor_threshold: tumour probability from which the decision is ``tumor``.
+        tumor_threshold: tumour probability from which the decision is ``tumor``; with a mask head it
+            is fitted on validation.
         precision: what layers compute in while they are trained.
     """
 
@@ -466,7 +467,8 @@ def _require_effect(recipe: Recipe, file: str) -> None:
         RecipeError: the recipe has another name than its file, which could not be found again by it; or
             a phase warms up for longer than it lasts; or a label is renamed that no data can have, or
             that of no tumour; or a class is one that no label leads to; or slices are weighted that
-            are not drawn.
+            are not drawn, or told by masks that there are none of; or a threshold is given that a
+            mask head brings along.
     """
     problems = []
     if recipe.name != file or not re.fullmatch(NAME_PATTERN, file):
@@ -501,5 +503,11 @@ def _require_effect(recipe: Recipe, file: str) -> None:
         }
         # Every image is in every epoch, once.
         problems += [f"{key} needs epoch_images" for key, is_set in weights.items() if is_set]
+    if recipe.mask is None and recipe.copy_weight != 1:
+        problems.append("copy_weight needs a mask head")
+    if recipe.mask is not None and recipe.tumor_threshold != 0.5:
+        problems.append(
+            "tumor_threshold has no effect with a mask head: it is fitted on validation then"
+        )
     if problems:
         raise RecipeError(f"recipe {file}: {'; '.join(problems)}")

@@ -350,3 +350,17 @@ def test_no_tumour_keeps_its_name(own: Callable[[str, str, str], Recipe], name: 
         return
     with pytest.raises(RecipeError, match="labels renames 'notumor'"):
         own(four, two, "hospital")
+
+
+def test_a_mask_head_has_its_own_threshold_and_copies_need_one(
+    own: Callable[[str, str, str], Recipe], tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError, match="tumor_threshold has no effect with a mask head"):
+        own("\ndropout", "\ntumor_threshold = 0.9\ndropout", "hospital")
+    plain = (RECIPES / "efficientnet_lite0_plain.toml").read_text()
+    plain = plain.replace('name = "efficientnet_lite0_plain"', 'name = "ours"')
+    (tmp_path / "ours.toml").write_text(f"tumor_threshold = 0.9\n{plain}")
+    assert load_recipe(str(tmp_path / "ours.toml")).tumor_threshold == 0.9
+    (tmp_path / "ours.toml").write_text(f"copy_weight = 0.3\n{plain}")
+    with pytest.raises(RecipeError, match="copy_weight needs a mask head"):
+        load_recipe(str(tmp_path / "ours.toml"))
