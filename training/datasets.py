@@ -35,7 +35,8 @@ from training.outlines import MASK_LEVEL, load_outline
 READ_THREADS: Final = 4
 MOST_TUMOR: Final = 0.5
 """No more of a slice is tumour: the largest of figshare's 3064 outlines has a tenth of its image."""
-_IDENTIFIERS: Final = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID")
+_PATIENT_ID: Final = "PatientID"
+_IDENTIFIERS: Final = (_PATIENT_ID, "StudyInstanceUID", "SeriesInstanceUID")
 """Attributes of a DICOM object whose values objects of one person share."""
 _SALT: Final = secrets.token_bytes(32)
 """Of this process alone, and never written: no digest that is made with it leads back to a patient."""
@@ -69,8 +70,13 @@ class ImageFile(NamedTuple):
 
     @property
     def patient(self) -> bool:
-        """Whether the data set says which slices are of one person, or keeps them in one fold."""
-        return self.part.startswith("fold") or bool(self.person or self.identities)
+        """Whether the data set names the person, or keeps a person's slices in one fold."""
+        return self.part.startswith("fold") or self.named
+
+    @property
+    def named(self) -> bool:
+        """Whether something names the person: a study does not, of which one may have several."""
+        return bool(self.person) or any(i.startswith(_PATIENT_ID) for i in self.identities)
 
     @property
     def name(self) -> str:
@@ -157,14 +163,14 @@ class ImageSet:
         lines += [f"  {folder}: {count}" for folder, count in sorted(self.unlabelled.items())]
         lines.append(f"other files, not read: {self.passed_over.total()}")
         lines += [f"  {kind}: {count}" for kind, count in sorted(self.passed_over.items())]
+        named = sum(file.named for file in self.files)
+        linked = sum(bool(file.identities) and not file.named for file in self.files)
         lines.append(
-            f"images whose person a folder, the index or a DICOM header names: {self._of_persons()}"
+            f"images whose person a folder, the index or a DICOM header names: {named}"
+            + (f"; a study or series links {linked} others" if linked else "")
         )
         lines += [f"  {remark}" for remark in self.remarks]
         return printable("\n".join(lines))
-
-    def _of_persons(self) -> int:
-        return sum(bool(file.person or file.identities) for file in self.files)
 
 
 def find_images(roots: Sequence[Path]) -> list[ImageFile]:
@@ -310,7 +316,7 @@ def _identities(data: bytes, site: str) -> tuple[str, ...]:
         except Exception:  # noqa: BLE001, S112 - whatever damage makes pydicom raise, with the value in it
             continue
         if value:
-            within = site if keyword == "PatientID" else ""
+            within = site if keyword == _PATIENT_ID else ""
             text = f"{keyword} {value.casefold()} {within}".encode("utf-8", "surrogateescape")
             digest = hashlib.blake2b(text, key=_SALT, digest_size=16).hexdigest()
             found.append(f"{keyword}:{digest}")

@@ -91,6 +91,7 @@ def evaluate(
             **read_json(artifacts / AGREEMENT_FILE),
         },
         "by_patient": sorted({file.source for file in images.files if file.patient}),
+        "by_study": sorted({f.source for f in images.files if f.identities and not f.named}),
         "persons_named": persons_named(images, test),
         "tested_of_testing": int((images.parts[test] == "testing").sum()),
         "audit": prepared.audit.summary(prepared.images),

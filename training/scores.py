@@ -48,12 +48,12 @@ def persons_named(images: ImageSet, rows: NDArray[np.intp]) -> dict[str, bool]:
     """The data sets of some images, and whether each names the person of every one of them.
 
     The audit then has a person's slices in one group. A patient-wise fold keeps them together as well,
-    and does not say which are whose.
+    and does not say which are whose; a DICOM study does, but a person may have several.
     """
     found: dict[str, bool] = {}
     for row in rows.tolist():
         file = images.files[row]
-        found[file.source] = found.get(file.source, True) and bool(file.person or file.identities)
+        found[file.source] = found.get(file.source, True) and file.named
     return dict(sorted(found.items()))
 
 

@@ -12,6 +12,7 @@ from tests.contract.samples import RANGE, mr_object
 from training.datasets import ImageSet, find_images, read_folders
 from training.duplicates import audit
 from training.errors import DatasetError
+from training.scores import persons_named
 
 SLICE = min((Path(__file__).parents[1] / "data" / "slices" / "glioma").glob("*.jpg"))
 
@@ -472,7 +473,7 @@ def test_objects_of_one_patient_study_or_series_are_one_group(
     # Two sites may number their patients alike.
     unique = grouped and first.keys() & second.keys() != {"PatientID"}
     assert (groups[0] == groups[2]) is unique
-    assert all(file.patient is bool(first) for file in images.files)
+    assert all(file.patient is ("PatientID" in first) for file in images.files)
 
 
 def test_halves_of_a_data_set_have_the_same_patient_ids(tmp_path: Path) -> None:
@@ -500,3 +501,18 @@ def test_what_names_a_patient_stays_inside(
     said = "".join(capfd.readouterr()) + caplog.text
     for secret in ("DOE", *identities):
         assert secret not in written + said
+
+
+@pytest.mark.parametrize("patient", ["", "A-17"])
+def test_a_study_or_a_series_groups_slices_and_names_nobody(tmp_path: Path, patient: str) -> None:
+    for number in range(2):
+        uids = {"StudyInstanceUID": f"1.2.{number}", "SeriesInstanceUID": f"1.3.{number}"}
+        for slice_ in "ab":
+            path = tmp_path / "set" / "glioma" / f"{number}{slice_}.dcm"
+            _object(path, PatientID=patient and f"{patient}{number}", **uids)
+    images = read_folders([tmp_path / "set"])
+    assert _groups(images) == [0, 0, 1, 1]
+    assert persons_named(images, np.arange(4)) == {"set": bool(patient)}
+    assert [file.patient for file in images.files] == [bool(patient)] * 4
+    count, linked = (4, "") if patient else (0, "; a study or series links 4 others")
+    assert f"or a DICOM header names: {count}{linked}\n" in f"{images.describe()}\n"
