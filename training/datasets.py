@@ -372,7 +372,10 @@ def read_images(files: Sequence[ImageFile], spec: PreprocessSpec = DEFAULT_SPEC)
         results = list(pool.map(lambda file: _read(file, spec), files))
     good = [(f, r) for f, r in zip(files, results, strict=True) if r.pixels is not None]
     if not good:
-        raise DatasetError("none of the images is readable")
+        errors = Counter(result.error for result in results).most_common()
+        raise DatasetError(
+            "none of the images is readable: " + ", ".join(f"{n} x {code}" for code, n in errors)
+        )
     slices = np.stack([r.pixels for _, r in good if r.pixels is not None])
     empty = sum(f.mask is not None and r.mask is None for f, r in good)
     air = int(blank(slices).sum())
