@@ -187,40 +187,48 @@ def _find(roots: Sequence[Path]) -> list[tuple[Found, list[ImageFile]]]:
     for root in roots:
         if not root.is_dir():
             raise DatasetError(f"{root} is no folder")
-    names = [root.resolve().name for root in roots]
-    if len(set(names)) != len(names):
+    places = [given(root) for root in roots]
+    if len({place.name for place in places}) != len(places):
         raise DatasetError("two data folders have the same name; results could not tell them apart")
-    sites = _sites(roots)
+    real = [root.resolve() for root in roots]
+    if twice := [root for number, root in enumerate(roots) if real[number] in real[:number]]:
+        raise DatasetError(f"{twice[0]} is a folder that is given twice")
     result = []
-    for root, name, site in zip(roots, names, sites, strict=True):
-        found = look(root.resolve())
+    for root, place, site in zip(roots, places, _sites(places), strict=True):
+        found = look(place)
         if not found.places:
             raise DatasetError(
                 f"{root} holds no images below class folders (yes/no, or glioma, meningioma, "
                 f"pituitary, notumor){_instead(found)}"
             )
         images = [
-            ImageFile(
-                *(place.path, name, place.part, place.label, place.mask, place.person), site=site
-            )
-            for place in found.places
+            ImageFile(*(at.path, place.name, at.part, at.label, at.mask, at.person), site=site)
+            for at in found.places
         ]
         result.append((found, images))
     return result
+
+
+def given(root: Path) -> Path:
+    """A data set's folder, absolute, under the name that it is given by, which may be a link's."""
+    return root.resolve() if root.name in {"", ".."} else root.parent.resolve() / root.name
 
 
 def _sites(roots: Sequence[Path]) -> list[str]:
     """Within which each data set's names of persons mean something.
 
     ``set/Training`` and ``set/Testing`` are halves of one, as are ``set/glioma`` and ``set/notumor``:
-    folders side by side whose names are nothing of their own.
+    folders side by side whose names are nothing of their own, be these names of links or of what they
+    lead to.
     """
-    real = [root.resolve() for root in roots]
-    halves = Counter(root.parent for root in real if not is_own(root.name))
-    return [
-        str(root.parent) if halves[root.parent] > 1 and not is_own(root.name) else root.name
-        for root in real
-    ]
+    sites = [root.name for root in roots]
+    for places in (roots, [root.resolve() for root in roots]):
+        halves = Counter(place.parent for place in places if not is_own(place.name))
+        sites = [
+            str(place.parent) if halves[place.parent] > 1 and not is_own(place.name) else site
+            for place, site in zip(places, sites, strict=True)
+        ]
+    return sites
 
 
 def _remarks(every: Sequence[tuple[Found, Sequence[ImageFile]]]) -> Iterator[str]:

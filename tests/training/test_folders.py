@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from tests.contract.samples import RANGE, mr_object
-from training.datasets import ImageSet, find_images, read_folders
+from training.datasets import ImageSet, find_images, given, read_folders
 from training.duplicates import audit
 from training.errors import DatasetError
 from training.scores import persons_named
@@ -516,3 +516,39 @@ def test_a_study_or_a_series_groups_slices_and_names_nobody(tmp_path: Path, pati
     assert [file.patient for file in images.files] == [bool(patient)] * 4
     count, linked = (4, "") if patient else (0, "; a study or series links 4 others")
     assert f"or a DICOM header names: {count}{linked}\n" in f"{images.describe()}\n"
+
+
+def test_a_data_set_has_the_name_that_it_is_given_by(tmp_path: Path) -> None:
+    """Where it lies behind a link is the machine's business."""
+    for number, part in enumerate(("Training", "Testing")):
+        blob = tmp_path / "volumes" / f"blob{number}"
+        _draw(blob / "glioma" / "P1" / f"{number}.png")
+        (tmp_path / "hospital").mkdir(exist_ok=True)
+        (tmp_path / "hospital" / part).symlink_to(blob)
+    roots = [tmp_path / "hospital" / "Training", tmp_path / "hospital" / "Testing"]
+    images = read_folders(roots)
+    assert [(file.source, file.part) for file in images.files] == [
+        ("Training", "training"),
+        ("Testing", "testing"),
+    ]
+    # Halves side by side name persons together.
+    assert _groups(images) == [0, 0]
+    # A run is evaluated from the folders that it notes.
+    assert read_folders([given(root) for root in roots]).files == images.files
+    assert [given(Path(root)).name for root in (".", "training/..")] == [Path.cwd().name] * 2
+
+
+def test_one_folder_under_two_names_is_an_error(tmp_path: Path) -> None:
+    root = _put(tmp_path / "set", "glioma/1.jpg")
+    (tmp_path / "again").symlink_to(root)
+    with pytest.raises(DatasetError, match="again is a folder that is given twice"):
+        find_images([root, tmp_path / "again"])
+
+
+def test_halves_of_a_data_set_name_persons_together_whatever_links_call_them(
+    tmp_path: Path,
+) -> None:
+    for number, part in enumerate(("Training", "Testing")):
+        _draw(tmp_path / "set" / part / "glioma" / "P1" / f"{number}.png")
+        (tmp_path / f"site {number}").symlink_to(tmp_path / "set" / part)
+    assert _groups(read_folders([tmp_path / "site 0", tmp_path / "site 1"])) == [0, 0]
