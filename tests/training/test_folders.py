@@ -552,3 +552,10 @@ def test_halves_of_a_data_set_name_persons_together_whatever_links_call_them(
         _draw(tmp_path / "set" / part / "glioma" / "P1" / f"{number}.png")
         (tmp_path / f"site {number}").symlink_to(tmp_path / "set" / part)
     assert _groups(read_folders([tmp_path / "site 0", tmp_path / "site 1"])) == [0, 0]
+
+
+@pytest.mark.parametrize("label", ["glioma", "notumor"])
+def test_an_index_lists_an_image_once(tmp_path: Path, label: str) -> None:
+    text = f"id,label,fold\n1,glioma,1\n2,glioma,1\n 1,{label},2\n"
+    with pytest.raises(DatasetError, match=r"line 4: the id of line 2 again$"):
+        find_images([_indexed(tmp_path / "set", text)])
