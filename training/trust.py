@@ -340,21 +340,22 @@ def foreign_figures(
     rules: Rules,
     predict: Predictor,
 ) -> dict[str, dict[str, float]]:
-    """How well pictures of other kinds are told from the test slices, by kind.
+    """How well pictures of other kinds are told from the test slices that lie upright, by kind.
 
     Args:
         pictures: of each kind; see :func:`foreign_pictures`.
         test: test slices.
         slices: theirs, uint8 (N, H, W); those that lie upright for certain are also turned by a quarter
-            and upside down, as kinds of their own.
+            and upside down, as kinds of their own, if there are any.
         rules: how outputs become answers.
         predict: the model.
     """
     kinds = dict(pictures)
     upright = slices[~test.doubtful]
-    kinds["brain, turned by 90 degrees"] = np.rot90(upright, axes=(1, 2)).copy()
-    kinds["brain, turned by 180 degrees"] = np.rot90(upright, 2, axes=(1, 2)).copy()
-    kinds["brain, mirrored from top to bottom"] = upright[:, ::-1].copy()
+    if len(upright):
+        kinds["brain, turned by 90 degrees"] = np.rot90(upright, axes=(1, 2)).copy()
+        kinds["brain, turned by 180 degrees"] = np.rot90(upright, 2, axes=(1, 2)).copy()
+        kinds["brain, mirrored from top to bottom"] = upright[:, ::-1].copy()
     assert test.answers.distance is not None
     # What is upside down itself cannot show how well this is told.
     ours = test.answers.distance[~test.doubtful]
@@ -367,7 +368,11 @@ def foreign_figures(
         decisions = np.array([str(decision) for decision in answers.decisions])
         table[kind] = {
             "images": float(len(shown)),
-            "auroc": float(roc_auc_score(truth, np.concatenate([ours, answers.distance]))),
+            **(
+                {"auroc": float(roc_auc_score(truth, np.concatenate([ours, answers.distance])))}
+                if len(ours)
+                else {}
+            ),
             "out_of_distribution": float((~answers.in_distribution).mean()),
             "decided_tumor": float((decisions == Decision.TUMOR).mean()),
             "decided_no_tumor": float((decisions == Decision.NO_TUMOR).mean()),

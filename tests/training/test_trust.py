@@ -1,6 +1,7 @@
 """Figures of trust, against eight slices that are counted by hand."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from PIL import Image
 
 from contract.answer import Answers, Decision
 from contract.manifest import RegionRecord
-from training.card_answers import how_sure
+from training.card_answers import _when_not, how_sure
 from training.datasets import ImageFile, ImageSet, read_images
 from training.duplicates import Audit
 from training.recipe import load_recipe
@@ -311,3 +312,24 @@ def test_a_data_set_called_testing_leaves_the_headline_figures_alone() -> None:
         "testing (data set)": (3, 0),
         "training": (6, 1),
     }
+
+
+def test_where_no_test_slice_lies_upright_for_certain_nothing_is_told_from_them() -> None:
+    from training.trust import decision_figures, foreign_figures
+
+    test = _tested(doubtful=np.ones(8, np.bool_))
+    rules: Any = SimpleNamespace(answer=lambda _: test.answers)
+    slices = np.zeros((8, 224, 224), np.uint8)
+
+    def predict(shown: np.ndarray) -> dict[str, np.ndarray]:
+        # As a LiteRT file is asked, slice by slice.
+        row = np.zeros((1, 4), np.float32)
+        rows = [dict.fromkeys(("probabilities", "logits", "embedding"), row) for _ in shown]
+        return rows[0]
+
+    found = foreign_figures({"noise": slices}, test, slices, rules, predict)
+    assert found.keys() == {"noise"}
+    assert "auroc" not in found["noise"]
+    card = "\n".join(_when_not(found, decision_figures(test, ~test.doubtful)))
+    assert "| noise | 8 |  | 12.5% |" in card
+    assert "upright" not in card
