@@ -28,7 +28,7 @@ from training import trust
 from training.calibrate import class_indices
 from training.card_answers import how_sure
 from training.convert import litert_predictor
-from training.datasets import NO_TUMOR, ImageSet, read_folders
+from training.datasets import NO_TUMOR, ImageSet, given, read_folders
 from training.duplicates import audit
 from training.errors import DatasetError, TrainingError
 from training.folders import INDEX_FILE
@@ -144,7 +144,7 @@ def _answers(
     print("\n".join(how_sure(answers, "slices")))
     known = class_indices(test.labels, rules.classes)
     for folder in folders:
-        name = folder.resolve().name
+        name = given(folder).name
         masked = np.array([images.files[int(row)].mask is not None for row in rows])
         inside = (test.sources == name) & masked
         if not (folder / INDEX_FILE).is_file() or not inside.any():

@@ -176,6 +176,7 @@ def _intervals(metrics: dict[str, Any]) -> str:
     """What the intervals are drawn over, and what they leave out."""
     persons = metrics.get("persons_named", {})
     named = [source for source, each in persons.items() if each]
+    studies = [source for source in metrics.get("by_study", []) if source in persons]
     if named and all(persons.values()):
         return (
             "95 % intervals are bootstrap percentiles, drawn by person; shares at and near 0 and 1 "
@@ -184,6 +185,7 @@ def _intervals(metrics: dict[str, Any]) -> str:
     return (
         "95 % intervals are bootstrap percentiles over near-duplicate groups"
         + (f", and over the persons of {', '.join(named)}" if named else "")
+        + (f", and over the DICOM studies of {', '.join(studies)}" if studies else "")
         + "; shares at and near 0 and 1 have at least Clopper and Pearson's limits for the effective "
         "number of groups, fewer than five groups have none. "
         + ("Of the other sets the" if named else "The")
@@ -299,9 +301,12 @@ def _limits(metrics: dict[str, Any], config: RunConfig) -> list[str]:
         *(f"- {name}: {_KNOWN[name]}" for name in names if name in _KNOWN),
     ]
     if nameless:
+        studies = [name for name in metrics.get("by_study", []) if name in nameless]
         lines.append(
-            f"- No patients are named in {', '.join(nameless)}. Near-duplicate groups keep copies and "
-            "most neighbouring slices of one volume together; that is less than a split by patient."
+            f"- No patients are named in {', '.join(nameless)}. Near-duplicate groups"
+            + (f", and studies in DICOM headers of {', '.join(studies)}," if studies else "")
+            + " keep copies and most neighbouring slices of one volume together; that is less than a "
+            "split by patient."
         )
     return [*lines, "" if "answers" in metrics else _PLAIN_SOFTMAX]
 

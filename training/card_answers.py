@@ -260,7 +260,7 @@ def _tumor(sources: Mapping[str, Any]) -> list[str]:
 def _when_not(foreign: Mapping[str, Any], upright: Mapping[str, float] | None) -> list[str]:
     compared = (
         ""
-        if upright is None
+        if not upright or "in_distribution" not in upright
         else " Compared with the test slices that lie upright for certain, of which "
         f"{upright['in_distribution']:.1%} are in distribution; the turned and mirrored ones are made "
         "from these."
@@ -282,8 +282,9 @@ def _when_not(foreign: Mapping[str, Any], upright: Mapping[str, float] | None) -
         "|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {kind} | {f['images']:.0f} | {f['auroc']:.4f} | {f['out_of_distribution']:.1%} "
-        f"| {f['decided_tumor']:.1%} | {f['decided_no_tumor']:.1%} | {f['confident_tumor']:.1%} |"
+        f"| {kind} | {f['images']:.0f} | {format(f['auroc'], '.4f') if 'auroc' in f else ''} "
+        f"| {f['out_of_distribution']:.1%} | {f['decided_tumor']:.1%} "
+        f"| {f['decided_no_tumor']:.1%} | {f['confident_tumor']:.1%} |"
         for kind, f in foreign.items()
     ]
     return [*lines, ""]

@@ -1,7 +1,9 @@
 """The audit as people read it: a table, ``audit.json`` and a contact sheet of sample pairs."""
 
+import itertools
 import json
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -68,7 +70,7 @@ def contact_sheet(images: ImageSet, found: Audit) -> Image.Image:
     """
     rng = np.random.default_rng(SAMPLE_SEED)
     labels = images.labels
-    exact = [Pair(a, b, 0, 1.0) for a, b in found.exact_pairs]
+    exact = [pair for same in found.copies for pair in _pairs(images, same)]
     straight = sorted((p for p in found.near_pairs if p.orientation == 0), key=lambda p: p.fine)
     turned = sorted((p for p in found.near_pairs if p.orientation != 0), key=lambda p: p.fine)
     leaked = [
@@ -108,6 +110,15 @@ def contact_sheet(images: ImageSet, found: Audit) -> Image.Image:
             caption = f"{pair.fine:.2f} {labels[pair.first]}/{labels[pair.second]}"
             draw.text((left + 4, top + height - CAPTION_PIXELS + 4), caption, fill=200)
     return sheet
+
+
+def _pairs(images: ImageSet, same: Sequence[int]) -> Iterator[Pair]:
+    """Pairs of byte-identical images, of no more than two of each part and class."""
+    kinds: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for index in same:
+        kinds[images.files[index].part, images.files[index].label].append(index)
+    shown = sorted(index for kind in kinds.values() for index in kind[:2])
+    return (Pair(a, b, 0, 1.0) for a, b in itertools.combinations(shown, 2))
 
 
 def _sample(pairs: Sequence[Pair], rng: np.random.Generator) -> list[Pair]:

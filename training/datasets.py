@@ -35,7 +35,8 @@ from training.outlines import MASK_LEVEL, load_outline
 READ_THREADS: Final = 4
 MOST_TUMOR: Final = 0.5
 """No more of a slice is tumour: the largest of figshare's 3064 outlines has a tenth of its image."""
-_IDENTIFIERS: Final = ("PatientID", "StudyInstanceUID", "SeriesInstanceUID")
+_PATIENT_ID: Final = "PatientID"
+_IDENTIFIERS: Final = (_PATIENT_ID, "StudyInstanceUID", "SeriesInstanceUID")
 """Attributes of a DICOM object whose values objects of one person share."""
 _SALT: Final = secrets.token_bytes(32)
 """Of this process alone, and never written: no digest that is made with it leads back to a patient."""
@@ -69,8 +70,13 @@ class ImageFile(NamedTuple):
 
     @property
     def patient(self) -> bool:
-        """Whether the data set says which slices are of one person, or keeps them in one fold."""
-        return self.part.startswith("fold") or bool(self.person or self.identities)
+        """Whether the data set names the person, or keeps a person's slices in one fold."""
+        return self.part.startswith("fold") or self.named
+
+    @property
+    def named(self) -> bool:
+        """Whether something names the person: a study does not, of which one may have several."""
+        return bool(self.person) or any(i.startswith(_PATIENT_ID) for i in self.identities)
 
     @property
     def name(self) -> str:
@@ -157,14 +163,14 @@ class ImageSet:
         lines += [f"  {folder}: {count}" for folder, count in sorted(self.unlabelled.items())]
         lines.append(f"other files, not read: {self.passed_over.total()}")
         lines += [f"  {kind}: {count}" for kind, count in sorted(self.passed_over.items())]
+        named = sum(file.named for file in self.files)
+        linked = sum(bool(file.identities) and not file.named for file in self.files)
         lines.append(
-            f"images whose person a folder, the index or a DICOM header names: {self._of_persons()}"
+            f"images whose person a folder, the index or a DICOM header names: {named}"
+            + (f"; a study or series links {linked} others" if linked else "")
         )
         lines += [f"  {remark}" for remark in self.remarks]
         return printable("\n".join(lines))
-
-    def _of_persons(self) -> int:
-        return sum(bool(file.person or file.identities) for file in self.files)
 
 
 def find_images(roots: Sequence[Path]) -> list[ImageFile]:
@@ -181,40 +187,48 @@ def _find(roots: Sequence[Path]) -> list[tuple[Found, list[ImageFile]]]:
     for root in roots:
         if not root.is_dir():
             raise DatasetError(f"{root} is no folder")
-    names = [root.resolve().name for root in roots]
-    if len(set(names)) != len(names):
+    places = [given(root) for root in roots]
+    if len({place.name for place in places}) != len(places):
         raise DatasetError("two data folders have the same name; results could not tell them apart")
-    sites = _sites(roots)
+    real = [root.resolve() for root in roots]
+    if twice := [root for number, root in enumerate(roots) if real[number] in real[:number]]:
+        raise DatasetError(f"{twice[0]} is a folder that is given twice")
     result = []
-    for root, name, site in zip(roots, names, sites, strict=True):
-        found = look(root.resolve())
+    for root, place, site in zip(roots, places, _sites(places), strict=True):
+        found = look(place)
         if not found.places:
             raise DatasetError(
                 f"{root} holds no images below class folders (yes/no, or glioma, meningioma, "
                 f"pituitary, notumor){_instead(found)}"
             )
         images = [
-            ImageFile(
-                *(place.path, name, place.part, place.label, place.mask, place.person), site=site
-            )
-            for place in found.places
+            ImageFile(*(at.path, place.name, at.part, at.label, at.mask, at.person), site=site)
+            for at in found.places
         ]
         result.append((found, images))
     return result
+
+
+def given(root: Path) -> Path:
+    """A data set's folder, absolute, under the name that it is given by, which may be a link's."""
+    return root.resolve() if root.name in {"", ".."} else root.parent.resolve() / root.name
 
 
 def _sites(roots: Sequence[Path]) -> list[str]:
     """Within which each data set's names of persons mean something.
 
     ``set/Training`` and ``set/Testing`` are halves of one, as are ``set/glioma`` and ``set/notumor``:
-    folders side by side whose names are nothing of their own.
+    folders side by side whose names are nothing of their own, be these names of links or of what they
+    lead to.
     """
-    real = [root.resolve() for root in roots]
-    halves = Counter(root.parent for root in real if not is_own(root.name))
-    return [
-        str(root.parent) if halves[root.parent] > 1 and not is_own(root.name) else root.name
-        for root in real
-    ]
+    sites = [root.name for root in roots]
+    for places in (roots, [root.resolve() for root in roots]):
+        halves = Counter(place.parent for place in places if not is_own(place.name))
+        sites = [
+            str(place.parent) if halves[place.parent] > 1 and not is_own(place.name) else site
+            for place, site in zip(places, sites, strict=True)
+        ]
+    return sites
 
 
 def _remarks(every: Sequence[tuple[Found, Sequence[ImageFile]]]) -> Iterator[str]:
@@ -310,7 +324,7 @@ def _identities(data: bytes, site: str) -> tuple[str, ...]:
         except Exception:  # noqa: BLE001, S112 - whatever damage makes pydicom raise, with the value in it
             continue
         if value:
-            within = site if keyword == "PatientID" else ""
+            within = site if keyword == _PATIENT_ID else ""
             text = f"{keyword} {value.casefold()} {within}".encode("utf-8", "surrogateescape")
             digest = hashlib.blake2b(text, key=_SALT, digest_size=16).hexdigest()
             found.append(f"{keyword}:{digest}")
@@ -366,15 +380,22 @@ def read_images(files: Sequence[ImageFile], spec: PreprocessSpec = DEFAULT_SPEC)
         results = list(pool.map(lambda file: _read(file, spec), files))
     good = [(f, r) for f, r in zip(files, results, strict=True) if r.pixels is not None]
     if not good:
-        raise DatasetError("none of the images is readable")
+        errors = Counter(result.error for result in results).most_common()
+        raise DatasetError(
+            "none of the images is readable: " + ", ".join(f"{n} x {code}" for code, n in errors)
+        )
+    slices = np.stack([r.pixels for _, r in good if r.pixels is not None])
     empty = sum(f.mask is not None and r.mask is None for f, r in good)
+    air = int(blank(slices).sum())
+    remarks = [f"{empty} masks outline nothing, and count as none"] if empty else []
+    remarks += [f"{air} slices are blank, and count as nobody's copies"] if air else []
     return ImageSet(
         files=tuple(
             f._replace(mask=f.mask if r.mask is not None else None, identities=r.identities)
             for f, r in good
         ),
         sha256=tuple(r.sha256 for _, r in good),
-        slices=np.stack([r.pixels for _, r in good if r.pixels is not None]),
+        slices=slices,
         masks={i: r.mask for i, (_, r) in enumerate(good) if r.mask is not None},
         geometries=tuple(r.geometry for _, r in good if r.geometry is not None),
         formats=Counter(r.format for _, r in good),
@@ -382,8 +403,13 @@ def read_images(files: Sequence[ImageFile], spec: PreprocessSpec = DEFAULT_SPEC)
         unreadable=tuple(
             (f.path, r.error) for f, r in zip(files, results, strict=True) if r.pixels is None
         ),
-        remarks=(f"{empty} masks outline nothing, and count as none",) if empty else (),
+        remarks=tuple(remarks),
     )
+
+
+def blank(slices: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Which slices (N, height, width) are of one grey level, as the air above a head is, (N,)."""
+    return np.asarray(slices.min((1, 2)) == slices.max((1, 2)))
 
 
 def read_folders(roots: Sequence[Path]) -> ImageSet:

@@ -19,7 +19,7 @@ from training.fidelity import AGREEMENT_FILE, LITERT_FILE, SAVED_MODEL
 from training.prepare import Prepared, reopen
 from training.recipe import Recipe, departs, overridden
 from training.run import Run, read_json, write_json
-from training.scores import persons_named, scores
+from training.scores import persons_named, scores, subset_name
 from training.splits import Protocol
 
 TEST_IMAGES_FILE: Final = "test_images.txt"
@@ -91,6 +91,7 @@ def evaluate(
             **read_json(artifacts / AGREEMENT_FILE),
         },
         "by_patient": sorted({file.source for file in images.files if file.patient}),
+        "by_study": sorted({f.source for f in images.files if f.identities and not f.named}),
         "persons_named": persons_named(images, test),
         "tested_of_testing": int((images.parts[test] == "testing").sum()),
         "audit": prepared.audit.summary(prepared.images),
@@ -222,7 +223,7 @@ def _class_figures(
     named, truth = _named(prepared, recipe)
     if prepared.config.protocol is Protocol.GROUPED:
         sources = np.array([images.files[int(row)].source for row in test])
-        subsets = {str(name): sources == name for name in np.unique(sources[named])}
+        subsets = {subset_name(str(name)): sources == name for name in np.unique(sources[named])}
     else:
         subsets = {"testing_unleaked": prepared.audit.unleaked(images)[test]}
     subsets = {"testing": np.ones(len(test), bool), **subsets}

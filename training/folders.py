@@ -309,8 +309,8 @@ def _index(root: Path) -> Found:
     """The images that an index file lists.
 
     Raises:
-        DatasetError: it is no text, lacks a column or lists nothing; or a row lacks a value, or has a
-            label that is no class.
+        DatasetError: it is no text, lacks a column or lists nothing; or a row lacks a value, has a
+            label that is no class, or lists an image again.
     """
     path = root / INDEX_FILE
     try:
@@ -329,6 +329,10 @@ def _index(root: Path) -> Found:
     if not rows:
         raise DatasetError(f"{path} lists no images: it has no line but its first")
     places = [_row(root, number, row) for number, row in enumerate(rows, start=2)]
+    lines: dict[Path, int] = {}
+    for number, place in enumerate(places, start=2):
+        if lines.setdefault(place.path, number) != number:
+            raise DatasetError(f"{path}, line {number}: the id of line {lines[place.path]} again")
     passed_over = Counter(
         {
             "images that the index does not list": _others(

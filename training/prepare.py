@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from contract.preprocessing import DEFAULT_SPEC, probe_digest
-from training.datasets import ImageSet, read_folders, require_kinds
+from training.datasets import ImageSet, given, read_folders, require_kinds
 from training.duplicates import Audit, audit
 from training.errors import DatasetError, RunError
 from training.names import ANY_TUMOR, NO_TUMOR
@@ -59,7 +59,7 @@ def configure(
         protocol=protocol,
         held_out=tuple(held_out),
         data=images.sources(),
-        roots=tuple(root.resolve() for root in roots),
+        roots=tuple(map(given, roots)),
         splits={
             name: tuple(images.sha256[i] for i in getattr(parts, name)) for name in SPLIT_PARTS
         },

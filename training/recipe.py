@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from contract.manifest import ClassName
 from contract.preprocessing import DEFAULT_SPEC
 from training.errors import RecipeError, brief
-from training.names import canonical_label
+from training.names import NO_TUMOR, canonical_label
 
 Monitor = Literal["loss", "accuracy"]
 """A figure of the validation images: the lower loss or the higher accuracy is better."""
@@ -235,7 +235,8 @@ class Recipe(_Strict):
         train_only: data sets that neither validate nor are tested: too few persons to be divided, or
             there to help with another set.
         mask: the second head, if there is one.
-        tumor_threshold: tumour probability from which the decision is ``tumor``.
+        tumor_threshold: tumour probability from which the decision is ``tumor``; with a mask head it
+            is fitted on validation.
         precision: what layers compute in while they are trained.
     """
 
@@ -458,14 +459,16 @@ def unused_names(recipe: Recipe, sources: Collection[str]) -> dict[str, list[str
 
 
 def _require_effect(recipe: Recipe, file: str) -> None:
-    """Refuses what a recipe says without effect.
+    """Refuses what a recipe says without effect, or with another than it says.
 
     Asked of recipes that are read, and not by their model: the runs of before have their own copy.
 
     Raises:
         RecipeError: the recipe has another name than its file, which could not be found again by it; or
-            a phase warms up for longer than it lasts; or a label is renamed that no data can have; or
-            a class is one that no label leads to; or slices are weighted that are not drawn.
+            a phase warms up for longer than it lasts; or a label is renamed that no data can have, or
+            that of no tumour; or a class is one that no label leads to; or slices are weighted that
+            are not drawn, or told by masks that there are none of; or a threshold is given that a
+            mask head brings along.
     """
     problems = []
     if recipe.name != file or not re.fullmatch(NAME_PATTERN, file):
@@ -480,6 +483,10 @@ def _require_effect(recipe: Recipe, file: str) -> None:
         for label in recipe.labels
         if canonical_label(label) != label
     ]
+    if recipe.labels.get(NO_TUMOR, NO_TUMOR) != NO_TUMOR:
+        problems.append(
+            f"labels renames {NO_TUMOR!r}, and slices without a tumour are known by that name: keep it"
+        )
     problems += [
         f"no label that data are read with leads to the class {name!r}: say in labels which one does"
         for name in recipe.classes
@@ -496,5 +503,11 @@ def _require_effect(recipe: Recipe, file: str) -> None:
         }
         # Every image is in every epoch, once.
         problems += [f"{key} needs epoch_images" for key, is_set in weights.items() if is_set]
+    if recipe.mask is None and recipe.copy_weight != 1:
+        problems.append("copy_weight needs a mask head")
+    if recipe.mask is not None and recipe.tumor_threshold != 0.5:
+        problems.append(
+            "tumor_threshold has no effect with a mask head: it is fitted on validation then"
+        )
     if problems:
         raise RecipeError(f"recipe {file}: {'; '.join(problems)}")

@@ -23,6 +23,8 @@ MIN_GROUPS: Final = 5
 EDGE_TRIALS: Final = 5
 """A share is near 0 or 1 where so many of its trials or fewer make the difference, as for the normal
 approximation of a binomial."""
+_RESERVED: Final = frozenset({"testing", "testing_unleaked", "all", "interval"})
+"""What stands beside the names of data sets in a report; a folder may be called so as well."""
 
 
 class Basis(NamedTuple):
@@ -37,16 +39,21 @@ class Basis(NamedTuple):
     share: bool = False
 
 
+def subset_name(source: str) -> str:
+    """How a report calls the figures of one data set, so that they replace no others."""
+    return f"{source} (data set)" if source in _RESERVED else source
+
+
 def persons_named(images: ImageSet, rows: NDArray[np.intp]) -> dict[str, bool]:
     """The data sets of some images, and whether each names the person of every one of them.
 
     The audit then has a person's slices in one group. A patient-wise fold keeps them together as well,
-    and does not say which are whose.
+    and does not say which are whose; a DICOM study does, but a person may have several.
     """
     found: dict[str, bool] = {}
     for row in rows.tolist():
         file = images.files[row]
-        found[file.source] = found.get(file.source, True) and bool(file.person or file.identities)
+        found[file.source] = found.get(file.source, True) and file.named
     return dict(sorted(found.items()))
 
 

@@ -261,9 +261,14 @@ def why_few(images: ImageSet, audit: Audit, labels: Sequence[str]) -> list[str]:
                 "as they do where a placeholder stands for every patient"
             )
         elif len(files) > 1 and len(persons) == 1 and files[0].person:
+            level = _level(files[0])
             reasons.append(
-                f"all {len(files)} {label} slices have one person by {_level(files[0])}: a folder that "
-                "is neither class, part nor container is taken for one"
+                f"all {len(files)} {label} slices have one person by {level}: "
+                + (
+                    "if its column patient has a placeholder there, leave it empty"
+                    if level == _INDEX
+                    else "a folder that is neither class, part nor container is taken for one"
+                )
             )
         else:
             named = len({person for person in persons if person[1]})
@@ -275,12 +280,15 @@ def why_few(images: ImageSet, audit: Audit, labels: Sequence[str]) -> list[str]:
     return reasons
 
 
+_INDEX: Final = "the index file"
+
+
 def _level(file: ImageFile) -> str:
     """What names the person whom an image shows: a folder, and which, or the index."""
     folders = file.path.parts[:-1]
     named = [place for place, folder in enumerate(folders) if person_name(folder) == file.person]
     if not named:
-        return "the index file"
+        return _INDEX
     above = any(canonical_label(folder) for folder in folders[named[-1] + 1 :])
     return f"their outermost folder {'above' if above else 'below'} the class"
 

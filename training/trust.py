@@ -32,6 +32,7 @@ from training.scores import (
     bootstrap,
     finite,
     shares,
+    subset_name,
     tumor_scores,
 )
 
@@ -99,7 +100,7 @@ def tumor_figures(test: Tested) -> dict[str, Any]:
     result = {"all": tumor_scores(test.answers.tumor_probability, test.tumor, test.groups)}
     for source in np.unique(test.sources):
         inside = test.sources == source
-        result[str(source)] = tumor_scores(
+        result[subset_name(str(source))] = tumor_scores(
             test.answers.tumor_probability[inside], test.tumor[inside], test.groups[inside]
         )
     return result
@@ -205,7 +206,8 @@ def false_regions(
     found = regions(images, test.rows.tolist(), test.masks, test.answers.tumor_probability, record)
     drawn = np.array([region is not None for region in found])
     none = ~test.tumor
-    inside = {"all": none, **{str(s): none & (test.sources == s) for s in np.unique(test.sources)}}
+    inside = {"all": none}
+    inside |= {subset_name(str(s)): none & (test.sources == s) for s in np.unique(test.sources)}
     counted = shares({name: (drawn, of) for name, of in inside.items()}, test.groups)
     limits = counted["interval"]
     return {
@@ -338,21 +340,22 @@ def foreign_figures(
     rules: Rules,
     predict: Predictor,
 ) -> dict[str, dict[str, float]]:
-    """How well pictures of other kinds are told from the test slices, by kind.
+    """How well pictures of other kinds are told from the test slices that lie upright, by kind.
 
     Args:
         pictures: of each kind; see :func:`foreign_pictures`.
         test: test slices.
         slices: theirs, uint8 (N, H, W); those that lie upright for certain are also turned by a quarter
-            and upside down, as kinds of their own.
+            and upside down, as kinds of their own, if there are any.
         rules: how outputs become answers.
         predict: the model.
     """
     kinds = dict(pictures)
     upright = slices[~test.doubtful]
-    kinds["brain, turned by 90 degrees"] = np.rot90(upright, axes=(1, 2)).copy()
-    kinds["brain, turned by 180 degrees"] = np.rot90(upright, 2, axes=(1, 2)).copy()
-    kinds["brain, mirrored from top to bottom"] = upright[:, ::-1].copy()
+    if len(upright):
+        kinds["brain, turned by 90 degrees"] = np.rot90(upright, axes=(1, 2)).copy()
+        kinds["brain, turned by 180 degrees"] = np.rot90(upright, 2, axes=(1, 2)).copy()
+        kinds["brain, mirrored from top to bottom"] = upright[:, ::-1].copy()
     assert test.answers.distance is not None
     # What is upside down itself cannot show how well this is told.
     ours = test.answers.distance[~test.doubtful]
@@ -365,7 +368,11 @@ def foreign_figures(
         decisions = np.array([str(decision) for decision in answers.decisions])
         table[kind] = {
             "images": float(len(shown)),
-            "auroc": float(roc_auc_score(truth, np.concatenate([ours, answers.distance]))),
+            **(
+                {"auroc": float(roc_auc_score(truth, np.concatenate([ours, answers.distance])))}
+                if len(ours)
+                else {}
+            ),
             "out_of_distribution": float((~answers.in_distribution).mean()),
             "decided_tumor": float((decisions == Decision.TUMOR).mean()),
             "decided_no_tumor": float((decisions == Decision.NO_TUMOR).mean()),

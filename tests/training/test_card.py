@@ -400,3 +400,15 @@ def test_what_is_cross_validated_is_not_called_held_out() -> None:
     entry = Entry(crossvals={"small": _shown(interval={})})
     (bar,) = _bars({"baseline_cnn": entry})
     assert (bar.kind, bar.limits) == ("cross-validated, small", None)
+
+
+def test_studies_of_persons_whom_nothing_names_are_said_to_be_no_persons() -> None:
+    metrics = _metrics(persons_named={"navoneel": False, "normal_volumes": True})
+    assert "studies" not in model_card(metrics, _config())
+    card = model_card(metrics | {"by_study": ["navoneel"]}, _config())
+    assert "of normal_volumes, and over the DICOM studies of navoneel; shares" in card
+    assert (
+        "No patients are named in navoneel, nickparvar. Near-duplicate groups, and studies in"
+        in card
+    )
+    assert "too narrow for new ones" in card

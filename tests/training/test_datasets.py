@@ -8,7 +8,7 @@ from PIL import Image
 from contract.decoding import decode
 from contract.preprocessing import preprocess
 from contract.turning import TURNS, Turn
-from tests.contract.samples import RANGE, mr_object
+from tests.contract.samples import RANGE, mr_frames, mr_object
 from tests.support.data import require_data
 from tests.support.turned import orientation
 from training.datasets import allowed, find_images, read_images
@@ -204,3 +204,17 @@ def test_a_label_map_makes_two_classes_of_four(tmp_path: Path) -> None:
     assert ((mapped.labels == "notumor") == (images.labels == "notumor")).all()
     assert mapped.sha256 == images.sha256
     assert mapped.sources() == images.sources()
+
+
+def test_where_nothing_is_readable_the_codes_are_counted(tmp_path: Path) -> None:
+    """Several frames of one object are read by the service alone: a folder gives a slice its class."""
+    frames = [np.full((64, 64), value, np.uint16) for value in (9, 900)]
+    for number, label in enumerate(("glioma", "glioma", "notumor")):
+        folder = tmp_path / "set" / label
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{number}.dcm").write_bytes(mr_frames(frames, attributes=RANGE))
+    (tmp_path / "set" / "glioma" / "3.png").write_bytes(b"none")
+    with pytest.raises(
+        DatasetError, match=r"is readable: 3 x multi_frame, 1 x unsupported_media_type$"
+    ):
+        read_images(find_images([tmp_path / "set"]))

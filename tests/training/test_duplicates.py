@@ -1,5 +1,6 @@
 import json
 import shutil
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ from PIL import Image, ImageDraw
 
 from training import duplicates
 from training.contactsheet import contact_sheet, run_audit
-from training.datasets import ImageFile, ImageSet, find_images, read_images
+from training.datasets import ImageFile, ImageSet, find_images, read_folders, read_images
 from training.duplicates import ORIENTATIONS, Audit, _conflicting, audit, orient
 from training.errors import DatasetError
 from training.names import ANY_TUMOR, NO_TUMOR
@@ -147,8 +148,9 @@ def test_each_of_many_equal_files_is_one_of_every_pair() -> None:
     images = _set(_noise(4), "eerr")
     images = replace(images, sha256=("a", "a", "a", "b"))
     found = audit(images)
-    assert found.exact_pairs == ((0, 1), (0, 2), (1, 2))
+    assert found.copies == ((0, 1, 2),)
     summary = found.summary(images)
+    assert summary["exact_pairs"] == 3
     assert summary["testing_with_exact_copy_in_training"] == 2
     assert summary["distinct_files"] == 2
     assert (summary["groups"], summary["largest_group"]) == (2, 3)
@@ -322,3 +324,41 @@ def test_the_audit_says_of_conflicts_what_a_recipe_makes_of_them(
     said = capsys.readouterr().out
     assert "a recipe that tells these classes apart does not train on them" in said
     assert json.loads((tmp_path / "audit" / "audit.json").read_text())["other_files"] == {".txt": 1}
+
+
+def test_blank_slices_link_no_patients_and_are_in_no_conflict(tmp_path: Path) -> None:
+    """The first slice of an exported volume is air, byte for byte the same in every patient's."""
+    for number, label in enumerate(("glioma", "glioma", "notumor")):
+        folder = tmp_path / "set" / label / f"P{number}"
+        folder.mkdir(parents=True)
+        Image.fromarray(_noise(3)[number]).save(folder / "1.png")
+        Image.new("L", (256, 200)).save(folder / "0.png")
+    images = read_folders([tmp_path / "set"])
+    found = audit(images)
+    assert found.groups.tolist() == [0, 0, 1, 1, 2, 2]
+    assert found.conflicting.size == 0
+    assert found.summary(images)["exact_pairs"] == 0
+    assert "\n  3 slices are blank, and count as nobody's copies" in images.describe()
+
+
+def test_many_copies_of_one_file_take_no_memory_for_each_pair() -> None:
+    count = 200
+    images = replace(_set(_noise(1).repeat(count, 0), "re" * (count // 2)), sha256=("a",) * count)
+    tracemalloc.start()
+    found = audit(images)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 4e7
+    summary = found.summary(images)
+    assert (summary["exact_pairs"], summary["near_pairs"]) == (count * (count - 1) // 2, 0)
+    assert summary["testing_with_exact_copy_in_training"] == count // 2
+
+
+def test_copies_in_two_data_sets_are_counted_by_pairs() -> None:
+    images = replace(_set(_noise(5), "-----"), sha256=tuple("aaaab"))
+    sources = ("x", "y", "x", "y", "y")
+    files = tuple(f._replace(source=s) for f, s in zip(images.files, sources, strict=True))
+    images = replace(images, files=files)
+    summary = audit(images).summary(images)
+    assert summary["pairs_across_data_sets"] == {"x / y": 4}
+    assert summary["exact_pairs"] == 6

@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from tests.contract.samples import RANGE, mr_object
-from training.datasets import ImageSet, find_images, read_folders
+from training.datasets import ImageSet, find_images, given, read_folders
 from training.duplicates import audit
 from training.errors import DatasetError
+from training.scores import persons_named
 
 SLICE = min((Path(__file__).parents[1] / "data" / "slices" / "glioma").glob("*.jpg"))
 
@@ -472,7 +473,7 @@ def test_objects_of_one_patient_study_or_series_are_one_group(
     # Two sites may number their patients alike.
     unique = grouped and first.keys() & second.keys() != {"PatientID"}
     assert (groups[0] == groups[2]) is unique
-    assert all(file.patient is bool(first) for file in images.files)
+    assert all(file.patient is ("PatientID" in first) for file in images.files)
 
 
 def test_halves_of_a_data_set_have_the_same_patient_ids(tmp_path: Path) -> None:
@@ -500,3 +501,61 @@ def test_what_names_a_patient_stays_inside(
     said = "".join(capfd.readouterr()) + caplog.text
     for secret in ("DOE", *identities):
         assert secret not in written + said
+
+
+@pytest.mark.parametrize("patient", ["", "A-17"])
+def test_a_study_or_a_series_groups_slices_and_names_nobody(tmp_path: Path, patient: str) -> None:
+    for number in range(2):
+        uids = {"StudyInstanceUID": f"1.2.{number}", "SeriesInstanceUID": f"1.3.{number}"}
+        for slice_ in "ab":
+            path = tmp_path / "set" / "glioma" / f"{number}{slice_}.dcm"
+            _object(path, PatientID=patient and f"{patient}{number}", **uids)
+    images = read_folders([tmp_path / "set"])
+    assert _groups(images) == [0, 0, 1, 1]
+    assert persons_named(images, np.arange(4)) == {"set": bool(patient)}
+    assert [file.patient for file in images.files] == [bool(patient)] * 4
+    count, linked = (4, "") if patient else (0, "; a study or series links 4 others")
+    assert f"or a DICOM header names: {count}{linked}\n" in f"{images.describe()}\n"
+
+
+def test_a_data_set_has_the_name_that_it_is_given_by(tmp_path: Path) -> None:
+    """Where it lies behind a link is the machine's business."""
+    for number, part in enumerate(("Training", "Testing")):
+        blob = tmp_path / "volumes" / f"blob{number}"
+        _draw(blob / "glioma" / "P1" / f"{number}.png")
+        (tmp_path / "hospital").mkdir(exist_ok=True)
+        (tmp_path / "hospital" / part).symlink_to(blob)
+    roots = [tmp_path / "hospital" / "Training", tmp_path / "hospital" / "Testing"]
+    images = read_folders(roots)
+    assert [(file.source, file.part) for file in images.files] == [
+        ("Training", "training"),
+        ("Testing", "testing"),
+    ]
+    # Halves side by side name persons together.
+    assert _groups(images) == [0, 0]
+    # A run is evaluated from the folders that it notes.
+    assert read_folders([given(root) for root in roots]).files == images.files
+    assert [given(Path(root)).name for root in (".", "training/..")] == [Path.cwd().name] * 2
+
+
+def test_one_folder_under_two_names_is_an_error(tmp_path: Path) -> None:
+    root = _put(tmp_path / "set", "glioma/1.jpg")
+    (tmp_path / "again").symlink_to(root)
+    with pytest.raises(DatasetError, match="again is a folder that is given twice"):
+        find_images([root, tmp_path / "again"])
+
+
+def test_halves_of_a_data_set_name_persons_together_whatever_links_call_them(
+    tmp_path: Path,
+) -> None:
+    for number, part in enumerate(("Training", "Testing")):
+        _draw(tmp_path / "set" / part / "glioma" / "P1" / f"{number}.png")
+        (tmp_path / f"site {number}").symlink_to(tmp_path / "set" / part)
+    assert _groups(read_folders([tmp_path / "site 0", tmp_path / "site 1"])) == [0, 0]
+
+
+@pytest.mark.parametrize("label", ["glioma", "notumor"])
+def test_an_index_lists_an_image_once(tmp_path: Path, label: str) -> None:
+    text = f"id,label,fold\n1,glioma,1\n2,glioma,1\n 1,{label},2\n"
+    with pytest.raises(DatasetError, match=r"line 4: the id of line 2 again$"):
+        find_images([_indexed(tmp_path / "set", text)])

@@ -336,3 +336,31 @@ def test_another_size_reaches_the_model_that_serves() -> None:
     assert load_recipe("resnet50_4class", {"resolution": 64}).served_resolution == 64
     assert load_recipe("baseline_cnn", {"resolution": 64}).served_resolution == 64
     assert load_recipe("vgg16_binary", {"resolution": 64}).served_resolution == 224
+
+
+@pytest.mark.parametrize("name", ["notumor", "healthy"])
+def test_no_tumour_keeps_its_name(own: Callable[[str, str, str], Recipe], name: str) -> None:
+    """By which duplicates, masks and figures know such a slice, also after labels are renamed."""
+    kinds = 'glioma = "tumor", meningioma = "tumor", pituitary = "tumor"'
+    labels = f'labels = {{ {kinds}, notumor = "{name}" }}'
+    four = f'{KINDS}]\ntumor_classes = ["glioma", "meningioma", "pituitary"]'
+    two = f'"{name}", "tumor"]\ntumor_classes = ["tumor"]\n{labels}'
+    if name == "notumor":
+        assert own(four, two, "hospital").classes == ("notumor", "tumor")
+        return
+    with pytest.raises(RecipeError, match="labels renames 'notumor'"):
+        own(four, two, "hospital")
+
+
+def test_a_mask_head_has_its_own_threshold_and_copies_need_one(
+    own: Callable[[str, str, str], Recipe], tmp_path: Path
+) -> None:
+    with pytest.raises(RecipeError, match="tumor_threshold has no effect with a mask head"):
+        own("\ndropout", "\ntumor_threshold = 0.9\ndropout", "hospital")
+    plain = (RECIPES / "efficientnet_lite0_plain.toml").read_text()
+    plain = plain.replace('name = "efficientnet_lite0_plain"', 'name = "ours"')
+    (tmp_path / "ours.toml").write_text(f"tumor_threshold = 0.9\n{plain}")
+    assert load_recipe(str(tmp_path / "ours.toml")).tumor_threshold == 0.9
+    (tmp_path / "ours.toml").write_text(f"copy_weight = 0.3\n{plain}")
+    with pytest.raises(RecipeError, match="copy_weight needs a mask head"):
+        load_recipe(str(tmp_path / "ours.toml"))

@@ -1,6 +1,7 @@
 """Figures of trust, against eight slices that are counted by hand."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,8 +10,10 @@ from PIL import Image
 
 from contract.answer import Answers, Decision
 from contract.manifest import RegionRecord
-from training.card_answers import how_sure
+from training.card_answers import _when_not, how_sure
 from training.datasets import ImageFile, ImageSet, read_images
+from training.duplicates import Audit
+from training.recipe import load_recipe
 from training.regions import Judged, choose_record, on_validation
 
 if TYPE_CHECKING:
@@ -263,3 +266,70 @@ def test_regions_where_there_is_no_tumour_are_counted_without_any_mask(tmp_path:
     )
     assert "interval" in found["all"]
     assert "interval" not in found["a"]
+
+
+def test_no_data_set_takes_the_place_of_the_figures_of_all(tmp_path: Path) -> None:
+    from training.trust import false_regions, tumor_figures
+
+    images, masks = _drawn(tmp_path, masked=0, without=8)
+    record = RegionRecord(threshold=0.35, min_cells=8, min_tumor_probability=0.65)
+    named = np.array(["all"] * 3 + ["interval"] * 5)
+    test = _tested(masks=masks, labels=np.array(["notumor"] * 8))
+    expected = [tumor_figures(test), false_regions(images, test, record)]
+    test = test._replace(sources=named)
+    for found, whole in zip(
+        (tumor_figures(test), false_regions(images, test, record)), expected, strict=True
+    ):
+        assert found["all"] == whole["all"]
+        sizes = {name: figures["images"] for name, figures in found.items()}
+        assert sizes == {"all": 8, "all (data set)": 3, "interval (data set)": 5}
+
+
+def test_a_data_set_called_testing_leaves_the_headline_figures_alone() -> None:
+    from training.evaluate import _class_figures
+    from training.prepare import Prepared
+    from training.run import RunConfig
+    from training.splits import Protocol, Split
+
+    recipe = load_recipe("efficientnet_lite0_plain")
+    sources = ["training"] * 6 + ["testing"] * 3 + ["Testing"] * 3
+    files = tuple(
+        ImageFile(Path(f"{n}.png"), source, "", ("glioma", "notumor", "pituitary")[n % 3])
+        for n, source in enumerate(sources)
+    )
+    rows = np.arange(12)
+    images = ImageSet(files, tuple(map(str, rows)), np.zeros((12, 8, 8), np.uint8))
+    config = RunConfig(recipe=recipe, protocol=Protocol.GROUPED, data=(), roots=(), splits={})
+    found = Audit(rows, (), (), np.zeros(0, np.intp))
+    prepared = Prepared(images, found, Split(rows[:0], rows[:0], rows), config)
+    # All that is not in the set ``testing`` is right.
+    said = [CLASSES.index("meningioma" if 6 <= n < 9 else files[n].label) for n in rows]
+    outputs = {"int8": {"probabilities": np.eye(4, dtype=np.float32)[said]}}
+    figures = _class_figures(prepared, outputs, recipe, None)
+    assert {name: (f["int8"]["images"], f["int8"]["accuracy"]) for name, f in figures.items()} == {
+        "testing": (12, 0.75),
+        "Testing": (3, 1),
+        "testing (data set)": (3, 0),
+        "training": (6, 1),
+    }
+
+
+def test_where_no_test_slice_lies_upright_for_certain_nothing_is_told_from_them() -> None:
+    from training.trust import decision_figures, foreign_figures
+
+    test = _tested(doubtful=np.ones(8, np.bool_))
+    rules: Any = SimpleNamespace(answer=lambda _: test.answers)
+    slices = np.zeros((8, 224, 224), np.uint8)
+
+    def predict(shown: np.ndarray) -> dict[str, np.ndarray]:
+        # As a LiteRT file is asked, slice by slice.
+        row = np.zeros((1, 4), np.float32)
+        rows = [dict.fromkeys(("probabilities", "logits", "embedding"), row) for _ in shown]
+        return rows[0]
+
+    found = foreign_figures({"noise": slices}, test, slices, rules, predict)
+    assert found.keys() == {"noise"}
+    assert "auroc" not in found["noise"]
+    card = "\n".join(_when_not(found, decision_figures(test, ~test.doubtful)))
+    assert "| noise | 8 |  | 12.5% |" in card
+    assert "upright" not in card
