@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from training.convert import keras_predictor, trained_model
 from training.datasets import ImageSet, allowed, require_kinds
 from training.duplicates import Audit
-from training.errors import DatasetError, RecipeError
+from training.errors import DatasetError, RecipeError, RunError
 from training.fit import train
 from training.prepare import configure, read, require_masks, start
 from training.recipe import SEEDS, Recipe, departs, overridden
-from training.run import Run, held, save_arrays, write_aside
+from training.run import Run, held, load_arrays, save_arrays, write_aside
 from training.scores import persons_named, scores
 from training.splits import Protocol, Split, divisible, pick, require_classes
 
@@ -62,6 +62,7 @@ def crossval(recipe: Recipe, roots: Sequence[Path], out: Path, repeats: int) -> 
             class, or what is no class of the recipe's; or a class is left without training or
             validation images, or a mask head without outlines.
         RecipeError: the parts' seeds, which follow the recipe's, would be too large.
+        RunError: what is there is damaged, or of other data or another recipe.
     """
     images, audit = read(recipe, roots)
     _check(images.labels[divisible(images, recipe)], recipe)
@@ -181,15 +182,20 @@ def _around(images: ImageSet, audit: Audit, test: NDArray[np.bool_], recipe: Rec
 
 
 def _predicted(run: Run, images: ImageSet, split: Split) -> NDArray[np.float32]:
-    """Probabilities of the test images, (N, classes); kept, so that a resumed run has them."""
+    """Probabilities of the test images, (N, classes); kept, so that a resumed run has them.
+
+    Raises:
+        RunError: what was kept is damaged.
+    """
     path = run.path / _PREDICTIONS
     if not path.is_file():
         predict = keras_predictor(trained_model(run), run.config.recipe)
         found = predict(images.slices[split.test])["probabilities"]
         save_arrays(path, {"probabilities": found})
-    with np.load(path) as stored:
-        kept: NDArray[np.float32] = stored["probabilities"]
-    return kept
+    kept = load_arrays(path) or {}
+    if "probabilities" not in kept:
+        raise RunError(f"{path} is damaged: it holds no probabilities")
+    return kept["probabilities"]
 
 
 def _right(

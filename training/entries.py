@@ -5,7 +5,8 @@ kept in a record beside it, so that the next comparison needs only what is new.
 """
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -85,21 +86,44 @@ def add(entries: Entries, path: Path) -> None:
     """Takes in a folder of ``fit`` or ``crossval``, or a version in a store, for what was known of it.
 
     Raises:
-        RunError: the folder holds neither an evaluated run nor a cross-validation.
+        RunError: the folder holds neither an evaluated run nor a cross-validation, or a damaged one.
     """
+    report = path / "report" / METRICS_FILE
     if (path / CROSSVAL_FILE).is_file():
         found = read_json(path / CROSSVAL_FILE)
-        entry = entries.setdefault(found["recipe"], Entry())
-        changes = _changes(found.get("overridden", {}), found.get("another_recipe"))
-        data = _data([source["name"] for source in found["data"]], changes, ())
-        entry.crossvals[data] = _crossval(found)
-        entry.add_weights(found["weights"])
+        with _whole(path / CROSSVAL_FILE):
+            _add_crossval(entries, found)
         return
-    if not (path / "report" / METRICS_FILE).is_file():
+    if not report.is_file():
         raise RunError(f"{path} holds neither an evaluated run nor a cross-validation")
-    found = read_json(path / "report" / METRICS_FILE)
+    found = read_json(report)
     # Where it is not noted yet, nothing was held out.
     data, weights = _origin(path, found.get("held_out", ()))
+    with _whole(report):
+        entry = _add_run(entries, found, data, weights)
+    # A run without a data set is a short one beside others, and none that serves.
+    if not (entry.sizes and found.get("held_out")):
+        entry.sizes = _sizes(path)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Raises RunError where a file that is read inside lacks what it should have."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path} is damaged: {error!r}") from error
+
+
+def _add_crossval(entries: Entries, found: dict[str, Any]) -> None:
+    changes = _changes(found.get("overridden", {}), found.get("another_recipe"))
+    data = _data([source["name"] for source in found["data"]], changes, ())
+    entry = entries.setdefault(found["recipe"], Entry())
+    entry.crossvals[data] = _crossval(found)
+    entry.add_weights(found["weights"])
+
+
+def _add_run(entries: Entries, found: dict[str, Any], data: str, weights: str) -> Entry:
     entry = entries.setdefault(found["recipe"], Entry())
     entry.add_weights(weights)
     for protocol, figures in found["protocols"].items():
@@ -108,9 +132,7 @@ def add(entries: Entries, path: Path) -> None:
         # Of a run that was only shown beside this one, its own report says more.
         if own or data not in known:
             known[data] = _evaluated(found, figures["testing"], own)
-    # A run without a data set is a short one beside others, and none that serves.
-    if not (entry.sizes and found.get("held_out")):
-        entry.sizes = _sizes(path)
+    return entry
 
 
 def _evaluated(found: dict[str, Any], kinds: dict[str, Any], own: bool) -> dict[str, Any]:
@@ -222,16 +244,21 @@ def _changes(overrides: Mapping[str, Any], another: str | None) -> dict[str, Any
 def _origin(path: Path, held_out: Sequence[str]) -> tuple[str, str]:
     """Data sets and starting weights of a run, or of a version in a store."""
     if (path / MANIFEST_FILE).is_file():
-        provenance = read_json(path / MANIFEST_FILE)["provenance"]
-        names = [source["name"] for source in provenance["data"]]
-        recipe, digest = provenance["recipe"], provenance["recipe_digest"]
-        # A version does not keep its recipe, only what tells it from another.
-        own = recipe not in recipe_names() or load_recipe(recipe).digest == digest
-        changes = _changes({}, None if own else digest[:8])
-        return _data(names, changes, held_out), provenance["weights"]
+        manifest = read_json(path / MANIFEST_FILE)
+        with _whole(path / MANIFEST_FILE):
+            return _origin_of_version(manifest["provenance"], held_out)
     config = Run.open(path).config
     changes = _changes(overridden(config.recipe), departs(config.recipe))
     return _data([s.name for s in config.data], changes, held_out), config.recipe.weights_name
+
+
+def _origin_of_version(provenance: dict[str, Any], held_out: Sequence[str]) -> tuple[str, str]:
+    names = [source["name"] for source in provenance["data"]]
+    recipe, digest = provenance["recipe"], provenance["recipe_digest"]
+    # A version does not keep its recipe, only what tells it from another.
+    own = recipe not in recipe_names() or load_recipe(recipe).digest == digest
+    changes = _changes({}, None if own else digest[:8])
+    return _data(names, changes, held_out), provenance["weights"]
 
 
 def _sizes(path: Path) -> dict[str, Any]:

@@ -126,8 +126,7 @@ class Run:
             RunError: there is none, or its description is damaged.
         """
         try:
-            text = (path / "run.json").read_text(encoding="utf-8")
-            return cls(path, RunConfig.model_validate_json(text))
+            return cls(path, RunConfig.model_validate_json((path / "run.json").read_bytes()))
         except OSError as error:
             raise RunError(f"{path} holds no run") from error
         except ValidationError as error:
@@ -169,7 +168,7 @@ class Run:
         Raises:
             RunError: it is damaged, or of a later release.
         """
-        arrays = _load_arrays(self.path / _PROGRESS)
+        arrays = load_arrays(self.path / _PROGRESS)
         if arrays is None:
             return None
         progress = self._progress(arrays)
@@ -219,7 +218,7 @@ class Run:
         return self._load_weights("best.npz")
 
     def _load_weights(self, name: str) -> list[np.ndarray]:
-        arrays = _load_arrays(self.path / name)
+        arrays = load_arrays(self.path / name)
         if arrays is None:
             raise RunError(f"{self.path} has no weights yet")
         return [arrays[name] for name in sorted(arrays)]
@@ -227,7 +226,7 @@ class Run:
     def require_finished(self) -> Progress:
         """The progress of a run that has ended; raises RunError for one that has not."""
         # The variables beside it, which nobody goes on with, are three times the model.
-        arrays = _load_arrays(self.path / _PROGRESS, only="progress")
+        arrays = load_arrays(self.path / _PROGRESS, only="progress")
         progress = None if arrays is None else self._progress(arrays)
         if progress is None or not progress.finished:
             raise RunError(f"{self.path} is not finished; go on with fit --resume")
@@ -286,7 +285,7 @@ def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes allow_pickle for a key
 
 
-def _load_arrays(path: Path, only: str | None = None) -> dict[str, np.ndarray] | None:
+def load_arrays(path: Path, only: str | None = None) -> dict[str, np.ndarray] | None:
     """An npz file's arrays, or only that of one name if it has it; None if the file is not there.
 
     Raises:

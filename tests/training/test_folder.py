@@ -225,3 +225,9 @@ def test_a_full_disk_ends_a_command_with_a_line(
     monkeypatch.setattr("training.contactsheet.run_audit", full)
     assert main(["audit", "--data", str(tmp_path), "--out", str(tmp_path / "audit")]) == 1
     assert capsys.readouterr().err == "error: [Errno 28] No space left on device\n"
+
+
+def test_a_description_that_is_no_text_is_a_clear_error(run: Run) -> None:
+    (run.path / "run.json").write_bytes(b'{"recipe": "\xff"}')
+    with pytest.raises(RunError, match=r"run\.json is damaged"):
+        Run.open(run.path)
