@@ -92,8 +92,16 @@ class Run:
         """
         cls.require_startable(path, resume=False)
         path.mkdir(parents=True, exist_ok=True)
+        return cls._described(path, config)
+
+    @classmethod
+    def _described(cls, path: Path, config: RunConfig) -> Self:
         write_aside(path / "run.json", config.model_dump_json(indent=1).encode())
         return cls(path, config)
+
+    def moved(self, roots: tuple[Path, ...]) -> Self:
+        """The same run on the same data, which lie in other folders now."""
+        return self._described(self.path, self.config.model_copy(update={"roots": roots}))
 
     @staticmethod
     def begun(path: Path) -> bool:
