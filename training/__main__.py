@@ -1,17 +1,22 @@
 """``python -m training fit | audit | crossval | evaluate | export | compare``."""
 
 import argparse
+import errno
 import os
 import re
+import shutil
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from contract.errors import StoreError
 from contract.manifest import MODEL_NAME_PATTERN, VERSION_PATTERN
 from training.errors import TrainingError
 from training.recipe import MAX_RESOLUTION, MIN_RESOLUTION, SEEDS, Recipe, load_recipe
+
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a write to an open file ends with, and names no file."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -335,9 +340,20 @@ def main(arguments: list[str] | None = None) -> int:
 
             compare(options.runs, options.out, options.step)
     except (TrainingError, StoreError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_told(error, options)}", file=sys.stderr)
         return 1
     return 0
+
+
+def _told(error: Exception, options: argparse.Namespace) -> str:
+    """What an error says, in a line; of a full disk also where."""
+    if isinstance(error, shutil.Error) and isinstance(error.args[0], list):
+        # Of each file that was not copied, the last names both ends and the reason.
+        return str(error.args[0][0][-1])
+    if isinstance(error, OSError) and error.errno in _NO_ROOM and error.filename is None:
+        written = next(getattr(options, n) for n in ("out", "store", "run") if hasattr(options, n))
+        return f"{error}: '{written}'"
+    return str(error)
 
 
 if __name__ == "__main__":
