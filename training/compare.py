@@ -12,7 +12,9 @@ from training.recipe import load_recipe, recipe_names
 from training.run import write_aside
 from training.step import measure_step
 
-PLOT_FILE: Final = "models.png"
+PROJECT_PAGE: Final = Path(__file__).resolve().parents[1] / "docs" / "models.md"
+"""The page that is kept with the recipes that ship."""
+
 _DASH: Final = "-"
 _STRAYED: Final = (
     " Where *strays* is said, the int8 file is too far from its float model to be exported, and its "
@@ -42,15 +44,20 @@ def compare(paths: Sequence[Path], out: Path, steps: Sequence[str] = ()) -> Path
     Args:
         paths: folders of ``fit`` or ``crossval``, and versions in a store; with none, the record
             is written again.
-        out: the Markdown file; the record, ``.json``, and the plot go beside it.
+        out: the Markdown file; the record, ``.json``, and the plot, ``.png``, go beside it.
         steps: recipes of which one step is measured.
 
     Raises:
         RecipeError: there is no such recipe.
         RunError: a folder holds neither an evaluated run nor a cross-validation, or the record is
-            damaged; or there is no run, no step and no record.
+            damaged; or there is no run, no step and no record; or the page would have the name of what
+            goes beside it.
     """
-    record = out.with_suffix(".json")
+    record, plot = out.with_suffix(".json"), out.with_suffix(".png")
+    if out in {record, plot}:
+        raise RunError(
+            f"{out} is no name for the page: what lies beside it has that; end it in .md"
+        )
     if not (paths or steps or record.is_file()):
         raise RunError(f"nothing to compare: name runs; {record} is not there to be written again")
     entries = read_record(record)
@@ -60,8 +67,8 @@ def compare(paths: Sequence[Path], out: Path, steps: Sequence[str] = ()) -> Path
         recipe = load_recipe(name)
         entries.setdefault(recipe.name, Entry()).step = measure_step(recipe)
     out.parent.mkdir(parents=True, exist_ok=True)
-    plots.accuracies(out.parent / PLOT_FILE, [*_bars(entries)])
-    write_aside(out, _document(entries).encode())
+    plots.accuracies(plot, [*_bars(entries)])
+    write_aside(out, _document(entries, out).encode())
     write_record(entries, record)
     print(f"wrote {out}")
     return out
@@ -109,7 +116,7 @@ def _interval(figures: dict[str, Any]) -> tuple[float, float] | None:
     return low, high
 
 
-def _document(entries: Entries) -> str:
+def _document(entries: Entries, page: Path = PROJECT_PAGE) -> str:
     lines = [
         "# The recipes, compared",
         "",
@@ -166,7 +173,8 @@ def _document(entries: Entries) -> str:
         lines += ["", *_crossval_section(entries)]
     if any(entry.step for entry in entries.values()):
         lines += ["", *_step_section(entries)]
-    lines += ["", f"![Accuracies with intervals]({PLOT_FILE})", "", "## What the leak is worth", ""]
+    plot = page.with_suffix(".png").name
+    lines += ["", f"![Accuracies with intervals]({plot})", "", "## What the leak is worth", ""]
     lines += [*_reading(entries), "", "## What is missing", "", *_missing(entries), ""]
     return "\n".join(lines)
 
@@ -270,7 +278,7 @@ def _crossval_section(entries: Entries) -> list[str]:
             "`python -m training crossval`, float. figshare_cheng by its author's patient-wise folds: "
             "three tumour classes. navoneel, tumour or not: repeated splits in whole near-duplicate "
             "groups, since it names no patients. What is tested had no part in the training nor in the "
-            "choice of an epoch."
+            "choice of an epoch. Spread is the standard deviation of the parts as a sample (n - 1)."
         ),
         "",
         "| recipe | data | parts | accuracy, mean | spread | lowest | all tested | F1 | AUC |",
@@ -370,7 +378,7 @@ def _crossval_row(recipe: str, data: str, found: dict[str, Any]) -> str:
         data,
         str(found["parts"]),
         f"{100 * found['mean_accuracy']:.2f}",
-        f"{100 * found['accuracy_deviation']:.2f}",
+        f"{100 * found['accuracy_deviation']:.2f}" if "accuracy_deviation" in found else _DASH,
         f"{100 * found['lowest_accuracy']:.2f}",
         _percent(found, "accuracy"),
         _percent(found, "macro_f1"),

@@ -9,7 +9,7 @@ other slices of the same patient may train, and ``validation_accuracy`` is no fi
 
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -105,17 +105,24 @@ def crossval(recipe: Recipe, roots: Sequence[Path], out: Path, repeats: int) -> 
         "persons_named": persons_named(images, np.concatenate(tested)),
         "parts": rows,
         "mean_accuracy": float(np.mean([row["accuracy"] for row in rows])),
-        "accuracy_deviation": float(np.std([row["accuracy"] for row in rows])),
+        **deviation(rows),
         "together": _together(
             np.concatenate(probabilities), np.concatenate(tested), images, audit, recipe
         ),
     }
     write_aside(out / CROSSVAL_FILE, (json.dumps(result, indent=1) + "\n").encode())
-    print(
-        f"accuracy {result['mean_accuracy']:.4f}, standard deviation over {len(rows)} parts "
-        f"{result['accuracy_deviation']:.4f}"
-    )
+    told = f"accuracy {result['mean_accuracy']:.4f}"
+    if "accuracy_deviation" in result:
+        told += f", standard deviation over {len(rows)} parts {result['accuracy_deviation']:.4f}"
+    print(told)
     return result
+
+
+def deviation(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """``accuracy_deviation`` of parts, as a sample of all that there could be; one part has none."""
+    if len(rows) < 2:
+        return {}
+    return {"accuracy_deviation": float(np.std([row["accuracy"] for row in rows], ddof=1))}
 
 
 def _check(labels: NDArray[np.str_], recipe: Recipe) -> None:

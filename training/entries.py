@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from training.card import METRICS_FILE
-from training.crossval import CROSSVAL_FILE
+from training.crossval import CROSSVAL_FILE, deviation
 from training.datasets import NO_TUMOR
 from training.errors import ExportRefused, RunError
 from training.fidelity import require_faithful
@@ -39,7 +39,7 @@ class Entry:
             also ``held_out``, which, ``tested``, ``named`` and ``tumors``, the numbers of test slices,
             of those with a class and of those with a tumour, ``tumor.sensitivity`` and
             ``tumor.specificity``.
-        crossvals: the same to ``parts``, ``mean_accuracy``, ``accuracy_deviation`` and
+        crossvals: the same to ``parts``, ``mean_accuracy``, ``accuracy_deviation`` (of several) and
             ``lowest_accuracy`` of the parts, and the figures of all tested images together.
         sizes: parameters, bytes, milliseconds and the processor that they were measured on; see
             :func:`training.latency.measure`.
@@ -224,7 +224,8 @@ def _crossval(found: dict[str, Any]) -> dict[str, Any]:
     return {
         "parts": len(found["parts"]),
         "mean_accuracy": found["mean_accuracy"],
-        "accuracy_deviation": found["accuracy_deviation"],
+        # Files of earlier releases have that of the parts as if there could be no others.
+        **deviation(found["parts"]),
         "lowest_accuracy": min(part["accuracy"] for part in found["parts"]),
         **_figures(found["together"]),
     }

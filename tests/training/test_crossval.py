@@ -395,3 +395,43 @@ def test_a_report_that_lacks_what_is_compared_is_a_clear_error(
     assert done.returncode == 1
     assert f"{run / name} is damaged: " in done.stderr
     assert [path.name for path in tmp_path.iterdir()] == ["run"]
+
+
+def test_parts_are_a_sample_of_splits_and_one_part_has_no_deviation(
+    by_fold: Path, training: Training, tmp_path: Path
+) -> None:
+    found = json.loads((by_fold / "crossval.json").read_text())
+    accuracies = [part["accuracy"] for part in found["parts"]]
+    assert found["accuracy_deviation"] == pytest.approx(np.std(accuracies, ddof=1))
+    # As files of before had it, of the parts as if there were no others.
+    found["accuracy_deviation"] = 0.5
+    folder, out = tmp_path / "cv", tmp_path / "page.md"
+    folder.mkdir()
+    (folder / "crossval.json").write_text(json.dumps(found))
+    assert training("compare", folder, "--out", out).returncode == 0
+    assert f"| 3 | {100 * np.mean(accuracies):.2f} | {100 * np.std(accuracies, ddof=1):.2f} |" in (
+        out.read_text()
+    )
+    found["parts"] = found["parts"][:1]
+    (folder / "crossval.json").write_text(json.dumps(found))
+    assert training("compare", folder, "--out", out).returncode == 0
+    assert f"| 1 | {100 * np.mean(accuracies):.2f} | - |" in out.read_text()
+
+
+@pytest.mark.parametrize("name", ["page.json", "page.png"])
+def test_a_page_does_not_take_the_place_of_what_is_beside_it(
+    name: str, by_fold: Path, training: Training, tmp_path: Path
+) -> None:
+    done = training("compare", by_fold, "--out", tmp_path / name)
+    assert done.returncode == 1
+    assert f"{tmp_path / name} is no name for the page" in done.stderr
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_two_pages_of_a_folder_have_a_picture_each(
+    by_fold: Path, training: Training, tmp_path: Path
+) -> None:
+    for name in ("one", "two"):
+        assert training("compare", by_fold, "--out", tmp_path / f"{name}.md").returncode == 0
+        assert f"]({name}.png)" in (tmp_path / f"{name}.md").read_text()
+        assert (tmp_path / f"{name}.png").is_file()
