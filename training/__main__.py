@@ -278,7 +278,8 @@ def main(arguments: list[str] | None = None) -> int:
             from training.run import Run, held
             from training.splits import Protocol
 
-            recipe = load_recipe(options.recipe, _overrides(options))
+            overrides = _overrides(options)
+            recipe = load_recipe(options.recipe, overrides)
             writes = options.strategy != "multiworker" or cluster().place == 0
             with held(options.out) if writes else nullcontext():
                 if writes:
@@ -294,14 +295,16 @@ def main(arguments: list[str] | None = None) -> int:
                 from training.strategy import Strategy, StrategyName
 
                 strategy = Strategy(StrategyName(options.strategy), options.start_timeout)
-                run = begin(options.out, prepared.config, options.resume, strategy)
+                config = prepared.config.model_copy(update={"overrides": overrides})
+                run = begin(options.out, config, options.resume, strategy)
                 train(run, prepared.images, prepared.audit.groups, prepared.parts, strategy)
         elif options.command == "crossval":
             from training.crossval import crossval
 
-            recipe = load_recipe(options.recipe, _overrides(options))
+            overrides = _overrides(options)
+            recipe = load_recipe(options.recipe, overrides)
             _require_startpoint(recipe)
-            crossval(recipe, options.data, options.out, options.repeats)
+            crossval(recipe, options.data, options.out, options.repeats, overrides)
         elif options.command == "audit":
             from training.contactsheet import run_audit
 

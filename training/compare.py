@@ -128,6 +128,7 @@ def _document(entries: Entries, page: Path = PROJECT_PAGE) -> str:
             "at and near 0 and 1 in newer reports with at least Clopper and Pearson's limits for the "
             "effective number of groups). In "
             "brackets behind the data: what a run was given instead of its recipe's own, or left out."
+            + _told_apart(entries)
         ),
         "",
         (
@@ -177,6 +178,21 @@ def _document(entries: Entries, page: Path = PROJECT_PAGE) -> str:
     lines += ["", f"![Accuracies with intervals]({plot})", "", "## What the leak is worth", ""]
     lines += [*_reading(entries), "", "## What is missing", "", *_missing(entries), ""]
     return "\n".join(lines)
+
+
+def _told_apart(entries: Entries) -> str:
+    shown = {
+        data
+        for entry in entries.values()
+        for runs in (*entry.evaluated.values(), entry.crossvals)
+        for data in runs
+    }
+    if not any("(another run " in data for data in shown):
+        return ""
+    return (
+        " *Another run* has the names of one that was there, and another recipe, other data or another "
+        "number of parts."
+    )
 
 
 def _grouped_section(entries: Entries) -> list[str]:

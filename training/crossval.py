@@ -45,7 +45,13 @@ class Part(NamedTuple):
     split: Split
 
 
-def crossval(recipe: Recipe, roots: Sequence[Path], out: Path, repeats: int) -> dict[str, Any]:
+def crossval(
+    recipe: Recipe,
+    roots: Sequence[Path],
+    out: Path,
+    repeats: int,
+    overrides: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Runs what is not done yet and writes ``crossval.json``.
 
     Args:
@@ -53,6 +59,7 @@ def crossval(recipe: Recipe, roots: Sequence[Path], out: Path, repeats: int) -> 
         roots: the data sets.
         out: a folder; each training is a run below it, and is resumed if it was begun.
         repeats: how many splits data without folds get.
+        overrides: those that the recipe was loaded with.
 
     Returns:
         What the file holds: figures of each part, and of all tested images together.
@@ -98,7 +105,7 @@ def crossval(recipe: Recipe, roots: Sequence[Path], out: Path, repeats: int) -> 
     result = {
         "recipe": recipe.name,
         "recipe_digest": recipe.digest,
-        "overridden": overridden(recipe),
+        "overridden": overridden(recipe, overrides),
         "another_recipe": departs(recipe),
         "weights": recipe.weights_name,
         "data": [source.model_dump() for source in images.sources()],

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any, Final, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from contract.manifest import DataSource
 from training.errors import RunError, brief
@@ -52,6 +52,8 @@ class RunConfig(BaseModel):
         packages: versions of what the run began with, by name; likewise.
         truth: what the data say of their images; see :func:`training.truth.truth_digest`; likewise.
         never_shown: classes of which no training image is.
+        overrides: what the command line said instead of the recipe's file; see
+            :func:`training.recipe.load_recipe`. Empty in runs older than this record.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,6 +68,7 @@ class RunConfig(BaseModel):
     packages: dict[str, str] | None = None
     truth: str | None = None
     never_shown: tuple[str, ...] = ()
+    overrides: dict[str, int | str] = Field(default_factory=dict)
 
     def digests(self) -> dict[str, bytes]:
         """sha256 of each part of the description in :data:`SHARED`."""

@@ -308,7 +308,7 @@ def test_a_version_is_shown_as_the_run_that_it_was(
     }
     (tmp_path / "manifest.json").write_text(json.dumps({"provenance": provenance}))
     found = _origin(tmp_path, held_out)
-    assert found == (expected.format(digest=recipe.digest[:8]), "none")
+    assert found[:2] == (expected.format(digest=recipe.digest[:8]), "none")
 
 
 @pytest.mark.usefixtures("training")

@@ -15,6 +15,7 @@ from PIL import Image
 from training.__main__ import main
 from training.datasets import ImageFile, ImageSet, read_images
 from training.errors import RunError
+from training.prepare import start
 from training.progress import Progress
 from training.recipe import load_recipe
 from training.run import Run, RunConfig, held, read_json, save_arrays, write_aside
@@ -261,3 +262,11 @@ def test_a_tree_that_cannot_be_copied_ends_a_command_with_a_line(
     assert said.startswith("error: [Errno 27] File too large: '")
     assert "(" not in said
     assert said.count(".bin") <= 2
+
+
+def test_a_run_of_before_the_command_line_was_noted_goes_on(run: Run) -> None:
+    content = read_json(run.path / "run.json")
+    del content["overrides"]
+    (run.path / "run.json").write_text(json.dumps(content))
+    said = CONFIG.model_copy(update={"overrides": {"seed": 7}})
+    assert start(run.path, said, resume=True).config == CONFIG
