@@ -165,7 +165,7 @@ def test_the_comparison_says_what_grouped_recipes_test() -> None:
     from training.entries import Entry
 
     names = ("efficientnet_lite0_mask", "efficientnet_lite0_plain", "vgg16_binary", "gone")
-    runs = {"grouped": {"small": _shown()}}
+    runs = {"grouped": {"small + normal_volumes": _shown()}}
     text = _document({name: Entry(weights=["none"], evaluated=runs) for name in names})
     assert (
         " `efficientnet_lite0_mask`, `efficientnet_lite0_plain`: fold 5 is tested; normal_volumes is "
@@ -487,3 +487,37 @@ def test_cross_validations_that_are_not_the_same_do_not_take_each_others_place(
         (tmp_path / "crossval.json").write_text(json.dumps(tested | change))
         add(entries, tmp_path)
     assert sorted(row["parts"] for row in entries["ours"].crossvals.values()) == [2, 2, 5]
+
+
+@pytest.mark.tensorflow
+@pytest.mark.usefixtures("training")
+@pytest.mark.parametrize("recipe", ["ours", "efficientnet_lite0_mask"])
+def test_a_page_of_ones_own_says_nothing_of_data_and_recipes_that_are_not_on_it(
+    recipe: str, tmp_path: Path
+) -> None:
+    from training.compare import _document
+    from training.entries import Entry
+
+    both = {"hospital": _shown()}
+    left_out = {"hospital (without ward)": _shown(held_out=["ward"])}
+    crossval = _shown(parts=2, mean_accuracy=0.9, lowest_accuracy=0.9, macro_auc=0.9)
+    evaluated = {"clean": both, "published": both, "grouped": both | left_out}
+    whole = Entry(weights=["none"], evaluated=evaluated, crossvals={"hospital": crossval})
+    text = _document({recipe: whole}, tmp_path / "page.md")
+    for name in (
+        "nickparvar",
+        "figshare",
+        "navoneel",
+        "normal_volumes",
+        "1311",
+        "1064",
+        "](default",
+    ):
+        assert name not in text, name
+    assert "not run" not in text
+    assert "](page.png)" in text
+    assert "+0.00 points" in text
+    for heading in ("Clean and published", "Held-out", "A data set left out", "By patient"):
+        assert f"\n## {heading}" in text
+    bare = _document({"ours": Entry(weights=["none"])}, tmp_path / "page.md")
+    assert bare.count("\n## ") == 1
