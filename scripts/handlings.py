@@ -953,8 +953,8 @@ MUTANTS: Final = (
     Mutant(
         "title that is cut off",
         "training/plots.py",
-        'ylabel="truth", title=textwrap.fill(title, TITLE_WIDTH))',
-        'ylabel="truth", title=title)',
+        'ylabel="truth", title=_title(title))',
+        'ylabel="truth", title=_plain(title))',
         "tests/training/test_plots.py::test_long_titles_are_not_cut_off",
     ),
 )

@@ -1,17 +1,22 @@
 """``python -m training fit | audit | crossval | evaluate | export | compare``."""
 
 import argparse
+import errno
 import os
 import re
+import shutil
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from contract.errors import StoreError
 from contract.manifest import MODEL_NAME_PATTERN, VERSION_PATTERN
 from training.errors import TrainingError
 from training.recipe import MAX_RESOLUTION, MIN_RESOLUTION, SEEDS, Recipe, load_recipe
+
+_NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""What a write to an open file ends with, and names no file."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -273,7 +278,8 @@ def main(arguments: list[str] | None = None) -> int:
             from training.run import Run, held
             from training.splits import Protocol
 
-            recipe = load_recipe(options.recipe, _overrides(options))
+            overrides = _overrides(options)
+            recipe = load_recipe(options.recipe, overrides)
             writes = options.strategy != "multiworker" or cluster().place == 0
             with held(options.out) if writes else nullcontext():
                 if writes:
@@ -289,14 +295,16 @@ def main(arguments: list[str] | None = None) -> int:
                 from training.strategy import Strategy, StrategyName
 
                 strategy = Strategy(StrategyName(options.strategy), options.start_timeout)
-                run = begin(options.out, prepared.config, options.resume, strategy)
+                config = prepared.config.model_copy(update={"overrides": overrides})
+                run = begin(options.out, config, options.resume, strategy)
                 train(run, prepared.images, prepared.audit.groups, prepared.parts, strategy)
         elif options.command == "crossval":
             from training.crossval import crossval
 
-            recipe = load_recipe(options.recipe, _overrides(options))
+            overrides = _overrides(options)
+            recipe = load_recipe(options.recipe, overrides)
             _require_startpoint(recipe)
-            crossval(recipe, options.data, options.out, options.repeats)
+            crossval(recipe, options.data, options.out, options.repeats, overrides)
         elif options.command == "audit":
             from training.contactsheet import run_audit
 
@@ -335,9 +343,20 @@ def main(arguments: list[str] | None = None) -> int:
 
             compare(options.runs, options.out, options.step)
     except (TrainingError, StoreError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {_told(error, options)}", file=sys.stderr)
         return 1
     return 0
+
+
+def _told(error: Exception, options: argparse.Namespace) -> str:
+    """What an error says, in a line; of a full disk also where."""
+    if isinstance(error, shutil.Error) and isinstance(error.args[0], list):
+        # Of each file that was not copied, the last names both ends and the reason.
+        return str(error.args[0][0][-1])
+    if isinstance(error, OSError) and error.errno in _NO_ROOM and error.filename is None:
+        written = next(getattr(options, n) for n in ("out", "store", "run") if hasattr(options, n))
+        return f"{error}: '{written}'"
+    return str(error)
 
 
 if __name__ == "__main__":

@@ -154,7 +154,7 @@ def model_card(metrics: dict[str, Any], config: RunConfig, served: str = "int8")
         + "".join(f" --data {quote(source.name)}" for source in config.data)
         + "".join(
             f" --{'mixed-precision' if name == 'precision' else name} {quote(str(value))}"
-            for name, value in overridden(recipe).items()
+            for name, value in overridden(recipe, config.overrides).items()
         )
         + "".join(f" --hold-out {quote(name)}" for name in config.held_out)
         + f" --protocol {config.protocol} --out runs/NAME",

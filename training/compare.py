@@ -8,11 +8,14 @@ from training import plots
 from training.entries import Entries, Entry, add, read_record, write_record
 from training.errors import RunError
 from training.plots import Bar
+from training.prose import ANY, PROJECT, Prose
 from training.recipe import load_recipe, recipe_names
 from training.run import write_aside
 from training.step import measure_step
 
-PLOT_FILE: Final = "models.png"
+PROJECT_PAGE: Final = Path(__file__).resolve().parents[1] / "docs" / "models.md"
+"""The page that is kept with the recipes that ship."""
+
 _DASH: Final = "-"
 _STRAYED: Final = (
     " Where *strays* is said, the int8 file is too far from its float model to be exported, and its "
@@ -42,15 +45,20 @@ def compare(paths: Sequence[Path], out: Path, steps: Sequence[str] = ()) -> Path
     Args:
         paths: folders of ``fit`` or ``crossval``, and versions in a store; with none, the record
             is written again.
-        out: the Markdown file; the record, ``.json``, and the plot go beside it.
+        out: the Markdown file; the record, ``.json``, and the plot, ``.png``, go beside it.
         steps: recipes of which one step is measured.
 
     Raises:
         RecipeError: there is no such recipe.
         RunError: a folder holds neither an evaluated run nor a cross-validation, or the record is
-            damaged; or there is no run, no step and no record.
+            damaged; or there is no run, no step and no record; or the page would have the name of what
+            goes beside it.
     """
-    record = out.with_suffix(".json")
+    record, plot = out.with_suffix(".json"), out.with_suffix(".png")
+    if out in {record, plot}:
+        raise RunError(
+            f"{out} is no name for the page: what lies beside it has that; end it in .md"
+        )
     if not (paths or steps or record.is_file()):
         raise RunError(f"nothing to compare: name runs; {record} is not there to be written again")
     entries = read_record(record)
@@ -60,8 +68,8 @@ def compare(paths: Sequence[Path], out: Path, steps: Sequence[str] = ()) -> Path
         recipe = load_recipe(name)
         entries.setdefault(recipe.name, Entry()).step = measure_step(recipe)
     out.parent.mkdir(parents=True, exist_ok=True)
-    plots.accuracies(out.parent / PLOT_FILE, [*_bars(entries)])
-    write_aside(out, _document(entries).encode())
+    plots.accuracies(plot, [*_bars(entries)])
+    write_aside(out, _document(entries, out).encode())
     write_record(entries, record)
     print(f"wrote {out}")
     return out
@@ -109,7 +117,8 @@ def _interval(figures: dict[str, Any]) -> tuple[float, float] | None:
     return low, high
 
 
-def _document(entries: Entries) -> str:
+def _document(entries: Entries, page: Path = PROJECT_PAGE) -> str:
+    prose = PROJECT if page.resolve() == PROJECT_PAGE else ANY
     lines = [
         "# The recipes, compared",
         "",
@@ -121,15 +130,10 @@ def _document(entries: Entries) -> str:
             "at and near 0 and 1 in newer reports with at least Clopper and Pearson's limits for the "
             "effective number of groups). In "
             "brackets behind the data: what a run was given instead of its recipe's own, or left out."
+            + _told_apart(entries)
         ),
         "",
-        (
-            "`figshare_cheng`, `navoneel` and `nickparvar`, as they were read for these, do not say "
-            "which slices are one patient's, and a patient's slices lie in several groups. So the "
-            "intervals do not cover how patients differ, not where whole folds of patients are tested "
-            "either, and are too narrow for new patients: [by how much, of one "
-            "fold](default-model.md#intervals-and-patients)."
-        ),
+        prose.patients,
         "",
         "## Size and speed",
         "",
@@ -147,9 +151,42 @@ def _document(entries: Entries) -> str:
     ]
     run = {name: entry for name, entry in sorted(entries.items()) if entry.weights}
     lines += [_size_row(name, entry) for name, entry in run.items()]
-    lines += [
+    lines += _testing_section(entries, prose)
+    lines += _grouped_section(entries, prose)
+    lines += _left_out_section(entries, prose)
+    if any(entry.crossvals for entry in entries.values()):
+        lines += ["", *_crossval_section(entries, prose)]
+    if any(entry.step for entry in entries.values()):
+        lines += ["", *_step_section(entries)]
+    plot = page.with_suffix(".png").name
+    lines += ["", f"![Accuracies with intervals]({plot})", *_leak_section(entries, prose)]
+    if prose is PROJECT:
+        lines += ["", "## What is missing", "", *_missing(entries)]
+    return "\n".join([*lines, ""])
+
+
+def _told_apart(entries: Entries) -> str:
+    shown = {
+        data
+        for entry in entries.values()
+        for runs in (*entry.evaluated.values(), entry.crossvals)
+        for data in runs
+    }
+    if not any("(another run " in data for data in shown):
+        return ""
+    return (
+        " *Another run* has the names of one that was there, and another recipe, other data or another "
+        "number of parts."
+    )
+
+
+def _testing_section(entries: Entries, prose: Prose) -> list[str]:
+    rows = _testing_rows(entries, {"clean", "published"})
+    if not rows:
+        return []
+    return [
         "",
-        "## Four classes, or tumour and none: nickparvar's 1311 Testing images",
+        f"## {prose.testing}",
         "",
         (
             "`published` trains on Training as it comes, `clean` on nothing that shares a "
@@ -158,20 +195,11 @@ def _document(entries: Entries) -> str:
         ),
         "",
         *_TESTING_HEAD,
+        *rows,
     ]
-    lines += _testing_rows(entries, {"clean", "published"})
-    lines += _grouped_section(entries)
-    lines += _left_out_section(entries)
-    if any(entry.crossvals for entry in entries.values()):
-        lines += ["", *_crossval_section(entries)]
-    if any(entry.step for entry in entries.values()):
-        lines += ["", *_step_section(entries)]
-    lines += ["", f"![Accuracies with intervals]({PLOT_FILE})", "", "## What the leak is worth", ""]
-    lines += [*_reading(entries), "", "## What is missing", "", *_missing(entries), ""]
-    return "\n".join(lines)
 
 
-def _grouped_section(entries: Entries) -> list[str]:
+def _grouped_section(entries: Entries, prose: Prose) -> list[str]:
     rows = _testing_rows(entries, {"grouped"})
     if not rows:
         return []
@@ -181,7 +209,7 @@ def _grouped_section(entries: Entries) -> list[str]:
         "",
         (
             "Protocol `grouped`: the test is drawn in whole near-duplicate groups, whether a set calls "
-            "them Training or Testing, so that some may be among the 1311 above. Of a set with "
+            f"them Training or Testing{prose.grouped}. Of a set with "
             "patient-wise folds, only those are tested that the recipe sends there."
             + _sends(entries)
         ),
@@ -195,14 +223,17 @@ def _sends(entries: Entries) -> str:
     """Which folds recipes that ship test, and which data sets they never do, where they were run."""
     found: dict[str, list[str]] = {}
     for name in sorted(entries):
-        if name not in recipe_names() or not _own(entries[name], "grouped"):
+        runs = _own(entries[name], "grouped")
+        if name not in recipe_names() or not runs:
             continue
         recipe = load_recipe(name)
+        sets = {source for data in runs for source in data.partition(" (")[0].split(" + ")}
+        fixed = [source for source in recipe.train_only if source in sets]
         notes = []
         if recipe.folds:
             notes.append(f"fold {', '.join(str(number) for number in recipe.folds.test)} is tested")
-        if recipe.train_only:
-            notes.append(f"{', '.join(recipe.train_only)} is for training alone")
+        if fixed:
+            notes.append(f"{', '.join(fixed)} is for training alone")
         if notes:
             found.setdefault("; ".join(notes), []).append(f"`{name}`")
     return "".join(f" {', '.join(names)}: {note}." for note, names in found.items())
@@ -214,7 +245,7 @@ def _own(entry: Entry, protocol: str) -> dict[str, dict[str, Any]]:
     return {data: found for data, found in runs.items() if not found.get("held_out")}
 
 
-def _left_out_section(entries: Entries) -> list[str]:
+def _left_out_section(entries: Entries, prose: Prose = PROJECT) -> list[str]:
     rows = [
         _left_out_row(name, data, found)
         for name, entry in sorted(entries.items())
@@ -233,9 +264,8 @@ def _left_out_section(entries: Entries) -> list[str]:
             "Accuracy and F1 are of the slices with a class, and there are none where these show one "
             "class. Tumour or not is of all test slices, at a probability of one half: those whose "
             "kind of tumour is not stated too, where the recipe has a mask head. Slices with a tumour "
-            "alone have no specificity and no AUC, slices without have no sensitivity and no AUC. A "
-            "recipe with a mask head cannot be trained without the set that has the masks, so another "
-            "one is shown without `figshare_cheng`."
+            "alone have no specificity and no AUC, slices without have no sensitivity and no AUC."
+            + prose.left_out
         ),
         "",
         *_LEFT_OUT_HEAD,
@@ -262,15 +292,14 @@ def _float_accuracy(found: dict[str, Any]) -> str:
     return f"{100 * found['float_accuracy']:.2f}" + (" (int8 strays)" if _strays(found) else "")
 
 
-def _crossval_section(entries: Entries) -> list[str]:
+def _crossval_section(entries: Entries, prose: Prose) -> list[str]:
     lines = [
         "## By patient, and by near-duplicate group",
         "",
         (
-            "`python -m training crossval`, float. figshare_cheng by its author's patient-wise folds: "
-            "three tumour classes. navoneel, tumour or not: repeated splits in whole near-duplicate "
-            "groups, since it names no patients. What is tested had no part in the training nor in the "
-            "choice of an epoch."
+            f"`python -m training crossval`, float. {prose.crossval} What is tested had no part in the "
+            "training nor in the choice of an epoch. Spread is the standard deviation of the parts as "
+            "a sample (n - 1)."
         ),
         "",
         "| recipe | data | parts | accuracy, mean | spread | lowest | all tested | F1 | AUC |",
@@ -370,7 +399,7 @@ def _crossval_row(recipe: str, data: str, found: dict[str, Any]) -> str:
         data,
         str(found["parts"]),
         f"{100 * found['mean_accuracy']:.2f}",
-        f"{100 * found['accuracy_deviation']:.2f}",
+        f"{100 * found['accuracy_deviation']:.2f}" if "accuracy_deviation" in found else _DASH,
         f"{100 * found['lowest_accuracy']:.2f}",
         _percent(found, "accuracy"),
         _percent(found, "macro_f1"),
@@ -394,7 +423,7 @@ def _missing(entries: Entries) -> list[str]:
     return lines or ["Nothing: every recipe was run on both protocols and cross-validated."]
 
 
-def _reading(entries: Entries) -> list[str]:
+def _leak_section(entries: Entries, prose: Prose) -> list[str]:
     lines = []
     for name, entry in sorted(entries.items()):
         published, clean = (_own(entry, p) for p in ("published", "clean"))
@@ -408,18 +437,7 @@ def _reading(entries: Entries) -> list[str]:
                 f"{100 * (leaked - unleaked):+.2f} points. Part of it is the smaller training set "
                 "that `clean` leaves."
             )
-    if not lines:
-        lines.append("No recipe was run on both protocols.")
-    lines += [
-        "",
-        (
-            "103 of the 1311 Testing images are byte-identical to a Training image and 1064 have a "
-            "near duplicate there (`python -m training audit`). A model that remembers its training "
-            "slices gets those right, so `published` says how well it recognises patients that it has "
-            "seen. `clean` removes copies and neighbouring slices, but nickparvar names no patients: "
-            "other slices of a tested patient may still train. Only the patient-wise folds leave whole "
-            "patients out: they are the figures to expect of a new patient from the same hospitals. "
-            "None of them says how a model does at another hospital."
-        ),
-    ]
-    return lines
+    if not lines and prose is not PROJECT:
+        return []
+    lines = lines or ["No recipe was run on both protocols."]
+    return ["", "## What the leak is worth", "", *lines, "", prose.leak]

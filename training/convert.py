@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from contract.preprocessing import DEFAULT_SPEC
 from training.datasets import ImageSet, allowed
-from training.errors import ExportRefused
+from training.errors import ExportRefused, RunError
 from training.explain import class_maps, grad_cam, gradient_maps
 from training.fidelity import AGREEMENT_FILE, LITERT_FILE, SAVED_MODEL, agreement, strayed
 from training.inputs import INPUTS, SCALE
@@ -129,10 +129,15 @@ class _Served(tf.Module):
             self.functions["explain"] = function(explain, input_signature=spec)
 
     def save(self, path: Path) -> None:
-        """Writes it with its signatures."""
+        """Writes it with its signatures; raises RunError where it cannot be, as on a full disk."""
         # Nobody differentiates what is served, and writing how to takes as long as all else.
         options = tf.saved_model.SaveOptions(experimental_custom_gradients=False)
-        tf.saved_model.save(self, str(path), signatures=self.functions, options=options)
+        try:
+            tf.saved_model.save(self, str(path), signatures=self.functions, options=options)
+        except tf.errors.OpError as error:
+            # Between the file's name and that of the operation.
+            reason = error.message.rpartition("; ")[2].partition(" [Op:")[0]
+            raise RunError(f"{path} cannot be written: {reason}") from error
 
 
 def write_saved_model(model: keras.Model, recipe: Recipe, path: Path) -> None:

@@ -9,7 +9,7 @@ other slices of the same patient may train, and ``validation_accuracy`` is no fi
 
 import json
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -19,11 +19,11 @@ from numpy.typing import NDArray
 from training.convert import keras_predictor, trained_model
 from training.datasets import ImageSet, allowed, require_kinds
 from training.duplicates import Audit
-from training.errors import DatasetError, RecipeError
+from training.errors import DatasetError, RecipeError, RunError
 from training.fit import train
 from training.prepare import configure, read, require_masks, start
 from training.recipe import SEEDS, Recipe, departs, overridden
-from training.run import Run, held, save_arrays, write_aside
+from training.run import Run, held, load_arrays, save_arrays, write_aside
 from training.scores import persons_named, scores
 from training.splits import Protocol, Split, divisible, pick, require_classes
 
@@ -45,7 +45,13 @@ class Part(NamedTuple):
     split: Split
 
 
-def crossval(recipe: Recipe, roots: Sequence[Path], out: Path, repeats: int) -> dict[str, Any]:
+def crossval(
+    recipe: Recipe,
+    roots: Sequence[Path],
+    out: Path,
+    repeats: int,
+    overrides: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Runs what is not done yet and writes ``crossval.json``.
 
     Args:
@@ -53,6 +59,7 @@ def crossval(recipe: Recipe, roots: Sequence[Path], out: Path, repeats: int) -> 
         roots: the data sets.
         out: a folder; each training is a run below it, and is resumed if it was begun.
         repeats: how many splits data without folds get.
+        overrides: those that the recipe was loaded with.
 
     Returns:
         What the file holds: figures of each part, and of all tested images together.
@@ -62,6 +69,7 @@ def crossval(recipe: Recipe, roots: Sequence[Path], out: Path, repeats: int) -> 
             class, or what is no class of the recipe's; or a class is left without training or
             validation images, or a mask head without outlines.
         RecipeError: the parts' seeds, which follow the recipe's, would be too large.
+        RunError: what is there is damaged, or of other data or another recipe.
     """
     images, audit = read(recipe, roots)
     _check(images.labels[divisible(images, recipe)], recipe)
@@ -97,24 +105,31 @@ def crossval(recipe: Recipe, roots: Sequence[Path], out: Path, repeats: int) -> 
     result = {
         "recipe": recipe.name,
         "recipe_digest": recipe.digest,
-        "overridden": overridden(recipe),
+        "overridden": overridden(recipe, overrides),
         "another_recipe": departs(recipe),
         "weights": recipe.weights_name,
         "data": [source.model_dump() for source in images.sources()],
         "persons_named": persons_named(images, np.concatenate(tested)),
         "parts": rows,
         "mean_accuracy": float(np.mean([row["accuracy"] for row in rows])),
-        "accuracy_deviation": float(np.std([row["accuracy"] for row in rows])),
+        **deviation(rows),
         "together": _together(
             np.concatenate(probabilities), np.concatenate(tested), images, audit, recipe
         ),
     }
     write_aside(out / CROSSVAL_FILE, (json.dumps(result, indent=1) + "\n").encode())
-    print(
-        f"accuracy {result['mean_accuracy']:.4f}, standard deviation over {len(rows)} parts "
-        f"{result['accuracy_deviation']:.4f}"
-    )
+    told = f"accuracy {result['mean_accuracy']:.4f}"
+    if "accuracy_deviation" in result:
+        told += f", standard deviation over {len(rows)} parts {result['accuracy_deviation']:.4f}"
+    print(told)
     return result
+
+
+def deviation(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """``accuracy_deviation`` of parts, as a sample of all that there could be; one part has none."""
+    if len(rows) < 2:
+        return {}
+    return {"accuracy_deviation": float(np.std([row["accuracy"] for row in rows], ddof=1))}
 
 
 def _check(labels: NDArray[np.str_], recipe: Recipe) -> None:
@@ -181,15 +196,20 @@ def _around(images: ImageSet, audit: Audit, test: NDArray[np.bool_], recipe: Rec
 
 
 def _predicted(run: Run, images: ImageSet, split: Split) -> NDArray[np.float32]:
-    """Probabilities of the test images, (N, classes); kept, so that a resumed run has them."""
+    """Probabilities of the test images, (N, classes); kept, so that a resumed run has them.
+
+    Raises:
+        RunError: what was kept is damaged.
+    """
     path = run.path / _PREDICTIONS
     if not path.is_file():
         predict = keras_predictor(trained_model(run), run.config.recipe)
         found = predict(images.slices[split.test])["probabilities"]
         save_arrays(path, {"probabilities": found})
-    with np.load(path) as stored:
-        kept: NDArray[np.float32] = stored["probabilities"]
-    return kept
+    kept = load_arrays(path) or {}
+    if "probabilities" not in kept:
+        raise RunError(f"{path} is damaged: it holds no probabilities")
+    return kept["probabilities"]
 
 
 def _right(

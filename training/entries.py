@@ -4,14 +4,16 @@ Runs stay out of git and are lost with the machine that made them; what a compar
 kept in a record beside it, so that the next comparison needs only what is new.
 """
 
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from training.card import METRICS_FILE
-from training.crossval import CROSSVAL_FILE
+from training.crossval import CROSSVAL_FILE, deviation
 from training.datasets import NO_TUMOR
 from training.errors import ExportRefused, RunError
 from training.fidelity import require_faithful
@@ -33,12 +35,13 @@ class Entry:
         evaluated: protocol, then data sets and what else the run differs in from the recipe's own, to
             the figures of the int8 file (``accuracy``, ``macro_f1``, ``tumor.f1``, ``tumor.auc`` and
             their ``interval``), ``float_accuracy`` and ``trained``, the number of slices, if it is
-            known; and ``strays``, if that file is too far from the float model to be exported. There
+            known; ``strays``, if that file is too far from the float model to be exported; and
+            ``run``, which tells runs of the same names apart (see :func:`_digest`). There
             is no accuracy and no F1 of test images of one class. Of a run that left data sets out
             also ``held_out``, which, ``tested``, ``named`` and ``tumors``, the numbers of test slices,
             of those with a class and of those with a tumour, ``tumor.sensitivity`` and
             ``tumor.specificity``.
-        crossvals: the same to ``parts``, ``mean_accuracy``, ``accuracy_deviation`` and
+        crossvals: the same to ``parts``, ``mean_accuracy``, ``accuracy_deviation`` (of several) and
             ``lowest_accuracy`` of the parts, and the figures of all tested images together.
         sizes: parameters, bytes, milliseconds and the processor that they were measured on; see
             :func:`training.latency.measure`.
@@ -59,6 +62,20 @@ class Entry:
 
 Entries = dict[str, Entry]
 """By the recipe's name."""
+
+
+class _Origin(NamedTuple):
+    """What a run was made of.
+
+    Attributes:
+        data: see :func:`_data`.
+        weights: what it started from.
+        run: see :func:`_digest`.
+    """
+
+    data: str
+    weights: str
+    run: str
 
 
 def read_record(path: Path) -> Entries:
@@ -85,32 +102,78 @@ def add(entries: Entries, path: Path) -> None:
     """Takes in a folder of ``fit`` or ``crossval``, or a version in a store, for what was known of it.
 
     Raises:
-        RunError: the folder holds neither an evaluated run nor a cross-validation.
+        RunError: the folder holds neither an evaluated run nor a cross-validation, or a damaged one.
     """
+    report = path / "report" / METRICS_FILE
     if (path / CROSSVAL_FILE).is_file():
         found = read_json(path / CROSSVAL_FILE)
-        entry = entries.setdefault(found["recipe"], Entry())
-        changes = _changes(found.get("overridden", {}), found.get("another_recipe"))
-        data = _data([source["name"] for source in found["data"]], changes, ())
-        entry.crossvals[data] = _crossval(found)
-        entry.add_weights(found["weights"])
+        with _whole(path / CROSSVAL_FILE):
+            _add_crossval(entries, found)
         return
-    if not (path / "report" / METRICS_FILE).is_file():
+    if not report.is_file():
         raise RunError(f"{path} holds neither an evaluated run nor a cross-validation")
-    found = read_json(path / "report" / METRICS_FILE)
+    found = read_json(report)
     # Where it is not noted yet, nothing was held out.
-    data, weights = _origin(path, found.get("held_out", ()))
+    origin = _origin(path, found.get("held_out", ()))
+    with _whole(report):
+        entry = _add_run(entries, found, origin)
+    # A run without a data set is a short one beside others, and none that serves.
+    if not (entry.sizes and found.get("held_out")):
+        entry.sizes = _sizes(path)
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Raises RunError where a file that is read inside lacks what it should have."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path} is damaged: {error!r}") from error
+
+
+def _add_crossval(entries: Entries, found: dict[str, Any]) -> None:
+    changes = _changes(found.get("overridden", {}), found.get("another_recipe"))
+    # More splits are another cross-validation.
+    run = _digest(found.get("recipe_digest"), found["data"], len(found["parts"]))
     entry = entries.setdefault(found["recipe"], Entry())
-    entry.add_weights(weights)
+    data = _data([source["name"] for source in found["data"]], changes, ())
+    _put(entry.crossvals, _name(data, run, [entry.crossvals]), {**_crossval(found), "run": run})
+    entry.add_weights(found["weights"])
+
+
+def _add_run(entries: Entries, found: dict[str, Any], origin: _Origin) -> Entry:
+    entry = entries.setdefault(found["recipe"], Entry())
+    entry.add_weights(origin.weights)
+    data = _name(origin.data, origin.run, entry.evaluated.values())
     for protocol, figures in found["protocols"].items():
         own = protocol == found["protocol"]
         known = entry.evaluated.setdefault(protocol, {})
         # Of a run that was only shown beside this one, its own report says more.
         if own or data not in known:
-            known[data] = _evaluated(found, figures["testing"], own)
-    # A run without a data set is a short one beside others, and none that serves.
-    if not (entry.sizes and found.get("held_out")):
-        entry.sizes = _sizes(path)
+            _put(known, data, {**_evaluated(found, figures["testing"], own), "run": origin.run})
+    return entry
+
+
+def _put(known: dict[str, dict[str, Any]], name: str, found: dict[str, Any]) -> None:
+    if known.get(name, found) != found:
+        print(f"{name}: other figures were on record, and are replaced")
+    known[name] = found
+
+
+def _name(data: str, run: str, known: Iterable[Mapping[str, dict[str, Any]]]) -> str:
+    """What a run is on record as: its data or, where another run has that name, with its digest."""
+    # Of records of before runs were told apart, whatever has the name is taken for the same.
+    taken = {runs[data].get("run", run) for runs in known if data in runs}
+    return data if taken <= {run} else f"{data} (another run {run})"
+
+
+def _digest(recipe: str | None, data: Sequence[Mapping[str, Any]], parts: int | None = None) -> str:
+    """A short digest of a recipe's digest, the data's and, of a cross-validation, its parts.
+
+    The same for a run and its version, and for the protocols that a recipe was run on.
+    """
+    content = [recipe, *(source.get("digest") for source in data), parts]
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:8]
 
 
 def _evaluated(found: dict[str, Any], kinds: dict[str, Any], own: bool) -> dict[str, Any]:
@@ -202,7 +265,8 @@ def _crossval(found: dict[str, Any]) -> dict[str, Any]:
     return {
         "parts": len(found["parts"]),
         "mean_accuracy": found["mean_accuracy"],
-        "accuracy_deviation": found["accuracy_deviation"],
+        # Files of earlier releases have that of the parts as if there could be no others.
+        **deviation(found["parts"]),
         "lowest_accuracy": min(part["accuracy"] for part in found["parts"]),
         **_figures(found["together"]),
     }
@@ -219,19 +283,27 @@ def _changes(overrides: Mapping[str, Any], another: str | None) -> dict[str, Any
     return {**overrides, **({"another recipe": another} if another else {})}
 
 
-def _origin(path: Path, held_out: Sequence[str]) -> tuple[str, str]:
-    """Data sets and starting weights of a run, or of a version in a store."""
+def _origin(path: Path, held_out: Sequence[str]) -> _Origin:
+    """Of a run, or of a version in a store."""
     if (path / MANIFEST_FILE).is_file():
-        provenance = read_json(path / MANIFEST_FILE)["provenance"]
-        names = [source["name"] for source in provenance["data"]]
-        recipe, digest = provenance["recipe"], provenance["recipe_digest"]
-        # A version does not keep its recipe, only what tells it from another.
-        own = recipe not in recipe_names() or load_recipe(recipe).digest == digest
-        changes = _changes({}, None if own else digest[:8])
-        return _data(names, changes, held_out), provenance["weights"]
+        manifest = read_json(path / MANIFEST_FILE)
+        with _whole(path / MANIFEST_FILE):
+            return _origin_of_version(manifest["provenance"], held_out)
     config = Run.open(path).config
-    changes = _changes(overridden(config.recipe), departs(config.recipe))
-    return _data([s.name for s in config.data], changes, held_out), config.recipe.weights_name
+    recipe, sources = config.recipe, [source.model_dump() for source in config.data]
+    changes = _changes(overridden(recipe, config.overrides), departs(recipe))
+    data = _data([source["name"] for source in sources], changes, held_out)
+    return _Origin(data, recipe.weights_name, _digest(recipe.digest, sources))
+
+
+def _origin_of_version(provenance: dict[str, Any], held_out: Sequence[str]) -> _Origin:
+    names = [source["name"] for source in provenance["data"]]
+    recipe, digest = provenance["recipe"], provenance["recipe_digest"]
+    # A version does not keep its recipe, only what tells it from another.
+    own = recipe not in recipe_names() or load_recipe(recipe).digest == digest
+    changes = _changes({}, None if own else digest[:8])
+    data = _data(names, changes, held_out)
+    return _Origin(data, provenance["weights"], _digest(digest, provenance["data"]))
 
 
 def _sizes(path: Path) -> dict[str, Any]:

@@ -169,7 +169,7 @@ def _left_out(path: Path) -> dict[str, Any]:
     return {
         "held_out": metrics["held_out"],
         "recipe": metrics["recipe"],
-        "overridden": overridden(config.recipe),
+        "overridden": overridden(config.recipe, config.overrides),
         "another_recipe": departs(config.recipe),
         "images": metrics["split"]["test"],
         "named": figures["images"],

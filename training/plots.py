@@ -20,6 +20,15 @@ TITLE_WIDTH: Final = 48
 """Characters of a title's line: what is longer would be cut off at the picture's edge."""
 
 
+def _plain(name: str) -> str:
+    """A name that is drawn as it is spelt: matplotlib typesets what lies between two dollars."""
+    return name.replace("$", r"\$")
+
+
+def _title(text: str) -> str:
+    return textwrap.fill(_plain(text), TITLE_WIDTH)
+
+
 def confusion(
     path: Path, matrix: Sequence[Sequence[int]], classes: Sequence[str], title: str
 ) -> None:
@@ -31,9 +40,10 @@ def confusion(
     for (row, column), count in np.ndenumerate(counts):
         colour = "white" if shares[row, column] > 0.5 else "black"
         axes.text(column, row, f"{count}", ha="center", va="center", color=colour)
-    axes.set_xticks(range(len(classes)), classes, rotation=20)
-    axes.set_yticks(range(len(classes)), classes)
-    axes.set(xlabel="predicted", ylabel="truth", title=textwrap.fill(title, TITLE_WIDTH))
+    names = [_plain(name) for name in classes]
+    axes.set_xticks(range(len(names)), names, rotation=20)
+    axes.set_yticks(range(len(names)), names)
+    axes.set(xlabel="predicted", ylabel="truth", title=_title(title))
     _save(figure, path)
 
 
@@ -51,12 +61,12 @@ def roc(
         if name not in aucs:
             continue
         false, true, _ = roc_curve(truth == index, probabilities[:, index])
-        axes.plot(false, true, label=f"{name}, AUC {aucs[name]:.4f}")
+        axes.plot(false, true, label=f"{_plain(name)}, AUC {aucs[name]:.4f}")
     axes.set_xscale("symlog", linthresh=0.01)
     axes.set(
         xlabel="false positive rate (linear to 0.01, then logarithmic)",
         ylabel="true positive rate",
-        title=textwrap.fill(title, TITLE_WIDTH),
+        title=_title(title),
         xlim=(0, 1),
         ylim=(0, 1.02),
     )
@@ -159,9 +169,8 @@ def training_curves(path: Path, history: Sequence[dict[str, Any]], best_epoch: i
             inside = [row["epoch"] for row in history if row["phase"] == phase]
             low, high = inside[0] - 0.5, inside[-1] + 0.5
             axes.axvspan(low, high, color="grey", alpha=0.12 if number % 2 else 0.03)
-            axes.text(
-                (low + high) / 2, 1.01, phase, ha="center", transform=axes.get_xaxis_transform()
-            )
+            above = axes.get_xaxis_transform()
+            axes.text((low + high) / 2, 1.01, _plain(phase), ha="center", transform=above)
         axes.set(xlabel="epoch", ylabel=names_of[name])
         axes.grid(alpha=0.3)
         axes.legend()
@@ -201,7 +210,7 @@ def accuracies(path: Path, bars: Sequence[Bar]) -> None:
         if bar.strayed_from is not None:
             axes.plot(100 * bar.strayed_from, row, "o", color=colour, mfc="none")
     # In two lines, so that long names leave room for the dots.
-    names = [f"{bar.recipe}\n{bar.kind}" for bar in bars]
+    names = [_plain(f"{bar.recipe}\n{bar.kind}") for bar in bars]
     axes.set_yticks(range(len(bars)), names, fontsize=8)
     axes.invert_yaxis()
     note = (

@@ -126,7 +126,7 @@ def require_masks(images: ImageSet, parts: Split) -> None:
 
 
 def start(path: Path, config: RunConfig, resume: bool) -> Run:
-    """A new run, or the one in the folder if it is to be resumed.
+    """A new run, or the one in the folder if it is to be resumed, with its data where they lie now.
 
     Raises:
         RunError: the folder holds a run that is not to be resumed, or another run.
@@ -135,7 +135,8 @@ def start(path: Path, config: RunConfig, resume: bool) -> Run:
         return Run.create(path, config)
     run = Run.open(path)
     run.require_same(config)
-    return run
+    # What evaluates it reads the data again.
+    return run if run.config.roots == config.roots else run.moved(config.roots)
 
 
 def reopen(path: Path) -> tuple[Run, Prepared]:

@@ -3,7 +3,7 @@
 import hashlib
 import re
 import tomllib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from importlib import resources
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Final, Literal, Self
@@ -328,13 +328,14 @@ def recipe_names() -> list[str]:
     )
 
 
-def overridden(recipe: Recipe) -> dict[str, Any]:
+def overridden(recipe: Recipe, said: Mapping[str, Any] | None = None) -> dict[str, Any]:
     """By which overrides of :func:`load_recipe` a recipe differs from the one of its name that ships.
 
-    Empty if it does not, or none ships; see :func:`departs` for what no override gives. Of a weights
-    file, the name alone: where it lies is nobody else's business.
+    Empty if it does not; see :func:`departs` for what no override gives. Where none ships, its file is
+    the user's, and ``said`` are the overrides that it was loaded with. Of a weights file, the name
+    alone: where it lies is nobody else's business.
     """
-    found = _overridden(recipe)
+    found = _overridden(recipe) if recipe.name in recipe_names() else dict(said or {})
     return found | ({"weights": recipe.weights_name} if "weights" in found else {})
 
 
@@ -354,9 +355,7 @@ def departs(recipe: Recipe) -> str | None:
 
 
 def _overridden(recipe: Recipe) -> dict[str, Any]:
-    """What :func:`load_recipe` takes."""
-    if recipe.name not in recipe_names():
-        return {}
+    """Of a recipe whose name ships, what :func:`load_recipe` takes."""
     shipped = load_recipe(recipe.name)
     found = {
         name: getattr(recipe, name)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import IO, Any, Final, Self
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from contract.manifest import DataSource
 from training.errors import RunError, brief
@@ -52,6 +52,8 @@ class RunConfig(BaseModel):
         packages: versions of what the run began with, by name; likewise.
         truth: what the data say of their images; see :func:`training.truth.truth_digest`; likewise.
         never_shown: classes of which no training image is.
+        overrides: what the command line said instead of the recipe's file; see
+            :func:`training.recipe.load_recipe`. Empty in runs older than this record.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -66,6 +68,7 @@ class RunConfig(BaseModel):
     packages: dict[str, str] | None = None
     truth: str | None = None
     never_shown: tuple[str, ...] = ()
+    overrides: dict[str, int | str] = Field(default_factory=dict)
 
     def digests(self) -> dict[str, bytes]:
         """sha256 of each part of the description in :data:`SHARED`."""
@@ -92,8 +95,16 @@ class Run:
         """
         cls.require_startable(path, resume=False)
         path.mkdir(parents=True, exist_ok=True)
+        return cls._described(path, config)
+
+    @classmethod
+    def _described(cls, path: Path, config: RunConfig) -> Self:
         write_aside(path / "run.json", config.model_dump_json(indent=1).encode())
         return cls(path, config)
+
+    def moved(self, roots: tuple[Path, ...]) -> Self:
+        """The same run on the same data, which lie in other folders now."""
+        return self._described(self.path, self.config.model_copy(update={"roots": roots}))
 
     @staticmethod
     def begun(path: Path) -> bool:
@@ -126,8 +137,7 @@ class Run:
             RunError: there is none, or its description is damaged.
         """
         try:
-            text = (path / "run.json").read_text(encoding="utf-8")
-            return cls(path, RunConfig.model_validate_json(text))
+            return cls(path, RunConfig.model_validate_json((path / "run.json").read_bytes()))
         except OSError as error:
             raise RunError(f"{path} holds no run") from error
         except ValidationError as error:
@@ -169,7 +179,7 @@ class Run:
         Raises:
             RunError: it is damaged, or of a later release.
         """
-        arrays = _load_arrays(self.path / _PROGRESS)
+        arrays = load_arrays(self.path / _PROGRESS)
         if arrays is None:
             return None
         progress = self._progress(arrays)
@@ -219,7 +229,7 @@ class Run:
         return self._load_weights("best.npz")
 
     def _load_weights(self, name: str) -> list[np.ndarray]:
-        arrays = _load_arrays(self.path / name)
+        arrays = load_arrays(self.path / name)
         if arrays is None:
             raise RunError(f"{self.path} has no weights yet")
         return [arrays[name] for name in sorted(arrays)]
@@ -227,7 +237,7 @@ class Run:
     def require_finished(self) -> Progress:
         """The progress of a run that has ended; raises RunError for one that has not."""
         # The variables beside it, which nobody goes on with, are three times the model.
-        arrays = _load_arrays(self.path / _PROGRESS, only="progress")
+        arrays = load_arrays(self.path / _PROGRESS, only="progress")
         progress = None if arrays is None else self._progress(arrays)
         if progress is None or not progress.finished:
             raise RunError(f"{self.path} is not finished; go on with fit --resume")
@@ -286,7 +296,7 @@ def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
         np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes allow_pickle for a key
 
 
-def _load_arrays(path: Path, only: str | None = None) -> dict[str, np.ndarray] | None:
+def load_arrays(path: Path, only: str | None = None) -> dict[str, np.ndarray] | None:
     """An npz file's arrays, or only that of one name if it has it; None if the file is not there.
 
     Raises:

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import resource
 import subprocess
 import warnings
 from collections.abc import Callable, Iterator
@@ -97,6 +98,17 @@ def calibrated(slices: int) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("training.convert.CALIBRATION_SLICES", (slices,))
         yield
+
+
+@contextlib.contextmanager
+def full_disk() -> Iterator[None]:
+    """Lets no file grow beyond 2000 bytes: Python ignores the signal, and the write fails."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def quiet() -> dict[str, str]:

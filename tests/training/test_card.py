@@ -165,7 +165,7 @@ def test_the_comparison_says_what_grouped_recipes_test() -> None:
     from training.entries import Entry
 
     names = ("efficientnet_lite0_mask", "efficientnet_lite0_plain", "vgg16_binary", "gone")
-    runs = {"grouped": {"small": _shown()}}
+    runs = {"grouped": {"small + normal_volumes": _shown()}}
     text = _document({name: Entry(weights=["none"], evaluated=runs) for name in names})
     assert (
         " `efficientnet_lite0_mask`, `efficientnet_lite0_plain`: fold 5 is tested; normal_volumes is "
@@ -412,3 +412,124 @@ def test_studies_of_persons_whom_nothing_names_are_said_to_be_no_persons() -> No
         in card
     )
     assert "too narrow for new ones" in card
+
+
+def test_the_command_of_a_card_has_what_the_command_line_said_of_ones_own_recipe() -> None:
+    said = {"epochs": 2, "seed": 7, "weights": "/home/somebody/best.pth"}
+    own = load_recipe("efficientnet_lite0_mask", said).model_copy(update={"name": "ours"})
+    card = model_card(_metrics(), _config(recipe=own, overrides=said))
+    assert "--recipe ours.toml --data" in card
+    assert "--epochs 2 --seed 7 --weights best.pth --protocol" in card
+    # Runs of before it was noted say nothing.
+    assert " --seed" not in model_card(_metrics(), _config(recipe=own))
+
+
+@pytest.mark.tensorflow
+@pytest.mark.usefixtures("training")
+def test_runs_that_are_not_the_same_do_not_take_each_others_place(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from training.compare import _document
+    from training.entries import Entries, add, read_record, write_record
+
+    entries: Entries = {}
+    source = {"name": "hospital", "images": 1, "digest": "0" * 64}
+
+    def added(accuracy: float, dropout: float = 0.5, **changes: Any) -> list[str]:
+        """The rows of one's own recipe, once a run of it is added and the record read again."""
+        overrides = changes.get("overrides", {})
+        recipe = load_recipe("baseline_cnn", overrides).model_copy(
+            update={"name": "ours", "dropout": dropout}
+        )
+        run = tmp_path / "run"
+        for folder in (run / "report", run / "artifacts"):
+            folder.mkdir(parents=True, exist_ok=True)
+        config = _config(recipe=recipe, **{"data": [source], **changes})
+        (run / "run.json").write_text(config.model_dump_json())
+        (run / "artifacts" / "latency.json").write_text("{}")
+        report = _report([*TUMORS, "notumor"] * 2, [], answers=False)
+        report["recipe"] = "ours"
+        report["protocols"]["grouped"]["testing"]["int8"]["accuracy"] = accuracy
+        (run / "report" / "metrics.json").write_text(json.dumps(report))
+        add(entries, run)
+        write_record(entries, tmp_path / "record.json")
+        entries.update(read_record(tmp_path / "record.json"))
+        found = entries["ours"].evaluated["grouped"]
+        return [f"{data} {row['accuracy']}" for data, row in sorted(found.items())]
+
+    first = {"seed": 1, "epochs": 1}
+    assert added(0.1, overrides=first) == ["hospital (epochs 1, seed 1) 0.1"]
+    assert len(added(0.2, overrides={"seed": 2, "epochs": 2})) == 2
+    # It was evaluated again.
+    assert "replaced" not in capsys.readouterr().out
+    assert added(0.3, overrides=first)[0] == "hospital (epochs 1, seed 1) 0.3"
+    replaced = "hospital (epochs 1, seed 1): other figures were on record, and are replaced\n"
+    assert capsys.readouterr().out == replaced
+    # Of the same name: a recipe that was edited, and a data set that has grown.
+    edited = added(0.4, dropout=0.4, overrides=first)
+    assert edited[0] == "hospital (epochs 1, seed 1) 0.3"
+    assert edited[1].startswith("hospital (epochs 1, seed 1) (another run ")
+    assert "*Another run* has the names" in _document(entries)
+    grown = added(0.5, data=[source | {"digest": "1" * 64}], overrides=first)
+    assert len(grown) == 4
+    assert added(0.4, dropout=0.4, overrides=first) == grown
+
+
+@pytest.mark.tensorflow
+@pytest.mark.usefixtures("training")
+def test_cross_validations_that_are_not_the_same_do_not_take_each_others_place(
+    tmp_path: Path,
+) -> None:
+    from training.entries import Entries, add
+
+    entries: Entries = {}
+    figures = _report([*TUMORS, "notumor"] * 2, [], answers=False)["protocols"]["grouped"]
+    tested = {
+        "recipe": "ours",
+        "recipe_digest": "0" * 64,
+        "data": [{"name": "small", "digest": "0" * 64}],
+        "weights": "none",
+        "parts": [{"accuracy": 0.9}] * 2,
+        "mean_accuracy": 0.9,
+        "together": figures["testing"]["float"],
+    }
+    changes: tuple[dict[str, Any], ...]
+    changes = ({}, {"recipe_digest": "1" * 64}, {"parts": [{"accuracy": 0.9}] * 5}, {})
+    for change in changes:
+        (tmp_path / "crossval.json").write_text(json.dumps(tested | change))
+        add(entries, tmp_path)
+    assert sorted(row["parts"] for row in entries["ours"].crossvals.values()) == [2, 2, 5]
+
+
+@pytest.mark.tensorflow
+@pytest.mark.usefixtures("training")
+@pytest.mark.parametrize("recipe", ["ours", "efficientnet_lite0_mask"])
+def test_a_page_of_ones_own_says_nothing_of_data_and_recipes_that_are_not_on_it(
+    recipe: str, tmp_path: Path
+) -> None:
+    from training.compare import _document
+    from training.entries import Entry
+
+    both = {"hospital": _shown()}
+    left_out = {"hospital (without ward)": _shown(held_out=["ward"])}
+    crossval = _shown(parts=2, mean_accuracy=0.9, lowest_accuracy=0.9, macro_auc=0.9)
+    evaluated = {"clean": both, "published": both, "grouped": both | left_out}
+    whole = Entry(weights=["none"], evaluated=evaluated, crossvals={"hospital": crossval})
+    text = _document({recipe: whole}, tmp_path / "page.md")
+    for name in (
+        "nickparvar",
+        "figshare",
+        "navoneel",
+        "normal_volumes",
+        "1311",
+        "1064",
+        "](default",
+    ):
+        assert name not in text, name
+    assert "not run" not in text
+    assert "](page.png)" in text
+    assert "+0.00 points" in text
+    for heading in ("Clean and published", "Held-out", "A data set left out", "By patient"):
+        assert f"\n## {heading}" in text
+    bare = _document({"ours": Entry(weights=["none"])}, tmp_path / "page.md")
+    assert bare.count("\n## ") == 1

@@ -1,13 +1,15 @@
 """The commands' options: what they say of themselves, and what ends them at once."""
 
+import json
 from argparse import _SubParsersAction
 from pathlib import Path
 
 import pytest
 
 from training.__main__ import _parser, main
+from training.run import Run
 
-from .conftest import REPOSITORY, Training  # noqa: TID252
+from .conftest import REPOSITORY, Training, eagerly  # noqa: TID252
 
 
 @pytest.mark.parametrize(
@@ -72,3 +74,25 @@ def test_a_recipe_with_a_backbone_that_is_none_is_told_before_the_data_are_read(
     done = training("fit", "--recipe", tmp_path / "ours.toml", *rest)
     assert done.returncode == 1
     assert "no backbone 'resnet9000'" in done.stderr
+
+
+@pytest.mark.tensorflow
+def test_what_the_command_line_said_of_ones_own_recipe_is_kept(
+    small_data: Path, tmp_path: Path, training: Training, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = (REPOSITORY / "training" / "recipes" / "baseline_cnn.toml").read_text()
+    (tmp_path / "ours.toml").write_text(text.replace('name = "baseline_cnn"', 'name = "ours"'))
+    options = ("--recipe", tmp_path / "ours.toml", "--data", small_data, "--epochs", "1")
+    with monkeypatch.context() as patched:
+        patched.setattr("training.fit.train", lambda *_: None)
+        done = training("fit", *options, "--seed", "7", "--out", tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert Run.open(tmp_path / "run").config.overrides == {"epochs": 1, "seed": 7}
+    with eagerly():
+        done = training(
+            *("crossval", *options, "--resolution", "32", "--repeats", "1"),
+            *("--out", tmp_path / "crossval"),
+        )
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "crossval" / "crossval.json").read_text())
+    assert found["overridden"] == {"epochs": 1, "resolution": 32}

@@ -3,6 +3,7 @@
 import json
 import os
 import resource
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,14 @@ from PIL import Image
 from training.__main__ import main
 from training.datasets import ImageFile, ImageSet, read_images
 from training.errors import RunError
+from training.prepare import start
 from training.progress import Progress
 from training.recipe import load_recipe
 from training.run import Run, RunConfig, held, read_json, save_arrays, write_aside
 from training.splits import Protocol
 from training.truth import truth_digest
+
+from .conftest import full_disk  # noqa: TID252
 
 CONFIG = RunConfig(
     recipe=load_recipe("baseline_cnn"),
@@ -223,5 +227,46 @@ def test_a_full_disk_ends_a_command_with_a_line(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("training.contactsheet.run_audit", full)
-    assert main(["audit", "--data", str(tmp_path), "--out", str(tmp_path / "audit")]) == 1
-    assert capsys.readouterr().err == "error: [Errno 28] No space left on device\n"
+    out = tmp_path / "audit"
+    assert main(["audit", "--data", str(tmp_path), "--out", str(out)]) == 1
+    assert capsys.readouterr().err == f"error: [Errno 28] No space left on device: '{out}'\n"
+
+
+def test_a_description_that_is_no_text_is_a_clear_error(run: Run) -> None:
+    (run.path / "run.json").write_bytes(b'{"recipe": "\xff"}')
+    with pytest.raises(RunError, match=r"run\.json is damaged"):
+        Run.open(run.path)
+
+
+def test_a_write_that_finds_no_room_says_where(
+    small_data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "audit"
+    with full_disk():
+        assert main(["audit", "--data", str(small_data), "--out", str(out)]) == 1
+    assert capsys.readouterr().err == f"error: [Errno 27] File too large: '{out}'\n"
+
+
+def test_a_tree_that_cannot_be_copied_ends_a_command_with_a_line(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def copied(*_: object) -> None:
+        shutil.copytree(run.path, tmp_path / "copy")
+
+    for name in "abc":
+        (run.path / f"{name}.bin").write_bytes(bytes(9000))
+    monkeypatch.setattr("training.contactsheet.run_audit", copied)
+    with full_disk():
+        assert main(["audit", "--data", str(tmp_path), "--out", str(tmp_path / "audit")]) == 1
+    said = capsys.readouterr().err
+    assert said.startswith("error: [Errno 27] File too large: '")
+    assert "(" not in said
+    assert said.count(".bin") <= 2
+
+
+def test_a_run_of_before_the_command_line_was_noted_goes_on(run: Run) -> None:
+    content = read_json(run.path / "run.json")
+    del content["overrides"]
+    (run.path / "run.json").write_text(json.dumps(content))
+    said = CONFIG.model_copy(update={"overrides": {"seed": 7}})
+    assert start(run.path, said, resume=True).config == CONFIG

@@ -57,3 +57,19 @@ def test_data_of_one_kind_have_curves_of_what_they_can_show(figures: list[Any]) 
     plots.roc(Path("a.png"), np.eye(4)[[2, 2]], np.array([2, 2]), CLASSES, {}, "none")
     plots.robustness(Path("a.png"), {"none": {"in_distribution": 0.9}})
     assert [len(figure.axes) for figure in figures] == [1, 1]
+
+
+def test_names_are_not_typeset_as_formulas(figures: list[Any]) -> None:
+    names = ("a$b$c_{", "pi$tu$itary_{", "$", r"\$x$")
+    plots.confusion(Path("a.png"), np.eye(4, dtype=int).tolist(), names, names[0])
+    truth = np.arange(8) % 4
+    plots.roc(Path("a.png"), np.eye(4)[truth], truth, names, dict.fromkeys(names, 1.0), names[0])
+    plots.accuracies(Path("a.png"), [plots.Bar("ours", names[1], 0.9)])
+    row = dict.fromkeys(("loss", "val_loss", "accuracy", "val_accuracy"), 0.5)
+    plots.training_curves(Path("a.png"), [{"epoch": 1, "phase": names[1], **row}], 1)
+    for figure, shown in zip(figures, (names, names, names[1:2], names[1:2]), strict=True):
+        # A formula that is none fails to be drawn.
+        figure.canvas.draw()
+        texts = [text.get_text() for text in figure.findobj(plt.Text)]
+        assert not [text for text in texts if "$" in text.replace(r"\$", "") and "math" not in text]
+        assert all(any(name.replace("$", r"\$") in text for text in texts) for name in shown)

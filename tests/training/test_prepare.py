@@ -10,7 +10,7 @@ from PIL import Image
 
 from training.__main__ import main
 from training.errors import DatasetError, RunError
-from training.prepare import prepare, read, start
+from training.prepare import prepare, read, reopen, start
 from training.progress import Progress
 from training.recipe import load_recipe
 from training.run import Run, held
@@ -155,3 +155,24 @@ def test_wrong_options_end_with_a_line(
     with pytest.raises(SystemExit):
         main(command.format(here=tmp_path).split())
     assert complaint in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_a_run_goes_on_with_data_that_were_moved_and_is_evaluated_there(
+    small_data: Path, tmp_path: Path
+) -> None:
+    before, now = tmp_path / "before" / "small", tmp_path / "now" / "small"
+    shutil.copytree(small_data, before)
+    recipe = load_recipe("baseline_cnn")
+    config = prepare(recipe, [before], Protocol.CLEAN).config
+    begun = start(tmp_path / "run", config, resume=True)
+    begun.save_progress(Progress(finished=True), [])
+    shutil.copytree(before, now)
+    shutil.rmtree(before)
+    moved = prepare(recipe, [now], Protocol.CLEAN).config
+    with pytest.raises(RunError, match="another splits"):
+        start(tmp_path / "run", moved.model_copy(update={"splits": {}}), resume=True)
+    assert Run.open(tmp_path / "run").config == config
+    assert start(tmp_path / "run", moved, resume=True).config == moved
+    run, prepared = reopen(tmp_path / "run")
+    assert run.config.roots == (now,)
+    assert len(prepared.images)

@@ -20,9 +20,18 @@ from contract.store import ModelStore
 from tests.support.killing import require_all_or_nothing
 from training.errors import ExportRefused, RunError
 from training.fidelity import agreement, require_faithful, strayed
+from training.recipe import load_recipe
 from training.run import Run, held
 
-from .conftest import REPOSITORY, SLICES, Training, agreement_says, eagerly, quiet  # noqa: TID252
+from .conftest import (  # noqa: TID252
+    REPOSITORY,
+    SLICES,
+    Training,
+    agreement_says,
+    eagerly,
+    full_disk,
+    quiet,
+)
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow(80)]
 
@@ -594,3 +603,15 @@ def test_a_mask_that_strays_is_not_faithful() -> None:
         require_faithful(FAITHFUL | {"mean_mask_difference": 0.004})
     with pytest.raises(RunError, match="damaged"):
         require_faithful({"label_disagreement": 0.0})
+
+
+@pytest.mark.usefixtures("training")
+def test_a_full_disk_while_a_saved_model_is_written_is_a_clear_error(tmp_path: Path) -> None:
+    from training.convert import write_saved_model
+    from training.model import build
+
+    recipe = load_recipe("baseline_cnn", {"resolution": 32})
+    model = build(recipe, recipe.served_resolution, pretrained=False)
+    with full_disk(), pytest.raises(RunError) as raised:
+        write_saved_model(model, recipe, tmp_path / "saved_model")
+    assert str(raised.value) == f"{tmp_path / 'saved_model'} cannot be written: File too large"
