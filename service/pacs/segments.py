@@ -193,9 +193,11 @@ class Segment:
             raise SpoolFull("the spool cannot be written to; try again") from error
 
     def discard(self) -> None:
-        """Deletes it."""
-        self._file.close()
-        with suppress(FileNotFoundError):
+        """Deletes it; what cannot be deleted now is at the next start."""
+        # Over a quota, or on a network, closing may fail; the file is closed all the same.
+        with suppress(OSError):
+            self._file.close()
+        with suppress(OSError):
             self._segments.path(self.name).unlink()
         self._segments.release(self.size)
         self.size = 0

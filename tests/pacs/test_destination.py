@@ -13,5 +13,5 @@ def test_an_address_that_nothing_can_be_added_to_stops_the_start(
 ) -> None:
     monkeypatch.setenv("BRAIN_SPOOL", str(tmp_path))
     monkeypatch.setenv("BRAIN_DICOMWEB_URL", f"https://pacs.example/dicom-web{end}")
-    with pytest.raises(SettingsError, match="^BRAIN_DICOMWEB_URL: .* without a query or fragment"):
+    with pytest.raises(SettingsError, match=r"^BRAIN_DICOMWEB_URL: an address without a query"):
         Settings.from_environment()
