@@ -19,10 +19,10 @@ from service.errors import QueueFull, ServiceError, SpoolFull, UnidentifiedSourc
 from service.jobs import Job, Upload
 from service.logs import log_discreetly
 from service.pacs import results
-from service.pacs.delivery import backoff
 from service.pacs.inbox import Inbox, Instance, Waiting
 from service.pacs.outbox import Outbox
 from service.pacs.segments import Place, Segments
+from service.pacs.waits import SERIES_MAX_SECONDS, backoff
 from service.state import State
 
 logger = logging.getLogger("service.pacs")
@@ -51,7 +51,6 @@ MAX_ATTEMPTS: Final = 3
 """A series that failed so often, or ended the process so often, is not analysed again by itself."""
 
 FIRST_RETRY_SECONDS: Final = 1.0
-MAX_RETRY_SECONDS: Final = 60.0
 EXPIRE_SECONDS: Final = 10.0
 
 RESULT_BYTES: Final = 2**20
@@ -336,7 +335,7 @@ class Analysis:
         return jobs
 
     async def _postpone(self, series: Waiting, code: str) -> None:
-        wait_seconds = backoff(series.attempts + 1, FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS)
+        wait_seconds = backoff(series.attempts + 1, FIRST_RETRY_SECONDS, SERIES_MAX_SECONDS)
         await asyncio.to_thread(self._inbox.postpone, series, wait_seconds, code)
         self._state.metrics.series.labels("postponed").inc()
         fields = {"request_id": series.request_id, "code": code}
@@ -346,7 +345,7 @@ class Analysis:
         """Delivery makes room again; this is no attempt."""
         full = self._full.get(series.uid, Full())
         self._full[series.uid] = full._replace(attempts=full.attempts + 1)
-        wait_seconds = backoff(full.attempts + 1, FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS)
+        wait_seconds = backoff(full.attempts + 1, FIRST_RETRY_SECONDS, SERIES_MAX_SECONDS)
         await asyncio.to_thread(self._inbox.give_back, series)
         await asyncio.to_thread(self._inbox.postpone, series, wait_seconds, SpoolFull.code)
 

@@ -8,7 +8,6 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from random import SystemRandom
 from time import monotonic
 from typing import Final
 
@@ -17,11 +16,9 @@ from service.metrics import Metrics
 from service.pacs.destination import Destination, Verdict
 from service.pacs.outbox import Outbox, Parcel
 from service.pacs.segments import Segments
+from service.pacs.waits import backoff
 
 logger = logging.getLogger("service.pacs")
-
-JITTER: Final = 0.25
-"""Share of a wait that chance adds or takes, so that many senders do not return in step."""
 
 IDLE_SECONDS: Final = 60.0
 
@@ -30,14 +27,6 @@ MAX_STRIKES: Final = 3
 
 UNREADABLE: Final = "unreadable"
 """Why a result is not delivered whose file is gone, or cannot be read now."""
-
-_chance = SystemRandom()
-
-
-def backoff(failures: int, first_seconds: float, max_seconds: float) -> float:
-    """How long to wait after so many failures in a row: doubled each time, up to the most."""
-    seconds = min(max_seconds, first_seconds * 2.0 ** min(failures - 1, 30))
-    return seconds * (1 + JITTER * (2 * _chance.random() - 1))
 
 
 class Delivery:

@@ -7,12 +7,13 @@ from service.audit import Audit
 from service.metrics import Metrics
 from service.pacs.analysis import Analysis
 from service.pacs.delivery import Delivery
-from service.pacs.destination import Destination
+from service.pacs.destination import MAX_RETRY_AFTER, Destination
 from service.pacs.inbox import Inbox, SetAside
 from service.pacs.ledger import Ledger
 from service.pacs.outbox import Dead, Outbox
 from service.pacs.receiver import Limits, Receiver
 from service.pacs.segments import Segments
+from service.pacs.waits import longest
 from service.settings import Settings
 from service.state import State
 
@@ -45,7 +46,12 @@ class Gateway:
             settings.series_quiet_ms / 1000,
             settings.series_keep_seconds,
         )
-        self.outbox = Outbox(self._ledger, self._segments, self.inbox)
+        self.outbox = Outbox(
+            self._ledger,
+            self._segments,
+            self.inbox,
+            max(longest(settings.dicomweb_retry_max_ms / 1000), MAX_RETRY_AFTER),
+        )
         self._segments.make_room = self._spare
         self._delivery = Delivery(
             self.outbox,

@@ -92,14 +92,11 @@ DROP TABLE instances_1;
 _TO_THIS_VERSION: Final = {0: _SCHEMA, 1: _FROM_VERSION_1}
 """What makes a ledger of this version of one of another; 0 is a new one."""
 
-LONGEST_WAIT_SECONDS: Final = 2 * 86_400.0
-"""Nothing is put off for longer."""
-
 IS_DUE: Final = "(due <= ? OR due > ?)"
 """The condition for :func:`due_times`."""
 
 
-def due_times(longest_seconds: float = LONGEST_WAIT_SECONDS) -> tuple[float, float]:
+def due_times(longest_seconds: float) -> tuple[float, float]:
     """Until when, and after when, something is due that was put off for that long at most.
 
     What is due even later was put off while the clock was ahead, and would wait until it is that late.

@@ -19,12 +19,13 @@ from pydantic import SecretStr
 
 from service.dicom.results import MadeObject
 from service.errors import SpoolFull
-from service.pacs.delivery import JITTER, MAX_STRIKES, Delivery, backoff
+from service.pacs.delivery import MAX_STRIKES, Delivery
 from service.pacs.destination import Destination, judge
 from service.pacs.inbox import Inbox, Instance, Waiting
 from service.pacs.ledger import Ledger
 from service.pacs.outbox import Outbox
 from service.pacs.segments import Segments
+from service.pacs.waits import JITTER, backoff
 from service.schemas import Deliveries, Retried
 from tests.support.pacs import Pacs, pacs_settings, report, series, settled, stow
 from tests.support.service import FakeRuntimes, Service, serving, wait_until
@@ -51,7 +52,7 @@ def outbox(folder: Path) -> Iterator[Outbox]:
     """An empty one, without a service."""
     with closing(Ledger(folder)) as ledger:
         segments = Segments(folder / "segments", 10**9)
-        yield Outbox(ledger, segments, Inbox(ledger, segments, 0, 0))
+        yield Outbox(ledger, segments, Inbox(ledger, segments, 0, 0), 3600)
 
 
 def test_objects_of_a_result_travel_together(

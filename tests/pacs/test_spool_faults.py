@@ -1,4 +1,4 @@
-"""The spool's disk fails or stalls for a while: nothing is lost or set aside by it, nobody else waits."""
+"""The spool's disk fails or stalls for a while: nothing is lost or set aside, and nobody else waits."""
 
 import errno
 import os
