@@ -354,7 +354,10 @@ class Settings(BaseSettings):
         "of the system.",
     )
     dicomweb_timeout_ms: float = Field(
-        30_000, gt=0, description="How long it may be silent before a delivery has failed."
+        30_000,
+        gt=0,
+        description="How long it may be silent before a delivery has failed. So has one that takes "
+        "twice as long, and a second more for each 64 KiB that are sent.",
     )
     dicomweb_retry_ms: float = Field(
         1_000,

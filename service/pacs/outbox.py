@@ -209,8 +209,8 @@ class Outbox:
         with self._ledger.transaction() as connection:
             connection.execute(
                 "UPDATE objects SET due = 0 WHERE state = 'pending' AND alone = 0"
-                " AND (reason LIKE 'http_%' OR reason IN ('timeout', 'unreachable'))"
-                " AND reason <> 'http_500'"
+                " AND (reason LIKE 'http_%' AND reason <> 'http_500'"
+                " OR reason IN ('timeout', 'unreachable', 'answer_too_large'))"
             )
 
     def separate(self, parcels: Iterable[Parcel]) -> None:
