@@ -70,7 +70,7 @@ class Interrupted(Exception):
 
 
 class Full(NamedTuple):
-    """Of a series for whose result there was no room.
+    """Of a series for whose result there was no room, or whose disk failed.
 
     Attributes:
         attempts: made since.
@@ -110,6 +110,7 @@ class Analysis:
 
     async def run(self) -> None:
         """Analyses one series after the other until cancelled."""
+        failures = 0
         while True:
             try:
                 if self._state.registry.active is not None:
@@ -118,7 +119,10 @@ class Analysis:
                 busy = await self._step()
             except Exception:
                 logger.exception("the inbox failed")
-                busy = False
+                failures += 1
+                await asyncio.sleep(backoff(failures, self._poll_seconds, SERIES_MAX_SECONDS))
+                continue
+            failures = 0
             if not busy:
                 await asyncio.sleep(self._poll_seconds)
 
@@ -153,6 +157,21 @@ class Analysis:
             logger.exception("a series that was begun could not be given back")
 
     async def _handle(self, series: Waiting, engine: Engine) -> None:
+        try:
+            await self._try(series, engine)
+        except SpoolFull as failure:
+            fields = {"request_id": series.request_id, "reason": failure.detail}
+            logger.warning("a series waits for the spool", extra={"fields": fields})
+            await self._wait_for_spool(series)
+        else:
+            self._full.pop(series.uid, None)
+
+    async def _try(self, series: Waiting, engine: Engine) -> None:
+        """What becomes of a series this time.
+
+        Raises:
+            SpoolFull: nothing, as there is no room for its result, or its disk fails.
+        """
         if series.attempts >= MAX_ATTEMPTS:
             await self._park(series, series.reason or ENDED)
             return
@@ -162,15 +181,14 @@ class Analysis:
             return
         size = self._full.get(series.uid, Full()).size
         if not await asyncio.to_thread(self._segments.has_room, size):
-            await self._wait_for_room(series)
-            return
+            raise SpoolFull("the spool has no room for a result")
         start = monotonic()
         try:
             await self._analyse(series, engine)
         except Interrupted as interruption:
             await self._postpone(series, interruption.code)
         except SpoolFull:
-            await self._wait_for_room(series)
+            raise
         except (UnidentifiedSource, ContractError) as failure:
             await self._park(series, failure.code)
         except ServiceError as failure:
@@ -267,7 +285,6 @@ class Analysis:
             size = sum(len(item.content) for item in objects)
             self._full[series.uid] = self._full.get(series.uid, Full())._replace(size=size)
             raise
-        self._full.pop(series.uid, None)
         self._posted()
         return "reported"
 
@@ -341,13 +358,20 @@ class Analysis:
         fields = {"request_id": series.request_id, "code": code}
         logger.warning("a series is analysed later", extra={"fields": fields})
 
-    async def _wait_for_room(self, series: Waiting) -> None:
-        """Delivery makes room again; this is no attempt."""
-        full = self._full.get(series.uid, Full())
-        self._full[series.uid] = full._replace(attempts=full.attempts + 1)
-        wait_seconds = backoff(full.attempts + 1, FIRST_RETRY_SECONDS, SERIES_MAX_SECONDS)
-        await asyncio.to_thread(self._inbox.give_back, series)
-        await asyncio.to_thread(self._inbox.postpone, series, wait_seconds, SpoolFull.code)
+    async def _wait_for_spool(self, series: Waiting) -> None:
+        """Delivery makes room again, or somebody mends the disk; this is no attempt."""
+        while True:
+            full = self._full.get(series.uid, Full())
+            self._full[series.uid] = full._replace(attempts=full.attempts + 1)
+            wait_seconds = backoff(full.attempts + 1, FIRST_RETRY_SECONDS, SERIES_MAX_SECONDS)
+            try:
+                await asyncio.to_thread(self._inbox.give_back, series)
+                await asyncio.to_thread(self._inbox.postpone, series, wait_seconds, SpoolFull.code)
+            except SpoolFull:
+                # An attempt that stayed counted would be one that came to no end.
+                await asyncio.sleep(wait_seconds)
+            else:
+                return
 
     async def _park(self, series: Waiting, code: str) -> None:
         await asyncio.to_thread(self._inbox.park, series, code)

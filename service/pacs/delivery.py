@@ -12,6 +12,7 @@ from time import monotonic
 from typing import Final
 
 from service.audit import Audit
+from service.errors import SpoolFull
 from service.metrics import Metrics
 from service.pacs.destination import Destination, Verdict
 from service.pacs.outbox import Outbox, Parcel
@@ -120,7 +121,7 @@ class Delivery:
         start = monotonic()
         try:
             objects = await asyncio.to_thread(self._read, parcels)
-        except OSError as error:
+        except (FileNotFoundError, SpoolFull) as error:
             logger.exception("a result cannot be read from the spool")
             for parcel in parcels:
                 self._record(parcel, UNREADABLE, monotonic() - start)

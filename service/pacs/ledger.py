@@ -154,9 +154,18 @@ class Ledger:
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """Looks at it."""
+        """Looks at it.
+
+        Raises:
+            SpoolFull: the disk does not give it.
+        """
         with self._lock:
-            yield self._connection
+            try:
+                yield self._connection
+            except sqlite3.OperationalError as error:
+                if _is_of_the_disk(error):
+                    raise SpoolFull("the spool cannot be read; try again") from error
+                raise
 
     def segments(self) -> set[str]:
         """Names of all segments that something lies in."""

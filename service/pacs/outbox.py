@@ -291,7 +291,7 @@ class Outbox:
                     "UPDATE objects SET segment = ?, offset = 0 WHERE id = ?",
                     (segment.name, parcel.number),
                 )
-        except (OSError, SpoolFull):
+        except (FileNotFoundError, SpoolFull):
             if segment is not None:
                 segment.discard()
         else:

@@ -2,19 +2,24 @@
 
 import errno
 import os
-from collections.abc import Iterator
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import pytest
 
 from contract.policy import Checks
 from service.errors import SpoolFull
+from service.pacs.analysis import MAX_ATTEMPTS
 from service.pacs.inbox import Inbox
 from service.pacs.ledger import Ledger
 from service.pacs.receiver import Limits, Receiver
-from service.pacs.segments import Segments
-from tests.support.pacs import form, series
+from service.pacs.segments import SUFFIX, Segments
+from tests.support.pacs import Pacs, form, pacs_settings, report, series, settled, stow
+from tests.support.service import FakeRuntimes, Service, serving, wait_until
 
 LIMITS = Limits(10**6, 10**6, 10, Checks.STRICT)
 
@@ -92,3 +97,147 @@ def test_a_request_whose_file_cannot_be_closed_leaves_nothing(
     assert segments.used == 0
     assert list(segments.folder.iterdir()) == []
     assert inbox._arriving == {}
+
+
+class FaultyDisk:
+    """What SQLite and the segments are on, where some of what is asked of it fails for some time.
+
+    Attributes:
+        left: failures to come.
+    """
+
+    def __init__(self, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert service.state.gateway is not None
+        self.left = 0
+        self._ledger = service.state.gateway._ledger
+        self._patch = monkeypatch
+
+    def fail(self, error: Exception) -> None:
+        """Unless it has failed often enough."""
+        if self.left:
+            self.left -= 1
+            raise error
+
+    def statements(self, *beginnings: str) -> None:
+        """Those of the ledger fail that begin so."""
+        connection, fail = self._ledger._connection, self.fail
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+
+        class Faulty:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(connection, name)
+
+            def execute(self, statement: str, *values: Any) -> Any:
+                if statement.startswith(beginnings):
+                    fail(error)
+                return connection.execute(statement, *values)
+
+        self._ledger._connection = Faulty()  # type: ignore[assignment]
+
+    def reads(self) -> None:
+        """As where this process has too many files open."""
+        path_open = Path.open
+
+        def faulty(path: Path, *arguments: Any, **options: Any) -> Any:
+            if path.suffix == SUFFIX:
+                self.fail(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+            return path_open(path, *arguments, **options)
+
+        self._patch.setattr(Path, "open", faulty)
+
+    def room(self) -> None:
+        """Nobody can say how much is free."""
+        disk_usage = shutil.disk_usage
+
+        def faulty(path: Path) -> Any:
+            self.fail(OSError(errno.EIO, os.strerror(errno.EIO)))
+            return disk_usage(path)
+
+        self._patch.setattr(shutil, "disk_usage", faulty)
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        lambda disk: disk.statements("SELECT sops"),
+        lambda disk: disk.statements("SELECT sops", "UPDATE series SET attempts = ? "),
+        lambda disk: disk.statements("SELECT sops", "UPDATE series SET due"),
+        lambda disk: disk.statements("UPDATE series SET attempts = attempts + 1"),
+        FaultyDisk.room,
+        FaultyDisk.reads,
+    ],
+    ids=["look-up", "giving-back", "postponing", "beginning", "room", "reading"],
+)
+def test_a_disk_that_fails_for_a_while_sets_no_series_aside(
+    model_store: Path,
+    tmp_path: Path,
+    destination: Pacs,
+    monkeypatch: pytest.MonkeyPatch,
+    begin: Callable[[FaultyDisk], None],
+) -> None:
+    monkeypatch.setattr("service.pacs.analysis.FIRST_RETRY_SECONDS", 0.01)
+    settings = pacs_settings(model_store, tmp_path, destination.url)
+    with serving(settings, FakeRuntimes()) as service:
+        disk = FaultyDisk(service, monkeypatch)
+        begin(disk)
+        disk.left = 2 * MAX_ATTEMPTS + 1
+        stow(service.client, [item.data for item in series(2)])
+        wait_until(lambda: settled(service))
+        assert disk.left == 0
+        assert report(service)["series_dead"] == 0
+        assert service.metric("brain_series_total", outcome="postponed") == 0
+    assert len(destination.of_kind("SR")) == 1
+
+
+def test_a_folder_that_is_gone_for_a_while_loses_no_series_and_no_result(
+    model_store: Path, tmp_path: Path, destination: Pacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a file system that is not mounted."""
+    monkeypatch.setattr("service.pacs.analysis.FIRST_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("service.pacs.waits.JITTER", 0)
+    folder, away = tmp_path / "spool" / "segments", tmp_path / "away"
+    destination.status = 503
+    settings = pacs_settings(model_store, tmp_path, destination.url, series_quiet_ms=1000)
+    with serving(settings, FakeRuntimes()) as service:
+        stow(service.client, [item.data for item in series(1)])
+        wait_until(lambda: destination.requests)
+        stow(service.client, [item.data for item in series(1)])
+        folder.rename(away)
+        destination.status = 200
+        sleep(2)
+        away.rename(folder)
+        wait_until(lambda: settled(service))
+        now = report(service)
+        assert (now["series_dead"], now["objects_dead"]) == (0, 0)
+    assert len(destination.of_kind("SR")) == 2
+
+
+def test_a_series_whose_file_alone_is_gone_is_set_aside(
+    model_store: Path, tmp_path: Path, destination: Pacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.pacs.analysis.FIRST_RETRY_SECONDS", 0.01)
+    settings = pacs_settings(model_store, tmp_path, destination.url, series_quiet_ms=1000)
+    with serving(settings, FakeRuntimes()) as service:
+        stow(service.client, [item.data for item in series(1)])
+        for path in (tmp_path / "spool" / "segments").iterdir():
+            path.unlink()
+        wait_until(lambda: report(service)["series_dead"] == 1)
+        (aside,) = service.client.get("/deliveries").json()["set_aside"]
+    assert aside["reason"] == "internal_error"
+
+
+def test_an_inbox_that_fails_is_asked_less_and_less(
+    model_store: Path, tmp_path: Path, destination: Pacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[None] = []
+
+    def fail(_: Inbox) -> None:
+        asked.append(None)
+        raise SpoolFull("the spool cannot be read")
+
+    monkeypatch.setattr(Inbox, "complete", fail)
+    with serving(pacs_settings(model_store, tmp_path, destination.url), FakeRuntimes()):
+        wait_until(lambda: asked)
+        sleep(1.5)
+    assert 3 <= len(asked) < 12
