@@ -22,6 +22,7 @@ from service.pacs import results
 from service.pacs.inbox import Inbox, Instance, Waiting
 from service.pacs.outbox import Outbox
 from service.pacs.segments import Place, Segments
+from service.pacs.threads import Threads
 from service.pacs.waits import SERIES_MAX_SECONDS, backoff
 from service.state import State
 
@@ -87,6 +88,7 @@ class Analysis:
     Args:
         state: the running app, whose model and queue it uses.
         inbox, outbox, segments: where series come from and results go.
+        threads: for those.
         posted: called when there is a new result.
     """
 
@@ -96,12 +98,14 @@ class Analysis:
         inbox: Inbox,
         outbox: Outbox,
         segments: Segments,
+        threads: Threads,
         posted: Callable[[], None],
     ) -> None:
         self._state = state
         self._inbox = inbox
         self._outbox = outbox
         self._segments = segments
+        self._threads = threads
         self._posted = posted
         self._poll_seconds = min(1.0, state.settings.series_quiet_ms / 4000)
         self._expired = monotonic()
@@ -130,16 +134,16 @@ class Analysis:
         """Whether there was something to do."""
         if monotonic() - self._expired > EXPIRE_SECONDS:
             self._expired = monotonic()
-            await asyncio.to_thread(self._inbox.expire)
+            await self._threads.run(self._inbox.expire)
         if self._state.registry.active is None:
             return False
-        uid = await asyncio.to_thread(self._inbox.complete)
+        uid = await self._threads.run(self._inbox.complete)
         if uid is None:
             return False
         engine = self._state.registry.engine()
         # A version that is replaced meanwhile must not be closed between two steps of the series.
         with engine.held():
-            beginning = asyncio.ensure_future(asyncio.to_thread(self._inbox.begin, uid))
+            beginning = asyncio.ensure_future(self._threads.run(self._inbox.begin, uid))
             try:
                 # A thread ends what it has begun: a stop meanwhile must not leave an attempt counted.
                 await self._handle(await asyncio.shield(beginning), engine)
@@ -151,7 +155,7 @@ class Analysis:
     async def _give_back(self, beginning: asyncio.Future[Waiting]) -> None:
         try:
             series = await beginning
-            await asyncio.to_thread(self._inbox.give_back, series)
+            await self._threads.run(self._inbox.give_back, series)
         except Exception:
             # In place of the cancellation, it would let the task go on, for which the stop waits.
             logger.exception("a series that was begun could not be given back")
@@ -175,12 +179,12 @@ class Analysis:
         if series.attempts >= MAX_ATTEMPTS:
             await self._park(series, series.reason or ENDED)
             return
-        if await asyncio.to_thread(self._inbox.is_known, series, results.identity(engine)):
-            await asyncio.to_thread(self._inbox.keep, series)
+        if await self._threads.run(self._inbox.is_known, series, results.identity(engine)):
+            await self._threads.run(self._inbox.keep, series)
             self._state.metrics.series.labels("known").inc()
             return
         size = self._full.get(series.uid, Full()).size
-        if not await asyncio.to_thread(self._segments.has_room, size):
+        if not await self._threads.run(self._segments.has_room, size):
             raise SpoolFull("the spool has no room for a result")
         start = monotonic()
         try:
@@ -211,7 +215,7 @@ class Analysis:
         images: list[Instance] = []
         most = min(STEP, self._state.settings.max_frames)
         for step in _steps(list(series.instances.items()), most):
-            uploads = await asyncio.to_thread(self._read, step)
+            uploads = await self._threads.run(self._read, step)
             predicted = await self._predict_each(engine, uploads)
             names = {id(upload): image for upload, (image, _) in zip(uploads, step, strict=True)}
             for job in predicted:
@@ -261,13 +265,13 @@ class Analysis:
         """
         if all("error" in entry for entry in entries):
             # There is nothing to report on; each slice's reason is in the audit log.
-            await asyncio.to_thread(self._inbox.keep, series)
+            await self._threads.run(self._inbox.keep, series)
             return "unsuitable"
         places = {
             job.upload.digest or b"": series.instances[image]
             for job, image in zip(jobs, images, strict=True)
         }
-        objects = await asyncio.to_thread(
+        objects = await self._threads.run(
             results.make,
             jobs,
             entries,
@@ -280,7 +284,7 @@ class Analysis:
         covered = series.instances.keys() - unread
         identity = results.identity(engine)
         try:
-            await asyncio.to_thread(self._outbox.post, series, identity, covered, objects)
+            await self._threads.run(self._outbox.post, series, identity, covered, objects)
         except SpoolFull:
             size = sum(len(item.content) for item in objects)
             self._full[series.uid] = self._full.get(series.uid, Full())._replace(size=size)
@@ -353,7 +357,7 @@ class Analysis:
 
     async def _postpone(self, series: Waiting, code: str) -> None:
         wait_seconds = backoff(series.attempts + 1, FIRST_RETRY_SECONDS, SERIES_MAX_SECONDS)
-        await asyncio.to_thread(self._inbox.postpone, series, wait_seconds, code)
+        await self._threads.run(self._inbox.postpone, series, wait_seconds, code)
         self._state.metrics.series.labels("postponed").inc()
         fields = {"request_id": series.request_id, "code": code}
         logger.warning("a series is analysed later", extra={"fields": fields})
@@ -365,8 +369,8 @@ class Analysis:
             self._full[series.uid] = full._replace(attempts=full.attempts + 1)
             wait_seconds = backoff(full.attempts + 1, FIRST_RETRY_SECONDS, SERIES_MAX_SECONDS)
             try:
-                await asyncio.to_thread(self._inbox.give_back, series)
-                await asyncio.to_thread(self._inbox.postpone, series, wait_seconds, SpoolFull.code)
+                await self._threads.run(self._inbox.give_back, series)
+                await self._threads.run(self._inbox.postpone, series, wait_seconds, SpoolFull.code)
             except SpoolFull:
                 # An attempt that stayed counted would be one that came to no end.
                 await asyncio.sleep(wait_seconds)
@@ -374,7 +378,7 @@ class Analysis:
                 return
 
     async def _park(self, series: Waiting, code: str) -> None:
-        await asyncio.to_thread(self._inbox.park, series, code)
+        await self._threads.run(self._inbox.park, series, code)
         self._state.metrics.series.labels("parked").inc()
         fields = {"request_id": series.request_id, "code": code}
         logger.error("a series cannot be analysed", extra={"fields": fields})

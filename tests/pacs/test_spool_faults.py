@@ -3,12 +3,18 @@
 import errno
 import os
 import shutil
+import signal
 import sqlite3
+import subprocess
+import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from time import sleep
+from time import monotonic, sleep
 from typing import Any
 
+import httpx
 import pytest
 
 from contract.policy import Checks
@@ -19,7 +25,17 @@ from service.pacs.ledger import Ledger
 from service.pacs.receiver import Limits, Receiver
 from service.pacs.segments import SUFFIX, Segments
 from tests.support.pacs import Pacs, form, pacs_settings, report, series, settled, stow
-from tests.support.service import FakeRuntimes, Service, serving, wait_until
+from tests.support.service import (
+    PATIENCE_SECONDS,
+    ROOT,
+    FakeRuntimes,
+    Service,
+    environment_with,
+    free_port,
+    is_ready,
+    serving,
+    wait_until,
+)
 
 LIMITS = Limits(10**6, 10**6, 10, Checks.STRICT)
 
@@ -118,11 +134,11 @@ class FaultyDisk:
             self.left -= 1
             raise error
 
-    def statements(self, *beginnings: str) -> None:
+    def statements(self, *beginnings: str, error: Exception | None = None) -> None:
         """Those of the ledger fail that begin so."""
         connection, fail = self._ledger._connection, self.fail
-        error = sqlite3.OperationalError("disk I/O error")
-        error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+        bad = sqlite3.OperationalError("disk I/O error")
+        bad.sqlite_errorcode = sqlite3.SQLITE_IOERR
 
         class Faulty:
             def __getattr__(self, name: str) -> Any:
@@ -130,7 +146,7 @@ class FaultyDisk:
 
             def execute(self, statement: str, *values: Any) -> Any:
                 if statement.startswith(beginnings):
-                    fail(error)
+                    fail(error or bad)
                 return connection.execute(statement, *values)
 
         self._ledger._connection = Faulty()  # type: ignore[assignment]
@@ -241,3 +257,141 @@ def test_an_inbox_that_fails_is_asked_less_and_less(
         wait_until(lambda: asked)
         sleep(1.5)
     assert 3 <= len(asked) < 12
+
+
+MANY = 24
+"""Requests of a PACS; more than all threads that wait for the disk."""
+
+
+def test_a_disk_that_stalls_holds_up_what_a_pacs_sends_and_nobody_else(
+    model_store: Path,
+    tmp_path: Path,
+    destination: Pacs,
+    jpeg: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stalled, go_on = threading.Event(), threading.Event()
+    fsync = os.fsync
+
+    def stall(descriptor: int) -> None:
+        stalled.set()
+        assert go_on.wait(2 * PATIENCE_SECONDS)
+        fsync(descriptor)
+
+    statuses: list[int] = []
+    settings = pacs_settings(model_store, tmp_path, destination.url)
+    with serving(settings, FakeRuntimes()) as service:
+        stow(service.client, [series(1)[0].data])
+        wait_until(lambda: settled(service))
+        monkeypatch.setattr(os, "fsync", stall)
+
+        def send() -> None:
+            with httpx.Client(base_url=service.url, timeout=2 * PATIENCE_SECONDS) as client:
+                statuses.append(stow(client, [series(1)[0].data]).status_code)
+
+        senders = [threading.Thread(target=send) for _ in range(MANY)]
+        for sender in senders:
+            sender.start()
+        assert stalled.wait(PATIENCE_SECONDS)
+        assert service.state.gateway is not None
+        try:
+            with service.state.gateway._ledger.transaction():
+                start = monotonic()
+                for _ in range(10):
+                    health = service.client.get("/health/ready", timeout=5)
+                    assert health.status_code == 200
+                    assert health.json()["pacs"]["spool"] == "unreachable"
+                assert service.client.get("/metrics", timeout=5).status_code == 200
+                assert service.predict(jpeg, params={"mask": "rle"}, timeout=5).status_code == 200
+                assert monotonic() - start < 5
+        finally:
+            go_on.set()
+        for sender in senders:
+            sender.join(PATIENCE_SECONDS)
+        assert statuses == [200] * MANY
+        wait_until(lambda: report(service)["spool"] == "ok")
+        wait_until(lambda: settled(service))
+    assert len(destination.of_kind("SR")) == MANY + 1
+
+
+def test_it_ends_while_the_disk_stalls(model_store: Path, tmp_path: Path) -> None:
+    port, stall = free_port(), tmp_path / "stall"
+    variables = {
+        "BRAIN_MODEL_STORE": str(model_store),
+        "BRAIN_PORT": str(port),
+        "BRAIN_RUNTIME": "litert",
+        "BRAIN_WORKERS": "0",
+        "BRAIN_DICOMWEB_URL": "http://127.0.0.1:9",
+        "BRAIN_SPOOL": str(tmp_path / "spool"),
+        "BRAIN_SERIES_QUIET_MS": "100",
+        "BRAIN_DRAIN_NOTICE_MS": "0",
+        "BRAIN_DRAIN_SECONDS": "1",
+    }
+
+    def send() -> None:
+        with (
+            suppress(httpx.TransportError),
+            httpx.Client(base_url=url, timeout=2 * PATIENCE_SECONDS) as client,
+        ):
+            stow(client, [series(1)[0].data])
+
+    def spool() -> object:
+        return httpx.get(f"{url}/health/ready", timeout=PATIENCE_SECONDS).json()["pacs"]["spool"]
+
+    url = f"http://127.0.0.1:{port}"
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.support.stalling_disk", str(stall)],
+        cwd=ROOT,
+        env=environment_with(**variables),
+        stderr=subprocess.DEVNULL,
+    ) as child:
+        try:
+            wait_until(lambda: is_ready(port))
+            send()
+            stall.touch()
+            # Beginning the analysis is the first commit that stalls.
+            wait_until(lambda: spool() == "unreachable")
+            sender = threading.Thread(target=send)
+            sender.start()
+            sleep(0.5)
+            child.send_signal(signal.SIGTERM)
+            assert child.wait(PATIENCE_SECONDS) == 0
+            sender.join(PATIENCE_SECONDS)
+        finally:
+            child.kill()
+
+
+@pytest.mark.parametrize("error", [None, sqlite3.DatabaseError("malformed")], ids=["I/O", "form"])
+def test_health_and_metrics_are_answered_while_the_spool_cannot_be_read(
+    model_store: Path,
+    tmp_path: Path,
+    destination: Pacs,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    error: Exception | None,
+) -> None:
+    destination.status = 503
+    with serving(pacs_settings(model_store, tmp_path, destination.url), FakeRuntimes()) as service:
+        stow(service.client, [series(1)[0].data])
+        wait_until(lambda: destination.requests)
+        wait_until(lambda: report(service)["oldest_seconds"] > 0)
+        before = report(service)
+        disk = FaultyDisk(service, monkeypatch)
+        disk.statements("SELECT count(*)", error=error)
+        disk.left = 10**6
+        for path in ("/health", "/health/ready"):
+            health = service.client.get(path)
+            assert (health.status_code, health.json()["status"]) == (200, "ready")
+            now = health.json()["pacs"]
+            assert now["spool"] == "unreachable"
+            assert now["oldest_seconds"] >= before["oldest_seconds"] > 0
+            for name in ("objects_waiting", "objects_dead", "series_waiting", "spool_bytes"):
+                assert now[name] == before[name]
+        scrape = service.client.get("/metrics")
+        assert scrape.status_code == 200
+        assert f"brain_outbox_objects {before['objects_waiting']}.0" in scrape.text
+        disk.left = 0
+        assert report(service)["spool"] == "ok"
+        destination.status = 200
+        wait_until(lambda: settled(service))
+    assert caplog.text.count("the spool does not say what there is") == 1
