@@ -129,9 +129,9 @@ class Gateway:
         """
         analysis, delivery = self._tasks
         analysis.cancel()
-        await asyncio.wait([analysis], timeout=STOP_SECONDS)
+        _, stalled = await asyncio.wait([analysis], timeout=STOP_SECONDS)
         try:
-            await self._delivery.stop(STOP_SECONDS, delivery)
+            await self._delivery.stop(0.0 if stalled else STOP_SECONDS, delivery)
         finally:
             # Otherwise no other process could have the spool as long as this one lives.
             async with asyncio.timeout(STOP_SECONDS):
