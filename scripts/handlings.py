@@ -799,7 +799,7 @@ MUTANTS: Final = (
     Mutant(
         "ledger whose disk is full",
         "service/pacs/ledger.py",
-        "if isinstance(error, sqlite3.OperationalError) and _is_of_the_disk(error):",
+        "if isinstance(error, sqlite3.Error) and _is_of_the_disk(error):",
         "if False:",
         "tests/pacs/test_inbox.py::test_a_ledger_that_the_disk_does_not_take",
     ),

@@ -179,15 +179,15 @@ class Analysis:
         if series.attempts >= MAX_ATTEMPTS:
             await self._park(series, series.reason or ENDED)
             return
-        if await self._threads.run(self._inbox.is_known, series, results.identity(engine)):
-            await self._threads.run(self._inbox.keep, series)
-            self._state.metrics.series.labels("known").inc()
-            return
-        size = self._full.get(series.uid, Full()).size
-        if not await self._threads.run(self._segments.has_room, size):
-            raise SpoolFull("the spool has no room for a result")
         start = monotonic()
         try:
+            if await self._threads.run(self._inbox.is_known, series, results.identity(engine)):
+                await self._threads.run(self._inbox.keep, series)
+                self._state.metrics.series.labels("known").inc()
+                return
+            size = self._full.get(series.uid, Full()).size
+            if not await self._threads.run(self._segments.has_room, size):
+                raise SpoolFull("the spool has no room for a result")
             await self._analyse(series, engine)
         except Interrupted as interruption:
             await self._postpone(series, interruption.code)

@@ -21,6 +21,8 @@ SCHEMA_VERSION: Final = 2
 
 _DISK_ERRORS: Final = frozenset(
     {
+        # What it makes of EIO where it reads.
+        sqlite3.SQLITE_CORRUPT,
         sqlite3.SQLITE_FULL,
         sqlite3.SQLITE_IOERR,
         sqlite3.SQLITE_CANTOPEN,
@@ -148,7 +150,7 @@ class Ledger:
                 # Some errors of the disk have ended it already.
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
-                if isinstance(error, sqlite3.OperationalError) and _is_of_the_disk(error):
+                if isinstance(error, sqlite3.Error) and _is_of_the_disk(error):
                     raise SpoolFull("the spool cannot be written to; try again") from error
                 raise
 
@@ -162,7 +164,7 @@ class Ledger:
         with self._lock:
             try:
                 yield self._connection
-            except sqlite3.OperationalError as error:
+            except sqlite3.Error as error:
                 if _is_of_the_disk(error):
                     raise SpoolFull("the spool cannot be read; try again") from error
                 raise
@@ -195,9 +197,10 @@ class Ledger:
             os.close(self._guard)
 
 
-def _is_of_the_disk(error: sqlite3.OperationalError) -> bool:
-    # The lowest byte is the primary code, whatever the extended one says beside it.
-    return error.sqlite_errorcode & 0xFF in _DISK_ERRORS
+def _is_of_the_disk(error: sqlite3.Error) -> bool:
+    # The lowest byte is the primary code, whatever the extended one says beside it. What comes from
+    # Python's side, as of a connection that is closed, has none.
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DISK_ERRORS
 
 
 def _open(path: Path) -> sqlite3.Connection:

@@ -134,11 +134,11 @@ class FaultyDisk:
             self.left -= 1
             raise error
 
-    def statements(self, *beginnings: str, error: Exception | None = None) -> None:
+    def statements(self, *beginnings: str, code: int = sqlite3.SQLITE_IOERR) -> None:
         """Those of the ledger fail that begin so."""
         connection, fail = self._ledger._connection, self.fail
-        bad = sqlite3.OperationalError("disk I/O error")
-        bad.sqlite_errorcode = sqlite3.SQLITE_IOERR
+        error = sqlite3.DatabaseError("it fails")
+        error.sqlite_errorcode = code
 
         class Faulty:
             def __getattr__(self, name: str) -> Any:
@@ -146,7 +146,7 @@ class FaultyDisk:
 
             def execute(self, statement: str, *values: Any) -> Any:
                 if statement.startswith(beginnings):
-                    fail(error or bad)
+                    fail(error)
                 return connection.execute(statement, *values)
 
         self._ledger._connection = Faulty()  # type: ignore[assignment]
@@ -177,13 +177,15 @@ class FaultyDisk:
     "begin",
     [
         lambda disk: disk.statements("SELECT sops"),
+        # What SQLite makes of EIO where it reads.
+        lambda disk: disk.statements("SELECT sops", code=sqlite3.SQLITE_CORRUPT),
         lambda disk: disk.statements("SELECT sops", "UPDATE series SET attempts = ? "),
         lambda disk: disk.statements("SELECT sops", "UPDATE series SET due"),
         lambda disk: disk.statements("UPDATE series SET attempts = attempts + 1"),
         FaultyDisk.room,
         FaultyDisk.reads,
     ],
-    ids=["look-up", "giving-back", "postponing", "beginning", "room", "reading"],
+    ids=["look-up", "look-up-EIO", "giving-back", "postponing", "beginning", "room", "reading"],
 )
 def test_a_disk_that_fails_for_a_while_sets_no_series_aside(
     model_store: Path,
@@ -238,6 +240,21 @@ def test_a_series_whose_file_alone_is_gone_is_set_aside(
         stow(service.client, [item.data for item in series(1)])
         for path in (tmp_path / "spool" / "segments").iterdir():
             path.unlink()
+        wait_until(lambda: report(service)["series_dead"] == 1)
+        (aside,) = service.client.get("/deliveries").json()["set_aside"]
+    assert aside["reason"] == "internal_error"
+
+
+def test_a_series_that_a_broken_ledger_fails_does_not_seem_to_have_ended_the_process(
+    model_store: Path, tmp_path: Path, destination: Pacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.pacs.analysis.FIRST_RETRY_SECONDS", 0.01)
+    settings = pacs_settings(model_store, tmp_path, destination.url)
+    with serving(settings, FakeRuntimes()) as service:
+        disk = FaultyDisk(service, monkeypatch)
+        disk.statements("SELECT sops", code=sqlite3.SQLITE_ERROR)
+        disk.left = 10**6
+        stow(service.client, [series(1)[0].data])
         wait_until(lambda: report(service)["series_dead"] == 1)
         (aside,) = service.client.get("/deliveries").json()["set_aside"]
     assert aside["reason"] == "internal_error"
@@ -361,14 +378,16 @@ def test_it_ends_while_the_disk_stalls(model_store: Path, tmp_path: Path) -> Non
             child.kill()
 
 
-@pytest.mark.parametrize("error", [None, sqlite3.DatabaseError("malformed")], ids=["I/O", "form"])
+@pytest.mark.parametrize(
+    "code", [sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOTADB], ids=["disk", "contents"]
+)
 def test_health_and_metrics_are_answered_while_the_spool_cannot_be_read(
     model_store: Path,
     tmp_path: Path,
     destination: Pacs,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
-    error: Exception | None,
+    code: int,
 ) -> None:
     destination.status = 503
     with serving(pacs_settings(model_store, tmp_path, destination.url), FakeRuntimes()) as service:
@@ -377,7 +396,7 @@ def test_health_and_metrics_are_answered_while_the_spool_cannot_be_read(
         wait_until(lambda: report(service)["oldest_seconds"] > 0)
         before = report(service)
         disk = FaultyDisk(service, monkeypatch)
-        disk.statements("SELECT count(*)", error=error)
+        disk.statements("SELECT count(*)", code=code)
         disk.left = 10**6
         for path in ("/health", "/health/ready"):
             health = service.client.get(path)
