@@ -32,6 +32,8 @@ CONNECTIONS: Final = "tests/service/test_connections.py"
 SANDBOX: Final = "contract/sandbox.py"
 SANDBOX_TESTS: Final = "tests/contract/test_sandbox.py"
 
+SPOOL_TESTS: Final = "tests/pacs/test_spool_faults.py"
+
 SCORES_TESTS: Final = "tests/training/test_scores.py"
 TRUST_TESTS: Final = "tests/training/test_trust.py"
 
@@ -767,8 +769,8 @@ MUTANTS: Final = (
     Mutant(
         "results while the PACS is away",
         "service/pacs/delivery.py",
-        "            await asyncio.to_thread(self._outbox.postpone, later, wait_seconds)",
-        "            await asyncio.to_thread(self._outbox.remove, list(later))",
+        "            await self._threads.run(self._outbox.postpone, later, wait_seconds)",
+        "            await self._threads.run(self._outbox.remove, list(later))",
         "tests/pacs/test_delivery.py::test_one_refused_object_does_not_hold_up_its_neighbours",
     ),
     Mutant(
@@ -825,7 +827,7 @@ MUTANTS: Final = (
     Mutant(
         "ledger whose disk is full",
         "service/pacs/ledger.py",
-        "if isinstance(error, sqlite3.OperationalError) and _is_of_the_disk(error):",
+        "if isinstance(error, sqlite3.Error) and _is_of_the_disk(error):",
         "if False:",
         "tests/pacs/test_inbox.py::test_a_ledger_that_the_disk_does_not_take",
     ),
@@ -850,6 +852,56 @@ MUTANTS: Final = (
         "if isinstance(error, FileNotFoundError):",
         "if True:",
         "tests/pacs/test_delivery.py::test_a_result_that_cannot_be_read_for_now_is_delivered_later",
+    ),
+    Mutant(
+        "spool whose disk stalls",
+        "service/routes/dicomweb.py",
+        "run = gateway.threads.run",
+        "run = asyncio.to_thread",
+        f"{SPOOL_TESTS}::test_a_disk_that_stalls_holds_up_what_a_pacs_sends_and_nobody_else",
+    ),
+    Mutant(
+        "end of the process while a disk stalls",
+        "service/pacs/threads.py",
+        "daemon=True",
+        "daemon=False",
+        f"{SPOOL_TESTS}::test_it_ends_while_the_disk_stalls",
+    ),
+    Mutant(
+        "health while the spool cannot be read",
+        "service/pacs/gateway.py",
+        "except (OSError, sqlite3.Error, SpoolFull) as error:",
+        "except KeyError as error:",
+        f"{SPOOL_TESTS}::test_health_and_metrics_are_answered_while_the_spool_cannot_be_read",
+    ),
+    Mutant(
+        "series while the disk fails",
+        "service/pacs/analysis.py",
+        "        except SpoolFull:\n            raise\n        except (Unid",
+        "        except (Unid",
+        f"{SPOOL_TESTS}::test_a_disk_that_fails_for_a_while_sets_no_series_aside[reading]",
+    ),
+    Mutant(
+        "request that breaks off on a bad disk",
+        "service/pacs/segments.py",
+        "        with suppress(OSError):\n            self._file.close()\n",
+        "        self._file.close()\n",
+        f"{SPOOL_TESTS}"
+        "::test_a_request_that_breaks_off_on_a_bad_disk_holds_up_its_series_no_longer[close]",
+    ),
+    Mutant(
+        "answer of the PACS without end",
+        "service/pacs/destination.py",
+        "if len(content) > MAX_ANSWER_BYTES:",
+        "if False:",
+        "tests/pacs/test_destination.py::test_of_an_answer_without_end_only_so_much_is_read[200]",
+    ),
+    Mutant(
+        "answer of the PACS that drips",
+        "service/pacs/destination.py",
+        "async with asyncio.timeout(seconds):",
+        "if True:",
+        "tests/pacs/test_destination.py::test_an_answer_that_drips_is_not_waited_for",
     ),
     Mutant(
         "large instance that is read as a whole",

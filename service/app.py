@@ -327,7 +327,10 @@ def _add_routes(app: FastAPI) -> None:
         deliveries.show,
         response_model=None,
         tags=["PACS"],
-        responses={200: {"model": Deliveries}, **problems(401, 403, 429, NoDestination)},
+        responses={
+            200: {"model": Deliveries},
+            **problems(401, 403, 429, NoDestination, SpoolFull),
+        },
         openapi_extra=AUTHENTICATED,
     )
     app.add_api_route(

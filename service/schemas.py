@@ -256,6 +256,10 @@ class Pacs(_Answer):
     """The way from a PACS and back; nothing of it makes the service unready."""
 
     destination: Literal["ok", "unreachable"] = Field(description="Since the last delivery.")
+    spool: Literal["ok", "unreachable"] = Field(
+        description="`unreachable` where its disk stalls or fails: then the numbers are the last ones "
+        "that are known."
+    )
     series_waiting: int = Field(description="To be analysed.")
     instances_waiting: int = Field(description="Their images.")
     series_dead: int = Field(description="They could not be analysed.")

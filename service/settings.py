@@ -48,6 +48,13 @@ def _uid_root(root: str) -> str:
     return root
 
 
+def _base_address(url: HttpUrl) -> HttpUrl:
+    # In what precedes them, these signs would be escaped.
+    if {"?", "#"} & set(str(url)):
+        raise ValueError("an address without a query or fragment, as /studies is added to its end")
+    return url
+
+
 def _host_names(listed: str | frozenset[str]) -> frozenset[str]:
     if isinstance(listed, frozenset):
         return listed
@@ -325,7 +332,7 @@ class Settings(BaseSettings):
         f"{MAX_ROOT_LENGTH} characters. Default: UUIDs, which need no root of one's own.",
     )
 
-    dicomweb_url: HttpUrl | None = Field(
+    dicomweb_url: Annotated[HttpUrl, AfterValidator(_base_address)] | None = Field(
         None,
         description="DICOMweb service of the PACS that gets the results, as "
         "https://pacs.example/dicom-web. Without it POST /dicom-web/studies answers 501.",
@@ -347,7 +354,10 @@ class Settings(BaseSettings):
         "of the system.",
     )
     dicomweb_timeout_ms: float = Field(
-        30_000, gt=0, description="How long it may be silent before a delivery has failed."
+        30_000,
+        gt=0,
+        description="How long it may be silent before a delivery has failed. So has one that takes "
+        "twice as long, and a second more for each 64 KiB that are sent.",
     )
     dicomweb_retry_ms: float = Field(
         1_000,

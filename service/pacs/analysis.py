@@ -19,10 +19,11 @@ from service.errors import QueueFull, ServiceError, SpoolFull, UnidentifiedSourc
 from service.jobs import Job, Upload
 from service.logs import log_discreetly
 from service.pacs import results
-from service.pacs.delivery import backoff
 from service.pacs.inbox import Inbox, Instance, Waiting
 from service.pacs.outbox import Outbox
 from service.pacs.segments import Place, Segments
+from service.pacs.threads import Threads
+from service.pacs.waits import SERIES_MAX_SECONDS, backoff
 from service.state import State
 
 logger = logging.getLogger("service.pacs")
@@ -51,7 +52,6 @@ MAX_ATTEMPTS: Final = 3
 """A series that failed so often, or ended the process so often, is not analysed again by itself."""
 
 FIRST_RETRY_SECONDS: Final = 1.0
-MAX_RETRY_SECONDS: Final = 60.0
 EXPIRE_SECONDS: Final = 10.0
 
 RESULT_BYTES: Final = 2**20
@@ -71,7 +71,7 @@ class Interrupted(Exception):
 
 
 class Full(NamedTuple):
-    """Of a series for whose result there was no room.
+    """Of a series for whose result there was no room, or whose disk failed.
 
     Attributes:
         attempts: made since.
@@ -88,6 +88,7 @@ class Analysis:
     Args:
         state: the running app, whose model and queue it uses.
         inbox, outbox, segments: where series come from and results go.
+        threads: for those.
         posted: called when there is a new result.
     """
 
@@ -97,12 +98,14 @@ class Analysis:
         inbox: Inbox,
         outbox: Outbox,
         segments: Segments,
+        threads: Threads,
         posted: Callable[[], None],
     ) -> None:
         self._state = state
         self._inbox = inbox
         self._outbox = outbox
         self._segments = segments
+        self._threads = threads
         self._posted = posted
         self._poll_seconds = min(1.0, state.settings.series_quiet_ms / 4000)
         self._expired = monotonic()
@@ -111,6 +114,7 @@ class Analysis:
 
     async def run(self) -> None:
         """Analyses one series after the other until cancelled."""
+        failures = 0
         while True:
             try:
                 if self._state.registry.active is not None:
@@ -119,7 +123,10 @@ class Analysis:
                 busy = await self._step()
             except Exception:
                 logger.exception("the inbox failed")
-                busy = False
+                failures += 1
+                await asyncio.sleep(backoff(failures, self._poll_seconds, SERIES_MAX_SECONDS))
+                continue
+            failures = 0
             if not busy:
                 await asyncio.sleep(self._poll_seconds)
 
@@ -127,16 +134,16 @@ class Analysis:
         """Whether there was something to do."""
         if monotonic() - self._expired > EXPIRE_SECONDS:
             self._expired = monotonic()
-            await asyncio.to_thread(self._inbox.expire)
+            await self._threads.run(self._inbox.expire)
         if self._state.registry.active is None:
             return False
-        uid = await asyncio.to_thread(self._inbox.complete)
+        uid = await self._threads.run(self._inbox.complete)
         if uid is None:
             return False
         engine = self._state.registry.engine()
         # A version that is replaced meanwhile must not be closed between two steps of the series.
         with engine.held():
-            beginning = asyncio.ensure_future(asyncio.to_thread(self._inbox.begin, uid))
+            beginning = asyncio.ensure_future(self._threads.run(self._inbox.begin, uid))
             try:
                 # A thread ends what it has begun: a stop meanwhile must not leave an attempt counted.
                 await self._handle(await asyncio.shield(beginning), engine)
@@ -148,30 +155,44 @@ class Analysis:
     async def _give_back(self, beginning: asyncio.Future[Waiting]) -> None:
         try:
             series = await beginning
-            await asyncio.to_thread(self._inbox.give_back, series)
+            await self._threads.run(self._inbox.give_back, series)
         except Exception:
             # In place of the cancellation, it would let the task go on, for which the stop waits.
             logger.exception("a series that was begun could not be given back")
 
     async def _handle(self, series: Waiting, engine: Engine) -> None:
+        try:
+            await self._try(series, engine)
+        except SpoolFull as failure:
+            fields = {"request_id": series.request_id, "reason": failure.detail}
+            logger.warning("a series waits for the spool", extra={"fields": fields})
+            await self._wait_for_spool(series)
+        else:
+            self._full.pop(series.uid, None)
+
+    async def _try(self, series: Waiting, engine: Engine) -> None:
+        """What becomes of a series this time.
+
+        Raises:
+            SpoolFull: nothing, as there is no room for its result, or its disk fails.
+        """
         if series.attempts >= MAX_ATTEMPTS:
             await self._park(series, series.reason or ENDED)
             return
-        if await asyncio.to_thread(self._inbox.is_known, series, results.identity(engine)):
-            await asyncio.to_thread(self._inbox.keep, series)
-            self._state.metrics.series.labels("known").inc()
-            return
-        size = self._full.get(series.uid, Full()).size
-        if not await asyncio.to_thread(self._segments.has_room, size):
-            await self._wait_for_room(series)
-            return
         start = monotonic()
         try:
+            if await self._threads.run(self._inbox.is_known, series, results.identity(engine)):
+                await self._threads.run(self._inbox.keep, series)
+                self._state.metrics.series.labels("known").inc()
+                return
+            size = self._full.get(series.uid, Full()).size
+            if not await self._threads.run(self._segments.has_room, size):
+                raise SpoolFull("the spool has no room for a result")
             await self._analyse(series, engine)
         except Interrupted as interruption:
             await self._postpone(series, interruption.code)
         except SpoolFull:
-            await self._wait_for_room(series)
+            raise
         except (UnidentifiedSource, ContractError) as failure:
             await self._park(series, failure.code)
         except ServiceError as failure:
@@ -194,7 +215,7 @@ class Analysis:
         images: list[Instance] = []
         most = min(STEP, self._state.settings.max_frames)
         for step in _steps(list(series.instances.items()), most):
-            uploads = await asyncio.to_thread(self._read, step)
+            uploads = await self._threads.run(self._read, step)
             predicted = await self._predict_each(engine, uploads)
             names = {id(upload): image for upload, (image, _) in zip(uploads, step, strict=True)}
             for job in predicted:
@@ -244,13 +265,13 @@ class Analysis:
         """
         if all("error" in entry for entry in entries):
             # There is nothing to report on; each slice's reason is in the audit log.
-            await asyncio.to_thread(self._inbox.keep, series)
+            await self._threads.run(self._inbox.keep, series)
             return "unsuitable"
         places = {
             job.upload.digest or b"": series.instances[image]
             for job, image in zip(jobs, images, strict=True)
         }
-        objects = await asyncio.to_thread(
+        objects = await self._threads.run(
             results.make,
             jobs,
             entries,
@@ -263,12 +284,11 @@ class Analysis:
         covered = series.instances.keys() - unread
         identity = results.identity(engine)
         try:
-            await asyncio.to_thread(self._outbox.post, series, identity, covered, objects)
+            await self._threads.run(self._outbox.post, series, identity, covered, objects)
         except SpoolFull:
             size = sum(len(item.content) for item in objects)
             self._full[series.uid] = self._full.get(series.uid, Full())._replace(size=size)
             raise
-        self._full.pop(series.uid, None)
         self._posted()
         return "reported"
 
@@ -336,22 +356,29 @@ class Analysis:
         return jobs
 
     async def _postpone(self, series: Waiting, code: str) -> None:
-        wait_seconds = backoff(series.attempts + 1, FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS)
-        await asyncio.to_thread(self._inbox.postpone, series, wait_seconds, code)
+        wait_seconds = backoff(series.attempts + 1, FIRST_RETRY_SECONDS, SERIES_MAX_SECONDS)
+        await self._threads.run(self._inbox.postpone, series, wait_seconds, code)
         self._state.metrics.series.labels("postponed").inc()
         fields = {"request_id": series.request_id, "code": code}
         logger.warning("a series is analysed later", extra={"fields": fields})
 
-    async def _wait_for_room(self, series: Waiting) -> None:
-        """Delivery makes room again; this is no attempt."""
-        full = self._full.get(series.uid, Full())
-        self._full[series.uid] = full._replace(attempts=full.attempts + 1)
-        wait_seconds = backoff(full.attempts + 1, FIRST_RETRY_SECONDS, MAX_RETRY_SECONDS)
-        await asyncio.to_thread(self._inbox.give_back, series)
-        await asyncio.to_thread(self._inbox.postpone, series, wait_seconds, SpoolFull.code)
+    async def _wait_for_spool(self, series: Waiting) -> None:
+        """Delivery makes room again, or somebody mends the disk; this is no attempt."""
+        while True:
+            full = self._full.get(series.uid, Full())
+            self._full[series.uid] = full._replace(attempts=full.attempts + 1)
+            wait_seconds = backoff(full.attempts + 1, FIRST_RETRY_SECONDS, SERIES_MAX_SECONDS)
+            try:
+                await self._threads.run(self._inbox.give_back, series)
+                await self._threads.run(self._inbox.postpone, series, wait_seconds, SpoolFull.code)
+            except SpoolFull:
+                # An attempt that stayed counted would be one that came to no end.
+                await asyncio.sleep(wait_seconds)
+            else:
+                return
 
     async def _park(self, series: Waiting, code: str) -> None:
-        await asyncio.to_thread(self._inbox.park, series, code)
+        await self._threads.run(self._inbox.park, series, code)
         self._state.metrics.series.labels("parked").inc()
         fields = {"request_id": series.request_id, "code": code}
         logger.error("a series cannot be analysed", extra={"fields": fields})

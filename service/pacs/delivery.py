@@ -8,20 +8,20 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from random import SystemRandom
+from contextlib import suppress
 from time import monotonic
 from typing import Final
 
 from service.audit import Audit
+from service.errors import SpoolFull
 from service.metrics import Metrics
 from service.pacs.destination import Destination, Verdict
 from service.pacs.outbox import Outbox, Parcel
 from service.pacs.segments import Segments
+from service.pacs.threads import Threads
+from service.pacs.waits import backoff
 
 logger = logging.getLogger("service.pacs")
-
-JITTER: Final = 0.25
-"""Share of a wait that chance adds or takes, so that many senders do not return in step."""
 
 IDLE_SECONDS: Final = 60.0
 
@@ -31,14 +31,6 @@ MAX_STRIKES: Final = 3
 UNREADABLE: Final = "unreadable"
 """Why a result is not delivered whose file is gone, or cannot be read now."""
 
-_chance = SystemRandom()
-
-
-def backoff(failures: int, first_seconds: float, max_seconds: float) -> float:
-    """How long to wait after so many failures in a row: doubled each time, up to the most."""
-    seconds = min(max_seconds, first_seconds * 2.0 ** min(failures - 1, 30))
-    return seconds * (1 + JITTER * (2 * _chance.random() - 1))
-
 
 class Delivery:
     """The task that empties the outbox. Event loop only.
@@ -46,6 +38,7 @@ class Delivery:
     Args:
         outbox: what to send.
         segments: where its bytes lie.
+        threads: for both.
         destination: where to.
         metrics: counts what became of it.
         audit: is told of each object.
@@ -57,6 +50,7 @@ class Delivery:
         self,
         outbox: Outbox,
         segments: Segments,
+        threads: Threads,
         destination: Destination,
         metrics: Metrics,
         audit: Audit,
@@ -65,6 +59,7 @@ class Delivery:
     ) -> None:
         self._outbox = outbox
         self._segments = segments
+        self._threads = threads
         self._destination = destination
         self._metrics = metrics
         self._audit = audit
@@ -109,10 +104,12 @@ class Delivery:
         """Sends what can be sent at once, as long as the patience lasts; the rest stays on the disk."""
         end = monotonic() + patience_seconds
         try:
-            while self._failures == 0 and monotonic() < end:
-                if await asyncio.to_thread(self._outbox.wait_seconds) != 0.0:
-                    break
-                await asyncio.sleep(0.05)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(patience_seconds):
+                    while self._failures == 0:
+                        if await self._threads.run(self._outbox.wait_seconds) != 0.0:
+                            break
+                        await asyncio.sleep(0.05)
         finally:
             self._stopping = True
             self.hurry()
@@ -122,27 +119,27 @@ class Delivery:
 
     async def _step(self) -> float:
         """Sends one result, if one is due; seconds until it is worth to look again."""
-        parcels = await asyncio.to_thread(self._outbox.next)
+        parcels = await self._threads.run(self._outbox.next)
         if not parcels:
-            wait_seconds = await asyncio.to_thread(self._outbox.wait_seconds)
+            wait_seconds = await self._threads.run(self._outbox.wait_seconds)
             self._empty = wait_seconds is None
             return IDLE_SECONDS if wait_seconds is None else min(wait_seconds + 0.01, IDLE_SECONDS)
         self._empty = False
         start = monotonic()
         try:
-            objects = await asyncio.to_thread(self._read, parcels)
-        except OSError as error:
+            objects = await self._threads.run(self._read, parcels)
+        except (FileNotFoundError, SpoolFull) as error:
             logger.exception("a result cannot be read from the spool")
             for parcel in parcels:
                 self._record(parcel, UNREADABLE, monotonic() - start)
             if isinstance(error, FileNotFoundError):
-                await asyncio.to_thread(self._outbox.park, parcels, UNREADABLE)
+                await self._threads.run(self._outbox.park, parcels, UNREADABLE)
                 self._count_failed(parcels, UNREADABLE)
             else:
                 # What else keeps a file from being read, such as too many open ones, passes.
                 wait_seconds = self._wait(max(parcel.attempts for parcel in parcels) + 1)
                 reasons = dict.fromkeys(parcels, UNREADABLE)
-                await asyncio.to_thread(self._outbox.postpone, reasons, wait_seconds)
+                await self._threads.run(self._outbox.postpone, reasons, wait_seconds)
             return 0.0
         if any(parcel.attempts for parcel in parcels):
             self._metrics.outbox_retries.inc()
@@ -158,12 +155,12 @@ class Delivery:
             for parcel in delivered:
                 self._metrics.outbox_delivered.labels(parcel.kind).inc()
                 self._record(parcel, "delivered", seconds)
-            await asyncio.to_thread(self._outbox.remove, delivered)
+            await self._threads.run(self._outbox.remove, delivered)
         for parcel in parcels:
             if (reason := verdict.refused.get(parcel.sop)) is not None:
                 self._count_failed([parcel], reason)
                 self._record(parcel, reason, seconds)
-                await asyncio.to_thread(self._outbox.park, [parcel], reason)
+                await self._threads.run(self._outbox.park, [parcel], reason)
         later = {
             parcel: verdict.later[parcel.sop] for parcel in parcels if parcel.sop in verdict.later
         }
@@ -171,11 +168,11 @@ class Delivery:
         if later and not to_blame:
             attempts = max(parcel.attempts for parcel in later) + 1
             wait_seconds = max(self._wait(attempts), verdict.after_seconds)
-            await asyncio.to_thread(self._outbox.postpone, later, wait_seconds)
+            await self._threads.run(self._outbox.postpone, later, wait_seconds)
         for parcel, reason in later.items():
             self._record(parcel, reason, seconds)
         if verdict.separate or to_blame:
-            await asyncio.to_thread(self._outbox.separate, parcels)
+            await self._threads.run(self._outbox.separate, parcels)
             del self._strikes[parcels[0].result]
         if to_blame:
             self._failures = 0
@@ -192,7 +189,7 @@ class Delivery:
             if self._failures:
                 logger.info("the destination takes results again")
                 self._failures = 0
-                await asyncio.to_thread(self._outbox.hasten)
+                await self._threads.run(self._outbox.hasten)
             return 0.0
         if parcel.alone:
             # The others show how the destination is.

@@ -1,5 +1,6 @@
 """The PACS that gets the results: STOW-RS as its client (DICOM PS3.18 2024e, section 10.5)."""
 
+import asyncio
 import ssl
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,10 @@ OUT_OF_RESOURCES: Final = range(0xA700, 0xA800)
 """Failure reasons that may pass (PS3.4 2024e, table B.2-1)."""
 
 MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
+"""Of a larger answer the status counts alone; with a status of success it is no answer."""
+
+MIN_BYTES_PER_SECOND: Final = 64 * 1024
+"""Each so many bytes give a delivery another second."""
 
 MAX_RETRY_AFTER: Final = 3600.0
 """A longer wait that a destination asks for is cut to this: it may be mistaken, and results wait."""
@@ -75,7 +80,7 @@ class Destination:
         if settings.dicomweb_user is not None and settings.dicomweb_password is not None:
             password = settings.dicomweb_password.get_secret_value()
             auth = httpx.BasicAuth(settings.dicomweb_user, password)
-        seconds = settings.dicomweb_timeout_ms / 1000
+        self._silent_seconds = seconds = settings.dicomweb_timeout_ms / 1000
         self._client = httpx.AsyncClient(
             headers=headers,
             auth=auth,
@@ -94,13 +99,37 @@ class Destination:
         boundary = new_boundary()
         content = b"".join(related_body(boundary, objects.values()))
         headers = {"Content-Type": related_type(boundary)}
+        request = self._client.build_request("POST", self._url, content=content, headers=headers)
+        # One that is never silent for long may still not come to an end.
+        seconds = 2 * self._silent_seconds + len(content) / MIN_BYTES_PER_SECOND
         try:
-            response = await self._client.post(self._url, content=content, headers=headers)
-        except httpx.TimeoutException:
+            async with asyncio.timeout(seconds):
+                response = await self._answer(request)
+        except (TimeoutError, httpx.TimeoutException):
             return _unreachable(objects, "timeout")
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError):
             return _unreachable(objects, "unreachable")
+        if response is None:
+            return _unreachable(objects, "answer_too_large")
         return judge(response, list(objects))
+
+    async def _answer(self, request: httpx.Request) -> httpx.Response | None:
+        """What was answered; None if that is too large, and the status does not say enough."""
+        response = await self._client.send(request, stream=True)
+        try:
+            content = b""
+            async for piece in response.aiter_bytes():
+                content += piece
+                if len(content) > MAX_ANSWER_BYTES:
+                    if response.is_success:
+                        return None
+                    content = b""
+                    break
+        finally:
+            await response.aclose()
+        # Without the header that says how the content was compressed.
+        headers = {"Retry-After": response.headers.get("retry-after", "")}
+        return httpx.Response(response.status_code, headers=headers, content=content)
 
     async def close(self) -> None:
         """Ends the connections."""
@@ -157,8 +186,6 @@ def _content(response: httpx.Response) -> tuple[dict[str, int], set[str], list[i
         Referenced SOP Sequence (0008,1199), and the reasons of the Other Failures Sequence
         (0008,119A), which names no objects.
     """
-    if len(response.content) > MAX_ANSWER_BYTES:
-        return {}, set(), []
     try:
         content = response.json()
     except ValueError:

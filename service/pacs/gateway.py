@@ -1,23 +1,54 @@
 """The parts of the way from a PACS and back, put together: start, stop, and how they are."""
 
 import asyncio
-from typing import Any, Final
+import logging
+import sqlite3
+from time import monotonic
+from typing import Any, Final, NamedTuple
 
 from service.audit import Audit
+from service.errors import SpoolFull
 from service.metrics import Metrics
 from service.pacs.analysis import Analysis
 from service.pacs.delivery import Delivery
-from service.pacs.destination import Destination
-from service.pacs.inbox import Inbox, SetAside
+from service.pacs.destination import MAX_RETRY_AFTER, Destination
+from service.pacs.inbox import Inbox, InboxCounts, SetAside
 from service.pacs.ledger import Ledger
-from service.pacs.outbox import Dead, Outbox
+from service.pacs.outbox import Dead, Outbox, OutboxCounts
 from service.pacs.receiver import Limits, Receiver
 from service.pacs.segments import Segments
+from service.pacs.threads import Threads
+from service.pacs.waits import longest
 from service.settings import Settings
 from service.state import State
 
+logger = logging.getLogger("service.pacs")
+
+THREADS: Final = 8
+"""That wait for the disk, for requests of a PACS, analysis and delivery."""
+
 STOP_SECONDS: Final = 5.0
-"""How long results may still be sent once everything else has stopped; the others wait on the disk."""
+"""How long results may still be sent once everything else has stopped; the others wait on the disk. As
+long at most, each, is waited for a disk that stalls: for the series in hand, and for the ledger."""
+
+COUNT_SECONDS: Final = 0.5
+"""How long /health and /metrics wait for a disk that stalls; many a probe gives up after a second."""
+
+
+class Counts(NamedTuple):
+    """What there is in the spool.
+
+    Attributes:
+        at: when it was counted, in monotonic seconds.
+    """
+
+    inbox: InboxCounts
+    outbox: OutboxCounts
+    at: float
+
+    def age(self, seconds: float) -> float:
+        """Of what was so old then; 0 stands for nothing."""
+        return seconds and seconds + monotonic() - self.at
 
 
 class Gateway:
@@ -27,6 +58,9 @@ class Gateway:
         settings: see :class:`Settings`.
         metrics: counts what passes.
         audit: is told of it.
+
+    Attributes:
+        threads: for what waits for the disk.
 
     Raises:
         SettingsError: the spool or a certificate is of no use.
@@ -45,11 +79,24 @@ class Gateway:
             settings.series_quiet_ms / 1000,
             settings.series_keep_seconds,
         )
-        self.outbox = Outbox(self._ledger, self._segments, self.inbox)
+        self.outbox = Outbox(
+            self._ledger,
+            self._segments,
+            self.inbox,
+            max(longest(settings.dicomweb_retry_max_ms / 1000), MAX_RETRY_AFTER),
+        )
         self._segments.make_room = self._spare
+        self._counts = self._count()
+        self._counting: asyncio.Future[Counts] | None = None
+        self._asked = 0.0
+        self._stalls = False
+        self.threads = Threads(THREADS)
+        # One of its own: while many bodies are written it need not wait behind them.
+        self._counter = Threads(1)
         self._delivery = Delivery(
             self.outbox,
             self._segments,
+            self.threads,
             self._destination,
             metrics,
             audit,
@@ -61,22 +108,36 @@ class Gateway:
     def start(self, state: State) -> None:
         """Analyses what waits, and delivers what is ready. Event loop only."""
         loop = asyncio.get_running_loop()
-        analysis = Analysis(state, self.inbox, self.outbox, self._segments, self._delivery.notify)
+        analysis = Analysis(
+            state,
+            self.inbox,
+            self.outbox,
+            self._segments,
+            self.threads,
+            self._delivery.notify,
+        )
         self._tasks = [
             loop.create_task(analysis.run()),
             loop.create_task(self._delivery.run()),
         ]
 
     async def stop(self) -> None:
-        """Ends after what is on its way; everything else is on the disk."""
+        """Ends after what is on its way; everything else is on the disk.
+
+        Raises:
+            TimeoutError: the disk stalls, and keeps the spool until the process has ended.
+        """
         analysis, delivery = self._tasks
         analysis.cancel()
-        await asyncio.wait([analysis])
+        _, stalled = await asyncio.wait([analysis], timeout=STOP_SECONDS)
         try:
-            await self._delivery.stop(STOP_SECONDS, delivery)
+            await self._delivery.stop(0.0 if stalled else STOP_SECONDS, delivery)
         finally:
             # Otherwise no other process could have the spool as long as this one lives.
-            await asyncio.to_thread(self._ledger.close)
+            async with asyncio.timeout(STOP_SECONDS):
+                await self.threads.run(self._ledger.close)
+            self.threads.close()
+            self._counter.close()
 
     def receiver(self, content_type: str | None, study: str | None) -> Receiver:
         """Takes the body of one request. Any thread.
@@ -93,42 +154,53 @@ class Gateway:
         )
         return Receiver(content_type, study, limits, self.inbox, self._segments)
 
-    def measure(self) -> None:
-        """Sets the metrics of what there is now. Any thread."""
-        inbox, outbox = self.inbox.counts(), self.outbox.counts()
+    async def measure(self) -> None:
+        """Sets the metrics of what there is now, or of what there was when the spool last said it."""
+        await self._recount()
+        inbox, outbox, _ = counts = self._counts
         self._metrics.inbox_instances.set(inbox.instances)
-        self._metrics.inbox_oldest_seconds.set(inbox.oldest_seconds)
+        self._metrics.inbox_oldest_seconds.set(counts.age(inbox.oldest_seconds))
         self._metrics.inbox_dead.set(inbox.dead)
         self._metrics.outbox_objects.set(outbox.objects)
-        self._metrics.outbox_oldest_seconds.set(outbox.oldest_seconds)
+        self._metrics.outbox_oldest_seconds.set(counts.age(outbox.oldest_seconds))
         self._metrics.outbox_dead.set(outbox.dead)
         self._metrics.spool_bytes.set(self._segments.used)
         self._metrics.spool_waiting_bytes.set(inbox.bytes + outbox.bytes)
         self._metrics.spool_max_bytes.set(self._segments.max_bytes)
 
-    def report(self) -> dict[str, Any]:
-        """What /health says of it. Any thread."""
-        inbox, outbox = self.inbox.counts(), self.outbox.counts()
+    async def report(self) -> dict[str, Any]:
+        """What /health says of it."""
+        await self._recount()
+        inbox, outbox, _ = counts = self._counts
         return {
             "destination": self._delivery.state,
+            "spool": "unreachable" if self._stalls else "ok",
             "series_waiting": inbox.series,
             "instances_waiting": inbox.instances,
             "series_dead": inbox.dead,
             "objects_waiting": outbox.objects,
             "objects_dead": outbox.dead,
-            "oldest_seconds": round(outbox.oldest_seconds, 1),
+            "oldest_seconds": round(counts.age(outbox.oldest_seconds), 1),
             "spool_bytes": self._segments.used,
             "spool_waiting_bytes": inbox.bytes + outbox.bytes,
             "spool_max_bytes": self._segments.max_bytes,
         }
 
-    def dead(self, limit: int) -> list[Dead]:
-        """Results that the PACS refuses, the newest first. Any thread."""
-        return self.outbox.dead(limit)
+    async def dead(self, limit: int) -> list[Dead]:
+        """Results that the PACS refuses, the newest first.
 
-    def set_aside(self, limit: int) -> list[SetAside]:
-        """Series that cannot be analysed, the newest first. Any thread."""
-        return self.inbox.dead(limit)
+        Raises:
+            SpoolFull: the spool cannot be read.
+        """
+        return await self.threads.run(self.outbox.dead, limit)
+
+    async def set_aside(self, limit: int) -> list[SetAside]:
+        """Series that cannot be analysed, the newest first.
+
+        Raises:
+            SpoolFull: the spool cannot be read.
+        """
+        return await self.threads.run(self.inbox.dead, limit)
 
     async def retry(self) -> tuple[int, int]:
         """Tries again what was given up, and at once what waits.
@@ -136,10 +208,31 @@ class Gateway:
         Returns:
             Series and objects that were given up.
         """
-        series = await asyncio.to_thread(self.inbox.retry)
-        objects = await asyncio.to_thread(self.outbox.retry)
+        series = await self.threads.run(self.inbox.retry)
+        objects = await self.threads.run(self.outbox.retry)
         self._delivery.hurry()
         return series, objects
+
+    async def _recount(self) -> None:
+        """Counts what there is, unless the disk stalls or fails."""
+        if self._counting is None or self._counting.done():
+            self._asked = monotonic()
+            self._counting = asyncio.ensure_future(self._counter.run(self._count))
+        try:
+            async with asyncio.timeout(self._asked + COUNT_SECONDS - monotonic()):
+                # Whoever gives up leaves it to the next one.
+                self._counts = await asyncio.shield(self._counting)
+        except (OSError, sqlite3.Error, SpoolFull) as error:
+            if not self._stalls:
+                logger.error("the spool does not say what there is", exc_info=error)  # noqa: TRY400
+            self._stalls = True
+        else:
+            if self._stalls:
+                logger.info("the spool says again what there is")
+            self._stalls = False
+
+    def _count(self) -> Counts:
+        return Counts(self.inbox.counts(), self.outbox.counts(), monotonic())
 
     def _spare(self, missing: int) -> None:
         before = self._segments.used

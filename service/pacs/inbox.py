@@ -17,6 +17,7 @@ from typing import Final, NamedTuple
 from service.pacs.identity import Identity
 from service.pacs.ledger import IS_DUE, Ledger, due_times
 from service.pacs.segments import Place, Segment, Segments
+from service.pacs.waits import SERIES_MAX_SECONDS, longest
 
 logger = logging.getLogger("service.pacs")
 
@@ -109,6 +110,25 @@ class InboxCounts(NamedTuple):
     dead: int
 
 
+class OldestAge:
+    """How long the oldest of some things has waited. Any thread."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._seen = 0.0
+
+    def seconds(self, since: float | None) -> float:
+        """Seconds since a time of the ledger; 0 without one.
+
+        They are at least as many as this process has seen it for: the clock may have been ahead then.
+        """
+        if since is None:
+            return 0.0
+        if since != self._since:
+            self._since, self._seen = since, monotonic()
+        return max(time() - since, monotonic() - self._seen)
+
+
 class Inbox:
     """Takes instances and gives them out as series. Any thread.
 
@@ -131,6 +151,7 @@ class Inbox:
         self._last_arrival: dict[str, float] = {}
         self._arriving: Counter[str] = Counter()
         self._lock = Lock()
+        self._oldest = OldestAge()
 
     def announce(self, series: str) -> None:
         """An instance of a series is arriving; until :meth:`dismiss` the series is not complete."""
@@ -188,7 +209,7 @@ class Inbox:
         with self._ledger.reading() as connection:
             rows = connection.execute(
                 f"SELECT uid FROM series WHERE state = 'waiting' AND {IS_DUE} ORDER BY arrived",  # noqa: S608
-                due_times(),
+                due_times(longest(SERIES_MAX_SECONDS)),
             ).fetchall()
         before = monotonic() - self._quiet_seconds
         with self._lock:
@@ -365,7 +386,7 @@ class Inbox:
                 "SELECT count(*), coalesce(sum(length), 0) FROM instances"
                 " JOIN series ON series = uid WHERE state = 'waiting'"
             ).fetchone()
-        return InboxCounts(series, instances, size, age(oldest), dead)
+        return InboxCounts(series, instances, size, self._oldest.seconds(oldest), dead)
 
     def _forget_arrivals(self) -> None:
         """Those before the quiet time tell no more than the start, which counts where none is known.
@@ -399,11 +420,6 @@ def remove_unused(ledger: Ledger, segments: Segments, names: Iterable[str]) -> N
         segments.remove(ledger.unused(names))
     except Exception:
         logger.exception("files that nothing refers to could not be removed")
-
-
-def age(since: float | None) -> float:
-    """Seconds since a time of the ledger; 0 without one."""
-    return 0.0 if since is None else max(0.0, time() - since)
 
 
 def _is_whole(connection: sqlite3.Connection, series: Waiting) -> bool:

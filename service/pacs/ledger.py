@@ -21,6 +21,8 @@ SCHEMA_VERSION: Final = 2
 
 _DISK_ERRORS: Final = frozenset(
     {
+        # What it makes of EIO where it reads.
+        sqlite3.SQLITE_CORRUPT,
         sqlite3.SQLITE_FULL,
         sqlite3.SQLITE_IOERR,
         sqlite3.SQLITE_CANTOPEN,
@@ -92,14 +94,11 @@ DROP TABLE instances_1;
 _TO_THIS_VERSION: Final = {0: _SCHEMA, 1: _FROM_VERSION_1}
 """What makes a ledger of this version of one of another; 0 is a new one."""
 
-LONGEST_WAIT_SECONDS: Final = 2 * 86_400.0
-"""Nothing is put off for longer."""
-
 IS_DUE: Final = "(due <= ? OR due > ?)"
 """The condition for :func:`due_times`."""
 
 
-def due_times(longest_seconds: float = LONGEST_WAIT_SECONDS) -> tuple[float, float]:
+def due_times(longest_seconds: float) -> tuple[float, float]:
     """Until when, and after when, something is due that was put off for that long at most.
 
     What is due even later was put off while the clock was ahead, and would wait until it is that late.
@@ -151,15 +150,24 @@ class Ledger:
                 # Some errors of the disk have ended it already.
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
-                if isinstance(error, sqlite3.OperationalError) and _is_of_the_disk(error):
+                if isinstance(error, sqlite3.Error) and _is_of_the_disk(error):
                     raise SpoolFull("the spool cannot be written to; try again") from error
                 raise
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """Looks at it."""
+        """Looks at it.
+
+        Raises:
+            SpoolFull: the disk does not give it.
+        """
         with self._lock:
-            yield self._connection
+            try:
+                yield self._connection
+            except sqlite3.Error as error:
+                if _is_of_the_disk(error):
+                    raise SpoolFull("the spool cannot be read; try again") from error
+                raise
 
     def segments(self) -> set[str]:
         """Names of all segments that something lies in."""
@@ -189,9 +197,10 @@ class Ledger:
             os.close(self._guard)
 
 
-def _is_of_the_disk(error: sqlite3.OperationalError) -> bool:
-    # The lowest byte is the primary code, whatever the extended one says beside it.
-    return error.sqlite_errorcode & 0xFF in _DISK_ERRORS
+def _is_of_the_disk(error: sqlite3.Error) -> bool:
+    # The lowest byte is the primary code, whatever the extended one says beside it. What comes from
+    # Python's side, as of a connection that is closed, has none.
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DISK_ERRORS
 
 
 def _open(path: Path) -> sqlite3.Connection:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from service.dicom.results import MadeObject
 from service.errors import SpoolFull
-from service.pacs.inbox import Inbox, Instance, Waiting, age, remove_unused
+from service.pacs.inbox import Inbox, Instance, OldestAge, Waiting, remove_unused
 from service.pacs.ledger import IS_DUE, Ledger, due_times
 from service.pacs.segments import Place, Segments
 
@@ -83,12 +83,17 @@ class Outbox:
         ledger: what there is.
         segments: where the bytes lie.
         inbox: where the series come from that the results are about.
+        longest_seconds: nothing is put off for longer.
     """
 
-    def __init__(self, ledger: Ledger, segments: Segments, inbox: Inbox) -> None:
+    def __init__(
+        self, ledger: Ledger, segments: Segments, inbox: Inbox, longest_seconds: float
+    ) -> None:
         self._ledger = ledger
         self._segments = segments
         self._inbox = inbox
+        self._longest_seconds = longest_seconds
+        self._oldest = OldestAge()
 
     def post(
         self,
@@ -140,7 +145,7 @@ class Outbox:
 
         It is the oldest of those that failed least, so that one that always fails holds up no other.
         """
-        times = due_times()
+        times = due_times(self._longest_seconds)
         with self._ledger.reading() as connection:
             first = connection.execute(
                 f"SELECT id, result, alone FROM objects WHERE state = 'pending' AND {IS_DUE}"  # noqa: S608
@@ -169,7 +174,7 @@ class Outbox:
             ).fetchone()
         if due is None:
             return None
-        now, latest = due_times()
+        now, latest = due_times(self._longest_seconds)
         return max(0.0, due - now) if due <= latest else 0.0
 
     def remove(self, parcels: Iterable[Parcel]) -> None:
@@ -204,8 +209,8 @@ class Outbox:
         with self._ledger.transaction() as connection:
             connection.execute(
                 "UPDATE objects SET due = 0 WHERE state = 'pending' AND alone = 0"
-                " AND (reason LIKE 'http_%' OR reason IN ('timeout', 'unreachable'))"
-                " AND reason <> 'http_500'"
+                " AND (reason LIKE 'http_%' AND reason <> 'http_500'"
+                " OR reason IN ('timeout', 'unreachable', 'answer_too_large'))"
             )
 
     def separate(self, parcels: Iterable[Parcel]) -> None:
@@ -271,7 +276,7 @@ class Outbox:
                 " min(created) FILTER (WHERE state = 'pending'),"
                 " count(*) FILTER (WHERE state = 'dead') FROM objects"
             ).fetchone()
-        return OutboxCounts(objects, size, age(oldest), dead)
+        return OutboxCounts(objects, size, self._oldest.seconds(oldest), dead)
 
     def _isolate(self, parcel: Parcel) -> None:
         """Gives it a segment of its own: that of its result would stay as long as it does."""
@@ -286,7 +291,7 @@ class Outbox:
                     "UPDATE objects SET segment = ?, offset = 0 WHERE id = ?",
                     (segment.name, parcel.number),
                 )
-        except (OSError, SpoolFull):
+        except (FileNotFoundError, SpoolFull):
             if segment is not None:
                 segment.discard()
         else:

@@ -154,9 +154,10 @@ class Receiver:
 
     def abandon(self) -> None:
         """Forgets everything, after any error."""
-        self._segment.discard()
         self._inbox.dismiss(self._announced)
         self._announced = []
+        # Last, as the disk may be what failed.
+        self._segment.discard()
 
     def begin_part(self, headers: Mapping[bytes, bytes]) -> None:
         """Called by the parser."""

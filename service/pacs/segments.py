@@ -83,11 +83,17 @@ class Segments:
 
         Raises:
             FileNotFoundError: they are not there, or not all of them.
-            OSError: they cannot be read now.
+            SpoolFull: they cannot be read now.
         """
-        with self.path(place.segment).open("rb") as file:
-            file.seek(place.offset)
-            data = file.read(place.length)
+        try:
+            with self.path(place.segment).open("rb") as file:
+                file.seek(place.offset)
+                data = file.read(place.length)
+        except OSError as error:
+            # Without its folder, it is the disk that is not there.
+            if isinstance(error, FileNotFoundError) and self.folder.exists():
+                raise
+            raise SpoolFull("the spool cannot be read; try again") from error
         if len(data) != place.length:
             raise FileNotFoundError("a segment is shorter than it was")
         return data
@@ -126,7 +132,10 @@ class Segments:
         if missing > 0:
             self.make_room(missing)
         fits = self.used + size <= self.max_bytes
-        return fits and shutil.disk_usage(self.folder).free >= size
+        try:
+            return fits and shutil.disk_usage(self.folder).free >= size
+        except OSError:
+            return False
 
     def release(self, size: int) -> None:
         """Counts bytes that are gone."""
@@ -193,9 +202,11 @@ class Segment:
             raise SpoolFull("the spool cannot be written to; try again") from error
 
     def discard(self) -> None:
-        """Deletes it."""
-        self._file.close()
-        with suppress(FileNotFoundError):
+        """Deletes it; what cannot be deleted now is at the next start."""
+        # Over a quota, or on a network, closing may fail; the file is closed all the same.
+        with suppress(OSError):
+            self._file.close()
+        with suppress(OSError):
             self._segments.path(self.name).unlink()
         self._segments.release(self.size)
         self.size = 0

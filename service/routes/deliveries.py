@@ -1,6 +1,5 @@
 """``/deliveries``: for the administrator, what was given up, and to try it again."""
 
-import asyncio
 from typing import Final
 
 from starlette.requests import Request
@@ -20,8 +19,8 @@ async def show(request: Request) -> Response:
     gateway = State.of(request.scope).gateway
     if gateway is None:
         raise NoDestination("BRAIN_DICOMWEB_URL is not set")
-    report = await asyncio.to_thread(gateway.report)
-    dead = await asyncio.to_thread(gateway.dead, LISTED)
+    report = await gateway.report()
+    dead = await gateway.dead(LISTED)
     refused = [
         {
             "kind": item.kind,
@@ -41,7 +40,7 @@ async def show(request: Request) -> Response:
             "since": item.since,
             "request_id": item.request_id,
         }
-        for item in await asyncio.to_thread(gateway.set_aside, LISTED)
+        for item in await gateway.set_aside(LISTED)
     ]
     return JSONResponse({**report, "refused": refused, "set_aside": set_aside})
 

@@ -64,22 +64,24 @@ async def _receive(
     pieces = _pieces(request, state.settings.body_timeout_ms / 1000, claim)
     # A file is opened for what has come, not for what is announced.
     first = await anext(pieces, b"")
-    receiver = await asyncio.to_thread(gateway.receiver, request.headers.get("content-type"), study)
+    # Not those of predictions: the disk may stall.
+    run = gateway.threads.run
+    receiver = await run(gateway.receiver, request.headers.get("content-type"), study)
     try:
-        await asyncio.to_thread(receiver.feed, first)
+        await run(receiver.feed, first)
         claim.free(len(first))
         del first
         async for piece in pieces:
-            await asyncio.to_thread(receiver.feed, piece)
+            await run(receiver.feed, piece)
             claim.free(len(piece))
     except BaseException:
-        await asyncio.to_thread(receiver.abandon)
+        await run(receiver.abandon)
         raise
     try:
         # A thread ends what it has begun: nobody can stop it half way, nor what it has accepted.
-        return await asyncio.to_thread(receiver.finish, context.key, context.request_id)
+        return await run(receiver.finish, context.key, context.request_id)
     except Exception:
-        await asyncio.to_thread(receiver.abandon)
+        await run(receiver.abandon)
         raise
 
 

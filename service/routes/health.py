@@ -11,9 +11,8 @@ from service.state import State
 async def health(request: Request) -> Response:
     """Whether predictions are answered: 200, or 503 and why not."""
     state = State.of(request.scope)
-    report = state.health()
-    if state.gateway is not None:
-        report["pacs"] = await asyncio.to_thread(state.gateway.report)
+    pacs = {} if state.gateway is None else {"pacs": await state.gateway.report()}
+    report = state.health() | pacs
     return JSONResponse(report, 200 if report["status"] == "ready" else 503)
 
 
@@ -28,7 +27,7 @@ async def metrics(request: Request) -> Response:
     state.metrics.tasks.set(len(asyncio.all_tasks()))
     state.metrics.queue_depth.set(state.pipeline.depth)
     if state.gateway is not None:
-        await asyncio.to_thread(state.gateway.measure)
+        await state.gateway.measure()
     # At the last moment: a model that is loaded while the service stops would say otherwise.
     state.metrics.ready.set(state.health()["status"] == "ready")
     body, media_type = state.metrics.render(request.headers.get("accept", ""))

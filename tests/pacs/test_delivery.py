@@ -19,12 +19,13 @@ from pydantic import SecretStr
 
 from service.dicom.results import MadeObject
 from service.errors import SpoolFull
-from service.pacs.delivery import JITTER, MAX_STRIKES, Delivery, backoff
+from service.pacs.delivery import MAX_STRIKES
 from service.pacs.destination import Destination, judge
 from service.pacs.inbox import Inbox, Instance, Waiting
 from service.pacs.ledger import Ledger
 from service.pacs.outbox import Outbox
-from service.pacs.segments import Segments
+from service.pacs.segments import SUFFIX, Segments
+from service.pacs.waits import JITTER, backoff
 from service.schemas import Deliveries, Retried
 from tests.support.pacs import Pacs, pacs_settings, report, series, settled, stow
 from tests.support.service import FakeRuntimes, Service, serving, wait_until
@@ -51,7 +52,7 @@ def outbox(folder: Path) -> Iterator[Outbox]:
     """An empty one, without a service."""
     with closing(Ledger(folder)) as ledger:
         segments = Segments(folder / "segments", 10**9)
-        yield Outbox(ledger, segments, Inbox(ledger, segments, 0, 0))
+        yield Outbox(ledger, segments, Inbox(ledger, segments, 0, 0), 3600)
 
 
 def test_objects_of_a_result_travel_together(
@@ -494,18 +495,24 @@ def test_a_disk_that_does_not_take_a_retry_is_told(
 def test_a_result_that_cannot_be_read_for_now_is_delivered_later(
     model_store: Path, tmp_path: Path, destination: Pacs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    failures = iter([errno.EMFILE, errno.EIO])
-    read = Delivery._read
+    failures: list[int] = []
+    path_open = Path.open
 
-    def fail(self: Delivery, parcels: Any) -> Any:
-        if (number := next(failures, None)) is not None:
+    def fail(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.suffix == SUFFIX and failures:
+            number = failures.pop()
             raise OSError(number, os.strerror(number))
-        return read(self, parcels)
+        return path_open(path, *arguments, **options)
 
-    monkeypatch.setattr(Delivery, "_read", fail)
+    monkeypatch.setattr(Path, "open", fail)
+    destination.status = 503
     with serve(model_store, tmp_path, destination) as service:
         send(service)
+        wait_until(lambda: destination.requests)
+        failures += [errno.EMFILE, errno.EIO]
+        destination.status = 200
         wait_until(lambda: settled(service))
+        assert failures == []
         assert report(service)["objects_dead"] == 0
     assert destination.of_kind("SR")
 

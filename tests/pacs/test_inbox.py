@@ -25,6 +25,7 @@ from service.pacs.ledger import Ledger
 from service.pacs.outbox import Outbox
 from service.pacs.receiver import Limits, Receiver
 from service.pacs.segments import Place, Segments
+from service.pacs.waits import SERIES_MAX_SECONDS, longest
 from service.settings import SettingsError
 from tests.support.pacs import form, series, written
 
@@ -159,16 +160,17 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     return now
 
 
+@pytest.mark.parametrize("ahead_seconds", [3600, 365 * 86_400], ids=["hour", "year"])
 def test_what_was_put_off_while_the_clock_was_ahead_is_due(
-    ledger: Ledger, segments: Segments, monkeypatch: pytest.MonkeyPatch
+    ledger: Ledger, segments: Segments, monkeypatch: pytest.MonkeyPatch, ahead_seconds: int
 ) -> None:
     inbox = Inbox(ledger, segments, quiet_seconds=0, keep_seconds=900)
-    outbox = Outbox(ledger, segments, inbox)
-    with monkeypatch.context() as ahead:
+    outbox = Outbox(ledger, segments, inbox, 300)
+    with monkeypatch.context() as then:
         for module in ("inbox", "outbox"):
-            ahead.setattr(f"service.pacs.{module}.time", lambda: time() + 365 * 86_400)
+            then.setattr(f"service.pacs.{module}.time", lambda: time() + ahead_seconds)
         put(inbox, segments, "1.5.1")
-        inbox.postpone(inbox.begin(SERIES), 300, "inference_failed")
+        inbox.postpone(inbox.begin(SERIES), 60, "inference_failed")
         put(inbox, segments, "1.6.1", "1.6")
         begun = inbox.begin("1.6")
         outbox.post(begun, "model", begun.instances, [MadeObject("SR", "1.2", "a", b"content")])
@@ -182,11 +184,28 @@ def test_what_was_put_off_while_the_clock_was_ahead_is_due(
     assert len(list(segments.folder.iterdir())) == 2
 
 
+def test_what_came_while_the_clock_was_ahead_grows_older(
+    ledger: Ledger, segments: Segments, clock: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inbox = Inbox(ledger, segments, quiet_seconds=0, keep_seconds=900)
+    outbox = Outbox(ledger, segments, inbox, 300)
+    with monkeypatch.context() as then:
+        for module in ("inbox", "outbox"):
+            then.setattr(f"service.pacs.{module}.time", lambda: time() + 86_400)
+        put(inbox, segments, "1.6.1", "1.6")
+        begun = inbox.begin("1.6")
+        outbox.post(begun, "model", begun.instances, [MadeObject("SR", "1.2", "a", b"content")])
+        put(inbox, segments, "1.5.1")
+    assert inbox.counts().oldest_seconds == outbox.counts().oldest_seconds == 0
+    clock[0] += 1000
+    assert inbox.counts().oldest_seconds == outbox.counts().oldest_seconds == 1000
+
+
 def test_a_wait_is_kept_to_and_an_administrator_need_not_wait(
     inbox: Inbox, segments: Segments
 ) -> None:
     put(inbox, segments, "1.5.1")
-    inbox.postpone(inbox.begin(SERIES), 86_400, "inference_failed")
+    inbox.postpone(inbox.begin(SERIES), longest(SERIES_MAX_SECONDS), "inference_failed")
     assert inbox.complete() is None
     assert inbox.retry() == 0
     assert inbox.complete() == SERIES
@@ -389,7 +408,7 @@ def test_a_correction_that_comes_during_the_analysis_takes_the_place_of_what_it_
     put(inbox, segments, "1.5.3")
     if ending == "settle":
         made = [MadeObject("SR", "1.2", "1.5.9", b"content")]
-        Outbox(ledger, segments, inbox).post(begun, "model", begun.instances, made)
+        Outbox(ledger, segments, inbox, 300).post(begun, "model", begun.instances, made)
         assert segments.used == 10 + len(b"corrected") + 10 + len(b"content")
     else:
         inbox.keep(begun)
@@ -577,7 +596,7 @@ def test_a_result_that_the_ledger_does_not_take_leaves_nothing(
 ) -> None:
     put(inbox, segments, "1.5.1")
     begun = inbox.begin(SERIES)
-    box = Outbox(ledger, segments, inbox)
+    box = Outbox(ledger, segments, inbox, 300)
     made = [MadeObject("SR", "1.2", "1.5.9", b"content")]
     with largest_file((tmp_path / "spool.sqlite-wal").stat().st_size), pytest.raises(SpoolFull):
         box.post(begun, "model", begun.instances, made)

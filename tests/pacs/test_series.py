@@ -31,6 +31,7 @@ from service.pacs.inbox import Instance as Content
 from service.pacs.ledger import Ledger
 from service.pacs.outbox import Outbox
 from service.pacs.segments import Place, Segments
+from service.pacs.threads import Threads
 from service.schemas import Deliveries
 from service.settings import SettingsError
 from service.state import State
@@ -630,7 +631,12 @@ def analysis_of(inbox: Inbox) -> Analysis:
         results=SimpleNamespace(warm_up=warm_up),
     )
     return Analysis(
-        cast("State", state), inbox, cast("Outbox", None), cast("Segments", None), lambda: None
+        cast("State", state),
+        inbox,
+        cast("Outbox", None),
+        cast("Segments", None),
+        Threads(1),
+        lambda: None,
     )
 
 

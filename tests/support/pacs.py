@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 import httpx
@@ -16,7 +17,7 @@ from pydicom.uid import generate_uid
 
 from service.pacs.related import new_boundary, related_body, related_type
 from service.settings import Settings
-from tests.support.service import ROOT, Service, settings_for
+from tests.support.service import PATIENCE_SECONDS, ROOT, Service, settings_for
 
 AXIAL = ROOT / "tests" / "data" / "dicom" / "axial_t1_defaced_0220.dcm"
 
@@ -199,9 +200,14 @@ def pacs_settings(store: Path, folder: Path, url: str, **changes: Any) -> Settin
 
 
 def report(service: Service) -> dict[str, Any]:
-    """What /health says of the way from and to the PACS."""
-    content: dict[str, Any] = service.client.get("/health").json()["pacs"]
-    return content
+    """What /health says of the way from and to the PACS, once the spool's disk says it."""
+    end = monotonic() + PATIENCE_SECONDS
+    while True:
+        content: dict[str, Any] = service.client.get("/health").json()["pacs"]
+        if content["spool"] == "ok" or monotonic() > end:
+            return content
+        # As a busy machine may have it.
+        sleep(0.1)
 
 
 def settled(service: Service) -> bool:

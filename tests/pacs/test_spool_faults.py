@@ -1,0 +1,416 @@
+"""The spool's disk fails or stalls for a while: nothing is lost or set aside, and nobody else waits."""
+
+import errno
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from time import monotonic, sleep
+from typing import Any
+
+import httpx
+import pytest
+
+from contract.policy import Checks
+from service.errors import SpoolFull
+from service.pacs.analysis import MAX_ATTEMPTS
+from service.pacs.inbox import Inbox
+from service.pacs.ledger import Ledger
+from service.pacs.receiver import Limits, Receiver
+from service.pacs.segments import SUFFIX, Segments
+from tests.support.pacs import Pacs, form, pacs_settings, report, series, settled, stow
+from tests.support.service import (
+    PATIENCE_SECONDS,
+    ROOT,
+    FakeRuntimes,
+    Service,
+    environment_with,
+    free_port,
+    is_ready,
+    serving,
+    wait_until,
+)
+
+LIMITS = Limits(10**6, 10**6, 10, Checks.STRICT)
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    ledger = Ledger(tmp_path)
+    yield ledger
+    ledger.close()
+
+
+@pytest.fixture
+def segments(tmp_path: Path) -> Segments:
+    return Segments(tmp_path / "segments", 10**6)
+
+
+@pytest.fixture
+def inbox(ledger: Ledger, segments: Segments) -> Inbox:
+    return Inbox(ledger, segments, quiet_seconds=0, keep_seconds=900)
+
+
+def failing(number: int) -> Any:
+    def fail(*_: object) -> Any:
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+class Closing:
+    """A file whose quota is found to be exceeded as it is closed, as on NFS."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+    def close(self) -> None:
+        self._file.close()
+        failing(errno.EDQUOT)()
+
+
+@pytest.mark.parametrize("fault", ["close", "unlink"])
+def test_a_request_that_breaks_off_on_a_bad_disk_holds_up_its_series_no_longer(
+    inbox: Inbox, segments: Segments, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    first, second = series(2)
+    receiver = Receiver("application/dicom", None, LIMITS, inbox, segments)
+    receiver.feed(first.data)
+    receiver.finish("pacs-1", "visit-1")
+    content_type, body = form([second.data] * 2)
+    receiver = Receiver(content_type, None, LIMITS, inbox, segments)
+    receiver.feed(body[: 3 * len(body) // 4])
+    assert inbox.complete() is None
+    if fault == "close":
+        receiver._segment._file = Closing(receiver._segment._file)  # type: ignore[assignment]
+    else:
+        monkeypatch.setattr(Path, "unlink", failing(errno.EIO))
+    receiver.abandon()
+    assert inbox.complete() == first.series
+    assert segments.used == len(first.data)
+    assert len(list(segments.folder.iterdir())) == (1 if fault == "close" else 2)
+
+
+def test_a_request_whose_file_cannot_be_closed_leaves_nothing(
+    inbox: Inbox, segments: Segments
+) -> None:
+    (one,) = series(1)
+    receiver = Receiver("application/dicom", None, LIMITS, inbox, segments)
+    receiver.feed(one.data)
+    receiver._segment._file = Closing(receiver._segment._file)  # type: ignore[assignment]
+    with pytest.raises(SpoolFull):
+        receiver.finish("pacs-1", "visit-1")
+    receiver.abandon()
+    assert segments.used == 0
+    assert list(segments.folder.iterdir()) == []
+    assert inbox._arriving == {}
+
+
+class FaultyDisk:
+    """What SQLite and the segments are on, where some of what is asked of it fails for some time.
+
+    Attributes:
+        left: failures to come.
+    """
+
+    def __init__(self, service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert service.state.gateway is not None
+        self.left = 0
+        self._ledger = service.state.gateway._ledger
+        self._patch = monkeypatch
+
+    def fail(self, error: Exception) -> None:
+        """Unless it has failed often enough."""
+        if self.left:
+            self.left -= 1
+            raise error
+
+    def statements(self, *beginnings: str, code: int = sqlite3.SQLITE_IOERR) -> None:
+        """Those of the ledger fail that begin so."""
+        connection, fail = self._ledger._connection, self.fail
+        error = sqlite3.DatabaseError("it fails")
+        error.sqlite_errorcode = code
+
+        class Faulty:
+            def __getattr__(self, name: str) -> Any:
+                return getattr(connection, name)
+
+            def execute(self, statement: str, *values: Any) -> Any:
+                if statement.startswith(beginnings):
+                    fail(error)
+                return connection.execute(statement, *values)
+
+        self._ledger._connection = Faulty()  # type: ignore[assignment]
+
+    def reads(self) -> None:
+        """As where this process has too many files open."""
+        path_open = Path.open
+
+        def faulty(path: Path, *arguments: Any, **options: Any) -> Any:
+            if path.suffix == SUFFIX:
+                self.fail(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+            return path_open(path, *arguments, **options)
+
+        self._patch.setattr(Path, "open", faulty)
+
+    def room(self) -> None:
+        """Nobody can say how much is free."""
+        disk_usage = shutil.disk_usage
+
+        def faulty(path: Path) -> Any:
+            self.fail(OSError(errno.EIO, os.strerror(errno.EIO)))
+            return disk_usage(path)
+
+        self._patch.setattr(shutil, "disk_usage", faulty)
+
+
+@pytest.mark.parametrize(
+    "begin",
+    [
+        lambda disk: disk.statements("SELECT sops"),
+        # What SQLite makes of EIO where it reads.
+        lambda disk: disk.statements("SELECT sops", code=sqlite3.SQLITE_CORRUPT),
+        lambda disk: disk.statements("SELECT sops", "UPDATE series SET attempts = ? "),
+        lambda disk: disk.statements("SELECT sops", "UPDATE series SET due"),
+        lambda disk: disk.statements("UPDATE series SET attempts = attempts + 1"),
+        FaultyDisk.room,
+        FaultyDisk.reads,
+    ],
+    ids=["look-up", "look-up-EIO", "giving-back", "postponing", "beginning", "room", "reading"],
+)
+def test_a_disk_that_fails_for_a_while_sets_no_series_aside(
+    model_store: Path,
+    tmp_path: Path,
+    destination: Pacs,
+    monkeypatch: pytest.MonkeyPatch,
+    begin: Callable[[FaultyDisk], None],
+) -> None:
+    monkeypatch.setattr("service.pacs.analysis.FIRST_RETRY_SECONDS", 0.01)
+    settings = pacs_settings(model_store, tmp_path, destination.url)
+    with serving(settings, FakeRuntimes()) as service:
+        disk = FaultyDisk(service, monkeypatch)
+        begin(disk)
+        disk.left = 2 * MAX_ATTEMPTS + 1
+        stow(service.client, [item.data for item in series(2)])
+        wait_until(lambda: settled(service))
+        assert disk.left == 0
+        assert report(service)["series_dead"] == 0
+        assert service.metric("brain_series_total", outcome="postponed") == 0
+    assert len(destination.of_kind("SR")) == 1
+
+
+def test_a_folder_that_is_gone_for_a_while_loses_no_series_and_no_result(
+    model_store: Path, tmp_path: Path, destination: Pacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a file system that is not mounted."""
+    monkeypatch.setattr("service.pacs.analysis.FIRST_RETRY_SECONDS", 0.01)
+    monkeypatch.setattr("service.pacs.waits.JITTER", 0)
+    folder, away = tmp_path / "spool" / "segments", tmp_path / "away"
+    destination.status = 503
+    settings = pacs_settings(model_store, tmp_path, destination.url, series_quiet_ms=1000)
+    with serving(settings, FakeRuntimes()) as service:
+        stow(service.client, [item.data for item in series(1)])
+        wait_until(lambda: destination.requests)
+        stow(service.client, [item.data for item in series(1)])
+        folder.rename(away)
+        destination.status = 200
+        sleep(2)
+        away.rename(folder)
+        wait_until(lambda: settled(service))
+        now = report(service)
+        assert (now["series_dead"], now["objects_dead"]) == (0, 0)
+    assert len(destination.of_kind("SR")) == 2
+
+
+def test_a_series_whose_file_alone_is_gone_is_set_aside(
+    model_store: Path, tmp_path: Path, destination: Pacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.pacs.analysis.FIRST_RETRY_SECONDS", 0.01)
+    settings = pacs_settings(model_store, tmp_path, destination.url, series_quiet_ms=1000)
+    with serving(settings, FakeRuntimes()) as service:
+        stow(service.client, [item.data for item in series(1)])
+        for path in (tmp_path / "spool" / "segments").iterdir():
+            path.unlink()
+        wait_until(lambda: report(service)["series_dead"] == 1)
+        (aside,) = service.client.get("/deliveries").json()["set_aside"]
+    assert aside["reason"] == "internal_error"
+
+
+def test_a_series_that_a_broken_ledger_fails_does_not_seem_to_have_ended_the_process(
+    model_store: Path, tmp_path: Path, destination: Pacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.pacs.analysis.FIRST_RETRY_SECONDS", 0.01)
+    settings = pacs_settings(model_store, tmp_path, destination.url)
+    with serving(settings, FakeRuntimes()) as service:
+        disk = FaultyDisk(service, monkeypatch)
+        disk.statements("SELECT sops", code=sqlite3.SQLITE_ERROR)
+        disk.left = 10**6
+        stow(service.client, [series(1)[0].data])
+        wait_until(lambda: report(service)["series_dead"] == 1)
+        (aside,) = service.client.get("/deliveries").json()["set_aside"]
+    assert aside["reason"] == "internal_error"
+
+
+def test_an_inbox_that_fails_is_asked_less_and_less(
+    model_store: Path, tmp_path: Path, destination: Pacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[None] = []
+
+    def fail(_: Inbox) -> None:
+        asked.append(None)
+        raise SpoolFull("the spool cannot be read")
+
+    monkeypatch.setattr(Inbox, "complete", fail)
+    with serving(pacs_settings(model_store, tmp_path, destination.url), FakeRuntimes()):
+        wait_until(lambda: asked)
+        sleep(1.5)
+    assert 3 <= len(asked) < 12
+
+
+MANY = 24
+"""Requests of a PACS; more than all threads that wait for the disk."""
+
+
+def test_a_disk_that_stalls_holds_up_what_a_pacs_sends_and_nobody_else(
+    model_store: Path,
+    tmp_path: Path,
+    destination: Pacs,
+    jpeg: bytes,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    stalled, go_on = threading.Event(), threading.Event()
+    fsync = os.fsync
+
+    def stall(descriptor: int) -> None:
+        stalled.set()
+        assert go_on.wait(2 * PATIENCE_SECONDS)
+        fsync(descriptor)
+
+    statuses: list[int] = []
+    settings = pacs_settings(model_store, tmp_path, destination.url)
+    with serving(settings, FakeRuntimes()) as service:
+        stow(service.client, [series(1)[0].data])
+        wait_until(lambda: settled(service))
+        monkeypatch.setattr(os, "fsync", stall)
+
+        def send() -> None:
+            with httpx.Client(base_url=service.url, timeout=2 * PATIENCE_SECONDS) as client:
+                statuses.append(stow(client, [series(1)[0].data]).status_code)
+
+        senders = [threading.Thread(target=send) for _ in range(MANY)]
+        for sender in senders:
+            sender.start()
+        assert stalled.wait(PATIENCE_SECONDS)
+        assert service.state.gateway is not None
+        try:
+            with service.state.gateway._ledger.transaction():
+                start = monotonic()
+                for _ in range(10):
+                    health = service.client.get("/health/ready", timeout=5)
+                    assert health.status_code == 200
+                    assert health.json()["pacs"]["spool"] == "unreachable"
+                assert service.client.get("/metrics", timeout=5).status_code == 200
+                assert service.predict(jpeg, params={"mask": "rle"}, timeout=5).status_code == 200
+                assert monotonic() - start < 5
+        finally:
+            go_on.set()
+        for sender in senders:
+            sender.join(PATIENCE_SECONDS)
+        assert statuses == [200] * MANY
+        wait_until(lambda: report(service)["spool"] == "ok")
+        wait_until(lambda: settled(service))
+    assert len(destination.of_kind("SR")) == MANY + 1
+
+
+def test_it_ends_while_the_disk_stalls(model_store: Path, tmp_path: Path) -> None:
+    port, stall = free_port(), tmp_path / "stall"
+    variables = {
+        "BRAIN_MODEL_STORE": str(model_store),
+        "BRAIN_PORT": str(port),
+        "BRAIN_RUNTIME": "litert",
+        "BRAIN_WORKERS": "0",
+        "BRAIN_DICOMWEB_URL": "http://127.0.0.1:9",
+        "BRAIN_SPOOL": str(tmp_path / "spool"),
+        "BRAIN_SERIES_QUIET_MS": "100",
+        "BRAIN_DRAIN_NOTICE_MS": "0",
+        "BRAIN_DRAIN_SECONDS": "1",
+    }
+
+    def send() -> None:
+        with (
+            suppress(httpx.TransportError),
+            httpx.Client(base_url=url, timeout=2 * PATIENCE_SECONDS) as client,
+        ):
+            stow(client, [series(1)[0].data])
+
+    def spool() -> object:
+        return httpx.get(f"{url}/health/ready", timeout=PATIENCE_SECONDS).json()["pacs"]["spool"]
+
+    url = f"http://127.0.0.1:{port}"
+    with subprocess.Popen(
+        [sys.executable, "-m", "tests.support.stalling_disk", str(stall)],
+        cwd=ROOT,
+        env=environment_with(**variables),
+        stderr=subprocess.DEVNULL,
+    ) as child:
+        try:
+            wait_until(lambda: is_ready(port))
+            send()
+            stall.touch()
+            # Beginning the analysis is the first commit that stalls.
+            wait_until(lambda: spool() == "unreachable")
+            sender = threading.Thread(target=send)
+            sender.start()
+            sleep(0.5)
+            child.send_signal(signal.SIGTERM)
+            assert child.wait(PATIENCE_SECONDS) == 0
+            sender.join(PATIENCE_SECONDS)
+        finally:
+            child.kill()
+
+
+@pytest.mark.parametrize(
+    "code", [sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOTADB], ids=["disk", "contents"]
+)
+def test_health_and_metrics_are_answered_while_the_spool_cannot_be_read(
+    model_store: Path,
+    tmp_path: Path,
+    destination: Pacs,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    code: int,
+) -> None:
+    destination.status = 503
+    with serving(pacs_settings(model_store, tmp_path, destination.url), FakeRuntimes()) as service:
+        stow(service.client, [series(1)[0].data])
+        wait_until(lambda: destination.requests)
+        wait_until(lambda: report(service)["oldest_seconds"] > 0)
+        before = report(service)
+        disk = FaultyDisk(service, monkeypatch)
+        disk.statements("SELECT count(*)", code=code)
+        disk.left = 10**6
+        for path in ("/health", "/health/ready"):
+            health = service.client.get(path)
+            assert (health.status_code, health.json()["status"]) == (200, "ready")
+            now = health.json()["pacs"]
+            assert now["spool"] == "unreachable"
+            assert now["oldest_seconds"] >= before["oldest_seconds"] > 0
+            for name in ("objects_waiting", "objects_dead", "series_waiting", "spool_bytes"):
+                assert now[name] == before[name]
+        scrape = service.client.get("/metrics")
+        assert scrape.status_code == 200
+        assert f"brain_outbox_objects {before['objects_waiting']}.0" in scrape.text
+        disk.left = 0
+        assert report(service)["spool"] == "ok"
+        destination.status = 200
+        wait_until(lambda: settled(service))
+    assert caplog.text.count("the spool does not say what there is") == 1
