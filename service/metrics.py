@@ -71,6 +71,7 @@ class Metrics:
         outbox_retries: requests that were sent again.
         spool_bytes, spool_max_bytes: on the disk now, and at most; 0 where there is no PACS.
         spool_waiting_bytes: of what is to be analysed or delivered; the others make room by themselves.
+        spool_unreachable: 1 while its disk does not answer, when the others are the last known.
         audit_failures, audit_lost: failed writes of the audit log, and lines that it lacks for good.
         audit_reopened: new files of it, as something else had moved or deleted the one before.
     """
@@ -185,6 +186,11 @@ class Metrics:
         )
         self.spool_max_bytes = Gauge(
             "brain_spool_max_bytes", "Bytes that it may have.", registry=registry
+        )
+        self.spool_unreachable = Gauge(
+            "brain_spool_unreachable",
+            "1 while its disk does not say what there is.",
+            registry=registry,
         )
         self.audit_failures = Counter(
             "brain_audit_failures", "Failed writes of the audit log.", registry=registry

@@ -230,6 +230,7 @@ class Gateway:
             if self._stalls:
                 logger.info("the spool says again what there is")
             self._stalls = False
+        self._metrics.spool_unreachable.set(self._stalls)
 
     def _count(self) -> Counts:
         return Counts(self.inbox.counts(), self.outbox.counts(), monotonic())

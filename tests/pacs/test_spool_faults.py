@@ -409,8 +409,10 @@ def test_health_and_metrics_are_answered_while_the_spool_cannot_be_read(
         scrape = service.client.get("/metrics")
         assert scrape.status_code == 200
         assert f"brain_outbox_objects {before['objects_waiting']}.0" in scrape.text
+        assert "brain_spool_unreachable 1.0" in scrape.text
         disk.left = 0
         assert report(service)["spool"] == "ok"
+        assert service.metric("brain_spool_unreachable") == 0
         destination.status = 200
         wait_until(lambda: settled(service))
     assert caplog.text.count("the spool does not say what there is") == 1
