@@ -201,7 +201,9 @@ def _near_pairs(
         for start in range(0, count, _BLOCK):
             # A turned copy of j on i is a turned copy of i on j: half of the matrix is enough.
             scores = flat[start : start + _BLOCK] @ turned[start:].T
-            first, second = (start + i for i in np.nonzero(scores >= COARSE_CORRELATION))
+            # In the flat matrix, a tenth of the time that its rows and columns take.
+            alike = np.flatnonzero(scores >= COARSE_CORRELATION)
+            first, second = (start + i for i in np.divmod(alike, count - start))
             apart = (first < second) & (content[first] != content[second])
             first, second = first[apart], second[apart]
             similarity = np.einsum("ij,ij->i", flat_fine[first], turned_fine[second])

@@ -126,7 +126,7 @@ def test_settings_of_tensorflow(in_tensorflow: dict[str, Any]) -> None:
     found = in_tensorflow
     # Nothing but the padded sizes reaches TensorFlow, and after the warm-up nothing is traced anew.
     assert found["shapes"] == padded_sizes(4)
-    assert found["traces"] == [len(padded_sizes(4))] * 2
+    assert found["traces"] == [len(padded_sizes(2))] * 2
     assert found["xla"] < 1e-4
     # Something changes, but not much: the answer is that of 8 bits of mantissa.
     assert 0 < found["mixed"] < MAX_DIFFERENCE

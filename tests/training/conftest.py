@@ -57,8 +57,8 @@ def training() -> Training:
 
     def run(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
         command = [*map(str, arguments)]
-        # As in a new process: layers are numbered from the start.
-        keras.utils.clear_session()
+        # As in a new process: layers are numbered from the start. Garbage is collected when it is time.
+        keras.utils.clear_session(free_memory=False)
         out, errors = io.StringIO(), io.StringIO()
         with (
             contextlib.redirect_stdout(out),

@@ -60,7 +60,7 @@ def trained(small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             save_progress(run, *progress)
 
         monkeypatch.setattr(Run, "save_progress", save)
-        keras.utils.clear_session()
+        keras.utils.clear_session(free_memory=False)
         prepared = prepare(recipe, [small_data], Protocol.CLEAN)
         begun = start(tmp_path / name, prepared.config, resume=True)
         with eagerly():
