@@ -152,15 +152,18 @@ def orient(images: NDArray[Any], orientation: int) -> NDArray[Any]:
 def audit(images: ImageSet) -> Audit:
     """Finds all exact and near duplicates in a set and clusters them, and persons, by single linkage.
 
-    Blank slices are alike to nothing: the same air is around every head, byte for byte.
+    Blank slices are alike to nothing: the same air is around every head, byte for byte, and the same
+    mark may be on it.
 
     Takes about 10 s and 1 GB for 7,000 images on two cores.
     """
     coarse, fine = _views(images.slices)
+    air = blank(images.slices)
+    # As a slice without any structure: it must correlate with nothing.
+    coarse[air] = fine[air] = 0
     pictures = _pictures(images)
     _, content = np.unique(pictures, return_inverse=True)
     near = tuple(_near_pairs(coarse, fine, content))
-    air = blank(images.slices)
     copies, equal = _copies(images.sha256, air), _copies(pictures, air)
     # One link from each to the first: all pairs of many copies would fill the memory.
     alike = [(same[0], index) for same in equal for index in same[1:]]

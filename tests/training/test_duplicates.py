@@ -403,3 +403,23 @@ def test_one_picture_in_two_files_of_two_labels_is_shown(monkeypatch: pytest.Mon
     assert found.conflicting.tolist() == [0, 1]
     titles = ["near duplicates, from least to most alike", "one picture, two labels"]
     assert _titles(images, found, monkeypatch) == titles
+
+
+@pytest.mark.parametrize("mark", ["pixel", "letter", "grey"])
+def test_air_with_a_mark_on_it_is_blank_too(tmp_path: Path, mark: str) -> None:
+    for number, label in enumerate(("glioma", "glioma", "notumor")):
+        folder = tmp_path / "set" / label / f"P{number}"
+        folder.mkdir(parents=True)
+        Image.fromarray(_noise(3)[number]).save(folder / "1.png")
+        air = Image.new("L", (256, 200), 90 if mark == "grey" else 0)
+        draw = ImageDraw.Draw(air)
+        if mark == "pixel":
+            draw.point((3, 4), 255)
+        else:
+            draw.text((226, 8), "R", fill=255, font_size=24)
+        air.save(folder / "0.png")
+    images = read_folders([tmp_path / "set"])
+    found = audit(images)
+    assert found.groups.tolist() == [0, 0, 1, 1, 2, 2]
+    assert found.conflicting.size == 0
+    assert "\n  3 slices are blank" in images.describe()
