@@ -399,7 +399,7 @@ def _crossval_row(recipe: str, data: str, found: dict[str, Any]) -> str:
         data,
         str(found["parts"]),
         f"{100 * found['mean_accuracy']:.2f}",
-        f"{100 * found['accuracy_deviation']:.2f}" if "accuracy_deviation" in found else _DASH,
+        f"{100 * found['accuracy_spread']:.2f}" if "accuracy_spread" in found else _DASH,
         f"{100 * found['lowest_accuracy']:.2f}",
         _percent(found, "accuracy"),
         _percent(found, "macro_f1"),

@@ -6,6 +6,7 @@ kept in a record beside it, so that the next comparison needs only what is new.
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -41,8 +42,8 @@ class Entry:
             also ``held_out``, which, ``tested``, ``named`` and ``tumors``, the numbers of test slices,
             of those with a class and of those with a tumour, ``tumor.sensitivity`` and
             ``tumor.specificity``.
-        crossvals: the same to ``parts``, ``mean_accuracy``, ``accuracy_deviation`` (of several) and
-            ``lowest_accuracy`` of the parts, and the figures of all tested images together.
+        crossvals: the same to ``parts``, ``mean_accuracy``, ``lowest_accuracy`` and, of several,
+            ``accuracy_spread`` of the parts, and the figures of all tested images together.
         sizes: parameters, bytes, milliseconds and the processor that they were measured on; see
             :func:`training.latency.measure`.
         step: of the recipe at its full size, where it was too long to be run; see
@@ -87,9 +88,19 @@ def read_record(path: Path) -> Entries:
     if not path.is_file():
         return {}
     try:
-        return {name: Entry(**entry) for name, entry in read_json(path).items()}
-    except (RunError, TypeError) as error:
+        return {name: _entry(content) for name, content in read_json(path).items()}
+    except (RunError, AttributeError, KeyError, TypeError) as error:
         raise RunError(f"{path} is no record of runs: {error}") from error
+
+
+def _entry(content: dict[str, Any]) -> Entry:
+    entry = Entry(**content)
+    for found in entry.crossvals.values():
+        # Records of earlier releases have the spread of the parts as if there could be no others.
+        spread, parts = found.pop("accuracy_deviation", None), found["parts"]
+        if spread is not None and parts > 1:
+            found["accuracy_spread"] = spread * math.sqrt(parts / (parts - 1))
+    return entry
 
 
 def write_record(entries: Entries, path: Path) -> None:
@@ -262,11 +273,12 @@ def _figures(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _crossval(found: dict[str, Any]) -> dict[str, Any]:
+    # By the parts: what files of earlier releases say is of these as if there could be no others.
+    spread = deviation(found["parts"])
     return {
         "parts": len(found["parts"]),
         "mean_accuracy": found["mean_accuracy"],
-        # Files of earlier releases have that of the parts as if there could be no others.
-        **deviation(found["parts"]),
+        **({} if spread is None else {"accuracy_spread": spread}),
         "lowest_accuracy": min(part["accuracy"] for part in found["parts"]),
         **_figures(found["together"]),
     }

@@ -9,6 +9,7 @@ import pytest
 
 from training.__main__ import _parser
 from training.card import model_card
+from training.errors import RunError
 from training.recipe import Recipe, load_recipe, overridden
 from training.run import RunConfig
 from training.splits import Protocol
@@ -533,3 +534,27 @@ def test_a_page_of_ones_own_says_nothing_of_data_and_recipes_that_are_not_on_it(
         assert f"\n## {heading}" in text
     bare = _document({"ours": Entry(weights=["none"])}, tmp_path / "page.md")
     assert bare.count("\n## ") == 1
+
+
+@pytest.mark.tensorflow
+@pytest.mark.usefixtures("training")
+def test_the_spread_in_a_record_of_before_becomes_that_of_a_sample(tmp_path: Path) -> None:
+    """It was that of the parts as if there could be no others, under another name."""
+    from training.compare import compare
+    from training.entries import read_record
+
+    before = _shown(mean_accuracy=0.9, lowest_accuracy=0.85, macro_auc=0.9)
+    crossvals = {
+        "one": before | {"parts": 1, "accuracy_deviation": 0.0},
+        "two": before | {"parts": 2, "accuracy_deviation": 0.05},
+    }
+    record = tmp_path / "page.json"
+    record.write_text(json.dumps({"ours": {"crossvals": crossvals, "weights": ["none"]}}))
+    for _ in range(2):
+        page = compare([], tmp_path / "page.md").read_text()
+        assert "| ours | one | 1 | 90.00 | - | 85.00 |" in page
+        assert "| ours | two | 2 | 90.00 | 7.07 | 85.00 |" in page
+    assert "accuracy_deviation" not in record.read_text()
+    record.write_text('{"ours": {"crossvals": {"one": {"accuracy_deviation": 0}}}}')
+    with pytest.raises(RunError, match="is no record of runs"):
+        read_record(record)
