@@ -90,8 +90,9 @@ def _walk(root: Path) -> Found:
     found: list[_Candidate] = []
     labelled: list[tuple[_Candidate, str]] = []
     unlabelled: Counter[str] = Counter()
+    own = _own_name(root)
     for path in sorted(_files(root, frozenset(), passed_over)):
-        folders = (root.name, *path.relative_to(root).parts[:-1])
+        folders = (own, *path.relative_to(root).parts[:-1])
         kind = _passed_over(path, folders)
         if kind is None:
             found.append(_Candidate(path, folders))
@@ -124,6 +125,12 @@ def _walk(root: Path) -> Found:
             "masks: no image of the same name lies beside them"
         )
     return Found(places, unlabelled, passed_over, tuple(remarks))
+
+
+def _own_name(root: Path) -> str:
+    """What a data set's folder is called: where a link's name says nothing, that of its folder may."""
+    names = (root.name, root.resolve().name)
+    return next((name for name in names if canonical_label(name) or part_of(name)), root.name)
 
 
 def _up_to_a_person(folders: Sequence[str]) -> str:

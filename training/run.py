@@ -153,6 +153,8 @@ class Run:
                     what = f": {'; '.join(differences(before, now))}"
                 elif name == "protocol":
                     what = f": {before}, not {now}"
+                elif name == "data":
+                    what = _renamed(before, now)
                 raise RunError(f"{self.path} was started with another {name}{what}")
         if self.config.probe_digest not in (None, config.probe_digest):
             raise RunError(f"{self.path} was started where preprocessing gives other pixels")
@@ -242,6 +244,18 @@ class Run:
         if progress is None or not progress.finished:
             raise RunError(f"{self.path} is not finished; go on with fit --resume")
         return progress
+
+
+def _renamed(before: Sequence[DataSource], now: Sequence[DataSource]) -> str:
+    """How data sets are called, where nothing else tells two descriptions of data apart."""
+    ours, theirs = ({source.digest: source.name for source in data} for data in (before, now))
+    if ours.keys() != theirs.keys():
+        return ""
+    return "".join(
+        f": the data set {name} is called {theirs[digest]} here; give it by the name {name}"
+        for digest, name in ours.items()
+        if theirs[digest] != name
+    )
 
 
 @contextmanager

@@ -559,3 +559,17 @@ def test_an_index_lists_an_image_once(tmp_path: Path, label: str) -> None:
     text = f"id,label,fold\n1,glioma,1\n2,glioma,1\n 1,{label},2\n"
     with pytest.raises(DatasetError, match=r"line 4: the id of line 2 again$"):
         find_images([_indexed(tmp_path / "set", text)])
+
+
+def test_where_a_link_s_name_says_nothing_that_of_its_folder_does(tmp_path: Path) -> None:
+    def found(link: str, folder: str, image: str) -> tuple[str, str, str]:
+        root = _put(tmp_path / link / "volumes" / folder, image)
+        (tmp_path / link / "given").mkdir()
+        (tmp_path / link / "given" / link).symlink_to(root)
+        (file,) = find_images([tmp_path / link / "given" / link])
+        return file.source, file.part, file.label
+
+    assert found("hospital", "Testing", "glioma/1.jpg") == ("hospital", "testing", "glioma")
+    assert found("cases", "glioma", "1.jpg") == ("cases", "", "glioma")
+    assert found("Training", "Testing", "glioma/1.jpg") == ("Training", "training", "glioma")
+    assert found("notumor", "glioma", "1.jpg") == ("notumor", "", "notumor")
