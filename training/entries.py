@@ -7,7 +7,7 @@ kept in a record beside it, so that the next comparison needs only what is new.
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -148,14 +148,16 @@ def _add_crossval(entries: Entries, found: dict[str, Any]) -> None:
     run = _digest(found.get("recipe_digest"), found["data"], len(found["parts"]))
     entry = entries.setdefault(found["recipe"], Entry())
     data = _data([source["name"] for source in found["data"]], changes, ())
-    _put(entry.crossvals, _name(data, run, [entry.crossvals]), {**_crossval(found), "run": run})
+    name = _name(data, run, (), [entry.crossvals])
+    _put(entry.crossvals, name, {**_crossval(found), "run": run})
     entry.add_weights(found["weights"])
 
 
 def _add_run(entries: Entries, found: dict[str, Any], origin: _Origin) -> Entry:
     entry = entries.setdefault(found["recipe"], Entry())
     entry.add_weights(origin.weights)
-    data = _name(origin.data, origin.run, entry.evaluated.values())
+    held_out = found.get("held_out", ())
+    data = _name(origin.data, origin.run, held_out, [*entry.evaluated.values()])
     for protocol, figures in found["protocols"].items():
         own = protocol == found["protocol"]
         known = entry.evaluated.setdefault(protocol, {})
@@ -171,9 +173,25 @@ def _put(known: dict[str, dict[str, Any]], name: str, found: dict[str, Any]) -> 
     known[name] = found
 
 
-def _name(data: str, run: str, known: Iterable[Mapping[str, dict[str, Any]]]) -> str:
-    """What a run is on record as: its data or, where another run has that name, with its digest."""
-    # Of records of before runs were told apart, whatever has the name is taken for the same.
+def _name(
+    data: str,
+    run: str,
+    held_out: Sequence[str],
+    known: Sequence[Mapping[str, Mapping[str, Any]]],
+) -> str:
+    """What a run is on record as: its data or, where another run has that name, with its digest.
+
+    A version says less of what its recipe was loaded with than its run, and has the run's name.
+    """
+    same = [
+        name
+        for runs in known
+        for name, found in runs.items()
+        if (found.get("run"), found.get("held_out", [])) == (run, [*held_out])
+    ]
+    if same:
+        return data if data in same else same[0]
+    # What has no digest on record is taken for the same.
     taken = {runs[data].get("run", run) for runs in known if data in runs}
     return data if taken <= {run} else f"{data} (another run {run})"
 

@@ -558,3 +558,52 @@ def test_the_spread_in_a_record_of_before_becomes_that_of_a_sample(tmp_path: Pat
     record.write_text('{"ours": {"crossvals": {"one": {"accuracy_deviation": 0}}}}')
     with pytest.raises(RunError, match="is no record of runs"):
         read_record(record)
+
+
+def _made(folder: Path, config: RunConfig, **changes: Any) -> Path:
+    """A run's folder as a comparison reads it, evaluated."""
+    for name in ("report", "artifacts"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    (folder / "run.json").write_text(config.model_dump_json())
+    (folder / "artifacts" / "latency.json").write_text("{}")
+    report = _report([*TUMORS, "notumor"] * 2, [], answers=False) | changes
+    report["recipe"] = config.recipe.name
+    (folder / "report" / "metrics.json").write_text(json.dumps(report))
+    return folder
+
+
+HOSPITAL = {"name": "hospital", "images": 1, "digest": "0" * 64}
+
+
+@pytest.mark.tensorflow
+@pytest.mark.usefixtures("training")
+def test_a_run_and_its_version_are_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version does not say what its recipe was loaded with."""
+    from training.entries import Entries, add
+
+    said = {"epochs": 2}
+    recipe = load_recipe("baseline_cnn", said).model_copy(update={"name": "ours"})
+    other = {"name": "ward", "images": 1, "digest": "1" * 64}
+    data = [HOSPITAL, other]
+    run = _made(tmp_path / "run", _config(recipe=recipe, data=data, overrides=said))
+    left_out = _config(recipe=recipe, data=data, overrides=said, held_out=("ward",))
+    without = _made(tmp_path / "without", left_out, held_out=["ward"])
+    version = tmp_path / "version"
+    (version / "report").mkdir(parents=True)
+    (version / "report" / "metrics.json").write_text((run / "report" / "metrics.json").read_text())
+    provenance = {
+        "data": data,
+        "recipe": "ours",
+        "recipe_digest": recipe.digest,
+        "weights": "none",
+    }
+    (version / "manifest.json").write_text(json.dumps({"provenance": provenance}))
+    monkeypatch.setattr("training.entries._sizes", lambda _: {})
+    entries: Entries = {}
+    for path in (without, run, version, without):
+        add(entries, path)
+    rows = entries["ours"].evaluated["grouped"]
+    assert sorted(rows) == [
+        "hospital + ward (epochs 2)",
+        "hospital + ward (epochs 2, without ward)",
+    ]
