@@ -24,6 +24,8 @@ from training.run import Run, read_json, write_aside, write_json
 
 LATENCY_FILE: Final = "latency.json"
 MANIFEST_FILE: Final = "manifest.json"
+_NO_FIGURES: Final = frozenset({"run", "trained", "strays", "accuracy_spread"})
+"""What of a row depends on which release wrote it, or on which report, with the same figures."""
 _TUMOR_FIGURES: Final = ("sensitivity", "specificity", "f1", "auc")
 
 
@@ -115,22 +117,12 @@ def add(entries: Entries, path: Path) -> None:
     Raises:
         RunError: the folder holds neither an evaluated run nor a cross-validation, or a damaged one.
     """
-    report = path / "report" / METRICS_FILE
     if (path / CROSSVAL_FILE).is_file():
-        found = read_json(path / CROSSVAL_FILE)
-        with _whole(path / CROSSVAL_FILE):
-            _add_crossval(entries, found)
-        return
-    if not report.is_file():
+        _add_crossval(entries, path / CROSSVAL_FILE)
+    elif (path / "report" / METRICS_FILE).is_file():
+        _add_run(entries, path)
+    else:
         raise RunError(f"{path} holds neither an evaluated run nor a cross-validation")
-    found = read_json(report)
-    # Where it is not noted yet, nothing was held out.
-    origin = _origin(path, found.get("held_out", ()))
-    with _whole(report):
-        entry = _add_run(entries, found, origin)
-    # A run without a data set is a short one beside others, and none that serves.
-    if not (entry.sizes and found.get("held_out")):
-        entry.sizes = _sizes(path)
 
 
 @contextmanager
@@ -142,35 +134,55 @@ def _whole(path: Path) -> Iterator[None]:
         raise RunError(f"{path} is damaged: {error!r}") from error
 
 
-def _add_crossval(entries: Entries, found: dict[str, Any]) -> None:
-    changes = _changes(found.get("overridden", {}), found.get("another_recipe"))
-    # More splits are another cross-validation.
-    run = _digest(found.get("recipe_digest"), found["data"], len(found["parts"]))
-    entry = entries.setdefault(found["recipe"], Entry())
-    data = _data([source["name"] for source in found["data"]], changes, ())
+def _add_crossval(entries: Entries, path: Path) -> None:
+    found = read_json(path)
+    with _whole(path):
+        recipe, weights = found["recipe"], found["weights"]
+        changes = _changes(found.get("overridden", {}), found.get("another_recipe"))
+        data = _data([source["name"] for source in found["data"]], changes, ())
+        # More splits are another cross-validation.
+        run = _digest(found.get("recipe_digest"), found["data"], len(found["parts"]))
+        row = {**_crossval(found), "run": run}
+    entry = entries.setdefault(recipe, Entry())
+    entry.add_weights(weights)
     name = _name(data, run, (), [entry.crossvals])
-    _put(entry.crossvals, name, {**_crossval(found), "run": run})
-    entry.add_weights(found["weights"])
+    _put(entry.crossvals, name, row, f"{recipe}, cross-validated")
 
 
-def _add_run(entries: Entries, found: dict[str, Any], origin: _Origin) -> Entry:
-    entry = entries.setdefault(found["recipe"], Entry())
-    entry.add_weights(origin.weights)
+def _add_run(entries: Entries, path: Path) -> None:
+    report = path / "report" / METRICS_FILE
+    found = read_json(report)
+    # Where it is not noted yet, nothing was held out.
     held_out = found.get("held_out", ())
-    data = _name(origin.data, origin.run, held_out, [*entry.evaluated.values()])
-    for protocol, figures in found["protocols"].items():
-        own = protocol == found["protocol"]
+    origin = _origin(path, held_out)
+    with _whole(report):
+        recipe, own = found["recipe"], found["protocol"]
+        rows = {
+            protocol: {**_evaluated(found, kinds["testing"], protocol == own), "run": origin.run}
+            for protocol, kinds in found["protocols"].items()
+        }
+    entry = entries.setdefault(recipe, Entry())
+    entry.add_weights(origin.weights)
+    name = _name(origin.data, origin.run, held_out, [*entry.evaluated.values()])
+    for protocol, row in rows.items():
         known = entry.evaluated.setdefault(protocol, {})
         # Of a run that was only shown beside this one, its own report says more.
-        if own or data not in known:
-            _put(known, data, {**_evaluated(found, figures["testing"], own), "run": origin.run})
-    return entry
+        if protocol == own or name not in known:
+            _put(known, name, row, f"{recipe}, {protocol}")
+    # A run without a data set is a short one beside others, and none that serves.
+    if not (entry.sizes and held_out):
+        entry.sizes = _sizes(path)
 
 
-def _put(known: dict[str, dict[str, Any]], name: str, found: dict[str, Any]) -> None:
-    if known.get(name, found) != found:
-        print(f"{name}: other figures were on record, and are replaced")
-    known[name] = found
+def _put(known: dict[str, dict[str, Any]], name: str, row: dict[str, Any], of: str) -> None:
+    """Puts a row on record; says where it takes the place of another's figures."""
+    before, now = (
+        {key: value for key, value in figures.items() if key not in _NO_FIGURES}
+        for figures in (known.get(name, row), row)
+    )
+    if before != now:
+        print(f"{of}, {name}: other figures were on record, and are replaced")
+    known[name] = row
 
 
 def _name(

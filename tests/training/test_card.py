@@ -465,7 +465,7 @@ def test_runs_that_are_not_the_same_do_not_take_each_others_place(
     assert "replaced" not in capsys.readouterr().out
     assert added(0.3, overrides=first)[0] == "hospital (epochs 1, seed 1) 0.3"
     replaced = "hospital (epochs 1, seed 1): other figures were on record, and are replaced\n"
-    assert capsys.readouterr().out == replaced
+    assert capsys.readouterr().out == f"ours, grouped, {replaced}"
     # Of the same name: a recipe that was edited, and a data set that has grown.
     edited = added(0.4, dropout=0.4, overrides=first)
     assert edited[0] == "hospital (epochs 1, seed 1) 0.3"
@@ -607,3 +607,47 @@ def test_a_run_and_its_version_are_one_row(tmp_path: Path, monkeypatch: pytest.M
         "hospital + ward (epochs 2)",
         "hospital + ward (epochs 2, without ward)",
     ]
+
+
+@pytest.mark.tensorflow
+@pytest.mark.usefixtures("training")
+def test_what_is_replaced_on_record_are_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from training.entries import Entries, add
+
+    config = _config(recipe=load_recipe("baseline_cnn"), data=[HOSPITAL], protocol="clean")
+    kinds = _report([*TUMORS, "notumor"] * 2, [], answers=False)["protocols"]["grouped"]
+    run = _made(
+        tmp_path / "run", config, protocol="clean", protocols={"clean": kinds, "published": kinds}
+    )
+    entries: Entries = {}
+    add(entries, run)
+    for rows in entries["baseline_cnn"].evaluated.values():
+        # As a record of before has it, which did not tell runs apart.
+        del rows["hospital"]["run"]
+    add(entries, run)
+    # Of a run that was shown beside it, its own report says how many slices trained.
+    add(
+        entries,
+        _made(tmp_path / "other", config, protocol="published", protocols={"published": kinds}),
+    )
+    assert capsys.readouterr().out == ""
+    entries["baseline_cnn"].evaluated["clean"]["hospital"]["accuracy"] = 0.1
+    add(entries, run)
+    assert capsys.readouterr().out == (
+        "baseline_cnn, clean, hospital: other figures were on record, and are replaced\n"
+    )
+
+
+@pytest.mark.tensorflow
+@pytest.mark.usefixtures("training")
+def test_a_mistake_of_ours_is_not_called_damage_of_a_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training import entries
+
+    run = _made(tmp_path / "run", _config(recipe=load_recipe("baseline_cnn"), data=[HOSPITAL]))
+    monkeypatch.setattr(entries, "_name", lambda *_: {}["mistake"])
+    with pytest.raises(KeyError, match="mistake"):
+        entries.add({}, run)
