@@ -139,6 +139,15 @@ class ImageSet:
         """Parts of the data sets, (N,)."""
         return np.array([file.part for file in self.files])
 
+    @property
+    def linked(self) -> NDArray[np.bool_]:
+        """Which images of persons whom nothing names share a study or series with another, (N,)."""
+        count = Counter(identity for file in self.files for identity in file.identities)
+        return np.array(
+            [not f.named and any(count[one] > 1 for one in f.identities) for f in self.files],
+            np.bool_,
+        )
+
     def sources(self) -> tuple[DataSource, ...]:
         """What was read, for the manifest: name, count and a digest over the files' hashes."""
         names = sorted({file.source for file in self.files})
@@ -169,7 +178,7 @@ class ImageSet:
         lines.append(f"other files, not read: {self.passed_over.total()}")
         lines += [f"  {kind}: {count}" for kind, count in sorted(self.passed_over.items())]
         named = sum(file.named for file in self.files)
-        linked = sum(bool(file.identities) and not file.named for file in self.files)
+        linked = int(self.linked.sum())
         lines.append(
             f"images whose person a folder, the index or a DICOM header names: {named}"
             + (f"; a study or series links {linked} others" if linked else "")

@@ -57,6 +57,25 @@ def persons_named(images: ImageSet, rows: NDArray[np.intp]) -> dict[str, bool]:
     return dict(sorted(found.items()))
 
 
+def known_persons(images: ImageSet, test: NDArray[np.intp]) -> dict[str, Any]:
+    """What keeps the slices of a person together, by data set, as a report has it.
+
+    Returns:
+        ``by_patient``: the data sets each of whose slices has a person's name or a patient-wise fold;
+        ``by_fold``: those with such folds; ``by_study``: those where a DICOM study or series links
+        slices of persons whom nothing names; ``persons_named``: of the test images, see
+        :func:`persons_named`.
+    """
+    files = images.files
+    nameless = {file.source for file in files if not file.patient}
+    return {
+        "by_patient": sorted({file.source for file in files} - nameless),
+        "by_fold": sorted({file.source for file in files if file.part.startswith("fold")}),
+        "by_study": sorted({files[row].source for row in np.flatnonzero(images.linked)}),
+        "persons_named": persons_named(images, test),
+    }
+
+
 def scores(
     probabilities: NDArray[Any],
     truth: NDArray[np.intp],

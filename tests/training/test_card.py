@@ -651,3 +651,10 @@ def test_a_mistake_of_ours_is_not_called_damage_of_a_report(
     monkeypatch.setattr(entries, "_name", lambda *_: {}["mistake"])
     with pytest.raises(KeyError, match="mistake"):
         entries.add({}, run)
+
+
+def test_folds_are_spoken_of_where_a_data_set_has_some() -> None:
+    named = _metrics(by_patient=["navoneel", "figshare_cheng"], by_fold=[])
+    assert "names patient-wise folds" not in model_card(named, _config())
+    folded = _metrics(by_patient=["figshare_cheng"], by_fold=["figshare_cheng"])
+    assert "names patient-wise folds, fold 5 is" in model_card(folded, _config())

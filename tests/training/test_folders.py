@@ -12,7 +12,7 @@ from tests.contract.samples import RANGE, mr_object
 from training.datasets import ImageSet, find_images, given, read_folders
 from training.duplicates import audit
 from training.errors import DatasetError
-from training.scores import persons_named
+from training.scores import known_persons, persons_named
 
 SLICE = min((Path(__file__).parents[1] / "data" / "slices" / "glioma").glob("*.jpg"))
 
@@ -573,3 +573,28 @@ def test_where_a_link_s_name_says_nothing_that_of_its_folder_does(tmp_path: Path
     assert found("cases", "glioma", "1.jpg") == ("cases", "", "glioma")
     assert found("Training", "Testing", "glioma/1.jpg") == ("Training", "training", "glioma")
     assert found("notumor", "glioma", "1.jpg") == ("notumor", "", "notumor")
+
+
+def test_a_study_of_one_slice_links_none(tmp_path: Path) -> None:
+    for number in range(3):
+        uids = {"StudyInstanceUID": f"1.2.{number}", "SeriesInstanceUID": f"1.3.{number}"}
+        _object(tmp_path / "set" / "glioma" / f"{number}.dcm", PatientID="", **uids)
+        _object(tmp_path / "other" / "glioma" / f"{number}.dcm", PatientID="", **uids)
+    images = read_folders([tmp_path / "set"])
+    assert "names: 0\n" in f"{images.describe()}\n"
+    assert known_persons(images, np.arange(3))["by_study"] == []
+    # They do where another data set has a slice of the same study.
+    both = read_folders([tmp_path / "set", tmp_path / "other"])
+    assert "; a study or series links 6 others" in both.describe()
+    assert known_persons(both, np.arange(3))["by_study"] == ["other", "set"]
+
+
+def test_a_data_set_is_by_patient_where_each_of_its_slices_is(tmp_path: Path) -> None:
+    _put(tmp_path / "whole", "glioma/p1/1.jpg", "glioma/p2/2.jpg")
+    _put(tmp_path / "partly", "glioma/p1/1.jpg", "glioma/2.jpg")
+    folds = _indexed(tmp_path / "folds", "id,label,fold\n1,glioma,1\n2,glioma,2\n")
+    images = read_folders([tmp_path / "whole", tmp_path / "partly", folds])
+    found = known_persons(images, np.arange(len(images)))
+    assert found["by_patient"] == ["folds", "whole"]
+    assert found["by_fold"] == ["folds"]
+    assert found["persons_named"] == {"folds": False, "partly": False, "whole": True}
