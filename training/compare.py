@@ -82,13 +82,13 @@ def _bars(entries: Entries) -> Iterator[Bar]:
                 if "accuracy" in found:
                     yield Bar(
                         recipe,
-                        f"{protocol}, {_short(data)}",
+                        f"{protocol}, {_short(data, found)}",
                         found["accuracy"],
                         _interval(found),
                         found.get("float_accuracy") if _strays(found) else None,
                     )
         for data, found in sorted(entry.crossvals.items()):
-            kind = f"cross-validated, {_short(data)}"
+            kind = f"cross-validated, {_short(data, found)}"
             yield Bar(recipe, kind, found["accuracy"], _interval(found))
 
 
@@ -103,11 +103,12 @@ def _strays(found: dict[str, Any]) -> bool:
     return bool(found.get("strays", apart > STRAYS_ON_TEST))
 
 
-def _short(data: str) -> str:
+def _short(data: str, found: dict[str, Any]) -> str:
     """Of data sets; more than two are counted."""
-    names, bracket, notes = data.partition(" (")
-    count = names.count(" + ") + 1
-    return data if count <= 2 else f"{count} data sets{bracket}{notes}"
+    names = found.get("sources", [])
+    return (
+        data if len(names) <= 2 else data.replace(" + ".join(names), f"{len(names)} data sets", 1)
+    )
 
 
 def _interval(figures: dict[str, Any]) -> tuple[float, float] | None:
@@ -211,7 +212,7 @@ def _grouped_section(entries: Entries, prose: Prose) -> list[str]:
             "Protocol `grouped`: the test is drawn in whole near-duplicate groups, whether a set calls "
             f"them Training or Testing{prose.grouped}. Of a set with "
             "patient-wise folds, only those are tested that the recipe sends there."
-            + _sends(entries)
+            + _sends(entries, prose)
         ),
         "",
         *_TESTING_HEAD,
@@ -219,24 +220,26 @@ def _grouped_section(entries: Entries, prose: Prose) -> list[str]:
     ]
 
 
-def _sends(entries: Entries) -> str:
+def _sends(entries: Entries, prose: Prose) -> str:
     """Which folds recipes that ship test, and which data sets they never do, where they were run."""
-    found: dict[str, list[str]] = {}
+    noted: dict[str, list[str]] = {}
     for name in sorted(entries):
         runs = _own(entries[name], "grouped")
         if name not in recipe_names() or not runs:
             continue
         recipe = load_recipe(name)
-        sets = {source for data in runs for source in data.partition(" (")[0].split(" + ")}
+        sets = {source for found in runs.values() for source in found.get("sources", ())}
         fixed = [source for source in recipe.train_only if source in sets]
+        # Older reports do not say which data sets have folds; on the project's page, one has.
+        folded = any(found.get("folded", prose is PROJECT) for found in runs.values())
         notes = []
-        if recipe.folds:
+        if recipe.folds and folded:
             notes.append(f"fold {', '.join(str(number) for number in recipe.folds.test)} is tested")
         if fixed:
             notes.append(f"{', '.join(fixed)} is for training alone")
         if notes:
-            found.setdefault("; ".join(notes), []).append(f"`{name}`")
-    return "".join(f" {', '.join(names)}: {note}." for note, names in found.items())
+            noted.setdefault("; ".join(notes), []).append(f"`{name}`")
+    return "".join(f" {', '.join(names)}: {note}." for note, names in noted.items())
 
 
 def _own(entry: Entry, protocol: str) -> dict[str, dict[str, Any]]:

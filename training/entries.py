@@ -24,7 +24,7 @@ from training.run import Run, read_json, write_aside, write_json
 
 LATENCY_FILE: Final = "latency.json"
 MANIFEST_FILE: Final = "manifest.json"
-_NO_FIGURES: Final = frozenset({"run", "trained", "strays", "accuracy_spread"})
+_NO_FIGURES: Final = frozenset({"run", "sources", "folded", "trained", "strays", "accuracy_spread"})
 """What of a row depends on which release wrote it, or on which report, with the same figures."""
 _TUMOR_FIGURES: Final = ("sensitivity", "specificity", "f1", "auc")
 
@@ -38,14 +38,16 @@ class Entry:
         evaluated: protocol, then data sets and what else the run differs in from the recipe's own, to
             the figures of the int8 file (``accuracy``, ``macro_f1``, ``tumor.f1``, ``tumor.auc`` and
             their ``interval``), ``float_accuracy`` and ``trained``, the number of slices, if it is
-            known; ``strays``, if that file is too far from the float model to be exported; and
-            ``run``, which tells runs of the same names apart (see :func:`_digest`). There
+            known; ``strays``, if that file is too far from the float model to be exported;
+            ``run``, which tells runs of the same names apart (see :func:`_digest`); ``sources``,
+            names of the data sets, and ``folded``, of those with patient-wise folds. There
             is no accuracy and no F1 of test images of one class. Of a run that left data sets out
             also ``held_out``, which, ``tested``, ``named`` and ``tumors``, the numbers of test slices,
             of those with a class and of those with a tumour, ``tumor.sensitivity`` and
             ``tumor.specificity``.
-        crossvals: the same to ``parts``, ``mean_accuracy``, ``lowest_accuracy`` and, of several,
-            ``accuracy_spread`` of the parts, and the figures of all tested images together.
+        crossvals: the same to ``sources``, ``run``, ``parts``, ``mean_accuracy``, ``lowest_accuracy``
+            and, of several, ``accuracy_spread`` of the parts, and the figures of all tested images
+            together.
         sizes: parameters, bytes, milliseconds and the processor that they were measured on; see
             :func:`training.latency.measure`.
         step: of the recipe at its full size, where it was too long to be run; see
@@ -74,11 +76,13 @@ class _Origin(NamedTuple):
         data: see :func:`_data`.
         weights: what it started from.
         run: see :func:`_digest`.
+        sources: names of the data sets.
     """
 
     data: str
     weights: str
     run: str
+    sources: list[str]
 
 
 def read_record(path: Path) -> Entries:
@@ -97,6 +101,10 @@ def read_record(path: Path) -> Entries:
 
 def _entry(content: dict[str, Any]) -> Entry:
     entry = Entry(**content)
+    for runs in (*entry.evaluated.values(), entry.crossvals):
+        for data, found in runs.items():
+            # In records of earlier releases, what is shown of the data is all that there is.
+            found.setdefault("sources", data.partition(" (")[0].split(" + "))
     for found in entry.crossvals.values():
         # Records of earlier releases have the spread of the parts as if there could be no others.
         spread, parts = found.pop("accuracy_deviation", None), found["parts"]
@@ -139,10 +147,11 @@ def _add_crossval(entries: Entries, path: Path) -> None:
     with _whole(path):
         recipe, weights = found["recipe"], found["weights"]
         changes = _changes(found.get("overridden", {}), found.get("another_recipe"))
-        data = _data([source["name"] for source in found["data"]], changes, ())
+        sources = [source["name"] for source in found["data"]]
+        data = _data(sources, changes, ())
         # More splits are another cross-validation.
         run = _digest(found.get("recipe_digest"), found["data"], len(found["parts"]))
-        row = {**_crossval(found), "run": run}
+        row = {**_crossval(found), "run": run, "sources": sources}
     entry = entries.setdefault(recipe, Entry())
     entry.add_weights(weights)
     name = _name(data, run, (), [entry.crossvals])
@@ -157,8 +166,11 @@ def _add_run(entries: Entries, path: Path) -> None:
     origin = _origin(path, held_out)
     with _whole(report):
         recipe, own = found["recipe"], found["protocol"]
+        told: dict[str, Any] = {"run": origin.run, "sources": origin.sources}
+        if "by_fold" in found:
+            told["folded"] = found["by_fold"]
         rows = {
-            protocol: {**_evaluated(found, kinds["testing"], protocol == own), "run": origin.run}
+            protocol: _evaluated(found, kinds["testing"], protocol == own) | told
             for protocol, kinds in found["protocols"].items()
         }
     entry = entries.setdefault(recipe, Entry())
@@ -334,8 +346,9 @@ def _origin(path: Path, held_out: Sequence[str]) -> _Origin:
     config = Run.open(path).config
     recipe, sources = config.recipe, [source.model_dump() for source in config.data]
     changes = _changes(overridden(recipe, config.overrides), departs(recipe))
-    data = _data([source["name"] for source in sources], changes, held_out)
-    return _Origin(data, recipe.weights_name, _digest(recipe.digest, sources))
+    names = [source.name for source in config.data]
+    data = _data(names, changes, held_out)
+    return _Origin(data, recipe.weights_name, _digest(recipe.digest, sources), names)
 
 
 def _origin_of_version(provenance: dict[str, Any], held_out: Sequence[str]) -> _Origin:
@@ -345,7 +358,7 @@ def _origin_of_version(provenance: dict[str, Any], held_out: Sequence[str]) -> _
     own = recipe not in recipe_names() or load_recipe(recipe).digest == digest
     changes = _changes({}, None if own else digest[:8])
     data = _data(names, changes, held_out)
-    return _Origin(data, provenance["weights"], _digest(digest, provenance["data"]))
+    return _Origin(data, provenance["weights"], _digest(digest, provenance["data"]), names)
 
 
 def _sizes(path: Path) -> dict[str, Any]:

@@ -166,7 +166,7 @@ def test_the_comparison_says_what_grouped_recipes_test() -> None:
     from training.entries import Entry
 
     names = ("efficientnet_lite0_mask", "efficientnet_lite0_plain", "vgg16_binary", "gone")
-    runs = {"grouped": {"small + normal_volumes": _shown()}}
+    runs = {"grouped": {"small + normal_volumes": _shown(sources=["small", "normal_volumes"])}}
     text = _document({name: Entry(weights=["none"], evaluated=runs) for name in names})
     assert (
         " `efficientnet_lite0_mask`, `efficientnet_lite0_plain`: fold 5 is tested; normal_volumes is "
@@ -648,8 +648,9 @@ def test_a_mistake_of_ours_is_not_called_damage_of_a_report(
     from training import entries
 
     run = _made(tmp_path / "run", _config(recipe=load_recipe("baseline_cnn"), data=[HOSPITAL]))
-    monkeypatch.setattr(entries, "_name", lambda *_: {}["mistake"])
-    with pytest.raises(KeyError, match="mistake"):
+    mistake: dict[str, str] = {}
+    monkeypatch.setattr(entries, "_name", lambda *_: mistake["made"])
+    with pytest.raises(KeyError, match="made"):
         entries.add({}, run)
 
 
@@ -658,3 +659,36 @@ def test_folds_are_spoken_of_where_a_data_set_has_some() -> None:
     assert "names patient-wise folds" not in model_card(named, _config())
     folded = _metrics(by_patient=["figshare_cheng"], by_fold=["figshare_cheng"])
     assert "names patient-wise folds, fold 5 is" in model_card(folded, _config())
+
+
+@pytest.mark.tensorflow
+@pytest.mark.usefixtures("training")
+def test_names_of_data_sets_are_kept_and_not_read_from_what_is_shown(tmp_path: Path) -> None:
+    from training.compare import _bars, _document
+    from training.entries import Entries, add, read_record, write_record
+
+    names = ("a (2023)", "b + c", "normal_volumes")
+    data = [{"name": name, "images": 1, "digest": "0" * 64} for name in names]
+    said = load_recipe("efficientnet_lite0_mask", {"seed": 7})
+    run = _made(tmp_path / "run", _config(recipe=said, data=data), by_fold=[])
+    entries: Entries = {}
+    add(entries, run)
+    write_record(entries, tmp_path / "record.json")
+    entries = read_record(tmp_path / "record.json")
+    (bar,) = _bars(entries)
+    assert bar.kind == "grouped, 3 data sets (seed 7)"
+    page = _document(entries, tmp_path / "page.md")
+    # None of them has folds.
+    assert f" `{said.name}`: normal_volumes is for training alone.\n" in page
+    (row,) = entries[said.name].evaluated["grouped"].values()
+    row["folded"] = ["b + c"]
+    page = _document(entries, tmp_path / "page.md")
+    assert f" `{said.name}`: fold 5 is tested; normal_volumes is for training alone.\n" in page
+    # A record of before has the names in what is shown alone, and says nothing of folds.
+    del row["folded"], row["sources"]
+    entries[said.name].evaluated["grouped"] = {"one + two (seed 7)": row}
+    write_record(entries, tmp_path / "record.json")
+    entries = read_record(tmp_path / "record.json")
+    (row,) = entries[said.name].evaluated["grouped"].values()
+    assert row["sources"] == ["one", "two"]
+    assert "is tested;" not in _document(entries, tmp_path / "page.md")
