@@ -330,14 +330,15 @@ def _index(root: Path) -> Found:
     _require_columns(path, columns)
     reader.fieldnames = columns
     try:
-        rows = list(reader)
+        # A blank line is no row, and a row may be of several lines.
+        rows = [(reader.line_num, row) for row in reader]
     except csv.Error as error:
         raise DatasetError(f"{path}, line {reader.line_num}: {error}") from error
     if not rows:
         raise DatasetError(f"{path} lists no images: it has no line but its first")
-    places = [_row(root, number, row) for number, row in enumerate(rows, start=2)]
+    places = [_row(root, number, row) for number, row in rows]
     lines: dict[Path, int] = {}
-    for number, place in enumerate(places, start=2):
+    for (number, _), place in zip(rows, places, strict=True):
         if lines.setdefault(place.path, number) != number:
             raise DatasetError(f"{path}, line {number}: the id of line {lines[place.path]} again")
     passed_over = Counter(

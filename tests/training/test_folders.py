@@ -598,3 +598,18 @@ def test_a_data_set_is_by_patient_where_each_of_its_slices_is(tmp_path: Path) ->
     assert found["by_patient"] == ["folds", "whole"]
     assert found["by_fold"] == ["folds"]
     assert found["persons_named"] == {"folds": False, "partly": False, "whole": True}
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ("1,glioma,1\n\n\n2,glioma,1\n2,glioma,1\n", "line 6: the id of line 5 again"),
+        ("1,glioma,1\n\n2,glima,1\n", "line 4: no class 'glima'"),
+        ('"1",glioma,1,"two\nlines"\n2,glima,1\n', "line 4: no class 'glima'"),
+    ],
+    ids=["again", "label", "a value of two lines"],
+)
+def test_lines_of_an_index_are_those_of_the_file(tmp_path: Path, rows: str, says: str) -> None:
+    text = f"id,label,fold,remark\n{rows}"
+    with pytest.raises(DatasetError, match=says):
+        find_images([_indexed(tmp_path / "set", text)])
