@@ -378,8 +378,11 @@ def _aside(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
-    except BaseException:
+    except BaseException as error:
         # A full disk must not be kept full.
         with suppress(OSError):
             aside.unlink()
+        if isinstance(error, OSError) and error.filename is None:
+            # An open file that cannot be written on does not say which it is.
+            error.filename = str(path)
         raise
