@@ -150,8 +150,8 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         default=Path("runs/compare.md"),
         metavar="FILE",
-        help="the page; what it has shown so far is kept beside it, in a file of the same name that "
-        "ends in .json (default: runs/compare.md)",
+        help="the page; beside it, under the same name, go its picture, .png, and what it has shown "
+        "so far, .json (default: runs/compare.md)",
     )
     compare.add_argument(
         "--step",

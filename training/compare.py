@@ -118,7 +118,7 @@ def _interval(figures: dict[str, Any]) -> tuple[float, float] | None:
     return low, high
 
 
-def _document(entries: Entries, page: Path = PROJECT_PAGE) -> str:
+def _document(entries: Entries, page: Path) -> str:
     prose = PROJECT if page.resolve() == PROJECT_PAGE else ANY
     lines = [
         "# The recipes, compared",
@@ -248,7 +248,7 @@ def _own(entry: Entry, protocol: str) -> dict[str, dict[str, Any]]:
     return {data: found for data, found in runs.items() if not found.get("held_out")}
 
 
-def _left_out_section(entries: Entries, prose: Prose = PROJECT) -> list[str]:
+def _left_out_section(entries: Entries, prose: Prose) -> list[str]:
     rows = [
         _left_out_row(name, data, found)
         for name, entry in sorted(entries.items())

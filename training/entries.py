@@ -315,7 +315,7 @@ def _figures(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _crossval(found: dict[str, Any]) -> dict[str, Any]:
-    # By the parts: what files of earlier releases say is of these as if there could be no others.
+    # By the parts: what the file says may be of these as if there could be no others.
     spread = deviation(found["parts"])
     return {
         "parts": len(found["parts"]),

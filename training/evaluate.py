@@ -19,7 +19,7 @@ from training.fidelity import AGREEMENT_FILE, LITERT_FILE, SAVED_MODEL
 from training.prepare import Prepared, reopen
 from training.recipe import Recipe, departs, overridden
 from training.run import Run, read_json, write_json
-from training.scores import known_persons, scores, subset_name
+from training.scores import by_source, known_persons, scores
 from training.splits import Protocol
 
 TEST_IMAGES_FILE: Final = "test_images.txt"
@@ -220,8 +220,7 @@ def _class_figures(
     images, test = prepared.images, prepared.parts.test
     named, truth = _named(prepared, recipe)
     if prepared.config.protocol is Protocol.GROUPED:
-        sources = np.array([images.files[int(row)].source for row in test])
-        subsets = {subset_name(str(name)): sources == name for name in np.unique(sources[named])}
+        subsets = by_source(np.array([images.files[int(row)].source for row in test]))
     else:
         subsets = {"testing_unleaked": prepared.audit.unleaked(images)[test]}
     subsets = {"testing": np.ones(len(test), bool), **subsets}

@@ -53,7 +53,7 @@ class RunConfig(BaseModel):
         truth: what the data say of their images; see :func:`training.truth.truth_digest`; likewise.
         never_shown: classes of which no training image is.
         overrides: what the command line said instead of the recipe's file; see
-            :func:`training.recipe.load_recipe`. Empty in runs older than this record.
+            :func:`training.recipe.load_recipe`. Empty where that is not known.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

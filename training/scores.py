@@ -39,9 +39,16 @@ class Basis(NamedTuple):
     share: bool = False
 
 
-def subset_name(source: str) -> str:
-    """How a report calls the figures of one data set, so that they replace no others."""
-    return f"{source} (data set)" if source in _RESERVED else source
+def by_source(sources: NDArray[np.str_]) -> dict[str, NDArray[np.bool_]]:
+    """Which rows are of each data set, (N,); a report calls their figures so, and loses no others.
+
+    Args:
+        sources: the rows' data sets, (N,).
+    """
+    return {
+        f"{name} (data set)" if name in _RESERVED else name: np.asarray(sources == name)
+        for name in np.unique(sources).tolist()
+    }
 
 
 def persons_named(images: ImageSet, rows: NDArray[np.intp]) -> dict[str, bool]:

@@ -143,14 +143,14 @@ def _shown(**more: Any) -> dict[str, Any]:
 @pytest.mark.tensorflow
 @pytest.mark.usefixtures("training")
 def test_a_run_that_left_a_data_set_out_is_compared_with_no_other() -> None:
-    from training.compare import _document
+    from training.compare import PROJECT_PAGE, _document
     from training.entries import Entry
 
     left_out = {"small (without other)": _shown(held_out=["other"])}
     entry = Entry(
         weights=["none"], evaluated=dict.fromkeys(("clean", "published", "grouped"), left_out)
     )
-    text = _document({"baseline_cnn": entry})
+    text = _document({"baseline_cnn": entry}, PROJECT_PAGE)
     testing, _, rest = text.partition("## A data set left out")
     assert "without other" not in testing
     assert rest.partition("![")[0].count("| small (without other) |") == 3
@@ -162,19 +162,20 @@ def test_a_run_that_left_a_data_set_out_is_compared_with_no_other() -> None:
 @pytest.mark.tensorflow
 @pytest.mark.usefixtures("training")
 def test_the_comparison_says_what_grouped_recipes_test() -> None:
-    from training.compare import _document
+    from training.compare import PROJECT_PAGE, _document
     from training.entries import Entry
 
     names = ("efficientnet_lite0_mask", "efficientnet_lite0_plain", "vgg16_binary", "gone")
     runs = {"grouped": {"small + normal_volumes": _shown(sources=["small", "normal_volumes"])}}
-    text = _document({name: Entry(weights=["none"], evaluated=runs) for name in names})
+    entries = {name: Entry(weights=["none"], evaluated=runs) for name in names}
+    text = _document(entries, PROJECT_PAGE)
     assert (
         " `efficientnet_lite0_mask`, `efficientnet_lite0_plain`: fold 5 is tested; normal_volumes is "
         "for training alone.\n" in text
     )
     one = {"grouped": {"small": {"trained": 9, "interval": {}}}}
     assert "| baseline_cnn | grouped | small | 9 | - | - |" in _document(
-        {"baseline_cnn": Entry(weights=["none"], evaluated=one)}
+        {"baseline_cnn": Entry(weights=["none"], evaluated=one)}, PROJECT_PAGE
     )
 
 
@@ -368,7 +369,7 @@ def test_reports_of_before_have_no_f1_of_nothing_and_no_interval_of_no_width() -
 @pytest.mark.tensorflow
 @pytest.mark.usefixtures("training")
 def test_an_int8_file_that_strays_is_marked() -> None:
-    from training.compare import _bars, _document
+    from training.compare import PROJECT_PAGE, _bars, _document
     from training.entries import Entry, _evaluated
 
     report = _report(TUMORS * 10 + ["notumor"] * 10, [], answers=False)
@@ -383,7 +384,7 @@ def test_an_int8_file_that_strays_is_marked() -> None:
         assert found["strays"] == strays
         runs = {"grouped": {"small": found | {"float_accuracy": 0.75}}}
         entries = {"baseline_cnn": Entry(weights=["none"], evaluated=runs)}
-        assert ("75.00 (int8 strays)" in _document(entries)) == strays
+        assert ("75.00 (int8 strays)" in _document(entries, PROJECT_PAGE)) == strays
     assert "strays" not in _evaluated(report, kinds, own=True)
     # Of records of before it was noted, those that are plainly apart.
     for apart, expected in ((0.004, None), (0.26, 0.9)):
@@ -430,7 +431,7 @@ def test_the_command_of_a_card_has_what_the_command_line_said_of_ones_own_recipe
 def test_runs_that_are_not_the_same_do_not_take_each_others_place(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from training.compare import _document
+    from training.compare import PROJECT_PAGE, _document
     from training.entries import Entries, add, read_record, write_record
 
     entries: Entries = {}
@@ -470,7 +471,7 @@ def test_runs_that_are_not_the_same_do_not_take_each_others_place(
     edited = added(0.4, dropout=0.4, overrides=first)
     assert edited[0] == "hospital (epochs 1, seed 1) 0.3"
     assert edited[1].startswith("hospital (epochs 1, seed 1) (another run ")
-    assert "*Another run* has the names" in _document(entries)
+    assert "*Another run* has the names" in _document(entries, PROJECT_PAGE)
     grown = added(0.5, data=[source | {"digest": "1" * 64}], overrides=first)
     assert len(grown) == 4
     assert added(0.4, dropout=0.4, overrides=first) == grown
