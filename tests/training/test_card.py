@@ -334,13 +334,13 @@ TUMORS = ["glioma", "meningioma", "pituitary"]
 def test_of_a_set_that_was_left_out_the_record_has_what_the_set_can_show(
     labels: list[str], answers: bool, counts: str, shown: str
 ) -> None:
-    from training.compare import _left_out_row
     from training.entries import _evaluated
+    from training.rows import left_out_row
 
     report = _report(labels, ["small"], answers)
     json.dumps(report, allow_nan=False)
     found = _evaluated(report, report["protocols"]["grouped"]["testing"], own=True)
-    cells = _left_out_row("r", "small", found).strip("| ").split(" | ")
+    cells = left_out_row("r", "small", found).strip("| ").split(" | ")
     assert cells[:4] == ["r", "small", "99", counts]
     assert "".join(str(int(cell != "-")) for cell in cells[4:9]) == shown
     assert found["held_out"] == ["small"]
