@@ -16,7 +16,7 @@ from training.errors import TrainingError
 from training.recipe import MAX_RESOLUTION, MIN_RESOLUTION, SEEDS, Recipe, load_recipe
 
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What a write to an open file ends with, and names no file."""
+"""What a write to an open file ends with, which may name no file."""
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -150,8 +150,8 @@ def _parser() -> argparse.ArgumentParser:
         type=Path,
         default=Path("runs/compare.md"),
         metavar="FILE",
-        help="the page; what it has shown so far is kept beside it, in a file of the same name that "
-        "ends in .json (default: runs/compare.md)",
+        help="the page; beside it, under the same name, go its picture, .png, and what it has shown "
+        "so far, .json (default: runs/compare.md)",
     )
     compare.add_argument(
         "--step",
@@ -351,8 +351,9 @@ def main(arguments: list[str] | None = None) -> int:
 def _told(error: Exception, options: argparse.Namespace) -> str:
     """What an error says, in a line; of a full disk also where."""
     if isinstance(error, shutil.Error) and isinstance(error.args[0], list):
-        # Of each file that was not copied, the last names both ends and the reason.
-        return str(error.args[0][0][-1])
+        # Of each file that was not copied: both ends, and the reason, which may name them.
+        source, target, reason = map(str, error.args[0][0])
+        return reason if source in reason or target in reason else f"{reason}: '{target}'"
     if isinstance(error, OSError) and error.errno in _NO_ROOM and error.filename is None:
         written = next(getattr(options, n) for n in ("out", "store", "run") if hasattr(options, n))
         return f"{error}: '{written}'"

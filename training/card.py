@@ -218,11 +218,11 @@ def _tested(metrics: dict[str, Any], config: RunConfig) -> str:
         "or Testing"
         + (f", but none from {', '.join(fixed)}" if fixed else "")
         + "."
-        # Where no set names patients there are no folds.
+        # Where no set names patients there are no folds; older reports do not say which has some.
         + (
             f" Of a set that names patient-wise folds, {f'fold {names}' if folds else 'nothing'} is "
             "tested."
-            if metrics.get("by_patient", True)
+            if metrics.get("by_fold", metrics.get("by_patient", True))
             else ""
         )
     )

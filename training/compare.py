@@ -10,32 +10,28 @@ from training.errors import RunError
 from training.plots import Bar
 from training.prose import ANY, PROJECT, Prose
 from training.recipe import load_recipe, recipe_names
+from training.rows import (
+    CROSSVAL_HEAD,
+    LEFT_OUT_HEAD,
+    SIZE_HEAD,
+    STEP_HEAD,
+    TESTING_HEAD,
+    crossval_row,
+    left_out_row,
+    size_row,
+    step_row,
+    strays,
+    testing_row,
+)
 from training.run import write_aside
 from training.step import measure_step
 
 PROJECT_PAGE: Final = Path(__file__).resolve().parents[1] / "docs" / "models.md"
 """The page that is kept with the recipes that ship."""
 
-_DASH: Final = "-"
 _STRAYED: Final = (
     " Where *strays* is said, the int8 file is too far from its float model to be exported, and its "
     "figures are not the recipe's: the float accuracy is."
-)
-
-
-STRAYS_ON_TEST: Final = 0.01
-"""Accuracy by which an int8 file that is apart from its float model on test is marked."""
-
-_LEFT_OUT_HEAD: Final = (
-    (
-        "| recipe | data | training slices | test slices, with tumour | accuracy | F1 | sensitivity "
-        "| specificity | tumour AUC | float accuracy |"
-    ),
-    "|---|---|---|---|---|---|---|---|---|---|",
-)
-_TESTING_HEAD: Final = (
-    "| recipe | protocol | data | slices | accuracy | F1 | tumour F1 | tumour AUC | float accuracy |",
-    "|---|---|---|---|---|---|---|---|---|",
 )
 
 
@@ -82,32 +78,22 @@ def _bars(entries: Entries) -> Iterator[Bar]:
                 if "accuracy" in found:
                     yield Bar(
                         recipe,
-                        f"{protocol}, {_short(data)}",
+                        f"{protocol}, {_short(data, found)}",
                         found["accuracy"],
                         _interval(found),
-                        found.get("float_accuracy") if _strays(found) else None,
+                        found.get("float_accuracy") if strays(found) else None,
                     )
         for data, found in sorted(entry.crossvals.items()):
-            kind = f"cross-validated, {_short(data)}"
+            kind = f"cross-validated, {_short(data, found)}"
             yield Bar(recipe, kind, found["accuracy"], _interval(found))
 
 
-def _strays(found: dict[str, Any]) -> bool:
-    """Whether an int8 file is not what its float model is.
-
-    By what was found on validation; and of runs of before that was noted, by what is plain on test.
-    """
-    if "accuracy" not in found or "float_accuracy" not in found:
-        return False
-    apart = abs(found["accuracy"] - found["float_accuracy"])
-    return bool(found.get("strays", apart > STRAYS_ON_TEST))
-
-
-def _short(data: str) -> str:
+def _short(data: str, found: dict[str, Any]) -> str:
     """Of data sets; more than two are counted."""
-    names, bracket, notes = data.partition(" (")
-    count = names.count(" + ") + 1
-    return data if count <= 2 else f"{count} data sets{bracket}{notes}"
+    names = found.get("sources", [])
+    return (
+        data if len(names) <= 2 else data.replace(" + ".join(names), f"{len(names)} data sets", 1)
+    )
 
 
 def _interval(figures: dict[str, Any]) -> tuple[float, float] | None:
@@ -117,7 +103,7 @@ def _interval(figures: dict[str, Any]) -> tuple[float, float] | None:
     return low, high
 
 
-def _document(entries: Entries, page: Path = PROJECT_PAGE) -> str:
+def _document(entries: Entries, page: Path) -> str:
     prose = PROJECT if page.resolve() == PROJECT_PAGE else ANY
     lines = [
         "# The recipes, compared",
@@ -143,14 +129,10 @@ def _document(entries: Entries, page: Path = PROJECT_PAGE) -> str:
             "processors do not compare."
         ),
         "",
-        (
-            "| recipe | weights | parameters | int8 file | SavedModel | int8 | float32 | TensorFlow "
-            "| processor |"
-        ),
-        "|---|---|---|---|---|---|---|---|---|",
+        *SIZE_HEAD,
     ]
     run = {name: entry for name, entry in sorted(entries.items()) if entry.weights}
-    lines += [_size_row(name, entry) for name, entry in run.items()]
+    lines += [size_row(name, entry) for name, entry in run.items()]
     lines += _testing_section(entries, prose)
     lines += _grouped_section(entries, prose)
     lines += _left_out_section(entries, prose)
@@ -194,7 +176,7 @@ def _testing_section(entries: Entries, prose: Prose) -> list[str]:
             "tumour F1 and AUC are those of tumour against none." + _STRAYED
         ),
         "",
-        *_TESTING_HEAD,
+        *TESTING_HEAD,
         *rows,
     ]
 
@@ -211,32 +193,34 @@ def _grouped_section(entries: Entries, prose: Prose) -> list[str]:
             "Protocol `grouped`: the test is drawn in whole near-duplicate groups, whether a set calls "
             f"them Training or Testing{prose.grouped}. Of a set with "
             "patient-wise folds, only those are tested that the recipe sends there."
-            + _sends(entries)
+            + _sends(entries, prose)
         ),
         "",
-        *_TESTING_HEAD,
+        *TESTING_HEAD,
         *rows,
     ]
 
 
-def _sends(entries: Entries) -> str:
+def _sends(entries: Entries, prose: Prose) -> str:
     """Which folds recipes that ship test, and which data sets they never do, where they were run."""
-    found: dict[str, list[str]] = {}
+    noted: dict[str, list[str]] = {}
     for name in sorted(entries):
         runs = _own(entries[name], "grouped")
         if name not in recipe_names() or not runs:
             continue
         recipe = load_recipe(name)
-        sets = {source for data in runs for source in data.partition(" (")[0].split(" + ")}
+        sets = {source for found in runs.values() for source in found.get("sources", ())}
         fixed = [source for source in recipe.train_only if source in sets]
+        # Older reports do not say which data sets have folds; on the project's page, one has.
+        folded = any(found.get("folded", prose is PROJECT) for found in runs.values())
         notes = []
-        if recipe.folds:
+        if recipe.folds and folded:
             notes.append(f"fold {', '.join(str(number) for number in recipe.folds.test)} is tested")
         if fixed:
             notes.append(f"{', '.join(fixed)} is for training alone")
         if notes:
-            found.setdefault("; ".join(notes), []).append(f"`{name}`")
-    return "".join(f" {', '.join(names)}: {note}." for note, names in found.items())
+            noted.setdefault("; ".join(notes), []).append(f"`{name}`")
+    return "".join(f" {', '.join(names)}: {note}." for note, names in noted.items())
 
 
 def _own(entry: Entry, protocol: str) -> dict[str, dict[str, Any]]:
@@ -245,9 +229,9 @@ def _own(entry: Entry, protocol: str) -> dict[str, dict[str, Any]]:
     return {data: found for data, found in runs.items() if not found.get("held_out")}
 
 
-def _left_out_section(entries: Entries, prose: Prose = PROJECT) -> list[str]:
+def _left_out_section(entries: Entries, prose: Prose) -> list[str]:
     rows = [
-        _left_out_row(name, data, found)
+        left_out_row(name, data, found)
         for name, entry in sorted(entries.items())
         for protocol, runs in sorted(entry.evaluated.items())
         for data, found in sorted(runs.items())
@@ -268,28 +252,9 @@ def _left_out_section(entries: Entries, prose: Prose = PROJECT) -> list[str]:
             + prose.left_out
         ),
         "",
-        *_LEFT_OUT_HEAD,
+        *LEFT_OUT_HEAD,
         *rows,
     ]
-
-
-def _left_out_row(recipe: str, data: str, found: dict[str, Any]) -> str:
-    figures = ("accuracy", "macro_f1", "tumor.sensitivity", "tumor.specificity", "tumor.auc")
-    cells = [
-        recipe,
-        data,
-        _DASH if found["trained"] is None else str(found["trained"]),
-        f"{found['tested']}, {found.get('tumors', _DASH)}" if "tested" in found else _DASH,
-        *(_percent(found, name) for name in figures),
-        _float_accuracy(found),
-    ]
-    return f"| {' | '.join(cells)} |"
-
-
-def _float_accuracy(found: dict[str, Any]) -> str:
-    if "float_accuracy" not in found:
-        return _DASH
-    return f"{100 * found['float_accuracy']:.2f}" + (" (int8 strays)" if _strays(found) else "")
 
 
 def _crossval_section(entries: Entries, prose: Prose) -> list[str]:
@@ -302,12 +267,11 @@ def _crossval_section(entries: Entries, prose: Prose) -> list[str]:
             "a sample (n - 1)."
         ),
         "",
-        "| recipe | data | parts | accuracy, mean | spread | lowest | all tested | F1 | AUC |",
-        "|---|---|---|---|---|---|---|---|---|",
+        *CROSSVAL_HEAD,
     ]
     for name, entry in sorted(entries.items()):
         lines += [
-            _crossval_row(name, data, found) for data, found in sorted(entry.crossvals.items())
+            crossval_row(name, data, found) for data, found in sorted(entry.crossvals.items())
         ]
     return lines
 
@@ -322,90 +286,18 @@ def _step_section(entries: Entries) -> list[str]:
             "NAME`)."
         ),
         "",
-        "| recipe | parameters | that learn | batch | pixels | seconds a step | processor |",
-        "|---|---|---|---|---|---|---|",
-        *(
-            f"| {name} | {entry.step['parameters']:,.0f} | {entry.step['trainable']:,.0f} "
-            f"| {entry.step['batch']:.0f} | {entry.step['resolution']:.0f} "
-            f"| {entry.step['seconds']:.1f} | {entry.step['processor']} |"
-            for name, entry in sorted(entries.items())
-            if entry.step
-        ),
+        *STEP_HEAD,
+        *(step_row(name, entry.step) for name, entry in sorted(entries.items()) if entry.step),
     ]
-
-
-def _size_row(recipe: str, entry: Entry) -> str:
-    sizes = entry.sizes
-
-    def mib(name: str) -> str:
-        return f"{sizes[name] / 2**20:.1f} MiB" if name in sizes else _DASH
-
-    def ms(name: str) -> str:
-        return f"{sizes[name]:.1f}" if name in sizes else _DASH
-
-    parameters = f"{sizes['parameters']:,.0f}" if "parameters" in sizes else _DASH
-    cells = [
-        recipe,
-        ", ".join(f"`{name}`" for name in entry.weights),
-        parameters,
-        mib("int8_bytes"),
-        mib("saved_model_bytes"),
-        ms("int8_ms"),
-        ms("float32_ms"),
-        ms("tensorflow_ms"),
-        sizes.get("processor", _DASH),
-    ]
-    return f"| {' | '.join(cells)} |"
-
-
-def _percent(figures: dict[str, Any], name: str) -> str:
-    if name not in figures:
-        return _DASH
-    text = f"{100 * figures[name]:.2f}"
-    if name not in figures["interval"]:
-        return text
-    low, high = figures["interval"][name]
-    if low == high:
-        # Of records of before such intervals were left out.
-        return text
-    return f"{text} [{100 * low:.2f}, {100 * high:.2f}]"
 
 
 def _testing_rows(entries: Entries, protocols: Collection[str]) -> list[str]:
     return [
-        _testing_row(name, protocol, data, found)
+        testing_row(name, protocol, data, found)
         for name, entry in sorted(entries.items())
         for protocol in sorted(protocols)
         for data, found in sorted(_own(entry, protocol).items())
     ]
-
-
-def _testing_row(recipe: str, protocol: str, data: str, found: dict[str, Any]) -> str:
-    cells = [
-        recipe,
-        protocol,
-        data,
-        _DASH if found["trained"] is None else str(found["trained"]),
-        *(_percent(found, name) for name in ("accuracy", "macro_f1", "tumor.f1", "tumor.auc")),
-        _float_accuracy(found),
-    ]
-    return f"| {' | '.join(cells)} |"
-
-
-def _crossval_row(recipe: str, data: str, found: dict[str, Any]) -> str:
-    auc = found["tumor.auc"] if "tumor.auc" in found else found["macro_auc"]
-    cells = [
-        recipe,
-        data,
-        str(found["parts"]),
-        f"{100 * found['mean_accuracy']:.2f}",
-        f"{100 * found['accuracy_deviation']:.2f}" if "accuracy_deviation" in found else _DASH,
-        f"{100 * found['lowest_accuracy']:.2f}",
-        _percent(found, "accuracy"),
-        _percent(found, "macro_f1"),
-        f"{100 * auc:.2f}",
-    ]
-    return f"| {' | '.join(cells)} |"
 
 
 def _missing(entries: Entries) -> list[str]:

@@ -71,7 +71,10 @@ def contact_sheet(images: ImageSet, found: Audit) -> Image.Image:
     rng = np.random.default_rng(SAMPLE_SEED)
     labels = images.labels
     exact = [pair for same in found.copies for pair in _pairs(images, same)]
-    straight = sorted((p for p in found.near_pairs if p.orientation == 0), key=lambda p: p.fine)
+    equal = [pair for same in found.equal for pair in _pairs(images, same)]
+    near = [p for p in equal if images.sha256[p.first] != images.sha256[p.second]]
+    near += [p for p in found.near_pairs if p.orientation == 0]
+    straight = sorted(near, key=lambda p: p.fine)
     turned = sorted((p for p in found.near_pairs if p.orientation != 0), key=lambda p: p.fine)
     leaked = [
         p
@@ -86,7 +89,7 @@ def contact_sheet(images: ImageSet, found: Audit) -> Image.Image:
         "one picture, two labels": _sample(
             [
                 p
-                for p in [*exact, *found.near_pairs]
+                for p in [*equal, *found.near_pairs]
                 if exclude_each_other({labels[p.first], labels[p.second]})
             ],
             rng,
@@ -113,7 +116,7 @@ def contact_sheet(images: ImageSet, found: Audit) -> Image.Image:
 
 
 def _pairs(images: ImageSet, same: Sequence[int]) -> Iterator[Pair]:
-    """Pairs of byte-identical images, of no more than two of each part and class."""
+    """Pairs of equal images, of no more than two of each part and class."""
     kinds: dict[tuple[str, str], list[int]] = defaultdict(list)
     for index in same:
         kinds[images.files[index].part, images.files[index].label].append(index)

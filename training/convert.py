@@ -135,6 +135,9 @@ class _Served(tf.Module):
         try:
             tf.saved_model.save(self, str(path), signatures=self.functions, options=options)
         except tf.errors.OpError as error:
+            # What is not of writing, as a GPU whose memory is full, names no file.
+            if str(path) not in error.message:
+                raise
             # Between the file's name and that of the operation.
             reason = error.message.rpartition("; ")[2].partition(" [Op:")[0]
             raise RunError(f"{path} cannot be written: {reason}") from error

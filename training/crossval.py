@@ -102,6 +102,7 @@ def crossval(
         print(f"{part.name}: {rows[-1]}", flush=True)
         probabilities.append(found)
         tested.append(part.split.test)
+    spread = deviation(rows)
     result = {
         "recipe": recipe.name,
         "recipe_digest": recipe.digest,
@@ -112,24 +113,24 @@ def crossval(
         "persons_named": persons_named(images, np.concatenate(tested)),
         "parts": rows,
         "mean_accuracy": float(np.mean([row["accuracy"] for row in rows])),
-        **deviation(rows),
+        **({} if spread is None else {"accuracy_deviation": spread}),
         "together": _together(
             np.concatenate(probabilities), np.concatenate(tested), images, audit, recipe
         ),
     }
     write_aside(out / CROSSVAL_FILE, (json.dumps(result, indent=1) + "\n").encode())
     told = f"accuracy {result['mean_accuracy']:.4f}"
-    if "accuracy_deviation" in result:
-        told += f", standard deviation over {len(rows)} parts {result['accuracy_deviation']:.4f}"
+    if spread is not None:
+        told += f", standard deviation over {len(rows)} parts {spread:.4f}"
     print(told)
     return result
 
 
-def deviation(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """``accuracy_deviation`` of parts, as a sample of all that there could be; one part has none."""
+def deviation(rows: Sequence[Mapping[str, Any]]) -> float | None:
+    """Standard deviation of parts' accuracy, as a sample of all there could be; one part has none."""
     if len(rows) < 2:
-        return {}
-    return {"accuracy_deviation": float(np.std([row["accuracy"] for row in rows], ddof=1))}
+        return None
+    return float(np.std([row["accuracy"] for row in rows], ddof=1))
 
 
 def _check(labels: NDArray[np.str_], recipe: Recipe) -> None:

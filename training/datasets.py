@@ -35,6 +35,11 @@ from training.outlines import MASK_LEVEL, load_outline
 READ_THREADS: Final = 4
 MOST_TUMOR: Final = 0.5
 """No more of a slice is tumour: the largest of figshare's 3064 outlines has a tenth of its image."""
+BLANK_SHARE: Final = 0.05
+"""Of a blank slice, less than this share shows anything: a letter in a corner takes 0.01. Every slice
+of figshare_cheng, navoneel, nickparvar and normal_volumes has 0.29 or more."""
+BLANK_LEVELS: Final = 8
+"""Grey levels by which air may vary, either way."""
 _PATIENT_ID: Final = "PatientID"
 _IDENTIFIERS: Final = (_PATIENT_ID, "StudyInstanceUID", "SeriesInstanceUID")
 """Attributes of a DICOM object whose values objects of one person share."""
@@ -134,6 +139,15 @@ class ImageSet:
         """Parts of the data sets, (N,)."""
         return np.array([file.part for file in self.files])
 
+    @property
+    def linked(self) -> NDArray[np.bool_]:
+        """Which images of persons whom nothing names share a study or series with another, (N,)."""
+        count = Counter(identity for file in self.files for identity in file.identities)
+        return np.array(
+            [not f.named and any(count[one] > 1 for one in f.identities) for f in self.files],
+            np.bool_,
+        )
+
     def sources(self) -> tuple[DataSource, ...]:
         """What was read, for the manifest: name, count and a digest over the files' hashes."""
         names = sorted({file.source for file in self.files})
@@ -164,7 +178,7 @@ class ImageSet:
         lines.append(f"other files, not read: {self.passed_over.total()}")
         lines += [f"  {kind}: {count}" for kind, count in sorted(self.passed_over.items())]
         named = sum(file.named for file in self.files)
-        linked = sum(bool(file.identities) and not file.named for file in self.files)
+        linked = int(self.linked.sum())
         lines.append(
             f"images whose person a folder, the index or a DICOM header names: {named}"
             + (f"; a study or series links {linked} others" if linked else "")
@@ -408,8 +422,19 @@ def read_images(files: Sequence[ImageFile], spec: PreprocessSpec = DEFAULT_SPEC)
 
 
 def blank(slices: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Which slices (N, height, width) are of one grey level, as the air above a head is, (N,)."""
-    return np.asarray(slices.min((1, 2)) == slices.max((1, 2)))
+    """Which slices (N, height, width) show nothing but air and perhaps a mark on it, (N,).
+
+    Nearly all of their pixels have one grey level, or are the black that makes a slice square.
+    """
+    return np.array([_shown(pixels) < BLANK_SHARE for pixels in slices], np.bool_)
+
+
+def _shown(pixels: NDArray[np.uint8]) -> float:
+    """Share of a slice's pixels that are neither of its commonest grey level nor black."""
+    counts = np.array(Image.fromarray(pixels).histogram())
+    for level in (int(counts.argmax()), 0):
+        counts[max(0, level - BLANK_LEVELS) : level + BLANK_LEVELS + 1] = 0
+    return float(counts.sum()) / pixels.size
 
 
 def read_folders(roots: Sequence[Path]) -> ImageSet:

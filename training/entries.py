@@ -6,7 +6,8 @@ kept in a record beside it, so that the next comparison needs only what is new.
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,6 +24,8 @@ from training.run import Run, read_json, write_aside, write_json
 
 LATENCY_FILE: Final = "latency.json"
 MANIFEST_FILE: Final = "manifest.json"
+_NO_FIGURES: Final = frozenset({"run", "sources", "folded", "trained", "strays", "accuracy_spread"})
+"""What of a row depends on which release wrote it, or on which report, with the same figures."""
 _TUMOR_FIGURES: Final = ("sensitivity", "specificity", "f1", "auc")
 
 
@@ -35,14 +38,16 @@ class Entry:
         evaluated: protocol, then data sets and what else the run differs in from the recipe's own, to
             the figures of the int8 file (``accuracy``, ``macro_f1``, ``tumor.f1``, ``tumor.auc`` and
             their ``interval``), ``float_accuracy`` and ``trained``, the number of slices, if it is
-            known; ``strays``, if that file is too far from the float model to be exported; and
-            ``run``, which tells runs of the same names apart (see :func:`_digest`). There
+            known; ``strays``, if that file is too far from the float model to be exported;
+            ``run``, which tells runs of the same names apart (see :func:`_digest`); ``sources``,
+            names of the data sets, and ``folded``, of those with patient-wise folds. There
             is no accuracy and no F1 of test images of one class. Of a run that left data sets out
             also ``held_out``, which, ``tested``, ``named`` and ``tumors``, the numbers of test slices,
             of those with a class and of those with a tumour, ``tumor.sensitivity`` and
             ``tumor.specificity``.
-        crossvals: the same to ``parts``, ``mean_accuracy``, ``accuracy_deviation`` (of several) and
-            ``lowest_accuracy`` of the parts, and the figures of all tested images together.
+        crossvals: the same to ``sources``, ``run``, ``parts``, ``mean_accuracy``, ``lowest_accuracy``
+            and, of several, ``accuracy_spread`` of the parts, and the figures of all tested images
+            together.
         sizes: parameters, bytes, milliseconds and the processor that they were measured on; see
             :func:`training.latency.measure`.
         step: of the recipe at its full size, where it was too long to be run; see
@@ -71,11 +76,13 @@ class _Origin(NamedTuple):
         data: see :func:`_data`.
         weights: what it started from.
         run: see :func:`_digest`.
+        sources: names of the data sets.
     """
 
     data: str
     weights: str
     run: str
+    sources: list[str]
 
 
 def read_record(path: Path) -> Entries:
@@ -87,9 +94,23 @@ def read_record(path: Path) -> Entries:
     if not path.is_file():
         return {}
     try:
-        return {name: Entry(**entry) for name, entry in read_json(path).items()}
-    except (RunError, TypeError) as error:
+        return {name: _entry(content) for name, content in read_json(path).items()}
+    except (RunError, AttributeError, KeyError, TypeError) as error:
         raise RunError(f"{path} is no record of runs: {error}") from error
+
+
+def _entry(content: dict[str, Any]) -> Entry:
+    entry = Entry(**content)
+    for runs in (*entry.evaluated.values(), entry.crossvals):
+        for data, found in runs.items():
+            # In records of earlier releases, what is shown of the data is all that there is.
+            found.setdefault("sources", data.partition(" (")[0].split(" + "))
+    for found in entry.crossvals.values():
+        # Records of earlier releases have the spread of the parts as if there could be no others.
+        spread, parts = found.pop("accuracy_deviation", None), found["parts"]
+        if spread is not None and parts > 1:
+            found["accuracy_spread"] = spread * math.sqrt(parts / (parts - 1))
+    return entry
 
 
 def write_record(entries: Entries, path: Path) -> None:
@@ -104,22 +125,12 @@ def add(entries: Entries, path: Path) -> None:
     Raises:
         RunError: the folder holds neither an evaluated run nor a cross-validation, or a damaged one.
     """
-    report = path / "report" / METRICS_FILE
     if (path / CROSSVAL_FILE).is_file():
-        found = read_json(path / CROSSVAL_FILE)
-        with _whole(path / CROSSVAL_FILE):
-            _add_crossval(entries, found)
-        return
-    if not report.is_file():
+        _add_crossval(entries, path / CROSSVAL_FILE)
+    elif (path / "report" / METRICS_FILE).is_file():
+        _add_run(entries, path)
+    else:
         raise RunError(f"{path} holds neither an evaluated run nor a cross-validation")
-    found = read_json(report)
-    # Where it is not noted yet, nothing was held out.
-    origin = _origin(path, found.get("held_out", ()))
-    with _whole(report):
-        entry = _add_run(entries, found, origin)
-    # A run without a data set is a short one beside others, and none that serves.
-    if not (entry.sizes and found.get("held_out")):
-        entry.sizes = _sizes(path)
 
 
 @contextmanager
@@ -131,38 +142,80 @@ def _whole(path: Path) -> Iterator[None]:
         raise RunError(f"{path} is damaged: {error!r}") from error
 
 
-def _add_crossval(entries: Entries, found: dict[str, Any]) -> None:
-    changes = _changes(found.get("overridden", {}), found.get("another_recipe"))
-    # More splits are another cross-validation.
-    run = _digest(found.get("recipe_digest"), found["data"], len(found["parts"]))
-    entry = entries.setdefault(found["recipe"], Entry())
-    data = _data([source["name"] for source in found["data"]], changes, ())
-    _put(entry.crossvals, _name(data, run, [entry.crossvals]), {**_crossval(found), "run": run})
-    entry.add_weights(found["weights"])
+def _add_crossval(entries: Entries, path: Path) -> None:
+    found = read_json(path)
+    with _whole(path):
+        recipe, weights = found["recipe"], found["weights"]
+        changes = _changes(found.get("overridden", {}), found.get("another_recipe"))
+        sources = [source["name"] for source in found["data"]]
+        data = _data(sources, changes, ())
+        # More splits are another cross-validation.
+        run = _digest(found.get("recipe_digest"), found["data"], len(found["parts"]))
+        row = {**_crossval(found), "run": run, "sources": sources}
+    entry = entries.setdefault(recipe, Entry())
+    entry.add_weights(weights)
+    name = _name(data, run, (), [entry.crossvals])
+    _put(entry.crossvals, name, row, f"{recipe}, cross-validated")
 
 
-def _add_run(entries: Entries, found: dict[str, Any], origin: _Origin) -> Entry:
-    entry = entries.setdefault(found["recipe"], Entry())
+def _add_run(entries: Entries, path: Path) -> None:
+    report = path / "report" / METRICS_FILE
+    found = read_json(report)
+    # Where it is not noted yet, nothing was held out.
+    held_out = found.get("held_out", ())
+    origin = _origin(path, held_out)
+    with _whole(report):
+        recipe, own = found["recipe"], found["protocol"]
+        told: dict[str, Any] = {"run": origin.run, "sources": origin.sources}
+        if "by_fold" in found:
+            told["folded"] = found["by_fold"]
+        rows = {
+            protocol: _evaluated(found, kinds["testing"], protocol == own) | told
+            for protocol, kinds in found["protocols"].items()
+        }
+    entry = entries.setdefault(recipe, Entry())
     entry.add_weights(origin.weights)
-    data = _name(origin.data, origin.run, entry.evaluated.values())
-    for protocol, figures in found["protocols"].items():
-        own = protocol == found["protocol"]
+    name = _name(origin.data, origin.run, held_out, [*entry.evaluated.values()])
+    for protocol, row in rows.items():
         known = entry.evaluated.setdefault(protocol, {})
         # Of a run that was only shown beside this one, its own report says more.
-        if own or data not in known:
-            _put(known, data, {**_evaluated(found, figures["testing"], own), "run": origin.run})
-    return entry
+        if protocol == own or name not in known:
+            _put(known, name, row, f"{recipe}, {protocol}")
+    # A run without a data set is a short one beside others, and none that serves.
+    if not (entry.sizes and held_out):
+        entry.sizes = _sizes(path)
 
 
-def _put(known: dict[str, dict[str, Any]], name: str, found: dict[str, Any]) -> None:
-    if known.get(name, found) != found:
-        print(f"{name}: other figures were on record, and are replaced")
-    known[name] = found
+def _put(known: dict[str, dict[str, Any]], name: str, row: dict[str, Any], of: str) -> None:
+    """Puts a row on record; says where it takes the place of another's figures."""
+    before, now = (
+        {key: value for key, value in figures.items() if key not in _NO_FIGURES}
+        for figures in (known.get(name, row), row)
+    )
+    if before != now:
+        print(f"{of}, {name}: other figures were on record, and are replaced")
+    known[name] = row
 
 
-def _name(data: str, run: str, known: Iterable[Mapping[str, dict[str, Any]]]) -> str:
-    """What a run is on record as: its data or, where another run has that name, with its digest."""
-    # Of records of before runs were told apart, whatever has the name is taken for the same.
+def _name(
+    data: str,
+    run: str,
+    held_out: Sequence[str],
+    known: Sequence[Mapping[str, Mapping[str, Any]]],
+) -> str:
+    """What a run is on record as: its data or, where another run has that name, with its digest.
+
+    A version says less of what its recipe was loaded with than its run, and has the run's name.
+    """
+    same = [
+        name
+        for runs in known
+        for name, found in runs.items()
+        if (found.get("run"), found.get("held_out", [])) == (run, [*held_out])
+    ]
+    if same:
+        return data if data in same else same[0]
+    # What has no digest on record is taken for the same.
     taken = {runs[data].get("run", run) for runs in known if data in runs}
     return data if taken <= {run} else f"{data} (another run {run})"
 
@@ -262,11 +315,12 @@ def _figures(found: dict[str, Any]) -> dict[str, Any]:
 
 
 def _crossval(found: dict[str, Any]) -> dict[str, Any]:
+    # By the parts: what the file says may be of these as if there could be no others.
+    spread = deviation(found["parts"])
     return {
         "parts": len(found["parts"]),
         "mean_accuracy": found["mean_accuracy"],
-        # Files of earlier releases have that of the parts as if there could be no others.
-        **deviation(found["parts"]),
+        **({} if spread is None else {"accuracy_spread": spread}),
         "lowest_accuracy": min(part["accuracy"] for part in found["parts"]),
         **_figures(found["together"]),
     }
@@ -292,8 +346,9 @@ def _origin(path: Path, held_out: Sequence[str]) -> _Origin:
     config = Run.open(path).config
     recipe, sources = config.recipe, [source.model_dump() for source in config.data]
     changes = _changes(overridden(recipe, config.overrides), departs(recipe))
-    data = _data([source["name"] for source in sources], changes, held_out)
-    return _Origin(data, recipe.weights_name, _digest(recipe.digest, sources))
+    names = [source.name for source in config.data]
+    data = _data(names, changes, held_out)
+    return _Origin(data, recipe.weights_name, _digest(recipe.digest, sources), names)
 
 
 def _origin_of_version(provenance: dict[str, Any], held_out: Sequence[str]) -> _Origin:
@@ -303,7 +358,7 @@ def _origin_of_version(provenance: dict[str, Any], held_out: Sequence[str]) -> _
     own = recipe not in recipe_names() or load_recipe(recipe).digest == digest
     changes = _changes({}, None if own else digest[:8])
     data = _data(names, changes, held_out)
-    return _Origin(data, provenance["weights"], _digest(digest, provenance["data"]))
+    return _Origin(data, provenance["weights"], _digest(digest, provenance["data"]), names)
 
 
 def _sizes(path: Path) -> dict[str, Any]:

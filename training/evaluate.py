@@ -19,7 +19,7 @@ from training.fidelity import AGREEMENT_FILE, LITERT_FILE, SAVED_MODEL
 from training.prepare import Prepared, reopen
 from training.recipe import Recipe, departs, overridden
 from training.run import Run, read_json, write_json
-from training.scores import persons_named, scores, subset_name
+from training.scores import by_source, known_persons, scores
 from training.splits import Protocol
 
 TEST_IMAGES_FILE: Final = "test_images.txt"
@@ -90,9 +90,7 @@ def evaluate(
             "loss": progress.best_loss,
             **read_json(artifacts / AGREEMENT_FILE),
         },
-        "by_patient": sorted({file.source for file in images.files if file.patient}),
-        "by_study": sorted({f.source for f in images.files if f.identities and not f.named}),
-        "persons_named": persons_named(images, test),
+        **known_persons(images, test),
         "tested_of_testing": int((images.parts[test] == "testing").sum()),
         "audit": prepared.audit.summary(prepared.images),
         **({"answers_of": answers_of.name} if answers_of else {}),
@@ -222,8 +220,7 @@ def _class_figures(
     images, test = prepared.images, prepared.parts.test
     named, truth = _named(prepared, recipe)
     if prepared.config.protocol is Protocol.GROUPED:
-        sources = np.array([images.files[int(row)].source for row in test])
-        subsets = {subset_name(str(name)): sources == name for name in np.unique(sources[named])}
+        subsets = by_source(np.array([images.files[int(row)].source for row in test]))
     else:
         subsets = {"testing_unleaked": prepared.audit.unleaked(images)[test]}
     subsets = {"testing": np.ones(len(test), bool), **subsets}

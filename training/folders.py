@@ -90,8 +90,9 @@ def _walk(root: Path) -> Found:
     found: list[_Candidate] = []
     labelled: list[tuple[_Candidate, str]] = []
     unlabelled: Counter[str] = Counter()
+    own = _own_name(root)
     for path in sorted(_files(root, frozenset(), passed_over)):
-        folders = (root.name, *path.relative_to(root).parts[:-1])
+        folders = (own, *path.relative_to(root).parts[:-1])
         kind = _passed_over(path, folders)
         if kind is None:
             found.append(_Candidate(path, folders))
@@ -124,6 +125,12 @@ def _walk(root: Path) -> Found:
             "masks: no image of the same name lies beside them"
         )
     return Found(places, unlabelled, passed_over, tuple(remarks))
+
+
+def _own_name(root: Path) -> str:
+    """What a data set's folder is called: where a link's name says nothing, that of its folder may."""
+    names = (root.name, root.resolve().name)
+    return next((name for name in names if canonical_label(name) or part_of(name)), root.name)
 
 
 def _up_to_a_person(folders: Sequence[str]) -> str:
@@ -323,14 +330,15 @@ def _index(root: Path) -> Found:
     _require_columns(path, columns)
     reader.fieldnames = columns
     try:
-        rows = list(reader)
+        # A blank line is no row, and a row may be of several lines.
+        rows = [(reader.line_num, row) for row in reader]
     except csv.Error as error:
         raise DatasetError(f"{path}, line {reader.line_num}: {error}") from error
     if not rows:
         raise DatasetError(f"{path} lists no images: it has no line but its first")
-    places = [_row(root, number, row) for number, row in enumerate(rows, start=2)]
+    places = [_row(root, number, row) for number, row in rows]
     lines: dict[Path, int] = {}
-    for number, place in enumerate(places, start=2):
+    for (number, _), place in zip(rows, places, strict=True):
         if lines.setdefault(place.path, number) != number:
             raise DatasetError(f"{path}, line {number}: the id of line {lines[place.path]} again")
     passed_over = Counter(

@@ -26,7 +26,7 @@ def _plain(name: str) -> str:
 
 
 def _title(text: str) -> str:
-    return textwrap.fill(_plain(text), TITLE_WIDTH)
+    return _plain(textwrap.fill(text, TITLE_WIDTH))
 
 
 def confusion(
@@ -72,7 +72,9 @@ def roc(
     )
     axes.grid(alpha=0.3)
     if axes.lines:
-        axes.legend(loc="lower right")
+        # Named one by one: of those that it finds itself, it leaves out what begins with "_".
+        names = [str(line.get_label()) for line in axes.lines]
+        axes.legend(axes.lines, names, loc="lower right")
     _save(figure, path)
 
 

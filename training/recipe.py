@@ -465,9 +465,9 @@ def _require_effect(recipe: Recipe, file: str) -> None:
     Raises:
         RecipeError: the recipe has another name than its file, which could not be found again by it; or
             a phase warms up for longer than it lasts; or a label is renamed that no data can have, or
-            that of no tumour; or a class is one that no label leads to; or slices are weighted that
-            are not drawn, or told by masks that there are none of; or a threshold is given that a
-            mask head brings along.
+            that of no tumour, or another is made that; or some other class is no tumour; or a class
+            is one that no label leads to; or slices are weighted that are not drawn, or told by masks
+            that there are none of; or a threshold is given that a mask head brings along.
     """
     problems = []
     if recipe.name != file or not re.fullmatch(NAME_PATTERN, file):
@@ -485,6 +485,17 @@ def _require_effect(recipe: Recipe, file: str) -> None:
     if recipe.labels.get(NO_TUMOR, NO_TUMOR) != NO_TUMOR:
         problems.append(
             f"labels renames {NO_TUMOR!r}, and slices without a tumour are known by that name: keep it"
+        )
+    problems += [
+        f"labels makes {label!r} {NO_TUMOR!r}, by which slices without a tumour are known"
+        for label, name in recipe.labels.items()
+        if name == NO_TUMOR != label
+    ]
+    without = set(recipe.classes) - set(recipe.tumor_classes)
+    if without != {NO_TUMOR}:
+        problems.append(
+            f"tumor_classes leaves {', '.join(sorted(without))} as no tumour: that has to be the class "
+            f"{NO_TUMOR!r}, and it alone"
         )
     problems += [
         f"no label that data are read with leads to the class {name!r}: say in labels which one does"

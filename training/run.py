@@ -53,7 +53,7 @@ class RunConfig(BaseModel):
         truth: what the data say of their images; see :func:`training.truth.truth_digest`; likewise.
         never_shown: classes of which no training image is.
         overrides: what the command line said instead of the recipe's file; see
-            :func:`training.recipe.load_recipe`. Empty in runs older than this record.
+            :func:`training.recipe.load_recipe`. Empty where that is not known.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -153,6 +153,8 @@ class Run:
                     what = f": {'; '.join(differences(before, now))}"
                 elif name == "protocol":
                     what = f": {before}, not {now}"
+                elif name == "data":
+                    what = _renamed(before, now)
                 raise RunError(f"{self.path} was started with another {name}{what}")
         if self.config.probe_digest not in (None, config.probe_digest):
             raise RunError(f"{self.path} was started where preprocessing gives other pixels")
@@ -242,6 +244,18 @@ class Run:
         if progress is None or not progress.finished:
             raise RunError(f"{self.path} is not finished; go on with fit --resume")
         return progress
+
+
+def _renamed(before: Sequence[DataSource], now: Sequence[DataSource]) -> str:
+    """How data sets are called, where nothing else tells two descriptions of data apart."""
+    ours, theirs = ({source.digest: source.name for source in data} for data in (before, now))
+    if ours.keys() != theirs.keys():
+        return ""
+    return "".join(
+        f": the data set {name} is called {theirs[digest]} here; give it by the name {name}"
+        for digest, name in ours.items()
+        if theirs[digest] != name
+    )
 
 
 @contextmanager
@@ -364,8 +378,11 @@ def _aside(path: Path) -> Iterator[IO[bytes]]:
             file.flush()
             os.fsync(file.fileno())
         aside.replace(path)
-    except BaseException:
+    except BaseException as error:
         # A full disk must not be kept full.
         with suppress(OSError):
             aside.unlink()
+        if isinstance(error, OSError) and error.filename is None:
+            # An open file that cannot be written on does not say which it is.
+            error.filename = str(path)
         raise

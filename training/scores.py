@@ -39,9 +39,16 @@ class Basis(NamedTuple):
     share: bool = False
 
 
-def subset_name(source: str) -> str:
-    """How a report calls the figures of one data set, so that they replace no others."""
-    return f"{source} (data set)" if source in _RESERVED else source
+def by_source(sources: NDArray[np.str_]) -> dict[str, NDArray[np.bool_]]:
+    """Which rows are of each data set, (N,); a report calls their figures so, and loses no others.
+
+    Args:
+        sources: the rows' data sets, (N,).
+    """
+    return {
+        f"{name} (data set)" if name in _RESERVED else name: np.asarray(sources == name)
+        for name in np.unique(sources).tolist()
+    }
 
 
 def persons_named(images: ImageSet, rows: NDArray[np.intp]) -> dict[str, bool]:
@@ -55,6 +62,25 @@ def persons_named(images: ImageSet, rows: NDArray[np.intp]) -> dict[str, bool]:
         file = images.files[row]
         found[file.source] = found.get(file.source, True) and file.named
     return dict(sorted(found.items()))
+
+
+def known_persons(images: ImageSet, test: NDArray[np.intp]) -> dict[str, Any]:
+    """What keeps the slices of a person together, by data set, as a report has it.
+
+    Returns:
+        ``by_patient``: the data sets each of whose slices has a person's name or a patient-wise fold;
+        ``by_fold``: those with such folds; ``by_study``: those where a DICOM study or series links
+        slices of persons whom nothing names; ``persons_named``: of the test images, see
+        :func:`persons_named`.
+    """
+    files = images.files
+    nameless = {file.source for file in files if not file.patient}
+    return {
+        "by_patient": sorted({file.source for file in files} - nameless),
+        "by_fold": sorted({file.source for file in files if file.part.startswith("fold")}),
+        "by_study": sorted({files[row].source for row in np.flatnonzero(images.linked)}),
+        "persons_named": persons_named(images, test),
+    }
 
 
 def scores(

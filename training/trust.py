@@ -30,9 +30,9 @@ from training.regions import average_precision, compare, read_mask, regions, rep
 from training.scores import (
     Basis,
     bootstrap,
+    by_source,
     finite,
     shares,
-    subset_name,
     tumor_scores,
 )
 
@@ -98,9 +98,8 @@ def tested(
 def tumor_figures(test: Tested) -> dict[str, Any]:
     """Tumour or not, by data set and over all; a set with one kind only has no AUC."""
     result = {"all": tumor_scores(test.answers.tumor_probability, test.tumor, test.groups)}
-    for source in np.unique(test.sources):
-        inside = test.sources == source
-        result[subset_name(str(source))] = tumor_scores(
+    for name, inside in by_source(test.sources).items():
+        result[name] = tumor_scores(
             test.answers.tumor_probability[inside], test.tumor[inside], test.groups[inside]
         )
     return result
@@ -207,7 +206,7 @@ def false_regions(
     drawn = np.array([region is not None for region in found])
     none = ~test.tumor
     inside = {"all": none}
-    inside |= {subset_name(str(s)): none & (test.sources == s) for s in np.unique(test.sources)}
+    inside |= {name: none & ours for name, ours in by_source(test.sources).items()}
     counted = shares({name: (drawn, of) for name, of in inside.items()}, test.groups)
     limits = counted["interval"]
     return {

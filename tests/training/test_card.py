@@ -9,6 +9,7 @@ import pytest
 
 from training.__main__ import _parser
 from training.card import model_card
+from training.errors import RunError
 from training.recipe import Recipe, load_recipe, overridden
 from training.run import RunConfig
 from training.splits import Protocol
@@ -142,14 +143,14 @@ def _shown(**more: Any) -> dict[str, Any]:
 @pytest.mark.tensorflow
 @pytest.mark.usefixtures("training")
 def test_a_run_that_left_a_data_set_out_is_compared_with_no_other() -> None:
-    from training.compare import _document
+    from training.compare import PROJECT_PAGE, _document
     from training.entries import Entry
 
     left_out = {"small (without other)": _shown(held_out=["other"])}
     entry = Entry(
         weights=["none"], evaluated=dict.fromkeys(("clean", "published", "grouped"), left_out)
     )
-    text = _document({"baseline_cnn": entry})
+    text = _document({"baseline_cnn": entry}, PROJECT_PAGE)
     testing, _, rest = text.partition("## A data set left out")
     assert "without other" not in testing
     assert rest.partition("![")[0].count("| small (without other) |") == 3
@@ -161,19 +162,20 @@ def test_a_run_that_left_a_data_set_out_is_compared_with_no_other() -> None:
 @pytest.mark.tensorflow
 @pytest.mark.usefixtures("training")
 def test_the_comparison_says_what_grouped_recipes_test() -> None:
-    from training.compare import _document
+    from training.compare import PROJECT_PAGE, _document
     from training.entries import Entry
 
     names = ("efficientnet_lite0_mask", "efficientnet_lite0_plain", "vgg16_binary", "gone")
-    runs = {"grouped": {"small + normal_volumes": _shown()}}
-    text = _document({name: Entry(weights=["none"], evaluated=runs) for name in names})
+    runs = {"grouped": {"small + normal_volumes": _shown(sources=["small", "normal_volumes"])}}
+    entries = {name: Entry(weights=["none"], evaluated=runs) for name in names}
+    text = _document(entries, PROJECT_PAGE)
     assert (
         " `efficientnet_lite0_mask`, `efficientnet_lite0_plain`: fold 5 is tested; normal_volumes is "
         "for training alone.\n" in text
     )
     one = {"grouped": {"small": {"trained": 9, "interval": {}}}}
     assert "| baseline_cnn | grouped | small | 9 | - | - |" in _document(
-        {"baseline_cnn": Entry(weights=["none"], evaluated=one)}
+        {"baseline_cnn": Entry(weights=["none"], evaluated=one)}, PROJECT_PAGE
     )
 
 
@@ -332,13 +334,13 @@ TUMORS = ["glioma", "meningioma", "pituitary"]
 def test_of_a_set_that_was_left_out_the_record_has_what_the_set_can_show(
     labels: list[str], answers: bool, counts: str, shown: str
 ) -> None:
-    from training.compare import _left_out_row
     from training.entries import _evaluated
+    from training.rows import left_out_row
 
     report = _report(labels, ["small"], answers)
     json.dumps(report, allow_nan=False)
     found = _evaluated(report, report["protocols"]["grouped"]["testing"], own=True)
-    cells = _left_out_row("r", "small", found).strip("| ").split(" | ")
+    cells = left_out_row("r", "small", found).strip("| ").split(" | ")
     assert cells[:4] == ["r", "small", "99", counts]
     assert "".join(str(int(cell != "-")) for cell in cells[4:9]) == shown
     assert found["held_out"] == ["small"]
@@ -367,7 +369,7 @@ def test_reports_of_before_have_no_f1_of_nothing_and_no_interval_of_no_width() -
 @pytest.mark.tensorflow
 @pytest.mark.usefixtures("training")
 def test_an_int8_file_that_strays_is_marked() -> None:
-    from training.compare import _bars, _document
+    from training.compare import PROJECT_PAGE, _bars, _document
     from training.entries import Entry, _evaluated
 
     report = _report(TUMORS * 10 + ["notumor"] * 10, [], answers=False)
@@ -382,7 +384,7 @@ def test_an_int8_file_that_strays_is_marked() -> None:
         assert found["strays"] == strays
         runs = {"grouped": {"small": found | {"float_accuracy": 0.75}}}
         entries = {"baseline_cnn": Entry(weights=["none"], evaluated=runs)}
-        assert ("75.00 (int8 strays)" in _document(entries)) == strays
+        assert ("75.00 (int8 strays)" in _document(entries, PROJECT_PAGE)) == strays
     assert "strays" not in _evaluated(report, kinds, own=True)
     # Of records of before it was noted, those that are plainly apart.
     for apart, expected in ((0.004, None), (0.26, 0.9)):
@@ -429,7 +431,7 @@ def test_the_command_of_a_card_has_what_the_command_line_said_of_ones_own_recipe
 def test_runs_that_are_not_the_same_do_not_take_each_others_place(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from training.compare import _document
+    from training.compare import PROJECT_PAGE, _document
     from training.entries import Entries, add, read_record, write_record
 
     entries: Entries = {}
@@ -464,12 +466,12 @@ def test_runs_that_are_not_the_same_do_not_take_each_others_place(
     assert "replaced" not in capsys.readouterr().out
     assert added(0.3, overrides=first)[0] == "hospital (epochs 1, seed 1) 0.3"
     replaced = "hospital (epochs 1, seed 1): other figures were on record, and are replaced\n"
-    assert capsys.readouterr().out == replaced
+    assert capsys.readouterr().out == f"ours, grouped, {replaced}"
     # Of the same name: a recipe that was edited, and a data set that has grown.
     edited = added(0.4, dropout=0.4, overrides=first)
     assert edited[0] == "hospital (epochs 1, seed 1) 0.3"
     assert edited[1].startswith("hospital (epochs 1, seed 1) (another run ")
-    assert "*Another run* has the names" in _document(entries)
+    assert "*Another run* has the names" in _document(entries, PROJECT_PAGE)
     grown = added(0.5, data=[source | {"digest": "1" * 64}], overrides=first)
     assert len(grown) == 4
     assert added(0.4, dropout=0.4, overrides=first) == grown
@@ -533,3 +535,161 @@ def test_a_page_of_ones_own_says_nothing_of_data_and_recipes_that_are_not_on_it(
         assert f"\n## {heading}" in text
     bare = _document({"ours": Entry(weights=["none"])}, tmp_path / "page.md")
     assert bare.count("\n## ") == 1
+
+
+@pytest.mark.tensorflow
+@pytest.mark.usefixtures("training")
+def test_the_spread_in_a_record_of_before_becomes_that_of_a_sample(tmp_path: Path) -> None:
+    """It was that of the parts as if there could be no others, under another name."""
+    from training.compare import compare
+    from training.entries import read_record
+
+    before = _shown(mean_accuracy=0.9, lowest_accuracy=0.85, macro_auc=0.9)
+    crossvals = {
+        "one": before | {"parts": 1, "accuracy_deviation": 0.0},
+        "two": before | {"parts": 2, "accuracy_deviation": 0.05},
+    }
+    record = tmp_path / "page.json"
+    record.write_text(json.dumps({"ours": {"crossvals": crossvals, "weights": ["none"]}}))
+    for _ in range(2):
+        page = compare([], tmp_path / "page.md").read_text()
+        assert "| ours | one | 1 | 90.00 | - | 85.00 |" in page
+        assert "| ours | two | 2 | 90.00 | 7.07 | 85.00 |" in page
+    assert "accuracy_deviation" not in record.read_text()
+    record.write_text('{"ours": {"crossvals": {"one": {"accuracy_deviation": 0}}}}')
+    with pytest.raises(RunError, match="is no record of runs"):
+        read_record(record)
+
+
+def _made(folder: Path, config: RunConfig, **changes: Any) -> Path:
+    """A run's folder as a comparison reads it, evaluated."""
+    for name in ("report", "artifacts"):
+        (folder / name).mkdir(parents=True, exist_ok=True)
+    (folder / "run.json").write_text(config.model_dump_json())
+    (folder / "artifacts" / "latency.json").write_text("{}")
+    report = _report([*TUMORS, "notumor"] * 2, [], answers=False) | changes
+    report["recipe"] = config.recipe.name
+    (folder / "report" / "metrics.json").write_text(json.dumps(report))
+    return folder
+
+
+HOSPITAL = {"name": "hospital", "images": 1, "digest": "0" * 64}
+
+
+@pytest.mark.tensorflow
+@pytest.mark.usefixtures("training")
+def test_a_run_and_its_version_are_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A version does not say what its recipe was loaded with."""
+    from training.entries import Entries, add
+
+    said = {"epochs": 2}
+    recipe = load_recipe("baseline_cnn", said).model_copy(update={"name": "ours"})
+    other = {"name": "ward", "images": 1, "digest": "1" * 64}
+    data = [HOSPITAL, other]
+    run = _made(tmp_path / "run", _config(recipe=recipe, data=data, overrides=said))
+    left_out = _config(recipe=recipe, data=data, overrides=said, held_out=("ward",))
+    without = _made(tmp_path / "without", left_out, held_out=["ward"])
+    version = tmp_path / "version"
+    (version / "report").mkdir(parents=True)
+    (version / "report" / "metrics.json").write_text((run / "report" / "metrics.json").read_text())
+    provenance = {
+        "data": data,
+        "recipe": "ours",
+        "recipe_digest": recipe.digest,
+        "weights": "none",
+    }
+    (version / "manifest.json").write_text(json.dumps({"provenance": provenance}))
+    monkeypatch.setattr("training.entries._sizes", lambda _: {})
+    entries: Entries = {}
+    for path in (without, run, version, without):
+        add(entries, path)
+    rows = entries["ours"].evaluated["grouped"]
+    assert sorted(rows) == [
+        "hospital + ward (epochs 2)",
+        "hospital + ward (epochs 2, without ward)",
+    ]
+
+
+@pytest.mark.tensorflow
+@pytest.mark.usefixtures("training")
+def test_what_is_replaced_on_record_are_figures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from training.entries import Entries, add
+
+    config = _config(recipe=load_recipe("baseline_cnn"), data=[HOSPITAL], protocol="clean")
+    kinds = _report([*TUMORS, "notumor"] * 2, [], answers=False)["protocols"]["grouped"]
+    run = _made(
+        tmp_path / "run", config, protocol="clean", protocols={"clean": kinds, "published": kinds}
+    )
+    entries: Entries = {}
+    add(entries, run)
+    for rows in entries["baseline_cnn"].evaluated.values():
+        # As a record of before has it, which did not tell runs apart.
+        del rows["hospital"]["run"]
+    add(entries, run)
+    # Of a run that was shown beside it, its own report says how many slices trained.
+    add(
+        entries,
+        _made(tmp_path / "other", config, protocol="published", protocols={"published": kinds}),
+    )
+    assert capsys.readouterr().out == ""
+    entries["baseline_cnn"].evaluated["clean"]["hospital"]["accuracy"] = 0.1
+    add(entries, run)
+    assert capsys.readouterr().out == (
+        "baseline_cnn, clean, hospital: other figures were on record, and are replaced\n"
+    )
+
+
+@pytest.mark.tensorflow
+@pytest.mark.usefixtures("training")
+def test_a_mistake_of_ours_is_not_called_damage_of_a_report(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training import entries
+
+    run = _made(tmp_path / "run", _config(recipe=load_recipe("baseline_cnn"), data=[HOSPITAL]))
+    mistake: dict[str, str] = {}
+    monkeypatch.setattr(entries, "_name", lambda *_: mistake["made"])
+    with pytest.raises(KeyError, match="made"):
+        entries.add({}, run)
+
+
+def test_folds_are_spoken_of_where_a_data_set_has_some() -> None:
+    named = _metrics(by_patient=["navoneel", "figshare_cheng"], by_fold=[])
+    assert "names patient-wise folds" not in model_card(named, _config())
+    folded = _metrics(by_patient=["figshare_cheng"], by_fold=["figshare_cheng"])
+    assert "names patient-wise folds, fold 5 is" in model_card(folded, _config())
+
+
+@pytest.mark.tensorflow
+@pytest.mark.usefixtures("training")
+def test_names_of_data_sets_are_kept_and_not_read_from_what_is_shown(tmp_path: Path) -> None:
+    from training.compare import _bars, _document
+    from training.entries import Entries, add, read_record, write_record
+
+    names = ("a (2023)", "b + c", "normal_volumes")
+    data = [{"name": name, "images": 1, "digest": "0" * 64} for name in names]
+    said = load_recipe("efficientnet_lite0_mask", {"seed": 7})
+    run = _made(tmp_path / "run", _config(recipe=said, data=data), by_fold=[])
+    entries: Entries = {}
+    add(entries, run)
+    write_record(entries, tmp_path / "record.json")
+    entries = read_record(tmp_path / "record.json")
+    (bar,) = _bars(entries)
+    assert bar.kind == "grouped, 3 data sets (seed 7)"
+    page = _document(entries, tmp_path / "page.md")
+    # None of them has folds.
+    assert f" `{said.name}`: normal_volumes is for training alone.\n" in page
+    (row,) = entries[said.name].evaluated["grouped"].values()
+    row["folded"] = ["b + c"]
+    page = _document(entries, tmp_path / "page.md")
+    assert f" `{said.name}`: fold 5 is tested; normal_volumes is for training alone.\n" in page
+    # A record of before has the names in what is shown alone, and says nothing of folds.
+    del row["folded"], row["sources"]
+    entries[said.name].evaluated["grouped"] = {"one + two (seed 7)": row}
+    write_record(entries, tmp_path / "record.json")
+    entries = read_record(tmp_path / "record.json")
+    (row,) = entries[said.name].evaluated["grouped"].values()
+    assert row["sources"] == ["one", "two"]
+    assert "is tested;" not in _document(entries, tmp_path / "page.md")

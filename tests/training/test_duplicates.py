@@ -184,9 +184,10 @@ def test_of_two_orientations_that_fit_the_better_one_counts(
     coarse = np.kron(_noise(1)[0, :56, :56], np.ones((4, 4))).astype(np.float64)
     nearly = 0.8 * (coarse + coarse[:, ::-1]) / 2 + 0.2 * coarse
     pixels = np.rint(nearly).astype(np.uint8)
-    (pair,) = audit(
-        _set(np.stack([pixels, pixels[:, ::-1] if flipped else pixels]), "--")
-    ).near_pairs
+    other = pixels.copy()
+    # What is equal is no near duplicate.
+    other[0, 0] ^= 1
+    (pair,) = audit(_set(np.stack([pixels, other[:, ::-1] if flipped else other]), "--")).near_pairs
     assert pair[:3] == (0, 1, orientation)
     assert pair.fine > 0.95
 
@@ -362,3 +363,63 @@ def test_copies_in_two_data_sets_are_counted_by_pairs() -> None:
     summary = audit(images).summary(images)
     assert summary["pairs_across_data_sets"] == {"x / y": 4}
     assert summary["exact_pairs"] == 6
+
+
+def test_one_picture_in_many_files_takes_no_memory_for_each_pair() -> None:
+    """DICOM objects of one picture differ in their identifiers, and so in their bytes."""
+    count = 200
+    images = _set(_noise(1).repeat(count, 0), "re" * (count // 2))
+    images = replace(images, sha256=("a", "a", *map(str, range(count - 2))))
+    tracemalloc.start()
+    found = audit(images)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak_bytes < 4e7
+    assert (found.near_pairs, len(set(found.groups.tolist()))) == ((), 1)
+    summary = found.summary(images)
+    assert summary["exact_pairs"] == 1
+    assert summary["near_pairs"] == count * (count - 1) // 2 - 1
+    assert summary["testing_with_exact_copy_in_training"] == 1
+    assert summary["testing_with_near_duplicate_in_training"] == count // 2
+    assert summary["images_turned_against_a_copy"] == 0
+
+
+def test_pictures_that_are_nearly_one_are_compared_a_few_at_a_time() -> None:
+    count = 150
+    slices = _noise(1).repeat(count, 0)
+    slices[np.arange(count), 0, np.arange(count)] = 0
+    tracemalloc.start()
+    found = audit(_set(slices, "-" * count))
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert len(found.near_pairs) == count * (count - 1) // 2
+    assert peak_bytes < 1e8
+
+
+def test_one_picture_in_two_files_of_two_labels_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, _ = _labelled("gn", "", "xy")
+    images = replace(images, slices=images.slices[[0, 0]])
+    found = audit(images)
+    assert found.conflicting.tolist() == [0, 1]
+    titles = ["near duplicates, from least to most alike", "one picture, two labels"]
+    assert _titles(images, found, monkeypatch) == titles
+
+
+@pytest.mark.parametrize("mark", ["pixel", "letter", "grey"])
+def test_air_with_a_mark_on_it_is_blank_too(tmp_path: Path, mark: str) -> None:
+    for number, label in enumerate(("glioma", "glioma", "notumor")):
+        folder = tmp_path / "set" / label / f"P{number}"
+        folder.mkdir(parents=True)
+        Image.fromarray(_noise(3)[number]).save(folder / "1.png")
+        air = Image.new("L", (256, 200), 90 if mark == "grey" else 0)
+        draw = ImageDraw.Draw(air)
+        if mark == "pixel":
+            draw.point((3, 4), 255)
+        else:
+            draw.text((226, 8), "R", fill=255, font_size=24)
+        air.save(folder / "0.png")
+    images = read_folders([tmp_path / "set"])
+    found = audit(images)
+    assert found.groups.tolist() == [0, 0, 1, 1, 2, 2]
+    assert found.conflicting.size == 0
+    assert "\n  3 slices are blank" in images.describe()

@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import shutil
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from training.errors import RunError
 from training.prepare import start
 from training.progress import Progress
 from training.recipe import load_recipe
-from training.run import Run, RunConfig, held, read_json, save_arrays, write_aside
+from training.run import Run, RunConfig, held, read_json, save_arrays, write_aside, write_json
 from training.splits import Protocol
 from training.truth import truth_digest
 
@@ -270,3 +271,29 @@ def test_a_run_of_before_the_command_line_was_noted_goes_on(run: Run) -> None:
     (run.path / "run.json").write_text(json.dumps(content))
     said = CONFIG.model_copy(update={"overrides": {"seed": 7}})
     assert start(run.path, said, resume=True).config == CONFIG
+
+
+@pytest.mark.parametrize("save", [save_arrays, write_json])
+def test_a_write_that_finds_no_room_names_its_file(
+    save: Callable[[Path, dict[str, Any]], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which folder of a command is full is known where it is written."""
+
+    def full(_: int) -> None:
+        raise OSError(122, "Disk quota exceeded")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="quota") as raised:
+        save(tmp_path / "file", {})
+    assert str(raised.value) == f"[Errno 122] Disk quota exceeded: '{tmp_path / 'file'}'"
+
+
+def test_a_tree_that_cannot_be_copied_names_where_it_goes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def copied(*_: object) -> None:
+        raise shutil.Error([("a/x", "b/x", "[Errno 122] Disk quota exceeded")])
+
+    monkeypatch.setattr("training.contactsheet.run_audit", copied)
+    assert main(["audit", "--data", str(tmp_path), "--out", str(tmp_path / "audit")]) == 1
+    assert capsys.readouterr().err == "error: [Errno 122] Disk quota exceeded: 'b/x'\n"

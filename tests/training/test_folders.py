@@ -12,7 +12,7 @@ from tests.contract.samples import RANGE, mr_object
 from training.datasets import ImageSet, find_images, given, read_folders
 from training.duplicates import audit
 from training.errors import DatasetError
-from training.scores import persons_named
+from training.scores import known_persons, persons_named
 
 SLICE = min((Path(__file__).parents[1] / "data" / "slices" / "glioma").glob("*.jpg"))
 
@@ -558,4 +558,58 @@ def test_halves_of_a_data_set_name_persons_together_whatever_links_call_them(
 def test_an_index_lists_an_image_once(tmp_path: Path, label: str) -> None:
     text = f"id,label,fold\n1,glioma,1\n2,glioma,1\n 1,{label},2\n"
     with pytest.raises(DatasetError, match=r"line 4: the id of line 2 again$"):
+        find_images([_indexed(tmp_path / "set", text)])
+
+
+def test_where_a_link_s_name_says_nothing_that_of_its_folder_does(tmp_path: Path) -> None:
+    def found(link: str, folder: str, image: str) -> tuple[str, str, str]:
+        root = _put(tmp_path / link / "volumes" / folder, image)
+        (tmp_path / link / "given").mkdir()
+        (tmp_path / link / "given" / link).symlink_to(root)
+        (file,) = find_images([tmp_path / link / "given" / link])
+        return file.source, file.part, file.label
+
+    assert found("hospital", "Testing", "glioma/1.jpg") == ("hospital", "testing", "glioma")
+    assert found("cases", "glioma", "1.jpg") == ("cases", "", "glioma")
+    assert found("Training", "Testing", "glioma/1.jpg") == ("Training", "training", "glioma")
+    assert found("notumor", "glioma", "1.jpg") == ("notumor", "", "notumor")
+
+
+def test_a_study_of_one_slice_links_none(tmp_path: Path) -> None:
+    for number in range(3):
+        uids = {"StudyInstanceUID": f"1.2.{number}", "SeriesInstanceUID": f"1.3.{number}"}
+        _object(tmp_path / "set" / "glioma" / f"{number}.dcm", PatientID="", **uids)
+        _object(tmp_path / "other" / "glioma" / f"{number}.dcm", PatientID="", **uids)
+    images = read_folders([tmp_path / "set"])
+    assert "names: 0\n" in f"{images.describe()}\n"
+    assert known_persons(images, np.arange(3))["by_study"] == []
+    # They do where another data set has a slice of the same study.
+    both = read_folders([tmp_path / "set", tmp_path / "other"])
+    assert "; a study or series links 6 others" in both.describe()
+    assert known_persons(both, np.arange(3))["by_study"] == ["other", "set"]
+
+
+def test_a_data_set_is_by_patient_where_each_of_its_slices_is(tmp_path: Path) -> None:
+    _put(tmp_path / "whole", "glioma/p1/1.jpg", "glioma/p2/2.jpg")
+    _put(tmp_path / "partly", "glioma/p1/1.jpg", "glioma/2.jpg")
+    folds = _indexed(tmp_path / "folds", "id,label,fold\n1,glioma,1\n2,glioma,2\n")
+    images = read_folders([tmp_path / "whole", tmp_path / "partly", folds])
+    found = known_persons(images, np.arange(len(images)))
+    assert found["by_patient"] == ["folds", "whole"]
+    assert found["by_fold"] == ["folds"]
+    assert found["persons_named"] == {"folds": False, "partly": False, "whole": True}
+
+
+@pytest.mark.parametrize(
+    ("rows", "says"),
+    [
+        ("1,glioma,1\n\n\n2,glioma,1\n2,glioma,1\n", "line 6: the id of line 5 again"),
+        ("1,glioma,1\n\n2,glima,1\n", "line 4: no class 'glima'"),
+        ('"1",glioma,1,"two\nlines"\n2,glima,1\n', "line 4: no class 'glima'"),
+    ],
+    ids=["again", "label", "a value of two lines"],
+)
+def test_lines_of_an_index_are_those_of_the_file(tmp_path: Path, rows: str, says: str) -> None:
+    text = f"id,label,fold,remark\n{rows}"
+    with pytest.raises(DatasetError, match=says):
         find_images([_indexed(tmp_path / "set", text)])

@@ -73,3 +73,19 @@ def test_names_are_not_typeset_as_formulas(figures: list[Any]) -> None:
         texts = [text.get_text() for text in figure.findobj(plt.Text)]
         assert not [text for text in texts if "$" in text.replace(r"\$", "") and "math" not in text]
         assert all(any(name.replace("$", r"\$") in text for text in texts) for name in shown)
+
+
+def test_names_that_begin_with_a_line_are_in_the_legend(figures: list[Any]) -> None:
+    """matplotlib takes a label that begins so for one that is not to be shown."""
+    truth = np.arange(8) % 4
+    names = ("_private", "__", "b", "c")
+    plots.roc(Path("a.png"), np.eye(4)[truth], truth, names, dict.fromkeys(names, 1.0), "t")
+    legend = figures[0].axes[0].get_legend()
+    shown = [text.get_text().partition(",")[0] for text in legend.get_texts()]
+    assert shown == [*names]
+
+
+def test_a_title_is_as_wide_as_it_is_drawn(figures: list[Any]) -> None:
+    title = "x" * (plots.TITLE_WIDTH - 4) + "$ab$"
+    plots.confusion(Path("a.png"), np.eye(4, dtype=int).tolist(), CLASSES, title)
+    assert figures[0].axes[0].get_title() == title.replace("$", r"\$")

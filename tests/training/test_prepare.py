@@ -176,3 +176,17 @@ def test_a_run_goes_on_with_data_that_were_moved_and_is_evaluated_there(
     run, prepared = reopen(tmp_path / "run")
     assert run.config.roots == (now,)
     assert len(prepared.images)
+
+
+def test_data_under_another_name_are_told_from_other_data(small_data: Path, tmp_path: Path) -> None:
+    """A run of before was begun with the name that a link leads to."""
+    (tmp_path / "hospital").symlink_to(small_data)
+    recipe = load_recipe("baseline_cnn")
+    config = prepare(recipe, [small_data], Protocol.CLEAN).config
+    start(tmp_path / "run", config, resume=True).save_progress(Progress(), [])
+    linked = prepare(recipe, [tmp_path / "hospital"], Protocol.CLEAN).config
+    with pytest.raises(RunError, match=r"called hospital here; give it by the name small$"):
+        start(tmp_path / "run", linked, resume=True)
+    other = [source.model_copy(update={"digest": "0" * 64}) for source in linked.data]
+    with pytest.raises(RunError, match=r"another data$"):
+        start(tmp_path / "run", linked.model_copy(update={"data": tuple(other)}), resume=True)

@@ -81,6 +81,7 @@ def test_a_class_that_no_folder_can_give_is_refused(
     text = (RECIPES / "baseline_cnn.toml").read_text()
     assert KINDS in text
     text = text.replace(KINDS, f'{KINDS}, "metastasis"')
+    text = text.replace('"meningioma", "pituitary"]', '"meningioma", "pituitary", "metastasis"]')
     text = text.replace('name = "baseline_cnn"', 'name = "ours"')
     path.write_text(text.replace("\ndropout", f"\n{labels}dropout", 1))
     if problem is None:
@@ -364,3 +365,34 @@ def test_a_mask_head_has_its_own_threshold_and_copies_need_one(
     (tmp_path / "ours.toml").write_text(f"copy_weight = 0.3\n{plain}")
     with pytest.raises(RecipeError, match="copy_weight needs a mask head"):
         load_recipe(str(tmp_path / "ours.toml"))
+
+
+FOUR = f'{KINDS}]\ntumor_classes = ["glioma", "meningioma", "pituitary"]'
+
+
+@pytest.mark.parametrize(
+    ("classes", "problem"),
+    [
+        (f'{KINDS}]\ntumor_classes = ["glioma", "meningioma"]', "notumor, pituitary"),
+        (f'{KINDS}]\ntumor_classes = ["notumor"]', "glioma, meningioma, pituitary"),
+        ('"glioma", "meningioma"]\ntumor_classes = ["glioma"]', "leaves meningioma"),
+        (
+            (
+                '"meningioma", "notumor", "pituitary"]\ntumor_classes = ["meningioma", "pituitary"]'
+                '\nlabels = { glioma = "notumor" }'
+            ),
+            "labels makes 'glioma' 'notumor'",
+        ),
+    ],
+    ids=["a tumour that counts as none", "the other way round", "none without", "by a label"],
+)
+def test_the_one_class_that_is_no_tumour_is_notumor(
+    own: Callable[[str, str, str], Recipe], classes: str, problem: str
+) -> None:
+    """By which duplicates, masks and figures tell a slice without a tumour from one with."""
+    with pytest.raises(RecipeError, match=problem):
+        own(FOUR, classes, "hospital")
+    # A run keeps its own copy of the recipe, and is read all the same.
+    shipped = load_recipe("efficientnet_lite0_mask")
+    kept = shipped.model_copy(update={"tumor_classes": ("glioma", "meningioma")})
+    assert Recipe.model_validate_json(kept.model_dump_json()) == kept

@@ -426,6 +426,7 @@ def test_a_set_of_one_kind_that_was_left_out_has_the_figures_that_it_can(
     from training.compare import _left_out_section
     from training.entries import Entries, add
     from training.prepare import reopen
+    from training.prose import ANY
 
     path = tmp_path / "run"
     shutil.copytree(run, path, ignore=shutil.ignore_patterns("report"))
@@ -459,7 +460,7 @@ def test_a_set_of_one_kind_that_was_left_out_has_the_figures_that_it_can(
     monkeypatch.setattr("training.entries._sizes", lambda _: {})
     entries: Entries = {}
     add(entries, path)
-    cells = _left_out_section(entries)[-1].split(" | ")
+    cells = _left_out_section(entries, ANY)[-1].split(" | ")
     assert cells[3] == f"{test.sum()}, {(test & ~none).sum()}"
     assert (cells[4] == "-", cells[5] == "-") == (one, one)
     for cell, name in zip(cells[6:9], ("sensitivity", "specificity", "auc"), strict=True):
