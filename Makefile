@@ -32,6 +32,10 @@ serve: $(SERVICE_ENV)/.ready ## set up and start the service on port 8000; Ctrl-
 
 # Empty is as if unset: the services that tests start would compile what they import, each anew.
 test: export PYTHONDONTWRITEBYTECODE :=
+# Processes that share the cores are in each other's way with a thread for each core.
+test: export OPENBLAS_NUM_THREADS := 1
+test: export TF_NUM_INTRAOP_THREADS := 1
+test: export TF_NUM_INTEROP_THREADS := 1
 test: $(TEST_ENV)/.ready ## set up and run all tests (ARGS: more for pytest; WORKERS=0: in one process)
 	$(TEST_ENV)/bin/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
 
