@@ -55,11 +55,15 @@ class Segments:
         """Bytes of all files."""
         return self._used
 
-    def keep_only(self, names: Iterable[str]) -> None:
-        """Removes files that nothing refers to, such as those of requests that a crash cut off."""
-        wanted = set(names)
+    def keep_only(self, names: Iterable[str] | None) -> None:
+        """Removes files that nothing refers to, such as those of requests that a crash cut off.
+
+        Args:
+            names: of the others; None where nobody can say, and all stay.
+        """
+        wanted = None if names is None else set(names)
         for path in self.folder.glob(f"*{SUFFIX}"):
-            if path.stem not in wanted:
+            if wanted is not None and path.stem not in wanted:
                 path.unlink()
         self._used = sum(path.stat().st_size for path in self.folder.glob(f"*{SUFFIX}"))
 

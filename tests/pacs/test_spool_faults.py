@@ -416,3 +416,65 @@ def test_health_and_metrics_are_answered_while_the_spool_cannot_be_read(
         destination.status = 200
         wait_until(lambda: settled(service))
     assert caplog.text.count("the spool does not say what there is") == 1
+
+
+def test_a_ledger_with_a_damaged_page_keeps_nobody_from_predicting(
+    model_store: Path, tmp_path: Path, destination: Pacs, jpeg: bytes
+) -> None:
+    settings = pacs_settings(model_store, tmp_path, destination.url)
+    ledger = Ledger(settings.spool)
+    with ledger.reading() as connection:
+        (page,) = connection.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name = 'series'"
+        ).fetchone()
+    ledger.close()
+    with (settings.spool / "spool.sqlite").open("r+b") as file:
+        file.seek((page - 1) * 4096)
+        file.write(b"\xff" * 4096)
+    with serving(settings, FakeRuntimes()) as service:
+        assert service.predict(jpeg).status_code == 200
+        assert report(service)["spool"] == "unreachable"
+        assert service.client.get("/metrics").status_code == 200
+        assert stow(service.client, [series(1)[0].data]).status_code == 503
+
+
+def test_a_spool_that_takes_long_to_count_is_no_stalling_disk(
+    model_store: Path, tmp_path: Path, destination: Pacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = Inbox.counts
+
+    def slow(inbox: Inbox) -> Any:
+        sleep(0.7)
+        return counts(inbox)
+
+    monkeypatch.setattr(Inbox, "counts", slow)
+    destination.status = 503
+    with serving(pacs_settings(model_store, tmp_path, destination.url), FakeRuntimes()) as service:
+        stow(service.client, [series(1)[0].data])
+        wait_until(lambda: destination.requests)
+        states = []
+        for _ in range(4):
+            states.append(report(service))
+            sleep(0.4)
+    assert {state["spool"] for state in states} == {"ok"}
+    assert states[-1]["objects_waiting"] > 0
+
+
+def test_a_count_that_fails_late_says_so_once(
+    model_store: Path,
+    tmp_path: Path,
+    destination: Pacs,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(_: Inbox) -> None:
+        sleep(0.7)
+        raise SpoolFull("the spool cannot be read")
+
+    with serving(pacs_settings(model_store, tmp_path, destination.url), FakeRuntimes()) as service:
+        monkeypatch.setattr(Inbox, "counts", fail)
+        for _ in range(3):
+            assert report(service)["spool"] == "unreachable"
+            sleep(0.4)
+    assert caplog.text.count("the spool does not say what there is") == 1
+    assert "never retrieved" not in caplog.text
