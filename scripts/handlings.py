@@ -927,9 +927,16 @@ MUTANTS: Final = (
     Mutant(
         "answer of the PACS that drips",
         "service/pacs/destination.py",
-        "async with asyncio.timeout(seconds):",
-        "if True:",
+        "seconds = 2 * self._silent_seconds",
+        "seconds = 3600.0",
         "tests/pacs/test_destination.py::test_an_answer_that_drips_is_not_waited_for",
+    ),
+    Mutant(
+        "slow link to the PACS",
+        "service/pacs/destination.py",
+        "        limit.reschedule(asyncio.get_running_loop().time() + seconds)\n",
+        "",
+        "tests/pacs/test_destination.py::test_a_slow_link_is_not_cut_off",
     ),
     Mutant(
         "large instance that is read as a whole",
