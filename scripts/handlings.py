@@ -861,6 +861,13 @@ MUTANTS: Final = (
         f"{SPOOL_TESTS}::test_a_disk_that_stalls_holds_up_what_a_pacs_sends_and_nobody_else",
     ),
     Mutant(
+        "request that is cut off while a disk stalls",
+        "service/routes/dicomweb.py",
+        "        gateway.threads.submit(receiver.abandon)",
+        "        await run(receiver.abandon)",
+        f"{SPOOL_TESTS}::test_a_request_that_is_cut_off_does_not_wait_for_a_disk_that_stalls",
+    ),
+    Mutant(
         "end of the process while a disk stalls",
         "service/pacs/threads.py",
         "daemon=True",

@@ -1,5 +1,6 @@
 """The spool's disk fails or stalls for a while: nothing is lost or set aside, and nobody else waits."""
 
+import asyncio
 import errno
 import os
 import shutil
@@ -12,10 +13,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
+from starlette.requests import Request
 
 from contract.policy import Checks
 from service.errors import ModelLoading, SpoolFull
@@ -24,6 +27,8 @@ from service.pacs.inbox import Inbox, Waiting
 from service.pacs.ledger import Ledger
 from service.pacs.receiver import Limits, Receiver
 from service.pacs.segments import SUFFIX, Segments
+from service.pacs.threads import Threads
+from service.routes.dicomweb import PIECE_BYTES, _receive
 from tests.support.pacs import Pacs, form, pacs_settings, report, series, settled, stow
 from tests.support.service import (
     PATIENCE_SECONDS,
@@ -630,3 +635,37 @@ def test_of_many_results_that_cannot_be_read_the_first_one_says_so(
         wait_until(lambda: settled(service))
     assert caplog.text.count("a result cannot be read from the spool") == 1
     assert len(destination.of_kind("SR")) == 4
+
+
+def test_a_request_that_is_cut_off_does_not_wait_for_a_disk_that_stalls() -> None:
+    """As by a second SIGTERM; whoever waited would keep the process."""
+    stalled, go_on, abandoned = threading.Event(), threading.Event(), threading.Event()
+
+    def stall(_: bytes) -> None:
+        stalled.set()
+        go_on.wait(PATIENCE_SECONDS)
+
+    def abandon() -> None:
+        go_on.wait(PATIENCE_SECONDS)
+        abandoned.set()
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": bytes(PIECE_BYTES), "more_body": True}
+
+    async def cut_off() -> None:
+        receiver = SimpleNamespace(feed=stall, abandon=abandon)
+        gateway: Any = SimpleNamespace(threads=Threads(2), receiver=lambda *_: receiver)
+        state: Any = SimpleNamespace(settings=SimpleNamespace(body_timeout_ms=60_000))
+        claim: Any = SimpleNamespace(add=lambda _: None, free=lambda _: None)
+        context: Any = SimpleNamespace(key=None, request_id="visit-1")
+        request = Request({"type": "http", "headers": []}, receive)
+        task = asyncio.ensure_future(_receive(request, gateway, state, context, claim))
+        await asyncio.to_thread(stalled.wait, PATIENCE_SECONDS)
+        task.cancel()
+        done, _ = await asyncio.wait([task], timeout=5)
+        go_on.set()
+        assert done
+        assert await asyncio.to_thread(abandoned.wait, PATIENCE_SECONDS)
+        gateway.threads.close()
+
+    asyncio.run(cut_off())
