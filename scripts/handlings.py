@@ -351,9 +351,16 @@ MUTANTS: Final = (
     Mutant(
         "process that forks workers and stands still",
         CREW,
-        "                        self._forks.doubt()",
+        "                        self._forks.doubt(forks)",
         "                        pass",
         f"{CREW_TESTS}::test_the_process_that_forks_is_replaced_where_it_stands_still",
+    ),
+    Mutant(
+        "workers that take long to start",
+        CREW,
+        "HIRE_SECONDS * 2 ** min(attempt, MAX_DOUBLINGS)",
+        "HIRE_SECONDS",
+        f"{CREW_TESTS}::test_workers_that_take_long_to_start_come_all_the_same",
     ),
     Mutant(
         "file of several slices at a worker",
