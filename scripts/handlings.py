@@ -891,8 +891,8 @@ MUTANTS: Final = (
     Mutant(
         "series while the disk fails",
         "service/pacs/analysis.py",
-        "        except SpoolFull:\n            raise\n        except (Unid",
-        "        except (Unid",
+        "        except SpoolFull:\n            raise\n        except Unre",
+        "        except Unre",
         f"{SPOOL_TESTS}::test_a_disk_that_fails_for_a_while_sets_no_series_aside[reading]",
     ),
     Mutant(
