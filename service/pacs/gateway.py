@@ -237,6 +237,8 @@ class Gateway:
         if self._counting is None:
             self._asked = monotonic()
             self._counting = asyncio.ensure_future(self._counter.run(self._count))
+            # At the end of the process nobody takes what the last one says.
+            self._counting.add_done_callback(lambda done: done.cancelled() or done.exception())
         counting = self._counting
         left = max(0.0, self._asked + COUNT_SECONDS - monotonic())
         # Whoever gives up leaves it to the next one.
