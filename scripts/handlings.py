@@ -351,9 +351,16 @@ MUTANTS: Final = (
     Mutant(
         "process that forks workers and stands still",
         CREW,
-        "                        self._forks.doubt()",
+        "                        self._forks.doubt(forks)",
         "                        pass",
         f"{CREW_TESTS}::test_the_process_that_forks_is_replaced_where_it_stands_still",
+    ),
+    Mutant(
+        "workers that take long to start",
+        CREW,
+        "HIRE_SECONDS * 2 ** min(attempt, MAX_DOUBLINGS)",
+        "HIRE_SECONDS",
+        f"{CREW_TESTS}::test_workers_that_take_long_to_start_come_all_the_same",
     ),
     Mutant(
         "file of several slices at a worker",
@@ -861,6 +868,13 @@ MUTANTS: Final = (
         f"{SPOOL_TESTS}::test_a_disk_that_stalls_holds_up_what_a_pacs_sends_and_nobody_else",
     ),
     Mutant(
+        "request that is cut off while a disk stalls",
+        "service/routes/dicomweb.py",
+        "        gateway.threads.submit(receiver.abandon)",
+        "        await run(receiver.abandon)",
+        f"{SPOOL_TESTS}::test_a_request_that_is_cut_off_does_not_wait_for_a_disk_that_stalls",
+    ),
+    Mutant(
         "end of the process while a disk stalls",
         "service/pacs/threads.py",
         "daemon=True",
@@ -877,9 +891,37 @@ MUTANTS: Final = (
     Mutant(
         "series while the disk fails",
         "service/pacs/analysis.py",
-        "        except SpoolFull:\n            raise\n        except (Unid",
-        "        except (Unid",
+        "        except SpoolFull:\n            raise\n        except Unre",
+        "        except Unre",
         f"{SPOOL_TESTS}::test_a_disk_that_fails_for_a_while_sets_no_series_aside[reading]",
+    ),
+    Mutant(
+        "series on a bad sector",
+        "service/pacs/segments.py",
+        "if error.errno not in _OF_THE_MACHINE and self._is_well():",
+        "if False:",
+        f"{SPOOL_TESTS}::test_a_series_on_a_bad_sector_is_set_aside",
+    ),
+    Mutant(
+        "disk that fails as a whole",
+        "service/pacs/segments.py",
+        "if error.errno not in _OF_THE_MACHINE and self._is_well():",
+        "if True:",
+        f"{SPOOL_TESTS}::test_a_disk_that_fails_for_a_while_sets_no_series_aside[reading-EIO]",
+    ),
+    Mutant(
+        "start with a damaged ledger",
+        "service/pacs/gateway.py",
+        "        except (sqlite3.Error, SpoolFull) as error:\n            self._segments",
+        "        except KeyError as error:\n            self._segments",
+        f"{SPOOL_TESTS}::test_a_ledger_with_a_damaged_page_keeps_nobody_from_predicting",
+    ),
+    Mutant(
+        "spool that takes long to count",
+        "service/pacs/gateway.py",
+        "min(2 * self._counts.seconds, STALL_SECONDS)",
+        "0.0",
+        f"{SPOOL_TESTS}::test_a_spool_that_takes_long_to_count_is_no_stalling_disk",
     ),
     Mutant(
         "request that breaks off on a bad disk",
@@ -899,9 +941,16 @@ MUTANTS: Final = (
     Mutant(
         "answer of the PACS that drips",
         "service/pacs/destination.py",
-        "async with asyncio.timeout(seconds):",
-        "if True:",
+        "seconds = 2 * self._silent_seconds",
+        "seconds = 3600.0",
         "tests/pacs/test_destination.py::test_an_answer_that_drips_is_not_waited_for",
+    ),
+    Mutant(
+        "slow link to the PACS",
+        "service/pacs/destination.py",
+        "        limit.reschedule(asyncio.get_running_loop().time() + seconds)\n",
+        "",
+        "tests/pacs/test_destination.py::test_a_slow_link_is_not_cut_off",
     ),
     Mutant(
         "large instance that is read as a whole",

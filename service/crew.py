@@ -52,7 +52,11 @@ GRACE_SECONDS: Final = 5.0
 """How long after its time a worker may take to end by itself; one that stands still never does."""
 
 HIRE_SECONDS: Final = 2 * START_SECONDS
-"""How long a worker may take from when it is asked for; the process that forks it may have to start."""
+"""How long a worker may take from when it is asked for; the process that forks it may have to start.
+Twice as long with each attempt that failed: on a slow machine it takes what it takes."""
+
+MAX_DOUBLINGS: Final = 4
+"""Of that time, which is 16 minutes then."""
 
 KILL_SECONDS: Final = 1.0
 """How long the process that forks workers may take to end."""
@@ -71,10 +75,10 @@ class Forks:
         self._process: Popen[bytes] | None = None
         self._control: socket | None = None
         self._closed = False
-        self._doubted = False
+        self._doubted: int | None = None
 
-    def connect(self) -> socket:
-        """A connection to a new worker. Any thread.
+    def connect(self) -> tuple[socket, int]:
+        """A connection to a new worker, and the id of the process that it comes from. Any thread.
 
         Raises:
             OSError: there can be none, or any more.
@@ -84,8 +88,13 @@ class Forks:
                 raise OSError("the service ends")
             control = self._control
             process = self._process
-            if control is None or process is None or process.poll() is not None or self._doubted:
-                control = self._start()
+            if (
+                control is None
+                or process is None
+                or process.poll() is not None
+                or process.pid == self._doubted
+            ):
+                control, process = self._start()
             ours, theirs = socketpair()
             with theirs:
                 try:
@@ -93,11 +102,11 @@ class Forks:
                 except OSError:
                     ours.close()
                     raise
-            return ours
+            return ours, process.pid
 
-    def doubt(self) -> None:
-        """Has the next worker come from a new process, as this one may stand still. Any thread."""
-        self._doubted = True
+    def doubt(self, pid: int) -> None:
+        """Has the next worker come from another process: this one may stand still. Any thread."""
+        self._doubted = pid
 
     @property
     def pid(self) -> int | None:
@@ -111,14 +120,14 @@ class Forks:
             self._closed = True
             self._stop()
 
-    def _start(self) -> socket:
+    def _start(self) -> tuple[socket, Popen[bytes]]:
         self._stop()
-        self._doubted = False
+        self._doubted = None
         self._control, other = socketpair()
         with other:
             # One slice is one core's work.
             self._process = start_child([self._module], other, logs=True, OPENBLAS_NUM_THREADS="1")
-        return self._control
+        return self._control, self._process
 
     def _stop(self) -> None:
         if self._control is not None:
@@ -315,7 +324,7 @@ class Crew:
         while True:
             await asyncio.sleep(rebuild_seconds(attempt))
             try:
-                worker = await self._hire()
+                worker, forks = await self._hire()
             except Exception:
                 # Whatever it was, RuntimeError where there are too many threads: its place stays open.
                 attempt += 1
@@ -324,7 +333,7 @@ class Crew:
             try:
                 await asyncio.wait(
                     [worker.ready, worker.gone],
-                    timeout=HIRE_SECONDS,
+                    timeout=HIRE_SECONDS * 2 ** min(attempt, MAX_DOUBLINGS),
                     return_when=asyncio.FIRST_COMPLETED,
                 )
                 if worker.ready.done():
@@ -336,7 +345,7 @@ class Crew:
                         logger.error("a worker ended before it was ready")
                     else:
                         logger.error("a worker is not ready in time")
-                        self._forks.doubt()
+                        self._forks.doubt(forks)
             finally:
                 worker.dismiss()
 
@@ -355,13 +364,14 @@ class Crew:
         logger.warning("a worker %s; another one takes its place", what)
         self._lose(worker)
 
-    async def _hire(self) -> _Worker:
-        connection = await asyncio.to_thread(self._forks.connect)
+    async def _hire(self) -> tuple[_Worker, int]:
+        """A worker that is not ready yet, and the id of the process that it comes from."""
+        connection, forks = await asyncio.to_thread(self._forks.connect)
         _, worker = await asyncio.get_running_loop().create_connection(
             lambda: _Worker(self._order, self._take_back), sock=connection
         )
         worker.begin()
-        return worker
+        return worker, forks
 
     def _answers(self, job: Job) -> bool:
         """Whether a worker is to say what a slice's outputs mean."""

@@ -356,8 +356,8 @@ class Settings(BaseSettings):
     dicomweb_timeout_ms: float = Field(
         30_000,
         gt=0,
-        description="How long it may be silent before a delivery has failed. So has one that takes "
-        "twice as long, and a second more for each 64 KiB that are sent.",
+        description="How long it may be silent, or take for 64 KiB, before a delivery has failed. So "
+        "has one that is not answered in full twice as long after all is sent.",
     )
     dicomweb_retry_ms: float = Field(
         1_000,

@@ -5,6 +5,7 @@ front of the screen and waits for a series that a PACS forwards.
 """
 
 import asyncio
+import errno
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from time import monotonic
@@ -21,7 +22,7 @@ from service.logs import log_discreetly
 from service.pacs import results
 from service.pacs.inbox import Inbox, Instance, Waiting
 from service.pacs.outbox import Outbox
-from service.pacs.segments import Place, Segments
+from service.pacs.segments import UNREADABLE, Place, Segments, Unreadable
 from service.pacs.threads import Threads
 from service.pacs.waits import SERIES_MAX_SECONDS, backoff
 from service.state import State
@@ -164,11 +165,15 @@ class Analysis:
         try:
             await self._try(series, engine)
         except SpoolFull as failure:
-            fields = {"request_id": series.request_id, "reason": failure.detail}
-            logger.warning("a series waits for the spool", extra={"fields": fields})
+            # Of many that wait for the same thing, each would say it every minute.
+            if not self._full:
+                fields = {"request_id": series.request_id, "reason": failure.detail}
+                fields["cause"] = _cause(failure) or "no room"
+                logger.warning("a series waits for the spool", extra={"fields": fields})
             await self._wait_for_spool(series)
-        else:
-            self._full.pop(series.uid, None)
+            return
+        if self._full.pop(series.uid, None) is not None and not self._full:
+            logger.info("no series waits for the spool any more")
 
     async def _try(self, series: Waiting, engine: Engine) -> None:
         """What becomes of a series this time.
@@ -193,6 +198,8 @@ class Analysis:
             await self._postpone(series, interruption.code)
         except SpoolFull:
             raise
+        except Unreadable:
+            await self._postpone(series, UNREADABLE)
         except (UnidentifiedSource, ContractError) as failure:
             await self._park(series, failure.code)
         except ServiceError as failure:
@@ -370,7 +377,7 @@ class Analysis:
             wait_seconds = backoff(full.attempts + 1, FIRST_RETRY_SECONDS, SERIES_MAX_SECONDS)
             try:
                 await self._threads.run(self._inbox.give_back, series)
-                await self._threads.run(self._inbox.postpone, series, wait_seconds, SpoolFull.code)
+                await self._threads.run(self._inbox.postpone, series, wait_seconds, series.reason)
             except SpoolFull:
                 # An attempt that stayed counted would be one that came to no end.
                 await asyncio.sleep(wait_seconds)
@@ -382,6 +389,17 @@ class Analysis:
         self._state.metrics.series.labels("parked").inc()
         fields = {"request_id": series.request_id, "code": code}
         logger.error("a series cannot be analysed", extra={"fields": fields})
+
+
+def _cause(failure: SpoolFull) -> str | None:
+    """The type and the code of the error behind it; its text might name a file."""
+    error = failure.__cause__
+    if error is None:
+        return None
+    code = getattr(error, "sqlite_errorname", None)
+    if isinstance(error, OSError):
+        code = errno.errorcode.get(error.errno or 0)
+    return " ".join(filter(None, (type(error).__name__, code)))
 
 
 def _steps(

@@ -17,7 +17,7 @@ from service.errors import SpoolFull
 from service.metrics import Metrics
 from service.pacs.destination import Destination, Verdict
 from service.pacs.outbox import Outbox, Parcel
-from service.pacs.segments import Segments
+from service.pacs.segments import UNREADABLE, Segments, Unreadable
 from service.pacs.threads import Threads
 from service.pacs.waits import backoff
 
@@ -27,9 +27,6 @@ IDLE_SECONDS: Final = 60.0
 
 MAX_STRIKES: Final = 3
 """A result that failed so often, each time before another was taken, is itself the reason."""
-
-UNREADABLE: Final = "unreadable"
-"""Why a result is not delivered whose file is gone, or cannot be read now."""
 
 
 class Delivery:
@@ -72,6 +69,7 @@ class Delivery:
         self._hurry = asyncio.Event()
         self._stopping = False
         self._empty = False
+        self._reads = True
 
     @property
     def state(self) -> str:
@@ -128,19 +126,25 @@ class Delivery:
         start = monotonic()
         try:
             objects = await self._threads.run(self._read, parcels)
-        except (FileNotFoundError, SpoolFull) as error:
-            logger.exception("a result cannot be read from the spool")
+        except (FileNotFoundError, Unreadable, SpoolFull) as error:
+            # Where it is the disk, all results say the same, again and again.
+            if self._reads:
+                logger.exception("a result cannot be read from the spool")
+            self._reads = not isinstance(error, SpoolFull)
             for parcel in parcels:
                 self._record(parcel, UNREADABLE, monotonic() - start)
             if isinstance(error, FileNotFoundError):
                 await self._threads.run(self._outbox.park, parcels, UNREADABLE)
                 self._count_failed(parcels, UNREADABLE)
             else:
-                # What else keeps a file from being read, such as too many open ones, passes.
+                # What else keeps a file from being read, such as too many open ones, may pass.
                 wait_seconds = self._wait(max(parcel.attempts for parcel in parcels) + 1)
                 reasons = dict.fromkeys(parcels, UNREADABLE)
                 await self._threads.run(self._outbox.postpone, reasons, wait_seconds)
+                if isinstance(error, SpoolFull):
+                    return wait_seconds
             return 0.0
+        self._reads = True
         if any(parcel.attempts for parcel in parcels):
             self._metrics.outbox_retries.inc()
         verdict = await self._destination.send(objects)

@@ -1,8 +1,9 @@
 """The PACS that gets the results: STOW-RS as its client (DICOM PS3.18 2024e, section 10.5)."""
 
 import asyncio
+import socket
 import ssl
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -27,8 +28,9 @@ OUT_OF_RESOURCES: Final = range(0xA700, 0xA800)
 MAX_ANSWER_BYTES: Final = 4 * 1024 * 1024
 """Of a larger answer the status counts alone; with a status of success it is no answer."""
 
-MIN_BYTES_PER_SECOND: Final = 64 * 1024
-"""Each so many bytes give a delivery another second."""
+PIECE_BYTES: Final = 64 * 1024
+"""Of a body; each one that is taken shows that the destination is there. The system keeps twice as many
+that are on their way, so that little is left of a body that seems to be sent."""
 
 MAX_RETRY_AFTER: Final = 3600.0
 """A longer wait that a destination asks for is cut to this: it may be mistaken, and results wait."""
@@ -84,7 +86,11 @@ class Destination:
         self._client = httpx.AsyncClient(
             headers=headers,
             auth=auth,
-            verify=_trust(settings),
+            transport=httpx.AsyncHTTPTransport(
+                verify=_trust(settings),
+                trust_env=False,
+                socket_options=[(socket.SOL_SOCKET, socket.SO_SNDBUF, PIECE_BYTES)],
+            ),
             timeout=httpx.Timeout(seconds, connect=min(seconds, CONNECT_SECONDS)),
             # Neither a proxy nor a .netrc file that happens to be in the environment.
             trust_env=False,
@@ -98,13 +104,15 @@ class Destination:
         """
         boundary = new_boundary()
         content = b"".join(related_body(boundary, objects.values()))
-        headers = {"Content-Type": related_type(boundary)}
-        request = self._client.build_request("POST", self._url, content=content, headers=headers)
+        headers = {"Content-Type": related_type(boundary), "Content-Length": str(len(content))}
         # One that is never silent for long may still not come to an end.
-        seconds = 2 * self._silent_seconds + len(content) / MIN_BYTES_PER_SECOND
+        seconds = 2 * self._silent_seconds
         try:
-            async with asyncio.timeout(seconds):
-                response = await self._answer(request)
+            async with asyncio.timeout(seconds) as limit:
+                pieces = _pieces(content, limit, seconds)
+                response = await self._answer(
+                    self._client.build_request("POST", self._url, content=pieces, headers=headers)
+                )
         except (TimeoutError, httpx.TimeoutException):
             return _unreachable(objects, "timeout")
         except (httpx.HTTPError, httpx.InvalidURL, httpx.StreamError):
@@ -134,6 +142,13 @@ class Destination:
     async def close(self) -> None:
         """Ends the connections."""
         await self._client.aclose()
+
+
+async def _pieces(content: bytes, limit: asyncio.Timeout, seconds: float) -> AsyncIterator[bytes]:
+    """A body, of which each piece that is taken sets a limit of time anew: the link may be slow."""
+    for start in range(0, len(content), PIECE_BYTES):
+        yield content[start : start + PIECE_BYTES]
+        limit.reschedule(asyncio.get_running_loop().time() + seconds)
 
 
 def judge(response: httpx.Response, sops: Sequence[str]) -> Verdict:

@@ -34,17 +34,22 @@ long at most, each, is waited for a disk that stalls: for the series in hand, an
 COUNT_SECONDS: Final = 0.5
 """How long /health and /metrics wait for a disk that stalls; many a probe gives up after a second."""
 
+STALL_SECONDS: Final = 10.0
+"""A count that takes longer is of a disk that stalls, however long the one before took."""
+
 
 class Counts(NamedTuple):
     """What there is in the spool.
 
     Attributes:
         at: when it was counted, in monotonic seconds.
+        seconds: how long that took.
     """
 
     inbox: InboxCounts
     outbox: OutboxCounts
     at: float
+    seconds: float
 
     def age(self, seconds: float) -> float:
         """Of what was so old then; 0 stands for nothing."""
@@ -72,7 +77,6 @@ class Gateway:
         self._destination = Destination(settings)
         self._ledger = Ledger(settings.spool)
         self._segments = Segments(settings.spool / "segments", settings.spool_max_bytes)
-        self._segments.keep_only(self._ledger.segments())
         self.inbox = Inbox(
             self._ledger,
             self._segments,
@@ -86,10 +90,13 @@ class Gateway:
             max(longest(settings.dicomweb_retry_max_ms / 1000), MAX_RETRY_AFTER),
         )
         self._segments.make_room = self._spare
-        self._counts = self._count()
+        self._counts = Counts(
+            InboxCounts(0, 0, 0, 0.0, 0), OutboxCounts(0, 0, 0.0, 0), monotonic(), 0.0
+        )
         self._counting: asyncio.Future[Counts] | None = None
         self._asked = 0.0
         self._stalls = False
+        self._open_spool()
         self.threads = Threads(THREADS)
         # One of its own: while many bodies are written it need not wait behind them.
         self._counter = Threads(1)
@@ -157,7 +164,7 @@ class Gateway:
     async def measure(self) -> None:
         """Sets the metrics of what there is now, or of what there was when the spool last said it."""
         await self._recount()
-        inbox, outbox, _ = counts = self._counts
+        inbox, outbox, *_ = counts = self._counts
         self._metrics.inbox_instances.set(inbox.instances)
         self._metrics.inbox_oldest_seconds.set(counts.age(inbox.oldest_seconds))
         self._metrics.inbox_dead.set(inbox.dead)
@@ -171,7 +178,7 @@ class Gateway:
     async def report(self) -> dict[str, Any]:
         """What /health says of it."""
         await self._recount()
-        inbox, outbox, _ = counts = self._counts
+        inbox, outbox, *_ = counts = self._counts
         return {
             "destination": self._delivery.state,
             "spool": "unreachable" if self._stalls else "ok",
@@ -213,27 +220,60 @@ class Gateway:
         self._delivery.hurry()
         return series, objects
 
+    def _open_spool(self) -> None:
+        """Says what there is, if the ledger does: predictions need not wait until somebody mends it."""
+        try:
+            self._segments.keep_only(self._ledger.segments())
+            self._counts = self._count()
+        except (sqlite3.Error, SpoolFull) as error:
+            self._segments.keep_only(None)
+            self._set_stalls(True, error)
+
     async def _recount(self) -> None:
         """Counts what there is, unless the disk stalls or fails."""
-        if self._counting is None or self._counting.done():
+        if self._counting is not None and self._counting.done():
+            # Whoever asked for it had given up.
+            self._take(self._counting)
+        if self._counting is None:
             self._asked = monotonic()
             self._counting = asyncio.ensure_future(self._counter.run(self._count))
-        try:
-            async with asyncio.timeout(self._asked + COUNT_SECONDS - monotonic()):
-                # Whoever gives up leaves it to the next one.
-                self._counts = await asyncio.shield(self._counting)
-        except (OSError, sqlite3.Error, SpoolFull) as error:
-            if not self._stalls:
-                logger.error("the spool does not say what there is", exc_info=error)  # noqa: TRY400
-            self._stalls = True
+            # At the end of the process nobody takes what the last one says.
+            self._counting.add_done_callback(lambda done: done.cancelled() or done.exception())
+        counting = self._counting
+        left = max(0.0, self._asked + COUNT_SECONDS - monotonic())
+        # Whoever gives up leaves it to the next one.
+        await asyncio.wait([counting], timeout=left)
+        if counting.done():
+            self._take(counting)
         else:
-            if self._stalls:
-                logger.info("the spool says again what there is")
-            self._stalls = False
+            # Where there is much to count, each time takes about as long as the one before.
+            usual = min(2 * self._counts.seconds, STALL_SECONDS)
+            self._set_stalls(max(COUNT_SECONDS, monotonic() - self._asked) >= usual)
         self._metrics.spool_unreachable.set(self._stalls)
 
+    def _take(self, counting: asyncio.Future[Counts]) -> None:
+        """What a count that has ended says."""
+        if self._counting is counting:
+            self._counting = None
+        try:
+            self._counts = counting.result()
+        except (OSError, sqlite3.Error, SpoolFull) as error:
+            self._set_stalls(True, error)
+        else:
+            self._set_stalls(False)
+
+    def _set_stalls(self, stalls: bool, error: Exception | None = None) -> None:
+        if stalls and not self._stalls:
+            logger.error("the spool does not say what there is", exc_info=error)
+        elif self._stalls and not stalls:
+            logger.info("the spool says again what there is")
+        self._stalls = stalls
+
     def _count(self) -> Counts:
-        return Counts(self.inbox.counts(), self.outbox.counts(), monotonic())
+        start = monotonic()
+        inbox, outbox = self.inbox.counts(), self.outbox.counts()
+        now = monotonic()
+        return Counts(inbox, outbox, now, now - start)
 
     def _spare(self, missing: int) -> None:
         before = self._segments.used

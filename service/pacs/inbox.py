@@ -205,10 +205,14 @@ class Inbox:
         remove_unused(self._ledger, self._segments, (name for (name,) in replaced))
 
     def complete(self) -> str | None:
-        """The series that has waited longest of those that are complete and due."""
+        """The series that has waited longest of those that are complete and due.
+
+        One that was put off has waited since it is due again, so that newer ones have their turn.
+        """
         with self._ledger.reading() as connection:
             rows = connection.execute(
-                f"SELECT uid FROM series WHERE state = 'waiting' AND {IS_DUE} ORDER BY arrived",  # noqa: S608
+                f"SELECT uid FROM series WHERE state = 'waiting' AND {IS_DUE}"  # noqa: S608
+                " ORDER BY max(arrived, due)",
                 due_times(longest(SERIES_MAX_SECONDS)),
             ).fetchall()
         before = monotonic() - self._quiet_seconds
@@ -298,10 +302,11 @@ class Inbox:
         return [name for (name,) in rows]
 
     def give_back(self, series: Waiting) -> None:
-        """The service stops, and the series is analysed after the restart."""
-        self._change(series, "UPDATE series SET attempts = ? WHERE uid = ?", series.attempts)
+        """It is as if the series had not been begun, such as where the service stops."""
+        update = "UPDATE series SET attempts = ?, reason = ? WHERE uid = ?"
+        self._change(series, update, series.attempts, series.reason)
 
-    def postpone(self, series: Waiting, seconds: float, reason: str) -> None:
+    def postpone(self, series: Waiting, seconds: float, reason: str | None) -> None:
         """The series is tried again later; with what arrived meanwhile, once it is complete."""
         update = "UPDATE series SET due = ?, reason = ? WHERE uid = ?"
         self._change(series, update, time() + seconds, reason)
@@ -322,7 +327,7 @@ class Inbox:
                     "UPDATE instances SET analysed = 1 WHERE series = ?", (series.uid,)
                 )
 
-    def _change(self, series: Waiting, update: str, *values: float | str) -> None:
+    def _change(self, series: Waiting, update: str, *values: float | str | None) -> None:
         """Unless something has arrived since: its attempts count anew then, and it is due."""
         with self._ledger.transaction() as connection:
             if _is_whole(connection, series):

@@ -4,6 +4,7 @@ One file for each request means one ``fsync`` for a whole series instead of one 
 names are random, so they tell nothing; whose objects a file holds stands in the ledger alone.
 """
 
+import errno
 import os
 import secrets
 import shutil
@@ -16,6 +17,16 @@ from typing import BinaryIO, Final, NamedTuple
 from service.errors import SpoolFull
 
 SUFFIX: Final = ".segment"
+
+UNREADABLE: Final = "unreadable"
+"""Reason of what cannot be read while the disk is well otherwise."""
+
+_OF_THE_MACHINE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""Errors that say nothing of a file: there are too many of them, or no memory is left."""
+
+
+class Unreadable(OSError):
+    """A file cannot be read, as one on a bad sector, while the disk takes another and gives it back."""
 
 
 class Place(NamedTuple):
@@ -55,11 +66,15 @@ class Segments:
         """Bytes of all files."""
         return self._used
 
-    def keep_only(self, names: Iterable[str]) -> None:
-        """Removes files that nothing refers to, such as those of requests that a crash cut off."""
-        wanted = set(names)
+    def keep_only(self, names: Iterable[str] | None) -> None:
+        """Removes files that nothing refers to, such as those of requests that a crash cut off.
+
+        Args:
+            names: of the others; None where nobody can say, and all stay.
+        """
+        wanted = None if names is None else set(names)
         for path in self.folder.glob(f"*{SUFFIX}"):
-            if path.stem not in wanted:
+            if wanted is not None and path.stem not in wanted:
                 path.unlink()
         self._used = sum(path.stat().st_size for path in self.folder.glob(f"*{SUFFIX}"))
 
@@ -83,6 +98,7 @@ class Segments:
 
         Raises:
             FileNotFoundError: they are not there, or not all of them.
+            Unreadable: the fault is this file's.
             SpoolFull: they cannot be read now.
         """
         try:
@@ -93,10 +109,29 @@ class Segments:
             # Without its folder, it is the disk that is not there.
             if isinstance(error, FileNotFoundError) and self.folder.exists():
                 raise
+            if error.errno not in _OF_THE_MACHINE and self._is_well():
+                raise Unreadable(error.errno, "a segment cannot be read") from error
             raise SpoolFull("the spool cannot be read; try again") from error
         if len(data) != place.length:
             raise FileNotFoundError("a segment is shorter than it was")
         return data
+
+    def _is_well(self) -> bool:
+        """Whether the disk takes a file and gives it back."""
+        # A start removes one that stays.
+        path = self.path(f"probe-{secrets.token_hex(16)}")
+        try:
+            with path.open("x+b", buffering=0) as file:
+                file.write(b"well")
+                os.fsync(file.fileno())
+                # Memory would give it back as well.
+                os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+                return os.pread(file.fileno(), 4, 0) == b"well"
+        except OSError:
+            return False
+        finally:
+            with suppress(OSError):
+                path.unlink()
 
     def remove(self, names: Iterable[str]) -> None:
         """Deletes files that nothing refers to any more."""
@@ -174,13 +209,27 @@ class Segment:
         self.size += len(data)
 
     def read(self, offset: int, most: int) -> bytes:
-        """What has been written from there on, at most so many bytes of it."""
-        return os.pread(self._file.fileno(), min(most, self.size - offset), offset)
+        """What has been written from there on, at most so many bytes of it.
+
+        Raises:
+            SpoolFull: the disk does not give it.
+        """
+        try:
+            return os.pread(self._file.fileno(), min(most, self.size - offset), offset)
+        except OSError as error:
+            raise SpoolFull("the spool cannot be read; try again") from error
 
     def cut(self, size: int) -> None:
-        """Forgets what was written after that many bytes."""
-        self._file.truncate(size)
-        self._file.seek(size)
+        """Forgets what was written after that many bytes.
+
+        Raises:
+            SpoolFull: the disk does not do it.
+        """
+        try:
+            self._file.truncate(size)
+            self._file.seek(size)
+        except OSError as error:
+            raise SpoolFull("the spool cannot be written to; try again") from error
         self._segments.release(self.size - size)
         self.size = size
 

@@ -35,9 +35,18 @@ class Threads:
         **kwargs: Arguments.kwargs,
     ) -> Result:
         """What a function returns that is called in one of them. Event loop only."""
+        return await asyncio.wrap_future(self.submit(function, *args, **kwargs))
+
+    def submit(
+        self,
+        function: Callable[Arguments, Result],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> Future[Result]:
+        """Has a function called in one of them. Any thread."""
         future: Future[Result] = Future()
         self._work.put((future, partial(function, *args, **kwargs)))
-        return await asyncio.wrap_future(future)
+        return future
 
     def close(self) -> None:
         """Ends them after what was asked for before."""

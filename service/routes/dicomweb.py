@@ -74,6 +74,10 @@ async def _receive(
         async for piece in pieces:
             await run(receiver.feed, piece)
             claim.free(len(piece))
+    except asyncio.CancelledError:
+        # The process ends, and does not wait for a disk that stalls.
+        gateway.threads.submit(receiver.abandon)
+        raise
     except BaseException:
         await run(receiver.abandon)
         raise

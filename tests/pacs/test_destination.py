@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from time import monotonic
+from time import monotonic, sleep
 
 import pytest
 
@@ -31,30 +31,41 @@ def test_an_address_that_nothing_can_be_added_to_stops_the_start(
 
 
 @contextmanager
-def answering(answer: Callable[[socket.socket], None]) -> Iterator[str]:
-    """A destination for one request, which it reads to its end; its address."""
+def answering(
+    answer: Callable[[socket.socket], None], bytes_per_second: float | None = None
+) -> Iterator[str]:
+    """A destination for one request, which it reads to its end, or to the client's; its address."""
 
     def serve() -> None:
         connection, _ = listening.accept()
         with connection, suppress(ConnectionError):
             received = b""
             while not received.endswith(b"--\r\n"):
-                received += connection.recv(65536)
+                if bytes_per_second is not None:
+                    sleep(8192 / bytes_per_second)
+                piece = connection.recv(65536 if bytes_per_second is None else 8192)
+                if not piece:
+                    return
+                received = received[-8:] + piece
             answer(connection)
 
     with closing(socket.create_server(("127.0.0.1", 0))) as listening:
-        thread = threading.Thread(target=serve)
+        if bytes_per_second is not None:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        thread = threading.Thread(target=serve, daemon=True)
         thread.start()
         yield f"http://127.0.0.1:{listening.getsockname()[1]}"
         thread.join(PATIENCE_SECONDS)
         assert not thread.is_alive()
 
 
-def sent(store: Path, folder: Path, url: str, timeout_ms: float = 30_000) -> Verdict:
+def sent(
+    store: Path, folder: Path, url: str, timeout_ms: float = 30_000, content: bytes = b"content"
+) -> Verdict:
     async def send() -> Verdict:
         destination = Destination(pacs_settings(store, folder, url, dicomweb_timeout_ms=timeout_ms))
         try:
-            return await destination.send({"a": b"content"})
+            return await destination.send({"a": content})
         finally:
             await destination.close()
 
@@ -101,6 +112,25 @@ def test_an_answer_that_drips_is_not_waited_for(model_store: Path, tmp_path: Pat
         assert monotonic() - start < 5
     assert verdict.later == {"a": "timeout"}
     assert verdict.unreachable
+
+
+def test_a_slow_link_is_not_cut_off(model_store: Path, tmp_path: Path) -> None:
+    """As long as it takes bytes: all of them take longer than any limit."""
+
+    def answer(connection: socket.socket) -> None:
+        connection.sendall(HEAD % 200 + b"Content-Length: 0\r\n\r\n")
+
+    with answering(answer, 10**6) as url:
+        start = monotonic()
+        verdict = sent(model_store, tmp_path, url, 1500, b"x" * 4 * 10**6)
+        assert monotonic() - start > 3
+    assert verdict.delivered == ["a"]
+
+
+def test_a_client_that_leaves_early_ends_the_destination_of_these_tests() -> None:
+    with answering(lambda _connection: None) as url:
+        host, _, port = url.removeprefix("http://").partition(":")
+        socket.create_connection((host, int(port))).close()
 
 
 def test_an_answer_may_be_compressed(model_store: Path, tmp_path: Path) -> None:

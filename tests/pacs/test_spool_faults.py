@@ -1,5 +1,6 @@
 """The spool's disk fails or stalls for a while: nothing is lost or set aside, and nobody else waits."""
 
+import asyncio
 import errno
 import os
 import shutil
@@ -9,21 +10,25 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from time import monotonic, sleep
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
 import pytest
+from starlette.requests import Request
 
 from contract.policy import Checks
-from service.errors import SpoolFull
-from service.pacs.analysis import MAX_ATTEMPTS
-from service.pacs.inbox import Inbox
+from service.errors import ModelLoading, SpoolFull
+from service.pacs.analysis import MAX_ATTEMPTS, Analysis
+from service.pacs.inbox import Inbox, Waiting
 from service.pacs.ledger import Ledger
 from service.pacs.receiver import Limits, Receiver
 from service.pacs.segments import SUFFIX, Segments
+from service.pacs.threads import Threads
+from service.routes.dicomweb import PIECE_BYTES, _receive
 from tests.support.pacs import Pacs, form, pacs_settings, report, series, settled, stow
 from tests.support.service import (
     PATIENCE_SECONDS,
@@ -151,13 +156,13 @@ class FaultyDisk:
 
         self._ledger._connection = Faulty()  # type: ignore[assignment]
 
-    def reads(self) -> None:
-        """As where this process has too many files open."""
+    def reads(self, number: int) -> None:
+        """What is opened fails, such as where this process has too many files open."""
         path_open = Path.open
 
         def faulty(path: Path, *arguments: Any, **options: Any) -> Any:
             if path.suffix == SUFFIX:
-                self.fail(OSError(errno.EMFILE, os.strerror(errno.EMFILE)))
+                self.fail(OSError(number, os.strerror(number)))
             return path_open(path, *arguments, **options)
 
         self._patch.setattr(Path, "open", faulty)
@@ -183,9 +188,13 @@ class FaultyDisk:
         lambda disk: disk.statements("SELECT sops", "UPDATE series SET due"),
         lambda disk: disk.statements("UPDATE series SET attempts = attempts + 1"),
         FaultyDisk.room,
-        FaultyDisk.reads,
+        lambda disk: disk.reads(errno.EMFILE),
+        lambda disk: disk.reads(errno.EIO),
     ],
-    ids=["look-up", "look-up-EIO", "giving-back", "postponing", "beginning", "room", "reading"],
+    ids=[
+        *("look-up", "look-up-EIO", "giving-back", "postponing", "beginning", "room"),
+        *("reading", "reading-EIO"),
+    ],
 )
 def test_a_disk_that_fails_for_a_while_sets_no_series_aside(
     model_store: Path,
@@ -199,7 +208,7 @@ def test_a_disk_that_fails_for_a_while_sets_no_series_aside(
     with serving(settings, FakeRuntimes()) as service:
         disk = FaultyDisk(service, monkeypatch)
         begin(disk)
-        disk.left = 2 * MAX_ATTEMPTS + 1
+        disk.left = 2 * (MAX_ATTEMPTS + 1)
         stow(service.client, [item.data for item in series(2)])
         wait_until(lambda: settled(service))
         assert disk.left == 0
@@ -416,3 +425,247 @@ def test_health_and_metrics_are_answered_while_the_spool_cannot_be_read(
         destination.status = 200
         wait_until(lambda: settled(service))
     assert caplog.text.count("the spool does not say what there is") == 1
+
+
+def test_a_ledger_with_a_damaged_page_keeps_nobody_from_predicting(
+    model_store: Path, tmp_path: Path, destination: Pacs, jpeg: bytes
+) -> None:
+    settings = pacs_settings(model_store, tmp_path, destination.url)
+    ledger = Ledger(settings.spool)
+    with ledger.reading() as connection:
+        (page,) = connection.execute(
+            "SELECT rootpage FROM sqlite_master WHERE name = 'series'"
+        ).fetchone()
+    ledger.close()
+    with (settings.spool / "spool.sqlite").open("r+b") as file:
+        file.seek((page - 1) * 4096)
+        file.write(b"\xff" * 4096)
+    with serving(settings, FakeRuntimes()) as service:
+        assert service.predict(jpeg).status_code == 200
+        assert service.client.get("/health").json()["pacs"]["spool"] == "unreachable"
+        assert service.client.get("/metrics").status_code == 200
+        assert stow(service.client, [series(1)[0].data]).status_code == 503
+
+
+def test_a_spool_that_takes_long_to_count_is_no_stalling_disk(
+    model_store: Path, tmp_path: Path, destination: Pacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = Inbox.counts
+
+    def slow(inbox: Inbox) -> Any:
+        sleep(0.7)
+        return counts(inbox)
+
+    monkeypatch.setattr(Inbox, "counts", slow)
+    destination.status = 503
+    with serving(pacs_settings(model_store, tmp_path, destination.url), FakeRuntimes()) as service:
+        stow(service.client, [series(1)[0].data])
+        wait_until(lambda: destination.requests)
+        states = []
+        for _ in range(4):
+            states.append(service.client.get("/health").json()["pacs"])
+            sleep(0.4)
+    assert {state["spool"] for state in states} == {"ok"}
+    assert states[-1]["objects_waiting"] > 0
+
+
+def test_a_count_that_fails_late_says_so_once(
+    model_store: Path,
+    tmp_path: Path,
+    destination: Pacs,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def fail(_: Inbox) -> None:
+        sleep(0.7)
+        raise SpoolFull("the spool cannot be read")
+
+    with serving(pacs_settings(model_store, tmp_path, destination.url), FakeRuntimes()) as service:
+        monkeypatch.setattr(Inbox, "counts", fail)
+        for _ in range(3):
+            assert service.client.get("/health").json()["pacs"]["spool"] == "unreachable"
+            sleep(0.4)
+    assert caplog.text.count("the spool does not say what there is") == 1
+    assert "never retrieved" not in caplog.text
+
+
+@contextmanager
+def bad_sectors(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
+    """Names of files that cannot be read, while all others can."""
+    bad: set[str] = set()
+    path_open = Path.open
+
+    def faulty(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path.name in bad:
+            failing(errno.EIO)()
+        return path_open(path, *arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "open", faulty)
+        yield bad
+
+
+def test_a_series_on_a_bad_sector_is_set_aside(
+    model_store: Path, tmp_path: Path, destination: Pacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.pacs.analysis.FIRST_RETRY_SECONDS", 0.01)
+    settings = pacs_settings(model_store, tmp_path, destination.url, series_quiet_ms=1000)
+    with bad_sectors(monkeypatch) as bad, serving(settings, FakeRuntimes()) as service:
+        folder = settings.spool / "segments"
+        first, second = series(2)
+        stow(service.client, [first.data])
+        bad.update(path.name for path in folder.iterdir())
+        stow(service.client, [second.data])
+        stow(service.client, [series(1)[0].data])
+        wait_until(lambda: report(service)["series_dead"] == 1)
+        wait_until(lambda: settled(service))
+        (aside,) = service.client.get("/deliveries").json()["set_aside"]
+        assert (aside["reason"], aside["instances"]) == ("unreadable", 2)
+        assert service.metric("brain_series_total", outcome="postponed") == MAX_ATTEMPTS
+        assert len(destination.of_kind("SR")) == 1
+        bad.clear()
+        service.client.post("/deliveries/retry")
+        wait_until(lambda: len(destination.of_kind("SR")) == 2)
+
+
+def test_a_series_that_was_put_off_comes_after_those_that_wait(
+    inbox: Inbox, segments: Segments
+) -> None:
+    uids = []
+    for _ in range(2):
+        (item,) = series(1)
+        receiver = Receiver("application/dicom", None, LIMITS, inbox, segments)
+        receiver.feed(item.data)
+        receiver.finish("pacs-1", "visit-1")
+        uids.append(item.series)
+    assert inbox.complete() == uids[0]
+    inbox.postpone(inbox.begin(uids[0]), 0, "spool_full")
+    assert inbox.complete() == uids[1]
+
+
+@pytest.mark.parametrize("call", ["pread", "truncate"])
+def test_a_disk_that_fails_within_a_part_is_said_to_be_the_spool(
+    inbox: Inbox, segments: Segments, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    receiver = Receiver("application/dicom", None, LIMITS, inbox, segments)
+    if call == "pread":
+        receiver.feed(series(1)[0].data)
+        monkeypatch.setattr(os, "pread", failing(errno.EIO))
+    else:
+        receiver.feed(b"no DICOM file")
+        file = receiver._segment._file
+
+        class Faulty:
+            truncate = staticmethod(failing(errno.EIO))
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(file, name)
+
+        receiver._segment._file = Faulty()  # type: ignore[assignment]
+    with pytest.raises(SpoolFull):
+        receiver.finish("pacs-1", "visit-1")
+    receiver.abandon()
+    assert segments.used == 0
+
+
+def test_a_series_that_waited_for_the_spool_is_set_aside_for_what_failed_it(
+    model_store: Path, tmp_path: Path, destination: Pacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.pacs.analysis.FIRST_RETRY_SECONDS", 0.01)
+    park, failures = Inbox.park, [None]
+
+    def park_later(inbox: Inbox, waiting: Waiting, reason: str) -> None:
+        if failures:
+            failures.pop()
+            raise SpoolFull("the spool cannot be written to; try again")
+        park(inbox, waiting, reason)
+
+    async def fail(*_: object) -> None:
+        raise ModelLoading("it loads")
+
+    monkeypatch.setattr(Inbox, "park", park_later)
+    monkeypatch.setattr(Analysis, "_analyse", fail)
+    with serving(pacs_settings(model_store, tmp_path, destination.url), FakeRuntimes()) as service:
+        stow(service.client, [series(1)[0].data])
+        wait_until(lambda: report(service)["series_dead"] == 1)
+        (aside,) = service.client.get("/deliveries").json()["set_aside"]
+    assert not failures
+    assert aside["reason"] == ModelLoading.code
+
+
+def test_of_many_series_without_room_the_first_one_says_so(
+    model_store: Path,
+    tmp_path: Path,
+    destination: Pacs,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("service.pacs.analysis.FIRST_RETRY_SECONDS", 0.01)
+    with serving(pacs_settings(model_store, tmp_path, destination.url), FakeRuntimes()) as service:
+        disk = FaultyDisk(service, monkeypatch)
+        disk.reads(errno.EMFILE)
+        disk.left = 20
+        stow(service.client, [item.data for _ in range(4) for item in series(1)])
+        wait_until(lambda: settled(service))
+    warnings = [
+        entry for entry in caplog.records if entry.message == "a series waits for the spool"
+    ]
+    assert [entry.__dict__["fields"]["cause"] for entry in warnings] == ["OSError EMFILE"]
+
+
+def test_of_many_results_that_cannot_be_read_the_first_one_says_so(
+    model_store: Path,
+    tmp_path: Path,
+    destination: Pacs,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    destination.status = 503
+    settings = pacs_settings(model_store, tmp_path, destination.url)
+    with serving(settings, FakeRuntimes()) as service:
+        stow(service.client, [item.data for _ in range(4) for item in series(1)])
+        wait_until(lambda: settled(service) or report(service)["series_waiting"] == 0)
+        destination.status = 200
+        disk = FaultyDisk(service, monkeypatch)
+        disk.reads(errno.EMFILE)
+        disk.left = 8
+        service.client.post("/deliveries/retry")
+        wait_until(lambda: disk.left == 0)
+        service.client.post("/deliveries/retry")
+        wait_until(lambda: settled(service))
+    assert caplog.text.count("a result cannot be read from the spool") == 1
+    assert len(destination.of_kind("SR")) == 4
+
+
+def test_a_request_that_is_cut_off_does_not_wait_for_a_disk_that_stalls() -> None:
+    """As by a second SIGTERM; whoever waited would keep the process."""
+    stalled, go_on, abandoned = threading.Event(), threading.Event(), threading.Event()
+
+    def stall(_: bytes) -> None:
+        stalled.set()
+        go_on.wait(PATIENCE_SECONDS)
+
+    def abandon() -> None:
+        go_on.wait(PATIENCE_SECONDS)
+        abandoned.set()
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": bytes(PIECE_BYTES), "more_body": True}
+
+    async def cut_off() -> None:
+        receiver = SimpleNamespace(feed=stall, abandon=abandon)
+        gateway: Any = SimpleNamespace(threads=Threads(2), receiver=lambda *_: receiver)
+        state: Any = SimpleNamespace(settings=SimpleNamespace(body_timeout_ms=60_000))
+        claim: Any = SimpleNamespace(add=lambda _: None, free=lambda _: None)
+        context: Any = SimpleNamespace(key=None, request_id="visit-1")
+        request = Request({"type": "http", "headers": []}, receive)
+        task = asyncio.ensure_future(_receive(request, gateway, state, context, claim))
+        await asyncio.to_thread(stalled.wait, PATIENCE_SECONDS)
+        task.cancel()
+        done, _ = await asyncio.wait([task], timeout=5)
+        go_on.set()
+        assert done
+        assert await asyncio.to_thread(abandoned.wait, PATIENCE_SECONDS)
+        gateway.threads.close()
+
+    asyncio.run(cut_off())

@@ -348,6 +348,32 @@ def test_the_process_that_forks_is_replaced_where_it_stands_still(
                 os.kill(forks, signal.SIGKILL)
 
 
+def test_workers_that_take_long_to_start_come_all_the_same(
+    model_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(crew, "HIRE_SECONDS", 1.5)
+    monkeypatch.setattr(crew.Forks.__init__, "__defaults__", ("tests.support.slow_worker",))
+    with manned(model_store) as service:
+        assert len(workers_of(service)) == WORKERS
+
+
+def test_of_two_processes_that_fork_only_the_one_that_stands_still_is_doubted() -> None:
+    forks = crew.Forks()
+    try:
+        connection, first = forks.connect()
+        connection.close()
+        forks.doubt(first)
+        connection, second = forks.connect()
+        connection.close()
+        assert second != first
+        forks.doubt(first)
+        connection, third = forks.connect()
+        connection.close()
+        assert third == second
+    finally:
+        forks.close()
+
+
 def test_a_signal_to_stop_leaves_them_to_finish(model_store: Path, jpeg: bytes) -> None:
     """As a supervisor sends it to every process of a service."""
     with manned(model_store) as service:
@@ -396,7 +422,7 @@ def test_a_place_stays_open_whatever_hiring_fails_for(
         forks = service.state.registry._forks
         connect, tried = forks.connect, []
 
-        def refused_once() -> socket:
+        def refused_once() -> tuple[socket, int]:
             tried.append(True)
             if len(tried) == 1:
                 raise RuntimeError("can't start new thread")
