@@ -1,10 +1,14 @@
 """A destination for each test, and one process that makes the objects of all of them."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from contract.sandbox import Sandbox
+from service.pacs.inbox import Inbox
+from service.pacs.ledger import Ledger
+from service.pacs.segments import Segments
 from tests.support.pacs import Pacs, pacs
 
 
@@ -41,3 +45,20 @@ def warm_workshop(boxes: dict[tuple[str, int], Lasting], monkeypatch: pytest.Mon
 def destination() -> Iterator[Pacs]:
     with pacs() as running:
         yield running
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    ledger = Ledger(tmp_path)
+    yield ledger
+    ledger.close()
+
+
+@pytest.fixture
+def segments(tmp_path: Path) -> Segments:
+    return Segments(tmp_path / "segments", 10**6)
+
+
+@pytest.fixture
+def inbox(ledger: Ledger, segments: Segments) -> Inbox:
+    return Inbox(ledger, segments, quiet_seconds=0, keep_seconds=900)

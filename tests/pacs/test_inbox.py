@@ -16,39 +16,19 @@ from time import time
 import pytest
 from pydicom import dcmread
 
-from contract.policy import Checks
 from service.dicom.results import MadeObject
 from service.errors import SpoolFull
 from service.pacs.identity import Identity
 from service.pacs.inbox import Inbox, Instance, Received, Waiting
 from service.pacs.ledger import Ledger
 from service.pacs.outbox import Outbox
-from service.pacs.receiver import Limits, Receiver
+from service.pacs.receiver import Receiver
 from service.pacs.segments import Place, Segments
 from service.pacs.waits import SERIES_MAX_SECONDS, longest
 from service.settings import SettingsError
-from tests.support.pacs import form, series, written
+from tests.support.pacs import LIMITS, form, series, written
 
 SERIES = "1.5"
-
-LIMITS = Limits(10**6, 10**6, 10, Checks.STRICT)
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    ledger = Ledger(tmp_path)
-    yield ledger
-    ledger.close()
-
-
-@pytest.fixture
-def segments(tmp_path: Path) -> Segments:
-    return Segments(tmp_path / "segments", 10**6)
-
-
-@pytest.fixture
-def inbox(ledger: Ledger, segments: Segments) -> Inbox:
-    return Inbox(ledger, segments, quiet_seconds=0, keep_seconds=900)
 
 
 @contextmanager

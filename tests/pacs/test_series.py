@@ -38,6 +38,7 @@ from service.state import State
 from tests.support.pacs import (
     Instance,
     Pacs,
+    one_set_aside,
     pacs_settings,
     report,
     series,
@@ -212,8 +213,7 @@ def test_a_series_of_several_patients_is_set_aside(
     dataset.PatientID = "another"
     with serve(model_store, tmp_path, destination) as service:
         assert stow(service.client, [first.data, written(dataset)]).status_code == 200
-        wait_until(lambda: report(service)["series_dead"] == 1)
-        (aside,) = service.client.get("/deliveries").json()["set_aside"]
+        aside = one_set_aside(service)
         assert aside["reason"] == "unidentified_source"
     assert not destination.requests
 
@@ -235,8 +235,7 @@ def test_different_images_of_one_uid_are_set_aside(
     with serve(model_store, tmp_path, destination, series_quiet_ms=1500) as service:
         for sent in [files[:2], files[2:]] if apart else [files]:
             assert stow(service.client, sent).status_code == 200
-        wait_until(lambda: report(service)["series_dead"] == 1)
-        (aside,) = service.client.get("/deliveries").json()["set_aside"]
+        aside = one_set_aside(service)
         assert (aside["reason"], aside["instances"]) == ("unidentified_source", 3)
     assert not destination.requests
 
@@ -592,8 +591,7 @@ def test_a_series_that_ends_the_process_is_given_up(
         inbox.begin(one.series)
     ledger.close()
     with serve(model_store, tmp_path, destination) as service:
-        wait_until(lambda: report(service)["series_dead"] == 1)
-        (aside,) = service.client.get("/deliveries").json()["set_aside"]
+        aside = one_set_aside(service)
         assert aside["reason"] == "ended_the_process"
         assert aside["request_id"]
         send(service, series(1))

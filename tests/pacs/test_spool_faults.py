@@ -20,16 +20,25 @@ import httpx
 import pytest
 from starlette.requests import Request
 
-from contract.policy import Checks
 from service.errors import ModelLoading, SpoolFull
 from service.pacs.analysis import MAX_ATTEMPTS, Analysis
 from service.pacs.inbox import Inbox, Waiting
 from service.pacs.ledger import Ledger
-from service.pacs.receiver import Limits, Receiver
+from service.pacs.receiver import Receiver
 from service.pacs.segments import SUFFIX, Segments
 from service.pacs.threads import Threads
 from service.routes.dicomweb import PIECE_BYTES, _receive
-from tests.support.pacs import Pacs, form, pacs_settings, report, series, settled, stow
+from tests.support.pacs import (
+    LIMITS,
+    Pacs,
+    form,
+    one_set_aside,
+    pacs_settings,
+    report,
+    series,
+    settled,
+    stow,
+)
 from tests.support.service import (
     PATIENCE_SECONDS,
     ROOT,
@@ -41,25 +50,6 @@ from tests.support.service import (
     serving,
     wait_until,
 )
-
-LIMITS = Limits(10**6, 10**6, 10, Checks.STRICT)
-
-
-@pytest.fixture
-def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    ledger = Ledger(tmp_path)
-    yield ledger
-    ledger.close()
-
-
-@pytest.fixture
-def segments(tmp_path: Path) -> Segments:
-    return Segments(tmp_path / "segments", 10**6)
-
-
-@pytest.fixture
-def inbox(ledger: Ledger, segments: Segments) -> Inbox:
-    return Inbox(ledger, segments, quiet_seconds=0, keep_seconds=900)
 
 
 def failing(number: int) -> Any:
@@ -249,8 +239,7 @@ def test_a_series_whose_file_alone_is_gone_is_set_aside(
         stow(service.client, [item.data for item in series(1)])
         for path in (tmp_path / "spool" / "segments").iterdir():
             path.unlink()
-        wait_until(lambda: report(service)["series_dead"] == 1)
-        (aside,) = service.client.get("/deliveries").json()["set_aside"]
+        aside = one_set_aside(service)
     assert aside["reason"] == "internal_error"
 
 
@@ -264,8 +253,7 @@ def test_a_series_that_a_broken_ledger_fails_does_not_seem_to_have_ended_the_pro
         disk.statements("SELECT sops", code=sqlite3.SQLITE_ERROR)
         disk.left = 10**6
         stow(service.client, [series(1)[0].data])
-        wait_until(lambda: report(service)["series_dead"] == 1)
-        (aside,) = service.client.get("/deliveries").json()["set_aside"]
+        aside = one_set_aside(service)
     assert aside["reason"] == "internal_error"
 
 
@@ -587,8 +575,7 @@ def test_a_series_that_waited_for_the_spool_is_set_aside_for_what_failed_it(
     monkeypatch.setattr(Analysis, "_analyse", fail)
     with serving(pacs_settings(model_store, tmp_path, destination.url), FakeRuntimes()) as service:
         stow(service.client, [series(1)[0].data])
-        wait_until(lambda: report(service)["series_dead"] == 1)
-        (aside,) = service.client.get("/deliveries").json()["set_aside"]
+        aside = one_set_aside(service)
     assert not failures
     assert aside["reason"] == ModelLoading.code
 

@@ -15,9 +15,14 @@ import httpx
 from pydicom import Dataset, dcmread
 from pydicom.uid import generate_uid
 
+from contract.policy import Checks
+from service.pacs.receiver import Limits
 from service.pacs.related import new_boundary, related_body, related_type
 from service.settings import Settings
-from tests.support.service import PATIENCE_SECONDS, ROOT, Service, settings_for
+from tests.support.service import PATIENCE_SECONDS, ROOT, Service, settings_for, wait_until
+
+LIMITS = Limits(10**6, 10**6, 10, Checks.STRICT)
+"""Of what a receiver takes, where a test has no service."""
 
 AXIAL = ROOT / "tests" / "data" / "dicom" / "axial_t1_defaced_0220.dcm"
 
@@ -208,6 +213,13 @@ def report(service: Service) -> dict[str, Any]:
             return content
         # As a busy machine may have it.
         sleep(0.1)
+
+
+def one_set_aside(service: Service) -> dict[str, Any]:
+    """What ``GET /deliveries`` says of the one series that cannot be analysed, once there is one."""
+    wait_until(lambda: report(service)["series_dead"] == 1)
+    (aside,) = service.client.get("/deliveries").json()["set_aside"]
+    return dict(aside)
 
 
 def settled(service: Service) -> bool:
