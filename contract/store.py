@@ -14,7 +14,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -22,24 +21,15 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from contract.errors import (
     CorruptVersion,
-    IncompleteVersion,
     InvalidAlias,
-    NewerSchema,
     ReadOnlyStore,
     VersionExists,
     VersionNotFound,
 )
-from contract.manifest import (
-    MAX_VERSION,
-    MODEL_NAME_PATTERN,
-    SCHEMA_VERSION,
-    VERSION_PATTERN,
-    FileEntry,
-    Manifest,
-)
-from contract.preprocessing import PreprocessSpec, reproduce
+from contract.files import locked, replace, sync
+from contract.manifest import MAX_VERSION, MODEL_NAME_PATTERN, VERSION_PATTERN, Manifest
+from contract.version import MANIFEST, StoredVersion, verify, with_files
 
-MANIFEST: Final = "manifest.json"
 ALIASES: Final = "aliases.json"
 HIGHEST: Final = "highest.json"
 LATEST: Final = "latest"
@@ -51,23 +41,6 @@ _VERSION_NAME = re.compile(VERSION_PATTERN)
 _ALIAS_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
 _ALIAS_FILE = TypeAdapter(dict[str, int])
 _HIGHEST_FILE = TypeAdapter(Annotated[int, Field(ge=1, le=MAX_VERSION)])
-
-
-@dataclass(frozen=True, slots=True)
-class StoredVersion:
-    """A version that has been verified.
-
-    Attributes:
-        path: its folder.
-        manifest: its description.
-        manifest_digest: sha256 of ``manifest.json``, which names the version beyond doubt.
-        preprocess: its preprocessing, shown to be reproducible here.
-    """
-
-    path: Path
-    manifest: Manifest
-    manifest_digest: str
-    preprocess: PreprocessSpec
 
 
 class ModelStore:
@@ -150,11 +123,11 @@ class ModelStore:
         if version not in self.versions(name):
             raise VersionNotFound(f"there is no version {version} of {name}")
         folder = self.root / name
-        with _locked(folder):
+        with locked(folder):
             aliases = self.aliases(name)
             self._record_highest(name, version)
             text = json.dumps(aliases | {alias: version}, indent=2, sort_keys=True) + "\n"
-            _replace(folder / ALIASES, text)
+            replace(folder / ALIASES, text)
         return aliases.get(alias)
 
     def resolve(self, name: str, selector: str) -> int:
@@ -212,7 +185,7 @@ class ModelStore:
         path = self.root / name / str(version)
         if version not in self.versions(name):
             raise VersionNotFound(f"there is no version {version} of {name}")
-        return _verified(path, name, version)
+        return verify(path, name, version)
 
     @contextmanager
     def staging(self, name: str) -> Iterator[Path]:
@@ -227,7 +200,7 @@ class ModelStore:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             # One at a time: what is made and not yet locked must not pass for abandoned.
-            with _locked(folder, required=False) as is_locked:
+            with locked(folder, required=False) as is_locked:
                 if is_locked:
                     _remove_abandoned(folder)
                 path = Path(tempfile.mkdtemp(prefix=STAGING_PREFIX, dir=folder))
@@ -262,15 +235,13 @@ class ModelStore:
         target = self.root / manifest.name / str(manifest.version)
         if target.exists():
             raise VersionExists(f"{manifest.name}/{manifest.version} exists; versions never change")
-        complete = manifest.model_copy(update={"files": tuple(_list_files(staged))})
-        _require_artifacts(complete)
-        text = complete.model_dump_json(indent=2) + "\n"
+        text = with_files(manifest, staged).model_dump_json(indent=2) + "\n"
         (staged / MANIFEST).write_text(text, encoding="utf-8")
         staged.chmod(0o755)
         for path in [*sorted(staged.rglob("*")), staged]:
-            _sync(path)
+            sync(path)
         # A number is used once: what does not load must not take one.
-        _verified(staged, manifest.name, manifest.version)
+        verify(staged, manifest.name, manifest.version)
         # Before the version has it: killed in between, a number is skipped, and none is used twice.
         self._keep_highest(manifest.name, manifest.version)
         try:
@@ -279,7 +250,7 @@ class ModelStore:
             if target.exists():
                 raise VersionExists(f"{manifest.name}/{manifest.version} exists") from error
             raise
-        _sync(target.parent)
+        sync(target.parent)
         return target
 
     def _highest(self, name: str) -> int:
@@ -296,7 +267,7 @@ class ModelStore:
         """Records a number that is about to be used, with those that came by copying."""
         try:
             # Where a file system locks nothing, two exports at once may lose a record, but no version.
-            with _locked(self.root / name, required=False):
+            with locked(self.root / name, required=False):
                 self._record_highest(name, version)
         except OSError as error:
             raise ReadOnlyStore("the model store cannot be written") from error
@@ -306,120 +277,7 @@ class ModelStore:
         recorded = self._highest(name)
         highest = max(recorded, version, *self.versions(name))
         if highest > recorded:
-            _replace(self.root / name / HIGHEST, f"{highest}\n")
-
-
-def file_digest(path: Path) -> str:
-    """sha256 of a file, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _list_files(folder: Path) -> Iterator[FileEntry]:
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path != folder / MANIFEST:
-            yield FileEntry(
-                path=path.relative_to(folder).as_posix(),
-                sha256=file_digest(path),
-                size_bytes=path.stat().st_size,
-            )
-
-
-def _verified(path: Path, name: str, version: int) -> StoredVersion:
-    """A folder as that version; raises as :meth:`ModelStore.load`."""
-    manifest, digest = _read_manifest(path, f"{name}/{version}")
-    if (manifest.name, manifest.version) != (name, version):
-        raise CorruptVersion(f"{name}/{version} holds the manifest of another version")
-    _verify_files(path, manifest)
-    recorded = manifest.preprocess
-    spec = reproduce(recorded.parameters, recorded.digest, recorded.probe_digest)
-    return StoredVersion(path, manifest, digest, spec)
-
-
-def _read_manifest(path: Path, label: str) -> tuple[Manifest, str]:
-    try:
-        text = (path / MANIFEST).read_bytes()
-    except OSError as error:
-        raise IncompleteVersion(f"{label} has no readable {MANIFEST}") from error
-    try:
-        content = json.loads(text)
-        schema = content["schema_version"]
-        if isinstance(schema, int) and schema > SCHEMA_VERSION:
-            raise NewerSchema(
-                f"{label} has schema {schema}; this release reads up to {SCHEMA_VERSION}"
-            )
-        return Manifest.model_validate(content), hashlib.sha256(text).hexdigest()
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise CorruptVersion(f"the manifest of {label} is damaged") from error
-
-
-def _verify_files(path: Path, manifest: Manifest) -> None:
-    label = f"{manifest.name}/{manifest.version}"
-    for entry in manifest.files:
-        file = path / entry.path
-        try:
-            if not file.is_file():
-                raise IncompleteVersion(f"{label} lacks {entry.path}")
-            same = file.stat().st_size == entry.size_bytes and file_digest(file) == entry.sha256
-        except OSError as error:
-            raise IncompleteVersion(f"{entry.path} of {label} cannot be read") from error
-        if not same:
-            raise CorruptVersion(f"{entry.path} of {label} is not the file that was published")
-    listed = {entry.path for entry in manifest.files} | {MANIFEST}
-    for file in path.rglob("*"):
-        is_folder = file.is_dir() and not file.is_symlink()
-        if not is_folder and file.relative_to(path).as_posix() not in listed:
-            raise CorruptVersion(f"{label} holds a file that was not published with it")
-    _require_artifacts(manifest)
-
-
-def _require_artifacts(manifest: Manifest) -> None:
-    """Every artifact is a file of the version or, for TensorFlow, a folder with files in it."""
-    names = [entry.path for entry in manifest.files]
-    ood = manifest.answer.ood if manifest.answer else None
-    for runtime, artifact in [*manifest.artifacts.items(), *([("ood", ood.file)] if ood else [])]:
-        is_folder = any(it.startswith(f"{artifact}/") for it in names)
-        if not (is_folder if runtime == "tensorflow" else artifact in names):
-            raise IncompleteVersion(
-                f"{manifest.name}/{manifest.version} lacks its artifact {artifact}"
-            )
-
-
-@contextmanager
-def _locked(folder: Path, required: bool = True) -> Iterator[bool]:
-    """Held by one thread of one process at a time; whether it is.
-
-    Raises:
-        OSError: the file system locks no folders, as some of a network do, and that is required.
-    """
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-            is_locked = True
-        except OSError:
-            if required:
-                raise
-            is_locked = False
-        yield is_locked
-    finally:
-        os.close(descriptor)
-
-
-def _replace(path: Path, text: str) -> None:
-    """Writes a file that is read meanwhile: aside, and renamed once it is on the disk.
-
-    Raises:
-        ReadOnlyStore: it cannot be written.
-    """
-    aside = path.with_name(f".{path.name}")
-    try:
-        aside.write_text(text, encoding="utf-8")
-        _sync(aside)
-        aside.replace(path)
-        _sync(path.parent)
-    except OSError as error:
-        raise ReadOnlyStore("the model store cannot be written") from error
+            replace(self.root / name / HIGHEST, f"{highest}\n")
 
 
 def _remove_abandoned(folder: Path) -> None:
@@ -436,11 +294,3 @@ def _remove_abandoned(folder: Path) -> None:
             pass  # It is being written, or whether it is cannot be told.
         finally:
             os.close(descriptor)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -558,7 +558,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "damaged version",
-        "contract/store.py",
+        "contract/version.py",
         "        if not same:",
         "        if False:",
         "tests/service/test_models.py::test_a_version_that_must_not_serve_leaves_the_old_one",

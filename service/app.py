@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Lifespan
 
 from contract.errors import CorruptVersion, InvalidAlias, ReadOnlyStore, StoreError
 from contract.sandbox import DECODERS
-from contract.store import StoredVersion
+from contract.version import StoredVersion
 from service.access import Access
 from service.audit import Audit, AuditFile
 from service.buffers import Buffers

@@ -7,7 +7,7 @@ from contextlib import contextmanager, suppress
 from typing import TypedDict
 
 from contract.answer import Rules
-from contract.store import StoredVersion
+from contract.version import StoredVersion
 from service.batching import Batcher
 from service.crew import Crew
 from service.errors import Failure, RuntimeLost

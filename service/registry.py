@@ -12,7 +12,8 @@ from contract.answer import Rules
 from contract.errors import ContractError, StoreError
 from contract.manifest import Manifest
 from contract.sandbox import GRACE_SECONDS, START_SECONDS
-from contract.store import ModelStore, StoredVersion
+from contract.store import ModelStore
+from contract.version import StoredVersion
 from service.batching import Batcher
 from service.choices import Device
 from service.crew import Crew, Forks

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from contract.answer import Outputs, Rules
 from contract.preprocessing import PreprocessSpec
-from contract.store import StoredVersion
+from contract.version import StoredVersion
 from service.answers import Answer
 from service.errors import Failure, OtherPreprocessing, RuntimeUnusable
 from service.jobs import Job

@@ -10,7 +10,8 @@ from ai_edge_litert.interpreter import Interpreter
 from contract.errors import VersionExists
 from contract.manifest import Manifest, PreprocessRecord, Provenance, TensorSpec
 from contract.preprocessing import DEFAULT_SPEC, probe_digest
-from contract.store import MANIFEST, ModelStore
+from contract.store import ModelStore
+from contract.version import MANIFEST
 from training.answering import ANSWER_FILE, Fitted, read_fitted
 from training.card import CARD_FILE, METRICS_FILE, model_card
 from training.convert import (

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 from pydantic import ValidationError
 
 from contract.manifest import Manifest
-from contract.store import LATEST, MANIFEST, ModelStore
+from contract.store import LATEST, ModelStore
+from contract.version import MANIFEST
 from training.errors import ExportRefused
 
 _WEIGHTS = "/variables/variables.data-"

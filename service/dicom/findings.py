@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from contract.answer import Decision, Rules
 from contract.region import RegionSource
-from contract.store import StoredVersion
+from contract.version import StoredVersion
 
 DISCLAIMER: Final = "Not for diagnostic use"
 """What every object says, in its series description and where a person reads it."""

@@ -10,7 +10,8 @@ from starlette.responses import JSONResponse, Response
 
 from contract.errors import StoreError
 from contract.manifest import Manifest
-from contract.store import MANIFEST, ModelStore
+from contract.store import ModelStore
+from contract.version import MANIFEST
 from service.administration import recorded
 from service.errors import OtherPreprocessing
 from service.registry import Change, Registry

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from contract.manifest import RuntimeName
-from contract.store import StoredVersion
+from contract.version import StoredVersion
 from service.choices import Device, RuntimeChoice
 from service.errors import RuntimeUnusable
 from service.runtimes.base import Runtime, Shapes, served_shapes

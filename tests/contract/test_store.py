@@ -23,7 +23,8 @@ from contract.errors import (
     VersionNotFound,
 )
 from contract.manifest import MAX_VERSION, Manifest
-from contract.store import ALIASES, HIGHEST, MANIFEST, STAGING_PREFIX, ModelStore, file_digest
+from contract.store import ALIASES, HIGHEST, STAGING_PREFIX, ModelStore
+from contract.version import MANIFEST, file_digest
 from tests.contract.versions import FILES, NAME, fill, manifest_fields, publish
 from tests.support.killing import require_all_or_nothing
 

@@ -10,7 +10,8 @@ import pytest
 
 from contract.errors import CorruptVersion, IncompleteVersion, NewerSchema, PreprocessMismatch
 from contract.manifest import SCHEMA_VERSION
-from contract.store import MANIFEST, ModelStore, file_digest
+from contract.store import ModelStore
+from contract.version import MANIFEST, file_digest
 from tests.contract.versions import FILES, NAME
 
 
@@ -167,7 +168,7 @@ class TestLoad:
         def fail(path: Path) -> str:
             raise OSError(5, "Input/output error", str(path))
 
-        monkeypatch.setattr("contract.store.file_digest", fail)
+        monkeypatch.setattr("contract.version.file_digest", fail)
         with pytest.raises(IncompleteVersion, match="cannot be read"):
             store.load(version.parent.name, 1)
 

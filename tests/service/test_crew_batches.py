@@ -17,7 +17,8 @@ from contract.answer import Outputs, Rules
 from contract.decoding import decode
 from contract.policy import DEFAULT_POLICY
 from contract.preprocessing import preprocess
-from contract.store import ModelStore, StoredVersion
+from contract.store import ModelStore
+from contract.version import StoredVersion
 from service.choices import LogLevel
 from service.errors import ServiceError
 from service.runtimes import Runtime

@@ -14,7 +14,8 @@ from prometheus_client import CollectorRegistry
 from contract.answer import Decision, Outputs, Rules
 from contract.manifest import TumorEvidence
 from contract.preprocessing import DEFAULT_SPEC, preprocess, probe_digest
-from contract.store import ModelStore, StoredVersion
+from contract.store import ModelStore
+from contract.version import StoredVersion
 from service.answers import Answer
 from service.drift import Drift
 from service.jobs import Job

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from contract.answer import Outputs
 from contract.preprocessing import preprocess
-from contract.store import ModelStore, StoredVersion
+from contract.store import ModelStore
+from contract.version import StoredVersion
 from service.choices import RuntimeChoice
 from service.errors import RuntimeUnusable
 from service.runtimes.base import served_shapes

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from contract.decoding import decode
 from contract.manifest import RuntimeName
 from contract.preprocessing import preprocess
-from contract.store import ModelStore, StoredVersion
+from contract.store import ModelStore
+from contract.version import StoredVersion
 from service.choices import Device, RuntimeChoice
 from service.errors import RuntimeUnusable
 from service.runtimes.base import served_shapes

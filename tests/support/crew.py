@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from bench.processes import descendants
-from contract.store import StoredVersion
+from contract.version import StoredVersion
 from service.crew import Crew
 from service.runtimes import Runtime
 from service.settings import Settings

@@ -4,7 +4,7 @@ import ctypes
 import sys
 from functools import partial
 
-from contract.store import StoredVersion
+from contract.version import StoredVersion
 from service import __main__ as command
 from service.app import create_app
 from service.runtimes import Runtime, open_runtime

@@ -21,7 +21,8 @@ from fastapi import FastAPI
 from numpy.typing import NDArray
 
 from contract.answer import Outputs, Rules
-from contract.store import ModelStore, StoredVersion
+from contract.store import ModelStore
+from contract.version import StoredVersion
 from service.app import create_app
 from service.choices import RuntimeChoice
 from service.runtimes import Runtime

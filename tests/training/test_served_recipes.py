@@ -12,7 +12,8 @@ from contract.answer import relative
 from contract.decoding import decode
 from contract.manifest import Manifest
 from contract.preprocessing import preprocess
-from contract.store import ModelStore, StoredVersion, file_digest
+from contract.store import ModelStore
+from contract.version import StoredVersion, file_digest
 from service.choices import RuntimeChoice
 from tests.support.service import serving, settings_for
 
