@@ -479,7 +479,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "requests of a connection that wait in memory without end",
-        "service/connections.py",
+        "service/flow.py",
         "if not self._queued and not self.has_ended:",
         "if not self.has_ended:",
         f"{CONNECTIONS}::test_while_a_request_waits_its_client_is_not_listened_to",
@@ -494,7 +494,7 @@ MUTANTS: Final = (
     Mutant(
         "target without a path behind requests",
         "service/connections.py",
-        'if self.parser.get_method() == b"CONNECT" or not _has_path(self.url):',
+        'if self.parser.get_method() == b"CONNECT" or not has_path(self.url):',
         "if False:",
         f"{CONNECTIONS}::test_what_is_wrong_takes_no_answer_of_a_queue_away",
     ),

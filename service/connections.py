@@ -5,15 +5,12 @@ client take for ever to send a body that is not wanted or to receive an answer.
 """
 
 import asyncio
-from collections.abc import Sized
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, Final
 
-import httptools
 import uvicorn
 from uvicorn._types import ASGI3Application
-from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.protocols.utils import get_remote_addr
 from uvicorn.server import ServerState
 
@@ -28,13 +25,15 @@ from service.errors import (
     ServiceError,
     TooManyConnections,
 )
-from service.hosts import is_named_once, origin_form
+from service.flow import Flow
+from service.hosts import has_path, is_named_once, origin_form
 from service.metrics import Metrics
 from service.middleware import UNMATCHED
 from service.pacing import EXTENSION
 from service.problems import whole_answer
 from service.sending import Outgoing
 from service.turnstile import Turnstile
+from service.upgrades import WithoutUpgrades
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 """Request line and headers together, or the trailers of a chunked body, which are counted with all else
@@ -65,44 +64,22 @@ class Limits:
     body_seconds: float
 
 
-class Flow(FlowControl):
-    """Uvicorn's, but of a client whose requests wait for their turn nothing more is read.
-
-    Uvicorn reads on whenever one is answered, or its body is looked at, and there may be ever more.
-
-    Args:
-        transport: of the client.
-        queued: the requests that wait.
-
-    Attributes:
-        has_ended: the client sends nothing more; to read on would be undefined.
-    """
-
-    def __init__(self, transport: asyncio.Transport, queued: Sized) -> None:
-        super().__init__(transport)
-        self._queued = queued
-        self.has_ended = False
-
-    def resume_reading(self) -> None:
-        """Reads on, if no request waits."""
-        if not self._queued and not self.has_ended:
-            super().resume_reading()
-
-
 class Unheard(Exception):
     """Stops the parser: what it has found belongs to nobody who is answered."""
 
 
-class Connection(HttpToolsProtocol):
+class Connection(WithoutUpgrades):
     """Uvicorn's protocol with limits.
 
     Attributes:
         party: as of :class:`service.crowd.Member`.
         standing: the same.
+        cycle: of the latest request with a whole head; None before the first.
     """
 
     transport: Outgoing
     flow: Flow
+    cycle: RequestResponseCycle | None  # type: ignore[assignment]
 
     def __init__(
         self,
@@ -178,7 +155,7 @@ class Connection(HttpToolsProtocol):
         elif self._in_message:
             self._trailer_bytes += len(data)
         self._unset_keepalive_if_required()
-        self._feed(data)
+        self.feed(data)
         self._check_size()
 
     def on_message_begin(self) -> None:
@@ -187,7 +164,7 @@ class Connection(HttpToolsProtocol):
         if self._refused:
             raise Unheard
         super().on_message_begin()
-        self.scope["extensions"] = {EXTENSION: {"for_seconds": self._pause}}
+        self.scope["extensions"] = {EXTENSION: {"for_seconds": self.flow.pause_for}}
         self._in_message = self._in_head = True
         self._note_standing()
         if self._timer is None:
@@ -195,7 +172,7 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """The request starts; its body has a limit of its own where it is read."""
-        if self._refused or self._offers_upgrade():
+        if self._refused or self.offers_upgrade():
             return
         self._disarm()
         # What came in one piece with the head may be body, and does not count.
@@ -212,7 +189,7 @@ class Connection(HttpToolsProtocol):
             return
         self.url = origin_form(self.url)
         # Uvicorn would fail on it once the request counts as begun.
-        if self.parser.get_method() == b"CONNECT" or not _has_path(self.url):
+        if self.parser.get_method() == b"CONNECT" or not has_path(self.url):
             self._refuse(MalformedRequest("the target of a request must have a path"))
             return
         if len(self.pipeline) >= MAX_QUEUED:
@@ -239,7 +216,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         """The last byte of a request."""
-        if self._refused or self._offers_upgrade():
+        if self._refused or self.offers_upgrade():
             return
         self._disarm()
         self._in_message = False
@@ -266,7 +243,7 @@ class Connection(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """Ends the connection after its answer, or after the first one where there was none yet."""
-        if cast("RequestResponseCycle | None", self.cycle) is None:
+        if self.cycle is None:
             self.loop.call_later(FRESH_SECONDS, super().shutdown)
         else:
             super().shutdown()
@@ -304,8 +281,7 @@ class Connection(HttpToolsProtocol):
         self._refuse(MalformedRequest(msg))
 
     def _note_standing(self) -> None:
-        # Uvicorn sets it with the first request.
-        cycle: RequestResponseCycle | None = self.cycle
+        cycle = self.cycle
         if cycle is not None and (not cycle.response_complete or self.pipeline):
             standing = Standing.BUSY
         elif self._in_message or cycle is None:
@@ -332,34 +308,7 @@ class Connection(HttpToolsProtocol):
         cycle.response_started = cycle.response_complete = True
         self.on_response_complete()
         if refusal.pause_seconds > 0:
-            self._pause(refusal.pause_seconds)
-
-    def _feed(self, data: bytes) -> None:
-        """Parses a piece of a request."""
-        try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserError:
-            self.send_400_response("Invalid HTTP request received.")
-        except httptools.HttpParserUpgrade as upgrade:
-            if self._offers_upgrade():
-                self._feed_without_upgrade(data[upgrade.args[0] :])
-
-    def _offers_upgrade(self) -> bool:
-        """Whether a request could go on in another protocol; one to CONNECT has no body anyway."""
-        return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
-
-    def _feed_without_upgrade(self, rest: bytes) -> None:
-        """Parses a request as if it offered no upgrade, which may be ignored (RFC 9110, 7.8).
-
-        The parser takes its body for the other protocol; Java's client offers HTTP/2 with each request.
-        """
-        version = self.parser.get_http_version().encode()
-        lines = [b" ".join([self.parser.get_method(), self.url, b"HTTP/" + version])]
-        lines += [name + b": " + value for name, value in self.headers if name != b"upgrade"]
-        self.parser = httptools.HttpRequestParser(self)
-        # As uvicorn does.
-        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-        self._feed(b"\r\n".join([*lines, b"", b""]) + rest)
+            self.flow.pause_for(refusal.pause_seconds)
 
     def _check_size(self) -> None:
         if self._refused:
@@ -372,14 +321,6 @@ class Connection(HttpToolsProtocol):
     def _refuse_head(self) -> None:
         self._refuse(HeadersTooLarge(f"headers may have {MAX_HEAD_BYTES} bytes"))
 
-    def _pause(self, seconds: float) -> None:
-        self.flow.pause_reading()
-        self.loop.call_later(seconds, self._listen)
-
-    def _listen(self) -> None:
-        if not self.transport.is_closing():
-            self.flow.resume_reading()
-
     def _arm(self, seconds: float) -> None:
         self._disarm()
         self._timer = self.loop.call_later(seconds, self._run_out)
@@ -390,8 +331,7 @@ class Connection(HttpToolsProtocol):
             self._timer = None
 
     def _run_out(self) -> None:
-        # Uvicorn sets it with the first request.
-        cycle: RequestResponseCycle | None = self.cycle
+        cycle = self.cycle
         if cycle is not None and not cycle.response_complete:
             # An earlier request has no answer yet; the next one may as well take its time.
             self._arm(self._limits.header_seconds)
@@ -411,8 +351,7 @@ class Connection(HttpToolsProtocol):
             return
         self._refused = True
         self._disarm()
-        # Uvicorn sets it with the first request.
-        cycle: RequestResponseCycle | None = self.cycle
+        cycle = self.cycle
         if cycle is None:
             self._end(failure)
         elif self._in_message and not self._in_head:
@@ -459,10 +398,3 @@ class Connection(HttpToolsProtocol):
         else:
             self._forget()
             self._timer = self.loop.call_later(LINGER_SECONDS, self.transport.abort)
-
-
-def _has_path(target: bytes) -> bool:
-    try:
-        return httptools.parse_url(target).path is not None
-    except httptools.HttpParserInvalidURLError:
-        return False

@@ -1,9 +1,11 @@
-"""What a request may say of the host that it is for (RFC 9112, 3.2)."""
+"""What a request says of the host that it is for, and of what it wants there (RFC 9112, 3.2)."""
 
 import re
 from collections.abc import Iterable
 from ipaddress import IPv6Address
 from typing import Final
+
+import httptools
 
 _HOST: Final = re.compile(rb"(?:\[([0-9A-Fa-f:.]+)\]|([A-Za-z0-9._~-]*))(?::([0-9]*))?")
 """``uri-host [":" port]`` (RFC 3986, 3.2.2), without characters that no name of a host has: whoever
@@ -47,6 +49,14 @@ def origin_form(target: bytes) -> bytes:
         return target
     rest = target[absolute.end() :]
     return rest if rest.startswith(b"/") else b"/" + rest
+
+
+def has_path(target: bytes) -> bool:
+    """Whether there is a path in a target; one that is a host alone, as of CONNECT, has none."""
+    try:
+        return httptools.parse_url(target).path is not None
+    except httptools.HttpParserInvalidURLError:
+        return False
 
 
 def _parsed(text: bytes) -> tuple[bytes | IPv6Address, bytes] | None:

@@ -1,0 +1,39 @@
+"""When a client is listened to, and when not."""
+
+import asyncio
+from collections.abc import Sized
+
+from uvicorn.protocols.http.flow_control import FlowControl
+
+
+class Flow(FlowControl):
+    """Uvicorn's, but of a client whose requests wait for their turn nothing more is read.
+
+    Uvicorn reads on whenever one is answered, or its body is looked at, and there may be ever more.
+
+    Args:
+        transport: of the client.
+        queued: the requests that wait.
+
+    Attributes:
+        has_ended: the client sends nothing more; to read on would be undefined.
+    """
+
+    def __init__(self, transport: asyncio.Transport, queued: Sized) -> None:
+        super().__init__(transport)
+        self._queued = queued
+        self.has_ended = False
+
+    def resume_reading(self) -> None:
+        """Reads on, if no request waits."""
+        if not self._queued and not self.has_ended:
+            super().resume_reading()
+
+    def pause_for(self, seconds: float) -> None:
+        """Reads nothing for a while, and then on."""
+        self.pause_reading()
+        asyncio.get_running_loop().call_later(seconds, self._listen)
+
+    def _listen(self) -> None:
+        if not self._transport.is_closing():
+            self.resume_reading()
