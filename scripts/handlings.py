@@ -336,14 +336,14 @@ MUTANTS: Final = (
     ),
     Mutant(
         "worker that stands still, its process",
-        CREW,
+        "service/link.py",
         "                os.kill(self.pid, signal.SIGKILL)",
         "                pass",
         f"{CREW_TESTS}::test_workers_that_stand_still_are_replaced[ends]",
     ),
     Mutant(
         "worker that is busy, but answers",
-        CREW,
+        "service/link.py",
         "            self.silent = 0\n",
         "",
         f"{CREW_TESTS}::test_workers_that_always_have_something_in_hand_stay",
@@ -551,7 +551,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "version that fails its warm-up",
-        "service/registry.py",
+        "service/loader.py",
         '        except Exception as error:\n            logger.exception("the runtime failed',
         '        except ZeroDivisionError as error:\n            logger.exception("the runtime failed',
         "tests/service/test_models.py::test_a_failed_warm_up_leaves_the_old_one",
@@ -681,7 +681,7 @@ MUTANTS: Final = (
     Mutant(
         "rollback that waits for an activation",
         "service/registry.py",
-        "if self._served[-1:] != left:",
+        "if self._history.last != left:",
         "if False:",
         "tests/service/test_models.py::test_a_rollback_never_goes_back_to_what_it_was_to_leave",
     ),

@@ -10,37 +10,21 @@ decoded and goes into a batch, and with the model's outputs, which come back as 
 import asyncio
 import logging
 import math
-import os
 import pickle
-import signal
 from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from socket import send_fds, socket, socketpair
-from subprocess import Popen, TimeoutExpired
-from threading import Lock
-from typing import Final, cast
+from typing import Final
 
 from contract.answer import Outputs
-from contract.sandbox import start_child
 from service.errors import DeadlineExceeded, Failure, RuntimeLost
+from service.forks import Forks
 from service.jobs import TOO_LATE, Job
+from service.link import Link, Reply
 from service.metrics import Metrics
 from service.rebuilding import rebuild_seconds
-from service.worker import (
-    LENGTH,
-    START_SECONDS,
-    TASK,
-    Meaning,
-    Order,
-    Predicted,
-    Verdict,
-    may_be_one_slice,
-)
+from service.worker import START_SECONDS, Meaning, Order, Verdict, may_be_one_slice
 
 logger = logging.getLogger("service.crew")
-
-Reply = Verdict | Meaning
 
 IN_HAND: Final = 3
 """Slices that a worker has at most, so that it need not wait for the event loop between two."""
@@ -57,168 +41,6 @@ Twice as long with each attempt that failed: on a slow machine it takes what it 
 
 MAX_DOUBLINGS: Final = 4
 """Of that time, which is 16 minutes then."""
-
-KILL_SECONDS: Final = 1.0
-"""How long the process that forks workers may take to end."""
-
-
-class Forks:
-    """The process that forks workers: started with the first of them, and anew if it ended.
-
-    Args:
-        module: what it runs.
-    """
-
-    def __init__(self, module: str = "service.worker") -> None:
-        self._module = module
-        self._lock = Lock()
-        self._process: Popen[bytes] | None = None
-        self._control: socket | None = None
-        self._closed = False
-        self._doubted: int | None = None
-
-    def connect(self) -> tuple[socket, int]:
-        """A connection to a new worker, and the id of the process that it comes from. Any thread.
-
-        Raises:
-            OSError: there can be none, or any more.
-        """
-        with self._lock:
-            if self._closed:
-                raise OSError("the service ends")
-            control = self._control
-            process = self._process
-            if (
-                control is None
-                or process is None
-                or process.poll() is not None
-                or process.pid == self._doubted
-            ):
-                control, process = self._start()
-            ours, theirs = socketpair()
-            with theirs:
-                try:
-                    send_fds(control, [b"w"], [theirs.fileno()])
-                except OSError:
-                    ours.close()
-                    raise
-            return ours, process.pid
-
-    def doubt(self, pid: int) -> None:
-        """Has the next worker come from another process: this one may stand still. Any thread."""
-        self._doubted = pid
-
-    @property
-    def pid(self) -> int | None:
-        """Its process id, while there is one. Any thread."""
-        with self._lock:
-            return None if self._process is None else self._process.pid
-
-    def close(self) -> None:
-        """Ends it; workers go on until their connections are closed. Any thread."""
-        with self._lock:
-            self._closed = True
-            self._stop()
-
-    def _start(self) -> tuple[socket, Popen[bytes]]:
-        self._stop()
-        self._doubted = None
-        self._control, other = socketpair()
-        with other:
-            # One slice is one core's work.
-            self._process = start_child([self._module], other, logs=True, OPENBLAS_NUM_THREADS="1")
-        return self._control, self._process
-
-    def _stop(self) -> None:
-        if self._control is not None:
-            self._control.close()
-            self._control = None
-        if self._process is not None:
-            self._process.kill()
-            with suppress(TimeoutExpired):
-                self._process.wait(KILL_SECONDS)
-            self._process = None
-
-
-class _Worker(asyncio.Protocol):
-    """The service's end of the connection to one worker; event loop only.
-
-    Attributes:
-        jobs: what it has in hand, in its order.
-        ready: done once it has loaded its model.
-        pid: its process id, then.
-        gone: done once it has ended.
-        silent: looks in a row at which it had something in hand, and no reply had come since the last.
-    """
-
-    def __init__(self, order: bytes, deliver: Callable[["_Worker", Sequence[Reply]], None]) -> None:
-        loop = asyncio.get_running_loop()
-        self.jobs: deque[Job] = deque()
-        self.ready: asyncio.Future[None] = loop.create_future()
-        self.gone: asyncio.Future[None] = loop.create_future()
-        self.pid: int | None = None
-        self.silent = 0
-        self._order = order
-        self._deliver = deliver
-        self._received = bytearray()
-        self._transport: asyncio.Transport
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keeps the connection."""
-        self._transport = cast("asyncio.Transport", transport)
-
-    def begin(self) -> None:
-        """Says what to work with.
-
-        Not as soon as the connection is made: uvloop (0.23) waits for ever for a connection that is
-        lost in that very moment, as one to a process that is just being killed.
-        """
-        self._transport.write(LENGTH.pack(len(self._order)) + self._order)
-
-    def give(self, job: Job) -> None:
-        """Hands it a slice: its file, or what the model said of it."""
-        self.jobs.append(job)
-        is_predicted, data = False, job.upload.data
-        if isinstance(job.outcome, Outputs):
-            predicted = Predicted(job.outcome, job.geometry)
-            is_predicted, data = True, pickle.dumps(predicted, pickle.HIGHEST_PROTOCOL)
-        self._transport.writelines([TASK.pack(is_predicted, job.deadline, len(data)), data])
-
-    def data_received(self, data: bytes) -> None:
-        """Takes replies, or a part of one."""
-        received = self._received
-        received += data
-        replies = []
-        start = 0
-        while len(received) - start >= LENGTH.size:
-            (size,) = LENGTH.unpack_from(received, start)
-            if not self.ready.done():
-                self.pid = size
-                self.ready.set_result(None)
-                start += LENGTH.size
-                continue
-            end = start + LENGTH.size + size
-            if len(received) < end:
-                break
-            with memoryview(received)[start + LENGTH.size : end] as reply:
-                replies.append(pickle.loads(reply))  # noqa: S301 - of this project's worker
-            start = end
-        del received[:start]
-        if replies:
-            self.silent = 0
-            self._deliver(self, replies)
-
-    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
-        """The worker has ended."""
-        if not self.gone.done():
-            self.gone.set_result(None)
-
-    def dismiss(self) -> None:
-        """Ends it, whatever it does; one that is not ready ends by itself, as it has no connection."""
-        if self.pid is not None and not self.gone.done():
-            with suppress(OSError):
-                os.kill(self.pid, signal.SIGKILL)
-        self._transport.abort()
 
 
 class Crew:
@@ -260,7 +82,7 @@ class Crew:
         self._others = others
         self._predict = predict
         self._metrics = metrics
-        self._workers: list[_Worker] = []
+        self._workers: list[Link] = []
         self._queue: deque[Job] = deque()
         # What workers have decoded and a batch has not brought back.
         self._predicting: set[Job] = set()
@@ -349,7 +171,7 @@ class Crew:
             finally:
                 worker.dismiss()
 
-    async def _employ(self, worker: _Worker) -> None:
+    async def _employ(self, worker: Link) -> None:
         """Gives a worker pictures until it ends, or does not answer."""
         self._workers.append(worker)
         self._metrics.workers.inc()
@@ -364,11 +186,11 @@ class Crew:
         logger.warning("a worker %s; another one takes its place", what)
         self._lose(worker)
 
-    async def _hire(self) -> tuple[_Worker, int]:
+    async def _hire(self) -> tuple[Link, int]:
         """A worker that is not ready yet, and the id of the process that it comes from."""
         connection, forks = await asyncio.to_thread(self._forks.connect)
         _, worker = await asyncio.get_running_loop().create_connection(
-            lambda: _Worker(self._order, self._take_back), sock=connection
+            lambda: Link(self._order, self._take_back), sock=connection
         )
         worker.begin()
         return worker, forks
@@ -395,7 +217,7 @@ class Crew:
             else:
                 worker.give(job)
 
-    def _take_back(self, worker: _Worker, replies: Sequence[Reply]) -> None:
+    def _take_back(self, worker: Link, replies: Sequence[Reply]) -> None:
         # After abandon() nobody waits for what still comes.
         jobs = [worker.jobs.popleft() for _ in replies if worker.jobs]
         # First of all, so that no worker waits for what the event loop does with the answers.
@@ -429,7 +251,7 @@ class Crew:
             self._metrics.observe_batch(1, verdict.inference_seconds)
         return True
 
-    def _lose(self, worker: _Worker) -> None:
+    def _lose(self, worker: Link) -> None:
         """Of a worker that has ended: refuses what it had begun, and keeps the rest."""
         if worker.jobs:
             begun = worker.jobs.popleft()

@@ -1,8 +1,9 @@
-"""The end of the service: step by step, whatever becomes of each."""
+"""The end of the service, or of a part of it: step by step, whatever becomes of each."""
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
 
 logger = logging.getLogger("service")
 
@@ -32,3 +33,21 @@ async def cancel_all(tasks: Sequence[asyncio.Task[None]]) -> None:
     failures = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
     if failures:
         raise ExceptionGroup("tasks had failed", failures)
+
+
+class Endings:
+    """What ends beside the service's work, in tasks that nobody else waits for. Event loop only."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def begin(self, ending: Coroutine[Any, Any, None]) -> None:
+        """Has something end in a task of its own."""
+        task = asyncio.get_running_loop().create_task(ending)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def wait(self, seconds: float) -> None:
+        """Returns once all have ended, or do not in that time."""
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=seconds)

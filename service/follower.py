@@ -10,7 +10,8 @@ from typing import NamedTuple
 from contract.errors import StoreError, VersionNotFound
 from contract.store import LATEST
 from service.errors import ActivationRefused, OtherClasses, RuntimeLost, RuntimeUnusable
-from service.registry import Kinds, Registry
+from service.kinds import Kinds
+from service.registry import Registry
 
 logger = logging.getLogger("service.follower")
 
@@ -84,7 +85,7 @@ class Follower:
 
     async def _look(self) -> Found | None:
         try:
-            found = await self._registry.ask_store(self._find)
+            found = await self._registry.store_calls.ask(self._find)
         except (StoreError, RuntimeUnusable) as error:
             self._complain(error.code)
             return None

@@ -4,10 +4,12 @@ It takes what is left over: one slice at a time, at the lowest priority, and onl
 version has nothing to do. What it has no time for is dropped and counted.
 """
 
+import asyncio
 import logging
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from queue import Empty, Full, Queue
 from threading import Thread, get_native_id
 from time import sleep
@@ -17,13 +19,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.answer import Outputs, Rules
+from contract.errors import ContractError
 from contract.preprocessing import PreprocessSpec
+from contract.store import ModelStore
 from contract.version import StoredVersion
 from service.answers import Answer
-from service.errors import Failure, OtherPreprocessing, RuntimeUnusable
+from service.ending import Endings
+from service.errors import Failure, OtherPreprocessing, RuntimeUnusable, ServiceError
 from service.jobs import Job
 from service.metrics import Metrics
+from service.operation import adjusted
+from service.patience import call_within
 from service.runtimes import Runtime
+from service.settings import Settings
+from service.storage import unreadable
 
 logger = logging.getLogger("service.shadow")
 
@@ -156,3 +165,94 @@ class Shadow:
         theirs = Answer.of(waiting.outputs, None, waiting.rules)
         ours = Answer.of(outputs, None, self._rules)
         self._metrics.observe_shadow(theirs, ours)
+
+
+class ShadowSlot:
+    """The place of the shadow version, if there is to be one: loaded once, and ended with the service.
+
+    Args:
+        settings: which version, and how it is loaded.
+        metrics: counts agreement, and is told of the version.
+        store: where it is.
+        open_runtime: loads a verified version.
+        endings: where it ends.
+        is_idle: as of :class:`Shadow`.
+
+    Attributes:
+        shadow: what runs; None before it was loaded, or if it could not be.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        metrics: Metrics,
+        store: ModelStore,
+        open_runtime: Callable[[Settings, StoredVersion], Runtime],
+        endings: Endings,
+        is_idle: Callable[[], bool],
+    ) -> None:
+        self.shadow: Shadow | None = None
+        self._settings = settings
+        self._metrics = metrics
+        self._store = store
+        self._open_runtime = open_runtime
+        self._endings = endings
+        self._is_idle = is_idle
+        self._failure: Failure | None = None
+
+    async def load(self) -> None:
+        """Starts the version, if there is to be one; that it cannot be loaded fails nothing else."""
+        selector = self._settings.shadow_version
+        if not selector:
+            return
+        seconds = self._settings.load_timeout_ms / 1000
+        try:
+            self.shadow = await call_within(seconds, self._end, partial(self._open, selector))
+        except (ServiceError, ContractError) as error:
+            failure: Failure = error
+        except TimeoutError:
+            failure = RuntimeUnusable(f"it was not loaded and warmed up within {seconds:g} s")
+        except OSError as error:
+            failure = unreadable(error)
+        except Exception:
+            logger.exception("loading the shadow version failed")
+            failure = RuntimeUnusable("loading failed; the log says why")
+        else:
+            return
+        self._failure = failure
+        fields = {"selector": selector, "code": failure.code, "reason": failure.detail}
+        logger.error("no shadow version runs", extra={"fields": fields})
+
+    def state(self, spec: PreprocessSpec | None) -> ShadowState | None:
+        """What became of it; None if there is to be none.
+
+        Args:
+            spec: of the version that serves; None while there is none.
+        """
+        selector = self._settings.shadow_version
+        if not selector:
+            return None
+        if self.shadow is None:
+            return ShadowState(selector, None, self._failure)
+        return ShadowState(selector, self.shadow.version, self.shadow.problem(spec))
+
+    def close(self) -> None:
+        """Has it end."""
+        if self.shadow is not None:
+            self._end(self.shadow)
+            self.shadow = None
+
+    def _open(self, selector: str) -> Shadow:
+        name = self._settings.model
+        stored = self._store.load(name, self._store.resolve(name, selector))
+        rules = adjusted(Rules.read(stored.manifest, stored.path), self._settings)
+        # One thread of its own, so that its priority is the lowest throughout.
+        modest = self._settings.model_copy(update={"interpreters": 1, "max_batch_size": 1})
+        runtime = self._open_runtime(modest, stored)
+        number = str(stored.manifest.version)
+        self._metrics.shadow_info.info({"version": number, "manifest": stored.manifest_digest})
+        logger.info("shadow version loaded", extra={"fields": {"version": number}})
+        return Shadow(stored, rules, runtime, self._metrics, self._is_idle)
+
+    def _end(self, shadow: Shadow) -> None:
+        self._endings.begin(asyncio.to_thread(shadow.close))

@@ -27,7 +27,7 @@ async def list_models(request: Request) -> Response:
     """
     state = State.of(request.scope)
     registry, settings = state.registry, state.settings
-    models = await registry.list_store(partial(_describe_store, registry))
+    models = await registry.store_calls.listing(partial(_describe_store, registry))
     return JSONResponse(
         {
             "models": models,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from service import registry
-from service.crew import Forks
+from service.forks import Forks
 from tests.support.browser import Browser, chromium, opened
 from tests.support.models import NAME, TWO_HEADS
 from tests.support.service import (

@@ -23,8 +23,8 @@ from pydicom.uid import (
 from bench.processes import descendants
 from service import crew
 from service.choices import LogLevel
-from service.crew import Forks
 from service.errors import DeadlineExceeded
+from service.forks import Forks
 from service.jobs import Job, Upload
 from service.settings import Settings
 from tests.contract.samples import (
@@ -352,13 +352,13 @@ def test_workers_that_take_long_to_start_come_all_the_same(
     model_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(crew, "HIRE_SECONDS", 1.5)
-    monkeypatch.setattr(crew.Forks.__init__, "__defaults__", ("tests.support.slow_worker",))
+    monkeypatch.setattr(Forks.__init__, "__defaults__", ("tests.support.slow_worker",))
     with manned(model_store) as service:
         assert len(workers_of(service)) == WORKERS
 
 
 def test_of_two_processes_that_fork_only_the_one_that_stands_still_is_doubted() -> None:
-    forks = crew.Forks()
+    forks = Forks()
     try:
         connection, first = forks.connect()
         connection.close()

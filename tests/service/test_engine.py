@@ -9,8 +9,8 @@ import pytest
 
 from contract.store import ModelStore
 from service.batching import Batcher
-from service.crew import Forks
 from service.engine import Engine
+from service.forks import Forks
 from service.patience import call_within
 from tests.support.service import MODEL, RULES, FakeRuntime, newest
 

@@ -12,7 +12,7 @@ import httpx
 import pytest
 
 from contract.store import ModelStore
-from service import registry
+from service import storage
 from service.registry import Registry
 from service.routes import models
 from service.schemas import Activation, Alias, Models
@@ -270,7 +270,7 @@ def test_a_rollback_never_goes_back_to_what_it_was_to_leave(
 def test_a_store_that_hangs_costs_one_thread_and_ends_nothing_but_what_asks_it(
     store_copy: Path, jpeg: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(registry, "STORE_SECONDS", 0.3)
+    monkeypatch.setattr(storage, "STORE_SECONDS", 0.3)
     with serving(settings_for(store_copy)) as service:
         manifest = store_copy / MODEL / "4711" / "manifest.json"
         manifest.parent.mkdir()
@@ -306,25 +306,26 @@ def test_a_change_waits_for_one_listing_however_many_ask_for_one(
     monkeypatch.setattr(models, "_describe_store", describe)
     with serving(settings_for(store_copy)) as service, ThreadPoolExecutor(clients + 1) as pool:
         active = service.state.registry
-        list_store, resolve = active.list_store, active.store.resolve
+        calls_of_store = active.store_calls
+        listing, resolve = calls_of_store.listing, active.store.resolve
         asked: list[object] = []
 
         def list_noted(function: Callable[[], Any]) -> Awaitable[Any]:
             asked.append(function)
-            return list_store(function)
+            return listing(function)
 
         def resolve_noted(name: str, selector: str) -> int:
             calls.append("change")
             return resolve(name, selector)
 
-        monkeypatch.setattr(active, "list_store", list_noted)
+        monkeypatch.setattr(calls_of_store, "listing", list_noted)
         monkeypatch.setattr(active.store, "resolve", resolve_noted)
         listings = [pool.submit(service.client.get, "/models")]
         wait_until(lambda: calls)
         listings += [pool.submit(service.client.get, "/models") for _ in range(clients - 1)]
         wait_until(lambda: len(asked) == clients)
         moved = pool.submit(service.client.put, f"/models/{MODEL}/aliases/stable/{first}")
-        wait_until(lambda: len(active._store_calls._turn._waiters or ()) > 0)
+        wait_until(lambda: len(calls_of_store._turns._turn._waiters or ()) > 0)
         # What is listed from now on has the version that came meanwhile.
         second = add_version(store_copy)
         gate.set()
