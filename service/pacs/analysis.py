@@ -20,9 +20,10 @@ from service.errors import QueueFull, ServiceError, SpoolFull, UnidentifiedSourc
 from service.jobs import Job, Upload
 from service.logs import log_discreetly
 from service.pacs import results
-from service.pacs.inbox import Inbox, Instance, Waiting
+from service.pacs.inbox import Inbox
 from service.pacs.outbox import Outbox
 from service.pacs.segments import UNREADABLE, Place, Segments, Unreadable
+from service.pacs.series import Instance, Waiting
 from service.pacs.threads import Threads
 from service.pacs.waits import SERIES_MAX_SECONDS, backoff
 from service.state import State

@@ -12,11 +12,12 @@ from service.metrics import Metrics
 from service.pacs.analysis import Analysis
 from service.pacs.delivery import Delivery
 from service.pacs.destination import MAX_RETRY_AFTER, Destination
-from service.pacs.inbox import Inbox, InboxCounts, SetAside
+from service.pacs.inbox import Inbox, InboxCounts
 from service.pacs.ledger import Ledger
 from service.pacs.outbox import Dead, Outbox, OutboxCounts
 from service.pacs.receiver import Limits, Receiver
 from service.pacs.segments import Segments
+from service.pacs.series import SetAside
 from service.pacs.threads import Threads
 from service.pacs.waits import longest
 from service.settings import Settings

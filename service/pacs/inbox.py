@@ -8,89 +8,17 @@ import logging
 import sqlite3
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from hashlib import sha256
 from threading import Lock
 from time import monotonic, time
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
-from service.pacs.identity import Identity
+from service.pacs import memory
 from service.pacs.ledger import IS_DUE, Ledger, due_times
 from service.pacs.segments import Place, Segment, Segments
-from service.pacs.waits import SERIES_MAX_SECONDS, longest
+from service.pacs.series import Instance, Received, SetAside, Waiting
+from service.pacs.waits import SERIES_MAX_SECONDS, OldestAge, longest
 
 logger = logging.getLogger("service.pacs")
-
-REMEMBERED_RESULTS: Final = 20_000
-"""Results of which it is known that they need not be made again. An older one would be made of the same
-UIDs once more, so that the destination has it already."""
-
-_HASH_BYTES: Final = 16
-
-
-class Instance(NamedTuple):
-    """What tells an instance from others.
-
-    Attributes:
-        sop: SOP instance UID, which some anonymisers give to several images.
-        digest: of its content (:mod:`service.content`); empty where an earlier release accepted it.
-    """
-
-    sop: str
-    digest: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Received:
-    """An instance in a segment that is about to be accepted.
-
-    Attributes:
-        digest: of its content (:mod:`service.content`).
-    """
-
-    identity: Identity
-    digest: bytes
-    offset: int
-    length: int
-
-
-@dataclass(frozen=True, slots=True)
-class Waiting:
-    """A series to analyse.
-
-    Attributes:
-        uid: of the series.
-        attempts: begun before, and neither ended nor given back.
-        reason: error code of the last of them; None where there was none, or it ended the process.
-        sender, request_id: of its newest instance.
-        instances: with their places, in the order of arrival.
-    """
-
-    uid: str
-    attempts: int
-    reason: str | None
-    sender: str | None
-    request_id: str
-    instances: dict[Instance, Place]
-
-
-@dataclass(frozen=True, slots=True)
-class SetAside:
-    """A series that cannot be analysed.
-
-    Attributes:
-        uid: of the series.
-        reason: error code, or a word for why.
-        instances: that it has here.
-        since: Unix seconds.
-        request_id: of the request that brought the newest of them.
-    """
-
-    uid: str
-    reason: str
-    instances: int
-    since: float
-    request_id: str
 
 
 class InboxCounts(NamedTuple):
@@ -108,25 +36,6 @@ class InboxCounts(NamedTuple):
     bytes: int
     oldest_seconds: float
     dead: int
-
-
-class OldestAge:
-    """How long the oldest of some things has waited. Any thread."""
-
-    def __init__(self) -> None:
-        self._since: float | None = None
-        self._seen = 0.0
-
-    def seconds(self, since: float | None) -> float:
-        """Seconds since a time of the ledger; 0 without one.
-
-        They are at least as many as this process has seen it for: the clock may have been ahead then.
-        """
-        if since is None:
-            return 0.0
-        if since != self._since:
-            self._since, self._seen = since, monotonic()
-        return max(time() - since, monotonic() - self._seen)
 
 
 class Inbox:
@@ -240,13 +149,8 @@ class Inbox:
 
     def is_known(self, series: Waiting, model: str) -> bool:
         """Whether a result of this model covers all of these instances."""
-        wanted = {_hash_of(instance) for instance in series.instances}
         with self._ledger.reading() as connection:
-            rows = connection.execute(
-                "SELECT sops FROM results WHERE series = ? AND model = ?",
-                (_hash(series.uid), model),
-            ).fetchall()
-        return any(wanted <= set(_split(sops)) for (sops,) in rows)
+            return memory.covers(connection, series, model)
 
     def settle(
         self,
@@ -268,12 +172,7 @@ class Inbox:
             :func:`remove_unused`, after the transaction.
         """
         left = self._keep(connection, series)
-        (number,) = connection.execute(
-            "INSERT INTO results (series, model, sops) VALUES (?, ?, ?) RETURNING id",
-            (_hash(series.uid), model, b"".join(sorted(map(_hash_of, covered)))),
-        ).fetchone()
-        connection.execute("DELETE FROM results WHERE id <= ?", (number - REMEMBERED_RESULTS,))
-        return int(number), left
+        return memory.remember(connection, series.uid, model, covered), left
 
     def keep(self, series: Waiting) -> None:
         """The series needs no result."""
@@ -439,15 +338,3 @@ def _instances(connection: sqlite3.Connection, series: str) -> dict[Instance, Pl
         (series,),
     ).fetchall()
     return {Instance(sop, digest): Place(*place) for sop, digest, *place in rows}
-
-
-def _hash(uid: str) -> bytes:
-    return sha256(uid.encode()).digest()[:_HASH_BYTES]
-
-
-def _hash_of(instance: Instance) -> bytes:
-    return sha256(instance.sop.encode() + instance.digest).digest()[:_HASH_BYTES]
-
-
-def _split(hashes: bytes) -> list[bytes]:
-    return [hashes[at : at + _HASH_BYTES] for at in range(0, len(hashes), _HASH_BYTES)]

@@ -8,9 +8,11 @@ from typing import NamedTuple
 
 from service.dicom.results import MadeObject
 from service.errors import SpoolFull
-from service.pacs.inbox import Inbox, Instance, OldestAge, Waiting, remove_unused
+from service.pacs.inbox import Inbox, remove_unused
 from service.pacs.ledger import IS_DUE, Ledger, due_times
 from service.pacs.segments import Place, Segments
+from service.pacs.series import Instance, Waiting
+from service.pacs.waits import OldestAge
 
 logger = logging.getLogger("service.pacs")
 

@@ -23,9 +23,10 @@ from service.errors import (
     UnsupportedRequestMedia,
 )
 from service.pacs.identity import HEAD_BYTES, Identity, Reason, Refused, identify
-from service.pacs.inbox import Inbox, Received
+from service.pacs.inbox import Inbox
 from service.pacs.related import RelatedParser
 from service.pacs.segments import Segments
+from service.pacs.series import Received
 
 DICOM: Final = b"application/dicom"
 RELATED: Final = b"multipart/related"

@@ -1,6 +1,7 @@
-"""How long what failed waits for its next attempt."""
+"""How long what failed waits for its next attempt, and how long things have waited."""
 
 from random import SystemRandom
+from time import monotonic, time
 from typing import Final
 
 JITTER: Final = 0.25
@@ -21,3 +22,22 @@ def backoff(failures: int, first_seconds: float, max_seconds: float) -> float:
 def longest(max_seconds: float) -> float:
     """The longest wait that :func:`backoff` gives."""
     return max_seconds * (1 + JITTER)
+
+
+class OldestAge:
+    """How long the oldest of some things has waited. Any thread."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._seen = 0.0
+
+    def seconds(self, since: float | None) -> float:
+        """Seconds since a time of the ledger; 0 without one.
+
+        They are at least as many as this process has seen it for: the clock may have been ahead then.
+        """
+        if since is None:
+            return 0.0
+        if since != self._since:
+            self._since, self._seen = since, monotonic()
+        return max(time() - since, monotonic() - self._seen)

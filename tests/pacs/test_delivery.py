@@ -21,10 +21,11 @@ from service.dicom.results import MadeObject
 from service.errors import SpoolFull
 from service.pacs.delivery import MAX_STRIKES
 from service.pacs.destination import Destination, judge
-from service.pacs.inbox import Inbox, Instance, Waiting
+from service.pacs.inbox import Inbox
 from service.pacs.ledger import Ledger
 from service.pacs.outbox import Outbox
 from service.pacs.segments import SUFFIX, Segments
+from service.pacs.series import Instance, Waiting
 from service.pacs.waits import JITTER, backoff
 from service.schemas import Deliveries, Retried
 from tests.support.pacs import Pacs, pacs_settings, report, series, settled, stow

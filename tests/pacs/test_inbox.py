@@ -19,11 +19,12 @@ from pydicom import dcmread
 from service.dicom.results import MadeObject
 from service.errors import SpoolFull
 from service.pacs.identity import Identity
-from service.pacs.inbox import Inbox, Instance, Received, Waiting
+from service.pacs.inbox import Inbox
 from service.pacs.ledger import Ledger
 from service.pacs.outbox import Outbox
 from service.pacs.receiver import Receiver
 from service.pacs.segments import Place, Segments
+from service.pacs.series import Instance, Received, Waiting
 from service.pacs.waits import SERIES_MAX_SECONDS, longest
 from service.settings import SettingsError
 from tests.support.pacs import LIMITS, form, series, written
@@ -136,7 +137,8 @@ def test_a_slice_that_comes_as_its_series_expires_is_kept(inbox: Inbox, segments
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What the inbox takes for the time, in seconds."""
     now = [1000.0]
-    monkeypatch.setattr("service.pacs.inbox.monotonic", lambda: now[0])
+    for module in ("inbox", "waits"):
+        monkeypatch.setattr(f"service.pacs.{module}.monotonic", lambda: now[0])
     return now
 
 

@@ -26,11 +26,12 @@ from service.audit import AuditFile
 from service.errors import SpoolFull
 from service.pacs.analysis import MAX_ATTEMPTS, RESULT_BYTES, STEP, STEP_BYTES, Analysis, _steps
 from service.pacs.identity import Identity
-from service.pacs.inbox import Inbox, Received, Waiting
-from service.pacs.inbox import Instance as Content
+from service.pacs.inbox import Inbox
 from service.pacs.ledger import Ledger
 from service.pacs.outbox import Outbox
 from service.pacs.segments import Place, Segments
+from service.pacs.series import Instance as Content
+from service.pacs.series import Received, Waiting
 from service.pacs.threads import Threads
 from service.schemas import Deliveries
 from service.settings import SettingsError

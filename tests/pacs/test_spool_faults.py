@@ -22,10 +22,11 @@ from starlette.requests import Request
 
 from service.errors import ModelLoading, SpoolFull
 from service.pacs.analysis import MAX_ATTEMPTS, Analysis
-from service.pacs.inbox import Inbox, Waiting
+from service.pacs.inbox import Inbox
 from service.pacs.ledger import Ledger
 from service.pacs.receiver import Receiver
 from service.pacs.segments import SUFFIX, Segments
+from service.pacs.series import Waiting
 from service.pacs.threads import Threads
 from service.routes.dicomweb import PIECE_BYTES, _receive
 from tests.support.pacs import (
