@@ -5,15 +5,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
 
-from pydantic import (
-    AfterValidator,
-    BeforeValidator,
-    Field,
-    HttpUrl,
-    SecretStr,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from contract.policy import (
@@ -27,7 +19,7 @@ from service.choices import Device, LogLevel, RuntimeChoice
 from service.consistency import check
 from service.cores import available_cores
 from service.credentials import with_files_read
-from service.dicom.uids import MAX_ROOT_LENGTH, UUID_ROOT, is_root
+from service.pacs.settings import PacsSettings
 from service.proxies import Networks, networks
 
 PREFIX: Final = "BRAIN_"
@@ -40,19 +32,6 @@ MAX_DEFAULT_WORKERS: Final = 8
 
 class SettingsError(Exception):
     """The environment does not make valid settings; the message lists what is wrong."""
-
-
-def _uid_root(root: str) -> str:
-    if not is_root(root):
-        raise ValueError("not a UID root")
-    return root
-
-
-def _base_address(url: HttpUrl) -> HttpUrl:
-    # In what precedes them, these signs would be escaped.
-    if {"?", "#"} & set(str(url)):
-        raise ValueError("an address without a query or fragment, as /studies is added to its end")
-    return url
 
 
 def _host_names(listed: str | frozenset[str]) -> frozenset[str]:
@@ -68,19 +47,8 @@ def _proxies(listed: str | Networks) -> Networks:
     return networks(listed) if isinstance(listed, str) else listed
 
 
-class Settings(BaseSettings):
-    """Everything that can be set; immutable, and unknown names are refused."""
-
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX,
-        frozen=True,
-        extra="forbid",
-        env_ignore_empty=True,
-        allow_inf_nan=False,
-        # It may be a secret.
-        hide_input_in_errors=True,
-        protected_namespaces=(),
-    )
+class ServingSettings(BaseSettings):
+    """What listens, which version predicts, what it decides, and what a request may take."""
 
     host: str = Field(
         "127.0.0.1",
@@ -326,77 +294,23 @@ class Settings(BaseSettings):
         "threads do. Default: all cores.",
     )
 
-    dicom_uid_root: Annotated[str, AfterValidator(_uid_root)] = Field(
-        UUID_ROOT,
-        description="Results as DICOM objects get UIDs under this root, of at most "
-        f"{MAX_ROOT_LENGTH} characters. Default: UUIDs, which need no root of one's own.",
-    )
 
-    dicomweb_url: Annotated[HttpUrl, AfterValidator(_base_address)] | None = Field(
-        None,
-        description="DICOMweb service of the PACS that gets the results, as "
-        "https://pacs.example/dicom-web. Without it POST /dicom-web/studies answers 501.",
+class Settings(PacsSettings, ServingSettings):
+    """Everything that can be set; immutable, and unknown names are refused.
+
+    The README lists them in pydantic's order: those of the last base first, its own last.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix=PREFIX,
+        frozen=True,
+        extra="forbid",
+        env_ignore_empty=True,
+        allow_inf_nan=False,
+        # It may be a secret.
+        hide_input_in_errors=True,
+        protected_namespaces=(),
     )
-    dicomweb_user: str | None = Field(None, description="Its user, for basic authentication.")
-    dicomweb_password: SecretStr | None = Field(None, description="That user's password.")
-    dicomweb_token: SecretStr | None = Field(
-        None, description="A bearer token for it, instead of user and password."
-    )
-    dicomweb_password_file: Path | None = Field(
-        None, description="A file with that password, in one line, instead of it."
-    )
-    dicomweb_token_file: Path | None = Field(
-        None, description="A file with that token, in one line, instead of it."
-    )
-    dicomweb_ca_file: Path | None = Field(
-        None,
-        description="Certificates (PEM) that its TLS certificate is verified with. Default: those "
-        "of the system.",
-    )
-    dicomweb_timeout_ms: float = Field(
-        30_000,
-        gt=0,
-        description="How long it may be silent, or take for 64 KiB, before a delivery has failed. So "
-        "has one that is not answered in full twice as long after all is sent.",
-    )
-    dicomweb_retry_ms: float = Field(
-        1_000,
-        gt=0,
-        description="Wait before a failed delivery is tried again; doubled each time, and never "
-        "given up but for what the PACS refuses for good.",
-    )
-    dicomweb_retry_max_ms: float = Field(
-        300_000, gt=0, le=86_400_000, description="The longest such wait."
-    )
-    spool: Path = Field(
-        Path("spool"),
-        description="Folder of what was accepted from and not yet delivered to the PACS, relative to "
-        "the working directory. It holds patients' images; only this user can read it.",
-    )
-    spool_max_bytes: int = Field(
-        4 * 1024**3,
-        ge=1024**2,
-        description="Room that it may take; beyond it 503 with Retry-After. Instances get three "
-        "quarters of it, in which BRAIN_STOW_MAX_BODY_BYTES must fit.",
-    )
-    series_quiet_ms: float = Field(
-        5_000,
-        gt=0,
-        description="A series is analysed when no instance of it has come for so long.",
-    )
-    series_keep_seconds: float = Field(
-        900,
-        ge=0,
-        description="How long its instances are kept after that, so that slices that come late give "
-        "a result of the whole series.",
-    )
-    stow_max_body_bytes: int = Field(
-        1024**3, ge=1, description="Largest body of a STOW-RS request; beyond it 413."
-    )
-    stow_max_instance_bytes: int = Field(
-        256 * 1024**2, ge=1, description="Largest instance in it; a larger one is refused."
-    )
-    stow_max_instances: int = Field(5_000, ge=1, description="Most instances in it; beyond it 413.")
 
     audit_log: Path | None = Field(
         None,
