@@ -1,51 +1,27 @@
-"""Series from the inbox through the model into the outbox, a few slices at a time.
-
-They take the same way as the images of ``/predict``, and wait where those are many: nobody sits in
-front of the screen and waits for a series that a PACS forwards.
-"""
+"""Series from the inbox through the model (:mod:`service.pacs.prediction`) into the outbox."""
 
 import asyncio
 import errno
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable
 from time import monotonic
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
-from contract.errors import ContractError, TooManyFrames
-from contract.preprocessing import DicomReference
-from service.answers import MaskForm, entries_of
-from service.content import content_digest
+from contract.errors import ContractError
 from service.engine import Engine
-from service.errors import QueueFull, ServiceError, SpoolFull, UnidentifiedSource
-from service.jobs import Job, Upload
+from service.errors import ServiceError, SpoolFull, UnidentifiedSource
 from service.logs import log_discreetly
 from service.pacs import results
 from service.pacs.inbox import Inbox
 from service.pacs.outbox import Outbox
-from service.pacs.segments import UNREADABLE, Place, Segments, Unreadable
-from service.pacs.series import Instance, Waiting
+from service.pacs.prediction import Interrupted, Predicted, Predictor
+from service.pacs.segments import UNREADABLE, Segments, Unreadable
+from service.pacs.series import Waiting
 from service.pacs.threads import Threads
 from service.pacs.waits import SERIES_MAX_SECONDS, backoff
 from service.state import State
 
 logger = logging.getLogger("service.pacs")
-
-STEP: Final = 8
-"""Files that are in the service at a time; an image of ``/predict`` may have to wait for them."""
-
-STEP_BYTES: Final = 64 * 1024 * 1024
-"""And their bytes, but for a file that is larger by itself."""
-
-BUSY_SHARE: Final = 0.25
-"""Share of the queue in use above which a series waits."""
-
-BUSY_SECONDS: Final = 0.02
-
-MAX_BUSY_SECONDS: Final = 60.0
-"""A series that has waited so long in all goes on whenever there is room in the queue."""
-
-PATIENCE_SECONDS: Final = 120.0
-"""For a step; only a runtime that hangs takes so long."""
 
 ENDED: Final = "ended_the_process"
 """Reason of a series whose last attempt came to no end."""
@@ -58,18 +34,6 @@ EXPIRE_SECONDS: Final = 10.0
 
 RESULT_BYTES: Final = 2**20
 """Room that a result is expected to need: a Secondary Capture is most of it."""
-
-
-class Interrupted(Exception):
-    """A series could not be analysed now, for a reason that lies not in its images.
-
-    Attributes:
-        code: the reason.
-    """
-
-    def __init__(self, code: str) -> None:
-        super().__init__(code)
-        self.code = code
 
 
 class Full(NamedTuple):
@@ -109,9 +73,9 @@ class Analysis:
         self._segments = segments
         self._threads = threads
         self._posted = posted
+        self._predictor = Predictor(state, segments, threads)
         self._poll_seconds = min(1.0, state.settings.series_quiet_ms / 4000)
         self._expired = monotonic()
-        self._busy_seconds = 0.0
         self._full: dict[str, Full] = {}
 
     async def run(self) -> None:
@@ -217,60 +181,31 @@ class Analysis:
             logger.info("series analysed", extra={"fields": fields})
 
     async def _analyse(self, series: Waiting, engine: Engine) -> None:
-        self._busy_seconds = 0.0
-        jobs: list[Job] = []
-        entries: list[dict[str, Any]] = []
-        images: list[Instance] = []
-        most = min(STEP, self._state.settings.max_frames)
-        for step in _steps(list(series.instances.items()), most):
-            uploads = await self._threads.run(self._read, step)
-            predicted = await self._predict_each(engine, uploads)
-            names = {id(upload): image for upload, (image, _) in zip(uploads, step, strict=True)}
-            for job in predicted:
-                image = names[id(job.upload)]
-                images.append(image)
-                if job.dicom is None:
-                    # It cannot be read, but by now it is known which image it is.
-                    job.dicom = DicomReference(image.sop, series.uid, job.frame, None)
-            described = await asyncio.to_thread(entries_of, predicted, MaskForm.NONE)
-            for job in predicted:
-                results.lighten(job)
-            jobs += predicted
-            entries += described
-            # The files of a step must not stay while the next one is read.
-            del uploads, predicted
+        predicted = await self._predictor.predict(series, engine)
         try:
-            outcome = await self._conclude(series, engine, jobs, entries, images)
+            outcome = await self._conclude(series, engine, predicted)
         except SpoolFull:
             # It is analysed again, and counts then.
             raise
         except Exception:
-            await self._record(series, engine, jobs, entries)
+            await self._record(series, engine, predicted)
             raise
-        await self._record(series, engine, jobs, entries)
+        await self._record(series, engine, predicted)
         self._state.metrics.series.labels(outcome).inc()
 
-    async def _conclude(
-        self,
-        series: Waiting,
-        engine: Engine,
-        jobs: Sequence[Job],
-        entries: Sequence[Mapping[str, Any]],
-        images: Sequence[Instance],
-    ) -> str:
+    async def _conclude(self, series: Waiting, engine: Engine, predicted: Predicted) -> str:
         """Posts the result, if there is one; what came of the series.
 
         Args:
             series: what is analysed.
             engine: the version that predicted it.
-            jobs: its slices.
-            entries: what is answered for each of them.
-            images: that each of them is of.
+            predicted: its slices.
 
         Raises:
             SpoolFull: there is no room for the result.
             ServiceError: the result cannot be made.
         """
+        jobs, entries, images = predicted
         if all("error" in entry for entry in entries):
             # There is nothing to report on; each slice's reason is in the audit log.
             await self._threads.run(self._inbox.keep, series)
@@ -300,68 +235,14 @@ class Analysis:
         self._posted()
         return "reported"
 
-    async def _record(
-        self,
-        series: Waiting,
-        engine: Engine,
-        jobs: Sequence[Job],
-        entries: Sequence[Mapping[str, Any]],
-    ) -> None:
+    async def _record(self, series: Waiting, engine: Engine, predicted: Predicted) -> None:
         """Counts the slices, and writes them into the audit log."""
-        self._state.observe(jobs)
-        for entry in entries:
+        self._state.observe(predicted.jobs)
+        for entry in predicted.entries:
             if "error" in entry:
                 self._state.metrics.errors.labels(entry["error"]["code"]).inc()
-        slices = zip(jobs, entries, strict=True)
+        slices = zip(predicted.jobs, predicted.entries, strict=True)
         await self._state.record_slices("analyse", series.sender, series.request_id, slices, engine)
-
-    def _read(self, images: Sequence[tuple[Instance, Place]]) -> list[Upload]:
-        uploads = []
-        for image, place in images:
-            data = self._segments.read(place)
-            uploads.append(Upload(None, data, digest=image.digest or content_digest(data)))
-        return uploads
-
-    async def _predict_each(self, engine: Engine, uploads: Sequence[Upload]) -> list[Job]:
-        """Likewise, with as many frames of each file as one request may have.
-
-        Raises:
-            Interrupted: see :meth:`_predict`.
-        """
-        jobs = []
-        for job in await self._predict(engine, uploads):
-            if len(uploads) > 1 and isinstance(job.outcome, TooManyFrames):
-                jobs += await self._predict(engine, [job.upload])
-            else:
-                jobs.append(job)
-        return jobs
-
-    async def _predict(self, engine: Engine, uploads: Sequence[Upload]) -> list[Job]:
-        """Their slices, each with a prediction or an error that it has by itself.
-
-        Raises:
-            Interrupted: the service could not.
-        """
-        room = BUSY_SHARE * self._state.settings.queue_size
-        while True:
-            if self._state.pipeline.depth <= room or self._busy_seconds > MAX_BUSY_SECONDS:
-                try:
-                    deadline = monotonic() + PATIENCE_SECONDS
-                    with self._state.buffers.claim() as claim:
-                        jobs = await self._state.pipeline.predict(
-                            engine, uploads, engine.rules, deadline, claim, keep_headers=True
-                        )
-                except QueueFull:
-                    pass
-                else:
-                    break
-            await asyncio.sleep(BUSY_SECONDS)
-            self._busy_seconds += BUSY_SECONDS
-        for job in jobs:
-            failure = job.outcome
-            if isinstance(failure, ServiceError | ContractError) and failure.status >= 500:
-                raise Interrupted(failure.code)
-        return jobs
 
     async def _postpone(self, series: Waiting, code: str) -> None:
         wait_seconds = backoff(series.attempts + 1, FIRST_RETRY_SECONDS, SERIES_MAX_SECONDS)
@@ -401,19 +282,3 @@ def _cause(failure: SpoolFull) -> str | None:
     if isinstance(error, OSError):
         code = errno.errorcode.get(error.errno or 0)
     return " ".join(filter(None, (type(error).__name__, code)))
-
-
-def _steps(
-    images: Sequence[tuple[Instance, Place]], most: int
-) -> Iterator[Sequence[tuple[Instance, Place]]]:
-    """Images that are read together: at most so many, and not too many bytes."""
-    step: list[tuple[Instance, Place]] = []
-    size = 0
-    for image, place in images:
-        if step and (len(step) == most or size + place.length > STEP_BYTES):
-            yield step
-            step, size = [], 0
-        step.append((image, place))
-        size += place.length
-    if step:
-        yield step

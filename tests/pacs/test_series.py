@@ -24,11 +24,12 @@ from contract.sandbox import Sandbox
 from service.app import create_app
 from service.audit import AuditFile
 from service.errors import SpoolFull
-from service.pacs.analysis import MAX_ATTEMPTS, RESULT_BYTES, STEP, STEP_BYTES, Analysis, _steps
+from service.pacs.analysis import MAX_ATTEMPTS, RESULT_BYTES, Analysis
 from service.pacs.identity import Identity
 from service.pacs.inbox import Inbox
 from service.pacs.ledger import Ledger
 from service.pacs.outbox import Outbox
+from service.pacs.prediction import STEP, STEP_BYTES, steps
 from service.pacs.segments import Place, Segments
 from service.pacs.series import Instance as Content
 from service.pacs.series import Received, Waiting
@@ -409,7 +410,7 @@ def test_a_series_is_analysed_however_steadily_people_ask(
     jpeg: bytes,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("service.pacs.analysis.MAX_BUSY_SECONDS", 1.0)
+    monkeypatch.setattr("service.pacs.prediction.MAX_BUSY_SECONDS", 1.0)
     runtimes, stop = FakeRuntimes(), threading.Event()
     changes = {"queue_size": 8, "max_batch_size": 2}
     settings = pacs_settings(model_store, tmp_path, destination.url, **changes)
@@ -739,5 +740,5 @@ def test_a_step_has_its_bytes_but_for_a_file_that_is_larger_by_itself() -> None:
 
     sizes = [STEP_BYTES + 1, 1, STEP_BYTES - 1, 1, 1, 1]
     images = [(Content(str(n), b""), Place("s", 0, size)) for n, size in enumerate(sizes)]
-    found = [[image.sop for image, _ in step] for step in _steps(images, 2)]
+    found = [[image.sop for image, _ in step] for step in steps(images, 2)]
     assert found == [["0"], ["1", "2"], ["3", "4"], ["5"]]
