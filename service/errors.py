@@ -7,7 +7,7 @@ ServiceError                       500  internal_error
 │   ├── NoInput                      400  no_input
 │   ├── InvalidParameter             400  invalid_parameter
 │   └── MalformedRequest             400  malformed_request
-├── RequestTooLarge                413
+├── RequestTooLarge                413  request_too_large
 │   ├── BodyTooLarge                 413  body_too_large
 │   ├── TooManyFiles                 413  too_many_files
 │   ├── ZipTooLarge                  413  zip_too_large
@@ -36,7 +36,8 @@ ServiceError                       500  internal_error
 ├── NoEarlierVersion               409  no_earlier_version
 ├── OtherVersionServes             409  other_version_serves
 ├── OtherClasses                   409  other_classes
-├── Unavailable                    503  with Retry-After
+├── OtherPreprocessing             409  other_preprocessing
+├── Unavailable                    503  unavailable, with Retry-After
 │   ├── QueueFull                    503  queue_full
 │   ├── TooManyConnections           503  too_many_connections
 │   ├── Draining                     503  draining
