@@ -1,6 +1,7 @@
 """Prometheus metrics; every label has few values, and none comes from a client."""
 
 import platform
+from functools import partial
 from typing import Final
 
 from prometheus_client import (
@@ -79,129 +80,83 @@ class Metrics:
     def __init__(self) -> None:
         registry = CollectorRegistry()
         self.registry = registry
-        self.requests = Counter(
-            "brain_http_requests", "Answered requests.", ("route", "status"), registry=registry
+        counter = partial(Counter, registry=registry)
+        gauge = partial(Gauge, registry=registry)
+        seconds = partial(_seconds, registry)
+        self.requests = counter("brain_http_requests", "Answered requests.", ("route", "status"))
+        self.requests_in_progress = gauge(
+            "brain_http_requests_in_progress", "Requests being answered."
         )
-        self.requests_in_progress = Gauge(
-            "brain_http_requests_in_progress", "Requests being answered.", registry=registry
-        )
-        self.request_seconds = _seconds(
+        self.request_seconds = seconds(
             "brain_http_request",
             "Time of a request, with its upload and all slices of its series.",
-            registry,
             "route",
         )
-        self.decode_seconds = _seconds(
-            "brain_decode", "Time to decode and preprocess an image.", registry
-        )
-        self.queue_seconds = _seconds("brain_queue", "Time an image waits for threads.", registry)
-        self.inference_seconds = _seconds("brain_inference", "Time to predict a batch.", registry)
+        self.decode_seconds = seconds("brain_decode", "Time to decode and preprocess an image.")
+        self.queue_seconds = seconds("brain_queue", "Time an image waits for threads.")
+        self.inference_seconds = seconds("brain_inference", "Time to predict a batch.")
         self.batch_images = Histogram(
             "brain_batch_images", "Images in a batch.", buckets=BATCH_BUCKETS, registry=registry
         )
-        self.predictions = Counter(
-            "brain_predictions", "Predicted images.", ("label",), registry=registry
-        )
-        self.decisions = Counter(
-            "brain_decisions", "Predicted images.", ("decision",), registry=registry
-        )
+        self.predictions = counter("brain_predictions", "Predicted images.", ("label",))
+        self.decisions = counter("brain_decisions", "Predicted images.", ("decision",))
         self._drift = Drift(registry)
-        self.shadow_dropped = Counter(
-            "brain_shadow_dropped_images",
-            "Images that the shadow version had no time for.",
-            registry=registry,
+        self.shadow_dropped = counter(
+            "brain_shadow_dropped_images", "Images that the shadow version had no time for."
         )
-        self.shadow_failures = Counter(
-            "brain_shadow_failures", "Images that the shadow version failed on.", registry=registry
+        self.shadow_failures = counter(
+            "brain_shadow_failures", "Images that the shadow version failed on."
         )
         self.shadow_info = Info("brain_shadow", "The shadow version.", registry=registry)
         self._shadow = Agreement(registry)
-        self.errors = Counter(
-            "brain_errors", "Refused requests and images.", ("code",), registry=registry
-        )
+        self.errors = counter("brain_errors", "Refused requests and images.", ("code",))
         for code in CODES:
             # One that came with its first error would not have increased by it, for any alert.
             self.errors.labels(code)
-        self.runtime_restarts = Counter(
-            "brain_runtime_restarts", "Runtimes rebuilt after a fault.", registry=registry
+        self.runtime_restarts = counter("brain_runtime_restarts", "Runtimes rebuilt after a fault.")
+        self.workers = gauge("brain_workers", "Processes that work on slices.")
+        self.worker_restarts = counter(
+            "brain_worker_restarts", "Such processes that ended and were replaced."
         )
-        self.workers = Gauge("brain_workers", "Processes that work on slices.", registry=registry)
-        self.worker_restarts = Counter(
-            "brain_worker_restarts",
-            "Such processes that ended and were replaced.",
-            registry=registry,
-        )
-        self.activations = Counter(
-            "brain_activations",
-            "Versions that were to take over.",
-            ("outcome",),
-            registry=registry,
+        self.activations = counter(
+            "brain_activations", "Versions that were to take over.", ("outcome",)
         )
         for outcome in ("activated", "refused"):
             self.activations.labels(outcome)
-        self.queue_depth = Gauge(
-            "brain_queue_depth_images", "Images waiting or being predicted.", registry=registry
-        )
-        self.tasks = Gauge("brain_event_loop_tasks", "Tasks of the event loop.", registry=registry)
-        self.ready = Gauge("brain_ready", "1 if predictions are answered.", registry=registry)
+        self.queue_depth = gauge("brain_queue_depth_images", "Images waiting or being predicted.")
+        self.tasks = gauge("brain_event_loop_tasks", "Tasks of the event loop.")
+        self.ready = gauge("brain_ready", "1 if predictions are answered.")
         self.model = Info("brain_model", "The active model version.", registry=registry)
-        self.stow_instances = Counter(
-            "brain_stow_instances", "Instances by STOW-RS.", ("outcome",), registry=registry
+        self.stow_instances = counter("brain_stow_instances", "Instances by STOW-RS.", ("outcome",))
+        self.series = counter("brain_series", "Analysed series.", ("outcome",))
+        self.inbox_instances = gauge("brain_inbox_instances", "Instances waiting to be analysed.")
+        self.inbox_oldest_seconds = gauge(
+            "brain_inbox_oldest_age_seconds", "Time that the series that waits longest has waited."
         )
-        self.series = Counter("brain_series", "Analysed series.", ("outcome",), registry=registry)
-        self.inbox_instances = Gauge(
-            "brain_inbox_instances", "Instances waiting to be analysed.", registry=registry
+        self.inbox_dead = gauge("brain_inbox_dead_series", "Series that cannot be analysed.")
+        self.outbox_objects = gauge("brain_outbox_objects", "Results waiting for the PACS.")
+        self.outbox_oldest_seconds = gauge(
+            "brain_outbox_oldest_age_seconds", "Age of the oldest of them."
         )
-        self.inbox_oldest_seconds = Gauge(
-            "brain_inbox_oldest_age_seconds",
-            "Time that the series that waits longest has waited.",
-            registry=registry,
+        self.outbox_dead = gauge("brain_outbox_dead_objects", "Results that the PACS refuses.")
+        self.outbox_delivered = counter("brain_outbox_delivered", "Results delivered.", ("kind",))
+        self.outbox_failed = counter(
+            "brain_outbox_failed", "Results refused by the PACS.", ("kind",)
         )
-        self.inbox_dead = Gauge(
-            "brain_inbox_dead_series", "Series that cannot be analysed.", registry=registry
+        self.outbox_retries = counter("brain_outbox_retries", "Deliveries tried again.")
+        self.spool_bytes = gauge("brain_spool_bytes", "Bytes of the spool.")
+        self.spool_waiting_bytes = gauge(
+            "brain_spool_waiting_bytes", "Bytes of what waits for analysis or the PACS."
         )
-        self.outbox_objects = Gauge(
-            "brain_outbox_objects", "Results waiting for the PACS.", registry=registry
+        self.spool_max_bytes = gauge("brain_spool_max_bytes", "Bytes that it may have.")
+        self.spool_unreachable = gauge(
+            "brain_spool_unreachable", "1 while its disk does not say what there is."
         )
-        self.outbox_oldest_seconds = Gauge(
-            "brain_outbox_oldest_age_seconds", "Age of the oldest of them.", registry=registry
-        )
-        self.outbox_dead = Gauge(
-            "brain_outbox_dead_objects", "Results that the PACS refuses.", registry=registry
-        )
-        self.outbox_delivered = Counter(
-            "brain_outbox_delivered", "Results delivered.", ("kind",), registry=registry
-        )
-        self.outbox_failed = Counter(
-            "brain_outbox_failed", "Results refused by the PACS.", ("kind",), registry=registry
-        )
-        self.outbox_retries = Counter(
-            "brain_outbox_retries", "Deliveries tried again.", registry=registry
-        )
-        self.spool_bytes = Gauge("brain_spool_bytes", "Bytes of the spool.", registry=registry)
-        self.spool_waiting_bytes = Gauge(
-            "brain_spool_waiting_bytes",
-            "Bytes of what waits for analysis or the PACS.",
-            registry=registry,
-        )
-        self.spool_max_bytes = Gauge(
-            "brain_spool_max_bytes", "Bytes that it may have.", registry=registry
-        )
-        self.spool_unreachable = Gauge(
-            "brain_spool_unreachable",
-            "1 while its disk does not say what there is.",
-            registry=registry,
-        )
-        self.audit_failures = Counter(
-            "brain_audit_failures", "Failed writes of the audit log.", registry=registry
-        )
-        self.audit_lost = Counter(
-            "brain_audit_lost_lines", "Lines that the audit log lacks.", registry=registry
-        )
-        self.audit_reopened = Counter(
+        self.audit_failures = counter("brain_audit_failures", "Failed writes of the audit log.")
+        self.audit_lost = counter("brain_audit_lost_lines", "Lines that the audit log lacks.")
+        self.audit_reopened = counter(
             "brain_audit_reopened",
             "New files of the audit log, as the one before was moved or deleted.",
-            registry=registry,
         )
         build = Info("brain_build", "The running release.", registry=registry)
         build.info({"version": RELEASE, "python": platform.python_version()})
@@ -256,7 +211,7 @@ class Metrics:
         return encoder(self.registry), media_type
 
 
-def _seconds(name: str, text: str, registry: CollectorRegistry, *labels: str) -> Histogram:
+def _seconds(registry: CollectorRegistry, name: str, text: str, *labels: str) -> Histogram:
     return Histogram(
         f"{name}_duration_seconds", text, labels, buckets=LATENCY_BUCKETS, registry=registry
     )
