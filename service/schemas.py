@@ -11,12 +11,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from service.catalogue import CODES
 
+Decided = Literal["tumor", "no_tumor", "refer"]
 
-class _Answer(BaseModel):
+
+class Schema(BaseModel):
+    """Has the fields that it lists, and no others."""
+
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
 
-class Model(_Answer):
+class Model(Schema):
     """The version that answered."""
 
     name: str = Field(examples=["brain-tumor"])
@@ -25,7 +29,7 @@ class Model(_Answer):
     device: str = Field(description="'cpu' or the GPU's name.", examples=["cpu"])
 
 
-class DicomPlace(_Answer):
+class DicomPlace(Schema):
     """Where a DICOM input belongs."""
 
     sop_instance_uid: str | None
@@ -34,7 +38,7 @@ class DicomPlace(_Answer):
     frame: int = Field(description="Frame number, from 1.")
 
 
-class InputError(_Answer):
+class InputError(Schema):
     """Why one input has no prediction."""
 
     status: int = Field(examples=[422])
@@ -42,7 +46,7 @@ class InputError(_Answer):
     detail: str = Field(examples=["the image ends before its pixels do"])
 
 
-class RunLengthMask(_Answer):
+class RunLengthMask(Schema):
     """A mask in COCO's run lengths, uncompressed."""
 
     encoding: Literal["rle"]
@@ -53,7 +57,7 @@ class RunLengthMask(_Answer):
     )
 
 
-class PngMask(_Answer):
+class PngMask(Schema):
     """A mask as a PNG file of black and white."""
 
     encoding: Literal["png"]
@@ -61,7 +65,7 @@ class PngMask(_Answer):
     data: str = Field(description="The file, base64.")
 
 
-class Region(_Answer):
+class Region(Schema):
     """Where the model sees the tumour, in pixels of the original image; of DICOM, the stored ones.
 
     A picture with an EXIF orientation is turned first.
@@ -87,7 +91,7 @@ class Region(_Answer):
     )
 
 
-class Prediction(_Answer):
+class Prediction(Schema):
     """An input that was predicted. A research result, not a diagnosis."""
 
     input: str | None = Field(description="The client's file name; null for a raw body.")
@@ -101,7 +105,7 @@ class Prediction(_Answer):
     tumor_probability: float = Field(
         ge=0, le=1, description="Sum over the classes that mean a tumour."
     )
-    decision: Literal["tumor", "no_tumor", "refer"] = Field(
+    decision: Decided = Field(
         description="Whether tumor_probability reaches the threshold, or that a person has to look: "
         "it lies in the band that is referred, or the slice is out of distribution."
     )
@@ -125,7 +129,7 @@ class Prediction(_Answer):
     dicom: DicomPlace | None = Field(None, description="Only for DICOM input.")
 
 
-class FailedInput(_Answer):
+class FailedInput(Schema):
     """A file that could not be read, or a slice that could not be predicted; the others were."""
 
     input: str | None
@@ -133,7 +137,7 @@ class FailedInput(_Answer):
     dicom: DicomPlace | None = Field(None, description="Only for a DICOM slice that is known.")
 
 
-class Timing(_Answer):
+class Timing(Schema):
     """Milliseconds; of several inputs, the longest of each."""
 
     decode: float = Field(description="Decoding and preprocessing of an image.")
@@ -142,7 +146,7 @@ class Timing(_Answer):
     total: float = Field(description="From the first byte of the request to its answer.")
 
 
-class SeriesSummary(_Answer):
+class SeriesSummary(Schema):
     """What the predicted slices of a DICOM series come to together."""
 
     study_instance_uid: str | None = Field(
@@ -170,7 +174,7 @@ class SeriesSummary(_Answer):
         description="The highest mean of the tumour probabilities of three neighbouring slices, in the "
         "order of their positions in the patient; of several at one position the highest counts.",
     )
-    decision: Literal["tumor", "no_tumor", "refer"] = Field(
+    decision: Decided = Field(
         description="On the series, by the same thresholds as on a slice; `refer` also if one of "
         "the three slices is out of distribution, and in place of `no_tumor` if slices have failed or "
         "more than half of them are out of distribution."
@@ -186,15 +190,18 @@ class SeriesSummary(_Answer):
     )
 
 
-class PredictAnswer(_Answer):
-    """One entry for each slice: the files in the request's order, the frames of each in theirs."""
-
+class _ModelAnswer(Schema):
     request_id: str
     model: Model
     tumor_classes: list[str] = Field(
         description="Those of the version's classes that mean a tumour; the others mean none.",
         examples=[["glioma", "meningioma", "pituitary"]],
     )
+
+
+class PredictAnswer(_ModelAnswer):
+    """One entry for each slice: the files in the request's order, the frames of each in theirs."""
+
     predictions: list[Prediction | FailedInput]
     series: list[SeriesSummary] | None = Field(
         None, description="Only with DICOM input that names its series."
@@ -202,7 +209,7 @@ class PredictAnswer(_Answer):
     timing_ms: Timing
 
 
-class Heatmap(_Answer):
+class Heatmap(Schema):
     """How much each part of a slice speaks for a tumour."""
 
     source: Literal["mask", "cam", "explain"] = Field(
@@ -221,20 +228,14 @@ class ExplainedPrediction(Prediction):
     heatmap: Heatmap
 
 
-class Explanation(_Answer):
+class Explanation(_ModelAnswer):
     """Where the answer to one slice comes from."""
 
-    request_id: str
-    model: Model
-    tumor_classes: list[str] = Field(
-        description="Those of the version's classes that mean a tumour; the others mean none.",
-        examples=[["glioma", "meningioma", "pituitary"]],
-    )
     explanation: ExplainedPrediction
     timing_ms: Timing
 
 
-class Problem(_Answer):
+class Problem(Schema):
     """A request that failed as a whole (RFC 9457)."""
 
     type: str = Field(examples=["about:blank"])
@@ -252,7 +253,7 @@ class Problem(_Answer):
     )
 
 
-class Pacs(_Answer):
+class Pacs(Schema):
     """The way from a PACS and back; nothing of it makes the service unready."""
 
     destination: Literal["ok", "unreachable"] = Field(description="Since the last delivery.")
@@ -271,7 +272,7 @@ class Pacs(_Answer):
     spool_max_bytes: int
 
 
-class Health(_Answer):
+class Health(Schema):
     """Whether predictions are answered, and if not, why."""
 
     status: Literal["ready", "starting", "draining", "unavailable"]
@@ -283,20 +284,20 @@ class Health(_Answer):
     pacs: Pacs | None = Field(None, description="Only with BRAIN_DICOMWEB_URL.")
 
 
-class Liveness(_Answer):
+class Liveness(Schema):
     """The process answers; nothing is said of the model."""
 
     status: Literal["alive"]
 
 
-class VersionError(_Answer):
+class VersionError(Schema):
     """Why a version cannot be described, or must not serve."""
 
     code: str
     detail: str
 
 
-class Version(_Answer):
+class Version(Schema):
     """A version in the store. It is verified file by file only when it is loaded.
 
     One that was deleted is listed as long as an alias points at it, or it serves.
@@ -323,14 +324,14 @@ class Version(_Answer):
     )
 
 
-class StoredModel(_Answer):
+class StoredModel(Schema):
     """A model and its versions, ascending."""
 
     name: str
     versions: list[Version]
 
 
-class Shadow(_Answer):
+class Shadow(Schema):
     """The version beside the active one, whose answers only go into the metrics."""
 
     selector: str = Field(description="BRAIN_SHADOW_VERSION.", examples=["canary"])
@@ -344,7 +345,7 @@ class Shadow(_Answer):
     )
 
 
-class Models(_Answer):
+class Models(Schema):
     """The store."""
 
     models: list[StoredModel]
@@ -354,57 +355,16 @@ class Models(_Answer):
     shadow: Shadow | None = Field(description="Only with BRAIN_SHADOW_VERSION.")
 
 
-class Activation(_Answer):
+class Activation(Schema):
     """The version that answers from now on, and the one that did before."""
 
     model: Model
     previous: Model | None
 
 
-class Alias(_Answer):
+class Alias(Schema):
     """An alias, the version that it points at, and the one before."""
 
     alias: str
     version: int = Field(description="Its number, also where `latest` or an alias was given.")
     previous: int | None
-
-
-class RefusedObject(_Answer):
-    """A result that the PACS refuses."""
-
-    kind: str = Field(description="Modality.", examples=["SR"])
-    object: str = Field(description="SHA-256 of its SOP instance UID.")
-    reason: str = Field(
-        description="`refused_` and a failure reason (0008,1197), or `http_` and a status.",
-        examples=["refused_0122"],
-    )
-    attempts: int
-    created: float = Field(description="Unix seconds.")
-    request_id: str = Field(description="Of the request that brought the newest of its images.")
-
-
-class SeriesSetAside(_Answer):
-    """A series that could not be analysed."""
-
-    series: str = Field(description="SHA-256 of its Series Instance UID.")
-    instances: int = Field(description="Its images.")
-    reason: str = Field(
-        description="Error code of the last attempt; `ended_the_process` where it had none.",
-        examples=["inference_failed"],
-    )
-    since: float = Field(description="Unix seconds.")
-    request_id: str = Field(description="Of the request that brought the newest of its images.")
-
-
-class Deliveries(Pacs):
-    """The way from a PACS and back, and the newest of what was given up on it."""
-
-    refused: list[RefusedObject]
-    set_aside: list[SeriesSetAside]
-
-
-class Retried(_Answer):
-    """What is tried again."""
-
-    series: int
-    objects: int

@@ -1,5 +1,5 @@
 """The HTTP surface, one module for each part."""
 
-from service.routes import explain, health, models, pages, predict
+from service.routes import deliveries, dicomweb, explain, health, models, pages, predict
 
-__all__ = ["explain", "health", "models", "pages", "predict"]
+__all__ = ["deliveries", "dicomweb", "explain", "health", "models", "pages", "predict"]

@@ -24,10 +24,10 @@ from service.pacs.destination import Destination, judge
 from service.pacs.inbox import Inbox
 from service.pacs.ledger import Ledger
 from service.pacs.outbox import Outbox
+from service.pacs.schemas import Deliveries, Retried
 from service.pacs.segments import SUFFIX, Segments
 from service.pacs.series import Instance, Waiting
 from service.pacs.waits import JITTER, backoff
-from service.schemas import Deliveries, Retried
 from tests.support.pacs import Pacs, pacs_settings, report, series, settled, stow
 from tests.support.service import FakeRuntimes, Service, serving, wait_until
 

@@ -30,11 +30,11 @@ from service.pacs.inbox import Inbox
 from service.pacs.ledger import Ledger
 from service.pacs.outbox import Outbox
 from service.pacs.prediction import STEP, STEP_BYTES, steps
+from service.pacs.schemas import Deliveries
 from service.pacs.segments import Place, Segments
 from service.pacs.series import Instance as Content
 from service.pacs.series import Received, Waiting
 from service.pacs.threads import Threads
-from service.schemas import Deliveries
 from service.settings import SettingsError
 from service.state import State
 from tests.support.pacs import (

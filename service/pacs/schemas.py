@@ -1,0 +1,46 @@
+"""Answers about what goes back to a PACS, as OpenAPI describes them; see :mod:`service.schemas`."""
+
+from pydantic import Field
+
+from service.schemas import Pacs, Schema
+
+
+class RefusedObject(Schema):
+    """A result that the PACS refuses."""
+
+    kind: str = Field(description="Modality.", examples=["SR"])
+    object: str = Field(description="SHA-256 of its SOP instance UID.")
+    reason: str = Field(
+        description="`refused_` and a failure reason (0008,1197), or `http_` and a status.",
+        examples=["refused_0122"],
+    )
+    attempts: int
+    created: float = Field(description="Unix seconds.")
+    request_id: str = Field(description="Of the request that brought the newest of its images.")
+
+
+class SeriesSetAside(Schema):
+    """A series that could not be analysed."""
+
+    series: str = Field(description="SHA-256 of its Series Instance UID.")
+    instances: int = Field(description="Its images.")
+    reason: str = Field(
+        description="Error code of the last attempt; `ended_the_process` where it had none.",
+        examples=["inference_failed"],
+    )
+    since: float = Field(description="Unix seconds.")
+    request_id: str = Field(description="Of the request that brought the newest of its images.")
+
+
+class Deliveries(Pacs):
+    """The way from a PACS and back, and the newest of what was given up on it."""
+
+    refused: list[RefusedObject]
+    set_aside: list[SeriesSetAside]
+
+
+class Retried(Schema):
+    """What is tried again."""
+
+    series: int
+    objects: int

@@ -1,0 +1,194 @@
+"""Which address is answered by which route, and what OpenAPI says of it."""
+
+from functools import partial
+from typing import Final
+
+from fastapi import FastAPI
+from fastapi.staticfiles import StaticFiles
+from starlette.responses import Response
+
+from contract.errors import CorruptVersion, InvalidAlias, ReadOnlyStore, StoreError
+from service.errors import (
+    Draining,
+    NoDestination,
+    NoEarlierVersion,
+    NotAcceptable,
+    NotExplainable,
+    OtherVersionServes,
+    QueueFull,
+    SpoolFull,
+    UnsupportedRequestMedia,
+)
+from service.openapi import (
+    AUTHENTICATED,
+    EXPLAIN_BODY,
+    EXPLAIN_HEADERS,
+    EXPLAIN_PARAMETERS,
+    EXPOSITION,
+    OBJECTS,
+    PICTURE,
+    PREDICT_BODY,
+    PREDICT_PARAMETERS,
+    STORE_ANSWERS,
+    STORE_BODY,
+    Responses,
+    problems,
+)
+from service.pacs.schemas import Deliveries, Retried
+from service.routes import deliveries, dicomweb, explain, health, models, pages, predict
+from service.schemas import (
+    Activation,
+    Alias,
+    Explanation,
+    Health,
+    Liveness,
+    Models,
+    PredictAnswer,
+)
+
+PREDICT: Final = "/predict"
+EXPLAIN: Final = "/explain"
+
+
+def add_routes(app: FastAPI) -> None:
+    """Adds every route, in the order in which OpenAPI lists them."""
+    _add_prediction(app)
+    _add_operation(app)
+    _add_models(app)
+    _add_pacs(app)
+    _add_pages(app)
+
+
+def _add_prediction(app: FastAPI) -> None:
+    add = partial(app.add_api_route, methods=["POST"], response_model=None, tags=["prediction"])
+    add(
+        PREDICT,
+        predict.predict,
+        responses={
+            200: {
+                "model": PredictAnswer,
+                "description": "One entry for each slice, in order; or DICOM objects, if the header "
+                "`Accept` prefers them.",
+                "content": OBJECTS,
+            },
+            **problems(400, 401, 403, 406, 408, 413, 415, 422, 429, 500, 503, 504),
+        },
+        openapi_extra=PREDICT_BODY | AUTHENTICATED | {"parameters": PREDICT_PARAMETERS},
+    )
+    add(
+        EXPLAIN,
+        explain.explain,
+        responses={
+            200: {
+                "model": Explanation,
+                "description": "The slice with region, box and heat map over it; or numbers, if the "
+                "header `Accept` prefers them.",
+                "content": PICTURE,
+                "headers": EXPLAIN_HEADERS,
+            },
+            **problems(400, 401, 403, NotAcceptable, 408, 413, 415, 422, 429, 500),
+            **problems(NotExplainable, 503, 504),
+        },
+        openapi_extra=EXPLAIN_BODY | AUTHENTICATED | {"parameters": EXPLAIN_PARAMETERS},
+    )
+
+
+def _add_operation(app: FastAPI) -> None:
+    add = partial(app.add_api_route, response_model=None, tags=["operation"])
+    report: Responses = {
+        200: {"model": Health},
+        503: {"model": Health, "description": "Not ready, and why."},
+    }
+    add("/health", health.health, responses=report)
+    add("/health/ready", health.health, responses=report)
+    add("/health/live", health.live, responses={200: {"model": Liveness}})
+    add(
+        "/metrics",
+        health.metrics,
+        response_class=Response,
+        responses={200: {"content": EXPOSITION}},
+    )
+
+
+def _add_models(app: FastAPI) -> None:
+    add = partial(app.add_api_route, response_model=None, tags=["models"])
+    change = partial(add, openapi_extra=AUTHENTICATED)
+    add(
+        "/models",
+        models.list_models,
+        responses={200: {"model": Models}, **problems(StoreError)},
+    )
+    change(
+        "/models/{name}/{version}/activate",
+        models.activate,
+        methods=["POST"],
+        responses={
+            200: {"model": Activation},
+            **problems(401, 403, 404, 409, 429, CorruptVersion, Draining),
+        },
+    )
+    change(
+        "/models/{name}/rollback",
+        models.rollback,
+        methods=["POST"],
+        responses={
+            200: {"model": Activation},
+            **problems(401, 403, NoEarlierVersion, OtherVersionServes, 409, 429, Draining),
+        },
+    )
+    change(
+        "/models/{name}/aliases/{alias}/{version}",
+        models.set_alias,
+        methods=["PUT"],
+        responses={
+            200: {"model": Alias},
+            **problems(401, 403, 404, ReadOnlyStore, InvalidAlias, 429, CorruptVersion, Draining),
+        },
+    )
+
+
+def _add_pacs(app: FastAPI) -> None:
+    add = partial(app.add_api_route, response_model=None, tags=["PACS"])
+    for path in ("/dicom-web/studies", "/dicom-web/studies/{study}"):
+        add(
+            path,
+            dicomweb.store,
+            methods=["POST"],
+            response_class=Response,
+            responses={
+                **STORE_ANSWERS,
+                **problems(
+                    400, 401, 403, NotAcceptable, 408, 413, UnsupportedRequestMedia, 429, 500
+                ),
+                **problems(NoDestination, SpoolFull, QueueFull, Draining),
+            },
+            openapi_extra=STORE_BODY | AUTHENTICATED,
+        )
+    unable = problems(401, 403, 429, NoDestination, SpoolFull)
+    add(
+        "/deliveries",
+        deliveries.show,
+        responses={200: {"model": Deliveries}, **unable},
+        openapi_extra=AUTHENTICATED,
+    )
+    add(
+        "/deliveries/retry",
+        deliveries.retry,
+        methods=["POST"],
+        responses={200: {"model": Retried}, **unable},
+        openapi_extra=AUTHENTICATED,
+    )
+
+
+def _add_pages(app: FastAPI) -> None:
+    """The pages, and what OpenAPI says nothing of."""
+    add = partial(app.add_api_route, response_model=None, include_in_schema=False)
+    add("/", pages.index)
+    add("/docs", pages.docs)
+    # Load balancers and monitors probe with it.
+    probe = partial(add, methods=["HEAD"])
+    probe("/health", health.health)
+    probe("/health/ready", health.health)
+    probe("/health/live", health.live)
+    probe("/", pages.index)
+    app.mount("/static", StaticFiles(directory=pages.WEB))
