@@ -104,9 +104,10 @@ class Analysis:
         if self._state.registry.active is None:
             return False
         uid = await self._threads.run(self._inbox.complete)
-        if uid is None:
+        # Meanwhile it may have been lost.
+        engine = self._state.registry.active
+        if uid is None or engine is None:
             return False
-        engine = self._state.registry.engine()
         # A version that is replaced meanwhile must not be closed between two steps of the series.
         with engine.held():
             beginning = asyncio.ensure_future(self._threads.run(self._inbox.begin, uid))

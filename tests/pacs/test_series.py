@@ -23,7 +23,8 @@ from contract.answer import Decision
 from contract.sandbox import Sandbox
 from service.app import create_app
 from service.audit import AuditFile
-from service.errors import SpoolFull
+from service.engine import Engine
+from service.errors import RuntimeLost, SpoolFull
 from service.pacs.analysis import MAX_ATTEMPTS, RESULT_BYTES, Analysis
 from service.pacs.identity import Identity
 from service.pacs.inbox import Inbox
@@ -638,6 +639,22 @@ def analysis_of(inbox: Inbox) -> Analysis:
         Threads(1),
         lambda: None,
     )
+
+
+def test_a_model_that_is_lost_while_a_series_is_chosen_is_no_fault_of_the_inbox(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def engine() -> Engine:
+        raise RuntimeLost("the runtime hangs")
+
+    def complete() -> str:
+        monkeypatch.setattr(registry, "active", None)
+        return "1.5"
+
+    analysis = analysis_of(cast("Inbox", SimpleNamespace(complete=complete)))
+    registry = analysis._state.registry
+    monkeypatch.setattr(registry, "engine", engine)
+    assert not asyncio.run(analysis._step())
 
 
 @pytest.mark.parametrize("fault", [None, SpoolFull("the disk is full")], ids=["room", "disk-full"])
