@@ -92,22 +92,8 @@ def create_app(
         SettingsError: the file of API keys, the audit log or the spool is of no use.
     """
     metrics = Metrics()
-    access = Access(
-        Keyring.read(settings.api_keys_file) if settings.api_keys_file else None,
-        RateLimiter(settings.rate_per_second) if settings.rate_per_second else None,
-        settings.allowed_hosts,
-        settings.trusted_proxies,
-    )
-
-    audit = Audit()
-    if settings.audit_log is not None:
-        audit = AuditFile(
-            settings.audit_log,
-            settings.audit_max_bytes,
-            settings.audit_files,
-            settings.audit_fsync,
-            metrics,
-        )
+    access = _open_access(settings)
+    audit = _open_audit(settings, metrics)
     gateway = _open_gateway(settings, metrics, audit)
 
     @asynccontextmanager
@@ -141,6 +127,27 @@ def create_app(
     install_handlers(app)
     add_routes(app)
     return app
+
+
+def _open_access(settings: Settings) -> Access:
+    return Access(
+        Keyring.read(settings.api_keys_file) if settings.api_keys_file else None,
+        RateLimiter(settings.rate_per_second) if settings.rate_per_second else None,
+        settings.allowed_hosts,
+        settings.trusted_proxies,
+    )
+
+
+def _open_audit(settings: Settings, metrics: Metrics) -> Audit:
+    if settings.audit_log is None:
+        return Audit()
+    return AuditFile(
+        settings.audit_log,
+        settings.audit_max_bytes,
+        settings.audit_files,
+        settings.audit_fsync,
+        metrics,
+    )
 
 
 def _open_gateway(settings: Settings, metrics: Metrics, audit: Audit) -> "Gateway | None":
