@@ -4,7 +4,8 @@ from shlex import quote
 from typing import Any, Final
 
 from training.card_answers import answer_sections, left_out_section
-from training.recipe import SUFFIX, departs, overridden, recipe_names
+from training.catalogue import SUFFIX, recipe_names
+from training.departure import departs, overridden
 from training.run import RunConfig
 from training.splits import Protocol
 

@@ -5,11 +5,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from training import plots
+from training.catalogue import load_recipe, recipe_names
 from training.entries import Entries, Entry, add, read_record, write_record
 from training.errors import RunError
 from training.plots import Bar
 from training.prose import ANY, PROJECT, Prose
-from training.recipe import load_recipe, recipe_names
 from training.rows import (
     CROSSVAL_HEAD,
     LEFT_OUT_HEAD,

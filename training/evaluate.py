@@ -13,11 +13,12 @@ from training.answering import Fitted, as_outputs, fit_answers, read_fitted
 from training.calibrate import class_indices
 from training.card import CARD_FILE, METRICS_FILE, model_card
 from training.convert import convert, litert_predictor, saved_model_predictor
+from training.departure import departs, overridden
 from training.entries import tumor_of_test
 from training.errors import RunError
 from training.fidelity import AGREEMENT_FILE, LITERT_FILE, SAVED_MODEL
 from training.prepare import Prepared, reopen
-from training.recipe import Recipe, departs, overridden
+from training.recipe import Recipe
 from training.run import Run, read_json, write_json
 from training.scores import by_source, known_persons, scores
 from training.splits import Protocol

@@ -24,9 +24,10 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from contract.manifest import DataSource
+from training.departure import differences
 from training.errors import RunError, brief
 from training.progress import Better, Progress
-from training.recipe import Recipe, differences
+from training.recipe import Recipe
 from training.splits import Protocol
 
 PACKAGES: Final = ("tensorflow", "tensorflow_cpu", "keras", "numpy", "pillow", "ai-edge-litert")
@@ -53,7 +54,7 @@ class RunConfig(BaseModel):
         truth: what the data say of their images; see :func:`training.truth.truth_digest`; likewise.
         never_shown: classes of which no training image is.
         overrides: what the command line said instead of the recipe's file; see
-            :func:`training.recipe.load_recipe`. Empty where that is not known.
+            :func:`training.catalogue.load_recipe`. Empty where that is not known.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

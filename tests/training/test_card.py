@@ -9,8 +9,10 @@ import pytest
 
 from training.__main__ import _parser
 from training.card import model_card
+from training.catalogue import load_recipe
+from training.departure import overridden
 from training.errors import RunError
-from training.recipe import Recipe, load_recipe, overridden
+from training.recipe import Recipe
 from training.run import RunConfig
 from training.splits import Protocol
 

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from training.catalogue import load_recipe
 from training.datasets import find_images, read_images
 from training.duplicates import audit
 from training.errors import RunError
-from training.recipe import SEEDS, load_recipe
+from training.recipe import SEEDS
 from training.run import Run
 
 from .conftest import Training, eagerly  # noqa: TID252

@@ -18,9 +18,9 @@ from contract.manifest import Manifest
 from contract.preprocessing import DEFAULT_SPEC, preprocess, probe_digest
 from contract.store import ModelStore
 from tests.support.killing import require_all_or_nothing
+from training.catalogue import load_recipe
 from training.errors import ExportRefused, RunError
 from training.fidelity import agreement, require_faithful, strayed
-from training.recipe import load_recipe
 from training.run import Run, held
 
 from .conftest import (  # noqa: TID252

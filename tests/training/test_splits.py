@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from tests.support.data import require_data
+from training.catalogue import load_recipe
 from training.datasets import ImageFile, ImageSet, find_images, read_images
 from training.duplicates import Audit, audit
 from training.errors import DatasetError
-from training.recipe import Folds, Recipe, load_recipe
+from training.recipe import Folds, Recipe
 from training.splits import Protocol, Split, _off, pick, split, why_few
 
 CLASSES = ("glioma", "meningioma", "notumor", "pituitary")

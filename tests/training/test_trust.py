@@ -11,9 +11,9 @@ from PIL import Image
 from contract.answer import Answers, Decision
 from contract.manifest import RegionRecord
 from training.card_answers import _when_not, how_sure
+from training.catalogue import load_recipe
 from training.datasets import ImageFile, ImageSet, read_images
 from training.duplicates import Audit
-from training.recipe import load_recipe
 from training.regions import Judged, choose_record, on_validation
 
 if TYPE_CHECKING:
