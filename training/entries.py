@@ -16,11 +16,11 @@ from typing import Any, Final, NamedTuple
 from training.card import METRICS_FILE
 from training.catalogue import load_recipe, recipe_names
 from training.crossval import CROSSVAL_FILE, deviation
-from training.datasets import NO_TUMOR
 from training.departure import departs, overridden
 from training.errors import ExportRefused, RunError
 from training.fidelity import require_faithful
 from training.latency import measure
+from training.names import NO_TUMOR
 from training.run import Run, read_json, write_aside, write_json
 
 LATENCY_FILE: Final = "latency.json"

@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 
 from training.augmentation import augment, dataset
 from training.callbacks import AverageWeights, RaiseOnNaN
-from training.datasets import ImageSet
 from training.effect import unused_names
 from training.errors import DivergedError, RunError, TrainingError
 from training.examples import Examples, training_examples, validation_examples
+from training.images import ImageSet
 from training.losses import UNKNOWN, AllowedClasses, MaskLoss, accuracy
 from training.model import LOGITS, MASK_LOGITS, build, require_layers, set_weights, unfreeze
 from training.prepare import start

@@ -13,7 +13,7 @@ from sklearn.metrics import (
     precision_recall_fscore_support,
 )
 
-from training.datasets import ImageSet
+from training.images import ImageSet
 
 BOOTSTRAP_SAMPLES: Final = 1000
 BOOTSTRAP_SEED: Final = 20261122

@@ -8,9 +8,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from training.datasets import ImageFile, ImageSet
 from training.duplicates import Audit
 from training.errors import DatasetError
+from training.images import ImageFile, ImageSet
 from training.names import ANY_TUMOR, canonical_label, person_name, printable
 from training.recipe import Recipe
 
@@ -34,7 +34,7 @@ class Split:
     """Who trains, validates and tests.
 
     Attributes:
-        train, validation, test: indices into an :class:`~training.datasets.ImageSet`; disjoint,
+        train, validation, test: indices into an :class:`~training.images.ImageSet`; disjoint,
             ascending.
         remarks: what of it may surprise, for people.
     """

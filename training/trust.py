@@ -21,9 +21,10 @@ from contract.region import Geometry
 from training.answering import as_outputs
 from training.calibrate import class_indices, expected_calibration_error
 from training.convert import Predictor
-from training.datasets import NO_TUMOR, ImageSet
 from training.duplicates import Audit
 from training.errors import DatasetError
+from training.images import ImageSet
+from training.names import NO_TUMOR
 from training.perturb import PERTURBATIONS, ROTATED, perturbed
 from training.recipe import Recipe
 from training.regions import average_precision, compare, read_mask, regions, reported, summary

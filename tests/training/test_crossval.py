@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from training.catalogue import load_recipe
-from training.datasets import find_images, read_images
+from training.datasets import find_images
 from training.duplicates import audit
 from training.errors import RunError
+from training.reading import read_images
 from training.recipe import SEEDS
 from training.run import Run
 

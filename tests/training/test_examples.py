@@ -8,8 +8,8 @@ import pytest
 
 from tests.support.textured import SIDE, head, with_tumor
 from training.catalogue import load_recipe
-from training.datasets import ImageFile, ImageSet
 from training.examples import Examples, training_examples
+from training.images import ImageFile, ImageSet
 from training.recipe import Recipe
 from training.splits import Split
 

@@ -9,9 +9,10 @@ import pytest
 from PIL import Image
 
 from tests.contract.samples import RANGE, mr_object
-from training.datasets import ImageSet, find_images, given, read_folders
+from training.datasets import find_images, given, read_folders
 from training.duplicates import audit
 from training.errors import DatasetError
+from training.images import ImageSet
 from training.scores import known_persons, persons_named
 
 SLICE = min((Path(__file__).parents[1] / "data" / "slices" / "glioma").glob("*.jpg"))

@@ -7,8 +7,8 @@ import pytest
 
 from tests.support.data import require_data
 from training.catalogue import load_recipe
-from training.datasets import ImageSet
 from training.duplicates import Audit
+from training.images import ImageSet
 from training.prepare import configure, read, start
 from training.splits import Protocol, split
 

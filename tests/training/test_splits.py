@@ -9,9 +9,11 @@ import pytest
 
 from tests.support.data import require_data
 from training.catalogue import load_recipe
-from training.datasets import ImageFile, ImageSet, find_images, read_images
+from training.datasets import find_images
 from training.duplicates import Audit, audit
 from training.errors import DatasetError
+from training.images import ImageFile, ImageSet
+from training.reading import read_images
 from training.recipe import Folds, Recipe
 from training.splits import Protocol, Split, _off, pick, split, why_few
 

@@ -12,8 +12,9 @@ from contract.answer import Answers, Decision
 from contract.manifest import RegionRecord
 from training.card_answers import _when_not, how_sure
 from training.catalogue import load_recipe
-from training.datasets import ImageFile, ImageSet, read_images
 from training.duplicates import Audit
+from training.images import ImageFile, ImageSet
+from training.reading import read_images
 from training.regions import Judged, choose_record, on_validation
 
 if TYPE_CHECKING:

@@ -16,8 +16,10 @@ from contract.decoding import decode
 from contract.manifest import RegionRecord
 from contract.preprocessing import preprocess
 from contract.store import ModelStore
-from training.datasets import ImageFile, find_images, read_images
+from training.datasets import find_images
 from training.errors import DatasetError, RunError
+from training.images import ImageFile
+from training.reading import read_images
 from training.run import Run
 
 from .conftest import SLICES, Training, agreement_says, calibrated, eagerly  # noqa: TID252
