@@ -17,8 +17,11 @@ from training.departure import departs, overridden
 from training.entries import tumor_of_test
 from training.errors import RunError
 from training.fidelity import AGREEMENT_FILE, LITERT_FILE, SAVED_MODEL
+from training.foreign import foreign_figures, foreign_pictures
+from training.overlays import overlays
 from training.prepare import Prepared, reopen
 from training.recipe import Recipe
+from training.robustness import robustness
 from training.run import Run, read_json, write_json
 from training.scores import by_source, known_persons, scores
 from training.splits import Protocol
@@ -186,7 +189,7 @@ def _foreign(run: Run, folder: Path) -> dict[str, NDArray[np.uint8]]:
             f"--foreign needs a recipe with a mask head: {run.config.recipe.name} does not say what is "
             "in distribution"
         )
-    return trust.foreign_pictures(folder)
+    return foreign_pictures(folder)
 
 
 def _kept_answers(run: Run, answers_of: Path) -> Fitted:
@@ -253,7 +256,7 @@ def _answer_figures(
     artifacts: Path,
     foreign: Mapping[str, NDArray[np.uint8]] | None,
 ) -> dict[str, Any]:
-    """Everything that :mod:`training.trust` measures, and its pictures."""
+    """Everything that is measured of answers, and its pictures."""
     images, test = prepared.images, prepared.parts.test
     record = fitted.answer.region
     assert record is not None
@@ -273,19 +276,15 @@ def _answer_figures(
         "decisions_upright": trust.decision_figures(ours, ~ours.doubtful),
         "served": trust.threshold_figures(ours, rules.tumor_threshold),
         "false_regions": trust.false_regions(images, ours, record),
-        "robustness": trust.robustness(images, ours, rules, predict, recipe),
+        "robustness": robustness(images, ours, rules, predict, recipe),
     }
     if any(images.files[int(row)].mask is not None for row in test):
         result["regions"] = {
             kind: trust.region_figures(images, answered, record) for kind, answered in found.items()
         }
-        trust.overlays(
-            report / "regions.jpg", images, ours, record, np.random.default_rng(recipe.seed)
-        )
+        overlays(report / "regions.jpg", images, ours, record, np.random.default_rng(recipe.seed))
     if foreign is not None:
-        result["foreign"] = trust.foreign_figures(
-            foreign, ours, images.slices[test], rules, predict
-        )
+        result["foreign"] = foreign_figures(foreign, ours, images.slices[test], rules, predict)
     known = class_indices(ours.labels, recipe.classes)
     named = known >= 0
     plain = outputs["int8"]["probabilities"][named]

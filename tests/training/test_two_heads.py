@@ -234,7 +234,7 @@ def test_answers_are_fitted_without_synthetic_slices(run: Path, tmp_path: Path) 
 def test_foreign_folders_are_read_before_test_is(
     content: dict[str, dict[str, bytes]], complaint: str, tmp_path: Path
 ) -> None:
-    from training.trust import foreign_pictures
+    from training.foreign import foreign_pictures
 
     for kind, files in content.items():
         (tmp_path / kind).mkdir()
@@ -274,7 +274,8 @@ def test_data_that_a_mask_head_cannot_use_are_refused_before_training(
 
 
 def test_outlines_lie_on_slices_that_are_decoded_at_a_part_of_their_size(tmp_path: Path) -> None:
-    from training.trust import Tested, overlays
+    from training.overlays import overlays
+    from training.trust import Tested
 
     tumour = np.hypot(*(np.indices((600, 600)) - np.array([200, 300])[:, None, None])) < 60
     Image.fromarray(np.where(tumour, 200, 90).astype(np.uint8)).save(tmp_path / "a.jpg")
@@ -447,7 +448,7 @@ def test_a_set_of_one_kind_that_was_left_out_has_the_figures_that_it_can(
     parts = replace(prepared.parts, test=np.flatnonzero(test))
     changed = prepared._replace(images=images, parts=parts, config=config)
     monkeypatch.setattr(module, "reopen", lambda _: (replace(opened, config=config), changed))
-    monkeypatch.setattr("training.trust.PERTURBATIONS", {})
+    monkeypatch.setattr("training.robustness.PERTURBATIONS", {})
     report = module.evaluate(path, None)
     metrics = json.loads((report / "metrics.json").read_text(), parse_constant=pytest.fail)
     tumor = metrics["answers"]["tumor"]["all"]
