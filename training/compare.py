@@ -8,6 +8,7 @@ from training import plots
 from training.catalogue import load_recipe, recipe_names
 from training.entries import Entries, Entry, add, read_record, write_record
 from training.errors import RunError
+from training.files import write_aside
 from training.plots import Bar
 from training.prose import ANY, PROJECT, Prose
 from training.rows import (
@@ -23,7 +24,6 @@ from training.rows import (
     strays,
     testing_row,
 )
-from training.run import write_aside
 from training.step import measure_step
 
 PROJECT_PAGE: Final = Path(__file__).resolve().parents[1] / "docs" / "models.md"

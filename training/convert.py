@@ -22,6 +22,7 @@ from contract.preprocessing import DEFAULT_SPEC
 from training.errors import ExportRefused, RunError
 from training.explain import class_maps, grad_cam, gradient_maps
 from training.fidelity import AGREEMENT_FILE, LITERT_FILE, SAVED_MODEL, agreement, strayed
+from training.files import read_json, write_json
 from training.images import ImageSet
 from training.inputs import INPUTS, SCALE
 from training.model import (
@@ -35,7 +36,7 @@ from training.model import (
     set_weights,
 )
 from training.recipe import Recipe
-from training.run import ARTIFACTS, Run, read_json, write_json
+from training.run import ARTIFACTS, Run
 from training.splits import Split
 from training.truth import allowed
 

@@ -19,9 +19,10 @@ from training.crossval import CROSSVAL_FILE, deviation
 from training.departure import departs, overridden
 from training.errors import ExportRefused, RunError
 from training.fidelity import require_faithful
+from training.files import read_json, write_aside, write_json
 from training.latency import measure
 from training.names import NO_TUMOR
-from training.run import Run, read_json, write_aside, write_json
+from training.run import Run
 
 LATENCY_FILE: Final = "latency.json"
 MANIFEST_FILE: Final = "manifest.json"

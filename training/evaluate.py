@@ -17,12 +17,13 @@ from training.departure import departs, overridden
 from training.entries import tumor_of_test
 from training.errors import RunError
 from training.fidelity import AGREEMENT_FILE, LITERT_FILE, SAVED_MODEL
+from training.files import read_json, write_json
 from training.foreign import foreign_figures, foreign_pictures
 from training.overlays import overlays
 from training.prepare import Prepared, reopen
 from training.recipe import Recipe
 from training.robustness import robustness
-from training.run import Run, read_json, write_json
+from training.run import Run
 from training.scores import by_source, known_persons, scores
 from training.splits import Protocol
 

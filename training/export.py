@@ -29,10 +29,11 @@ from training.fidelity import (
     agreement,
     require_faithful,
 )
+from training.files import read_json
 from training.predecessor import require_same_classes, succession
 from training.prepare import reopen
 from training.progress import Progress
-from training.run import ARTIFACTS, REPORT, Run, installed, read_json
+from training.run import ARTIFACTS, REPORT, Run, installed
 from training.truth import allowed
 
 
