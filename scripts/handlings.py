@@ -1048,7 +1048,7 @@ MUTANTS: Final = (
         "training/entries.py",
         "tumor = tumor_of_test(found)\n",
         'tumor = tumor_of_test({**found, "answers": None})\n',
-        "tests/training/test_card.py"
+        "tests/training/test_entries.py"
         "::test_of_a_set_that_was_left_out_the_record_has_what_the_set_can_show",
     ),
     Mutant(
