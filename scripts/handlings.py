@@ -1045,7 +1045,7 @@ MUTANTS: Final = (
     ),
     Mutant(
         "left-out set with tumours of an unstated kind",
-        "training/entries.py",
+        "training/excerpt.py",
         "tumor = tumor_of_test(found)\n",
         'tumor = tumor_of_test({**found, "answers": None})\n',
         "tests/training/test_entries.py"

@@ -6,11 +6,12 @@ from typing import Any, Final
 
 from training import plots
 from training.catalogue import load_recipe, recipe_names
-from training.entries import Entries, Entry, add, read_record, write_record
+from training.entries import add
 from training.errors import RunError
 from training.files import write_aside
 from training.plots import Bar
 from training.prose import ANY, PROJECT, Prose
+from training.record import Entries, Entry, read_record, write_record
 from training.rows import (
     CROSSVAL_HEAD,
     LEFT_OUT_HEAD,

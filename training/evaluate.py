@@ -14,8 +14,8 @@ from training.calibrate import class_indices
 from training.card import CARD_FILE, METRICS_FILE, model_card
 from training.convert import convert, litert_predictor, saved_model_predictor
 from training.departure import departs, overridden
-from training.entries import tumor_of_test
 from training.errors import RunError
+from training.excerpt import tumor_of_test
 from training.fidelity import AGREEMENT_FILE, LITERT_FILE, SAVED_MODEL
 from training.files import read_json, write_json
 from training.foreign import foreign_figures, foreign_pictures

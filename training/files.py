@@ -72,6 +72,15 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+@contextmanager
+def whole(path: Path) -> Iterator[None]:
+    """Raises RunError where a file that is read inside lacks what it should have."""
+    try:
+        yield
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+        raise RunError(f"{path} is damaged: {error!r}") from error
+
+
 def write_json(path: Path, content: Any) -> None:
     """Writes a file of figures, all of them finite, whole or not at all."""
     write_aside(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())

@@ -23,7 +23,7 @@ pytestmark = [pytest.mark.tensorflow, pytest.mark.usefixtures("training")]
 
 def test_a_run_that_left_a_data_set_out_is_compared_with_no_other() -> None:
     from training.compare import PROJECT_PAGE, _document
-    from training.entries import Entry
+    from training.record import Entry
 
     left_out = {"small (without other)": shown(held_out=["other"])}
     entry = Entry(
@@ -40,7 +40,7 @@ def test_a_run_that_left_a_data_set_out_is_compared_with_no_other() -> None:
 
 def test_the_comparison_says_what_grouped_recipes_test() -> None:
     from training.compare import PROJECT_PAGE, _document
-    from training.entries import Entry
+    from training.record import Entry
 
     names = ("efficientnet_lite0_mask", "efficientnet_lite0_plain", "vgg16_binary", "gone")
     runs = {"grouped": {"small + normal_volumes": shown(sources=["small", "normal_volumes"])}}
@@ -57,7 +57,8 @@ def test_the_comparison_says_what_grouped_recipes_test() -> None:
 
 
 def test_the_record_tells_runs_of_other_recipes_and_without_a_data_set(tmp_path: Path) -> None:
-    from training.entries import Entries, add
+    from training.entries import add
+    from training.record import Entries
 
     recipe = load_recipe("efficientnet_lite0_mask").model_copy(update={"dropout": 0.4})
     run, crossval = tmp_path / "run", tmp_path / "crossval"
@@ -113,12 +114,12 @@ def test_the_record_tells_runs_of_other_recipes_and_without_a_data_set(tmp_path:
 def test_of_a_set_that_was_left_out_the_record_has_what_the_set_can_show(
     labels: list[str], answers: bool, counts: str, shown: str
 ) -> None:
-    from training.entries import _evaluated
+    from training.excerpt import of_run
     from training.rows import left_out_row
 
     report = report_of(labels, ["small"], answers)
     json.dumps(report, allow_nan=False)
-    found = _evaluated(report, report["protocols"]["grouped"]["testing"], own=True)
+    found = of_run(report, report["protocols"]["grouped"]["testing"], own=True)
     cells = left_out_row("r", "small", found).strip("| ").split(" | ")
     assert cells[:4] == ["r", "small", "99", counts]
     assert "".join(str(int(cell != "-")) for cell in cells[4:9]) == shown
@@ -131,13 +132,13 @@ def test_of_a_set_that_was_left_out_the_record_has_what_the_set_can_show(
 
 
 def test_reports_of_before_have_no_f1_of_nothing_and_no_interval_of_no_width() -> None:
-    from training.entries import _evaluated
+    from training.excerpt import of_run
 
     report = report_of(["notumor"] * 30, ["small"], answers=True)
     tumor = report["answers"]["tumor"]["all"]
     tumor |= {"f1": 0.0, "specificity": 1.0}
     tumor["interval"] = {"f1": [0.0, 0.0], "specificity": [1.0, 1.0]}
-    found = _evaluated(report, report["protocols"]["grouped"]["testing"], own=True)
+    found = of_run(report, report["protocols"]["grouped"]["testing"], own=True)
     assert found["tumor.specificity"] == 1
     assert "tumor.f1" not in found
     assert found["interval"] == {}
@@ -145,7 +146,8 @@ def test_reports_of_before_have_no_f1_of_nothing_and_no_interval_of_no_width() -
 
 def test_an_int8_file_that_strays_is_marked() -> None:
     from training.compare import PROJECT_PAGE, _bars, _document
-    from training.entries import Entry, _evaluated
+    from training.excerpt import of_run
+    from training.record import Entry
 
     report = report_of(TUMORS * 10 + ["notumor"] * 10, [], answers=False)
     kinds = report["protocols"]["grouped"]["testing"]
@@ -155,12 +157,12 @@ def test_an_int8_file_that_strays_is_marked() -> None:
         (agree | {"label_disagreement": 0.02}, True),
         (agree | {"accuracy_int8": 0.89}, True),
     ):
-        found = _evaluated(report | {"validation": validation}, kinds, own=True)
+        found = of_run(report | {"validation": validation}, kinds, own=True)
         assert found["strays"] == strays
         runs = {"grouped": {"small": found | {"float_accuracy": 0.75}}}
         entries = {"baseline_cnn": Entry(weights=["none"], evaluated=runs)}
         assert ("75.00 (int8 strays)" in _document(entries, PROJECT_PAGE)) == strays
-    assert "strays" not in _evaluated(report, kinds, own=True)
+    assert "strays" not in of_run(report, kinds, own=True)
     # Of records of before it was noted, those that are plainly apart.
     for apart, expected in ((0.004, None), (0.26, 0.9)):
         old = shown(accuracy=0.9 - apart)
@@ -170,7 +172,7 @@ def test_an_int8_file_that_strays_is_marked() -> None:
 
 def test_what_is_cross_validated_is_not_called_held_out() -> None:
     from training.compare import _bars
-    from training.entries import Entry
+    from training.record import Entry
 
     entry = Entry(crossvals={"small": shown(interval={})})
     (bar,) = _bars({"baseline_cnn": entry})
@@ -181,7 +183,8 @@ def test_runs_that_are_not_the_same_do_not_take_each_others_place(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     from training.compare import PROJECT_PAGE, _document
-    from training.entries import Entries, add, read_record, write_record
+    from training.entries import add
+    from training.record import Entries, read_record, write_record
 
     entries: Entries = {}
     source = {"name": "hospital", "images": 1, "digest": "0" * 64}
@@ -229,7 +232,8 @@ def test_runs_that_are_not_the_same_do_not_take_each_others_place(
 def test_cross_validations_that_are_not_the_same_do_not_take_each_others_place(
     tmp_path: Path,
 ) -> None:
-    from training.entries import Entries, add
+    from training.entries import add
+    from training.record import Entries
 
     entries: Entries = {}
     figures = report_of([*TUMORS, "notumor"] * 2, [], answers=False)["protocols"]["grouped"]
@@ -255,7 +259,7 @@ def test_a_page_of_ones_own_says_nothing_of_data_and_recipes_that_are_not_on_it(
     recipe: str, tmp_path: Path
 ) -> None:
     from training.compare import _document
-    from training.entries import Entry
+    from training.record import Entry
 
     both = {"hospital": shown()}
     left_out = {"hospital (without ward)": shown(held_out=["ward"])}
@@ -285,7 +289,7 @@ def test_a_page_of_ones_own_says_nothing_of_data_and_recipes_that_are_not_on_it(
 def test_the_spread_in_a_record_of_before_becomes_that_of_a_sample(tmp_path: Path) -> None:
     """It was that of the parts as if there could be no others, under another name."""
     from training.compare import compare
-    from training.entries import read_record
+    from training.record import read_record
 
     before = shown(mean_accuracy=0.9, lowest_accuracy=0.85, macro_auc=0.9)
     crossvals = {
@@ -306,7 +310,8 @@ def test_the_spread_in_a_record_of_before_becomes_that_of_a_sample(tmp_path: Pat
 
 def test_a_run_and_its_version_are_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A version does not say what its recipe was loaded with."""
-    from training.entries import Entries, add
+    from training.entries import add
+    from training.record import Entries
 
     said = {"epochs": 2}
     recipe = load_recipe("baseline_cnn", said).model_copy(update={"name": "ours"})
@@ -339,7 +344,8 @@ def test_a_run_and_its_version_are_one_row(tmp_path: Path, monkeypatch: pytest.M
 def test_what_is_replaced_on_record_are_figures(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from training.entries import Entries, add
+    from training.entries import add
+    from training.record import Entries
 
     config = version_config(recipe=load_recipe("baseline_cnn"), data=[HOSPITAL], protocol="clean")
     kinds = report_of([*TUMORS, "notumor"] * 2, [], answers=False)["protocols"]["grouped"]
@@ -381,7 +387,8 @@ def test_a_mistake_of_ours_is_not_called_damage_of_a_report(
 
 def test_names_of_data_sets_are_kept_and_not_read_from_what_is_shown(tmp_path: Path) -> None:
     from training.compare import _bars, _document
-    from training.entries import Entries, add, read_record, write_record
+    from training.entries import add
+    from training.record import Entries, read_record, write_record
 
     names = ("a (2023)", "b + c", "normal_volumes")
     data = [{"name": name, "images": 1, "digest": "0" * 64} for name in names]

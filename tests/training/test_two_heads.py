@@ -427,9 +427,10 @@ def test_a_set_of_one_kind_that_was_left_out_has_the_figures_that_it_can(
     from training import evaluate as module
     from training.card_answers import left_out_section
     from training.compare import _left_out_section
-    from training.entries import Entries, add
+    from training.entries import add
     from training.prepare import reopen
     from training.prose import ANY
+    from training.record import Entries
 
     path = tmp_path / "run"
     shutil.copytree(run, path, ignore=shutil.ignore_patterns("report"))
