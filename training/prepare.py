@@ -12,9 +12,10 @@ from training.duplicates import Audit, audit
 from training.errors import DatasetError, RunError
 from training.images import ImageSet
 from training.names import ANY_TUMOR, NO_TUMOR
+from training.reasons import why_few
 from training.recipe import Recipe
 from training.run import Run, RunConfig, installed
-from training.splits import Protocol, Split, split, why_few
+from training.splits import Protocol, Split, split
 from training.truth import require_kinds, truth_digest
 
 SPLIT_PARTS: Final = ("train", "validation", "test")

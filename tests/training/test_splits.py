@@ -14,8 +14,9 @@ from training.duplicates import Audit, audit
 from training.errors import DatasetError
 from training.images import ImageFile, ImageSet
 from training.reading import read_images
+from training.reasons import off_share, why_few
 from training.recipe import Folds, Recipe
-from training.splits import Protocol, Split, _off, pick, split, why_few
+from training.splits import Protocol, Split, pick, split
 
 CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
 
@@ -323,7 +324,7 @@ def test_a_share_is_missed_by_less_than_half_unsaid(size: int, said: bool) -> No
     """Of 20 slices that are the share, fewer than 9 are said."""
     labels = np.array(["glioma"] * 100)
     drawn = np.arange(100) < size
-    found = list(_off("test", labels, np.arange(100), np.ones(100, bool), drawn, 0.2))
+    found = list(off_share("test", labels, np.arange(100), np.ones(100, bool), drawn, 0.2))
     assert bool(found) is said
 
 
