@@ -968,14 +968,14 @@ MUTANTS: Final = (
     ),
     Mutant(
         "share of none or all",
-        "training/scores.py",
+        "training/interval.py",
         "if basis.share:",
         "if False:",
         f"{SCORES_TESTS}::test_a_share_of_none_or_all_has_limits_all_the_same",
     ),
     Mutant(
         "interval of too few groups",
-        "training/scores.py",
+        "training/interval.py",
         "if count < MIN_GROUPS or not np.isfinite(whole):",
         "if not np.isfinite(whole):",
         f"{SCORES_TESTS}::test_fewer_than_five_groups_have_no_interval",

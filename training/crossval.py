@@ -23,10 +23,11 @@ from training.errors import DatasetError, RecipeError, RunError
 from training.files import load_arrays, save_arrays, write_aside
 from training.fit import train
 from training.images import ImageSet
+from training.patients import persons_named
 from training.prepare import configure, read, require_masks, start
 from training.recipe import SEEDS, Recipe
 from training.run import Run, held
-from training.scores import persons_named, scores
+from training.scores import scores
 from training.splits import Protocol, Split, divisible, pick, require_classes
 from training.truth import allowed, require_kinds
 

@@ -20,11 +20,12 @@ from training.fidelity import AGREEMENT_FILE, LITERT_FILE, SAVED_MODEL
 from training.files import read_json, write_json
 from training.foreign import foreign_figures, foreign_pictures
 from training.overlays import overlays
+from training.patients import known_persons
 from training.prepare import Prepared, reopen
 from training.recipe import Recipe
 from training.robustness import robustness
 from training.run import Run
-from training.scores import by_source, known_persons, scores
+from training.scores import by_source, scores
 from training.splits import Protocol
 
 TEST_IMAGES_FILE: Final = "test_images.txt"

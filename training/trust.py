@@ -16,16 +16,10 @@ from training.answering import as_outputs
 from training.calibrate import class_indices, expected_calibration_error
 from training.duplicates import Audit
 from training.images import ImageSet
+from training.interval import Basis, bootstrap
 from training.names import NO_TUMOR
 from training.regions import average_precision, compare, read_mask, regions, summary
-from training.scores import (
-    Basis,
-    bootstrap,
-    by_source,
-    finite,
-    shares,
-    tumor_scores,
-)
+from training.scores import by_source, finite, shares, tumor_scores
 
 
 class Tested(NamedTuple):

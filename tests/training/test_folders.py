@@ -13,7 +13,7 @@ from tests.training.layouts import SLICE, draw, groups_of, indexed, put
 from training.datasets import find_images, given, read_folders
 from training.duplicates import audit
 from training.errors import DatasetError
-from training.scores import known_persons
+from training.patients import known_persons
 
 PERSONS = {
     "below a class": (["glioma/p1/a", "glioma/p1/t2/b", "glioma/p2/a"], "1 1 2"),

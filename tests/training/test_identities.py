@@ -8,7 +8,7 @@ import pytest
 from tests.contract.samples import RANGE, mr_object
 from tests.training.layouts import groups_of
 from training.datasets import read_folders
-from training.scores import known_persons, persons_named
+from training.patients import known_persons, persons_named
 
 
 def _object(path: Path, **attributes: str) -> None:
