@@ -968,14 +968,14 @@ MUTANTS: Final = (
     ),
     Mutant(
         "share of none or all",
-        "training/scores.py",
+        "training/interval.py",
         "if basis.share:",
         "if False:",
         f"{SCORES_TESTS}::test_a_share_of_none_or_all_has_limits_all_the_same",
     ),
     Mutant(
         "interval of too few groups",
-        "training/scores.py",
+        "training/interval.py",
         "if count < MIN_GROUPS or not np.isfinite(whole):",
         "if not np.isfinite(whole):",
         f"{SCORES_TESTS}::test_fewer_than_five_groups_have_no_interval",
@@ -1045,10 +1045,10 @@ MUTANTS: Final = (
     ),
     Mutant(
         "left-out set with tumours of an unstated kind",
-        "training/entries.py",
+        "training/excerpt.py",
         "tumor = tumor_of_test(found)\n",
         'tumor = tumor_of_test({**found, "answers": None})\n',
-        "tests/training/test_card.py"
+        "tests/training/test_entries.py"
         "::test_of_a_set_that_was_left_out_the_record_has_what_the_set_can_show",
     ),
     Mutant(

@@ -7,18 +7,11 @@ from pathlib import Path
 import pytest
 
 import training
+from training.catalogue import load_recipe, recipe_names
+from training.departure import departs, differences, overridden
+from training.effect import unused_names
 from training.errors import RecipeError
-from training.recipe import (
-    Head,
-    Plateau,
-    Recipe,
-    departs,
-    differences,
-    load_recipe,
-    overridden,
-    recipe_names,
-    unused_names,
-)
+from training.recipe import Head, Plateau, Recipe
 
 RECIPES = Path(training.__file__).parent / "recipes"
 STORE = Path(training.__file__).parents[1] / "model_store"
@@ -284,7 +277,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, 
     """Reads the mask recipe, changed in one place, from a file of its own."""
     folder = tmp_path / "training" / "recipes"
     shutil.copytree(RECIPES, folder)
-    monkeypatch.setattr("training.recipe.resources.files", lambda _: tmp_path / "training")
+    monkeypatch.setattr("training.catalogue.resources.files", lambda _: tmp_path / "training")
 
     def load(old: str, new: str, name: str = "hospital") -> Recipe:
         text = (RECIPES / "efficientnet_lite0_mask.toml").read_text()
