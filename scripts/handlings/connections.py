@@ -5,6 +5,10 @@ from typing import Final
 from scripts.handlings.mutant import Mutant
 
 CONNECTIONS: Final = "tests/service/test_connections.py"
+CROWD: Final = "tests/service/test_crowd.py"
+PIPELINING: Final = "tests/service/test_pipelining.py"
+REFUSALS: Final = "tests/service/test_refusals.py"
+TIMEOUTS: Final = "tests/service/test_timeouts.py"
 
 MUTANTS: Final = (
     Mutant(
@@ -20,7 +24,7 @@ MUTANTS: Final = (
         "service/turnstile.py",
         "if not self._pacer.is_flooded(now):",
         "if True:",
-        f"{CONNECTIONS}::test_in_a_flood_the_connection_itself_refuses_and_goes_on",
+        f"{REFUSALS}::test_in_a_flood_the_connection_itself_refuses_and_goes_on",
     ),
     Mutant(
         "many refused at once",
@@ -70,49 +74,49 @@ MUTANTS: Final = (
         "service/connections.py",
         "elif cycle.response_complete:",
         "elif True:",
-        f"{CONNECTIONS}::test_what_is_wrong_behind_requests_takes_none_of_their_answers_away",
+        f"{PIPELINING}::test_what_is_wrong_behind_requests_takes_none_of_their_answers_away",
     ),
     Mutant(
         "requests of a connection that wait in memory without end",
         "service/connections.py",
         "if not self._queued and not self.has_ended:",
         "if not self.has_ended:",
-        f"{CONNECTIONS}::test_while_a_request_waits_its_client_is_not_listened_to",
+        f"{PIPELINING}::test_while_a_request_waits_its_client_is_not_listened_to",
     ),
     Mutant(
         "thousands of requests in one piece",
         "service/connections.py",
         "if len(self.pipeline) >= MAX_QUEUED:",
         "if False:",
-        f"{CONNECTIONS}::test_of_what_comes_in_one_piece_only_so_many_requests_wait",
+        f"{PIPELINING}::test_of_what_comes_in_one_piece_only_so_many_requests_wait",
     ),
     Mutant(
         "target without a path behind requests",
         "service/connections.py",
         'if self.parser.get_method() == b"CONNECT" or not _has_path(self.url):',
         "if False:",
-        f"{CONNECTIONS}::test_what_is_wrong_takes_no_answer_of_a_queue_away",
+        f"{PIPELINING}::test_what_is_wrong_takes_no_answer_of_a_queue_away",
     ),
     Mutant(
         "refusal behind an answer that is read slowly",
         "service/connections.py",
         "            self._timer = self.loop.call_later(LINGER_SECONDS, self._linger)",
         "            self._timer = self.loop.call_later(LINGER_SECONDS, self.transport.abort)",
-        f"{CONNECTIONS}::test_a_client_that_reads_slowly_gets_its_answer_before_a_refusal",
+        f"{TIMEOUTS}::test_a_client_that_reads_slowly_gets_its_answer_before_a_refusal",
     ),
     Mutant(
         "answers to a client that sends nothing more",
         "service/connections.py",
         "        return not self._is_ending\n",
         "        return False\n",
-        f"{CONNECTIONS}::test_who_sends_nothing_more_gets_the_answers_that_are_due",
+        f"{PIPELINING}::test_who_sends_nothing_more_gets_the_answers_that_are_due",
     ),
     Mutant(
         "headers that do not arrive",
         "service/connections.py",
         "        self._crowd.add(self)\n        self._arm(self._limits.header_seconds)",
         "        self._crowd.add(self)",
-        f"{CONNECTIONS}::test_a_client_that_says_nothing_is_let_go",
+        f"{TIMEOUTS}::test_a_client_that_says_nothing_is_let_go",
     ),
     Mutant(
         "trailers without end",
@@ -133,44 +137,42 @@ MUTANTS: Final = (
         "service/sending.py",
         "            self.abort()\n            return\n",
         "            pass\n",
-        f"{CONNECTIONS}::test_an_answer_that_is_never_read_is_given_up",
+        f"{TIMEOUTS}::test_an_answer_that_is_never_read_is_given_up",
     ),
     Mutant(
         "rest of an answer that is never read",
         "service/sending.py",
         "        self._transport.close()\n        self.watch()",
         "        self._transport.close()",
-        f"{CONNECTIONS}::test_the_rest_of_an_answer_that_is_never_read_is_given_up",
+        f"{TIMEOUTS}::test_the_rest_of_an_answer_that_is_never_read_is_given_up",
     ),
     Mutant(
         "connection whose answer is still being read",
         "service/crowd.py",
         "            if member.has_sent_all:\n",
         "            if True:\n",
-        f"{CONNECTIONS}::test_an_answer_that_is_still_being_read_makes_no_room",
+        f"{CROWD}::test_an_answer_that_is_still_being_read_makes_no_room",
     ),
     Mutant(
         "connection of a client that is far away",
         "service/crowd.py",
         "            if greedy is not None:\n",
         "            if False:\n",
-        f"{CONNECTIONS}"
-        "::test_who_keeps_all_connections_takes_none_of_a_client_that_has_just_connected",
+        f"{CROWD}::test_who_keeps_all_connections_takes_none_of_a_client_that_has_just_connected",
     ),
     Mutant(
         "connection that has just been opened",
         "service/crowd.py",
         "if member is None or now - members[member] < seconds:",
         "if member is None:",
-        f"{CONNECTIONS}"
-        "::test_who_keeps_all_connections_takes_none_of_a_client_that_has_just_connected",
+        f"{CROWD}::test_who_keeps_all_connections_takes_none_of_a_client_that_has_just_connected",
     ),
     Mutant(
         "flood of clients that are refused",
         "service/crowd.py",
         "for _ in range(MAX_LOOKS):",
         "for _ in range(1000):",
-        f"{CONNECTIONS}::test_a_flood_of_refused_clients_looks_at_few_connections",
+        f"{CROWD}::test_a_flood_of_refused_clients_looks_at_few_connections",
     ),
     Mutant(
         "more connections than a process may have files open",
@@ -184,20 +186,20 @@ MUTANTS: Final = (
         "service/crowd.py",
         "own is not None and self._end_one(",
         "False and self._end_one(",
-        f"{CONNECTIONS}::test_what_has_been_idle_for_longest_makes_room_for_its_own_address",
+        f"{CROWD}::test_what_has_been_idle_for_longest_makes_room_for_its_own_address",
     ),
     Mutant(
         "too many connections",
         "service/connections.py",
         "if self._crowd.is_full and not self._crowd.make_room(self.address):",
         "if False:",
-        f"{CONNECTIONS}::test_too_many_connections_are_refused_until_one_ends",
+        f"{CROWD}::test_too_many_connections_are_refused_until_one_ends",
     ),
     Mutant(
         "connections that are opened and not used",
         "service/crowd.py",
         "        return self._end_one(unfinished, GRACE_SECONDS) or (",
         "        return (",
-        f"{CONNECTIONS}::test_where_connections_are_full_the_oldest_without_a_request_makes_room",
+        f"{CROWD}::test_where_connections_are_full_the_oldest_without_a_request_makes_room",
     ),
 )

@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
@@ -155,6 +155,21 @@ class Service:
         """Host and port, for what no HTTP client would send."""
         host, port = self.url.removeprefix("http://").split(":")
         return host, int(port)
+
+    @property
+    def sockets(self) -> Sequence[socket.socket]:
+        """Those that it listens on."""
+        return self._server.servers[0].sockets
+
+    @property
+    def connections(self) -> Set[object]:
+        """Those that are open, of whoever is connected."""
+        return self._server.server_state.connections
+
+    @property
+    def tasks(self) -> Set[object]:
+        """The requests that it is at."""
+        return self._server.server_state.tasks
 
     @property
     def state(self) -> State:
