@@ -2,7 +2,7 @@
 
 import io
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -145,14 +145,35 @@ def encoded(dataset: Dataset) -> bytes:
     return file.getvalue()
 
 
-def frame_decisions(count: int, suspicious: Sequence[int]) -> list[tuple[int, Decision, float]]:
-    """Frame number, decision and tumour probability of a volume in which some frames stand out."""
-    return [
-        (frame, Decision.TUMOR, 0.8 + 0.01 * frame)
-        if frame in suspicious
-        else (frame, Decision.NO_TUMOR, 0.1)
-        for frame in range(1, count + 1)
+SAID = (
+    (Decision.NO_TUMOR, 0.1),
+    (Decision.TUMOR, 0.82),
+    (Decision.NO_TUMOR, 0.1),
+    (Decision.NO_TUMOR, 0.1),
+    (Decision.TUMOR, 0.85),
+)
+"""Decision and tumour probability of the slices of a volume, two of which stand out."""
+
+
+def volume(mask: bool = True, failed: int = 0) -> list[Dataset]:
+    """Results of five single-frame images, two of which stand out."""
+    headers = [read_header(data) for data in shifted()]
+    said = [
+        finding(header, decision, tumor=tumor, mask=mask)
+        for header, (decision, tumor) in zip(headers, SAID, strict=True)
     ]
+    return results(headers, series_of(said, failed))
+
+
+def multi_frame(legacy: bool, lost: Collection[int] = ()) -> list[Dataset]:
+    """Results of the same volume in one object, of which some frames could not be predicted."""
+    header = read_header(enhanced(legacy))
+    said = [
+        finding(header, decision, frame, tumor)
+        for frame, (decision, tumor) in enumerate(SAID, 1)
+        if frame not in lost
+    ]
+    return results([header], series_of(said, len(lost)))
 
 
 def complaints(dataset: Dataset, folder: Path) -> list[str]:
