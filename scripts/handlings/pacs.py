@@ -5,6 +5,8 @@ from typing import Final
 from scripts.handlings.mutant import Mutant
 
 SPOOL_TESTS: Final = "tests/pacs/test_spool_faults.py"
+RECEIVER: Final = "tests/pacs/test_receiver.py"
+STALLS: Final = "tests/pacs/test_spool_stalls.py"
 
 MUTANTS: Final = (
     Mutant(
@@ -12,14 +14,14 @@ MUTANTS: Final = (
         "service/ending.py",
         'logger.exception("a part of the service could not be ended")',
         "raise",
-        "tests/pacs/test_series.py::test_a_part_that_cannot_be_ended_holds_up_no_other",
+        "tests/pacs/test_restarts.py::test_a_part_that_cannot_be_ended_holds_up_no_other",
     ),
     Mutant(
         "swap within a series",
         "service/pacs/analysis.py",
         "        with engine.held():\n",
         "        if True:\n",
-        "tests/pacs/test_series.py::"
+        "tests/pacs/test_analysis.py::"
         "test_a_version_that_is_replaced_finishes_the_series_it_has_begun",
     ),
     Mutant(
@@ -27,7 +29,7 @@ MUTANTS: Final = (
         "service/pacs/analysis.py",
         "await asyncio.shield(beginning)",
         "await beginning",
-        "tests/pacs/test_series.py::test_a_stop_while_a_series_is_begun_is_no_attempt",
+        "tests/pacs/test_restarts.py::test_a_stop_while_a_series_is_begun_is_no_attempt",
     ),
     Mutant(
         "different images of one identifier from a PACS",
@@ -78,7 +80,7 @@ MUTANTS: Final = (
         "service/pacs/inbox.py",
         'logger.exception("files that nothing refers to could not be removed")',
         "raise",
-        "tests/pacs/test_inbox.py"
+        "tests/pacs/test_receiver.py"
         "::test_what_is_accepted_stays_though_what_it_replaces_cannot_be_removed",
     ),
     Mutant(
@@ -86,7 +88,7 @@ MUTANTS: Final = (
         "service/pacs/ledger.py",
         "if isinstance(error, sqlite3.Error) and _is_of_the_disk(error):",
         "if False:",
-        "tests/pacs/test_inbox.py::test_a_ledger_that_the_disk_does_not_take",
+        "tests/pacs/test_spool.py::test_a_ledger_that_the_disk_does_not_take",
     ),
     Mutant(
         "clock that was ahead",
@@ -107,21 +109,21 @@ MUTANTS: Final = (
         "service/routes/dicomweb.py",
         "run = gateway.threads.run",
         "run = asyncio.to_thread",
-        f"{SPOOL_TESTS}::test_a_disk_that_stalls_holds_up_what_a_pacs_sends_and_nobody_else",
+        f"{STALLS}::test_a_disk_that_stalls_holds_up_what_a_pacs_sends_and_nobody_else",
     ),
     Mutant(
         "request that is cut off while a disk stalls",
         "service/routes/dicomweb.py",
         "        gateway.threads.submit(receiver.abandon)",
         "        await run(receiver.abandon)",
-        f"{SPOOL_TESTS}::test_a_request_that_is_cut_off_does_not_wait_for_a_disk_that_stalls",
+        f"{STALLS}::test_a_request_that_is_cut_off_does_not_wait_for_a_disk_that_stalls",
     ),
     Mutant(
         "end of the process while a disk stalls",
         "service/pacs/threads.py",
         "daemon=True",
         "daemon=False",
-        f"{SPOOL_TESTS}::test_it_ends_while_the_disk_stalls",
+        f"{STALLS}::test_it_ends_while_the_disk_stalls",
     ),
     Mutant(
         "health while the spool cannot be read",
@@ -163,14 +165,14 @@ MUTANTS: Final = (
         "service/pacs/gateway.py",
         "min(2 * self._counts.seconds, STALL_SECONDS)",
         "0.0",
-        f"{SPOOL_TESTS}::test_a_spool_that_takes_long_to_count_is_no_stalling_disk",
+        f"{STALLS}::test_a_spool_that_takes_long_to_count_is_no_stalling_disk",
     ),
     Mutant(
         "request that breaks off on a bad disk",
         "service/pacs/segments.py",
         "        with suppress(OSError):\n            self._file.close()\n",
         "        self._file.close()\n",
-        f"{SPOOL_TESTS}"
+        f"{RECEIVER}"
         "::test_a_request_that_breaks_off_on_a_bad_disk_holds_up_its_series_no_longer[close]",
     ),
     Mutant(
@@ -199,6 +201,6 @@ MUTANTS: Final = (
         "service/pacs/receiver.py",
         "head = self._segment.read(self._start, HEAD_BYTES)",
         "head = self._segment.read(self._start, 10**9)",
-        "tests/pacs/test_inbox.py::test_of_a_large_instance_only_the_beginning_is_read",
+        "tests/pacs/test_receiver.py::test_of_a_large_instance_only_the_beginning_is_read",
     ),
 )

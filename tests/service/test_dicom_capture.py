@@ -13,11 +13,11 @@ from contract.answer import Decision
 from service.dicom import capture as capture_module
 from service.dicom.drawing import Caption, draw
 from service.dicom.headers import read_header
+from tests.support.dicom import encoded
 from tests.support.results import (
     AXIAL,
     SAGITTAL,
     SMALL,
-    encoded,
     finding,
     of_file,
     results,

@@ -23,12 +23,12 @@ from service.dicom.making import SERIES_NUMBER_BASE
 from service.dicom.objects import build
 from service.dicom.series import sort_into_series
 from service.jobs import Group, Job, Upload
+from tests.support.dicom import encoded
 from tests.support.results import (
     AXIAL,
     CREATED,
     MODEL,
     SAGITTAL,
-    encoded,
     finding,
     multi_frame,
     results,

@@ -15,12 +15,12 @@ from service.dicom.codes import DECISION_CODES, NEOPLASM_OF_BRAIN
 from service.dicom.findings import DISCLAIMER
 from service.dicom.headers import read_header
 from service.dicom.report import MAX_SLICES
+from tests.support.dicom import encoded
 from tests.support.results import (
     AXIAL,
     MODEL,
     SAGITTAL,
     complaints,
-    encoded,
     enhanced,
     finding,
     needs_tools,

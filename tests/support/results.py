@@ -20,6 +20,7 @@ from service.dicom.findings import Box, ModelIdentity, SeriesFindings, SliceFind
 from service.dicom.headers import read_header
 from service.dicom.objects import build
 from service.dicom.uids import UUID_ROOT
+from tests.support.dicom import encoded
 from tests.support.programs import needs
 
 DICOM = Path(__file__).parents[1] / "data" / "dicom"
@@ -136,13 +137,6 @@ def enhanced(legacy: bool) -> bytes:
         made.SOPClassUID = made.file_meta.MediaStorageSOPClassUID = EnhancedMRImageStorage
     made.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     return encoded(made)
-
-
-def encoded(dataset: Dataset) -> bytes:
-    """A dataset as a file."""
-    file = io.BytesIO()
-    dataset.save_as(file, enforce_file_format=True)
-    return file.getvalue()
 
 
 SAID = (
