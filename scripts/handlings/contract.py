@@ -35,7 +35,7 @@ MUTANTS: Final = (
         "contract/store.py",
         "                if is_locked:\n",
         "                if False:\n",
-        "tests/contract/test_store.py"
+        "tests/contract/test_store_publish.py"
         "::TestStaging::test_what_a_killed_export_left_is_removed_by_the_next",
     ),
     Mutant(
@@ -50,7 +50,7 @@ MUTANTS: Final = (
         "contract/store.py",
         "            staged.rename(target)",
         "            shutil.copytree(staged, target)",
-        "tests/contract/test_store.py::TestPublish::"
+        "tests/contract/test_store_publish.py::TestPublish::"
         "test_a_publish_killed_anywhere_leaves_all_or_nothing",
     ),
     Mutant(

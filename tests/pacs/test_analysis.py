@@ -33,11 +33,11 @@ from tests.support.service import (
     PATIENCE_SECONDS,
     FakeRuntimes,
     add_version,
-    at_once,
     newest,
     serving,
     wait_until,
 )
+from tests.support.threads import at_once
 
 
 def test_the_process_that_makes_objects_starts_before_they_are_wanted(
@@ -121,7 +121,7 @@ def test_interactive_requests_are_answered_while_a_series_is_analysed(
         wait_until(lambda: not settled(service))
         while not settled(service):
             assert service.predict(jpeg).status_code == 200
-        answers = at_once([lambda: service.predict(jpeg)] * 2)
+        answers = at_once(*[lambda: service.predict(jpeg)] * 2)
         assert [answer.status_code for answer in answers] == [200, 200]
     (found,) = destination.of_kind("SR")
     assert reported(found) == sops(sent)

@@ -348,21 +348,6 @@ def wait_until(condition: Callable[[], object], seconds: float = PATIENCE_SECOND
         pause = min(1.2 * pause, 0.1)
 
 
-def at_once(calls: Sequence[Callable[[], httpx.Response]]) -> list[httpx.Response]:
-    """Makes calls in threads of their own; what they return, in order."""
-    answers: dict[int, httpx.Response] = {}
-
-    def call(number: int) -> None:
-        answers[number] = calls[number]()
-
-    threads = [threading.Thread(target=call, args=(number,)) for number in range(len(calls))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE_SECONDS)
-    return [answers[number] for number in range(len(calls))]
-
-
 def entries(answer: httpx.Response) -> list[dict[str, Any]]:
     """The entry of each slice, whether the request was answered or all of it refused."""
     content = answer.json()
