@@ -19,14 +19,15 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import MRImageStorage, SecondaryCaptureImageStorage
 
 from scripts.mr_study import write_study
-from scripts.orthanc import CONFIGURATION, SCRIPT, USER, Orthanc, free_port, missing
+from scripts.orthanc import CONFIGURATION, SCRIPT, USER, Orthanc, missing
+from scripts.ports import free_port, is_ready
 from service.dicom.making import MANUFACTURER
 from service.keys import Role, make_key
 from tests.support.dicom import encoded
 from tests.support.keys import write_keys
 from tests.support.pacs import SOP, SOP_CLASS, STORED, Instance, reported, series
 from tests.support.programs import REQUIRED
-from tests.support.service import ROOT, environment_with, is_ready, process, wait_until
+from tests.support.service import ROOT, environment_with, process, wait_until
 from tests.support.tls import self_signed, tls_front
 
 pytestmark = [

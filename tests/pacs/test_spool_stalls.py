@@ -16,6 +16,7 @@ import httpx
 import pytest
 from starlette.requests import Request
 
+from scripts.ports import free_port, is_ready
 from service.errors import SpoolFull
 from service.pacs.inbox import Inbox
 from service.pacs.threads import Threads
@@ -32,8 +33,6 @@ from tests.support.service import (
     PATIENCE_SECONDS,
     ROOT,
     environment_with,
-    free_port,
-    is_ready,
     wait_until,
 )
 

@@ -17,6 +17,7 @@ from time import monotonic, sleep
 import httpx
 import pytest
 
+from scripts.ports import free_port, is_ready
 from service.server import check_drain
 from service.settings import Settings
 from tests.support.service import (
@@ -26,8 +27,6 @@ from tests.support.service import (
     FakeRuntimes,
     add_version,
     environment_with,
-    free_port,
-    is_ready,
     newest,
     occupied,
     process,

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from contract.answer import Outputs, Rules
 from contract.store import ModelStore, StoredVersion
+from scripts.ports import free_port, is_ready
 from service.app import create_app
 from service.choices import RuntimeChoice
 from service.runtimes import Runtime
@@ -275,22 +276,6 @@ def environment_with(**variables: str) -> dict[str, str]:
     """This process' environment without settings of a service, and with some."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith("BRAIN_")}
     return clean | variables
-
-
-def is_ready(port: int) -> bool:
-    """Whether a service answers predictions on a port."""
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/health/ready").status_code == 200
-    except httpx.TransportError:
-        return False
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def run_python(*arguments: str) -> str:
