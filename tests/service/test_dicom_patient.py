@@ -15,11 +15,11 @@ from pydicom.tag import Tag
 from pydicom.valuerep import PersonName
 
 from service.dicom.headers import read_header
+from tests.support.dicom import encoded
 from tests.support.results import (
     CREATED,
     SAGITTAL,
     complaints,
-    encoded,
     finding,
     needs_tools,
     results,

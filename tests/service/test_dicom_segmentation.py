@@ -13,12 +13,12 @@ from pydicom import Dataset, dcmread
 from contract.answer import Decision
 from service.dicom.findings import SliceFinding
 from service.dicom.headers import read_header
+from tests.support.dicom import encoded
 from tests.support.results import (
     AXIAL,
     SAGITTAL,
     SMALL,
     complaints,
-    encoded,
     enhanced,
     finding,
     needs_tools,

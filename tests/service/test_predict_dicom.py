@@ -30,6 +30,7 @@ from service.dicom.series import PredictedSeries
 from service.dicom.uids import UUID_ROOT
 from service.errors import DeadlineExceeded, ServiceError
 from service.jobs import Group, Job, Upload
+from tests.support.dicom import encoded
 from tests.support.masks import run_length_mask
 from tests.support.models import NAME, TWO_HEADS, head
 from tests.support.results import (
@@ -38,7 +39,6 @@ from tests.support.results import (
     SAGITTAL,
     SMALL,
     complaints,
-    encoded,
     enhanced,
     finding,
     needs_tools,

@@ -17,6 +17,7 @@ from time import monotonic, sleep
 import httpx
 import pytest
 
+from scripts.ports import free_port, is_ready
 from service.server import check_drain
 from service.settings import Settings
 from tests.support.service import (
@@ -26,8 +27,6 @@ from tests.support.service import (
     FakeRuntimes,
     add_version,
     environment_with,
-    free_port,
-    is_ready,
     newest,
     occupied,
     process,
@@ -194,7 +193,7 @@ def test_an_answer_that_the_drain_cuts_off_gets_no_second_one(
             reader.settimeout(PATIENCE_SECONDS)
             # Less than the answer, which so has to wait for its reader.
             reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            for listening in service._server.servers[0].sockets:
+            for listening in service.sockets:
                 listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
             reader.connect(service.address)
             reader.sendall(f"GET {bundle} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
