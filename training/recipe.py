@@ -342,16 +342,23 @@ def overridden(recipe: Recipe, said: Mapping[str, Any] | None = None) -> dict[st
 def departs(recipe: Recipe) -> str | None:
     """The short digest of a recipe that shares no more than its name with the one that ships.
 
-    None if overrides alone tell them apart, or none of that name ships.
+    None if overrides or the names of phases alone tell them apart, or none of that name ships.
     """
     if recipe.name not in recipe_names():
         return None
     try:
-        same = load_recipe(recipe.name, _overridden(recipe)).digest == recipe.digest
+        shipped = load_recipe(recipe.name, _overridden(recipe))
+        same = _with_unnamed_phases(shipped).digest == _with_unnamed_phases(recipe).digest
     except RecipeError:
         # The overrides do not go with what the shipped recipe has become.
         same = False
     return None if same else recipe.digest[:8]
+
+
+def _with_unnamed_phases(recipe: Recipe) -> Recipe:
+    """The same training: a phase's name only stands in logs and histories."""
+    phases = tuple(phase.model_copy(update={"name": ""}) for phase in recipe.phases)
+    return recipe.model_copy(update={"phases": phases})
 
 
 def _overridden(recipe: Recipe) -> dict[str, Any]:
@@ -464,7 +471,7 @@ def _require_effect(recipe: Recipe, file: str) -> None:
 
     Raises:
         RecipeError: the recipe has another name than its file, which could not be found again by it; or
-            a phase warms up for longer than it lasts; or a label is renamed that no data can have, or
+            a phase warms up for longer than it lasts, or is called as another one; or a label is renamed that no data can have, or
             that of no tumour, or another is made that; or some other class is no tumour; or a class
             is one that no label leads to; or slices are weighted that are not drawn, or told by masks
             that there are none of; or a threshold is given that a mask head brings along.
@@ -477,6 +484,9 @@ def _require_effect(recipe: Recipe, file: str) -> None:
         for phase in recipe.phases
         if phase.warmup_epochs > phase.epochs
     ]
+    names = [phase.name for phase in recipe.phases]
+    if len(set(names)) < len(names):
+        problems.append(f"phases are called {', '.join(names)}: each needs a name of its own")
     problems += [
         f"labels has {label!r}, which is no label that data are read with"
         for label in recipe.labels
