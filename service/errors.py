@@ -265,7 +265,7 @@ class HeadersTooLarge(ServiceError):
 
 
 class RateExceeded(ServiceError):
-    """The client asks more often than it may (BRAIN_RATE_PER_SECOND), or waits for no answer."""
+    """The client asks too often (BRAIN_RATE_PER_SECOND), or sends on without waiting for answers."""
 
     status = 429
     code = "rate_exceeded"
@@ -319,7 +319,7 @@ class NoEarlierVersion(ServiceError):
 
 
 class OtherVersionServes(ServiceError):
-    """A rollback waited for an activation, after which another version serves than the one to leave."""
+    """While this rollback waited, another activation finished; nothing was rolled back."""
 
     status = 409
     code = "other_version_serves"

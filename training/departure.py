@@ -23,16 +23,23 @@ def overridden(recipe: Recipe, said: Mapping[str, Any] | None = None) -> dict[st
 def departs(recipe: Recipe) -> str | None:
     """The short digest of a recipe that shares no more than its name with the one that ships.
 
-    None if overrides alone tell them apart, or none of that name ships.
+    None if overrides or the names of phases alone tell them apart, or none of that name ships.
     """
     if recipe.name not in recipe_names():
         return None
     try:
-        same = load_recipe(recipe.name, _overridden(recipe)).digest == recipe.digest
+        shipped = load_recipe(recipe.name, _overridden(recipe))
+        same = _with_unnamed_phases(shipped).digest == _with_unnamed_phases(recipe).digest
     except RecipeError:
         # The overrides do not go with what the shipped recipe has become.
         same = False
     return None if same else recipe.digest[:8]
+
+
+def _with_unnamed_phases(recipe: Recipe) -> Recipe:
+    """The same training: a phase's name only stands in logs and histories."""
+    phases = tuple(phase.model_copy(update={"name": ""}) for phase in recipe.phases)
+    return recipe.model_copy(update={"phases": phases})
 
 
 def _overridden(recipe: Recipe) -> dict[str, Any]:

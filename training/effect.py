@@ -26,6 +26,9 @@ def faults(recipe: Recipe, file: str) -> Iterator[str]:
     for phase in recipe.phases:
         if phase.warmup_epochs > phase.epochs:
             yield f"phase {phase.name} has {phase.epochs} epochs and {phase.warmup_epochs:g} of warm-up"
+    names = [phase.name for phase in recipe.phases]
+    if len(set(names)) < len(names):
+        yield f"phases are called {', '.join(names)}: each needs a name of its own"
     yield from _of_labels(recipe)
     yield from _of_classes(recipe)
     yield from _of_weights(recipe)

@@ -162,8 +162,11 @@ class Phase(_Strict):
     """One stage of training; each starts a fresh optimiser.
 
     Attributes:
-        trainable: name prefixes of the backbone's layers that learn, or :data:`ALL_LAYERS`; the head
-            always does.
+        name: in the log and the history; no two phases share one.
+        epochs: at most; it may stop before.
+        weight_decay: of the optimiser.
+        trainable: name prefixes of the backbone's layers that learn, or ``*`` for all; the head always
+            does.
         trainable_last: so many of the backbone's last layers learn as well.
         resolution: side in pixels to which slices are scaled while they are augmented.
         learning_rate: of a constant schedule, at the start of a plateau schedule, or the peak of a
@@ -197,6 +200,16 @@ class Recipe(_Strict):
     """A whole training run; unknown keys are refused.
 
     Attributes:
+        name: that of the file, without its suffix.
+        backbone: one of :data:`training.backbones.BACKBONES`.
+        classes: what the model tells apart, in the order of its outputs.
+        tumor_classes: those of them that mean a tumour.
+        dropout: share of the head's features that are left out in each step.
+        label_smoothing: share of a label that is spread over all classes.
+        batch_size: slices in a step.
+        seed: of everything that is drawn.
+        augmentation: random changes of training slices.
+        phases: stages of training, one after the other.
         weights: what the backbone starts from: ``imagenet`` (keras.applications), ``none``, a
             package of :data:`training.weights.PACKAGES`, or a file.
         labels: other labels that the data may have, and the class that each is here.
@@ -213,7 +226,7 @@ class Recipe(_Strict):
         checkpoint_monitor: of which epoch's weights the run ends with.
         average_momentum: of the exponential average of the weights that is validated and kept; 0
             takes the weights as they are.
-        epoch_images: training images drawn for each epoch; all of them, once, if None.
+        epoch_images: training images drawn for each epoch; all of them, once, where it is absent.
         source_weights: how likely a slice of a data set is drawn into such an epoch; 1 of others.
         copy_weight: how likely a tumour slice without a mask is drawn into such an epoch where its
             near-duplicate group holds slices with one.

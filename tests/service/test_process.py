@@ -270,6 +270,34 @@ def test_wrong_setting_refuses_to_start_and_is_named(name: str, value: str) -> N
     assert "Traceback" not in finished.stderr
 
 
+@pytest.mark.parametrize("arguments", [["--port", "8742"], ["--no-such"], ["sesame"]], ids=str)
+def test_arguments_are_refused_and_not_ignored(arguments: list[str]) -> None:
+    finished = asked(*arguments)
+    assert (finished.returncode, finished.stdout) == (2, "")
+    assert "settings are environment variables" in finished.stderr
+    assert "sesame" not in finished.stderr
+
+
+def test_help_lists_every_setting_and_starts_nothing() -> None:
+    finished = asked("--help")
+    assert (finished.returncode, finished.stderr) == (0, "")
+    lines = {line.partition("=")[0] for line in finished.stdout.splitlines()}
+    assert {f"BRAIN_{name}".upper() for name in Settings.model_fields} <= lines
+
+
+def asked(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """What the command says to some arguments; one that serves all the same ends by its setting."""
+    return subprocess.run(
+        [sys.executable, "-m", "service", *arguments],
+        cwd=ROOT,
+        env=environment_with(BRAIN_PORT="many"),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+
+
 def test_start_imports_nothing_that_is_slow() -> None:
     code = "import sys, json, service.__main__; print(json.dumps(sorted(sys.modules)))"
     output = subprocess.run(
