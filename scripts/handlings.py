@@ -91,6 +91,13 @@ MUTANTS: Final = (
         "::test_the_start_of_the_process_takes_nothing_from_the_deadline",
     ),
     Mutant(
+        "leading spaces of an identifier that an archive compares",
+        "service/dicom/patient.py",
+        '.rstrip(" \\0")',
+        '.strip(" \\0")',
+        "tests/service/test_dicom_patient.py::test_identifiers_lose_only_their_padding",
+    ),
+    Mutant(
         "misspelled threshold",
         "service/operation.py",
         "_check_names(query, (*PARAMETERS, *others))",

@@ -11,9 +11,11 @@ from pydicom import Dataset, dcmread
 from pydicom.charset import convert_encodings
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
+from pydicom.multival import MultiValue
 from pydicom.tag import Tag
 from pydicom.valuerep import PersonName
 
+from service.dicom import patient
 from service.dicom.headers import read_header
 from tests.support.results import (
     CREATED,
@@ -52,6 +54,12 @@ def made_of(data: bytes) -> list[Dataset]:
         dcmread(io.BytesIO(encoded(dataset)))
         for dataset in results([header], series_of([finding(header)]))
     ]
+
+
+def dataset_text(dataset: Dataset, keyword: str) -> str:
+    """All values of an attribute."""
+    value = dataset[keyword].value
+    return "\\".join(map(str, value)) if isinstance(value, MultiValue) else str(value)
 
 
 NAMES = {
@@ -145,6 +153,31 @@ def test_identifiers_are_copied_as_they_are() -> None:
     for dataset in made_of(data):
         assert dataset.PatientID == long
         assert dataset.AccessionNumber == "A-123456789-123456789"
+
+
+@pytest.mark.parametrize(
+    "keyword", ["PatientID", "PatientName", "AccessionNumber", "StudyID"], ids=str
+)
+@pytest.mark.parametrize(
+    ("stated", "kept"),
+    [
+        pytest.param(b"  A1", "  A1", id="leading spaces"),
+        pytest.param(b"A\t1", "A\t1", id="a tab"),
+        pytest.param(b"A  1  ", "A  1", id="padding"),
+        pytest.param(b"A1\0\0", "A1", id="padding with zeros"),
+        pytest.param(b" A\\\\1", " A\\\\1", id="an empty value between others"),
+        pytest.param(b"  ", "", id="padding alone"),
+    ],
+)
+def test_identifiers_lose_only_their_padding(keyword: str, stated: bytes, kept: str) -> None:
+    """An archive that compares leading spaces would file the results under another patient."""
+    for dataset in made_of(source(**{keyword: stated})):
+        assert dataset_text(dataset, keyword) == kept
+
+
+def test_padding_and_control_characters_make_no_other_patient() -> None:
+    written = [source(PatientID=stated) for stated in (b"A1", b"  A1", b"A1  ", b"A\t1")]
+    assert len({patient.whose(read_header(data)) for data in written}) == 1
 
 
 @needs_tools
