@@ -175,7 +175,7 @@ class UnsupportedTransferSyntax(DicomError):
 
 
 class UnsupportedPixels(DicomError):
-    """The DICOM object has other bits or colours than are read."""
+    """The DICOM object has other bits than are read, or colours that are more than a tint of grey."""
 
     code = "unsupported_pixels"
 

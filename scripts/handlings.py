@@ -737,6 +737,13 @@ MUTANTS: Final = (
         "::test_another_file_under_the_uid_of_one_that_waits_stays_beside_it",
     ),
     Mutant(
+        "colours that are drawn over a slice",
+        "contract/greyscale.py",
+        "if np.mean(spread > MAX_TINT) > MAX_COLOURED_SHARE:",
+        "if False:",
+        "tests/contract/test_dicom_pixels.py::TestColour::test_what_is_drawn_in_colour_is_refused",
+    ),
+    Mutant(
         "more pixels than an object states",
         "contract/dicom_pixels.py",
         "if surplus > max(form.frame_bytes // form.rows, 1):",
