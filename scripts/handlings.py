@@ -91,6 +91,13 @@ MUTANTS: Final = (
         "::test_the_start_of_the_process_takes_nothing_from_the_deadline",
     ),
     Mutant(
+        "text and pictures on a medium whose results are wanted as DICOM objects",
+        "service/routes/predict.py",
+        "upload.archived or _may_be_source(upload)",
+        "_may_be_source(upload)",
+        "tests/service/test_predict_dicom.py::test_what_is_no_dicom_in_an_archive_is_left_out",
+    ),
+    Mutant(
         "leading spaces of an identifier that an archive compares",
         "service/dicom/patient.py",
         '.rstrip(" \\0")',
