@@ -98,6 +98,13 @@ MUTANTS: Final = (
         "tests/service/test_predict_dicom.py::test_what_is_no_dicom_in_an_archive_is_left_out",
     ),
     Mutant(
+        "images of several frames of reference in one segmentation",
+        "service/dicom/segmentation.py",
+        "one.image.frame_of_reference_uid == other.image.frame_of_reference_uid\n        and ",
+        "",
+        "tests/service/test_dicom_segmentation.py::test_frames_of_reference_are_objects_of_their_own",
+    ),
+    Mutant(
         "leading spaces of an identifier that an archive compares",
         "service/dicom/patient.py",
         '.rstrip(" \\0")',
