@@ -109,6 +109,30 @@ def test_text_in_chinese_escape_sequences(keyword: str, raw: bytes, expected: st
         assert str(dataset[keyword].value) == expected
 
 
+@pytest.mark.parametrize(
+    ("charset", "raw", "expected"),
+    [
+        pytest.param(b"ISO_IR 203", b"\xbcuf^\xb4an \xa4", "Œuf^Žan €", id="Latin 9"),
+        pytest.param(
+            b"\\ISO 2022 IR 203", b"A^\x1b-b\xbcuf^\x1b-b\xb4", "A^Œuf^Ž", id="Latin 9 by escape"
+        ),
+        pytest.param(b"ISO_IR 999", b"M\xfc\xdfig ", "Müßig", id="unknown"),
+        pytest.param(None, b"M\xfc\xdfig ", "Müßig", id="none"),
+    ],
+)
+def test_name_of_a_character_set_that_pydicom_does_not_know(
+    charset: bytes | None, raw: bytes, expected: str
+) -> None:
+    """What is unknown, or not stated, is taken for Latin 1."""
+    # pydicom cannot write these sets.
+    known = None if charset is None else charset[:-3].decode() + "100"
+    stand_in = "Q" * len(raw)
+    data = source(SpecificCharacterSet=known, PatientName=stand_in)
+    data = data.replace((known or "none").encode(), charset or b"none")
+    for dataset in made_of(data.replace(stand_in.encode(), raw)):
+        assert str(dataset.PatientName) == expected
+
+
 def test_plain_text_names_no_character_set() -> None:
     for dataset in made_of(source(SpecificCharacterSet="ISO_IR 100", PatientName="Doe^Jane")):
         assert "SpecificCharacterSet" not in dataset
