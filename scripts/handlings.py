@@ -751,6 +751,13 @@ MUTANTS: Final = (
         "::test_another_file_under_the_uid_of_one_that_waits_stays_beside_it",
     ),
     Mutant(
+        "modality and part written together",
+        "contract/dicom_kind.py",
+        "found[1] if (found := _PART.fullmatch(word)) else word for",
+        "word for",
+        "tests/contract/test_dicom_kind.py::test_spellings_of_a_head",
+    ),
+    Mutant(
         "colours that are drawn over a slice",
         "contract/greyscale.py",
         "if np.mean(spread > MAX_TINT) > MAX_COLOURED_SHARE:",
