@@ -339,6 +339,6 @@ def _equipment(header: Dataset) -> Dataset:
         "StationName",
         "InstitutionName",
     ):
-        if (value := patient.text(header, keyword)) is not None:
-            setattr(clean, keyword, value)
+        if values := patient.texts(header, keyword):
+            setattr(clean, keyword, values if keyword == "SoftwareVersions" else values[0])
     return clean

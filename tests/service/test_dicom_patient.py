@@ -293,6 +293,15 @@ def test_the_species_may_be_a_code(tmp_path: Path) -> None:
         assert complaints(dataset, tmp_path) == []
 
 
+@needs_tools
+@pytest.mark.parametrize("versions", [["syngo MR E11"], ["syngo MR E11", "VE11C", "SW 7"]], ids=str)
+def test_every_version_of_the_scanner_is_named(versions: list[str], tmp_path: Path) -> None:
+    for dataset in made_of(source(SoftwareVersions=versions)):
+        scanner = dataset.ContributingEquipmentSequence[0]
+        assert dataset_text(scanner, "SoftwareVersions").split("\\") == versions
+        assert complaints(dataset, tmp_path) == []
+
+
 PLANTED = "Zuckertort"
 
 
