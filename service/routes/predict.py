@@ -14,7 +14,7 @@ from service.answers import MaskForm, entries_of, known_failure
 from service.buffers import Claim
 from service.context import Context
 from service.dicom.findings import ModelIdentity
-from service.dicom.series import sort_into_series
+from service.dicom.series import PredictedSeries, sort_into_series
 from service.errors import Failure, NoDicomSource, UnidentifiedSource
 from service.jobs import Job, Upload
 from service.negotiation import Form, accept_of, accepted_forms
@@ -70,12 +70,12 @@ async def _predict(request: Request, state: State, claim: Claim) -> Response:
         return problem_response(failures[0], context, {"errors": entries})
     if as_objects:
         try:
-            model = ModelIdentity.of(engine.stored, rules)
             series = await asyncio.to_thread(sort_into_series, jobs, entries, rules)
             # Without one, a picture in an archive is all that could be predicted.
             if series:
-                body = await state.results.write(series, model, deadline)
-                return Response(body.content, media_type=body.media_type)
+                return await _objects(
+                    state, series, ModelIdentity.of(engine.stored, rules), deadline
+                )
         except UnidentifiedSource:
             if Form.JSON not in forms:
                 raise
@@ -89,6 +89,13 @@ async def _predict(request: Request, state: State, claim: Claim) -> Response:
     return Response(
         json.dumps(content | await _summarised(jobs, rules)), media_type="application/json"
     )
+
+
+async def _objects(
+    state: State, series: Sequence[PredictedSeries], model: ModelIdentity, deadline: float
+) -> Response:
+    body = await state.results.write(series, model, deadline)
+    return Response(body.content, media_type=body.media_type)
 
 
 def _are_sources(uploads: Sequence[Upload]) -> bool:
