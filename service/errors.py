@@ -238,7 +238,7 @@ class NotAcceptable(ServiceError):
 
 
 class NoDicomSource(NotAcceptable):
-    """DICOM objects were asked for, and an input is no DICOM object."""
+    """DICOM objects were asked for, and no input is one, or a file outside an archive is none."""
 
     code = "no_dicom_source"
 

@@ -38,12 +38,14 @@ class Upload:
         failure: why it could not be taken out of its archive, if so.
         digest: of its content (:mod:`service.content`), where that is known already; ``data``
             may hold its beginning alone then.
+        archived: whether it came in an archive, so that the client may not mean it.
     """
 
     name: str | None = field(repr=False)
     data: bytes = field(repr=False)
     failure: Failure | None = None
     digest: bytes | None = field(default=None, repr=False)
+    archived: bool = False
 
 
 class Group:

@@ -74,4 +74,18 @@ MUTANTS: Final = (
         "        if False:",
         "tests/contract/test_dicom_refused.py::TestBombs::test_elements_without_end_in_a_sequence",
     ),
+    Mutant(
+        "modality and part written together",
+        "contract/dicom_kind.py",
+        "found[1] if (found := _PART.fullmatch(word)) else word for",
+        "word for",
+        "tests/contract/test_dicom_kind.py::test_spellings_of_a_head",
+    ),
+    Mutant(
+        "colours that are drawn over a slice",
+        "contract/greyscale.py",
+        "if np.mean(spread > MAX_TINT) > MAX_COLOURED_SHARE:",
+        "if False:",
+        "tests/contract/test_dicom_pixels.py::TestColour::test_what_is_drawn_in_colour_is_refused",
+    ),
 )

@@ -146,4 +146,25 @@ MUTANTS: Final = (
         "tests/service/test_access.py"
         "::test_without_keys_it_may_not_be_called_by_a_name_that_anybody_may_have",
     ),
+    Mutant(
+        "text and pictures on a medium whose results are wanted as DICOM objects",
+        "service/routes/predict.py",
+        "upload.archived or _may_be_source(upload)",
+        "_may_be_source(upload)",
+        "tests/service/test_predict_dicom.py::test_what_is_no_dicom_in_an_archive_is_left_out",
+    ),
+    Mutant(
+        "images of several frames of reference in one segmentation",
+        "service/dicom/segmentation.py",
+        "one.image.frame_of_reference_uid == other.image.frame_of_reference_uid\n        and ",
+        "",
+        "tests/service/test_dicom_segmentation.py::test_frames_of_reference_are_objects_of_their_own",
+    ),
+    Mutant(
+        "leading spaces of an identifier that an archive compares",
+        "service/dicom/patient.py",
+        '.rstrip(" \\0")',
+        '.strip(" \\0")',
+        "tests/service/test_dicom_patient.py::test_identifiers_lose_only_their_padding",
+    ),
 )
