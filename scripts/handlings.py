@@ -28,6 +28,7 @@ CREW: Final = "service/crew.py"
 CREW_TESTS: Final = "tests/service/test_crew.py"
 BATCHES: Final = "tests/service/test_crew_batches.py"
 CONNECTIONS: Final = "tests/service/test_connections.py"
+EARLY_REFUSALS: Final = "tests/service/test_early_refusals.py"
 
 SANDBOX: Final = "contract/sandbox.py"
 SANDBOX_TESTS: Final = "tests/contract/test_sandbox.py"
@@ -677,6 +678,34 @@ MUTANTS: Final = (
         "if status or not State.of(scope).draining:",
         "if True:",
         "tests/service/test_process.py::test_what_the_drain_cannot_finish_is_refused",
+    ),
+    Mutant(
+        "body that is still sent behind its answer",
+        "service/connections.py",
+        "self.transport = outgoing = Outgoing(transport, self.loop, self._stays)",
+        "self.transport = outgoing = Outgoing(transport, self.loop, lambda: False)",
+        f"{EARLY_REFUSALS}::TestUnreadBody::test_whoever_sends_on_and_closes_reads_why",
+    ),
+    Mutant(
+        "body that never ends behind the last answer",
+        "service/connections.py",
+        "            self._arm(self._limits.body_seconds)\n",
+        "            pass\n",
+        f"{EARLY_REFUSALS}::TestUnreadBody::test_who_sends_without_end_is_let_go",
+    ),
+    Mutant(
+        "body that is wrong, told by its own request",
+        "service/connections.py",
+        "                cycle.body = BrokenBody(failure)  # type: ignore[assignment]",
+        "                cycle.disconnected = True",
+        f"{EARLY_REFUSALS}::TestBrokenBody::test_it_is_one_request",
+    ),
+    Mutant(
+        "refusal by the connection in the log",
+        "service/turnstile.py",
+        '            logger.info("request", extra={"fields": line})\n',
+        "            pass\n",
+        f"{EARLY_REFUSALS}::TestBrokenHead::test_it_is_logged_under_the_id_that_its_client_has",
     ),
     Mutant(
         "rollback that waits for an activation",

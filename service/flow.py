@@ -2,8 +2,22 @@
 
 import asyncio
 from collections.abc import Sized
+from dataclasses import dataclass
 
 from uvicorn.protocols.http.flow_control import FlowControl
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a connection may take.
+
+    Attributes:
+        header_seconds: from the connection or a request's first byte to the end of its headers.
+        body_seconds: for the rest of a body whose request has been answered.
+    """
+
+    header_seconds: float
+    body_seconds: float
 
 
 class Flow(FlowControl):
