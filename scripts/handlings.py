@@ -680,6 +680,13 @@ MUTANTS: Final = (
         "tests/service/test_process.py::test_what_the_drain_cannot_finish_is_refused",
     ),
     Mutant(
+        "token of a gateway beside a key",
+        "service/access.py",
+        "    return own or [\n",
+        "    return own + [\n",
+        "tests/service/test_access.py::test_a_key_predicts",
+    ),
+    Mutant(
         "body that is still sent behind its answer",
         "service/connections.py",
         "self.transport = outgoing = Outgoing(transport, self.loop, self._stays)",

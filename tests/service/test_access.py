@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from hashlib import sha256
 from hmac import compare_digest
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from service.keys import Key, Keyring, Role, make_key
@@ -52,7 +54,7 @@ def sent(name: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {MADE[name][0]}"}
 
 
-WRONG = [
+WRONG: list[Any] = [
     {},
     {"X-API-Key": ""},
     {"X-API-Key": "pacs"},
@@ -63,15 +65,21 @@ WRONG = [
     {"X-API-Key": "sha256:" + MADE["pacs"][1].digest.hex()},
     {"Authorization": f"Basic {MADE['pacs'][0]}"},
     {"Authorization": MADE["pacs"][0]},
-    {"Authorization": f"Bearer {MADE['pacs'][0]}", "X-API-Key": MADE["both"][0]},
+    {"Authorization": f"Bearer {MADE['pacs'][0]}", "X-API-Key": "pacs"},
+    [("X-API-Key", MADE["both"][0]), ("X-API-Key", MADE["both"][0])],
+    [("Authorization", f"Bearer {MADE['pacs'][0]}")] * 2,
 ]
 
 
 @pytest.mark.parametrize("headers", WRONG, ids=range(len(WRONG)))
 def test_without_a_valid_key_nothing_is_predicted(
-    guarded: Service, jpeg: bytes, headers: dict[str, str]
+    guarded: Service, jpeg: bytes, headers: Any
 ) -> None:
-    response = guarded.predict_raw(jpeg, headers=headers)
+    sent = httpx.Headers(headers)
+    if not isinstance(headers, dict):
+        assert len(sent.multi_items()) == 2
+    sent["Content-Type"] = "image/jpeg"
+    response = guarded.client.post("/predict", content=jpeg, headers=sent)
     assert (response.status_code, response.json()["code"]) == (401, "unauthenticated")
     assert response.headers["www-authenticate"] == "Bearer"
     assert "pacs." not in response.text
@@ -79,12 +87,24 @@ def test_without_a_valid_key_nothing_is_predicted(
 
 @pytest.mark.parametrize(
     "headers",
-    [sent("pacs"), {"Authorization": f"bearer  {MADE['pacs'][0]}"}, {"X-API-Key": MADE["both"][0]}],
-    ids=["bearer", "scheme-in-any-case", "header"],
+    [
+        sent("pacs"),
+        {"Authorization": f"bearer  {MADE['pacs'][0]}"},
+        {"X-API-Key": MADE["both"][0]},
+        # As the documentation's page does.
+        {**sent("pacs"), "X-API-Key": MADE["pacs"][0]},
+        {"Authorization": "Bearer header.of-a.gateway", "X-API-Key": MADE["pacs"][0]},
+    ],
+    ids=["bearer", "scheme-in-any-case", "header", "both", "beside-another-token"],
 )
 def test_a_key_predicts(guarded: Service, jpeg: bytes, headers: dict[str, str]) -> None:
     assert guarded.predict_raw(jpeg, headers=headers).status_code == 200
     assert guarded.predict(jpeg, headers=headers).status_code == 200
+
+
+def test_the_key_in_its_own_header_counts(guarded: Service) -> None:
+    headers = {**sent("operator"), "X-API-Key": MADE["pacs"][0]}
+    assert guarded.client.post(f"/models/{MODEL}/rollback", headers=headers).status_code == 403
 
 
 def test_white_space_behind_a_key_is_no_part_of_it(guarded: Service, jpeg: bytes) -> None:
