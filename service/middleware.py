@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import monotonic
 from typing import Final
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contract.errors import ContractError
@@ -24,7 +25,8 @@ from service.state import State
 logger = logging.getLogger("service.request")
 
 UNMATCHED: Final = "unmatched"
-"""Route label of addresses that do not exist; their text is the client's, so it is not recorded."""
+"""Route label of addresses that do not exist, and of what is no whole request; their text is the
+client's, so it is not recorded."""
 
 CLIENT_GONE: Final = 499
 """Status in log and metrics for a client that left before its answer, as nginx writes it."""
@@ -47,6 +49,7 @@ class Observer:
         direct: method and path of routes that are called without the rest of the application: its
             layers cost a busy route more than the route itself.
         pacer: of all refusals but those of what is for administrators.
+        routes: all of the application's.
     """
 
     def __init__(
@@ -56,12 +59,14 @@ class Observer:
         access: Access,
         direct: Mapping[tuple[str, str], Endpoint],
         pacer: Pacer,
+        routes: Sequence[BaseRoute],
     ) -> None:
         self._app = app
         self._metrics = metrics
         self._access = access
         self._direct = direct
         self._pacer = pacer
+        self._routes = routes
         # Others' refusals must not hide who tries to change the service.
         self._admin_pacer = Pacer()
 
@@ -119,13 +124,20 @@ class Observer:
         """Refuses who may not; what would have changed the service has a line in the audit log."""
         try:
             self._access.check(scope, context)
-        except (Unauthenticated, RateExceeded):
-            # Nobody is known who could be named, or was asked for: anybody could fill the log.
-            raise
         except ServiceError as refusal:
+            # The router, which says otherwise, is not asked.
+            scope["route"] = self._asked(scope)
+            if isinstance(refusal, Unauthenticated | RateExceeded):
+                # Nobody is known who could be named, or was asked for: anybody could fill the log.
+                raise
             if action := action_of(scope["method"], scope["path"]):
                 State.of(scope).record(action, context, refusal.code, None, outcome="denied")
             raise
+
+    def _asked(self, scope: Scope) -> BaseRoute | None:
+        """The route that a request would take, or be refused by for its method."""
+        matching = (route for route in self._routes if route.matches(scope)[0] is not Match.NONE)
+        return next(matching, None)
 
     async def _refuse(
         self, refusal: ServiceError, context: Context, scope: Scope, receive: Receive, send: Send

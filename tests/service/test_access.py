@@ -264,6 +264,22 @@ def test_with_keys_the_key_alone_decides(guarded: Service, jpeg: bytes) -> None:
     assert guarded.client.post("/predict", content=jpeg, headers=headers).status_code == 200
 
 
+def test_what_is_refused_is_counted_under_its_route(guarded: Service) -> None:
+    routes = ["/deliveries", "/models/{name}/{version}/activate", "unmatched"]
+
+    def refused(status: str) -> list[float]:
+        sample = "brain_http_requests_total"
+        return [guarded.metric(sample, route=route, status=status) for route in routes]
+
+    before = refused("403") + refused("401")
+    for headers in (sent("pacs"), {}):
+        guarded.client.get("/deliveries", headers=headers)
+        guarded.client.post("/models/a/1/activate", headers=headers)
+    guarded.client.get("/nowhere")
+    after = refused("403") + refused("401")
+    assert [one - other for one, other in zip(after, before, strict=True)] == [1, 1, 0, 1, 1, 1]
+
+
 def test_openapi_names_both_ways_to_send_a_key(guarded: Service) -> None:
     document = guarded.client.get("/openapi.json").json()
     schemes = document["components"]["securitySchemes"]
