@@ -680,6 +680,13 @@ MUTANTS: Final = (
         "tests/service/test_process.py::test_what_the_drain_cannot_finish_is_refused",
     ),
     Mutant(
+        "body that is compressed as a whole",
+        "service/uploads.py",
+        "    check_coding(request.headers)\n",
+        "",
+        "tests/service/test_uploads.py::test_a_compressed_body_is_refused_and_the_answer_says_so",
+    ),
+    Mutant(
         "token of a gateway beside a key",
         "service/access.py",
         "    return own or [\n",

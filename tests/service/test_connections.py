@@ -181,7 +181,8 @@ def test_empty_lines_between_requests_keep_nothing_open(strict: Service) -> None
 
 
 def test_a_body_that_nobody_wants_is_not_waited_for(strict: Service) -> None:
-    head = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n"
+    head = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Type: text/plain\r\n"
+    head += b"Content-Length: 1000000\r\n\r\n"
     with connected(strict) as connection:
         connection.sendall(head)
         assert first_answer(connection).startswith(b"HTTP/1.1 415 ")
@@ -583,7 +584,7 @@ def test_trailers_after_the_answer_get_no_second_one(
     model_store: Path, runtimes: FakeRuntimes
 ) -> None:
     with serving(settings_for(model_store), runtimes) as service, connected(service) as connection:
-        connection.sendall(CHUNKED + b"\r\n0\r\n")
+        connection.sendall(CHUNKED + b"Content-Type: text/plain\r\n\r\n0\r\n")
         assert first_answer(connection).startswith(b"HTTP/1.1 415 ")
         connection.sendall(b"X-A: b\r\n" * connections.MAX_HEAD_BYTES)
         assert everything(connection) == b""
@@ -801,7 +802,10 @@ def idle(service: Service, address: str = "127.0.0.1") -> socket.socket:
     return connection
 
 
-REFUSED_BODY = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n"
+REFUSED_BODY = (
+    b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Type: text/plain\r\n"
+    b"Content-Length: 1000000\r\n\r\n"
+)
 
 
 @pytest.mark.parametrize("text", [b"", HEAD, REFUSED_BODY], ids=["silent", "half", "unwanted"])
