@@ -399,6 +399,16 @@ def test_unusable_file_of_keys_refuses_to_start_and_repeats_none_of_it(
     assert "the-key-itself" not in str(raised.value)
 
 
+def test_a_file_of_keys_by_an_editor_of_windows(tmp_path: Path) -> None:
+    path = tmp_path / "keys.txt"
+    presented, key = MADE["pacs"]
+    path.write_text(key.line() + "\n", encoding="utf-8-sig")
+    assert Keyring.read(path).find(presented.encode()) == key
+    path.write_text(key.line() + "\n", encoding="utf-16")
+    with pytest.raises(SettingsError, match="not UTF-8"):
+        Keyring.read(path)
+
+
 @pytest.mark.parametrize("host", [EVERYWHERE, "::", "192.0.2.1", "example.org"])
 def test_another_address_needs_keys_or_a_word(host: str, keys_file: Path) -> None:
     with pytest.raises(ValueError, match="BRAIN_ALLOW_ANONYMOUS"):
