@@ -103,7 +103,7 @@ class Connection(WithoutUpgrades):
         """Forgets the client."""
         self._disarm()
         super().connection_lost(exc)
-        self.transport.stop()
+        self.transport.lose()
         self._crowd.remove(self)
 
     def eof_received(self) -> bool:  # type: ignore[override]

@@ -69,6 +69,11 @@ class Outgoing(asyncio.Transport):
             self._timer.cancel()
             self._timer = None
 
+    def lose(self) -> None:
+        """The connection is lost, and nobody is asked any more: who would be, holds this as well."""
+        self.stop()
+        self._stays = lambda: False
+
     def _expect(self) -> None:
         self._unsent = self.get_write_buffer_size()
         self._timer = self._loop.call_later(SEND_SECONDS, self._check)

@@ -1,9 +1,11 @@
 """Answers that are sent before a body has come, and to a body that is none: who asked reads them."""
 
+import gc
 import http.client
 import json
 import logging
 import socket
+import weakref
 from collections.abc import Iterator
 from contextlib import closing
 from time import monotonic, sleep
@@ -98,6 +100,18 @@ def lines() -> Iterator[list[dict[str, Any]]]:
     yield handler.fields
     logger.setLevel(level)
     logger.removeHandler(handler)
+
+
+def test_of_a_connection_that_has_ended_nothing_is_left(service: Service) -> None:
+    """Nor is it left to the garbage collector, which comes late."""
+    gc.disable()
+    try:
+        with begun(service, b"GET /health/live HTTP/1.1\r\nHost: test\r\n\r\n") as connection:
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
+            (served,) = map(weakref.ref, service._server.server_state.connections)
+        wait_until(lambda: served() is None, PATIENCE_SECONDS / 3)
+    finally:
+        gc.enable()
 
 
 class TestUnreadBody:
