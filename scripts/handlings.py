@@ -29,6 +29,7 @@ CREW_TESTS: Final = "tests/service/test_crew.py"
 BATCHES: Final = "tests/service/test_crew_batches.py"
 CONNECTIONS: Final = "tests/service/test_connections.py"
 EARLY_REFUSALS: Final = "tests/service/test_early_refusals.py"
+PRESENCE: Final = "tests/service/test_presence.py"
 
 SANDBOX: Final = "contract/sandbox.py"
 SANDBOX_TESTS: Final = "tests/contract/test_sandbox.py"
@@ -678,6 +679,27 @@ MUTANTS: Final = (
         "if status or not State.of(scope).draining:",
         "if True:",
         "tests/service/test_process.py::test_what_the_drain_cannot_finish_is_refused",
+    ),
+    Mutant(
+        "work of a client that has left",
+        "service/jobs.py",
+        "                job.deadline = 0.0\n        self.finish()\n",
+        "                job.deadline = 0.0\n",
+        f"{PRESENCE}::test_the_work_of_a_client_that_has_left_is_dropped",
+    ),
+    Mutant(
+        "client that leaves behind a large body",
+        "service/connections.py",
+        "            self.flow.resume_reading()\n",
+        "            pass\n",
+        f"{PRESENCE}::test_to_leave_is_no_error",
+    ),
+    Mutant(
+        "client that has left, and is no error",
+        "service/middleware.py",
+        "status, context.code = CLIENT_GONE, None",
+        "status = CLIENT_GONE",
+        f"{PRESENCE}::test_to_leave_is_no_error",
     ),
     Mutant(
         "body that is compressed as a whole",

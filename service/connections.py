@@ -26,7 +26,6 @@ from service.errors import (
 )
 from service.flow import Flow, Limits
 from service.hosts import has_path, is_named_once, origin_form
-from service.pacing import EXTENSION
 from service.sending import Outgoing
 from service.turnstile import Turnstile
 from service.upgrades import WithoutUpgrades
@@ -105,6 +104,7 @@ class Connection(WithoutUpgrades):
         super().connection_lost(exc)
         self.transport.lose()
         self._crowd.remove(self)
+        self.flow.presence.leave()
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """The client sends nothing more, and may still wait for the answers to what came whole.
@@ -140,7 +140,7 @@ class Connection(WithoutUpgrades):
         if self._refused:
             raise Unheard
         super().on_message_begin()
-        self.scope["extensions"] = {EXTENSION: {"for_seconds": self.flow.pause_for}}
+        self.scope["extensions"] = self.flow.extensions
         self._in_message = self._in_head = True
         self._note_standing()
         if self._timer is None:
@@ -194,6 +194,9 @@ class Connection(WithoutUpgrades):
         self._in_head = True
         self._head_bytes = 0
         super().on_message_complete()
+        if self.cycle and not self.cycle.response_complete:
+            # A large last piece has paused it, and who leaves meanwhile would not be noticed.
+            self.flow.resume_reading()
         self._note_standing()
 
     def on_response_complete(self) -> None:
@@ -318,10 +321,7 @@ class Connection(WithoutUpgrades):
             self.transport.close()
 
     def _refuse(self, failure: ServiceError | None) -> None:
-        """Hears nothing more, and says why, if at all, once all requests before have their answers.
-
-        A request that has an answer, or the beginning of one, gets no second one.
-        """
+        """Hears nothing more, and says why, if at all, once all requests before have their answers."""
         # The parser goes on with what came in one piece, and may find more that is wrong.
         if self._refused:
             return

@@ -19,6 +19,7 @@ from service.errors import Draining, RateExceeded, ServiceError, Unauthenticated
 from service.headers import protected
 from service.metrics import Metrics
 from service.pacing import EXTENSION, Pacer, pause_seconds, retry_after
+from service.presence import Presence
 from service.problems import problem_response
 from service.state import State
 
@@ -77,13 +78,14 @@ class Observer:
             return
         context = Context(request_id(scope["headers"]))
         scope.setdefault("state", {})[KEY] = context
+        presence = Presence.of(scope)
         status = 0
         identification = (b"x-request-id", context.request_id.encode())
 
         async def send_identified(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status = CLIENT_GONE if presence.has_left else message["status"]
                 headers = protected([*message.get("headers", ()), identification], scope["path"])
                 message["headers"] = headers
                 if State.of(scope).draining:
@@ -100,7 +102,8 @@ class Observer:
             else:
                 await _answer(endpoint, scope, receive, send_identified)
         except ClientDisconnect:
-            status = CLIENT_GONE
+            # What the application made of it, nobody has seen.
+            status, context.code = CLIENT_GONE, None
         except ServiceError as refusal:
             await self._refuse(refusal, context, scope, receive, send_identified)
         except asyncio.CancelledError:
