@@ -24,6 +24,7 @@ ServiceError                       500  internal_error
 ├── HeadersTooLarge                431  headers_too_large
 ├── RateExceeded                   429  rate_exceeded, with Retry-After
 ├── UnsupportedRequestMedia        415  unsupported_request_media_type
+│   └── CompressedBody               415  the same code, with Accept-Encoding
 ├── UnusableZip                    422  unusable_zip
 │   ├── DamagedZip                   422  damaged_zip
 │   ├── EmptyZip                     422  empty_zip
@@ -281,10 +282,19 @@ class RateExceeded(ServiceError):
 
 
 class UnsupportedRequestMedia(ServiceError):
-    """The header `Content-Type` names nothing that the address takes."""
+    """The header `Content-Type` names nothing that the address takes, or the body is compressed."""
 
     status = 415
     code = "unsupported_request_media_type"
+
+
+class CompressedBody(UnsupportedRequestMedia):
+    """The header `Content-Encoding` names a coding."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The only coding that is taken (RFC 9110, section 12.5.3)."""
+        return {"Accept-Encoding": "identity"}
 
 
 class UnidentifiedSource(ServiceError):

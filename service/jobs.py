@@ -161,6 +161,13 @@ class Group:
         if not self.done.done():
             self.done.set_result(None)
 
+    def abandon(self) -> None:
+        """Nobody waits for it any more: what is not predicted yet never is, as if it were too late."""
+        for file in self._files:
+            for job in file:
+                job.deadline = 0.0
+        self.finish()
+
     def _feed(self) -> None:
         while self._waiting and self._active < self._share:
             # Counted first: it may be settled before it is known to have started.

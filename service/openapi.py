@@ -276,6 +276,8 @@ def describe(app: FastAPI) -> dict[str, Any]:
         _, definitions = models_json_schema([(Problem, "serialization")], ref_template=_SCHEMA_PATH)
         document.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
         document["components"]["securitySchemes"] = SECURITY_SCHEMES
+        # Relative to the document, as a proxy may have put a prefix before all addresses.
+        document["servers"] = [{"url": "."}]
         for (path, method), answers in EXAMPLES.items():
             content = document["paths"][path][method]["responses"]["200"]["content"]
             # Not through FastAPI, which drops every null from examples.

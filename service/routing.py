@@ -101,6 +101,15 @@ def _add_operation(app: FastAPI) -> None:
         200: {"model": Health},
         503: {"model": Health, "description": "Not ready, and why."},
     }
+    # Load balancers and monitors probe with HEAD. Both methods are one route, so that a refusal of
+    # another one names both; the routes below are for OpenAPI, where HEAD would be twice as much.
+    probe = partial(app.add_api_route, methods=["GET", "HEAD"], include_in_schema=False)
+    for path, answer in (
+        ("/health", health.health),
+        ("/health/ready", health.health),
+        ("/health/live", health.live),
+    ):
+        probe(path, answer, response_model=None)
     add("/health", health.health, operation_id="health", responses=report)
     add("/health/ready", health.health, operation_id="health_ready", responses=report)
     add(
@@ -201,12 +210,6 @@ def _add_pacs(app: FastAPI) -> None:
 def _add_pages(app: FastAPI) -> None:
     """The pages, and what OpenAPI says nothing of."""
     add = partial(app.add_api_route, response_model=None, include_in_schema=False)
-    add("/", pages.index)
+    add("/", pages.index, methods=["GET", "HEAD"])
     add("/docs", pages.docs)
-    # Load balancers and monitors probe with it.
-    probe = partial(add, methods=["HEAD"])
-    probe("/health", health.health)
-    probe("/health/ready", health.health)
-    probe("/health/live", health.live)
-    probe("/", pages.index)
     app.mount("/static", StaticFiles(directory=pages.WEB))

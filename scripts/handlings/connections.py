@@ -10,6 +10,8 @@ PIPELINING: Final = "tests/service/test_pipelining.py"
 REFUSALS: Final = "tests/service/test_refusals.py"
 TIMEOUTS: Final = "tests/service/test_timeouts.py"
 
+EARLY_REFUSALS: Final = "tests/service/test_early_refusals.py"
+PRESENCE: Final = "tests/service/test_presence.py"
 MUTANTS: Final = (
     Mutant(
         "connections that wait to be accepted when the service ends",
@@ -201,5 +203,40 @@ MUTANTS: Final = (
         "        return self._end_one(unfinished, GRACE_SECONDS) or (",
         "        return (",
         f"{CROWD}::test_where_connections_are_full_the_oldest_without_a_request_makes_room",
+    ),
+    Mutant(
+        "client that leaves behind a large body",
+        "service/connections.py",
+        "            self.flow.resume_reading()\n",
+        "            pass\n",
+        f"{PRESENCE}::test_to_leave_is_no_error",
+    ),
+    Mutant(
+        "body that is still sent behind its answer",
+        "service/connections.py",
+        "self.transport = outgoing = Outgoing(transport, self.loop, self._stays)",
+        "self.transport = outgoing = Outgoing(transport, self.loop, lambda: False)",
+        f"{EARLY_REFUSALS}::TestUnreadBody::test_whoever_sends_on_and_closes_reads_why",
+    ),
+    Mutant(
+        "body that never ends behind the last answer",
+        "service/connections.py",
+        "            self._arm(self._limits.body_seconds)\n",
+        "            pass\n",
+        f"{EARLY_REFUSALS}::TestUnreadBody::test_who_sends_without_end_is_let_go",
+    ),
+    Mutant(
+        "body that is wrong, told by its own request",
+        "service/connections.py",
+        "                cycle.body = BrokenBody(failure)  # type: ignore[assignment]",
+        "                cycle.disconnected = True",
+        f"{EARLY_REFUSALS}::TestBrokenBody::test_it_is_one_request",
+    ),
+    Mutant(
+        "refusal by the connection in the log",
+        "service/turnstile.py",
+        '            logger.info("request", extra={"fields": line})\n',
+        "            pass\n",
+        f"{EARLY_REFUSALS}::TestBrokenHead::test_it_is_logged_under_the_id_that_its_client_has",
     ),
 )

@@ -8,6 +8,7 @@ FAULTS: Final = "tests/service/test_faults.py"
 BATCHING: Final = "service/batching.py"
 CREW_TESTS: Final = "tests/service/test_crew.py"
 
+PRESENCE: Final = "tests/service/test_presence.py"
 MUTANTS: Final = (
     Mutant(
         "bodies that their requests hold in a circle",
@@ -222,5 +223,12 @@ MUTANTS: Final = (
         "            if ran != wanted:",
         "            if False:",
         "tests/service/test_runtimes.py::test_settings_of_tensorflow",
+    ),
+    Mutant(
+        "work of a client that has left",
+        "service/jobs.py",
+        "                job.deadline = 0.0\n        self.finish()\n",
+        "                job.deadline = 0.0\n",
+        f"{PRESENCE}::test_the_work_of_a_client_that_has_left_is_dropped",
     ),
 )

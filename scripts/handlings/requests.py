@@ -4,6 +4,7 @@ from typing import Final
 
 from scripts.handlings.mutant import Mutant
 
+PRESENCE: Final = "tests/service/test_presence.py"
 MUTANTS: Final = (
     Mutant(
         "more bytes in memory than allowed",
@@ -166,5 +167,26 @@ MUTANTS: Final = (
         '.rstrip(" \\0")',
         '.strip(" \\0")',
         "tests/service/test_dicom_patient.py::test_identifiers_lose_only_their_padding",
+    ),
+    Mutant(
+        "client that has left, and is no error",
+        "service/middleware.py",
+        "status, context.code = CLIENT_GONE, None",
+        "status = CLIENT_GONE",
+        f"{PRESENCE}::test_to_leave_is_no_error",
+    ),
+    Mutant(
+        "body that is compressed as a whole",
+        "service/uploads.py",
+        "    check_coding(request.headers)\n",
+        "",
+        "tests/service/test_uploads.py::test_a_compressed_body_is_refused_and_the_answer_says_so",
+    ),
+    Mutant(
+        "token of a gateway beside a key",
+        "service/access.py",
+        "    return own or [\n",
+        "    return own + [\n",
+        "tests/service/test_access.py::test_a_key_predicts",
     ),
 )

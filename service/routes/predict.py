@@ -19,6 +19,7 @@ from service.errors import Failure, NoDicomSource, UnidentifiedSource
 from service.jobs import Job, Upload
 from service.negotiation import Form, accept_of, accepted_forms
 from service.operation import Options
+from service.presence import Presence
 from service.problems import problem_response
 from service.receiving import receive
 from service.series import is_dicom, may_be_dicom, summaries
@@ -52,6 +53,7 @@ async def _predict(request: Request, state: State, claim: Claim) -> Response:
         rules,
         deadline,
         claim,
+        Presence.of(request.scope),
         keep_headers=as_objects,
         answers_only=not as_objects,
     )

@@ -344,6 +344,12 @@ def test_instances_of_any_encoding_are_stored(service: Service, syntax: UID) -> 
             "unsupported_request_media_type",
         ),
         ({}, b"x", 415, "unsupported_request_media_type"),
+        (
+            {"Content-Type": "application/dicom", "Content-Encoding": "gzip"},
+            b"x",
+            415,
+            "unsupported_request_media_type",
+        ),
         ({"Content-Type": "multipart/related"}, b"x", 400, "malformed_multipart"),
         (
             {"Content-Type": "multipart/related; boundary=x"},
@@ -378,6 +384,7 @@ def test_instances_of_any_encoding_are_stored(service: Service, syntax: UID) -> 
         "metadata",
         "part of another type",
         "no type",
+        "compressed",
         "no boundary",
         "cut off",
         "base64",

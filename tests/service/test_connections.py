@@ -131,7 +131,7 @@ def test_trailers_after_the_answer_get_no_second_one(
     model_store: Path, runtimes: FakeRuntimes
 ) -> None:
     with serving(settings_for(model_store), runtimes) as service, connected(service) as connection:
-        connection.sendall(CHUNKED + b"\r\n0\r\n")
+        connection.sendall(CHUNKED + b"Content-Type: text/plain\r\n\r\n0\r\n")
         assert status(first_answer(connection)) == 415
         connection.sendall(b"X-A: b\r\n" * connections.MAX_HEAD_BYTES)
         assert everything(connection) == b""

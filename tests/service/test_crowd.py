@@ -52,7 +52,10 @@ def test_too_many_connections_are_refused_until_one_ends(
     assert strict.client.get("/health").status_code == 200
 
 
-REFUSED_BODY = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n"
+REFUSED_BODY = (
+    b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Type: text/plain\r\n"
+    b"Content-Length: 1000000\r\n\r\n"
+)
 
 
 @pytest.mark.parametrize("text", [b"", HEAD, REFUSED_BODY], ids=["silent", "half", "unwanted"])

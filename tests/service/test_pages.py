@@ -4,6 +4,7 @@ import json
 import re
 from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 
@@ -70,6 +71,14 @@ def test_what_stands_in_an_address_is_described(document: dict[str, Any]) -> Non
                 if parameter["in"] == "path" and parameter["required"] and parameter["description"]
             }
             assert described == set(re.findall(r"{(\w+)}", path))
+
+
+def test_operations_are_where_the_document_is(document: dict[str, Any]) -> None:
+    """A proxy may have put a prefix before both (OpenAPI 3.1.0, 4.8.5)."""
+    assert [
+        urljoin("https://mri.example/brain/openapi.json", server["url"])
+        for server in document["servers"]
+    ] == ["https://mri.example/brain/"]
 
 
 def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:

@@ -114,7 +114,8 @@ def test_empty_lines_between_requests_keep_nothing_open(strict: Service) -> None
 
 
 def test_a_body_that_nobody_wants_is_not_waited_for(strict: Service) -> None:
-    head = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Length: 1000000\r\n\r\n"
+    head = b"POST /predict HTTP/1.1\r\nHost: test\r\nContent-Type: text/plain\r\n"
+    head += b"Content-Length: 1000000\r\n\r\n"
     with connected(strict) as connection:
         connection.sendall(head)
         assert status(first_answer(connection)) == 415
