@@ -564,6 +564,13 @@ MUTANTS: Final = (
         "tests/service/test_models.py::test_a_version_that_must_not_serve_leaves_the_old_one",
     ),
     Mutant(
+        "model file that changes once it is loaded",
+        "contract/sealing.py",
+        "        fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, seals)",
+        "        pass",
+        "tests/contract/test_sealing.py::test_nobody_can_change_it",
+    ),
+    Mutant(
         "publish killed, half a version",
         "contract/store.py",
         "            staged.rename(target)",

@@ -98,7 +98,7 @@ class Loader:
                     "it has other classes than the version that serves: it waits for an activation by "
                     "hand, or for the next start with BRAIN_MODEL_VERSION=latest"
                 )
-            rules = adjusted(Rules.read(stored.manifest, stored.path), self._settings)
+            rules = adjusted(Rules.read(stored), self._settings)
             runtime = self._open_runtime(self._settings, stored)
             engine = Engine(stored, rules, runtime)
             engine.batcher = Batcher(
@@ -129,7 +129,6 @@ class Loader:
             return None
         batcher, pipeline = engine.batcher, self._pipeline
         order = Order(
-            runtime.file,
             served_shapes(engine.stored.manifest),
             engine.stored.preprocess,
             engine.rules,
@@ -140,6 +139,7 @@ class Loader:
         return Crew(
             size,
             self._forks,
+            runtime.file,
             order,
             pipeline.settle,
             partial(pipeline.by_threads, batcher),

@@ -245,7 +245,7 @@ class ShadowSlot:
     def _open(self, selector: str) -> Shadow:
         name = self._settings.model
         stored = self._store.load(name, self._store.resolve(name, selector))
-        rules = adjusted(Rules.read(stored.manifest, stored.path), self._settings)
+        rules = adjusted(Rules.read(stored), self._settings)
         # One thread of its own, so that its priority is the lowest throughout.
         modest = self._settings.model_copy(update={"interpreters": 1, "max_batch_size": 1})
         runtime = self._open_runtime(modest, stored)
