@@ -26,6 +26,7 @@ FAULTS: Final = "tests/service/test_faults.py"
 BATCHING: Final = "service/batching.py"
 CREW: Final = "service/crew.py"
 CREW_TESTS: Final = "tests/service/test_crew.py"
+LEAKS: Final = "tests/service/test_leaks.py"
 BATCHES: Final = "tests/service/test_crew_batches.py"
 CONNECTIONS: Final = "tests/service/test_connections.py"
 
@@ -548,6 +549,34 @@ MUTANTS: Final = (
         "        self._fail_queued(self._lost)\n\n    @property",
         "\n    @property",
         "tests/service/test_batching.py::test_what_comes_just_before_the_end_is_not_left_behind",
+    ),
+    Mutant(
+        "version that was replaced, and its queue",
+        "service/loader.py",
+        "ref(engine)",
+        "lambda: engine",
+        f"{LEAKS}::test_a_version_is_let_go_once_another_one_serves[0]",
+    ),
+    Mutant(
+        "version that was replaced, and its workers' tasks",
+        CREW,
+        "        self._tasks.clear()\n",
+        "",
+        f"{LEAKS}::test_a_version_is_let_go_once_another_one_serves[2]",
+    ),
+    Mutant(
+        "version that was refused",
+        "service/patience.py",
+        "clear_frames(error.__traceback__)",
+        "pass",
+        f"{LEAKS}::test_a_version_is_let_go_once_another_one_serves[0]",
+    ),
+    Mutant(
+        "requests while no model serves",
+        "service/registry.py",
+        "raise self.failure.with_traceback(None)",
+        "raise self.failure",
+        f"{LEAKS}::test_requests_that_find_no_model_leave_nothing_behind",
     ),
     Mutant(
         "version that fails its warm-up",

@@ -130,6 +130,8 @@ class Crew:
         """Ends the workers; to be called when no job is left, or :meth:`abandon` is."""
         for task in self._tasks:
             task.cancel()
+        # One that was cancelled keeps where that happened, and so this crew and its version.
+        self._tasks.clear()
         for worker in self._workers:
             worker.dismiss()
         self._metrics.workers.dec(self.size)

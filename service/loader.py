@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
+from weakref import ReferenceType, ref
 
 from contract.answer import Rules
 from contract.errors import ContractError
@@ -41,7 +42,7 @@ class Loader:
         store: where the versions are.
         forks: where processes come from.
         open_runtime: loads a verified version.
-        delivered: gets each batch that an engine is done with. Any thread.
+        delivered: gets each batch that an engine is done with, and that engine. Any thread.
         late: gets an engine that nobody waits for any more.
     """
 
@@ -53,7 +54,7 @@ class Loader:
         store: ModelStore,
         forks: Forks,
         open_runtime: Open,
-        delivered: Callable[[Engine, Sequence[Job]], None],
+        delivered: Callable[[ReferenceType[Engine], Sequence[Job]], None],
         late: Callable[[Engine], None],
     ) -> None:
         self._settings = settings
@@ -105,7 +106,8 @@ class Loader:
                 runtime.lanes,
                 runtime.batch_sizes[-1],
                 self._settings.max_wait_ms / 1000,
-                partial(self._delivered, engine),
+                # Or the two would hold each other, and their memory, until the collector comes.
+                partial(self._delivered, ref(engine)),
                 self._metrics.observe_batch,
                 self._pipeline.decoder.decode if runtime.whole else None,
                 runtime.solo,

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from time import monotonic
 from typing import Final, NamedTuple
+from weakref import ReferenceType
 
 from contract.errors import ContractError
 from contract.sandbox import GRACE_SECONDS, START_SECONDS
@@ -80,7 +81,7 @@ class Registry:
         self.store_calls = StoreCalls()
         self.active: Engine | None = None
         self.failure: Unavailable = ModelLoading("the model is being loaded and warmed up")
-        self.refused: dict[tuple[str, int], Failure] = {}
+        self.refused: dict[tuple[str, int], ActivationRefused] = {}
         self._settings = settings
         self._metrics = metrics
         self._pipeline = pipeline
@@ -111,7 +112,8 @@ class Registry:
             Unavailable: why there is none.
         """
         if self.active is None:
-            raise self.failure
+            # Raised as it is, it would keep the frames of every request that it was raised for.
+            raise self.failure.with_traceback(None)
         return self.active
 
     @property
@@ -276,19 +278,21 @@ class Registry:
         try:
             engine = await self._loader.load(name, number, kinds)
         except (ServiceError, ContractError) as failure:
-            self.refused[name, number] = failure
+            # Not what was raised, which keeps all that it was raised among: files in memory, too.
+            self.refused[name, number] = ActivationRefused(failure)
             raise
         self.refused.pop((name, number), None)
         seconds = round(monotonic() - start, 3)
         logger.info("model loaded", extra={"fields": {**engine.identity, "seconds": seconds}})
         return engine
 
-    def _delivered(self, engine: Engine, jobs: Sequence[Job]) -> None:
+    def _delivered(self, reference: ReferenceType[Engine], jobs: Sequence[Job]) -> None:
         """Hands a batch to those who wait for it, and then to the shadow. Any thread."""
-        crew = engine.crew
+        engine = reference()
+        crew = None if engine is None else engine.crew
         self._pipeline.deliver(jobs, None if crew is None else crew.answer)
         shadow = self._shadow.shadow
-        if shadow is not None:
+        if shadow is not None and engine is not None:
             shadow.offer(jobs, engine.rules)
 
     def _is_idle(self) -> bool:
