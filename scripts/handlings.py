@@ -30,6 +30,8 @@ LEAKS: Final = "tests/service/test_leaks.py"
 BATCHES: Final = "tests/service/test_crew_batches.py"
 CONNECTIONS: Final = "tests/service/test_connections.py"
 
+PERMISSIONS: Final = "tests/contract/test_store_permissions.py"
+
 SANDBOX: Final = "contract/sandbox.py"
 SANDBOX_TESTS: Final = "tests/contract/test_sandbox.py"
 
@@ -598,6 +600,27 @@ MUTANTS: Final = (
         "        fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, seals)",
         "        pass",
         "tests/contract/test_sealing.py::test_nobody_can_change_it",
+    ),
+    Mutant(
+        "version that may not be looked into",
+        "contract/store.py",
+        "            with suppress(PermissionError):\n                if (self",
+        "            with suppress(ZeroDivisionError):\n                if (self",
+        f"{PERMISSIONS}::test_a_version_that_may_not_be_looked_into_is_passed_over",
+    ),
+    Mutant(
+        "version whose permissions are mended",
+        "contract/store.py",
+        "\\0{status.st_ctime_ns}",
+        "",
+        f"{PERMISSIONS}::test_a_stamp_changes_with_permissions[manifest.json]",
+    ),
+    Mutant(
+        "export under a private umask",
+        "contract/store.py",
+        "            make_readable(path)\n            sync(path)",
+        "            sync(path)",
+        f"{PERMISSIONS}::test_what_is_published_everybody_may_read",
     ),
     Mutant(
         "publish killed, half a version",
