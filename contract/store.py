@@ -28,7 +28,13 @@ from contract.errors import (
     VersionNotFound,
 )
 from contract.files import locked, make_readable, replace, sync
-from contract.manifest import MAX_VERSION, MODEL_NAME_PATTERN, VERSION_PATTERN, Manifest
+from contract.manifest import (
+    ALIAS_PATTERN,
+    MAX_VERSION,
+    MODEL_NAME_PATTERN,
+    VERSION_PATTERN,
+    Manifest,
+)
 from contract.version import MANIFEST, StoredVersion, verify, with_files
 
 ALIASES: Final = "aliases.json"
@@ -39,7 +45,7 @@ STAGING_PREFIX: Final = ".staging-"
 
 _MODEL_NAME = re.compile(MODEL_NAME_PATTERN)
 _VERSION_NAME = re.compile(VERSION_PATTERN)
-_ALIAS_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+_ALIAS_NAME = re.compile(ALIAS_PATTERN)
 _ALIAS_FILE = TypeAdapter(dict[str, int])
 _HIGHEST_FILE = TypeAdapter(Annotated[int, Field(ge=1, le=MAX_VERSION)])
 

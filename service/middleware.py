@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contract.errors import ContractError
 from service.access import ADMIN_FOLDERS, OPEN, OPEN_FOLDER, Access
-from service.administration import action_of
+from service.administration import record
 from service.context import KEY, Context, request_id
 from service.errors import Draining, RateExceeded, ServiceError, Unauthenticated
 from service.headers import protected
@@ -123,8 +123,7 @@ class Observer:
             # Nobody is known who could be named, or was asked for: anybody could fill the log.
             raise
         except ServiceError as refusal:
-            if action := action_of(scope["method"], scope["path"]):
-                State.of(scope).record(action, context, refusal.code, None, outcome="denied")
+            record(scope, refusal.code, "denied")
             raise
 
     async def _refuse(

@@ -40,7 +40,7 @@ async def list_models(request: Request) -> Response:
 async def activate(request: Request) -> Response:
     """Verifies and warms up a version, then lets it answer; or keeps the old one and says why."""
     registry, parameters = State.of(request.scope).registry, request.path_params
-    with recorded("activate", request.scope) as line:
+    with recorded(request.scope) as line:
         change = await registry.activate(parameters["name"], parameters["version"])
         line.result = change.active.label
     return _activated(change)
@@ -49,7 +49,7 @@ async def activate(request: Request) -> Response:
 async def rollback(request: Request) -> Response:
     """Lets the version answer that did before the active one; or keeps this and says why."""
     registry = State.of(request.scope).registry
-    with recorded("rollback", request.scope) as line:
+    with recorded(request.scope) as line:
         change = await registry.rollback(request.path_params["name"])
         line.result = change.active.label
     return _activated(change)
@@ -63,7 +63,7 @@ async def set_alias(request: Request) -> Response:
     """
     registry = State.of(request.scope).registry
     name, alias, selector = (request.path_params[key] for key in ("name", "alias", "version"))
-    with recorded("alias", request.scope) as line:
+    with recorded(request.scope) as line:
         number, before = await registry.set_alias(name, alias, selector)
         line.result = f"{alias}={name}/{number}"
     return JSONResponse({"alias": alias, "version": number, "previous": before})
