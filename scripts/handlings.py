@@ -630,6 +630,13 @@ MUTANTS: Final = (
         "tests/service/test_administration.py::test_what_is_no_name_is_not_recorded",
     ),
     Mutant(
+        "shadow version that is the one that serves",
+        "service/shadow.py",
+        "if active.manifest_digest == self._stored.manifest_digest:",
+        "if False:",
+        "tests/service/test_drift.py::TestShadow::test_the_version_that_serves_would_only_agree",
+    ),
+    Mutant(
         "publish killed, half a version",
         "contract/store.py",
         "            staged.rename(target)",

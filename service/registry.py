@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from time import monotonic
 from typing import Final, NamedTuple
@@ -199,7 +199,13 @@ class Registry:
 
     def shadow_state(self) -> ShadowState | None:
         """What became of the shadow version; None if there is to be none."""
-        return self._shadow.state(None if self.active is None else self.active.stored.preprocess)
+        return self._shadow.state(None if self.active is None else self.active.stored)
+
+    def compare(self, jobs: Iterable[Job], engine: Engine) -> None:
+        """Offers slices that an engine has answered to the shadow version, if there is one."""
+        shadow = self._shadow.shadow
+        if shadow is not None:
+            shadow.offer(jobs, engine.stored, engine.rules)
 
     async def watch(self) -> None:
         """Replaces an engine whose thread died or hangs; runs until cancelled."""
@@ -287,13 +293,10 @@ class Registry:
         return engine
 
     def _delivered(self, reference: ReferenceType[Engine], jobs: Sequence[Job]) -> None:
-        """Hands a batch to those who wait for it, and then to the shadow. Any thread."""
+        """Hands a batch to those who wait for it. Any thread."""
         engine = reference()
         crew = None if engine is None else engine.crew
         self._pipeline.deliver(jobs, None if crew is None else crew.answer)
-        shadow = self._shadow.shadow
-        if shadow is not None and engine is not None:
-            shadow.offer(jobs, engine.rules)
 
     def _is_idle(self) -> bool:
         engine = self.active

@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 from starlette.requests import Request
@@ -13,10 +13,13 @@ from contract.manifest import Manifest
 from contract.store import ModelStore
 from contract.version import MANIFEST
 from service.administration import recorded
-from service.errors import OtherPreprocessing
+from service.errors import OtherPreprocessing, SameVersion
 from service.registry import Change, Registry
 from service.shadow import ShadowState
 from service.state import State
+
+PAUSING: Final = (OtherPreprocessing, SameVersion)
+"""What keeps the shadow version from comparing until another version serves."""
 
 
 async def list_models(request: Request) -> Response:
@@ -80,9 +83,13 @@ def _describe_shadow(shadow: ShadowState | None) -> dict[str, Any] | None:
     if shadow is None:
         return None
     status = "loading" if shadow.version is None else "running"
-    described: dict[str, Any] = {"selector": shadow.selector, "version": shadow.version}
+    described: dict[str, Any] = {
+        "selector": shadow.selector,
+        "name": shadow.name,
+        "version": shadow.version,
+    }
     if shadow.failure is not None:
-        status = "paused" if isinstance(shadow.failure, OtherPreprocessing) else "failed"
+        status = "paused" if isinstance(shadow.failure, PAUSING) else "failed"
         described["error"] = {"code": shadow.failure.code, "detail": shadow.failure.detail}
     return described | {"status": status}
 
