@@ -118,8 +118,10 @@ def _verify_files(path: Path, manifest: Manifest) -> dict[str, SealedFile]:
     listed = {entry.path for entry in manifest.files} | {MANIFEST}
     for file in path.rglob("*"):
         is_folder = file.is_dir() and not file.is_symlink()
-        if not is_folder and file.relative_to(path).as_posix() not in listed:
-            raise CorruptVersion(f"{label} holds a file that was not published with it")
+        name = file.relative_to(path).as_posix()
+        if not is_folder and name not in listed:
+            # Its name may be any bytes.
+            raise CorruptVersion(f"{label} holds {name!r}, which was not published with it")
     _require_artifacts(manifest)
     return kept
 
