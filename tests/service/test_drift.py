@@ -26,6 +26,7 @@ from service.schemas import Shadow as ShadowAnswer
 from service.shadow import WAITING_SLICES, Shadow
 from tests.service.test_batching import FAR, job
 from tests.support.models import CLASSES, MAPS, NAME, QUANTISED, RECORDS, TWO_HEADS, head
+from tests.support.pacs import pacs, pacs_settings, series, stow
 from tests.support.service import (
     MODEL,
     FakeRuntime,
@@ -166,6 +167,18 @@ class TestShadowVersion:
             sleep(0.2)
             assert service.metric("brain_shadow_images_total") == 4
             assert service.metric("brain_confidence_count") == 4
+
+    def test_what_a_pacs_sends_is_compared(self, store_copy: Path, tmp_path: Path) -> None:
+        version = str(ModelStore(store_copy).versions(MODEL)[-1])
+        shadow = str(add_version(store_copy))
+        with pacs() as destination:
+            settings = pacs_settings(
+                store_copy, tmp_path, destination.url, model_version=version, shadow_version=shadow
+            )
+            with serving(settings, FakeRuntimes()) as service:
+                wait_until(lambda: shadow_of(service).status == "running")
+                assert stow(service.client, [it.data for it in series(3)]).status_code == 200
+                wait_until(lambda: service.metric("brain_shadow_images_total") == 3)
 
     def test_the_same_model_agrees(self, tiny_store: Path) -> None:
         settings = settings_for(
