@@ -44,8 +44,9 @@ from pydicom.uid import (
 from bench.machine import busy_share, describe
 from bench.processes import take_charge
 from bench.terminal import positive, say
-from scripts.orthanc import ROOT, Orthanc, free_port, missing
+from scripts.orthanc import ROOT, Orthanc, missing
 from scripts.pacs_demo import service
+from scripts.ports import free_port
 from tests.support.encoding import compress
 
 SOURCES: Final = sorted((ROOT / "tests" / "data" / "dicom").glob("*.dcm"))
@@ -232,15 +233,14 @@ def copies(
 
 def reports(orthanc: Orthanc) -> int:
     """Structured reports that Orthanc holds."""
-    return sum(len(one.instances) for one in orthanc.series() if one.tags.get("Modality") == "SR")
+    return sum(len(one.instances) for one in orthanc.reports())
 
 
 def download(orthanc: Orthanc) -> Iterator[Dataset]:
     """All of them."""
-    for one in orthanc.series():
-        if one.tags.get("Modality") == "SR":
-            for instance in one.instances:
-                yield dcmread(io.BytesIO(orthanc.file(instance)))
+    for one in orthanc.reports():
+        for instance in one.instances:
+            yield dcmread(io.BytesIO(orthanc.file(instance)))
 
 
 def evidence(report: Dataset) -> Iterator[str]:

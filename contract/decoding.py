@@ -82,7 +82,7 @@ def sniff(data: bytes) -> Media:
         return Media.PNG
     if data[DICOM_PREAMBLE_BYTES : DICOM_PREAMBLE_BYTES + 4] == b"DICM":
         return Media.DICOM
-    raise UnsupportedMedia("neither JPEG, PNG nor DICOM")
+    raise UnsupportedMedia("neither JPEG, PNG nor DICOM" if data else "the file is empty")
 
 
 def open_source(

@@ -14,6 +14,7 @@ from typing import Final
 
 import numpy as np
 from pydicom import Dataset, FileDataset, dcmread
+from pydicom.charset import CODES_TO_ENCODINGS, python_encoding
 from pydicom.dataset import FileMetaDataset
 from pydicom.tag import BaseTag, Tag
 from pydicom.uid import (
@@ -56,7 +57,8 @@ _KEYWORDS: Final = (
     *("Rows", "Columns", "NumberOfFrames", "SamplesPerPixel", "PlanarConfiguration"),
     *("BitsAllocated", "BitsStored", "HighBit", "PixelRepresentation"),
     *("PhotometricInterpretation", "PixelPaddingValue", "PixelPaddingRangeLimit"),
-    *("PixelSpacing", "PixelAspectRatio", "ImagePositionPatient", "ImageOrientationPatient"),
+    *("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio"),
+    *("ImagePositionPatient", "ImageOrientationPatient"),
     *("RescaleSlope", "RescaleIntercept", "ModalityLUTSequence", "PixelPresentation"),
     *("WindowCenter", "WindowWidth", "VOILUTFunction", "VOILUTSequence", "PresentationLUTShape"),
     *(
@@ -82,6 +84,10 @@ _QUIET_LOCK: Final = threading.Lock()
 
 # pydicom's records quote attribute values, so none may reach the service's log.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
+
+# Latin alphabet No. 9 (PS3.3 2024e, C.12.1.1.2), which pydicom does not know and reads as No. 1.
+python_encoding.update({"ISO_IR 203": "iso8859_15", "ISO 2022 IR 203": "iso8859_15"})
+CODES_TO_ENCODINGS[b"\x1b-b"] = "iso8859_15"
 
 
 class DicomObject:

@@ -19,6 +19,12 @@ MIN_SPACING_MM: Final = 0.01
 MAX_SPACING_MM: Final = 100.0
 """Of the pixels of a slice: no scanner makes others, so nothing is measured with what is beyond."""
 
+_SIDES: Final = (
+    *("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing", "PixelAspectRatio"),
+)
+"""What says how oblong pixels are (PS3.3 2024e, C.7.6.3.1.7), the first one first. Only the first is of
+the patient, so nothing is measured with the others."""
+
 FUNCTIONAL_GROUPS: Final = (
     "PixelMeasuresSequence",
     "PlanePositionSequence",
@@ -132,11 +138,16 @@ def spacing(attributes: Dataset) -> tuple[float, float] | None:
 
 
 def aspect(attributes: Dataset) -> float:
-    """A pixel's height over its width; 1 if nothing is stated that can be believed."""
-    sides = numbers(attributes, "PixelSpacing")
-    if not credible(sides):
-        sides = floats(attributes, "PixelAspectRatio")
-    return sides[0] / sides[1] if credible(sides) else 1.0
+    """A pixel's height over its width; 1 if nothing is stated that can be believed.
+
+    Raises:
+        UndecodableImage: it is stated, and no number.
+    """
+    for keyword in _SIDES:
+        sides = numbers(attributes, keyword)
+        if credible(sides):
+            return sides[0] / sides[1]
+    return 1.0
 
 
 def credible(sides: Sequence[float]) -> bool:

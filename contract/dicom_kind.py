@@ -1,5 +1,6 @@
 """What kind of DICOM object it is: only an MR image of a head is one that a model may see."""
 
+import re
 from typing import Final
 
 from pydicom import Dataset
@@ -52,6 +53,12 @@ HEAD_TERMS: Final = frozenset(
         *("KOPF", "SCHAEDEL", "SCHADEL", "GEHIRN", "HIRN", "TETE", "CRANE", "CERVEAU", "ENCEPHALE"),
         *("CABEZA", "CRANEO", "CEREBRO", "ENCEFALO", "TESTA", "CRANIO", "CERVELLO", "CABECA"),
         *("HOOFD", "HERSENEN", "SCHEDEL", "GLOWA", "MOZG", "HUVUD", "HJARNA", "HODE", "HJERNE"),
+        *("HOVED", "KRANIUM", "KRANIE", "KRANIAL", "BEYIN", "KAFA", "KAFATASI", "AIVOT", "PAA"),
+        *("HLAVA", "MOZEK", "MOZOG", "LEBKA", "KOPONYA", "FEJ", "AGY", "CREIER", "CRANIU"),
+        *("GLAVA", "MOZAK", "MOZGANI", "LOBANJA", "GALVA", "KEPALA"),
+        *("HYPOPHYSE", "SCHADELBASIS", "SCHAEDELBASIS", "ORBITA", "ORBITAE", "ORBITAS"),
+        *("HIPPOCAMPUS", "HIPPOCAMPI", "CALLOSUM", "TRIGEMINAL", "TRIGEMINUS", "AUDITORY"),
+        *("FRONTALLOBE", "TEMPORALLOBE", "PARIETALLOBE", "OCCIPITALLOBE"),
     }
 )
 """Body Part Examined (0018,0015) of a head, letters alone and without accents, so that 3RDVENTRICLE
@@ -75,6 +82,9 @@ OTHER_PARTS: Final = frozenset(
         *("FETAL", "FETUS", "FETALE", "FOETAL", "FOETUS", "FOETALE"),
         *("HWS", "BWS", "LWS", "WIRBELSAULE", "WIRBELSAEULE", "BRUST", "BAUCH", "BECKEN", "RACHIS"),
         *("COLUMNA", "COLUNA", "COLONNA", "COLONNE", "TORAX", "TORACE"),
+        *("OMURGA", "SERVIKAL", "PATER", "GERINC", "COLOANA", "KRALJEZNICA", "KICMA", "KREGOSLUP"),
+        *("SELKARANKA", "RYGGRAD", "PANKREAS", "PANKREATU", "PANKREASA"),
+        *("FEMORU", "FEMURU", "FEMURA", "HUMERU", "HUMERUSA", "REISILUUN", "OLKALUUN", "FETALNI"),
     }
 )
 """Words that turn a text with a word of :data:`HEAD_TERMS` into one of another part, of more than a
@@ -88,6 +98,12 @@ NO_PART: Final = frozenset(
     }
 )
 """Words that name no part of a body: a text of these alone states none."""
+
+_PART: Final = re.compile(
+    rf"(?:MR[AITV]?)?({'|'.join(sorted(HEAD_TERMS | OTHER_PARTS))})(?:MR[AITV]?|ANGIO|W?WO)?"
+)
+"""A word that names a part, written together with the modality or with what is said of the contrast:
+MRBRAIN, HEADANGIO, BRAINWWO."""
 
 HEAD_CODES: Final = frozenset(
     {
@@ -204,7 +220,8 @@ def _is_localizer(groups: Dataset) -> bool:
 def _is_head(dataset: Dataset) -> bool:
     """Whether it is one, or says nothing: many scanners say nothing."""
     stated = words(_body_part(dataset))
-    named = [word for word in stated if word not in NO_PART]
+    named = [found[1] if (found := _PART.fullmatch(word)) else word for word in stated]
+    named = [word for word in named if word not in NO_PART]
     if named and "".join(stated) not in NO_PART:
         if "".join(named) in HEAD_TERMS:
             return True

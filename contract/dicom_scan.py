@@ -137,7 +137,9 @@ def words(text: object) -> list[str]:
 
 def _upper(text: object) -> str:
     parts = unicodedata.normalize("NFKD", str(text or ""))
-    return "".join(part for part in parts if not unicodedata.combining(part)).upper()
+    plain = "".join(part for part in parts if not unicodedata.combining(part)).upper()
+    # Its stroke is no accent to Unicode.
+    return plain.replace("Ł", "L")
 
 
 def _is_person(text: object) -> bool | None:

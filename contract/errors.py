@@ -121,7 +121,7 @@ class NoPixelData(DicomError):
 
 
 class NotAnImage(DicomError):
-    """The DICOM object is a report, a plan, a curve, a palette or a directory."""
+    """The DICOM object is a report, a plan, a curve, a palette, a directory or of spectroscopy."""
 
     code = "not_an_image"
 
@@ -133,7 +133,7 @@ class NotMr(DicomError):
 
 
 class UnsupportedSopClass(DicomError):
-    """The DICOM object is of MR, but no MR image: spectroscopy, Secondary Capture."""
+    """The DICOM object is of MR, but no MR image, such as a Secondary Capture."""
 
     code = "unsupported_sop_class"
 
@@ -175,7 +175,7 @@ class UnsupportedTransferSyntax(DicomError):
 
 
 class UnsupportedPixels(DicomError):
-    """The DICOM object has other bits or colours than are read."""
+    """The DICOM object has other bits than are read, or colours that are more than a tint of grey."""
 
     code = "unsupported_pixels"
 

@@ -43,6 +43,9 @@ LATEST: Final = "latest"
 STAGING_PREFIX: Final = ".staging-"
 """Folders of this name hold versions still being written; nothing ever loads them."""
 
+MAX_SHOWN: Final = 80
+"""Characters of a name or a selector that a message repeats."""
+
 _MODEL_NAME = re.compile(MODEL_NAME_PATTERN)
 _VERSION_NAME = re.compile(VERSION_PATTERN)
 _ALIAS_NAME = re.compile(ALIAS_PATTERN)
@@ -166,7 +169,7 @@ class ModelStore:
         if not versions:
             if not self.root.is_dir():
                 raise VersionNotFound("the folder of the model store does not exist")
-            raise VersionNotFound(f"the store has no version of {name}")
+            raise VersionNotFound(f"the store has no version of {_shown(name)}")
         if selector == LATEST:
             return (self.described(name) or versions)[-1]
         number = int(selector) if _VERSION_NAME.fullmatch(selector) else None
@@ -178,7 +181,7 @@ class ModelStore:
                     "which is not in the store"
                 )
         if number not in versions:
-            raise VersionNotFound(f"{selector} names no version of {name}")
+            raise VersionNotFound(f"{_shown(selector)} names no version of {name}")
         return number
 
     def stamp(self, name: str, version: int) -> str:
@@ -314,6 +317,11 @@ class ModelStore:
         highest = max(recorded, version, *self.versions(name))
         if highest > recorded:
             replace(self.root / name / HIGHEST, f"{highest}\n")
+
+
+def _shown(text: str) -> str:
+    """What somebody asked for, in an answer; it may be of any length."""
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}…"
 
 
 def _remove_abandoned(folder: Path) -> None:

@@ -4,16 +4,16 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self
 
 import httpx
+
+from scripts.ports import free_port
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 CONFIGURATION: Final = ROOT / "deploy" / "orthanc" / "orthanc.json"
@@ -154,12 +154,7 @@ class Orthanc:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
         self.client.close()
 
@@ -193,6 +188,10 @@ class Orthanc:
             )
         return found
 
+    def reports(self) -> list[Series]:
+        """The series of structured reports."""
+        return [one for one in self.series() if one.tags.get("Modality") == "SR"]
+
     def jobs(self) -> list[str]:
         """The state of each job."""
         return [item["State"] for item in self._get("/jobs?expand")]
@@ -217,11 +216,3 @@ class Orthanc:
             return self.client.get("/system").is_success
         except httpx.TransportError:
             return False
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

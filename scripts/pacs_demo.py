@@ -15,10 +15,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
-
 from scripts.mr_study import write_study
-from scripts.orthanc import ROOT, Orthanc, Series, free_port, missing
+from scripts.orthanc import ROOT, Orthanc, Series, missing
+from scripts.ports import free_port, is_ready
 
 SLICES = ROOT / "tests" / "data" / "slices"
 STUDY = {
@@ -96,18 +95,10 @@ def service(folder: Path, port: int, orthanc: Orthanc) -> Iterator[None]:
         log.close()
 
 
-def is_ready(port: int) -> bool:
-    """Whether the service answers predictions."""
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/health/ready").is_success
-    except httpx.TransportError:
-        return False
-
-
 def wait_for_results(orthanc: Orthanc, series: int) -> None:
     """Waits for a report on each series."""
     end = time.monotonic() + PATIENCE_SECONDS
-    while len([one for one in orthanc.series() if one.tags.get("Modality") == "SR"]) < series:
+    while len(orthanc.reports()) < series:
         if time.monotonic() > end:
             raise SystemExit("no results came")
         time.sleep(0.2)

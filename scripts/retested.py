@@ -28,10 +28,12 @@ from training import trust
 from training.calibrate import class_indices
 from training.card_answers import how_sure
 from training.convert import litert_predictor
-from training.datasets import NO_TUMOR, ImageSet, given, read_folders
+from training.datasets import given, read_folders
 from training.duplicates import audit
 from training.errors import DatasetError, TrainingError
-from training.folders import INDEX_FILE
+from training.images import ImageSet
+from training.index import INDEX_FILE
+from training.names import NO_TUMOR
 from training.scores import shares, tumor_scores
 
 STORE = Path(__file__).resolve().parents[1] / "model_store"

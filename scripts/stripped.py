@@ -17,11 +17,11 @@ from contract.answer import Rules
 from contract.errors import StoreError
 from contract.store import ModelStore
 from training.answering import as_outputs
+from training.catalogue import load_recipe
 from training.convert import Predictor, litert_predictor
-from training.datasets import NO_TUMOR
 from training.errors import TrainingError
+from training.names import NO_TUMOR
 from training.prepare import prepare
-from training.recipe import load_recipe
 from training.splits import Protocol
 from training.synthesis import strip
 

@@ -10,6 +10,7 @@ from service.descriptors import raise_limit
 from service.logs import configuration
 from service.server import DrainingServer, check_address, check_drain, configure
 from service.settings import Settings, SettingsError
+from service.usage import refuse_arguments
 
 INVALID_SETTINGS: Final = 2
 """Exit status when the environment is wrong, as of a command that is used wrongly."""
@@ -17,6 +18,7 @@ INVALID_SETTINGS: Final = 2
 
 def main() -> int:
     """Runs the service; returns the process' exit status."""
+    refuse_arguments(sys.argv[1:])
     try:
         settings = Settings.from_environment()
         check_address(settings)

@@ -92,8 +92,10 @@ class Access:
         try:
             key = _authenticate(self._keys, scope["headers"])
         except Unauthenticated:
-            # Who tries one key after the other is slowed down as well.
-            self._count(self._client(scope))
+            # Who tries one key after the other is slowed down as well. A browser that asks whether a
+            # page may send a key sends none itself (Fetch standard, CORS protocol).
+            if scope["method"] != "OPTIONS" or _presented(scope["headers"]):
+                self._count(self._client(scope))
             raise
         context.fields["key"] = context.client = key.name
         context.is_admin = Role.ADMIN in key.roles
@@ -159,18 +161,28 @@ def _is_address(name: str) -> bool:
 
 
 def _authenticate(keys: Keyring, headers: list[tuple[bytes, bytes]]) -> Key:
-    presented = [
-        value[len(_BEARER) :].strip() if name == b"authorization" else value
-        for name, value in headers
-        if name == b"x-api-key"
-        or (name == b"authorization" and value[: len(_BEARER)].lower() == _BEARER)
-    ]
+    presented = _presented(headers)
     if not presented:
         raise Unauthenticated("this needs an API key: Authorization: Bearer KEY")
-    key = keys.find(presented[0]) if len(presented) == 1 else None
+    if len(presented) > 1:
+        raise Unauthenticated("there are several API keys in the request: send one")
+    key = keys.find(presented[0])
     if key is None:
-        raise Unauthenticated("the API key is not valid")
+        raise Unauthenticated("the API key is not valid (X-API-Key counts before Authorization)")
     return key
+
+
+def _presented(headers: list[tuple[bytes, bytes]]) -> list[bytes]:
+    """The keys that a request comes with.
+
+    A token beside ``X-API-Key`` may be for a gateway before the service, and is none of its keys.
+    """
+    own = [value for name, value in headers if name == b"x-api-key"]
+    return own or [
+        value[len(_BEARER) :].strip()
+        for name, value in headers
+        if name == b"authorization" and value[: len(_BEARER)].lower() == _BEARER
+    ]
 
 
 def _needed(method: str, path: str) -> Role | None:

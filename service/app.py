@@ -68,7 +68,7 @@ class App(FastAPI):
         """Predictions take the short way; FastAPI still describes their route in OpenAPI."""
         direct = {("POST", PREDICT): predict.predict}
         stack = super().build_middleware_stack()
-        return Observer(stack, self.metrics, self._access, direct, self._pacer)
+        return Observer(stack, self.metrics, self._access, direct, self._pacer, self.routes)
 
     def openapi(self) -> dict[str, Any]:
         """The OpenAPI document."""

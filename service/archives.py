@@ -117,11 +117,11 @@ class Archive:
                 data = file.read()
         except Exception:  # noqa: BLE001
             failure = DamagedZip("the file is damaged in its zip file")
-            return Upload(name, b"", failure)
+            return Upload(name, b"", failure, archived=True)
         if is_zip(data):
             failure = NestedZip("a zip file in a zip file is not opened")
-            return Upload(name, b"", failure)
-        return Upload(name, data)
+            return Upload(name, b"", failure, archived=True)
+        return Upload(name, data, archived=True)
 
 
 def _is_wanted(member: zipfile.ZipInfo) -> bool:

@@ -5,7 +5,6 @@ client take for ever to send a body that is not wanted or to receive an answer.
 """
 
 import asyncio
-from dataclasses import dataclass
 from typing import Any, Final
 
 import uvicorn
@@ -15,7 +14,7 @@ from uvicorn.protocols.utils import get_remote_addr
 from uvicorn.server import ServerState
 
 from service.addresses import counted
-from service.context import new_request_id
+from service.breakage import BrokenBody, Unheard
 from service.crowd import Crowd, Party, Standing
 from service.errors import (
     HeadersTimeout,
@@ -25,12 +24,8 @@ from service.errors import (
     ServiceError,
     TooManyConnections,
 )
-from service.flow import Flow
+from service.flow import Flow, Limits
 from service.hosts import has_path, is_named_once, origin_form
-from service.metrics import Metrics
-from service.middleware import UNMATCHED
-from service.pacing import EXTENSION
-from service.problems import whole_answer
 from service.sending import Outgoing
 from service.turnstile import Turnstile
 from service.upgrades import WithoutUpgrades
@@ -51,29 +46,11 @@ FRESH_SECONDS: Final = 0.2
 at once, the connection would be reset under it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What a connection may take.
-
-    Attributes:
-        header_seconds: from the connection or a request's first byte to the end of its headers.
-        body_seconds: for the rest of a body whose request has been answered.
-    """
-
-    header_seconds: float
-    body_seconds: float
-
-
-class Unheard(Exception):
-    """Stops the parser: what it has found belongs to nobody who is answered."""
-
-
 class Connection(WithoutUpgrades):
     """Uvicorn's protocol with limits.
 
     Attributes:
-        party: as of :class:`service.crowd.Member`.
-        standing: the same.
+        party, standing: as of :class:`service.crowd.Member`.
         cycle: of the latest request with a whole head; None before the first.
     """
 
@@ -90,13 +67,11 @@ class Connection(WithoutUpgrades):
         *,
         crowd: Crowd,
         limits: Limits,
-        metrics: Metrics,
         turnstile: Turnstile,
     ) -> None:
         super().__init__(config, server_state, app_state, _loop)
         self._crowd = crowd
         self._limits = limits
-        self._metrics = metrics
         self._turnstile = turnstile
         self._timer: asyncio.TimerHandle | None = None
         self._in_message = False
@@ -111,7 +86,7 @@ class Connection(WithoutUpgrades):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Takes a client, or tells it that there are too many."""
-        self.transport = outgoing = Outgoing(transport, self.loop)
+        self.transport = outgoing = Outgoing(transport, self.loop, self._stays)
         self.flow = flow = Flow(transport, self.pipeline)
         self.client = get_remote_addr(transport)
         if self._crowd.is_full and not self._crowd.make_room(self.address):
@@ -127,8 +102,9 @@ class Connection(WithoutUpgrades):
         """Forgets the client."""
         self._disarm()
         super().connection_lost(exc)
-        self.transport.stop()
+        self.transport.lose()
         self._crowd.remove(self)
+        self.flow.presence.leave()
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """The client sends nothing more, and may still wait for the answers to what came whole.
@@ -164,7 +140,7 @@ class Connection(WithoutUpgrades):
         if self._refused:
             raise Unheard
         super().on_message_begin()
-        self.scope["extensions"] = {EXTENSION: {"for_seconds": self.flow.pause_for}}
+        self.scope["extensions"] = self.flow.extensions
         self._in_message = self._in_head = True
         self._note_standing()
         if self._timer is None:
@@ -181,11 +157,7 @@ class Connection(WithoutUpgrades):
             self._refuse_head()
             return
         if not is_named_once(self.url, self.headers, self.parser.get_http_version()):
-            self._refuse(
-                MalformedRequest(
-                    "a request must name one host, in a header Host, and no other one in its target"
-                )
-            )
+            self._refuse(MalformedRequest("a request must name one host, in its header Host alone"))
             return
         self.url = origin_form(self.url)
         # Uvicorn would fail on it once the request counts as begun.
@@ -193,9 +165,7 @@ class Connection(WithoutUpgrades):
             self._refuse(MalformedRequest("the target of a request must have a path"))
             return
         if len(self.pipeline) >= MAX_QUEUED:
-            self._refuse(
-                RateExceeded(f"of a connection {MAX_QUEUED} requests may wait for their turn", 1)
-            )
+            self._refuse(RateExceeded(f"of a connection {MAX_QUEUED} requests may wait", 1))
             return
         self._in_head = False
         self._head_bytes = self._trailer_bytes = 0
@@ -224,6 +194,9 @@ class Connection(WithoutUpgrades):
         self._in_head = True
         self._head_bytes = 0
         super().on_message_complete()
+        if self.cycle and not self.cycle.response_complete:
+            # A large last piece has paused it, and who leaves meanwhile would not be noticed.
+            self.flow.resume_reading()
         self._note_standing()
 
     def on_response_complete(self) -> None:
@@ -238,13 +211,18 @@ class Connection(WithoutUpgrades):
         if self._refused:
             if is_last and not self.transport.is_closing():
                 self._end(self._last_words)
-        elif self._in_message and not self._in_head:
+        elif self._stays():
             self._arm(self._limits.body_seconds)
+            if self.cycle is not None and not self.cycle.keep_alive:
+                self._part()
 
     def shutdown(self) -> None:
         """Ends the connection after its answer, or after the first one where there was none yet."""
         if self.cycle is None:
             self.loop.call_later(FRESH_SECONDS, super().shutdown)
+        elif self._stays():
+            self._arm(LINGER_SECONDS)
+            self._part()
         else:
             super().shutdown()
 
@@ -260,7 +238,7 @@ class Connection(WithoutUpgrades):
 
     def make_way(self) -> None:
         """Ends the connection, of which no request is being answered, in favour of another one."""
-        if self.standing is Standing.UNFINISHED:
+        if self.standing is Standing.UNFINISHED and not self._is_ending:
             self._refuse(TooManyConnections("others need the connection; try again"))
         else:
             self._forget()
@@ -339,13 +317,11 @@ class Connection(WithoutUpgrades):
             self._refuse(HeadersTimeout("the headers did not arrive in time"))
         else:
             # It has sent nothing to answer, or has had its answer.
+            self._is_ending = True
             self.transport.close()
 
     def _refuse(self, failure: ServiceError | None) -> None:
-        """Hears nothing more, and says why, if at all, once all requests before have their answers.
-
-        A request that has an answer, or the beginning of one, gets no second one.
-        """
+        """Hears nothing more, and says why, if at all, once all requests before have their answers."""
         # The parser goes on with what came in one piece, and may find more that is wrong.
         if self._refused:
             return
@@ -355,18 +331,41 @@ class Connection(WithoutUpgrades):
         if cycle is None:
             self._end(failure)
         elif self._in_message and not self._in_head:
-            # What is wrong is the body of the latest request, which gets no answer.
-            cycle.disconnected, cycle.waiting_for_100_continue = True, False
-            cycle.message_event.set()
-            if self.pipeline:
-                self.pipeline.popleft()
-                self._last_words = failure
-            else:
-                self._end(None if cycle.response_started else failure)
+            self._break_off(cycle, failure)
         elif cycle.response_complete:
             self._end(failure)
         else:
             self._last_words = failure
+
+    def _break_off(self, cycle: RequestResponseCycle, failure: ServiceError | None) -> None:
+        """Ends the body of the latest request, whose own answer is to say what is wrong with it."""
+        # What is asked for now would be written behind the end of what is sent.
+        cycle.waiting_for_100_continue = False
+        if cycle.response_complete:
+            self._end(None)
+        elif failure is not None:
+            cycle.keep_alive = False
+            if not cycle.response_started:
+                cycle.body = BrokenBody(failure)  # type: ignore[assignment]
+        else:
+            cycle.disconnected = True
+            if self.pipeline:
+                self.pipeline.popleft()
+            else:
+                self._end(None)
+        cycle.message_event.set()
+
+    def _stays(self) -> bool:
+        """Whether the body of an answered request still comes: closed, the connection is reset."""
+        is_answered = self.cycle is not None and self.cycle.response_complete
+        return is_answered and self._in_message and not (self._in_head or self._is_ending)
+
+    def _part(self) -> None:
+        """Sends nothing more, and closes once the client does, or time is up."""
+        self._refused = self._is_ending = True
+        self._unset_keepalive_if_required()
+        self.transport.write_eof()
+        self.transport.watch()
 
     def _end(self, failure: ServiceError | None) -> None:
         """Says why, and closes once the client has had time to read it."""
@@ -377,9 +376,9 @@ class Connection(WithoutUpgrades):
         # What waits to be sent takes room, and so counts until it is.
         self._crowd.move(self, Standing.BUSY)
         if failure is not None:
-            self._metrics.requests.labels(UNMATCHED, str(failure.status)).inc()
-            self._metrics.errors.labels(failure.code).inc()
-            self.transport.write(whole_answer(failure, new_request_id(), {"connection": "close"}))
+            # Between requests, the fields are those of the last one.
+            fields = self.headers if self._in_message else ()
+            self.transport.write(self._turnstile.last_words(failure, fields))
         if self.flow.has_ended:
             # It sends nothing for which the connection would be reset under what it has not read.
             self.transport.close()

@@ -9,7 +9,9 @@ from service.choices import Device, RuntimeChoice
 if TYPE_CHECKING:  # which checks itself here
     from service.settings import Settings
 
-PLACEHOLDERS: Final = frozenset({"changeme", "change-me", "password", "secret", "token"})
+PLACEHOLDERS: Final = frozenset(
+    {"...", "…", "changeme", "change-me", "password", "secret", "token"}
+)
 """Secrets that somebody forgot to replace; the service does not start with one."""
 
 INTAKE_SHARE: Final = 0.75

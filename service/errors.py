@@ -24,6 +24,7 @@ ServiceError                       500  internal_error
 ├── HeadersTooLarge                431  headers_too_large
 ├── RateExceeded                   429  rate_exceeded, with Retry-After
 ├── UnsupportedRequestMedia        415  unsupported_request_media_type
+│   └── CompressedBody               415  the same code, with Accept-Encoding
 ├── UnusableZip                    422  unusable_zip
 │   ├── DamagedZip                   422  damaged_zip
 │   ├── EmptyZip                     422  empty_zip
@@ -239,7 +240,7 @@ class NotAcceptable(ServiceError):
 
 
 class NoDicomSource(NotAcceptable):
-    """DICOM objects were asked for, and an input is no DICOM object."""
+    """DICOM objects were asked for, and no input is one, or a file outside an archive is none."""
 
     code = "no_dicom_source"
 
@@ -266,7 +267,7 @@ class HeadersTooLarge(ServiceError):
 
 
 class RateExceeded(ServiceError):
-    """The client asks more often than it may (BRAIN_RATE_PER_SECOND), or waits for no answer."""
+    """The client asks too often (BRAIN_RATE_PER_SECOND), or sends on without waiting for answers."""
 
     status = 429
     code = "rate_exceeded"
@@ -282,10 +283,19 @@ class RateExceeded(ServiceError):
 
 
 class UnsupportedRequestMedia(ServiceError):
-    """The header `Content-Type` names nothing that the address takes."""
+    """The header `Content-Type` names nothing that the address takes, or the body is compressed."""
 
     status = 415
     code = "unsupported_request_media_type"
+
+
+class CompressedBody(UnsupportedRequestMedia):
+    """The header `Content-Encoding` names a coding."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The only coding that is taken (RFC 9110, section 12.5.3)."""
+        return {"Accept-Encoding": "identity"}
 
 
 class UnidentifiedSource(ServiceError):
@@ -320,7 +330,7 @@ class NoEarlierVersion(ServiceError):
 
 
 class OtherVersionServes(ServiceError):
-    """A rollback waited for an activation, after which another version serves than the one to leave."""
+    """While this rollback waited, another activation finished; nothing was rolled back."""
 
     status = 409
     code = "other_version_serves"

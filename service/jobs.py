@@ -38,12 +38,14 @@ class Upload:
         failure: why it could not be taken out of its archive, if so.
         digest: of its content (:mod:`service.content`), where that is known already; ``data``
             may hold its beginning alone then.
+        archived: whether it came in an archive, so that the client may not mean it.
     """
 
     name: str | None = field(repr=False)
     data: bytes = field(repr=False)
     failure: Failure | None = None
     digest: bytes | None = field(default=None, repr=False)
+    archived: bool = False
 
 
 class Group:
@@ -158,6 +160,13 @@ class Group:
         self._waiting.clear()
         if not self.done.done():
             self.done.set_result(None)
+
+    def abandon(self) -> None:
+        """Nobody waits for it any more: what is not predicted yet never is, as if it were too late."""
+        for file in self._files:
+            for job in file:
+                job.deadline = 0.0
+        self.finish()
 
     def _feed(self) -> None:
         while self._waiting and self._active < self._share:

@@ -95,8 +95,13 @@ class Keyring:
             SettingsError: it cannot be read, a line is wrong, or there is no key in it.
         """
         try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
+            # Editors of Windows put a mark before UTF-8.
+            text = path.read_text(encoding="utf-8-sig")
+        except UnicodeDecodeError as error:
+            raise SettingsError(
+                f"BRAIN_API_KEYS_FILE: {path} is not UTF-8: save it as that, not as UTF-16"
+            ) from error
+        except OSError as error:
             raise SettingsError(f"BRAIN_API_KEYS_FILE: cannot read {path}") from error
         keys: list[Key] = []
         for number, line in enumerate(text.splitlines(), 1):

@@ -83,7 +83,11 @@ class Metrics:
         counter = partial(Counter, registry=registry)
         gauge = partial(Gauge, registry=registry)
         seconds = partial(_seconds, registry)
-        self.requests = counter("brain_http_requests", "Answered requests.", ("route", "status"))
+        self.requests = counter(
+            "brain_http_requests",
+            "Answered requests.",
+            ("route", "status"),
+        )
         self.requests_in_progress = gauge(
             "brain_http_requests_in_progress", "Requests being answered."
         )

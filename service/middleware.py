@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from time import monotonic
 from typing import Final
 
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
+from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contract.errors import ContractError
@@ -18,13 +19,15 @@ from service.errors import Draining, RateExceeded, ServiceError, Unauthenticated
 from service.headers import protected
 from service.metrics import Metrics
 from service.pacing import EXTENSION, Pacer, pause_seconds, retry_after
+from service.presence import Presence
 from service.problems import problem_response
 from service.state import State
 
 logger = logging.getLogger("service.request")
 
 UNMATCHED: Final = "unmatched"
-"""Route label of addresses that do not exist; their text is the client's, so it is not recorded."""
+"""Route label of addresses that do not exist, and of what is no whole request; their text is the
+client's, so it is not recorded."""
 
 CLIENT_GONE: Final = 499
 """Status in log and metrics for a client that left before its answer, as nginx writes it."""
@@ -47,6 +50,7 @@ class Observer:
         direct: method and path of routes that are called without the rest of the application: its
             layers cost a busy route more than the route itself.
         pacer: of all refusals but those of what is for administrators.
+        routes: all of the application's.
     """
 
     def __init__(
@@ -56,12 +60,14 @@ class Observer:
         access: Access,
         direct: Mapping[tuple[str, str], Endpoint],
         pacer: Pacer,
+        routes: Sequence[BaseRoute],
     ) -> None:
         self._app = app
         self._metrics = metrics
         self._access = access
         self._direct = direct
         self._pacer = pacer
+        self._routes = routes
         # Others' refusals must not hide who tries to change the service.
         self._admin_pacer = Pacer()
 
@@ -72,13 +78,14 @@ class Observer:
             return
         context = Context(request_id(scope["headers"]))
         scope.setdefault("state", {})[KEY] = context
+        presence = Presence.of(scope)
         status = 0
         identification = (b"x-request-id", context.request_id.encode())
 
         async def send_identified(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
-                status = message["status"]
+                status = CLIENT_GONE if presence.has_left else message["status"]
                 headers = protected([*message.get("headers", ()), identification], scope["path"])
                 message["headers"] = headers
                 if State.of(scope).draining:
@@ -95,7 +102,8 @@ class Observer:
             else:
                 await _answer(endpoint, scope, receive, send_identified)
         except ClientDisconnect:
-            status = CLIENT_GONE
+            # What the application made of it, nobody has seen.
+            status, context.code = CLIENT_GONE, None
         except ServiceError as refusal:
             await self._refuse(refusal, context, scope, receive, send_identified)
         except asyncio.CancelledError:
@@ -119,12 +127,19 @@ class Observer:
         """Refuses who may not; what would have changed the service has a line in the audit log."""
         try:
             self._access.check(scope, context)
-        except (Unauthenticated, RateExceeded):
-            # Nobody is known who could be named, or was asked for: anybody could fill the log.
-            raise
         except ServiceError as refusal:
+            # The router, which says otherwise, is not asked.
+            scope["route"] = self._asked(scope)
+            if isinstance(refusal, Unauthenticated | RateExceeded):
+                # Nobody is known who could be named, or was asked for: anybody could fill the log.
+                raise
             record(scope, refusal.code, "denied")
             raise
+
+    def _asked(self, scope: Scope) -> BaseRoute | None:
+        """The route that a request would take, or be refused by for its method."""
+        matching = (route for route in self._routes if route.matches(scope)[0] is not Match.NONE)
+        return next(matching, None)
 
     async def _refuse(
         self, refusal: ServiceError, context: Context, scope: Scope, receive: Receive, send: Send

@@ -12,6 +12,7 @@ from pydantic.json_schema import models_json_schema
 from contract.errors import ContractError
 from service.answers import MaskForm
 from service.errors import RateExceeded, ServiceError, Unavailable
+from service.examples import EXAMPLES, REQUEST_ID, STORED
 from service.explanation import SOURCE_HEADER, VERSION_HEADER, Source
 from service.problems import MEDIA_TYPE
 from service.schemas import Problem
@@ -84,8 +85,9 @@ PREDICT_PARAMETERS: Final[list[dict[str, Any]]] = [
     {
         "name": "tumor_threshold",
         "in": "query",
-        "description": "Tumour probability from which the decision is `tumor`. Beyond the band that "
-        f"is referred, it stretches the band to itself, unless a band is given too. {_ADMIN}",
+        "description": "Tumour probability from which the decision is `tumor`, unless it is `refer`. "
+        "Alone it only widens the band that is referred: to have `tumor` from it on, give the same "
+        f"number as `refer_low` and `refer_high`. {_ADMIN}",
         "schema": _SHARE,
     },
     *(
@@ -191,8 +193,10 @@ STORE_BODY: Final[dict[str, Any]] = {
 
 _DATASET: Final = {"application/dicom+json": {"schema": {"type": "object"}}}
 
+_STORED: Final = {"application/dicom+json": {"schema": {"type": "object"}, "example": STORED}}
+
 STORE_ANSWERS: Final[Responses] = {
-    200: {"description": "All instances are stored: on the disk.", "content": _DATASET},
+    200: {"description": "All instances are stored: on the disk.", "content": _STORED},
     202: {
         "description": "Some are stored; `00081198` and `0008119A` say which are not, and why.",
         "content": _DATASET,
@@ -209,10 +213,6 @@ SECURITY_SCHEMES: Final = {
 AUTHENTICATED: Final[dict[str, Any]] = {"security": [{"bearer": []}, {"key": []}, {}]}
 """Of a route that needs a key where the service has keys, and none where it has none."""
 
-_MODEL: Final = {"name": "brain-tumor", "version": 1, "runtime": "litert", "device": "cpu"}
-
-_TUMOR_CLASSES: Final = ["glioma", "meningioma", "pituitary"]
-
 OBJECTS: Final[dict[str, Any]] = {
     'multipart/related; type="application/dicom"': {
         "schema": {
@@ -225,74 +225,6 @@ OBJECTS: Final[dict[str, Any]] = {
     }
 }
 """The other form of an answer, for inputs that are DICOM."""
-
-_PREDICTION: Final = {
-    "input": "a.jpg",
-    "label": "glioma",
-    "probability": 0.97,
-    "probabilities": {"glioma": 0.97, "meningioma": 0.01, "notumor": 0.01, "pituitary": 0.01},
-    "tumor_probability": 0.99,
-    "decision": "tumor",
-    "prediction_set": ["glioma"],
-    "in_distribution": True,
-    "region": {
-        "source": "mask",
-        "box": [167, 110, 238, 158],
-        "score": 0.91,
-        "area_pixels": 2498,
-    },
-}
-
-_FAILED: Final = {
-    "input": "b.png",
-    "error": {
-        "status": 422,
-        "code": "truncated_image",
-        "detail": "the image ends before its pixels do",
-    },
-}
-
-_PLACE: Final = {
-    "sop_instance_uid": "1.2.3.4",
-    "study_instance_uid": "1.2",
-    "series_instance_uid": "1.2.3",
-    "frame": 1,
-}
-
-_SERIES: Final = {
-    "study_instance_uid": "1.2",
-    "series_instance_uid": "1.2.3",
-    "slices": 1,
-    "failed": 0,
-    "unfamiliar": 0,
-    "tumor_probability": 0.99,
-    "decision": "tumor",
-    "most_suspicious": 0,
-    "window": [0],
-    "suspicious": [0],
-}
-
-PREDICT_EXAMPLES: Final[dict[str, Any]] = {
-    "two files, one of them damaged": {
-        "value": {
-            "request_id": "5f0c6f7e",
-            "model": _MODEL,
-            "tumor_classes": _TUMOR_CLASSES,
-            "predictions": [_PREDICTION, _FAILED],
-            "timing_ms": {"decode": 1.1, "queue": 0.2, "inference": 1.6, "total": 3.4},
-        }
-    },
-    "one raw DICOM object": {
-        "value": {
-            "request_id": "5f0c6f7f",
-            "model": _MODEL,
-            "tumor_classes": _TUMOR_CLASSES,
-            "predictions": [{**_PREDICTION, "input": None, "dicom": _PLACE}],
-            "series": [_SERIES],
-            "timing_ms": {"decode": 4.8, "queue": 0.1, "inference": 1.5, "total": 6.9},
-        }
-    },
-}
 
 
 def problems(*reasons: int | type[ServiceError] | type[ContractError]) -> Responses:
@@ -318,7 +250,7 @@ def problems(*reasons: int | type[ServiceError] | type[ContractError]) -> Respon
             "status": status,
             "detail": text,
             "code": code,
-            "request_id": "5f0c6f7e",
+            "request_id": REQUEST_ID,
         }
         schema = {"$ref": _SCHEMA_PATH.format(model="Problem")}
         answers[status] = {
@@ -344,9 +276,14 @@ def describe(app: FastAPI) -> dict[str, Any]:
         _, definitions = models_json_schema([(Problem, "serialization")], ref_template=_SCHEMA_PATH)
         document.setdefault("components", {}).setdefault("schemas", {}).update(definitions["$defs"])
         document["components"]["securitySchemes"] = SECURITY_SCHEMES
-        answer = document["paths"]["/predict"]["post"]["responses"]["200"]["content"]
-        # Not through FastAPI, which drops every null from examples.
-        answer["application/json"]["examples"] = PREDICT_EXAMPLES
+        # Relative to the document, as a proxy may have put a prefix before all addresses.
+        document["servers"] = [{"url": "."}]
+        for (path, method), answers in EXAMPLES.items():
+            content = document["paths"][path][method]["responses"]["200"]["content"]
+            # Not through FastAPI, which drops every null from examples.
+            content["application/json"]["examples"] = {
+                title: {"value": answer} for title, answer in answers.items()
+            }
         for path, operations in document["paths"].items():
             for operation in operations.values():
                 operation.setdefault("parameters", []).extend(_parameters(path))

@@ -19,8 +19,9 @@ MAX_PAUSE_SECONDS: Final = 0.8
 """Longest pause. Who has gone meanwhile is not noticed and keeps a place among the connections, so
 this is less than a turn may be; it is also less than the shortest ``Retry-After``."""
 
-EXTENSION: Final = "brain.pause"
-"""ASGI extension of :class:`service.connections.Connection`; calling its ``for_seconds`` pauses it."""
+EXTENSION: Final = "brain.connection"
+"""ASGI extension of :class:`service.connections.Connection`: calling its ``for_seconds`` pauses it, and
+its ``presence`` is a :class:`service.presence.Presence`."""
 
 
 def pause_seconds(turn_seconds: float) -> float:

@@ -6,6 +6,8 @@ from contextlib import suppress
 from dataclasses import replace
 from time import monotonic
 
+from starlette.requests import ClientDisconnect
+
 from contract.answer import Rules
 from contract.errors import TooManyFrames
 from contract.policy import Policy
@@ -17,6 +19,7 @@ from service.engine import Engine
 from service.errors import QueueFull
 from service.jobs import Group, Job, Upload
 from service.metrics import Metrics
+from service.presence import Presence
 
 Take = Callable[[Sequence[Job]], None]
 
@@ -67,6 +70,7 @@ class Pipeline:
         rules: Rules,
         deadline: float,
         claim: Claim,
+        presence: Presence | None = None,
         *,
         keep_headers: bool = False,
         answers_only: bool = False,
@@ -79,6 +83,7 @@ class Pipeline:
             rules: how its outputs become answers.
             deadline: monotonic seconds.
             claim: of the request's memory, to be held until it is answered.
+            presence: of the client; None where the answer is not for one that waits.
             keep_headers: keep what results are made of, of DICOM objects, in :attr:`Job.header`.
             answers_only: nothing is wanted of a job but its outcome and its answer; pixels, masks and
                 embeddings need not come back.
@@ -88,7 +93,11 @@ class Pipeline:
 
         Raises:
             QueueFull: there is no room for the request's share; nothing was started.
+            ClientDisconnect: the client has left; what was not predicted by then never is.
         """
+        presence = presence or Presence()
+        if presence.has_left:
+            raise ClientDisconnect
         self.admit(min(len(uploads), self._share))
 
         def start(job: Job) -> bool:
@@ -112,18 +121,21 @@ class Pipeline:
         engine.acquire(1)
         timer = self._loop.call_later(max(0.0, deadline - monotonic()), group.finish)
         try:
-            group.begin(
-                [
-                    Job(upload, spec, rules, deadline, group, keep_headers, answers_only)
-                    for upload in self._bounded(uploads)
-                ]
-            )
-            await group.done
+            with presence.watched(group.abandon):
+                group.begin(
+                    [
+                        Job(upload, spec, rules, deadline, group, keep_headers, answers_only)
+                        for upload in self._bounded(uploads)
+                    ]
+                )
+                await group.done
         finally:
             timer.cancel()
             group.finish()
             jobs = group.release()
             engine.release()
+        if presence.has_left:
+            raise ClientDisconnect
         return [job.settled() for job in jobs]
 
     def _bounded(self, uploads: Sequence[Upload]) -> Iterator[Upload]:

@@ -64,6 +64,7 @@ def _add_prediction(app: FastAPI) -> None:
     add(
         PREDICT,
         predict.predict,
+        operation_id="predict",
         responses={
             200: {
                 "model": PredictAnswer,
@@ -78,11 +79,12 @@ def _add_prediction(app: FastAPI) -> None:
     add(
         EXPLAIN,
         explain.explain,
+        operation_id="explain",
         responses={
             200: {
                 "model": Explanation,
-                "description": "The slice with region, box and heat map over it; or numbers, if the "
-                "header `Accept` prefers them.",
+                "description": "The slice as a PNG file, with region, box and heat map over it. "
+                "Numbers only for `Accept: application/json`, which a generated client has to set.",
                 "content": PICTURE,
                 "headers": EXPLAIN_HEADERS,
             },
@@ -99,12 +101,27 @@ def _add_operation(app: FastAPI) -> None:
         200: {"model": Health},
         503: {"model": Health, "description": "Not ready, and why."},
     }
-    add("/health", health.health, responses=report)
-    add("/health/ready", health.health, responses=report)
-    add("/health/live", health.live, responses={200: {"model": Liveness}})
+    # Load balancers and monitors probe with HEAD. Both methods are one route, so that a refusal of
+    # another one names both; the routes below are for OpenAPI, where HEAD would be twice as much.
+    probe = partial(app.add_api_route, methods=["GET", "HEAD"], include_in_schema=False)
+    for path, answer in (
+        ("/health", health.health),
+        ("/health/ready", health.health),
+        ("/health/live", health.live),
+    ):
+        probe(path, answer, response_model=None)
+    add("/health", health.health, operation_id="health", responses=report)
+    add("/health/ready", health.health, operation_id="health_ready", responses=report)
+    add(
+        "/health/live",
+        health.live,
+        operation_id="health_live",
+        responses={200: {"model": Liveness}},
+    )
     add(
         "/metrics",
         health.metrics,
+        operation_id="metrics",
         response_class=Response,
         responses={200: {"content": EXPOSITION}},
     )
@@ -116,11 +133,13 @@ def _add_models(app: FastAPI) -> None:
     add(
         "/models",
         models.list_models,
+        operation_id="list_models",
         responses={200: {"model": Models}, **problems(StoreError)},
     )
     change(
         "/models/{name}/{version}/activate",
         models.activate,
+        operation_id="activate",
         methods=["POST"],
         responses={
             200: {"model": Activation},
@@ -130,6 +149,7 @@ def _add_models(app: FastAPI) -> None:
     change(
         "/models/{name}/rollback",
         models.rollback,
+        operation_id="rollback",
         methods=["POST"],
         responses={
             200: {"model": Activation},
@@ -139,6 +159,7 @@ def _add_models(app: FastAPI) -> None:
     change(
         "/models/{name}/aliases/{alias}/{version}",
         models.set_alias,
+        operation_id="set_alias",
         methods=["PUT"],
         responses={
             200: {"model": Alias},
@@ -149,10 +170,14 @@ def _add_models(app: FastAPI) -> None:
 
 def _add_pacs(app: FastAPI) -> None:
     add = partial(app.add_api_route, response_model=None, tags=["PACS"])
-    for path in ("/dicom-web/studies", "/dicom-web/studies/{study}"):
+    for path, name in (
+        ("/dicom-web/studies", "store"),
+        ("/dicom-web/studies/{study}", "store_in_study"),
+    ):
         add(
             path,
             dicomweb.store,
+            operation_id=name,
             methods=["POST"],
             response_class=Response,
             responses={
@@ -168,12 +193,14 @@ def _add_pacs(app: FastAPI) -> None:
     add(
         "/deliveries",
         deliveries.show,
+        operation_id="deliveries",
         responses={200: {"model": Deliveries}, **unable},
         openapi_extra=AUTHENTICATED,
     )
     add(
         "/deliveries/retry",
         deliveries.retry,
+        operation_id="retry_deliveries",
         methods=["POST"],
         responses={200: {"model": Retried}, **unable},
         openapi_extra=AUTHENTICATED,
@@ -183,12 +210,6 @@ def _add_pacs(app: FastAPI) -> None:
 def _add_pages(app: FastAPI) -> None:
     """The pages, and what OpenAPI says nothing of."""
     add = partial(app.add_api_route, response_model=None, include_in_schema=False)
-    add("/", pages.index)
+    add("/", pages.index, methods=["GET", "HEAD"])
     add("/docs", pages.docs)
-    # Load balancers and monitors probe with it.
-    probe = partial(add, methods=["HEAD"])
-    probe("/health", health.health)
-    probe("/health/ready", health.health)
-    probe("/health/live", health.live)
-    probe("/", pages.index)
     app.mount("/static", StaticFiles(directory=pages.WEB))

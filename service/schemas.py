@@ -24,7 +24,7 @@ class Model(Schema):
     """The version that answered."""
 
     name: str = Field(examples=["brain-tumor"])
-    version: int = Field(examples=[1])
+    version: int = Field(examples=[4])
     runtime: Literal["litert", "tensorflow"]
     device: str = Field(description="'cpu' or the GPU's name.", examples=["cpu"])
 
@@ -77,7 +77,7 @@ class Region(Schema):
     )
     box: tuple[int, int, int, int] = Field(
         description="Left, top, right, bottom; right and bottom are exclusive.",
-        examples=[(167, 110, 238, 158)],
+        examples=[(158, 193, 238, 272)],
     )
     score: float = Field(
         ge=0,
@@ -94,7 +94,9 @@ class Region(Schema):
 class Prediction(Schema):
     """An input that was predicted. A research result, not a diagnosis."""
 
-    input: str | None = Field(description="The client's file name; null for a raw body.")
+    input: str | None = Field(
+        description="The client's file name; null for a raw body, or a part without `filename`."
+    )
     label: str = Field(
         description="The class with the highest probability; of equally probable ones, the first that "
         "says what the decision does.",
@@ -118,7 +120,7 @@ class Prediction(Schema):
     in_distribution: bool | None = Field(
         None,
         description="False for a slice unlike all that the version was trained on, turned or upside "
-        "down: its other fields mean nothing then. Only of a version that can tell.",
+        "down: ignore its other fields then. Only of a version that can tell.",
     )
     region: Region | None = Field(
         None,

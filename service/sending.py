@@ -1,6 +1,7 @@
 """The way of answers to a client, which may be slow, but has to read them."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Final
 
 SEND_SECONDS: Final = 30.0
@@ -17,12 +18,19 @@ class Outgoing(asyncio.Transport):
     Args:
         transport: of the event loop.
         loop: the same.
+        stays: asked before it closes; whether the connection does that itself, later.
     """
 
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self,
+        transport: asyncio.Transport,
+        loop: asyncio.AbstractEventLoop,
+        stays: Callable[[], bool],
+    ) -> None:
         super().__init__()
         self._transport = transport
         self._loop = loop
+        self._stays = stays
         self._timer: asyncio.TimerHandle | None = None
         self._unsent = 0
         # Called for each piece of an answer.
@@ -35,7 +43,9 @@ class Outgoing(asyncio.Transport):
         self._transport.write_eof()
 
     def close(self) -> None:
-        """Closes once all is sent, or the client does not read it."""
+        """Closes once all is sent, or the client does not read it; or leaves that for later."""
+        if self._stays():
+            return
         self._transport.close()
         self.watch()
 
@@ -58,6 +68,11 @@ class Outgoing(asyncio.Transport):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def lose(self) -> None:
+        """The connection is lost, and nobody is asked any more: who would be, holds this as well."""
+        self.stop()
+        self._stays = lambda: False
 
     def _expect(self) -> None:
         self._unsent = self.get_write_buffer_size()

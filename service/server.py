@@ -13,8 +13,9 @@ from typing import Any, Final, cast
 import uvicorn
 
 from service.app import App
-from service.connections import Connection, Limits
+from service.connections import Connection
 from service.crowd import Crowd
+from service.flow import Limits
 from service.settings import Settings, SettingsError
 from service.state import State
 
@@ -67,7 +68,6 @@ def configure(app: App, settings: Settings, log_config: dict[str, Any] | None) -
         Connection,
         crowd=Crowd(settings.max_connections),
         limits=limits,
-        metrics=app.metrics,
         turnstile=app.turnstile,
     )
     return uvicorn.Config(

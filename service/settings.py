@@ -90,8 +90,8 @@ class ServingSettings(BaseSettings):
     max_connections: int = Field(
         800,
         ge=1,
-        description="Connections at a time; beyond it one without a request makes room, else 503 with "
-        "Retry-After. Where one address has more than half, others get a sixteenth more.",
+        description="Connections at a time; beyond it an idle one is closed to make room, else 503 "
+        "with Retry-After. Where one address has more than half, others get a sixteenth more.",
     )
     header_timeout_ms: float = Field(
         10_000, gt=0, description="Time in which a request's headers have to arrive; beyond it 408."
@@ -118,7 +118,8 @@ class ServingSettings(BaseSettings):
     watch_interval_ms: float = Field(
         5_000,
         ge=10,
-        description="How often it looks. A version is taken once it has been the same twice.",
+        description="How often it looks. A new version is loaded once two looks in a row found its "
+        "files unchanged.",
     )
     runtime: RuntimeChoice = Field(
         RuntimeChoice.AUTO,
@@ -152,20 +153,21 @@ class ServingSettings(BaseSettings):
         None,
         ge=0,
         le=64,
-        description="Processes that take JPEG and PNG pictures, and DICOM objects of one slice that "
-        "GDCM need not decompress, from their file to their answer under LiteRT while the service has "
-        "several of them; 45 MB each. Beside TensorFlow on a GPU they decode and answer what the "
-        "service predicts. 0: threads do all the work. None run beside a shadow version, or TensorFlow "
-        "on a CPU. Default: as many as interpreters, at most eight, and 0 where there is but one.",
+        description="Processes for JPEG and PNG pictures, and for DICOM objects of one slice that GDCM "
+        "need not decompress; 45 MB each. Used only while several files are in the service at once; a "
+        "single file is handled by a thread. Beside TensorFlow on a GPU they decode, and answer what "
+        "the service predicts. 0: threads do all the work. None run beside a shadow version, or "
+        "TensorFlow on a CPU. Default: as many as interpreters, at most eight; 0 for one.",
     )
 
     tumor_threshold: float | None = Field(
         None,
         gt=0,
         lt=1,
-        description="`tumor_probability` from which the decision is `tumor`. Beyond the band that is "
-        "referred, it stretches the band to itself, unless BRAIN_REFER_LOW and BRAIN_REFER_HIGH are "
-        "set. Default: the version's, as of the settings that follow.",
+        description="`tumor_probability` from which the decision is `tumor`, unless it is `refer`. "
+        "Alone it only widens the band that is referred, and makes no slice in it a tumour: to have "
+        "`tumor` from 0.4 on, set BRAIN_REFER_LOW and BRAIN_REFER_HIGH to 0.4 as well. Default: the "
+        "version's, as of the settings that follow.",
     )
     refer_low: float | None = Field(
         None,
@@ -244,13 +246,16 @@ class ServingSettings(BaseSettings):
         "images not yet predicted never will be.",
     )
     body_timeout_ms: float = Field(
-        30_000, gt=0, description="Time in which a body has to arrive; beyond it 408."
+        30_000,
+        gt=0,
+        description="Time in which a body has to arrive; beyond it 408. STOW-RS has a second more for "
+        "each 64 KiB that have come.",
     )
 
     max_body_bytes: int = Field(
         256 * 1024 * 1024,
         ge=1,
-        description="Largest request body, and what its zip files may unpack to; beyond it 413.",
+        description="Largest request body, and largest unpacked size of its zip files; beyond it 413.",
     )
     max_buffered_bytes: int = Field(
         512 * 1024 * 1024,
@@ -298,7 +303,7 @@ class ServingSettings(BaseSettings):
 class Settings(PacsSettings, ServingSettings):
     """Everything that can be set; immutable, and unknown names are refused.
 
-    The README lists them in pydantic's order: those of the last base first, its own last.
+    docs/settings.md lists them in pydantic's order: those of the last base first, its own last.
     """
 
     model_config = SettingsConfigDict(
@@ -335,9 +340,8 @@ class Settings(PacsSettings, ServingSettings):
         20,
         ge=1,
         description="After the notice, time to finish what was accepted; what takes longer gets 503. "
-        "From BRAIN_DEADLINE_MS on it is enough for predictions that had come whole, of clients that "
-        "read their answers; less, where the process would be killed before, is a warning in the log "
-        "at the start.",
+        "If at least BRAIN_DEADLINE_MS, every prediction whose body had arrived is still answered; if "
+        "less, the log warns at the start.",
     )
 
     @model_validator(mode="before")

@@ -1,20 +1,26 @@
-"""Refusals in a flood of them: written by the connection itself, which costs less than a request does.
+"""Refusals that the connection itself writes: of what is no request, and of requests in a flood.
 
-Only predictions are refused here: there is no room whoever asks, so that no key is looked at. Every
-other request, and every refusal as long as they are few, takes the way through the application.
+Of requests, only predictions are refused here, and only in a flood, as that costs less: there is no
+room whoever asks, so that no key is looked at. Every other request, and every refusal as long as they
+are few, takes the way through the application.
 """
 
+import logging
+from collections.abc import Iterable
 from time import monotonic
 from typing import NamedTuple
 
 from uvicorn._types import HTTPScope
 
 from service.context import request_id
-from service.errors import QueueFull
+from service.errors import QueueFull, ServiceError
 from service.metrics import Metrics
+from service.middleware import UNMATCHED
 from service.pacing import Pacer, pause_seconds, retry_after
 from service.problems import whole_answer
 from service.state import State
+
+logger = logging.getLogger("service.request")
 
 
 class TurnedAway(NamedTuple):
@@ -63,6 +69,29 @@ class Turnstile:
         except QueueFull as refusal:
             return self._refused(refusal, scope, now)
         return None
+
+    def last_words(self, failure: ServiceError, fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+        """The answer to what never became a request; it counts as one, and has its line in the log.
+
+        Args:
+            failure: why it is the last one of its connection.
+            fields: what has come of the head.
+
+        Returns:
+            The whole HTTP response.
+        """
+        identification = request_id(fields)
+        self._metrics.requests.labels(UNMATCHED, str(failure.status)).inc()
+        self._metrics.errors.labels(failure.code).inc()
+        if self._pacer.turn(monotonic()) == 0:
+            line = {
+                "request_id": identification,
+                "route": UNMATCHED,
+                "status": failure.status,
+                "code": failure.code,
+            }
+            logger.info("request", extra={"fields": line})
+        return whole_answer(failure, identification, {"connection": "close"})
 
     def _refused(self, refusal: QueueFull, scope: HTTPScope, now: float) -> TurnedAway:
         seconds = self._pacer.turn(now)

@@ -7,11 +7,13 @@ from typing import Final
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.datastructures import Headers
 from starlette.requests import Request
 
 from service.buffers import Claim
 from service.errors import (
     BodyTooLarge,
+    CompressedBody,
     MalformedMultipart,
     NoInput,
     TooManyFiles,
@@ -33,6 +35,12 @@ RAW_MEDIA: Final = (
 )
 """Media types of a raw body. Which of them it says does not matter: the content is sniffed."""
 
+OTHER_MEDIA: Final = (b"image/jpg", b"application/x-zip-compressed", b"")
+"""What clients say besides; a body may have no type at all (RFC 9110, 8.3)."""
+
+MAX_PART_HEADERS: Final = 32
+"""Headers of a part of a form; two or three are usual."""
+
 MOST_JOINED_AT_ONCE: Final = 2**22
 """Bytes that are put together on the event loop; that takes some milliseconds."""
 
@@ -43,13 +51,14 @@ async def read_uploads(
     """The files of a request, at least one.
 
     Raises:
-        UnsupportedRequestMedia: the body is declared to be something else.
+        UnsupportedRequestMedia: the body is declared to be something else, or to be compressed.
         BodyTooLarge, TooManyFiles: over the limits; the rest of the body is not read.
         QueueFull: there is no memory for it now, likewise.
         MalformedMultipart, UnexpectedField, NoInput: the body is not what it should be.
     """
     media, options = parse_options_header(request.headers.get("content-type"))
-    if media != MULTIPART and media not in RAW_MEDIA:
+    check_coding(request.headers)
+    if media != MULTIPART and media not in RAW_MEDIA and media not in OTHER_MEDIA:
         accepted = ", ".join(name.decode() for name in (MULTIPART, *RAW_MEDIA))
         raise UnsupportedRequestMedia(f"the body must be one of {accepted}")
     declared = request.headers.get("content-length", "")
@@ -62,6 +71,17 @@ async def read_uploads(
             raise NoInput("the body is empty")
         return [Upload(None, data)]
     return await _read_multipart(chunks, options.get(b"boundary", b""), max_files)
+
+
+def check_coding(headers: Headers) -> None:
+    """Refuses a body that its content coding would have to be taken off, before it is read.
+
+    Raises:
+        CompressedBody: there is one.
+    """
+    codings = headers.get("content-encoding", "").lower().split(",")
+    if not {coding.strip() for coding in codings} <= {"", "identity"}:
+        raise CompressedBody("the body must not be compressed (Content-Encoding)")
 
 
 async def _read_multipart(
@@ -83,7 +103,12 @@ async def _read_multipart(
                 "on_part_end": form.end_part,
                 "on_end": form.end,
             },
+            max_header_count=MAX_PART_HEADERS,
         )
+        first = await anext(chunks, b"")
+        if not first:
+            raise NoInput("the body is empty")
+        parser.write(first)
         async for chunk in chunks:
             parser.write(chunk)
         parser.finalize()

@@ -12,8 +12,9 @@ from typing import Any, Final
 
 from contract.errors import StoreError
 from contract.manifest import MODEL_NAME_PATTERN, VERSION_PATTERN
+from training.catalogue import load_recipe
 from training.errors import TrainingError
-from training.recipe import MAX_RESOLUTION, MIN_RESOLUTION, SEEDS, Recipe, load_recipe
+from training.recipe import MAX_RESOLUTION, MIN_RESOLUTION, SEEDS, Recipe
 
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """What a write to an open file ends with, which may name no file."""

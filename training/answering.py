@@ -24,15 +24,18 @@ from training.calibrate import (
     operating_point,
 )
 from training.convert import Predictor, litert_predictor
-from training.datasets import NO_TUMOR, ImageSet, allowed
 from training.errors import RunError, brief
 from training.fidelity import LITERT_FILE
+from training.files import write_aside
+from training.images import ImageSet
+from training.names import NO_TUMOR
 from training.recipe import Recipe
 from training.regions import Judged, choose_record, on_validation
-from training.run import Run, write_aside
+from training.run import Run
 from training.scores import finite
 from training.splits import Split
 from training.synthesis import Synthetic, stripped_slices, synthesise
+from training.truth import allowed
 
 ANSWER_FILE: Final = "answer.json"
 SYNTHETIC_SHARE: Final = 0.5

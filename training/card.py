@@ -4,7 +4,9 @@ from shlex import quote
 from typing import Any, Final
 
 from training.card_answers import answer_sections, left_out_section
-from training.recipe import SUFFIX, departs, overridden, recipe_names
+from training.catalogue import SUFFIX, recipe_names
+from training.cells import plain, with_interval
+from training.departure import departs, overridden
 from training.run import RunConfig
 from training.splits import Protocol
 
@@ -52,19 +54,30 @@ def model_card(metrics: dict[str, Any], config: RunConfig, served: str = "int8")
         config: of the run.
         served: what the LiteRT file is that is published, ``int8`` or ``float``.
     """
-    recipe, split, audit = config.recipe, metrics["split"], metrics["audit"]
-    validation = metrics["validation"]
-    whole = metrics["protocols"][str(config.protocol)]["testing"][served]
+    recipe = config.recipe
+    return "\n".join(
+        [
+            f"# {recipe.name}: {', '.join(recipe.classes)}",
+            "",
+            (
+                f"Brain MRI slice classifier. Backbone {recipe.backbone}, starting weights "
+                f"`{recipe.weights_name}`, protocol `{config.protocol}`."
+            ),
+            "",
+            *_results(metrics, config, served),
+            *(answer_sections(metrics["answers"], recipe.mask) if "answers" in metrics else []),
+            *(left_out_section(metrics["left_out"]) if "left_out" in metrics else []),
+            *_data(metrics, config, served),
+            *_training(metrics, config),
+            *_limits(metrics, config),
+        ]
+    )
+
+
+def _results(metrics: dict[str, Any], config: RunConfig, served: str) -> list[str]:
+    split, whole = metrics["split"], _whole_test(metrics, config, served)
     unstated = split["test"] - whole["images"]
-    another = departs(recipe)
     lines = [
-        f"# {recipe.name}: {', '.join(recipe.classes)}",
-        "",
-        (
-            f"Brain MRI slice classifier. Backbone {recipe.backbone}, starting weights "
-            f"`{recipe.weights_name}`, protocol `{config.protocol}`."
-        ),
-        "",
         "## Results on the test images",
         "",
         (
@@ -95,10 +108,8 @@ def model_card(metrics: dict[str, Any], config: RunConfig, served: str = "int8")
         "|---|---|---|---|---|---|",
     ]
     for name, f in whole["classes"].items():
-        figures = [
-            f"{f[key]:.4f}" if key in f else "" for key in ("precision", "recall", "f1", "auc")
-        ]
-        lines.append(f"| {name} | {f['images']} | {' | '.join(figures)} |")
+        cells = [plain(f, key) for key in ("precision", "recall", "f1", "auc")]
+        lines.append(f"| {name} | {f['images']} | {' | '.join(cells)} |")
     lines += [
         "",
         *_PLOTTED[served],
@@ -106,8 +117,20 @@ def model_card(metrics: dict[str, Any], config: RunConfig, served: str = "int8")
         "![ROC curves](roc.png)",
         "![Training curves](training.png)",
         "",
-        *(answer_sections(metrics["answers"], recipe.mask) if "answers" in metrics else []),
-        *(left_out_section(metrics["left_out"]) if "left_out" in metrics else []),
+    ]
+    return lines
+
+
+def _whole_test(metrics: dict[str, Any], config: RunConfig, served: str) -> dict[str, Any]:
+    """Figures of all test images with a class."""
+    figures: dict[str, Any] = metrics["protocols"][str(config.protocol)]["testing"][served]
+    return figures
+
+
+def _data(metrics: dict[str, Any], config: RunConfig, served: str) -> list[str]:
+    split, audit = metrics["split"], metrics["audit"]
+    classed = _whole_test(metrics, config, served)["images"]
+    lines = [
         "## Data",
         "",
         "| data set | images | sha256 over the files' sha256 |",
@@ -123,10 +146,18 @@ def model_card(metrics: dict[str, Any], config: RunConfig, served: str = "int8")
         ),
         "",
         f"Training {split['train']}, validation {split['validation']}, test {split['test']} images"
-        + (f", of which {whole['images']} have a class" if unstated else "")
+        + (f", of which {classed} have a class" if classed < split["test"] else "")
         + "; no group spans two of them"
         + (", but for the published leak into Testing." if config.protocol == "published" else "."),
         "",
+    ]
+    return lines
+
+
+def _training(metrics: dict[str, Any], config: RunConfig) -> list[str]:
+    recipe, validation = config.recipe, metrics["validation"]
+    another = departs(recipe) is not None
+    return [
         "## Training",
         "",
         (
@@ -148,6 +179,16 @@ def model_card(metrics: dict[str, Any], config: RunConfig, served: str = "int8")
         ),
         "",
         "```",
+        *_commands(metrics, config),
+        "```",
+        "",
+    ]
+
+
+def _commands(metrics: dict[str, Any], config: RunConfig) -> list[str]:
+    """What a person types to make the run again; where folders are is nobody else's business."""
+    recipe = config.recipe
+    return [
         f"python -m training fit --recipe {recipe.name}"
         # Of one's own, the file is needed.
         + ("" if recipe.name in recipe_names() else SUFFIX)
@@ -165,11 +206,7 @@ def model_card(metrics: dict[str, Any], config: RunConfig, served: str = "int8")
         + "".join(f" --left-out runs/{n}" for n in range(1, 1 + len(metrics.get("left_out", [])))),
         # A run that left a data set out is not published.
         *([] if config.held_out else ["python -m training export --run runs/NAME"]),
-        "```",
-        "",
-        *_limits(metrics, config),
     ]
-    return "\n".join(lines)
 
 
 def _intervals(metrics: dict[str, Any]) -> str:
@@ -312,29 +349,17 @@ def _limits(metrics: dict[str, Any], config: RunConfig) -> list[str]:
 
 
 def _row(protocol: str, subset: str, kind: str, figures: dict[str, Any]) -> str:
-    interval, tumor = figures["interval"], figures["tumor"]
-
-    def cell(value: float, name: str) -> str:
-        low, high = interval.get(name, (0.0, 0.0))
-        # Reports of earlier releases have intervals of no width.
-        if low == high:
-            return f"{value:.4f}"
-        return f"{value:.4f} [{low:.4f}, {high:.4f}]"
-
+    tumor = {f"tumor.{name}": value for name, value in figures["tumor"].items()}
+    named = ("tumor.sensitivity", "tumor.specificity", "tumor.auc")
+    # Of one class, accuracy is that class's recall, and a model that knows no other has it whole.
+    shown = figures if len(figures["classes"]) > 1 else {}
     cells = [
         protocol,
         {"testing_unleaked": "*unleaked*", "testing": "all"}.get(subset, subset),
         kind,
         str(figures["images"]),
-        # Of one class, accuracy is that class's recall, and a model that knows no other has it whole.
-        *(
-            cell(figures[name], name) if len(figures["classes"]) > 1 else ""
-            for name in ("accuracy", "macro_f1")
-        ),
-        *(
-            cell(tumor[name], f"tumor.{name}") if name in tumor else ""
-            for name in ("sensitivity", "specificity", "auc")
-        ),
+        *(with_interval(shown, name, figures["interval"]) for name in ("accuracy", "macro_f1")),
+        *(with_interval(tumor, name, figures["interval"]) for name in named),
     ]
     return f"| {' | '.join(cells)} |"
 

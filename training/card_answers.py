@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from training.cells import percent, plain, with_interval
 from training.recipe import Mask
 
 NORMAL_BRAIN: Final = "normal brain"
@@ -53,7 +54,7 @@ def _where(answers: Mapping[str, Any]) -> list[str]:
     ]
     for kind, figures in regions.items():
         lines.append(
-            f"| {kind} | {figures['images']:.0f} | {_with_interval(figures, 'dice')} "
+            f"| {kind} | {figures['images']:.0f} | {with_interval(figures, 'dice')} "
             f"| {figures['dice_median']:.4f} | {figures['ap50']:.4f} "
             f"| {figures['ap50_with_slices_without_tumor']:.4f} "
             f"| {figures['centre_inside']:.2%} | {figures['without_region']:.2%} |"
@@ -79,7 +80,7 @@ def _false_regions(answers: Mapping[str, Any]) -> str:
     before = answers.get("regions", {}).get("int8", {}).get("false_regions", {})
     return (
         ", ".join(
-            f"{_percent(figures['share'], figures.get('interval'))} of {figures['images']} in {source}"
+            f"{percent(figures['share'], figures.get('interval'))} of {figures['images']} in {source}"
             for source, figures in answers.get("false_regions", before).items()
         )
         or "none were tested"
@@ -94,13 +95,8 @@ def how_sure(answers: Mapping[str, Any], fitted_on: str) -> list[str]:
             ``decisions_upright``, and what else there is.
         fitted_on: what of validation.
     """
-    figures = answers["calibration"]
     fitted = answers["fitted"]["answer"]
-    point, evidence = fitted["operating_point"], fitted["tumor"]
-    errors = {
-        "ece_softmax": "expected calibration error of the bare softmax",
-        "ece": "expected calibration error as answered",
-    }
+    evidence = fitted["tumor"]
     return [
         "## How sure: calibration, prediction sets, decisions",
         "",
@@ -121,6 +117,30 @@ def how_sure(answers: Mapping[str, Any], fitted_on: str) -> list[str]:
         "",
         "| | test |",
         "|---|---|",
+        *_rows(answers),
+        "",
+        *_bracketed(answers.get("decisions_upright")),
+        "![Reliability](reliability.png)",
+        "![Risk and coverage](risk_coverage.png)",
+        "",
+        (
+            "The second picture leaves out the least probable classes first. The service refers by "
+            "the band and the distance instead, so it is at none of these points."
+        ),
+        "",
+    ]
+
+
+def _rows(answers: Mapping[str, Any]) -> list[str]:
+    """The table: how well probabilities, sets and decisions hold on test."""
+    figures = answers["calibration"]
+    fitted = answers["fitted"]["answer"]
+    point = fitted["operating_point"]
+    errors = {
+        "ece_softmax": "expected calibration error of the bare softmax",
+        "ece": "expected calibration error as answered",
+    }
+    return [
         *(f"| {name} | {figures[key]:.4f} |" for key, name in errors.items() if key in figures),
         *_sets(figures, fitted["conformal"]["coverage"]),
         *(_served(answers["served"], point) if "served" in answers else []),
@@ -138,20 +158,11 @@ def how_sure(answers: Mapping[str, Any], fitted_on: str) -> list[str]:
             if "regions" in answers
             else [f"| slices without tumour that get a region | {_false_regions(answers)} |"]
         ),
-        "",
-        *_bracketed(answers.get("decisions_upright")),
-        "![Reliability](reliability.png)",
-        "![Risk and coverage](risk_coverage.png)",
-        "",
-        (
-            "The second picture leaves out the least probable classes first. The service refers by "
-            "the band and the distance instead, so it is at none of these points."
-        ),
-        "",
     ]
 
 
 def _bracketed(upright: Mapping[str, float] | None) -> list[str]:
+    """What stands in brackets, if anything does."""
     if upright is None:
         return []
     return [
@@ -182,7 +193,7 @@ def _sets(figures: Mapping[str, Any], wanted: float) -> list[str]:
         *rows,
         (
             "| sets of every class, as every slice out of distribution has "
-            f"| {_percent(figures['full_sets'], limits)} |"
+            f"| {percent(figures['full_sets'], limits)} |"
         ),
         (
             f"| the {inside['images']} slices in distribution alone: coverage; classes in a set "
@@ -193,7 +204,7 @@ def _sets(figures: Mapping[str, Any], wanted: float) -> list[str]:
 
 def _covered(figures: Mapping[str, Any]) -> str:
     limits = figures.get("interval", {}).get("coverage")
-    return _percent(figures["coverage"], limits, digits=2)
+    return percent(figures["coverage"], limits, digits=2)
 
 
 def _sized(figures: Mapping[str, Any]) -> str:
@@ -204,7 +215,7 @@ def _sized(figures: Mapping[str, Any]) -> str:
 def _served(figures: Mapping[str, Any], point: Mapping[str, Any]) -> list[str]:
     """Rows about the threshold that serves, beside what it was chosen for."""
     rates = {
-        name: _percent(figures[name], figures["interval"].get(name), digits=2)
+        name: percent(figures[name], figures["interval"].get(name), digits=2)
         for name in ("sensitivity", "specificity")
         if name in figures
     }
@@ -221,23 +232,13 @@ def _served(figures: Mapping[str, Any], point: Mapping[str, Any]) -> list[str]:
 
 def _decided(answers: Mapping[str, Any], name: str) -> str:
     said = [
-        _percent(answers[which][name], answers[which].get("interval", {}).get(name), digits=2)
+        percent(answers[which][name], answers[which].get("interval", {}).get(name), digits=2)
         if name in answers[which]
         else "none"
         for which in ("decisions", "decisions_upright")
         if which in answers
     ]
     return said[0] + "".join(f" ({upright})" for upright in said[1:])
-
-
-def _percent(share: float, limits: Sequence[float] | None, digits: int = 1) -> str:
-    """A share with its interval, if it has one, in percent."""
-    text = f"{share:.{digits}%}"
-    # Reports of earlier releases have intervals of no width.
-    if not limits or limits[0] == limits[1]:
-        return text
-    low, high = (f"{100 * limit:.{digits}f}" for limit in limits)
-    return f"{text} [{low}, {high}]"
 
 
 def _tumor(sources: Mapping[str, Any]) -> list[str]:
@@ -250,7 +251,7 @@ def _tumor(sources: Mapping[str, Any]) -> list[str]:
         "|---|---|---|---|---|---|",
     ]
     for source, figures in sources.items():
-        cells = [_with_interval(figures, name) for name in ("sensitivity", "specificity", "auc")]
+        cells = [with_interval(figures, name) for name in ("sensitivity", "specificity", "auc")]
         lines.append(
             f"| {source} | {figures['images']} | {figures['tumors']} | {' | '.join(cells)} |"
         )
@@ -282,7 +283,7 @@ def _when_not(foreign: Mapping[str, Any], upright: Mapping[str, float] | None) -
         "|---|---|---|---|---|---|---|",
     ]
     lines += [
-        f"| {kind} | {f['images']:.0f} | {format(f['auroc'], '.4f') if 'auroc' in f else ''} "
+        f"| {kind} | {f['images']:.0f} | {plain(f, 'auroc')} "
         f"| {f['out_of_distribution']:.1%} | {f['decided_tumor']:.1%} "
         f"| {f['decided_no_tumor']:.1%} | {f['confident_tumor']:.1%} |"
         for kind, f in foreign.items()
@@ -297,14 +298,9 @@ def _robust(table: Mapping[str, Any]) -> list[str]:
         "| change | accuracy | tumour AUC | mean Dice | calibration error | in distribution |",
         "|---|---|---|---|---|---|",
     ]
-    lines += [
-        f"| {name} | {format(f['accuracy'], '.4f') if 'accuracy' in f else ''} "
-        f"| {format(f['tumor_auc'], '.4f') if 'tumor_auc' in f else ''} "
-        f"| {format(f['dice'], '.4f') if 'dice' in f else ''} "
-        f"| {format(f['ece'], '.4f') if 'ece' in f else ''} "
-        f"| {f['in_distribution']:.1%} |"
-        for name, f in table.items()
-    ]
+    for name, figures in table.items():
+        cells = [plain(figures, key) for key in ("accuracy", "tumor_auc", "dice", "ece")]
+        lines.append(f"| {name} | {' | '.join(cells)} | {figures['in_distribution']:.1%} |")
     return [*lines, "", "![Robustness](robustness.png)", ""]
 
 
@@ -334,28 +330,15 @@ def left_out_section(runs: Sequence[Mapping[str, Any]]) -> list[str]:
         # Reports of earlier releases note neither this nor how many have a class.
         another = f" (another recipe, {run['another_recipe']})" if run.get("another_recipe") else ""
         tumor = run["tumor"]
+        accuracy = {"accuracy": run["interval"]} if "interval" in run else {}
         cells = [
             ", ".join(run["held_out"]),
             f"`{run['recipe']}{changed}`{another}",
             f"{run['images']}",
             f"{run.get('named', '')}",
-            *(_with_interval(tumor, name) for name in ("auc", "sensitivity", "specificity")),
-            _accuracy(run),
-            *(f"{run[name]:.4f}" if name in run else "" for name in ("dice", "ece")),
+            *(with_interval(tumor, name) for name in ("auc", "sensitivity", "specificity")),
+            with_interval(run, "accuracy", accuracy),
+            *(plain(run, name) for name in ("dice", "ece")),
         ]
         lines.append(f"| {' | '.join(cells)} |")
     return [*lines, ""]
-
-
-def _accuracy(run: Mapping[str, Any]) -> str:
-    limits = {"accuracy": run["interval"]} if "interval" in run else {}
-    return _with_interval({**run, "interval": limits}, "accuracy")
-
-
-def _with_interval(figures: Mapping[str, Any], name: str) -> str:
-    if name not in figures:
-        return ""
-    low, high = figures["interval"].get(name, (0.0, 0.0))
-    if low == high:
-        return f"{figures[name]:.4f}"
-    return f"{figures[name]:.4f} [{low:.4f}, {high:.4f}]"

@@ -5,11 +5,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from training import plots
-from training.entries import Entries, Entry, add, read_record, write_record
+from training.catalogue import load_recipe, recipe_names
+from training.entries import add
 from training.errors import RunError
+from training.files import write_aside
 from training.plots import Bar
 from training.prose import ANY, PROJECT, Prose
-from training.recipe import load_recipe, recipe_names
+from training.record import Entries, Entry, read_record, write_record
 from training.rows import (
     CROSSVAL_HEAD,
     LEFT_OUT_HEAD,
@@ -23,7 +25,6 @@ from training.rows import (
     strays,
     testing_row,
 )
-from training.run import write_aside
 from training.step import measure_step
 
 PROJECT_PAGE: Final = Path(__file__).resolve().parents[1] / "docs" / "models.md"

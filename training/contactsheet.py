@@ -10,8 +10,9 @@ from typing import Final
 import numpy as np
 from PIL import Image, ImageDraw
 
-from training.datasets import ImageSet, read_folders
+from training.datasets import read_folders
 from training.duplicates import Audit, Pair, audit, exclude_each_other, orient
+from training.images import ImageSet
 
 TILE_PIXELS: Final = 160
 CAPTION_PIXELS: Final = 26

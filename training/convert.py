@@ -19,10 +19,11 @@ from ai_edge_litert.interpreter import Interpreter
 from numpy.typing import NDArray
 
 from contract.preprocessing import DEFAULT_SPEC
-from training.datasets import ImageSet, allowed
 from training.errors import ExportRefused, RunError
 from training.explain import class_maps, grad_cam, gradient_maps
 from training.fidelity import AGREEMENT_FILE, LITERT_FILE, SAVED_MODEL, agreement, strayed
+from training.files import read_json, write_json
+from training.images import ImageSet
 from training.inputs import INPUTS, SCALE
 from training.model import (
     EMBEDDING,
@@ -35,8 +36,9 @@ from training.model import (
     set_weights,
 )
 from training.recipe import Recipe
-from training.run import ARTIFACTS, Run, read_json, write_json
+from training.run import ARTIFACTS, Run
 from training.splits import Split
+from training.truth import allowed
 
 CALIBRATION_SLICES: Final = (100, 200, 300, 600)
 """Numbers of slices that are tried. More of them widen the activation ranges, which saves outliers

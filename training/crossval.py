@@ -17,15 +17,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.convert import keras_predictor, trained_model
-from training.datasets import ImageSet, allowed, require_kinds
+from training.departure import departs, overridden
 from training.duplicates import Audit
 from training.errors import DatasetError, RecipeError, RunError
+from training.files import load_arrays, save_arrays, write_aside
 from training.fit import train
+from training.images import ImageSet
+from training.patients import persons_named
 from training.prepare import configure, read, require_masks, start
-from training.recipe import SEEDS, Recipe, departs, overridden
-from training.run import Run, held, load_arrays, save_arrays, write_aside
-from training.scores import persons_named, scores
+from training.recipe import SEEDS, Recipe
+from training.run import Run, held
+from training.scores import scores
 from training.splits import Protocol, Split, divisible, pick, require_classes
+from training.truth import allowed, require_kinds
 
 CROSSVAL_FILE: Final = "crossval.json"
 _PREDICTIONS: Final = "predictions.npz"

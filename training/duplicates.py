@@ -19,7 +19,7 @@ from PIL import Image, ImageFilter
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from training.datasets import ImageFile, ImageSet, blank
+from training.images import ImageFile, ImageSet, blank
 from training.names import ANY_TUMOR, NO_TUMOR
 
 COARSE_SIDE: Final = 32
@@ -54,7 +54,7 @@ class Pair(NamedTuple):
 
 @dataclass(frozen=True)
 class Audit:
-    """What is alike in an :class:`~training.datasets.ImageSet`.
+    """What is alike in an :class:`~training.images.ImageSet`.
 
     Attributes:
         groups: group number of each image, (N,); an image without a duplicate is a group alone. The

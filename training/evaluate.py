@@ -13,13 +13,19 @@ from training.answering import Fitted, as_outputs, fit_answers, read_fitted
 from training.calibrate import class_indices
 from training.card import CARD_FILE, METRICS_FILE, model_card
 from training.convert import convert, litert_predictor, saved_model_predictor
-from training.entries import tumor_of_test
+from training.departure import departs, overridden
 from training.errors import RunError
+from training.excerpt import tumor_of_test
 from training.fidelity import AGREEMENT_FILE, LITERT_FILE, SAVED_MODEL
+from training.files import read_json, write_json
+from training.foreign import foreign_figures, foreign_pictures
+from training.overlays import overlays
+from training.patients import known_persons
 from training.prepare import Prepared, reopen
-from training.recipe import Recipe, departs, overridden
-from training.run import Run, read_json, write_json
-from training.scores import by_source, known_persons, scores
+from training.recipe import Recipe
+from training.robustness import robustness
+from training.run import Run
+from training.scores import by_source, scores
 from training.splits import Protocol
 
 TEST_IMAGES_FILE: Final = "test_images.txt"
@@ -185,7 +191,7 @@ def _foreign(run: Run, folder: Path) -> dict[str, NDArray[np.uint8]]:
             f"--foreign needs a recipe with a mask head: {run.config.recipe.name} does not say what is "
             "in distribution"
         )
-    return trust.foreign_pictures(folder)
+    return foreign_pictures(folder)
 
 
 def _kept_answers(run: Run, answers_of: Path) -> Fitted:
@@ -252,7 +258,7 @@ def _answer_figures(
     artifacts: Path,
     foreign: Mapping[str, NDArray[np.uint8]] | None,
 ) -> dict[str, Any]:
-    """Everything that :mod:`training.trust` measures, and its pictures."""
+    """Everything that is measured of answers, and its pictures."""
     images, test = prepared.images, prepared.parts.test
     record = fitted.answer.region
     assert record is not None
@@ -272,19 +278,15 @@ def _answer_figures(
         "decisions_upright": trust.decision_figures(ours, ~ours.doubtful),
         "served": trust.threshold_figures(ours, rules.tumor_threshold),
         "false_regions": trust.false_regions(images, ours, record),
-        "robustness": trust.robustness(images, ours, rules, predict, recipe),
+        "robustness": robustness(images, ours, rules, predict, recipe),
     }
     if any(images.files[int(row)].mask is not None for row in test):
         result["regions"] = {
             kind: trust.region_figures(images, answered, record) for kind, answered in found.items()
         }
-        trust.overlays(
-            report / "regions.jpg", images, ours, record, np.random.default_rng(recipe.seed)
-        )
+        overlays(report / "regions.jpg", images, ours, record, np.random.default_rng(recipe.seed))
     if foreign is not None:
-        result["foreign"] = trust.foreign_figures(
-            foreign, ours, images.slices[test], rules, predict
-        )
+        result["foreign"] = foreign_figures(foreign, ours, images.slices[test], rules, predict)
     known = class_indices(ours.labels, recipe.classes)
     named = known >= 0
     plain = outputs["int8"]["probabilities"][named]

@@ -6,10 +6,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from training.datasets import NO_TUMOR, ImageFile, ImageSet, allowed
+from training.images import ImageFile, ImageSet
+from training.names import NO_TUMOR
 from training.recipe import Mask, Recipe
 from training.splits import Split
 from training.synthesis import synthesise
+from training.truth import allowed
 
 
 @dataclass(frozen=True)

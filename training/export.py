@@ -21,7 +21,6 @@ from training.convert import (
     trained_model,
     write_float_litert,
 )
-from training.datasets import allowed
 from training.errors import ExportRefused, RunError
 from training.fidelity import (
     AGREEMENT_FILE,
@@ -31,10 +30,12 @@ from training.fidelity import (
     agreement,
     require_faithful,
 )
+from training.files import read_json
 from training.predecessor import require_same_classes, succession
 from training.prepare import reopen
 from training.progress import Progress
-from training.run import ARTIFACTS, REPORT, Run, installed, read_json
+from training.run import ARTIFACTS, REPORT, Run, installed
+from training.truth import allowed
 
 
 def export(

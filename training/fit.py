@@ -20,14 +20,15 @@ from numpy.typing import NDArray
 
 from training.augmentation import augment, dataset
 from training.callbacks import AverageWeights, RaiseOnNaN
-from training.datasets import ImageSet
+from training.effect import unused_names
 from training.errors import DivergedError, RunError, TrainingError
 from training.examples import Examples, training_examples, validation_examples
+from training.images import ImageSet
 from training.losses import UNKNOWN, AllowedClasses, MaskLoss, accuracy
 from training.model import LOGITS, MASK_LOGITS, build, require_layers, set_weights, unfreeze
 from training.prepare import start
 from training.progress import Progress, lowered_rate, next_phase, note
-from training.recipe import Phase, Recipe, unused_names
+from training.recipe import Phase, Recipe
 from training.run import SHARED, Run, RunConfig
 from training.splits import Split
 from training.strategy import Strategy, StrategyName

@@ -114,6 +114,12 @@ def nearest_label(folders: Sequence[str]) -> str | None:
     return None
 
 
+def classes_among(folders: Sequence[str]) -> list[tuple[int, str]]:
+    """Where among folders those are that spell a class, and which, the outermost first."""
+    found = ((place, canonical_label(folder)) for place, folder in enumerate(folders))
+    return [(place, label) for place, label in found if label]
+
+
 def _speaks_of_absence(folder: str) -> bool:
     words = re.findall("[a-z]+", _WITHOUT_CONTRAST.sub(" ", folder))
     return not _ABSENCE.isdisjoint(words) or any(_ABSENT_TUMOR.fullmatch(w) for w in words)

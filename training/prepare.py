@@ -7,14 +7,16 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from contract.preprocessing import DEFAULT_SPEC, probe_digest
-from training.datasets import ImageSet, given, read_folders, require_kinds
+from training.datasets import given, read_folders
 from training.duplicates import Audit, audit
 from training.errors import DatasetError, RunError
+from training.images import ImageSet
 from training.names import ANY_TUMOR, NO_TUMOR
+from training.reasons import why_few
 from training.recipe import Recipe
 from training.run import Run, RunConfig, installed
-from training.splits import Protocol, Split, split, why_few
-from training.truth import truth_digest
+from training.splits import Protocol, Split, split
+from training.truth import require_kinds, truth_digest
 
 SPLIT_PARTS: Final = ("train", "validation", "test")
 

@@ -1,19 +1,13 @@
 """Recipes: everything that a training run is, as data (``training/recipes/*.toml``)."""
 
 import hashlib
-import re
-import tomllib
-from collections.abc import Collection, Iterator, Mapping
-from importlib import resources
-from pathlib import Path, PurePath
+from pathlib import PurePath
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from contract.manifest import ClassName
 from contract.preprocessing import DEFAULT_SPEC
-from training.errors import RecipeError, brief
-from training.names import NO_TUMOR, canonical_label
 
 Monitor = Literal["loss", "accuracy"]
 """A figure of the validation images: the lower loss or the higher accuracy is better."""
@@ -25,15 +19,8 @@ SEEDS: Final = 2**31
 """Seeds lie below: TensorFlow takes a batch's from the run's, the epoch and the batch, as int32."""
 ALL_LAYERS = "*"
 """In a phase: the whole backbone learns."""
-
-
 MIN_RESOLUTION: Final = 32
 MAX_RESOLUTION: Final = 1024
-SUFFIX: Final = ".toml"
-"""Of a recipe's file; a name that ends so is a path to one's own."""
-
-NAME_PATTERN: Final = "[A-Za-z0-9][A-Za-z0-9_-]*"
-"""Of a recipe: what can be a file's name and a Keras model's, everywhere."""
 
 
 class _Strict(BaseModel):
@@ -175,8 +162,11 @@ class Phase(_Strict):
     """One stage of training; each starts a fresh optimiser.
 
     Attributes:
-        trainable: name prefixes of the backbone's layers that learn, or :data:`ALL_LAYERS`; the head
-            always does.
+        name: in the log and the history; no two phases share one.
+        epochs: at most; it may stop before.
+        weight_decay: of the optimiser.
+        trainable: name prefixes of the backbone's layers that learn, or ``*`` for all; the head always
+            does.
         trainable_last: so many of the backbone's last layers learn as well.
         resolution: side in pixels to which slices are scaled while they are augmented.
         learning_rate: of a constant schedule, at the start of a plateau schedule, or the peak of a
@@ -210,6 +200,16 @@ class Recipe(_Strict):
     """A whole training run; unknown keys are refused.
 
     Attributes:
+        name: that of the file, without its suffix.
+        backbone: one of :data:`training.backbones.BACKBONES`.
+        classes: what the model tells apart, in the order of its outputs.
+        tumor_classes: those of them that mean a tumour.
+        dropout: share of the head's features that are left out in each step.
+        label_smoothing: share of a label that is spread over all classes.
+        batch_size: slices in a step.
+        seed: of everything that is drawn.
+        augmentation: random changes of training slices.
+        phases: stages of training, one after the other.
         weights: what the backbone starts from: ``imagenet`` (keras.applications), ``none``, a
             package of :data:`training.weights.PACKAGES`, or a file.
         labels: other labels that the data may have, and the class that each is here.
@@ -226,7 +226,7 @@ class Recipe(_Strict):
         checkpoint_monitor: of which epoch's weights the run ends with.
         average_momentum: of the exponential average of the weights that is validated and kept; 0
             takes the weights as they are.
-        epoch_images: training images drawn for each epoch; all of them, once, if None.
+        epoch_images: training images drawn for each epoch; all of them, once, where it is absent.
         source_weights: how likely a slice of a data set is drawn into such an epoch; 1 of others.
         copy_weight: how likely a tumour slice without a mask is drawn into such an epoch where its
             near-duplicate group holds slices with one.
@@ -318,206 +318,3 @@ class Recipe(_Strict):
         """
         text = self.model_dump_json(exclude_defaults=True)
         return hashlib.sha256(text.encode()).hexdigest()
-
-
-def recipe_names() -> list[str]:
-    """Names of the recipes that ship."""
-    folder = resources.files("training") / "recipes"
-    return sorted(
-        entry.name.removesuffix(SUFFIX) for entry in folder.iterdir() if entry.name.endswith(SUFFIX)
-    )
-
-
-def overridden(recipe: Recipe, said: Mapping[str, Any] | None = None) -> dict[str, Any]:
-    """By which overrides of :func:`load_recipe` a recipe differs from the one of its name that ships.
-
-    Empty if it does not; see :func:`departs` for what no override gives. Where none ships, its file is
-    the user's, and ``said`` are the overrides that it was loaded with. Of a weights file, the name
-    alone: where it lies is nobody else's business.
-    """
-    found = _overridden(recipe) if recipe.name in recipe_names() else dict(said or {})
-    return found | ({"weights": recipe.weights_name} if "weights" in found else {})
-
-
-def departs(recipe: Recipe) -> str | None:
-    """The short digest of a recipe that shares no more than its name with the one that ships.
-
-    None if overrides alone tell them apart, or none of that name ships.
-    """
-    if recipe.name not in recipe_names():
-        return None
-    try:
-        same = load_recipe(recipe.name, _overridden(recipe)).digest == recipe.digest
-    except RecipeError:
-        # The overrides do not go with what the shipped recipe has become.
-        same = False
-    return None if same else recipe.digest[:8]
-
-
-def _overridden(recipe: Recipe) -> dict[str, Any]:
-    """Of a recipe whose name ships, what :func:`load_recipe` takes."""
-    shipped = load_recipe(recipe.name)
-    found = {
-        name: getattr(recipe, name)
-        for name in ("seed", "weights", "precision")
-        if getattr(recipe, name) != getattr(shipped, name)
-    }
-    for name in ("epochs", "resolution"):
-        ours, theirs = ([getattr(phase, name) for phase in r.phases] for r in (recipe, shipped))
-        # An override is of every phase.
-        if ours != theirs and len(set(ours)) == 1:
-            found[name] = ours[0]
-    return found
-
-
-def load_recipe(name: str, overrides: dict[str, Any] | None = None) -> Recipe:
-    """Reads a recipe.
-
-    Args:
-        name: one of :func:`recipe_names`, or a path that ends in :data:`SUFFIX`.
-        overrides: ``epochs`` or ``resolution`` (of every phase), ``seed``, ``weights`` or
-            ``precision``, for short runs, repeats and other machines.
-
-    Raises:
-        RecipeError: there is no such recipe, or it is not valid.
-    """
-    text = _text(name)
-    try:
-        content = tomllib.loads(text)
-        for key, value in (overrides or {}).items():
-            if key in {"epochs", "resolution"}:
-                content["phases"] = [phase | {key: value} for phase in content["phases"]]
-            else:
-                content[key] = value
-            flat = content.get("head", {}).get("pooling") == "flatten"
-            if key == "resolution" and (flat or "input_resolution" in content):
-                content["input_resolution"] = value
-            if key == "epochs":
-                for phase in content["phases"]:
-                    # Of a shorter phase, no more than all of it warms up.
-                    phase["warmup_epochs"] = min(phase["warmup_epochs"], float(value))
-        recipe = Recipe.model_validate(content)
-    except (AttributeError, KeyError, TypeError) as error:
-        # Before a model could say it: an override of what is not there, or is something else.
-        raise RecipeError(f"recipe {name} has no phases to override: {error!r}") from error
-    except tomllib.TOMLDecodeError as error:
-        raise RecipeError(f"recipe {name}: {error}") from error
-    except ValidationError as error:
-        raise RecipeError(f"recipe {name}: {brief(error)}") from error
-    _require_effect(recipe, Path(name).stem if name.endswith(SUFFIX) else name)
-    return recipe
-
-
-def _text(name: str) -> str:
-    """What a recipe's file holds; raises as :func:`load_recipe`."""
-    if name.endswith(SUFFIX):
-        try:
-            return Path(name).read_text(encoding="utf-8")
-        except OSError as error:
-            raise RecipeError(f"no recipe at {name}: {error.strerror}") from error
-        except UnicodeDecodeError as error:
-            raise RecipeError(f"recipe {name}: {error}") from error
-    if name not in recipe_names():
-        raise RecipeError(
-            f"no recipe {name!r}; there are {', '.join(recipe_names())}, "
-            f"and a path to one of your own ends in {SUFFIX}"
-        )
-    return (resources.files("training") / "recipes" / f"{name}{SUFFIX}").read_text(encoding="utf-8")
-
-
-def differences(before: Recipe, now: Recipe) -> list[str]:
-    """By which keys two recipes differ, and what each has there."""
-    ours, theirs = (dict(_flat("", recipe.model_dump())) for recipe in (before, now))
-    return [
-        f"{key} {ours.get(key, 'absent')}, not {theirs.get(key, 'absent')}"
-        for key in {**ours, **theirs}
-        if ours.get(key) != theirs.get(key)
-    ]
-
-
-def _flat(key: str, value: Any) -> Iterator[tuple[str, Any]]:
-    """Keys that lead to a value, joined by dots; phases by their names."""
-    if isinstance(value, dict):
-        for name, below in value.items():
-            yield from _flat(f"{key}.{name}" if key else name, below)
-    elif key == "phases":
-        for place, phase in enumerate(value, start=1):
-            yield from _flat(f"phase {place} ({phase['name']})", phase)
-    else:
-        yield key, value
-
-
-def unused_names(recipe: Recipe, sources: Collection[str]) -> dict[str, list[str]]:
-    """What of a recipe names data sets that are not there, by its key.
-
-    No error: a recipe speaks of all data sets that it may be given.
-    """
-    named = {"train_only": recipe.train_only, "source_weights": recipe.source_weights}
-    found = {key: sorted(set(names) - set(sources)) for key, names in named.items()}
-    return {key: names for key, names in found.items() if names}
-
-
-def _require_effect(recipe: Recipe, file: str) -> None:
-    """Refuses what a recipe says without effect, or with another than it says.
-
-    Asked of recipes that are read, and not by their model: the runs of before have their own copy.
-
-    Raises:
-        RecipeError: the recipe has another name than its file, which could not be found again by it; or
-            a phase warms up for longer than it lasts; or a label is renamed that no data can have, or
-            that of no tumour, or another is made that; or some other class is no tumour; or a class
-            is one that no label leads to; or slices are weighted that are not drawn, or told by masks
-            that there are none of; or a threshold is given that a mask head brings along.
-    """
-    problems = []
-    if recipe.name != file or not re.fullmatch(NAME_PATTERN, file):
-        problems.append(f"it calls itself {recipe.name!r}; a recipe has the name of its file")
-    problems += [
-        f"phase {phase.name} has {phase.epochs} epochs and {phase.warmup_epochs:g} of warm-up"
-        for phase in recipe.phases
-        if phase.warmup_epochs > phase.epochs
-    ]
-    problems += [
-        f"labels has {label!r}, which is no label that data are read with"
-        for label in recipe.labels
-        if canonical_label(label) != label
-    ]
-    if recipe.labels.get(NO_TUMOR, NO_TUMOR) != NO_TUMOR:
-        problems.append(
-            f"labels renames {NO_TUMOR!r}, and slices without a tumour are known by that name: keep it"
-        )
-    problems += [
-        f"labels makes {label!r} {NO_TUMOR!r}, by which slices without a tumour are known"
-        for label, name in recipe.labels.items()
-        if name == NO_TUMOR != label
-    ]
-    without = set(recipe.classes) - set(recipe.tumor_classes)
-    if without != {NO_TUMOR}:
-        problems.append(
-            f"tumor_classes leaves {', '.join(sorted(without))} as no tumour: that has to be the class "
-            f"{NO_TUMOR!r}, and it alone"
-        )
-    problems += [
-        f"no label that data are read with leads to the class {name!r}: say in labels which one does"
-        for name in recipe.classes
-        if name not in recipe.labels.values()
-        and recipe.labels.get(name, canonical_label(name)) != name
-    ]
-    if recipe.epoch_images is None:
-        mask = recipe.mask
-        weights = {
-            "source_weights": bool(recipe.source_weights),
-            "copy_weight": recipe.copy_weight != 1,
-            "mask.mask_weight": mask is not None and mask.mask_weight != 1,
-            "mask.synthetic_weight": mask is not None and mask.synthetic_weight != 1,
-        }
-        # Every image is in every epoch, once.
-        problems += [f"{key} needs epoch_images" for key, is_set in weights.items() if is_set]
-    if recipe.mask is None and recipe.copy_weight != 1:
-        problems.append("copy_weight needs a mask head")
-    if recipe.mask is not None and recipe.tumor_threshold != 0.5:
-        problems.append(
-            "tumor_threshold has no effect with a mask head: it is fitted on validation then"
-        )
-    if problems:
-        raise RecipeError(f"recipe {file}: {'; '.join(problems)}")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from contract.manifest import RegionRecord
 from contract.region import Geometry, Region, find_region
-from training.datasets import ImageSet
+from training.images import ImageSet
 from training.outlines import MASK_LEVEL, load_outline
 
 THRESHOLDS: Final = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5)

@@ -2,7 +2,7 @@
 
 from typing import Any, Final
 
-from training.entries import Entry
+from training.record import Entry
 
 _DASH: Final = "-"
 """Where there is no figure."""

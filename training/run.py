@@ -11,32 +11,32 @@ import hashlib
 import importlib.metadata
 import json
 import os
-import re
-import zipfile
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import IO, Any, Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from contract.manifest import DataSource
+from training.departure import differences
 from training.errors import RunError, brief
+from training.files import load_arrays, save_arrays, tidy, write_aside
 from training.progress import Better, Progress
-from training.recipe import Recipe, differences
+from training.recipe import Recipe
 from training.splits import Protocol
 
 PACKAGES: Final = ("tensorflow", "tensorflow_cpu", "keras", "numpy", "pillow", "ai-edge-litert")
 ARTIFACTS: Final = "artifacts"
-_PROGRESS: Final = "progress.npz"
 REPORT: Final = "report"
+_RUN: Final = "run.json"
+_PROGRESS: Final = "progress.npz"
+_BEST: Final = "best.npz"
+_RESTART: Final = "restart.npz"
 SHARED: Final = ("recipe", "protocol", "held_out", "data", "splits", "truth", "probe_digest")
 """What of a run's description all that train it must have alike."""
-_ASIDE: Final = re.compile(r"\.[a-z_]+\.(json|npz)\.[0-9]+")
-"""A file that is being written, until it is renamed."""
 
 
 class RunConfig(BaseModel):
@@ -53,7 +53,7 @@ class RunConfig(BaseModel):
         truth: what the data say of their images; see :func:`training.truth.truth_digest`; likewise.
         never_shown: classes of which no training image is.
         overrides: what the command line said instead of the recipe's file; see
-            :func:`training.recipe.load_recipe`. Empty where that is not known.
+            :func:`training.catalogue.load_recipe`. Empty where that is not known.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -99,7 +99,7 @@ class Run:
 
     @classmethod
     def _described(cls, path: Path, config: RunConfig) -> Self:
-        write_aside(path / "run.json", config.model_dump_json(indent=1).encode())
+        write_aside(path / _RUN, config.model_dump_json(indent=1).encode())
         return cls(path, config)
 
     def moved(self, roots: tuple[Path, ...]) -> Self:
@@ -109,7 +109,7 @@ class Run:
     @staticmethod
     def begun(path: Path) -> bool:
         """Whether the folder holds a run with an epoch to go on from."""
-        return (path / "run.json").exists() and (path / "progress.npz").exists()
+        return (path / _RUN).exists() and (path / _PROGRESS).exists()
 
     @classmethod
     def require_startable(cls, path: Path, resume: bool) -> None:
@@ -137,7 +137,7 @@ class Run:
             RunError: there is none, or its description is damaged.
         """
         try:
-            return cls(path, RunConfig.model_validate_json((path / "run.json").read_bytes()))
+            return cls(path, RunConfig.model_validate_json((path / _RUN).read_bytes()))
         except OSError as error:
             raise RunError(f"{path} holds no run") from error
         except ValidationError as error:
@@ -200,7 +200,7 @@ class Run:
     def weights_digest(self) -> str:
         """sha256 of the file of the best weights, in hex; raises as :meth:`load_best`."""
         try:
-            with (self.path / "best.npz").open("rb") as file:
+            with (self.path / _BEST).open("rb") as file:
                 return hashlib.file_digest(file, "sha256").hexdigest()
         except OSError as error:
             raise RunError(f"{self.path} has no weights") from error
@@ -209,9 +209,9 @@ class Run:
         """Keeps the weights, in the model's order, of an epoch that did best on validation so far."""
         arrays = {f"w{i:04}": value for i, value in enumerate(weights)}
         if better.checkpoint:
-            save_arrays(self.path / "best.npz", arrays)
+            save_arrays(self.path / _BEST, arrays)
         if better.stop and self._has_restart:
-            save_arrays(self.path / "restart.npz", arrays)
+            save_arrays(self.path / _RESTART, arrays)
 
     @property
     def _has_restart(self) -> bool:
@@ -220,7 +220,7 @@ class Run:
 
     def load_restart(self) -> list[np.ndarray]:
         """The weights that the next phase starts from; raises as :meth:`load_best`."""
-        return self._load_weights("restart.npz" if self._has_restart else "best.npz")
+        return self._load_weights(_RESTART if self._has_restart else _BEST)
 
     def load_best(self) -> list[np.ndarray]:
         """The weights that did best on validation.
@@ -228,7 +228,7 @@ class Run:
         Raises:
             RunError: the run has not finished its first epoch, or the file is damaged.
         """
-        return self._load_weights("best.npz")
+        return self._load_weights(_BEST)
 
     def _load_weights(self, name: str) -> list[np.ndarray]:
         arrays = load_arrays(self.path / name)
@@ -280,19 +280,11 @@ def held(path: Path) -> Iterator[None]:
         except OSError:
             pass  # Some network file systems lock no folders; there nobody is kept out.
         else:
-            _tidy(path)
+            for folder in (path, path / ARTIFACTS, path / REPORT):
+                tidy(folder)
         yield
     finally:
         os.close(descriptor)
-
-
-def _tidy(path: Path) -> None:
-    """Deletes what nobody will rename any more: whoever wrote it held the folder."""
-    for folder in (path, path / ARTIFACTS, path / REPORT):
-        for file in folder.glob(".*"):
-            if _ASIDE.fullmatch(file.name):
-                with suppress(OSError):
-                    file.unlink()
 
 
 def installed() -> dict[str, str]:
@@ -302,87 +294,3 @@ def installed() -> dict[str, str]:
         with suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
-
-
-def save_arrays(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Writes an npz file whole or not at all."""
-    with _aside(path) as file:
-        np.savez(file, **arrays)  # type: ignore[arg-type]  # numpy's stub takes allow_pickle for a key
-
-
-def load_arrays(path: Path, only: str | None = None) -> dict[str, np.ndarray] | None:
-    """An npz file's arrays, or only that of one name if it has it; None if the file is not there.
-
-    Raises:
-        RunError: it is damaged.
-    """
-    if not path.is_file():
-        return None
-    try:
-        # Opened here: NumPy leaves a file open that it cannot read.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files if only in {None, name}}
-    except _DAMAGE as error:
-        raise RunError(f"{path} is damaged: {error!r}") from error
-
-
-_DAMAGE: Final = (
-    AttributeError,  # A file of one array, which has no names.
-    EOFError,
-    KeyError,
-    NotImplementedError,
-    OSError,
-    RuntimeError,
-    ValueError,
-    zipfile.BadZipFile,
-    zlib.error,
-)
-"""What NumPy and zipfile raise on a file that is cut or changed."""
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """What a file of a run, or of its report, holds.
-
-    Raises:
-        RunError: it is missing or damaged.
-    """
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise RunError(f"{path} is missing; evaluate that run first") from error
-    except ValueError as error:
-        raise RunError(f"{path} is damaged: {error}") from error
-    if not isinstance(content, dict):
-        raise RunError(f"{path} is damaged")
-    return content
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Writes a file of figures, all of them finite, whole or not at all."""
-    write_aside(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
-
-
-def write_aside(path: Path, content: bytes) -> None:
-    """Writes a file whole or not at all."""
-    with _aside(path) as file:
-        file.write(content)
-
-
-@contextmanager
-def _aside(path: Path) -> Iterator[IO[bytes]]:
-    """A file to write, which takes the path's place once its content is on the disk."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with aside.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except BaseException as error:
-        # A full disk must not be kept full.
-        with suppress(OSError):
-            aside.unlink()
-        if isinstance(error, OSError) and error.filename is None:
-            # An open file that cannot be written on does not say which it is.
-            error.filename = str(path)
-        raise

@@ -1,11 +1,11 @@
-"""Figures of a classifier, with intervals that respect near duplicates, and persons where named."""
+"""Figures of a classifier, with intervals; see :mod:`training.interval`."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import beta, rankdata
+from scipy.stats import rankdata
 from sklearn.metrics import (
     accuracy_score,
     confusion_matrix,
@@ -13,30 +13,10 @@ from sklearn.metrics import (
     precision_recall_fscore_support,
 )
 
-from training.datasets import ImageSet
+from training.interval import Basis, bootstrap
 
-BOOTSTRAP_SAMPLES: Final = 1000
-BOOTSTRAP_SEED: Final = 20261122
-INTERVAL_PERCENT: Final = (2.5, 97.5)
-MIN_GROUPS: Final = 5
-"""Of fewer groups there is no interval: what was drawn again and again would be too little."""
-EDGE_TRIALS: Final = 5
-"""A share is near 0 or 1 where so many of its trials or fewer make the difference, as for the normal
-approximation of a binomial."""
 _RESERVED: Final = frozenset({"testing", "testing_unleaked", "all", "interval"})
 """What stands beside the names of data sets in a report; a folder may be called so as well."""
-
-
-class Basis(NamedTuple):
-    """What a figure is of.
-
-    Attributes:
-        rows: masks, (N,) each; it needs groups in every one of them: an area under a curve has two.
-        share: whether it is a share of these rows, with limits at and near 0 and 1 as well.
-    """
-
-    rows: tuple[NDArray[np.bool_], ...]
-    share: bool = False
 
 
 def by_source(sources: NDArray[np.str_]) -> dict[str, NDArray[np.bool_]]:
@@ -48,38 +28,6 @@ def by_source(sources: NDArray[np.str_]) -> dict[str, NDArray[np.bool_]]:
     return {
         f"{name} (data set)" if name in _RESERVED else name: np.asarray(sources == name)
         for name in np.unique(sources).tolist()
-    }
-
-
-def persons_named(images: ImageSet, rows: NDArray[np.intp]) -> dict[str, bool]:
-    """The data sets of some images, and whether each names the person of every one of them.
-
-    The audit then has a person's slices in one group. A patient-wise fold keeps them together as well,
-    and does not say which are whose; a DICOM study does, but a person may have several.
-    """
-    found: dict[str, bool] = {}
-    for row in rows.tolist():
-        file = images.files[row]
-        found[file.source] = found.get(file.source, True) and file.named
-    return dict(sorted(found.items()))
-
-
-def known_persons(images: ImageSet, test: NDArray[np.intp]) -> dict[str, Any]:
-    """What keeps the slices of a person together, by data set, as a report has it.
-
-    Returns:
-        ``by_patient``: the data sets each of whose slices has a person's name or a patient-wise fold;
-        ``by_fold``: those with such folds; ``by_study``: those where a DICOM study or series links
-        slices of persons whom nothing names; ``persons_named``: of the test images, see
-        :func:`persons_named`.
-    """
-    files = images.files
-    nameless = {file.source for file in files if not file.patient}
-    return {
-        "by_patient": sorted({file.source for file in files} - nameless),
-        "by_fold": sorted({file.source for file in files if file.part.startswith("fold")}),
-        "by_study": sorted({files[row].source for row in np.flatnonzero(images.linked)}),
-        "persons_named": persons_named(images, test),
     }
 
 
@@ -130,7 +78,7 @@ def scores(
             for i, name in enumerate(classes)
             if support[i]
         },
-        "tumor": finite(_binary(is_tumor, tumor) | {"auc": _auc(is_tumor, tumor)}),
+        "tumor": finite(_binary(is_tumor, tumor)),
     }
 
     def resampled(rows: NDArray[np.intp]) -> dict[str, float]:
@@ -160,6 +108,7 @@ def _bases(
 
 
 def _tumor_bases(is_tumor: NDArray[np.bool_]) -> dict[str, Basis]:
+    """What the figures of :func:`_binary` are of."""
     return {
         "sensitivity": Basis((is_tumor,), share=True),
         "specificity": Basis((~is_tumor,), share=True),
@@ -192,9 +141,7 @@ def tumor_scores(
     """
 
     def figures(rows: NDArray[Any]) -> dict[str, float]:
-        return _binary(is_tumor[rows], tumor[rows], threshold) | {
-            "auc": _auc(is_tumor[rows], tumor[rows])
-        }
+        return _binary(is_tumor[rows], tumor[rows], threshold)
 
     return {
         "images": len(tumor),
@@ -234,70 +181,6 @@ def finite(figures: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in figures.items() if np.isfinite(value)}
 
 
-def bootstrap(
-    statistic: Callable[[NDArray[np.intp]], dict[str, float]],
-    groups: NDArray[np.intp],
-    bases: Mapping[str, Basis] | None = None,
-    samples: int = BOOTSTRAP_SAMPLES,
-) -> dict[str, list[float]]:
-    """95 % percentile intervals of a statistic of row indices, drawing groups with replacement.
-
-    A figure has none where the rows lack what it is of, where that is fewer than :data:`MIN_GROUPS`
-    groups, and where all draws agree: what did not vary here says nothing of how it may vary. A share
-    of exactly 0 or 1 does not vary either, and one near them too little: there it has at least the
-    limits of Clopper and Pearson (Biometrika 1934). Their trials are the groups' effective number,
-    ``(sum m)^2 / sum m^2`` of groups of m rows (Kish, Survey Sampling, 1965), as a group of many rows
-    is one observation that weighs as much as many. From 0 or 1 on, these limits move with the share.
-
-    Args:
-        statistic: figures by name; NaN where the rows lack what one is of.
-        groups: of each row, (N,), by the audit.
-        bases: what a figure is of; those without an entry are of all rows, and no shares.
-        samples: how often is drawn.
-    """
-    names = np.unique(groups)
-    if len(names) < MIN_GROUPS:
-        return {}
-    rng = np.random.default_rng(BOOTSTRAP_SEED)
-    members = [np.flatnonzero(groups == name) for name in names]
-    draws: list[dict[str, float]] = []
-    for _ in range(samples):
-        picked = rng.integers(0, len(members), len(members))
-        draws.append(statistic(np.concatenate([members[i] for i in picked])))
-    intervals = {}
-    everything = Basis((np.ones(len(groups), np.bool_),))
-    for name, whole in statistic(np.arange(len(groups))).items():
-        basis = (bases or {}).get(name, everything)
-        count = min(len(np.unique(groups[rows])) for rows in basis.rows)
-        if count < MIN_GROUPS or not np.isfinite(whole):
-            continue
-        # A draw without a class has no figure for it.
-        low, high = np.nanpercentile([draw[name] for draw in draws], INTERVAL_PERCENT)
-        if low == high and not (basis.share and whole in {0.0, 1.0}):
-            continue
-        if basis.share:
-            trials = min(_effective(groups[rows]) for rows in basis.rows)
-            edge = EDGE_TRIALS / trials
-            low = min(low, _at_least(max(whole, 1 - edge), trials))
-            high = max(high, 1 - _at_least(max(1 - whole, 1 - edge), trials))
-        intervals[name] = [float(low), float(high)]
-    return intervals
-
-
-def _effective(groups: NDArray[np.intp]) -> float:
-    """The number of groups of one size that say as much as these."""
-    _, sizes = np.unique(groups, return_counts=True)
-    return float(sizes.sum() ** 2 / (sizes**2).sum())
-
-
-def _at_least(share: float, trials: float) -> float:
-    """Clopper and Pearson's lower limit of a share of trials, of which there may be a part of one."""
-    hits = share * trials
-    if hits <= 0:
-        return 0.0
-    return float(beta.ppf(INTERVAL_PERCENT[0] / 100, hits, trials - hits + 1))
-
-
 def _quick(
     truth: NDArray[np.intp],
     predicted: NDArray[np.intp],
@@ -305,6 +188,7 @@ def _quick(
     tumor: NDArray[Any],
     classes: Sequence[str],
 ) -> dict[str, float]:
+    """The figures that have intervals, by name: the bootstrap asks for thousands of them."""
     count = len(classes)
     matrix = np.bincount(truth * count + predicted, minlength=count**2).reshape(count, count)
     hits, rows, columns = np.diag(matrix), matrix.sum(1), matrix.sum(0)
@@ -319,16 +203,13 @@ def _quick(
             f"{name}.recall": float(recall[i]),
             f"{name}.f1": float(f1[i]),
         }
-    return (
-        figures
-        | {f"tumor.{k}": v for k, v in _binary(is_tumor, tumor).items()}
-        | {"tumor.auc": _auc(is_tumor, tumor)}
-    )
+    return figures | {f"tumor.{k}": v for k, v in _binary(is_tumor, tumor).items()}
 
 
 def _binary(
     is_tumor: NDArray[np.bool_], tumor: NDArray[Any], threshold: float = 0.5
 ) -> dict[str, float]:
+    """Tumour or not, from a threshold on and over all of them; NaN where a figure is of nothing."""
     positive = tumor >= threshold
     hits = float((positive & is_tumor).sum())
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -339,6 +220,7 @@ def _binary(
             "f1": float(np.divide(2 * hits, positive.sum() + is_tumor.sum()))
             if is_tumor.any()
             else float("nan"),
+            "auc": _auc(is_tumor, tumor),
         }
 
 

@@ -16,7 +16,8 @@ from PIL import Image
 from scipy import ndimage
 
 from contract.preprocessing import DEFAULT_SPEC, preprocess_placed
-from training.datasets import ImageSet, place_mask
+from training.images import ImageSet
+from training.masks import place_mask
 from training.names import ANY_TUMOR, NO_TUMOR
 from training.recipe import Mask
 from training.splits import Split

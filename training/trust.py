@@ -1,43 +1,25 @@
-"""Whether the answers can be trusted: where, how sure, and when not to answer, measured on test.
+"""Whether the answers can be trusted: where the tumour is and how sure they are, measured on test.
 
+:mod:`training.foreign` measures when not to answer, :mod:`training.robustness` what changes withstand.
 Everything goes through the rules that the service follows, with what was fitted on validation.
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-from sklearn.metrics import roc_auc_score
 
 from contract.answer import Answers, Decision, Rules
-from contract.decoding import decode
-from contract.errors import DecodeError
 from contract.manifest import RegionRecord
-from contract.preprocessing import DEFAULT_SPEC, preprocess_placed
-from contract.region import Geometry
 from training.answering import as_outputs
 from training.calibrate import class_indices, expected_calibration_error
-from training.convert import Predictor
-from training.datasets import NO_TUMOR, ImageSet
 from training.duplicates import Audit
-from training.errors import DatasetError
-from training.perturb import PERTURBATIONS, ROTATED, perturbed
-from training.recipe import Recipe
-from training.regions import average_precision, compare, read_mask, regions, reported, summary
-from training.scores import (
-    Basis,
-    bootstrap,
-    by_source,
-    finite,
-    shares,
-    tumor_scores,
-)
-
-CONFIDENT: Final = 0.9
-"""A class probability above which an answer about a picture that is no brain MRI is a scandal."""
+from training.images import ImageSet
+from training.interval import Basis, bootstrap
+from training.names import NO_TUMOR
+from training.regions import average_precision, compare, read_mask, regions, summary
+from training.scores import by_source, finite, shares, tumor_scores
 
 
 class Tested(NamedTuple):
@@ -250,170 +232,3 @@ def region_figures(images: ImageSet, test: Tested, record: RegionRecord) -> dict
         for name in np.unique(test.labels[indices])
     }
     return figures
-
-
-def robustness(
-    images: ImageSet,
-    test: Tested,
-    rules: Rules,
-    predict: Predictor,
-    recipe: Recipe,
-) -> dict[str, dict[str, float]]:
-    """Accuracy, Dice and calibration of the test slices after each perturbation."""
-    assert rules.region is not None
-    table: dict[str, dict[str, float]] = {}
-    names: dict[str, Any] = {"none": lambda image, _: image, **PERTURBATIONS}
-    known = class_indices(test.labels, recipe.classes)
-    named = known >= 0
-    several = len(np.unique(known[named])) > 1
-    for name, change in names.items():
-        rng = np.random.default_rng(recipe.seed)
-        slices, geometries = [], []
-        for row in test.rows:
-            decoded = decode(images.files[int(row)].path.read_bytes())
-            pixels = perturbed(decoded.upright, change, rng)
-            prepared, placement = preprocess_placed(pixels)
-            slices.append(prepared)
-            geometries.append(Geometry.of(decoded, placement, DEFAULT_SPEC))
-        outputs = predict(np.stack(slices))
-        answers = rules.answer(as_outputs(outputs))
-        dice = []
-        for index, row in enumerate(test.rows):
-            path = images.files[int(row)].mask
-            if path is None:
-                continue
-            truth = read_mask(path)
-            if name == ROTATED:
-                truth = perturbed(truth.astype(np.uint8) * 255, change, rng) > 127
-            probability = float(answers.tumor_probability[index])
-            region = reported(outputs["mask"][index], geometries[index], probability, rules.region)
-            dice.append(compare(region, truth, probability).dice)
-        correct = answers.labels[named] == known[named]
-        errors = {"ece": expected_calibration_error(answers.probabilities[named].max(1), correct)}
-        assert answers.in_distribution is not None
-        table[name] = {
-            # A data set that was left out may hold one kind of slice, and may have no masks.
-            **({"accuracy": float(correct.mean())} if several else {}),
-            **(
-                {"tumor_auc": float(roc_auc_score(test.tumor, answers.tumor_probability))}
-                if len(np.unique(test.tumor)) == 2
-                else {}
-            ),
-            **({"dice": float(np.mean(dice))} if dice else {}),
-            **finite(errors if several else {}),
-            "in_distribution": float(answers.in_distribution.mean()),
-        }
-        print(f"{name}: {table[name]}", flush=True)
-    return table
-
-
-def foreign_pictures(folder: Path) -> dict[str, NDArray[np.uint8]]:
-    """Pictures that are no brain MRI, preprocessed, uint8 (N, H, W), by kind.
-
-    Args:
-        folder: a folder of pictures for each kind; see ``scripts/foreign.py``.
-
-    Raises:
-        DatasetError: there is no kind, one has no pictures, or a file is none.
-    """
-    kinds = {}
-    for kind in sorted(path for path in folder.glob("*") if path.is_dir()):
-        pictures = []
-        for path in sorted(kind.glob("[!.]*")):
-            try:
-                pictures.append(preprocess_placed(decode(path.read_bytes()).upright)[0])
-            except (OSError, DecodeError) as error:
-                raise DatasetError(f"{path} is no picture: {error}") from error
-        if not pictures:
-            raise DatasetError(f"{kind} holds no pictures")
-        kinds[kind.name] = np.stack(pictures)
-    if not kinds:
-        raise DatasetError(f"{folder} holds no folders of pictures")
-    return kinds
-
-
-def foreign_figures(
-    pictures: Mapping[str, NDArray[np.uint8]],
-    test: Tested,
-    slices: NDArray[np.uint8],
-    rules: Rules,
-    predict: Predictor,
-) -> dict[str, dict[str, float]]:
-    """How well pictures of other kinds are told from the test slices that lie upright, by kind.
-
-    Args:
-        pictures: of each kind; see :func:`foreign_pictures`.
-        test: test slices.
-        slices: theirs, uint8 (N, H, W); those that lie upright for certain are also turned by a quarter
-            and upside down, as kinds of their own, if there are any.
-        rules: how outputs become answers.
-        predict: the model.
-    """
-    kinds = dict(pictures)
-    upright = slices[~test.doubtful]
-    if len(upright):
-        kinds["brain, turned by 90 degrees"] = np.rot90(upright, axes=(1, 2)).copy()
-        kinds["brain, turned by 180 degrees"] = np.rot90(upright, 2, axes=(1, 2)).copy()
-        kinds["brain, mirrored from top to bottom"] = upright[:, ::-1].copy()
-    assert test.answers.distance is not None
-    # What is upside down itself cannot show how well this is told.
-    ours = test.answers.distance[~test.doubtful]
-    table = {}
-    for kind, shown in kinds.items():
-        answers = rules.answer(as_outputs(predict(shown)))
-        assert answers.distance is not None
-        assert answers.in_distribution is not None
-        truth = np.concatenate([np.zeros(len(ours)), np.ones(len(shown))])
-        decisions = np.array([str(decision) for decision in answers.decisions])
-        table[kind] = {
-            "images": float(len(shown)),
-            **(
-                {"auroc": float(roc_auc_score(truth, np.concatenate([ours, answers.distance])))}
-                if len(ours)
-                else {}
-            ),
-            "out_of_distribution": float((~answers.in_distribution).mean()),
-            "decided_tumor": float((decisions == Decision.TUMOR).mean()),
-            "decided_no_tumor": float((decisions == Decision.NO_TUMOR).mean()),
-            "confident_tumor": float(
-                (answers.in_distribution & (answers.tumor_probability > CONFIDENT)).mean()
-            ),
-        }
-    return table
-
-
-def overlays(
-    path: Path, images: ImageSet, test: Tested, record: RegionRecord, rng: np.random.Generator
-) -> None:
-    """A contact sheet of test slices, drawn at random: the mask in green, the region in red."""
-    rows = np.flatnonzero([images.files[int(row)].mask is not None for row in test.rows])
-    chosen = rng.permutation(rows)[:40]
-    found = regions(
-        images,
-        test.rows[chosen].tolist(),
-        test.masks[chosen],
-        test.answers.tumor_probability[chosen],
-        record,
-    )
-    side, columns = 192, 10
-    sheet = Image.new("RGB", (columns * side, -(-len(chosen) // columns) * side))
-    for place, (index, region) in enumerate(zip(chosen, found, strict=True)):
-        file = images.files[int(test.rows[index])]
-        assert file.mask is not None
-        outline = read_mask(file.mask)
-        # A large JPEG is decoded at a part of its size; outlines and regions are at the whole.
-        pixels = Image.fromarray(decode(file.path.read_bytes()).pixels).resize(outline.shape[::-1])
-        picture = np.stack([np.asarray(pixels)] * 3, axis=-1)
-        picture[_edge(outline)] = (0, 220, 0)
-        if region is not None:
-            picture[_edge(region.mask())] = (255, 40, 40)
-        tile = Image.fromarray(picture).resize((side, side), Image.Resampling.BILINEAR)
-        sheet.paste(tile, (place % columns * side, place // columns * side))
-    sheet.save(path, quality=85)
-
-
-def _edge(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    inner = mask.copy()
-    for axis in (0, 1):
-        inner &= np.roll(mask, 1, axis) & np.roll(mask, -1, axis)
-    return np.asarray(mask & ~inner)

@@ -46,7 +46,7 @@ def image_library(source: SourceSeries) -> ContainerContentItem:
     for images in groups.values():
         group = ContainerContentItem(codes.DCM.ImageLibraryGroup, relationship_type=CONTAINS)
         group.ContentSequence = ContentSequence(
-            [*_descriptors(source, images[0]), *(_entry(image) for image in images)]
+            [*_descriptors(images[0]), *(_entry(image) for image in images)]
         )
         library.ContentSequence.append(group)
     return library
@@ -66,15 +66,20 @@ def _common(image: SourceImage) -> Plane | None:
 def _shared(image: SourceImage) -> object:
     plane = _common(image)
     geometry = plane and (plane.orientation, plane.spacing, plane.thickness)
-    return image.sop_class_uid, image.rows, image.columns, geometry
+    return (
+        image.sop_class_uid,
+        image.frame_of_reference_uid,
+        image.rows,
+        image.columns,
+        geometry,
+    )
 
 
-def _descriptors(source: SourceSeries, image: SourceImage) -> Iterable[ContentItem]:
+def _descriptors(image: SourceImage) -> Iterable[ContentItem]:
     """TID 1602, and TID 1604 for what is known of the plane."""
     yield CodeContentItem(codes.DCM.Modality, codes.DCM.MagneticResonance, ACQUISITION)
     yield CodeContentItem(codes.DCM.TargetRegion, codes.SCT.Brain, ACQUISITION)
-    if source.frame_of_reference_uid is not None:
-        uid = source.frame_of_reference_uid
+    if (uid := image.frame_of_reference_uid) is not None:
         yield UIDRefContentItem(codes.DCM.FrameOfReferenceUID, uid, ACQUISITION)
     yield NumContentItem(codes.DCM.PixelDataRows, image.rows, PIXELS, relationship_type=ACQUISITION)
     yield NumContentItem(

@@ -18,7 +18,7 @@ from service.dicom.source import SourceImage
 from service.dicom.task import Task
 from service.release import RELEASE
 
-CONTENT_VERSION: Final = "7"
+CONTENT_VERSION: Final = "8"
 """Part of every UID; raised when the same findings give objects of other content."""
 
 MANUFACTURER: Final = "Brain MRI inference"

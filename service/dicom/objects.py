@@ -33,8 +33,8 @@ def make(task: Task) -> list[SOPClass]:
     """
     quieten()
     making = Making(task)
-    segmentations, frames = segment(making)
-    return [report(making, frames), capture(making), *segmentations]
+    segmented = segment(making)
+    return [report(making, segmented), capture(making), *segmented.objects]
 
 
 def build(

@@ -105,8 +105,9 @@ def identity(source: Dataset) -> Dataset:
     """
     clean = Dataset()
     for keyword in _REQUIRED:
-        values = _values(source, keyword)
-        setattr(clean, keyword, "\\".join(values) if keyword in _IDENTIFYING else _first(values))
+        is_identifying = keyword in _IDENTIFYING
+        stated = _identifier(source, keyword) if is_identifying else text(source, keyword)
+        setattr(clean, keyword, stated or "")
     _copy(source, clean, _OPTIONAL)
     _copy_animal(source, clean)
     _copy_trial(source, clean)
@@ -161,8 +162,12 @@ def _fill(clean: Dataset, keywords: Iterable[str]) -> None:
 
 
 def whose(source: Dataset) -> tuple[str, str]:
-    """What tells a source image's patient from others: the ID, and who issued it; empty if missing."""
-    return "\\".join(_values(source, "PatientID")), text(source, "IssuerOfPatientID") or ""
+    """What tells a source image's patient from others: the ID, and who issued it; empty if missing.
+
+    An ID is the same with and without padding, and with and without control characters.
+    """
+    number = _CONTROL.sub("", _identifier(source, "PatientID")).strip(" ")
+    return number, text(source, "IssuerOfPatientID") or ""
 
 
 def is_ascii(dataset: Dataset) -> bool:
@@ -176,7 +181,7 @@ def is_ascii(dataset: Dataset) -> bool:
 
 def text(source: Dataset, keyword: str) -> str | None:
     """An attribute's first value, if it is valid and not empty."""
-    return _first(_values(source, keyword)) or None
+    return next(iter(_values(source, keyword)), None)
 
 
 def texts(source: Dataset, keyword: str) -> list[str]:
@@ -198,8 +203,9 @@ def sequence(source: Dataset, keyword: str) -> list[Dataset]:
     return list(value) if isinstance(value, Sequence) else []
 
 
-def _first(values: list[str]) -> str:
-    return values[0] if values else ""
+def _identifier(source: Dataset, keyword: str) -> str:
+    """All that an archive compares of an attribute, so all but the padding behind it."""
+    return "\\".join(_ESCAPE.sub("", item) for item in _items(source, keyword)).rstrip(" \0")
 
 
 def _item(source: Dataset) -> Dataset:
@@ -227,18 +233,20 @@ def _is_whole(item: Dataset, source: Dataset) -> bool:
 
 def _values(source: Dataset, keyword: str) -> list[str]:
     """An attribute's valid values as text, without empty ones."""
-    vr = dictionary_VR(keyword)
+    return list(_valid(keyword, dictionary_VR(keyword), _items(source, keyword)))
+
+
+def _items(source: Dataset, keyword: str) -> list[str]:
+    """An attribute's values as text, whatever they are."""
     value = raw(source, keyword)
     several = value if isinstance(value, MultiValue | list | tuple) else [value]
-    return list(_valid(keyword, vr, (str(item) for item in several if item is not None)))
+    return [str(item) for item in several if item is not None]
 
 
 def _valid(keyword: str, vr: str, values: Iterable[str]) -> Iterable[str]:
     accept = _CHECKS.get(keyword) or _CHECKS.get(vr, _clip)
     for value in values:
-        kept = _CONTROL.sub("", _ESCAPE.sub("", value)).strip(" ")
-        if keyword not in _IDENTIFYING:
-            kept = accept(vr, kept)
+        kept = accept(vr, _CONTROL.sub("", _ESCAPE.sub("", value)).strip(" "))
         if kept and kept in _ENUMERATED.get(keyword, {kept}):
             yield kept
 

@@ -38,7 +38,7 @@ from service.dicom import codes
 from service.dicom.findings import DISCLAIMER, SliceFinding
 from service.dicom.library import image_library
 from service.dicom.making import MANUFACTURER, Kind, Making
-from service.dicom.segmentation import SegmentedFrame
+from service.dicom.segmentation import Segmented, SegmentedFrame
 from service.release import RELEASE
 
 MAX_SLICES: Final = 20
@@ -53,7 +53,7 @@ Reference = TypeVar(
 Group = MeasurementsAndQualitativeEvaluations | PlanarROIMeasurementsAndQualitativeEvaluations
 
 
-def report(making: Making, frames: Mapping[tuple[str, int], SegmentedFrame]) -> ComprehensiveSR:
+def report(making: Making, segmented: Segmented) -> ComprehensiveSR:
     """The report on a series.
 
     It has one group of measurements on the series and one on each suspicious slice, at most
@@ -61,12 +61,12 @@ def report(making: Making, frames: Mapping[tuple[str, int], SegmentedFrame]) -> 
 
     Args:
         making: the series.
-        frames: slice (SOP instance UID, frame) to the segmentation's frame that holds its mask.
+        segmented: what was made of its regions.
     """
     findings = making.findings
     listed = findings.suspicious[:MAX_SLICES]
     groups: list[Group] = [_series_group(making)]
-    groups += [_slice_group(making, finding, frames) for finding in listed]
+    groups += [_slice_group(making, finding, segmented.frames) for finding in listed]
     content = MeasurementReport(
         observation_context=ObservationContext(observer_device_context=_observer(making)),
         procedure_reported=codes.BRAIN_MRI,
@@ -76,10 +76,10 @@ def report(making: Making, frames: Mapping[tuple[str, int], SegmentedFrame]) -> 
     root = content[0].ContentSequence
     # Before the measurements, as in the template.
     root.insert(len(root) - 1, image_library(making.source))
-    root.append(_comment(_text(making)))
+    root.append(_comment(_text(making, segmented.unplaced)))
     omitted = _omitted(making)
     made = ComprehensiveSR(
-        evidence=_evidence(making, (frame.segmentation for frame in frames.values())),
+        evidence=_evidence(making, segmented.objects),
         content=content[0],
         is_complete=not omitted,
         is_final=False,
@@ -106,7 +106,7 @@ def _omitted(making: Making) -> str:
     return ", ".join(parts)
 
 
-def _text(making: Making) -> str:
+def _text(making: Making, unplaced: int) -> str:
     findings = making.findings
     sentences = [
         f"{DISCLAIMER}. Result of research software, not verified by a person.",
@@ -116,6 +116,11 @@ def _text(making: Making) -> str:
     if findings.unfamiliar:
         sentences.append(
             f"{findings.unfamiliar} slices are unlike those that the model was trained on."
+        )
+    if unplaced:
+        sentences.append(
+            f"{unplaced} slices with a region are in no segmentation, as their images do not say where "
+            "they lie in the patient or how thick they are."
         )
     if omitted := _omitted(making):
         sentences.append(f"Incomplete: {omitted}.")

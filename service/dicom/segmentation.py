@@ -49,60 +49,81 @@ class SegmentedFrame(NamedTuple):
     number: int
 
 
-def segment(making: Making) -> tuple[list[Segmentation], dict[tuple[str, int], SegmentedFrame]]:
+class Segmented(NamedTuple):
+    """What was made of the regions of a series.
+
+    Attributes:
+        objects: one for each grid.
+        frames: for each slice (SOP instance UID, frame), the frame that holds its mask.
+        unplaced: slices with a region that no object can hold.
+    """
+
+    objects: list[Segmentation]
+    frames: dict[tuple[str, int], SegmentedFrame]
+    unplaced: int
+
+
+def segment(making: Making) -> Segmented:
     """Segmentations of the slices in which something was found.
 
-    One object holds parallel planes of one size; a series of several orientations gives several
-    objects. Where slices share a position (echoes, time points), the most suspicious one's mask is
-    taken. A slice whose object does not say where it lies in the patient, and how thick it is, has no
-    segmentation, since a viewer could not place it.
-
-    Returns:
-        The objects, and for each slice (SOP instance UID, frame) the frame that holds its mask.
+    One object holds parallel planes of one size in one frame of reference; a series of several
+    orientations gives several objects. Where slices share a position (echoes, time points), the most
+    suspicious one's mask is taken. A slice whose object does not say where it lies in the patient, and
+    how thick it is, has no segmentation, since a viewer could not place it.
     """
-    groups: list[tuple[Masked, dict[tuple[int, ...], Masked]]] = []
-    for masked in _masked(making):
-        position = tuple(round(value / POSITION_STEP_MM) for value in masked.plane.position)
-        group = next((group for first, group in groups if _shares_grid(first, masked)), None)
+    groups: list[list[Masked]] = []
+    regions = [
+        finding
+        for finding in making.findings.suspicious
+        if finding.mask is not None and finding.mask.any()
+    ]
+    placed = [masked for finding in regions if (masked := _placed(making, finding)) is not None]
+    for masked in placed:
+        group = next((group for group in groups if _shares_grid(group[0], masked)), None)
         if group is None:
-            group = {}
-            groups.append((masked, group))
-        # The most suspicious slice comes first.
-        group.setdefault(position, masked)
-    objects: list[Segmentation] = []
-    frames: dict[tuple[str, int], SegmentedFrame] = {}
-    for _, group in groups:
-        slices = list(group.values())
-        depth = _depth(making, slices[0].plane)
+            groups.append([masked])
+        else:
+            group.append(masked)
+    made = Segmented([], {}, len(regions) - len(placed))
+    for group in groups:
+        depth = _depth(making, group[0])
         if depth is None:
+            made = made._replace(unplaced=made.unplaced + len(group))
             continue
-        made = _segmentation(making, slices, depth, len(objects) + 1)
-        objects.append(made)
-        for number, item in enumerate(made.PerFrameFunctionalGroupsSequence, 1):
+        segmentation = _segmentation(making, _of_positions(group), depth, len(made.objects) + 1)
+        made.objects.append(segmentation)
+        for number, item in enumerate(segmentation.PerFrameFunctionalGroupsSequence, 1):
             source = item.DerivationImageSequence[0].SourceImageSequence[0]
             frame = int(source.get("ReferencedFrameNumber", 1))
-            frames[source.ReferencedSOPInstanceUID, frame] = SegmentedFrame(made, number)
-    return objects, frames
+            made.frames[source.ReferencedSOPInstanceUID, frame] = SegmentedFrame(
+                segmentation, number
+            )
+    return made
 
 
-def _masked(making: Making) -> list[Masked]:
-    source = making.source
-    if source.frame_of_reference_uid is None:
-        return []
-    found = []
-    for finding in making.findings.suspicious:
-        image = source.images[finding.sop_instance_uid]
-        plane = image.plane(finding.frame)
-        if finding.mask is not None and finding.mask.any() and plane is not None:
-            found.append(Masked(finding, finding.mask, image, plane))
-    return found
+def _placed(making: Making, finding: SliceFinding) -> Masked | None:
+    image = making.source.images[finding.sop_instance_uid]
+    plane = image.plane(finding.frame)
+    if finding.mask is None or plane is None or image.frame_of_reference_uid is None:
+        return None
+    return Masked(finding, finding.mask, image, plane)
+
+
+def _of_positions(group: Sequence[Masked]) -> list[Masked]:
+    """The first of each position, which is the most suspicious one."""
+    found: dict[tuple[int, ...], Masked] = {}
+    for masked in group:
+        position = tuple(round(value / POSITION_STEP_MM) for value in masked.plane.position)
+        found.setdefault(position, masked)
+    return list(found.values())
 
 
 def _shares_grid(one: Masked, other: Masked) -> bool:
     """Whether two slices may be frames of one segmentation; writers round each slice's numbers anew."""
     ours, theirs = one.plane, other.plane
     return (
-        one.mask.shape == other.mask.shape
+        one.image.frame_of_reference_uid == other.image.frame_of_reference_uid
+        and one.mask.shape == other.mask.shape
         and np.allclose(ours.orientation, theirs.orientation, rtol=0, atol=ALIKE)
         and np.allclose(ours.spacing, theirs.spacing, rtol=SAME_MEASURE)
         and math.isclose(ours.thickness or 0, theirs.thickness or 0, rel_tol=SAME_MEASURE)
@@ -116,16 +137,18 @@ class Depth(NamedTuple):
     spacing: float | None
 
 
-def _depth(making: Making, like: Plane) -> Depth | None:
+def _depth(making: Making, like: Masked) -> Depth | None:
     """How thick slices are, or else how far apart; None if the series says neither."""
+    orientation = like.plane.orientation
     parallel = [
         plane
         for image in making.source.images.values()
+        if image.frame_of_reference_uid == like.image.frame_of_reference_uid
         for plane in image.planes
-        if plane is not None and np.allclose(plane.orientation, like.orientation, atol=ALIKE)
+        if plane is not None and np.allclose(plane.orientation, orientation, atol=ALIKE)
     ]
     spacing = spacing_between(parallel)
-    thickness = like.thickness or spacing
+    thickness = like.plane.thickness or spacing
     return None if thickness is None else Depth(thickness, spacing)
 
 
@@ -175,7 +198,7 @@ def _placeholder(making: Making, masked: Masked, first: Plane, depth: Depth, ind
     It wants orientation and spacing of all to be those of the first, to the last digit.
     """
     image = making.reference(MRImageStorage, f"2.25.{index}", making.source.series_uid)
-    image.FrameOfReferenceUID = making.source.frame_of_reference_uid
+    image.FrameOfReferenceUID = masked.image.frame_of_reference_uid
     image.Modality = "MR"
     image.Rows, image.Columns = masked.mask.shape
     image.ImagePositionPatient = list(masked.plane.position)

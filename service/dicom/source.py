@@ -98,6 +98,7 @@ class SourceImage:
 
     Attributes:
         sop_class_uid, sop_instance_uid: what it is.
+        frame_of_reference_uid: what its planes are stated in; None if it does not say.
         rows, columns: of its stored pixel matrix.
         planes: of its frames; None where the object does not say it, or not credibly.
         multi_frame: references to it name frames.
@@ -106,6 +107,7 @@ class SourceImage:
 
     sop_class_uid: str
     sop_instance_uid: str
+    frame_of_reference_uid: str | None
     rows: int
     columns: int
     planes: tuple[Plane | None, ...]
@@ -123,8 +125,8 @@ class SourceSeries:
 
     Attributes:
         study_uid, series_uid: what it is.
-        frame_of_reference_uid: None if the images do not agree on one.
-        position_reference: what in the patient it starts from, likewise.
+        position_reference: what in the patient the frame of reference starts from; None if the images
+            do not agree on it.
         images: by SOP instance UID.
         identity: patient and study attributes (:mod:`service.dicom.patient`).
         equipment: what acquired it, valid attributes only.
@@ -133,7 +135,6 @@ class SourceSeries:
 
     study_uid: str
     series_uid: str
-    frame_of_reference_uid: str | None
     position_reference: str | None
     images: dict[str, SourceImage]
     identity: Dataset
@@ -167,7 +168,6 @@ class SourceSeries:
         return cls(
             study_uid,
             series_uid,
-            _common(headers, "FrameOfReferenceUID"),
             _common(headers, "PositionReferenceIndicator"),
             {image.sop_instance_uid: image for image in images},
             identity,
@@ -227,6 +227,7 @@ def _image(header: Dataset) -> SourceImage:
     return SourceImage(
         sop_class_uid,
         _uid(header, "SOPInstanceUID"),
+        _valid_uid(header, "FrameOfReferenceUID"),
         _integer(header, "Rows"),
         _integer(header, "Columns"),
         planes,
@@ -316,10 +317,16 @@ def _integer(header: Dataset, keyword: str) -> int:
 
 
 def _uid(header: Dataset, keyword: str) -> str:
-    found = uid(header, keyword)
-    if len(found) > 64 or not _UID.fullmatch(found):
+    found = _valid_uid(header, keyword)
+    if found is None:
         raise UnidentifiedSource("the DICOM object lacks a UID that results have to refer to")
     return found
+
+
+def _valid_uid(header: Dataset, keyword: str) -> str | None:
+    """A UID that can be copied; components with a leading zero, as some writers have, do no harm."""
+    found = uid(header, keyword)
+    return found if len(found) <= 64 and _UID.fullmatch(found) else None
 
 
 def _equipment(header: Dataset) -> Dataset:
@@ -332,6 +339,6 @@ def _equipment(header: Dataset) -> Dataset:
         "StationName",
         "InstitutionName",
     ):
-        if (value := patient.text(header, keyword)) is not None:
-            setattr(clean, keyword, value)
+        if values := patient.texts(header, keyword):
+            setattr(clean, keyword, values if keyword == "SoftwareVersions" else values[0])
     return clean

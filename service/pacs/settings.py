@@ -55,8 +55,9 @@ class PacsSettings(BaseSettings):
     dicomweb_timeout_ms: float = Field(
         30_000,
         gt=0,
-        description="How long it may be silent, or take for 64 KiB, before a delivery has failed. So "
-        "has one that is not answered in full twice as long after all is sent.",
+        description="How long it may be silent, or take for 64 KiB, before a delivery has failed. A "
+        "delivery also fails if the complete answer has not come within twice this time after the last "
+        "byte was sent.",
     )
     dicomweb_retry_ms: float = Field(
         1_000,

@@ -21,6 +21,7 @@ from service.errors import (
 )
 from service.negotiation import accept_of
 from service.state import State
+from service.uploads import check_coding
 
 if TYPE_CHECKING:  # pydicom costs a quarter of a second, which only a PACS has to pay
     from service.pacs.gateway import Gateway
@@ -44,6 +45,7 @@ async def store(request: Request) -> Response:
     if state.draining:
         raise Draining("the service is about to stop")
     _check_accept(accept_of(request.headers))
+    check_coding(request.headers)
     _check_length(request, state.settings.stow_max_body_bytes)
     with (
         state.stow_places.one(context.client),

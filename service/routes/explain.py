@@ -16,6 +16,7 @@ from service.explanation import SOURCE_HEADER, VERSION_HEADER, content, heatmap,
 from service.jobs import Job
 from service.negotiation import EXPLANATION_FORMS, Form, accept_of, accepted_forms
 from service.operation import Options
+from service.presence import Presence
 from service.receiving import receive
 from service.routes.predict import answered, fields_of, parts_of, timing_of
 from service.state import State
@@ -44,7 +45,8 @@ async def _explain(request: Request, state: State, claim: Claim) -> Response:
     engine.acquire(1)
     try:
         rules = options.applied(engine.rules)
-        jobs = await state.pipeline.predict(engine, uploads, rules, deadline, claim)
+        presence = Presence.of(request.scope)
+        jobs = await state.pipeline.predict(engine, uploads, rules, deadline, claim, presence)
         # They count for no drift: a slice that is looked at again is mostly one with a tumour.
         entries = await answered(jobs, options.mask)
         slices = zip(jobs, entries, strict=True)

@@ -14,14 +14,15 @@ from service.answers import MaskForm, entries_of, known_failure
 from service.buffers import Claim
 from service.context import Context
 from service.dicom.findings import ModelIdentity
-from service.dicom.series import sort_into_series
+from service.dicom.series import PredictedSeries, sort_into_series
 from service.errors import Failure, NoDicomSource, UnidentifiedSource
-from service.jobs import Job
+from service.jobs import Job, Upload
 from service.negotiation import Form, accept_of, accepted_forms
 from service.operation import Options
+from service.presence import Presence
 from service.problems import problem_response
 from service.receiving import receive
-from service.series import is_dicom, summaries
+from service.series import is_dicom, may_be_dicom, summaries
 from service.state import State
 
 
@@ -37,11 +38,14 @@ async def _predict(request: Request, state: State, claim: Claim) -> Response:
     options = Options.of(request.query_params, is_admin=context.is_admin)
     forms = accepted_forms(accept_of(request.headers))
     engine, uploads, deadline = await receive(request, state, state.settings.max_files, claim)
-    as_objects = forms[0] is Form.DICOM
-    if as_objects and not all(is_dicom(upload.data) for upload in uploads):
-        if Form.JSON not in forms:
-            raise NoDicomSource("results come as DICOM objects only where every input is DICOM")
-        as_objects = False
+    as_objects = forms[0] is Form.DICOM and _are_sources(uploads)
+    if Form.JSON not in forms:
+        if not as_objects:
+            raise NoDicomSource(
+                "results come as DICOM objects only of DICOM, beside it in archives alone"
+            )
+        # Nothing of the answer could be about the others.
+        uploads = [upload for upload in uploads if _may_be_source(upload)]
     rules = options.applied(engine.rules)
     jobs = await state.pipeline.predict(
         engine,
@@ -49,6 +53,7 @@ async def _predict(request: Request, state: State, claim: Claim) -> Response:
         rules,
         deadline,
         claim,
+        Presence.of(request.scope),
         keep_headers=as_objects,
         answers_only=not as_objects,
     )
@@ -68,10 +73,12 @@ async def _predict(request: Request, state: State, claim: Claim) -> Response:
         return problem_response(failures[0], context, {"errors": entries})
     if as_objects:
         try:
-            model = ModelIdentity.of(engine.stored, rules)
             series = await asyncio.to_thread(sort_into_series, jobs, entries, rules)
-            body = await state.results.write(series, model, deadline)
-            return Response(body.content, media_type=body.media_type)
+            # Without one, a picture in an archive is all that could be predicted.
+            if series:
+                return await _objects(
+                    state, series, ModelIdentity.of(engine.stored, rules), deadline
+                )
         except UnidentifiedSource:
             if Form.JSON not in forms:
                 raise
@@ -82,18 +89,41 @@ async def _predict(request: Request, state: State, claim: Claim) -> Response:
         "predictions": entries,
         "timing_ms": timing_of(parts, context),
     }
-    if any(job.dicom is not None for job in jobs):
-        found = await _summarised(jobs, rules)
-        if found:
-            content["series"] = found
-    return Response(json.dumps(content), media_type="application/json")
+    return Response(
+        json.dumps(content | await _summarised(jobs, rules)), media_type="application/json"
+    )
 
 
-async def _summarised(jobs: Sequence[Job], rules: Rules) -> list[dict[str, Any]]:
-    """The series of a request; of a single slice, there is nothing to compare."""
-    if len(jobs) == 1:
-        return summaries(jobs, rules)
-    return await asyncio.to_thread(summaries, jobs, rules)
+async def _objects(
+    state: State, series: Sequence[PredictedSeries], model: ModelIdentity, deadline: float
+) -> Response:
+    body = await state.results.write(series, model, deadline)
+    return Response(body.content, media_type=body.media_type)
+
+
+def _are_sources(uploads: Sequence[Upload]) -> bool:
+    """Whether results can come as DICOM objects: every file is DICOM that the client sent as such.
+
+    An archive, as of a patient's medium, may hold others, as long as it holds DICOM. What could not be
+    taken out of one says itself what is wrong.
+    """
+    return all(upload.archived or _may_be_source(upload) for upload in uploads) and any(
+        upload.failure or is_dicom(upload.data) for upload in uploads
+    )
+
+
+def _may_be_source(upload: Upload) -> bool:
+    return upload.failure is not None or may_be_dicom(upload)
+
+
+async def _summarised(jobs: Sequence[Job], rules: Rules) -> dict[str, Any]:
+    """The part of an answer on the series of a request, if it has any."""
+    if all(job.dicom is None for job in jobs):
+        return {}
+    # In a single slice, there is nothing to compare.
+    is_short = len(jobs) == 1
+    found = summaries(jobs, rules) if is_short else await asyncio.to_thread(summaries, jobs, rules)
+    return {"series": found} if found else {}
 
 
 async def answered(jobs: Sequence[Job], mask: MaskForm) -> list[dict[str, Any]]:

@@ -32,6 +32,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from tests.support.dicom import encoded
 from tests.support.encoding import compress
 
 DATA = Path(__file__).parents[1] / "data"
@@ -230,9 +231,7 @@ def write(dataset: Dataset, syntax: UID) -> bytes:
     dataset.file_meta.TransferSyntaxUID = syntax
     dataset.file_meta.MediaStorageSOPClassUID = dataset.get("SOPClassUID", MRImageStorage)
     dataset.file_meta.MediaStorageSOPInstanceUID = dataset.get("SOPInstanceUID", "1.2.3")
-    file = io.BytesIO()
-    dataset.save_as(file, enforce_file_format=True)
-    return file.getvalue()
+    return encoded(dataset)
 
 
 def png_chunk(kind: bytes, content: bytes) -> bytes:

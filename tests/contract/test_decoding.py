@@ -1,6 +1,5 @@
 import io
 import struct
-import threading
 import zlib
 from typing import Any
 
@@ -29,6 +28,7 @@ from tests.contract.samples import (
     mr_object,
     png_chunk,
 )
+from tests.support.threads import at_once
 
 GREY = grey_slice()
 ROWS, COLUMNS = GREY.shape
@@ -459,19 +459,14 @@ class TestBombs:
 
 def test_many_threads_decode_at_once() -> None:
     expected = [decode(path.read_bytes()).pixels for path in (*SLICES, *OBJECTS)]
-    wrong: list[int] = []
 
-    def run() -> None:
-        for number, path in enumerate((*SLICES, *OBJECTS)):
-            if not np.array_equal(decode(path.read_bytes()).pixels, expected[number]):
-                wrong.append(number)
+    def run() -> list[bool]:
+        return [
+            np.array_equal(decode(path.read_bytes()).pixels, pixels)
+            for path, pixels in zip((*SLICES, *OBJECTS), expected, strict=True)
+        ]
 
-    threads = [threading.Thread(target=run) for _ in range(6)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(timeout=60)
-    assert wrong == []
+    assert at_once(*[run] * 6) == [[True] * len(expected)] * 6
 
 
 def own_range(values: NDArray[Any]) -> NDArray[np.float64]:

@@ -26,6 +26,9 @@ class TestGeometry:
             ({"PixelSpacing": [0.5, 0.501]}, (80, 96)),
             ({"PixelAspectRatio": [2, 1]}, (160, 96)),
             ({"PixelAspectRatio": [1, 2]}, (80, 192)),
+            ({"ImagerPixelSpacing": [1.8, 0.9]}, (160, 96)),
+            ({"NominalScannedPixelSpacing": [1.8, 0.9]}, (160, 96)),
+            ({"PixelSpacing": [1, 1], "ImagerPixelSpacing": [1.8, 0.9]}, (80, 96)),
             ({"PixelSpacing": [2000, 1000]}, (160, 96)),
             ({"PixelSpacing": [1, 1], "PixelAspectRatio": [2, 1]}, (80, 96)),
             ({"PixelSpacing": [1, 100]}, (80, 96)),
@@ -42,6 +45,12 @@ class TestGeometry:
         assert result.original_size == GREY.shape
         resized = Image.fromarray(GREY).resize(shape[::-1], Image.Resampling.BILINEAR)
         assert difference(result.pixels, np.asarray(resized)) <= 1
+
+    @pytest.mark.parametrize("keyword", ["ImagerPixelSpacing", "NominalScannedPixelSpacing"])
+    def test_what_is_not_of_the_patient_is_no_measure(self, keyword: str) -> None:
+        dicom = decoded(mr_object(GREY, attributes={keyword: [0.9, 0.9]})).dicom
+        assert dicom is not None
+        assert dicom.pixel_spacing_mm is None
 
     def test_a_circle_becomes_round(self) -> None:
         """What was scanned with rows 2 mm apart is as high as it is wide afterwards."""

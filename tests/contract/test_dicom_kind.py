@@ -174,9 +174,14 @@ def test_kind(
         *("MRI BRAIN", "BRAIN W/WO", "BRAIN2", "MR SKULL BASE", "NECK HEAD", "Kopf nativ"),
         *("Schädel MRT", "BRAIN STEM", "BRAIN XYZ", "IACS", "HEADCOIL", "ENCEPHALUS"),
         *("CRANIOCEREBRAL", "NEUROHEAD", "PETROUS", "IACS W/WO"),
+        *("BEYIN", "KAFA", "Kranial", "HLAVA", "MOZEK", "LEBKA", "KOPONYA", "AIVOT", "PÄÄ"),
+        *("CREIER", "GLAVA", "MOZAK", "HYPOPHYSE", "ORBITA", "HIPPOCAMPUS", "FRONTAL LOBE"),
+        *("CORPUS CALLOSUM", "TRIGEMINAL", "INTERNAL AUDITORY CANAL"),
+        *("MRBRAIN", "MRHEAD", "BRAINMR", "BRAINWWO", "BRAIN_WO", "HEADANGIO", "MRABRAIN", "MRIAC"),
     ],
 )
 @WRITES_ANYTHING
+@pytest.mark.filterwarnings("ignore:The value length")
 def test_spellings_of_a_head(part: str) -> None:
     assert outcome({"BodyPartExamined": part}, STRICT) is None
 
@@ -187,6 +192,8 @@ def test_spellings_of_a_head(part: str) -> None:
         *("SPINE", "CHEST", "WHOLEBODY", "LVENTRICLE", "FACE", "JAW", "VERTEBRALA", "OTHER", "XYZ"),
         *("BRAIN SPINE", "Head, C-Spine", "HEAD CHEST", "FEMORAL HEAD", "RADIAL HEAD", "HÜFTE"),
         *("MRI KNEE", "KNEE HEAD COIL", "NECK MRI", "Kopf HWS", "HEADSPINE"),
+        *("MRSPINE BRAIN", "BRAIN MRCSPINE", "HEAD OF PANCREAS", "GLAVA FEMURA", "HLAVA PATER"),
+        *("MRKNEE", "KNEEANGIO", "MRXHEAD", "HEADWOX", "BEYIN OMURGA"),
         *(
             "FETAL BRAIN",
             "FETUS",
@@ -223,6 +230,8 @@ def test_where_no_part_is_named_the_code_counts(part: str) -> None:
         ("ISO_IR 192", "utf-8", "頭部 KNEE", True),
         ("ISO_IR 192", "utf-8", "Hüfte", True),
         ("ISO_IR 192", "utf-8", "Schädel", False),
+        ("ISO_IR 192", "utf-8", "BEYİN", False),
+        ("ISO_IR 192", "utf-8", "głowa", False),
         ("ISO_IR 144", "iso8859-5", "ГОЛОВА", False),
         ("GB18030", "gb18030", "头部", False),
         (["", "ISO 2022 IR 87"], "iso2022_jp", "頭部", False),

@@ -3,6 +3,7 @@
 import io
 import math
 import subprocess
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -172,9 +173,12 @@ class TestRoundTrip:
 
 
 class TestColour:
-    COLOURS = np.array([(255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)], np.uint8)
+    COLOURS = np.array(
+        [(170, 120, 120), (120, 170, 120), (120, 120, 170), (255, 255, 255)], np.uint8
+    )
+    """Faint enough for a tint of grey."""
     COLOURS = np.tile(np.repeat(COLOURS, 16, axis=0), (48, 1, 1))
-    LUMA = np.tile(np.repeat(np.array([76, 150, 29, 255]), 16), (48, 1))
+    LUMA = np.tile(np.repeat(np.array([135, 149, 126, 255]), 16), (48, 1))
 
     @pytest.mark.parametrize("name", SYNTAXES)
     def test_rgb(self, name: str) -> None:
@@ -284,6 +288,46 @@ class TestColour:
         segments = np.array([0, 1, 65535, 1, 255, 0], "<u2").tobytes()
         attributes = palette([256, 0, 16], segments, "Segmented")
         assert difference(decoded(mr_object(GREY, attributes=attributes)).pixels, 255 - GREY) <= 1
+
+    @pytest.mark.parametrize(
+        ("colour", "share", "refused"),
+        [
+            pytest.param((255, 180, 0), 0.014, True, id="an activation"),
+            pytest.param((255, 180, 0), 0.001, True, id="a small one"),
+            pytest.param((255, 180, 0), 0.0004, False, id="a letter"),
+            pytest.param((165, 100, 100), 1, True, id="colours all over"),
+            pytest.param((164, 100, 100), 1, False, id="a tint all over"),
+        ],
+    )
+    @pytest.mark.parametrize("form", ["RGB", "16 bits", "palette"])
+    def test_what_is_drawn_in_colour_is_refused(
+        self, form: str, colour: tuple[int, int, int], share: float, refused: bool
+    ) -> None:
+        """Its brightness would be that of tissue, as with a supplemental palette."""
+        grey = np.linspace(0, 250, 100 * 100).astype(np.uint8).reshape(100, 100)
+        drawn = np.zeros(grey.shape, np.bool_)
+        drawn.ravel()[: round(share * drawn.size)] = True
+        pixels = np.where(drawn[..., None], np.array(colour, np.uint8), grey[..., None])
+        attributes = {}
+        if form == "16 bits":
+            pixels = pixels * np.uint16(257)
+        elif form == "palette":
+            attributes = palette([256, 0, 8], bytes(range(256)))
+            for name, value in zip(("Red", "Green", "Blue"), colour, strict=True):
+                attributes[f"{name}PaletteColorLookupTableData"] = bytes([*range(255), value])
+            pixels = np.where(drawn, np.uint8(255), grey)
+        data = mr_object(pixels, attributes=attributes)
+        with pytest.raises(UnsupportedPixels, match="coloured") if refused else nullcontext():
+            decoded(data)
+
+    @pytest.mark.parametrize("subsampling", [0, 1, 2], ids=["4:4:4", "4:2:2", "4:2:0"])
+    @pytest.mark.parametrize("quality", [5, 20, 90])
+    def test_grey_that_was_saved_as_colour_is_grey(self, quality: int, subsampling: int) -> None:
+        pixels = np.stack([GREY] * 3, axis=-1)
+        stream = encode(pixels, "JPEG", quality=quality, subsampling=subsampling)
+        attributes = {"PixelData": encapsulate([stream])}
+        result = decoded(mr_object(pixels, JPEGBaseline8Bit, attributes=attributes)).pixels
+        assert difference(result, np.asarray(Image.open(io.BytesIO(stream)).convert("L"))) <= 1
 
     @pytest.mark.parametrize("photometric", ["HSV", "CMYK", "YBR_PARTIAL_420", ""])
     def test_others_are_unsupported(self, photometric: str) -> None:

@@ -2,7 +2,6 @@
 
 import io
 import logging
-import threading
 import traceback
 import warnings
 
@@ -12,6 +11,7 @@ import pytest
 from contract.errors import DecodeError
 from tests.contract.rendering import decoded
 from tests.contract.samples import SHIPPED, planted, planted_and_damaged
+from tests.support.threads import at_once
 
 
 class TestPatientData:
@@ -51,22 +51,12 @@ class TestPatientData:
         """pydicom warns about these objects; not one warning may get out, or become an error."""
         data = next(path for path in SHIPPED if path.name == "MR_small_padded.dcm").read_bytes()
         expected = decoded(data).pixels
-        wrong: list[str] = []
 
         def run() -> None:
             for _ in range(40):
-                try:
-                    if not np.array_equal(decoded(data).pixels, expected):
-                        wrong.append("pixels")
-                except DecodeError as error:
-                    wrong.append(repr(error))
+                assert np.array_equal(decoded(data).pixels, expected)
 
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            threads = [threading.Thread(target=run) for _ in range(6)]
-            for thread in threads:
-                thread.start()
-            for thread in threads:
-                thread.join(timeout=60)
-        assert wrong == []
+            at_once(*[run] * 6)
         assert [str(warning.message) for warning in caught] == []

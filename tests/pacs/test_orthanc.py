@@ -19,13 +19,15 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import MRImageStorage, SecondaryCaptureImageStorage
 
 from scripts.mr_study import write_study
-from scripts.orthanc import CONFIGURATION, SCRIPT, USER, Orthanc, free_port, missing
+from scripts.orthanc import CONFIGURATION, SCRIPT, USER, Orthanc, missing
+from scripts.ports import free_port, is_ready
 from service.dicom.making import MANUFACTURER
 from service.keys import Role, make_key
+from tests.support.dicom import encoded
 from tests.support.keys import write_keys
-from tests.support.pacs import SOP, SOP_CLASS, STORED, Instance, series, written
+from tests.support.pacs import SOP, SOP_CLASS, STORED, Instance, reported, series
 from tests.support.programs import REQUIRED
-from tests.support.service import ROOT, environment_with, is_ready, process, wait_until
+from tests.support.service import ROOT, environment_with, process, wait_until
 from tests.support.tls import self_signed, tls_front
 
 pytestmark = [
@@ -134,15 +136,6 @@ def beside(tmp_path_factory: pytest.TempPathFactory, model_store: Path) -> Itera
         running.stop()
 
 
-def evidence(report: Dataset) -> set[str]:
-    (study,) = report.CurrentRequestedProcedureEvidenceSequence
-    return {
-        image.ReferencedSOPInstanceUID
-        for one in study.ReferencedSeriesSequence
-        for image in one.ReferencedSOPSequence
-    }
-
-
 def forwarded(beside: Beside) -> int:
     """Instances that the service has taken so far."""
     lines = (beside.folder / "audit.log").read_text("utf-8").splitlines()
@@ -213,7 +206,7 @@ def test_a_series_comes_back_with_its_results(beside: Beside) -> None:
         assert item.SeriesInstanceUID != sent[0].series
         assert (item.PatientID, item.PatientName) == (source.PatientID, source.PatientName)
     (report,) = [item for item in results if item.Modality == "SR"]
-    assert {item.sop for item in sent} <= evidence(report)
+    assert {item.sop for item in sent} <= reported(report)
     (capture,) = [item for item in results if item.Modality == "OT"]
     (image,) = capture.SourceImageSequence
     assert image.ReferencedSOPInstanceUID in {item.sop for item in sent}
@@ -273,7 +266,7 @@ def as_capture(instance: Instance) -> Instance:
     """The image as an object that the service does not take."""
     dataset = dcmread(io.BytesIO(instance.data))
     dataset.SOPClassUID = dataset.file_meta.MediaStorageSOPClassUID = SecondaryCaptureImageStorage
-    return replace(instance, data=written(dataset))
+    return replace(instance, data=encoded(dataset))
 
 
 def test_what_the_service_never_takes_does_not_keep_a_series_on_the_list(beside: Beside) -> None:

@@ -1,114 +1,40 @@
-"""The spool's disk fails or stalls for a while: nothing is lost or set aside, and nobody else waits."""
+"""The spool's disk fails for a while: nothing is lost or set aside, and nobody else waits."""
 
-import asyncio
 import errno
 import os
 import shutil
-import signal
 import sqlite3
-import subprocess
-import sys
-import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
-from time import monotonic, sleep
-from types import SimpleNamespace
+from time import sleep
 from typing import Any
 
-import httpx
 import pytest
-from starlette.requests import Request
 
 from service.errors import ModelLoading, SpoolFull
 from service.pacs.analysis import MAX_ATTEMPTS, Analysis
 from service.pacs.inbox import Inbox
 from service.pacs.ledger import Ledger
-from service.pacs.receiver import Receiver
-from service.pacs.segments import SUFFIX, Segments
+from service.pacs.segments import SUFFIX
 from service.pacs.series import Waiting
-from service.pacs.threads import Threads
-from service.routes.dicomweb import PIECE_BYTES, _receive
 from tests.support.pacs import (
-    LIMITS,
     Pacs,
-    form,
     one_set_aside,
     pacs_settings,
     report,
     series,
+    serve,
     settled,
     stow,
 )
 from tests.support.service import (
-    PATIENCE_SECONDS,
-    ROOT,
     FakeRuntimes,
     Service,
-    environment_with,
-    free_port,
-    is_ready,
     serving,
     wait_until,
 )
-
-
-def failing(number: int) -> Any:
-    def fail(*_: object) -> Any:
-        raise OSError(number, os.strerror(number))
-
-    return fail
-
-
-class Closing:
-    """A file whose quota is found to be exceeded as it is closed, as on NFS."""
-
-    def __init__(self, file: Any) -> None:
-        self._file = file
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
-
-    def close(self) -> None:
-        self._file.close()
-        failing(errno.EDQUOT)()
-
-
-@pytest.mark.parametrize("fault", ["close", "unlink"])
-def test_a_request_that_breaks_off_on_a_bad_disk_holds_up_its_series_no_longer(
-    inbox: Inbox, segments: Segments, monkeypatch: pytest.MonkeyPatch, fault: str
-) -> None:
-    first, second = series(2)
-    receiver = Receiver("application/dicom", None, LIMITS, inbox, segments)
-    receiver.feed(first.data)
-    receiver.finish("pacs-1", "visit-1")
-    content_type, body = form([second.data] * 2)
-    receiver = Receiver(content_type, None, LIMITS, inbox, segments)
-    receiver.feed(body[: 3 * len(body) // 4])
-    assert inbox.complete() is None
-    if fault == "close":
-        receiver._segment._file = Closing(receiver._segment._file)  # type: ignore[assignment]
-    else:
-        monkeypatch.setattr(Path, "unlink", failing(errno.EIO))
-    receiver.abandon()
-    assert inbox.complete() == first.series
-    assert segments.used == len(first.data)
-    assert len(list(segments.folder.iterdir())) == (1 if fault == "close" else 2)
-
-
-def test_a_request_whose_file_cannot_be_closed_leaves_nothing(
-    inbox: Inbox, segments: Segments
-) -> None:
-    (one,) = series(1)
-    receiver = Receiver("application/dicom", None, LIMITS, inbox, segments)
-    receiver.feed(one.data)
-    receiver._segment._file = Closing(receiver._segment._file)  # type: ignore[assignment]
-    with pytest.raises(SpoolFull):
-        receiver.finish("pacs-1", "visit-1")
-    receiver.abandon()
-    assert segments.used == 0
-    assert list(segments.folder.iterdir()) == []
-    assert inbox._arriving == {}
+from tests.support.spool import failing
 
 
 class FaultyDisk:
@@ -195,8 +121,7 @@ def test_a_disk_that_fails_for_a_while_sets_no_series_aside(
     begin: Callable[[FaultyDisk], None],
 ) -> None:
     monkeypatch.setattr("service.pacs.analysis.FIRST_RETRY_SECONDS", 0.01)
-    settings = pacs_settings(model_store, tmp_path, destination.url)
-    with serving(settings, FakeRuntimes()) as service:
+    with serve(model_store, tmp_path, destination) as service:
         disk = FaultyDisk(service, monkeypatch)
         begin(disk)
         disk.left = 2 * (MAX_ATTEMPTS + 1)
@@ -216,8 +141,7 @@ def test_a_folder_that_is_gone_for_a_while_loses_no_series_and_no_result(
     monkeypatch.setattr("service.pacs.waits.JITTER", 0)
     folder, away = tmp_path / "spool" / "segments", tmp_path / "away"
     destination.status = 503
-    settings = pacs_settings(model_store, tmp_path, destination.url, series_quiet_ms=1000)
-    with serving(settings, FakeRuntimes()) as service:
+    with serve(model_store, tmp_path, destination, series_quiet_ms=1000) as service:
         stow(service.client, [item.data for item in series(1)])
         wait_until(lambda: destination.requests)
         stow(service.client, [item.data for item in series(1)])
@@ -235,8 +159,7 @@ def test_a_series_whose_file_alone_is_gone_is_set_aside(
     model_store: Path, tmp_path: Path, destination: Pacs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.pacs.analysis.FIRST_RETRY_SECONDS", 0.01)
-    settings = pacs_settings(model_store, tmp_path, destination.url, series_quiet_ms=1000)
-    with serving(settings, FakeRuntimes()) as service:
+    with serve(model_store, tmp_path, destination, series_quiet_ms=1000) as service:
         stow(service.client, [item.data for item in series(1)])
         for path in (tmp_path / "spool" / "segments").iterdir():
             path.unlink()
@@ -248,8 +171,7 @@ def test_a_series_that_a_broken_ledger_fails_does_not_seem_to_have_ended_the_pro
     model_store: Path, tmp_path: Path, destination: Pacs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("service.pacs.analysis.FIRST_RETRY_SECONDS", 0.01)
-    settings = pacs_settings(model_store, tmp_path, destination.url)
-    with serving(settings, FakeRuntimes()) as service:
+    with serve(model_store, tmp_path, destination) as service:
         disk = FaultyDisk(service, monkeypatch)
         disk.statements("SELECT sops", code=sqlite3.SQLITE_ERROR)
         disk.left = 10**6
@@ -268,112 +190,10 @@ def test_an_inbox_that_fails_is_asked_less_and_less(
         raise SpoolFull("the spool cannot be read")
 
     monkeypatch.setattr(Inbox, "complete", fail)
-    with serving(pacs_settings(model_store, tmp_path, destination.url), FakeRuntimes()):
+    with serve(model_store, tmp_path, destination):
         wait_until(lambda: asked)
         sleep(1.5)
     assert 3 <= len(asked) < 12
-
-
-MANY = 24
-"""Requests of a PACS; more than all threads that wait for the disk."""
-
-
-def test_a_disk_that_stalls_holds_up_what_a_pacs_sends_and_nobody_else(
-    model_store: Path,
-    tmp_path: Path,
-    destination: Pacs,
-    jpeg: bytes,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    stalled, go_on = threading.Event(), threading.Event()
-    fsync = os.fsync
-
-    def stall(descriptor: int) -> None:
-        stalled.set()
-        assert go_on.wait(2 * PATIENCE_SECONDS)
-        fsync(descriptor)
-
-    statuses: list[int] = []
-    settings = pacs_settings(model_store, tmp_path, destination.url)
-    with serving(settings, FakeRuntimes()) as service:
-        stow(service.client, [series(1)[0].data])
-        wait_until(lambda: settled(service))
-        monkeypatch.setattr(os, "fsync", stall)
-
-        def send() -> None:
-            with httpx.Client(base_url=service.url, timeout=2 * PATIENCE_SECONDS) as client:
-                statuses.append(stow(client, [series(1)[0].data]).status_code)
-
-        senders = [threading.Thread(target=send) for _ in range(MANY)]
-        for sender in senders:
-            sender.start()
-        assert stalled.wait(PATIENCE_SECONDS)
-        assert service.state.gateway is not None
-        try:
-            with service.state.gateway._ledger.transaction():
-                start = monotonic()
-                for _ in range(10):
-                    health = service.client.get("/health/ready", timeout=5)
-                    assert health.status_code == 200
-                    assert health.json()["pacs"]["spool"] == "unreachable"
-                assert service.client.get("/metrics", timeout=5).status_code == 200
-                assert service.predict(jpeg, params={"mask": "rle"}, timeout=5).status_code == 200
-                assert monotonic() - start < 5
-        finally:
-            go_on.set()
-        for sender in senders:
-            sender.join(PATIENCE_SECONDS)
-        assert statuses == [200] * MANY
-        wait_until(lambda: report(service)["spool"] == "ok")
-        wait_until(lambda: settled(service))
-    assert len(destination.of_kind("SR")) == MANY + 1
-
-
-def test_it_ends_while_the_disk_stalls(model_store: Path, tmp_path: Path) -> None:
-    port, stall = free_port(), tmp_path / "stall"
-    variables = {
-        "BRAIN_MODEL_STORE": str(model_store),
-        "BRAIN_PORT": str(port),
-        "BRAIN_RUNTIME": "litert",
-        "BRAIN_WORKERS": "0",
-        "BRAIN_DICOMWEB_URL": "http://127.0.0.1:9",
-        "BRAIN_SPOOL": str(tmp_path / "spool"),
-        "BRAIN_SERIES_QUIET_MS": "100",
-        "BRAIN_DRAIN_NOTICE_MS": "0",
-        "BRAIN_DRAIN_SECONDS": "1",
-    }
-
-    def send() -> None:
-        with (
-            suppress(httpx.TransportError),
-            httpx.Client(base_url=url, timeout=2 * PATIENCE_SECONDS) as client,
-        ):
-            stow(client, [series(1)[0].data])
-
-    def spool() -> object:
-        return httpx.get(f"{url}/health/ready", timeout=PATIENCE_SECONDS).json()["pacs"]["spool"]
-
-    url = f"http://127.0.0.1:{port}"
-    with subprocess.Popen(
-        [sys.executable, "-m", "tests.support.stalling_disk", str(stall)],
-        cwd=ROOT,
-        env=environment_with(**variables),
-        stderr=subprocess.DEVNULL,
-    ) as child:
-        try:
-            wait_until(lambda: is_ready(port))
-            send()
-            stall.touch()
-            # Beginning the analysis is the first commit that stalls.
-            wait_until(lambda: spool() == "unreachable")
-            sender = threading.Thread(target=send)
-            sender.start()
-            sleep(0.5)
-            child.send_signal(signal.SIGTERM)
-            assert child.wait(PATIENCE_SECONDS) == 0
-            sender.join(PATIENCE_SECONDS)
-        finally:
-            child.kill()
 
 
 @pytest.mark.parametrize(
@@ -388,7 +208,7 @@ def test_health_and_metrics_are_answered_while_the_spool_cannot_be_read(
     code: int,
 ) -> None:
     destination.status = 503
-    with serving(pacs_settings(model_store, tmp_path, destination.url), FakeRuntimes()) as service:
+    with serve(model_store, tmp_path, destination) as service:
         stow(service.client, [series(1)[0].data])
         wait_until(lambda: destination.requests)
         wait_until(lambda: report(service)["oldest_seconds"] > 0)
@@ -436,48 +256,6 @@ def test_a_ledger_with_a_damaged_page_keeps_nobody_from_predicting(
         assert stow(service.client, [series(1)[0].data]).status_code == 503
 
 
-def test_a_spool_that_takes_long_to_count_is_no_stalling_disk(
-    model_store: Path, tmp_path: Path, destination: Pacs, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    counts = Inbox.counts
-
-    def slow(inbox: Inbox) -> Any:
-        sleep(0.7)
-        return counts(inbox)
-
-    monkeypatch.setattr(Inbox, "counts", slow)
-    destination.status = 503
-    with serving(pacs_settings(model_store, tmp_path, destination.url), FakeRuntimes()) as service:
-        stow(service.client, [series(1)[0].data])
-        wait_until(lambda: destination.requests)
-        states = []
-        for _ in range(4):
-            states.append(service.client.get("/health").json()["pacs"])
-            sleep(0.4)
-    assert {state["spool"] for state in states} == {"ok"}
-    assert states[-1]["objects_waiting"] > 0
-
-
-def test_a_count_that_fails_late_says_so_once(
-    model_store: Path,
-    tmp_path: Path,
-    destination: Pacs,
-    monkeypatch: pytest.MonkeyPatch,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    def fail(_: Inbox) -> None:
-        sleep(0.7)
-        raise SpoolFull("the spool cannot be read")
-
-    with serving(pacs_settings(model_store, tmp_path, destination.url), FakeRuntimes()) as service:
-        monkeypatch.setattr(Inbox, "counts", fail)
-        for _ in range(3):
-            assert service.client.get("/health").json()["pacs"]["spool"] == "unreachable"
-            sleep(0.4)
-    assert caplog.text.count("the spool does not say what there is") == 1
-    assert "never retrieved" not in caplog.text
-
-
 @contextmanager
 def bad_sectors(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[str]]:
     """Names of files that cannot be read, while all others can."""
@@ -517,46 +295,6 @@ def test_a_series_on_a_bad_sector_is_set_aside(
         wait_until(lambda: len(destination.of_kind("SR")) == 2)
 
 
-def test_a_series_that_was_put_off_comes_after_those_that_wait(
-    inbox: Inbox, segments: Segments
-) -> None:
-    uids = []
-    for _ in range(2):
-        (item,) = series(1)
-        receiver = Receiver("application/dicom", None, LIMITS, inbox, segments)
-        receiver.feed(item.data)
-        receiver.finish("pacs-1", "visit-1")
-        uids.append(item.series)
-    assert inbox.complete() == uids[0]
-    inbox.postpone(inbox.begin(uids[0]), 0, "spool_full")
-    assert inbox.complete() == uids[1]
-
-
-@pytest.mark.parametrize("call", ["pread", "truncate"])
-def test_a_disk_that_fails_within_a_part_is_said_to_be_the_spool(
-    inbox: Inbox, segments: Segments, monkeypatch: pytest.MonkeyPatch, call: str
-) -> None:
-    receiver = Receiver("application/dicom", None, LIMITS, inbox, segments)
-    if call == "pread":
-        receiver.feed(series(1)[0].data)
-        monkeypatch.setattr(os, "pread", failing(errno.EIO))
-    else:
-        receiver.feed(b"no DICOM file")
-        file = receiver._segment._file
-
-        class Faulty:
-            truncate = staticmethod(failing(errno.EIO))
-
-            def __getattr__(self, name: str) -> Any:
-                return getattr(file, name)
-
-        receiver._segment._file = Faulty()  # type: ignore[assignment]
-    with pytest.raises(SpoolFull):
-        receiver.finish("pacs-1", "visit-1")
-    receiver.abandon()
-    assert segments.used == 0
-
-
 def test_a_series_that_waited_for_the_spool_is_set_aside_for_what_failed_it(
     model_store: Path, tmp_path: Path, destination: Pacs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -574,7 +312,7 @@ def test_a_series_that_waited_for_the_spool_is_set_aside_for_what_failed_it(
 
     monkeypatch.setattr(Inbox, "park", park_later)
     monkeypatch.setattr(Analysis, "_analyse", fail)
-    with serving(pacs_settings(model_store, tmp_path, destination.url), FakeRuntimes()) as service:
+    with serve(model_store, tmp_path, destination) as service:
         stow(service.client, [series(1)[0].data])
         aside = one_set_aside(service)
     assert not failures
@@ -589,7 +327,7 @@ def test_of_many_series_without_room_the_first_one_says_so(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr("service.pacs.analysis.FIRST_RETRY_SECONDS", 0.01)
-    with serving(pacs_settings(model_store, tmp_path, destination.url), FakeRuntimes()) as service:
+    with serve(model_store, tmp_path, destination) as service:
         disk = FaultyDisk(service, monkeypatch)
         disk.reads(errno.EMFILE)
         disk.left = 20
@@ -609,8 +347,7 @@ def test_of_many_results_that_cannot_be_read_the_first_one_says_so(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     destination.status = 503
-    settings = pacs_settings(model_store, tmp_path, destination.url)
-    with serving(settings, FakeRuntimes()) as service:
+    with serve(model_store, tmp_path, destination) as service:
         stow(service.client, [item.data for _ in range(4) for item in series(1)])
         wait_until(lambda: settled(service) or report(service)["series_waiting"] == 0)
         destination.status = 200
@@ -623,37 +360,3 @@ def test_of_many_results_that_cannot_be_read_the_first_one_says_so(
         wait_until(lambda: settled(service))
     assert caplog.text.count("a result cannot be read from the spool") == 1
     assert len(destination.of_kind("SR")) == 4
-
-
-def test_a_request_that_is_cut_off_does_not_wait_for_a_disk_that_stalls() -> None:
-    """As by a second SIGTERM; whoever waited would keep the process."""
-    stalled, go_on, abandoned = threading.Event(), threading.Event(), threading.Event()
-
-    def stall(_: bytes) -> None:
-        stalled.set()
-        go_on.wait(PATIENCE_SECONDS)
-
-    def abandon() -> None:
-        go_on.wait(PATIENCE_SECONDS)
-        abandoned.set()
-
-    async def receive() -> dict[str, Any]:
-        return {"type": "http.request", "body": bytes(PIECE_BYTES), "more_body": True}
-
-    async def cut_off() -> None:
-        receiver = SimpleNamespace(feed=stall, abandon=abandon)
-        gateway: Any = SimpleNamespace(threads=Threads(2), receiver=lambda *_: receiver)
-        state: Any = SimpleNamespace(settings=SimpleNamespace(body_timeout_ms=60_000))
-        claim: Any = SimpleNamespace(add=lambda _: None, free=lambda _: None)
-        context: Any = SimpleNamespace(key=None, request_id="visit-1")
-        request = Request({"type": "http", "headers": []}, receive)
-        task = asyncio.ensure_future(_receive(request, gateway, state, context, claim))
-        await asyncio.to_thread(stalled.wait, PATIENCE_SECONDS)
-        task.cancel()
-        done, _ = await asyncio.wait([task], timeout=5)
-        go_on.set()
-        assert done
-        assert await asyncio.to_thread(abandoned.wait, PATIENCE_SECONDS)
-        gateway.threads.close()
-
-    asyncio.run(cut_off())

@@ -30,6 +30,7 @@ from contract.policy import Checks
 from service.dicom.making import MANUFACTURER
 from service.pacs.identity import Reason, Refused, identify
 from tests.contract.samples import mr_object
+from tests.support.dicom import encoded
 from tests.support.pacs import (
     AXIAL,
     FAILED,
@@ -45,10 +46,10 @@ from tests.support.pacs import (
     pacs_settings,
     report,
     series,
+    serve,
     settled,
     stow,
     values,
-    written,
 )
 from tests.support.service import FakeRuntimes, Service, serving, settings_for, wait_until
 
@@ -305,7 +306,7 @@ def test_a_transfer_syntax_that_nothing_reads(service: Service) -> None:
     dataset = dcmread(AXIAL)
     dataset.file_meta.TransferSyntaxUID = MPEG2MPML
     dataset.PixelData = encapsulate([b"no frame"])
-    response = stow(service.client, [written(dataset)])
+    response = stow(service.client, [encoded(dataset)])
     assert values(response, FAILED, REASON) == [Reason.TRANSFER_SYNTAX_NOT_SUPPORTED]
 
 
@@ -343,6 +344,12 @@ def test_instances_of_any_encoding_are_stored(service: Service, syntax: UID) -> 
             "unsupported_request_media_type",
         ),
         ({}, b"x", 415, "unsupported_request_media_type"),
+        (
+            {"Content-Type": "application/dicom", "Content-Encoding": "gzip"},
+            b"x",
+            415,
+            "unsupported_request_media_type",
+        ),
         ({"Content-Type": "multipart/related"}, b"x", 400, "malformed_multipart"),
         (
             {"Content-Type": "multipart/related; boundary=x"},
@@ -377,6 +384,7 @@ def test_instances_of_any_encoding_are_stored(service: Service, syntax: UID) -> 
         "metadata",
         "part of another type",
         "no type",
+        "compressed",
         "no boundary",
         "cut off",
         "base64",
@@ -422,8 +430,7 @@ def stop_half_way(service: Service) -> bytes:
 def test_what_is_refused_leaves_nothing_behind(
     model_store: Path, tmp_path: Path, destination: Pacs
 ) -> None:
-    settings = pacs_settings(model_store, tmp_path, destination.url, body_timeout_ms=1000)
-    with serving(settings, FakeRuntimes()) as service:
+    with serve(model_store, tmp_path, destination, body_timeout_ms=1000) as service:
         assert b" 408 " in stop_half_way(service)
         stow(service.client, [as_class(CTImageStorage)])
         service.client.post(
@@ -432,7 +439,7 @@ def test_what_is_refused_leaves_nothing_behind(
             headers={"Content-Type": "multipart/related; boundary=x"},
         )
         assert report(service)["spool_bytes"] == 0
-        assert list((settings.spool / "segments").iterdir()) == []
+        assert list((tmp_path / "spool" / "segments").iterdir()) == []
         assert report(service)["series_waiting"] == 0
 
 
@@ -494,7 +501,7 @@ def test_a_uid_that_is_too_long_is_not_understood(keyword: str) -> None:
         dataset[keyword] = DataElement(
             dataset[keyword].tag, "UI", uid, validation_mode=config.IGNORE
         )
-        data = written(dataset)
+        data = encoded(dataset)
         if length == 64:
             identify(data)
             continue
@@ -507,11 +514,11 @@ def test_without_checks_only_images_are_taken() -> None:
 
     dataset = dcmread(AXIAL)
     dataset.SOPClassUID, dataset.Modality = CTImageStorage, "MR"
-    data = written(dataset)
+    data = encoded(dataset)
     assert identify(data, checks=Checks.OFF).sop_class == CTImageStorage
     assert identify(data, checks=Checks.LENIENT).sop_class == CTImageStorage
     dataset.SOPClassUID, dataset.Modality = ComprehensiveSRStorage, "SR"
-    data = written(dataset)
+    data = encoded(dataset)
     for checks in Checks:
         with pytest.raises(Refused) as refused:
             identify(data, checks=checks)

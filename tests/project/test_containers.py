@@ -229,8 +229,8 @@ def test_what_is_commented_out_of_the_stack_works(monkeypatch: pytest.MonkeyPatc
     made = next(line for line in last_stage(DOCKERFILES[0]) if "useradd" in line)
     assert str(settings.spool.parent) in made
     assert str(settings.audit_log.parent) in made
-    readme = (ROOT / "README.md").read_text("utf-8")
-    assert "BRAIN_API_KEYS_FILE=/etc/brain-mri/keys.txt docker compose up" in readme
+    page = (ROOT / "docs" / "installation.md").read_text("utf-8")
+    assert "BRAIN_API_KEYS_FILE=/etc/brain-mri/keys.txt docker compose up" in page
     assert Path("/etc/brain-mri/keys.txt") in mounted
 
 
@@ -270,11 +270,11 @@ def test_what_patients_wait_for_outlives_the_stack() -> None:
     ]
     assert volumes.pop("prometheus") is None
     assert volumes.keys() == {"spool", "audit"}
-    readme = (ROOT / "README.md").read_text("utf-8")
+    page = (ROOT / "docs" / "installation.md").read_text("utf-8")
     for volume in volumes.values():
         assert volume["external"] is True
         assert f"docker volume create {volume['name']}" in text
-        assert f"docker volume create {volume['name']}" in readme
+        assert f"docker volume create {volume['name']}" in page
 
 
 def test_only_the_stack_lets_anybody_in() -> None:

@@ -1,22 +1,27 @@
-"""What the README tells a newcomer to type is there."""
+"""What the README and the pages tell a reader to type is there, and their tables are the code's."""
 
 import re
 import shlex
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from scripts.settings_table import with_table
+from scripts import alert_table, recipe_table, settings_table
 from scripts.smoke import readme_curl
+from service.usage import described
 from training.__main__ import _parser
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
+ALL = "\n".join([README, *PAGES.values()])
+TRAINING_PAGE = PAGES["training.md"]
 
 
 def test_every_make_command_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-    named = set(re.findall(r"\bmake ([a-z-]+)", README))
+    named = set(re.findall(r"(?:^|`|`sh\n)make ([a-z][a-z-]*)", ALL, re.MULTILINE))
     assert {"serve", "test", "check", "train", "stack", "load", "lock"} <= named <= targets
 
 
@@ -27,20 +32,59 @@ def test_curl_line_sends_a_slice_of_the_repository() -> None:
 
 
 def test_every_curl_line_sends_a_file_that_exists() -> None:
-    sent = re.findall(r"@(tests/\S+)", README)
+    sent = re.findall(r"@(tests/\S+)", ALL)
+    assert len(sent) >= 4
     assert [path for path in sent if not (ROOT / path).is_file()] == []
 
 
-def test_settings_table_is_made_from_the_settings() -> None:
-    assert with_table(README) == README, "run: python -m scripts.settings_table --write"
+@pytest.mark.parametrize("table", [alert_table, recipe_table, settings_table])
+def test_generated_tables_are_those_of_the_code(table: ModuleType) -> None:
+    page = PAGES[table.PAGE.name]
+    assert table.with_table(page) == page, f"run: python -m {table.__name__} --write"
 
 
-@pytest.mark.parametrize("path", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))
-def test_links_lead_somewhere(path: str) -> None:
-    assert (ROOT / path).exists()
+def test_every_key_of_a_recipe_has_a_meaning() -> None:
+    assert re.findall(r"^\| `(\w+)` .*\|  \|$", PAGES["recipes.md"], re.MULTILINE) == []
 
 
-TRAINING = re.findall(r"\bpython -m training ([^#`\n]+)", README)
+def test_every_alert_says_what_it_means_and_what_to_do() -> None:
+    rows = re.findall(
+        r"^\| (\w+) \| (?:critical|warning) \| .+ \| .+ \|$",
+        PAGES["operations.md"],
+        re.MULTILINE,
+    )
+    assert rows == [rule["alert"] for rule in alert_table.alerts()]
+    told = {rule["alert"]: rule["annotations"]["description"] for rule in alert_table.alerts()}
+    for name in ("SeriesSetAside", "ResultsNotDelivered", "ResultsRefused"):
+        assert "GET /deliveries" in told[name]
+        assert "POST /deliveries/retry" in told[name]
+
+
+def test_the_settings_of_the_readme_have_their_defaults() -> None:
+    rows = re.findall(r"^\| `(BRAIN_\w+)` \| (?:`(\S+)`)? *\|", README, re.MULTILINE)
+    assert rows
+    defaults = {setting.variable: setting.default for setting in described()}
+    assert {variable: defaults[variable] for variable, _ in rows} == dict(rows)
+
+
+def anchors(text: str) -> set[str]:
+    """What a link may name in a page, as GitHub makes them of its headings."""
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("name", ["README.md", *sorted(PAGES)])
+def test_links_lead_to_files_and_headings(name: str) -> None:
+    path = ROOT / name if name == "README.md" else ROOT / "docs" / name
+    text = path.read_text(encoding="utf-8")
+    for target, anchor in re.findall(r"\]\((?!\w+:)([^)#]*)(?:#([^)]+))?\)", text):
+        other = (path.parent / target).resolve() if target else path
+        assert other.exists(), target
+        if anchor:
+            assert anchor in anchors(other.read_text(encoding="utf-8")), f"{target}#{anchor}"
+
+
+TRAINING = re.findall(r"\bpython -m training ([^#`\n]+)", TRAINING_PAGE)
 
 
 @pytest.mark.parametrize("command", [line for line in TRAINING if " " in line.strip()])
@@ -50,7 +94,7 @@ def test_every_training_command_is_one(command: str) -> None:
 
 
 def test_every_recipe_is_in_the_table() -> None:
-    rows = "".join(re.findall(r"^\| `.*$", README, re.MULTILINE))
+    rows = "".join(re.findall(r"^\| `.*$", TRAINING_PAGE, re.MULTILINE))
     recipes = {path.stem for path in (ROOT / "training" / "recipes").glob("*.toml")}
     assert {name for name in recipes if f"`{name}`" not in rows} == set()
 
@@ -63,7 +107,7 @@ def test_every_training_command_is_looked_at() -> None:
 
 
 def test_python_of_the_steps_is_made_by_a_rule_of_the_makefile() -> None:
-    (target,) = re.findall(r"`make (\.venv-test/\S+)`", README)
+    (target,) = re.findall(r"`make (\.venv-test/\S+)`", TRAINING_PAGE)
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     assert f"\n{target.replace('.venv-test', '$(TEST_ENV)')}: " in makefile
     assert "\nTEST_ENV := .venv-test\n" in makefile

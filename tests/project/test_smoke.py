@@ -11,7 +11,7 @@ import pytest
 
 from bench.processes import descendants
 from scripts import smoke_stack
-from scripts.orthanc import free_port
+from scripts.ports import free_port
 from tests.support.faults import start_time
 from tests.support.service import ROOT, wait_until
 

@@ -13,6 +13,7 @@ import pytest
 from service import registry
 from service.forks import Forks
 from tests.support.browser import Browser, chromium, opened
+from tests.support.connections import TIMEOUT_MS, of_few
 from tests.support.models import NAME, TWO_HEADS
 from tests.support.service import (
     ROOT,
@@ -63,6 +64,21 @@ def two_heads(tiny_store: Path) -> Iterator[Service]:
 def runtimes() -> FakeRuntimes:
     """Runtimes that misbehave on command."""
     return FakeRuntimes()
+
+
+@pytest.fixture
+def strict(model_store: Path, runtimes: FakeRuntimes) -> Iterator[Service]:
+    """A service of four connections that waits for nobody for long."""
+    limits = {"header_timeout_ms": TIMEOUT_MS, "body_timeout_ms": TIMEOUT_MS}
+    with of_few(model_store, runtimes, **limits) as running:
+        yield running
+
+
+@pytest.fixture
+def crowded(model_store: Path, runtimes: FakeRuntimes) -> Iterator[Service]:
+    """A service of four connections that waits for who is slow."""
+    with of_few(model_store, runtimes, header_timeout_ms=60_000) as running:
+        yield running
 
 
 @pytest.fixture(scope="module")

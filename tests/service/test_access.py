@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from hashlib import sha256
 from hmac import compare_digest
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 
 from service.keys import Key, Keyring, Role, make_key
@@ -52,7 +54,7 @@ def sent(name: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {MADE[name][0]}"}
 
 
-WRONG = [
+WRONG: list[Any] = [
     {},
     {"X-API-Key": ""},
     {"X-API-Key": "pacs"},
@@ -63,15 +65,21 @@ WRONG = [
     {"X-API-Key": "sha256:" + MADE["pacs"][1].digest.hex()},
     {"Authorization": f"Basic {MADE['pacs'][0]}"},
     {"Authorization": MADE["pacs"][0]},
-    {"Authorization": f"Bearer {MADE['pacs'][0]}", "X-API-Key": MADE["both"][0]},
+    {"Authorization": f"Bearer {MADE['pacs'][0]}", "X-API-Key": "pacs"},
+    [("X-API-Key", MADE["both"][0]), ("X-API-Key", MADE["both"][0])],
+    [("Authorization", f"Bearer {MADE['pacs'][0]}")] * 2,
 ]
 
 
 @pytest.mark.parametrize("headers", WRONG, ids=range(len(WRONG)))
 def test_without_a_valid_key_nothing_is_predicted(
-    guarded: Service, jpeg: bytes, headers: dict[str, str]
+    guarded: Service, jpeg: bytes, headers: Any
 ) -> None:
-    response = guarded.predict_raw(jpeg, headers=headers)
+    sent = httpx.Headers(headers)
+    if not isinstance(headers, dict):
+        assert len(sent.multi_items()) == 2
+    sent["Content-Type"] = "image/jpeg"
+    response = guarded.client.post("/predict", content=jpeg, headers=sent)
     assert (response.status_code, response.json()["code"]) == (401, "unauthenticated")
     assert response.headers["www-authenticate"] == "Bearer"
     assert "pacs." not in response.text
@@ -79,12 +87,24 @@ def test_without_a_valid_key_nothing_is_predicted(
 
 @pytest.mark.parametrize(
     "headers",
-    [sent("pacs"), {"Authorization": f"bearer  {MADE['pacs'][0]}"}, {"X-API-Key": MADE["both"][0]}],
-    ids=["bearer", "scheme-in-any-case", "header"],
+    [
+        sent("pacs"),
+        {"Authorization": f"bearer  {MADE['pacs'][0]}"},
+        {"X-API-Key": MADE["both"][0]},
+        # As the documentation's page does.
+        {**sent("pacs"), "X-API-Key": MADE["pacs"][0]},
+        {"Authorization": "Bearer header.of-a.gateway", "X-API-Key": MADE["pacs"][0]},
+    ],
+    ids=["bearer", "scheme-in-any-case", "header", "both", "beside-another-token"],
 )
 def test_a_key_predicts(guarded: Service, jpeg: bytes, headers: dict[str, str]) -> None:
     assert guarded.predict_raw(jpeg, headers=headers).status_code == 200
     assert guarded.predict(jpeg, headers=headers).status_code == 200
+
+
+def test_the_key_in_its_own_header_counts(guarded: Service) -> None:
+    headers = {**sent("operator"), "X-API-Key": MADE["pacs"][0]}
+    assert guarded.client.post(f"/models/{MODEL}/rollback", headers=headers).status_code == 403
 
 
 def test_white_space_behind_a_key_is_no_part_of_it(guarded: Service, jpeg: bytes) -> None:
@@ -244,6 +264,22 @@ def test_with_keys_the_key_alone_decides(guarded: Service, jpeg: bytes) -> None:
     assert guarded.client.post("/predict", content=jpeg, headers=headers).status_code == 200
 
 
+def test_what_is_refused_is_counted_under_its_route(guarded: Service) -> None:
+    routes = ["/deliveries", "/models/{name}/{version}/activate", "unmatched"]
+
+    def refused(status: str) -> list[float]:
+        sample = "brain_http_requests_total"
+        return [guarded.metric(sample, route=route, status=status) for route in routes]
+
+    before = refused("403") + refused("401")
+    for headers in (sent("pacs"), {}):
+        guarded.client.get("/deliveries", headers=headers)
+        guarded.client.post("/models/a/1/activate", headers=headers)
+    guarded.client.get("/nowhere")
+    after = refused("403") + refused("401")
+    assert [one - other for one, other in zip(after, before, strict=True)] == [1, 1, 0, 1, 1, 1]
+
+
 def test_openapi_names_both_ways_to_send_a_key(guarded: Service) -> None:
     document = guarded.client.get("/openapi.json").json()
     schemes = document["components"]["securitySchemes"]
@@ -361,6 +397,16 @@ def test_unusable_file_of_keys_refuses_to_start_and_repeats_none_of_it(
     with pytest.raises(SettingsError, match="BRAIN_API_KEYS_FILE") as raised:
         Keyring.read(path)
     assert "the-key-itself" not in str(raised.value)
+
+
+def test_a_file_of_keys_by_an_editor_of_windows(tmp_path: Path) -> None:
+    path = tmp_path / "keys.txt"
+    presented, key = MADE["pacs"]
+    path.write_text(key.line() + "\n", encoding="utf-8-sig")
+    assert Keyring.read(path).find(presented.encode()) == key
+    path.write_text(key.line() + "\n", encoding="utf-16")
+    with pytest.raises(SettingsError, match="not UTF-8"):
+        Keyring.read(path)
 
 
 @pytest.mark.parametrize("host", [EVERYWHERE, "::", "192.0.2.1", "example.org"])

@@ -24,12 +24,12 @@ from tests.contract.test_fuzz import mutations
 from tests.support.service import (
     FakeRuntimes,
     Service,
-    at_once,
     codes,
     serving,
     settings_for,
     wait_until,
 )
+from tests.support.threads import at_once
 
 MAX_FILES = 6
 MAX_BODY_BYTES = 3_000_000
@@ -253,7 +253,7 @@ class TestMemory:
                 runtimes.last.gate.set()
                 return answer
 
-            first, refused = at_once([lambda: service.predict_raw(packed), second])
+            first, refused = at_once(lambda: service.predict_raw(packed), second)
             assert first.status_code == 200
             assert (refused.status_code, refused.json()["code"]) == (503, "queue_full")
             assert int(refused.headers["retry-after"]) > 0

@@ -1,6 +1,5 @@
 """Which files hold the same, whatever is said before their data sets."""
 
-import io
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import pytest
 from pydicom import dcmread
 
 from service.content import META_BYTES, ContentHash, content_digest
+from tests.support.dicom import encoded
 
 FILE = Path(__file__).parents[1] / "data" / "dicom" / "axial_t1_defaced_0220.dcm"
 
@@ -17,9 +17,7 @@ def with_meta(**attributes: Any) -> bytes:
     dataset = dcmread(FILE)
     for keyword, value in attributes.items():
         setattr(dataset.file_meta, keyword, value)
-    file = io.BytesIO()
-    dataset.save_as(file, enforce_file_format=True)
-    return file.getvalue()
+    return encoded(dataset)
 
 
 PLAIN = with_meta()

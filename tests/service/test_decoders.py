@@ -18,7 +18,8 @@ from tests.contract.samples import RANGE, extended, grey_slice, mr_frames, mr_ob
 from tests.contract.test_fuzz import mutations, with_stream
 from tests.support.encoding import compress
 from tests.support.faults import commanded, start_time
-from tests.support.service import Service, at_once, serving, settings_for, wait_until
+from tests.support.service import Service, serving, settings_for, wait_until
+from tests.support.threads import at_once
 
 GREY = grey_slice(48, 40)
 STREAM = compress(GREY, JPEGLosslessSV1, 8)
@@ -78,7 +79,7 @@ def test_neighbours_do_not_wait_for_a_decoder_that_hangs(faulty: Service, jpeg: 
         assert monotonic() - start < 10
         return answer
 
-    hung, *others = at_once([partial(faulty.predict, failing("hang")), *[partial(quick)] * 8])
+    hung, *others = at_once(partial(faulty.predict, failing("hang")), *[partial(quick)] * 8)
     assert hung.json()["code"] == "decoder_timed_out"
     assert {answer.status_code for answer in others} == {200}
 

@@ -22,10 +22,10 @@ from service.dicom.objects import build
 from service.dicom.source import SourceSeries
 from service.errors import UnidentifiedSource
 from tests.contract.samples import SHIPPED
+from tests.support.dicom import encoded
 from tests.support.results import (
     SAGITTAL,
     complaints,
-    encoded,
     enhanced,
     finding,
     needs_tools,

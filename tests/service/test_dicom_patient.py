@@ -11,15 +11,17 @@ from pydicom import Dataset, dcmread
 from pydicom.charset import convert_encodings
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
+from pydicom.multival import MultiValue
 from pydicom.tag import Tag
 from pydicom.valuerep import PersonName
 
+from service.dicom import patient
 from service.dicom.headers import read_header
+from tests.support.dicom import encoded
 from tests.support.results import (
     CREATED,
     SAGITTAL,
     complaints,
-    encoded,
     finding,
     needs_tools,
     results,
@@ -52,6 +54,12 @@ def made_of(data: bytes) -> list[Dataset]:
         dcmread(io.BytesIO(encoded(dataset)))
         for dataset in results([header], series_of([finding(header)]))
     ]
+
+
+def dataset_text(dataset: Dataset, keyword: str) -> str:
+    """All values of an attribute."""
+    value = dataset[keyword].value
+    return "\\".join(map(str, value)) if isinstance(value, MultiValue) else str(value)
 
 
 NAMES = {
@@ -101,6 +109,30 @@ def test_text_in_chinese_escape_sequences(keyword: str, raw: bytes, expected: st
         assert str(dataset[keyword].value) == expected
 
 
+@pytest.mark.parametrize(
+    ("charset", "raw", "expected"),
+    [
+        pytest.param(b"ISO_IR 203", b"\xbcuf^\xb4an \xa4", "Œuf^Žan €", id="Latin 9"),
+        pytest.param(
+            b"\\ISO 2022 IR 203", b"A^\x1b-b\xbcuf^\x1b-b\xb4", "A^Œuf^Ž", id="Latin 9 by escape"
+        ),
+        pytest.param(b"ISO_IR 999", b"M\xfc\xdfig ", "Müßig", id="unknown"),
+        pytest.param(None, b"M\xfc\xdfig ", "Müßig", id="none"),
+    ],
+)
+def test_name_of_a_character_set_that_pydicom_does_not_know(
+    charset: bytes | None, raw: bytes, expected: str
+) -> None:
+    """What is unknown, or not stated, is taken for Latin 1."""
+    # pydicom cannot write these sets.
+    known = None if charset is None else charset[:-3].decode() + "100"
+    stand_in = "Q" * len(raw)
+    data = source(SpecificCharacterSet=known, PatientName=stand_in)
+    data = data.replace((known or "none").encode(), charset or b"none")
+    for dataset in made_of(data.replace(stand_in.encode(), raw)):
+        assert str(dataset.PatientName) == expected
+
+
 def test_plain_text_names_no_character_set() -> None:
     for dataset in made_of(source(SpecificCharacterSet="ISO_IR 100", PatientName="Doe^Jane")):
         assert "SpecificCharacterSet" not in dataset
@@ -145,6 +177,31 @@ def test_identifiers_are_copied_as_they_are() -> None:
     for dataset in made_of(data):
         assert dataset.PatientID == long
         assert dataset.AccessionNumber == "A-123456789-123456789"
+
+
+@pytest.mark.parametrize(
+    "keyword", ["PatientID", "PatientName", "AccessionNumber", "StudyID"], ids=str
+)
+@pytest.mark.parametrize(
+    ("stated", "kept"),
+    [
+        pytest.param(b"  A1", "  A1", id="leading spaces"),
+        pytest.param(b"A\t1", "A\t1", id="a tab"),
+        pytest.param(b"A  1  ", "A  1", id="padding"),
+        pytest.param(b"A1\0\0", "A1", id="padding with zeros"),
+        pytest.param(b" A\\\\1", " A\\\\1", id="an empty value between others"),
+        pytest.param(b"  ", "", id="padding alone"),
+    ],
+)
+def test_identifiers_lose_only_their_padding(keyword: str, stated: bytes, kept: str) -> None:
+    """An archive that compares leading spaces would file the results under another patient."""
+    for dataset in made_of(source(**{keyword: stated})):
+        assert dataset_text(dataset, keyword) == kept
+
+
+def test_padding_and_control_characters_make_no_other_patient() -> None:
+    written = [source(PatientID=stated) for stated in (b"A1", b"  A1", b"A1  ", b"A\t1")]
+    assert len({patient.whose(read_header(data)) for data in written}) == 1
 
 
 @needs_tools
@@ -233,6 +290,15 @@ def test_the_species_may_be_a_code(tmp_path: Path) -> None:
     species.CodeMeaning = "Canis lupus subspecies familiaris"
     for dataset in made_of(source(PatientSpeciesCodeSequence=[species])):
         assert dataset.PatientSpeciesCodeSequence[0].CodeValue == species.CodeValue
+        assert complaints(dataset, tmp_path) == []
+
+
+@needs_tools
+@pytest.mark.parametrize("versions", [["syngo MR E11"], ["syngo MR E11", "VE11C", "SW 7"]], ids=str)
+def test_every_version_of_the_scanner_is_named(versions: list[str], tmp_path: Path) -> None:
+    for dataset in made_of(source(SoftwareVersions=versions)):
+        scanner = dataset.ContributingEquipmentSequence[0]
+        assert dataset_text(scanner, "SoftwareVersions").split("\\") == versions
         assert complaints(dataset, tmp_path) == []
 
 

@@ -13,12 +13,12 @@ from pydicom import Dataset, dcmread
 from contract.answer import Decision
 from service.dicom.findings import SliceFinding
 from service.dicom.headers import read_header
+from tests.support.dicom import encoded
 from tests.support.results import (
     AXIAL,
     SAGITTAL,
     SMALL,
     complaints,
-    encoded,
     enhanced,
     finding,
     needs_tools,
@@ -198,11 +198,54 @@ def test_planes_of_other_measures_are_objects_of_their_own(keyword: str, value: 
         assert np.allclose(frame_affine(item, 1), classic_affine(header), atol=1e-5)
 
 
-def test_images_of_several_frames_of_reference_are_not_segmented() -> None:
-    first, second = (read_header(data) for data in shifted(2))
-    second.FrameOfReferenceUID = "1.2.3"
-    made = results([first, second], series_of([finding(first), finding(second)]))
-    assert [item.Modality for item in made] == ["SR", "OT"]
+def comment_of(report: Dataset) -> str:
+    """What a report says of itself."""
+    texts = [item for item in report.ContentSequence if item.ValueType == "TEXT"]
+    return str(texts[-1].TextValue)
+
+
+@needs_tools
+def test_frames_of_reference_are_objects_of_their_own(tmp_path: Path) -> None:
+    """They have no position in common; an image without one keeps no other from being segmented."""
+    headers = [read_header(data) for data in shifted()]
+    del headers[1].FrameOfReferenceUID
+    headers[3].FrameOfReferenceUID = "1.2.3"
+    made = results(headers, series_of([finding(header) for header in headers]))
+    assert [item.Modality for item in made] == ["SR", "OT", "SEG", "SEG"]
+    assert [item.get("NumberOfFrames") for item in made[2:]] == [3, 1]
+    for item, used in zip(made[2:], ([0, 2, 4], [3]), strict=True):
+        assert item.FrameOfReferenceUID == headers[used[0]].FrameOfReferenceUID
+        _frames_lie_on_their_sources(item, [headers[number] for number in used])
+    # Of one slice alone no distance is known, whatever lies beside it in another frame.
+    assert (
+        "SpacingBetweenSlices"
+        not in made[3].SharedFunctionalGroupsSequence[0].get("PixelMeasuresSequence")[0]
+    )
+    assert "1 slices with a region are in no segmentation" in comment_of(made[0])
+    for item in made:
+        assert complaints(item, tmp_path) == []
+
+
+@pytest.mark.parametrize("uid", ["1.2.03.4", "1.2.840.113704.1.111.2008.01.02.5"])
+def test_a_leading_zero_in_the_frame_of_reference(uid: str) -> None:
+    """It is as good a name as those of study, series and image, which may have one too."""
+    header = read_header(SAGITTAL.read_bytes())
+    header.FrameOfReferenceUID = header.StudyInstanceUID = uid
+    made = results([header], series_of([finding(header)]))
+    assert [item.Modality for item in made] == ["SR", "OT", "SEG"]
+    assert made[2].FrameOfReferenceUID == uid
+    assert "no segmentation" not in comment_of(made[0])
+
+
+@pytest.mark.parametrize(
+    "keyword", ["FrameOfReferenceUID", "ImagePositionPatient", "PixelSpacing", "SliceThickness"]
+)
+def test_a_report_says_why_there_is_no_segmentation(keyword: str) -> None:
+    header = read_header(SAGITTAL.read_bytes())
+    delattr(header, keyword)
+    report, capture = results([header], series_of([finding(header)]))
+    assert capture.Modality == "OT"
+    assert "1 slices with a region are in no segmentation" in comment_of(report)
 
 
 @pytest.mark.parametrize("spacing", [[0, 1], [1, -1]])

@@ -11,11 +11,11 @@ from service.dicom.headers import read_header
 from service.dicom.task import Task
 from service.dicom.workshop import Workshop
 from service.errors import DeadlineExceeded, ServiceError
+from tests.support.dicom import encoded
 from tests.support.results import (
     CREATED,
     MODEL,
     SAGITTAL,
-    encoded,
     finding,
     results,
     series_of,

@@ -16,12 +16,12 @@ from tests.support.service import (
     PATIENCE_SECONDS,
     FakeRuntimes,
     add_version,
-    at_once,
     newest,
     serving,
     settings_for,
     wait_until,
 )
+from tests.support.threads import at_once
 
 
 @pytest.fixture(params=[False, True], ids=["batches", "lanes"])
@@ -47,7 +47,7 @@ def test_full_queue_refuses_at_once(model_store: Path, jpeg: bytes, runtimes: Fa
             return answer
 
         pair = partial(service.predict, jpeg, jpeg)
-        first, second, third = at_once([pair, pair, overflow])
+        first, second, third = at_once(pair, pair, overflow)
         assert (first.status_code, second.status_code) == (200, 200)
         assert refused(third) == (503, "queue_full")
         assert int(third.headers["retry-after"]) > 0
@@ -69,7 +69,7 @@ def test_request_whose_share_finds_no_room(
             return answer
 
         one, two, three = at_once(
-            [partial(service.predict, jpeg), partial(service.predict, jpeg, jpeg), overflow]
+            partial(service.predict, jpeg), partial(service.predict, jpeg, jpeg), overflow
         )
         assert (one.status_code, two.status_code) == (200, 200)
         assert refused(three) == (503, "queue_full")
@@ -89,7 +89,7 @@ def test_request_larger_than_the_queue_is_fed_bit_by_bit(
             runtimes.last.gate.set()
             return service.predict(jpeg)
 
-        large, small = at_once([partial(service.predict, *[jpeg] * 50), meanwhile])
+        large, small = at_once(partial(service.predict, *[jpeg] * 50), meanwhile)
         assert len(large.json()["predictions"]) == 50
         assert all("label" in entry for entry in large.json()["predictions"])
         # That they waited for one another is no sign of a service that is slow.
@@ -120,7 +120,7 @@ def test_deadline_passes_and_expired_work_is_never_predicted(
         settings_for(model_store, deadline_ms=300.0, max_batch_size=1), runtimes
     ) as service:
         runtimes.last.gate.clear()
-        answers = at_once([partial(service.predict, jpeg)] * 3)
+        answers = at_once(*[partial(service.predict, jpeg)] * 3)
         assert [answer.status_code for answer in answers] == [504] * 3
         assert {answer.json()["code"] for answer in answers} == {"deadline_exceeded"}
         assert service.state.pipeline.depth == 3
@@ -252,7 +252,7 @@ def test_batch_that_hangs_is_given_up_and_the_runtime_rebuilt(
     with serving(settings_for(model_store, batch_timeout_ms=300.0), runtimes) as service:
         hanging = runtimes.last
         hanging.gate.clear()
-        answers = at_once([partial(service.predict, jpeg)] * 3)
+        answers = at_once(*[partial(service.predict, jpeg)] * 3)
         assert [answer.status_code for answer in answers] == [503] * 3
         assert {answer.json()["code"] for answer in answers} == {"runtime_lost"}
         wait_until(lambda: service.client.get("/health").status_code == 200)

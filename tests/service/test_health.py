@@ -169,3 +169,6 @@ def test_probes_without_a_body(service: Service, path: str) -> None:
     assert (found.status_code, found.content) == (200, b"")
     assert found.headers["Content-Type"] == expected.headers["Content-Type"]
     assert "head" not in service.client.get("/openapi.json").json()["paths"].get(path, {})
+    refused = service.client.delete(path)
+    assert refused.status_code == 405
+    assert {*refused.headers["Allow"].split(", ")} == {"GET", "HEAD"}

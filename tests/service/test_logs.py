@@ -16,6 +16,7 @@ import httpx
 import pydicom
 import pytest
 
+from scripts.ports import free_port, is_ready
 from service import logs
 from service.logs import BufferedHandler, JsonFormatter
 from tests.support.service import (
@@ -23,8 +24,6 @@ from tests.support.service import (
     ROOT,
     Service,
     environment_with,
-    free_port,
-    is_ready,
     process,
     wait_until,
 )

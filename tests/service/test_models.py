@@ -124,6 +124,14 @@ def test_a_version_that_must_not_serve_leaves_the_old_one(
         assert serves(service, jpeg) == first
 
 
+def test_a_selector_of_any_length_is_repeated_only_so_far(service: Service) -> None:
+    for target in (f"{MODEL}/{'x' * 5000}", f"{'x' * 5000}/1"):
+        response = service.client.post(f"/models/{target}/activate")
+        assert (response.status_code, response.json()["code"]) == (404, "version_not_found")
+        assert "xxx…" in response.json()["detail"]
+        assert len(response.json()["detail"]) < 200
+
+
 def test_a_failed_warm_up_leaves_the_old_one(
     store_copy: Path, jpeg: bytes, runtimes: FakeRuntimes
 ) -> None:

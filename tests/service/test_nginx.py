@@ -280,13 +280,12 @@ def test_a_connection_is_kept_and_nginx_is_the_first_to_close_it(
         serving(settings_for(model_store), runtimes) as service,
         nginx(tmp_path / "nginx", service.address[1], changes) as front,
     ):
-        connections = service._server.server_state.connections
-        wait_until(lambda: not connections)
+        wait_until(lambda: not service.connections)
         for _ in range(3):
             assert ask(front, jpeg, LOOPBACK).status_code == 200
-        assert len(connections) == 1
+        assert len(service.connections) == 1
         end = monotonic() + KEEP_ALIVE_SECONDS / 20
-        wait_until(lambda: not connections)
+        wait_until(lambda: not service.connections)
         assert monotonic() < end - 0.1
         for pause in (0.98, 1.0, 1.02, 1.5):
             sleep(pause)

@@ -1,11 +1,29 @@
 """OpenAPI and what browsers load: complete, and nothing from elsewhere."""
 
+import json
 import re
+from pathlib import Path
 from typing import Any
+from urllib.parse import urljoin
 
 import pytest
 
-from tests.support.service import Service
+from scripts.mr_study import write_study
+from service.pacs.schemas import Deliveries, Retried
+from service.schemas import (
+    Activation,
+    Alias,
+    Explanation,
+    Health,
+    Liveness,
+    Models,
+    PredictAnswer,
+    Problem,
+    Schema,
+)
+from tests.support.service import ROOT, Service, serving, settings_for
+
+SLICE = ROOT / "tests/data/slices/glioma/Te-gl_0014.jpg"
 
 PATHS = {
     "/predict",
@@ -55,6 +73,14 @@ def test_what_stands_in_an_address_is_described(document: dict[str, Any]) -> Non
             assert described == set(re.findall(r"{(\w+)}", path))
 
 
+def test_operations_are_where_the_document_is(document: dict[str, Any]) -> None:
+    """A proxy may have put a prefix before both (OpenAPI 3.1.0, 4.8.5)."""
+    assert [
+        urljoin("https://mri.example/brain/openapi.json", server["url"])
+        for server in document["servers"]
+    ] == ["https://mri.example/brain/"]
+
+
 def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
     found = references(document)
     assert "#/components/schemas/Problem" in found
@@ -87,15 +113,93 @@ def test_predict_describes_its_bodies_and_answers(document: dict[str, Any]) -> N
             assert content["application/problem+json"]["example"]["code"]
 
 
-def test_examples_are_valid_answers(document: dict[str, Any]) -> None:
-    from service.schemas import PredictAnswer, Problem
+def shown(document: dict[str, Any], path: str, method: str) -> list[Any]:
+    """The examples of a route's 200."""
+    content = document["paths"][path][method]["responses"]["200"]["content"]["application/json"]
+    return [example["value"] for example in content["examples"].values()]
 
-    responses = document["paths"]["/predict"]["post"]["responses"]
-    for example in responses["200"]["content"]["application/json"]["examples"].values():
-        PredictAnswer.model_validate(example["value"])
-    for status in responses.keys() - {"200"}:
-        problem = responses[status]["content"]["application/problem+json"]["example"]
-        assert Problem.model_validate(problem).status == int(status)
+
+ANSWERS: dict[tuple[str, str], type[Schema]] = {
+    ("/predict", "post"): PredictAnswer,
+    ("/explain", "post"): Explanation,
+    ("/health", "get"): Health,
+    ("/health/ready", "get"): Health,
+    ("/health/live", "get"): Liveness,
+    ("/models", "get"): Models,
+    ("/models/{name}/{version}/activate", "post"): Activation,
+    ("/models/{name}/rollback", "post"): Activation,
+    ("/models/{name}/aliases/{alias}/{version}", "put"): Alias,
+    ("/deliveries", "get"): Deliveries,
+    ("/deliveries/retry", "post"): Retried,
+}
+
+
+@pytest.mark.parametrize(("path", "method"), ANSWERS)
+def test_every_answer_in_json_has_a_valid_example(
+    document: dict[str, Any], path: str, method: str
+) -> None:
+    for example in shown(document, path, method):
+        ANSWERS[path, method].model_validate_json(json.dumps(example))
+    for status, response in document["paths"][path][method]["responses"].items():
+        if "application/problem+json" in response.get("content", {}):
+            problem = response["content"]["application/problem+json"]["example"]
+            assert Problem.model_validate(problem).status == int(status)
+            assert re.fullmatch("[0-9a-f]{32}", problem["request_id"])
+
+
+def test_no_answer_in_json_lacks_an_example(document: dict[str, Any]) -> None:
+    assert ANSWERS.keys() == {
+        (path, method)
+        for path, operations in document["paths"].items()
+        for method, operation in operations.items()
+        if "application/json" in operation["responses"]["200"].get("content", {})
+    }
+
+
+def test_operations_have_names_that_make_methods(document: dict[str, Any]) -> None:
+    names = [
+        operation["operationId"]
+        for operations in document["paths"].values()
+        for operation in operations.values()
+    ]
+    assert len({*names}) == len(names)
+    assert {"predict", "explain", "health", "list_models", "store"} <= {*names}
+    assert all(re.fullmatch(r"[a-z]+(_[a-z]+){0,2}", name) for name in names)
+
+
+def test_examples_are_what_the_default_model_answers(
+    document: dict[str, Any], tmp_path: Path
+) -> None:
+    """But for ids, times, and numbers, which another processor may compute a little otherwise."""
+    image = SLICE.read_bytes()
+    (dicom,) = write_study(tmp_path, {"axial": [SLICE]})
+    files = [("files", (SLICE.name, image)), ("files", ("cut-off.jpg", image[:3000]))]
+    with serving(settings_for(ROOT / "model_store", model_version="4")) as service:
+        post = service.client.post
+        two = post("/predict", files=files).json()
+        one = post(
+            "/predict", content=dicom.read_bytes(), headers={"Content-Type": "application/dicom"}
+        ).json()
+        numbers = post("/explain", files=files[:1], headers={"Accept": "application/json"}).json()
+        (model,) = service.client.get("/models").json()["models"]
+    assert words(shown(document, "/predict", "post")) == words([two, one])
+    assert words(shown(document, "/explain", "post")) == words([numbers])
+    (described,) = shown(document, "/models", "get")[0]["models"][0]["versions"]
+    (four,) = [version for version in model["versions"] if version["version"] == 4]
+    assert described["metrics"].items() <= four["metrics"].items()
+    same: dict[str, Any] = {"aliases": [], "metrics": {}}
+    assert words(described | same) == words(four | same)
+
+
+def words(answer: Any, name: str = "") -> Any:
+    """An answer with the type alone of what is a number or an id."""
+    if isinstance(answer, dict):
+        return {key: words(value, key) for key, value in answer.items()}
+    if isinstance(answer, list):
+        numbers = any(isinstance(item, int | float | list) for item in answer)
+        return "numbers" if numbers else [words(item) for item in answer]
+    is_word = isinstance(answer, str | bool | None) and not name.endswith(("_id", "_uid"))
+    return answer if is_word else type(answer).__name__
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import asyncio
 import io
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ from service.dicom.series import PredictedSeries
 from service.dicom.uids import UUID_ROOT
 from service.errors import DeadlineExceeded, ServiceError
 from service.jobs import Group, Job, Upload
+from tests.support.dicom import encoded
 from tests.support.masks import run_length_mask
 from tests.support.models import NAME, TWO_HEADS, head
 from tests.support.results import (
@@ -38,7 +40,6 @@ from tests.support.results import (
     SAGITTAL,
     SMALL,
     complaints,
-    encoded,
     enhanced,
     finding,
     needs_tools,
@@ -298,6 +299,56 @@ def test_picture_has_no_dicom_results(service: Service, jpeg: bytes) -> None:
         assert response.status_code == 406
         assert response.headers["content-type"] == "application/problem+json"
         assert response.json()["code"] == "no_dicom_source"
+
+
+def zipped(**files: bytes) -> bytes:
+    """An archive of files by name."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(name, data)
+    return file.getvalue()
+
+
+def modalities(response: httpx.Response) -> list[str]:
+    return sorted(item.Modality for item in objects(response) if item.Modality != "SEG")
+
+
+def test_what_is_no_dicom_in_an_archive_is_left_out(service: Service, jpeg: bytes) -> None:
+    """The medium of a patient has a text and a picture beside its slices."""
+    medium = zipped(README=b"How to read this medium", PREVIEW=jpeg, IM1=SAGITTAL.read_bytes())
+    assert modalities(ask(service, medium)) == ["OT", "SR"]
+    assert modalities(ask(service, medium, AXIAL.read_bytes())) == ["OT", "OT", "SR", "SR"]
+    both = f"{RELATED}, application/json;q=0.5"
+    assert modalities(ask(service, medium, accept=both)) == ["OT", "SR"]
+    (report,) = (item for item in objects(ask(service, medium)) if item.Modality == "SR")
+    assert report.CompletionFlag == "COMPLETE"
+
+
+def test_what_may_be_a_slice_in_an_archive_is_missed(service: Service) -> None:
+    broken_off = zipped(IM1=SAGITTAL.read_bytes(), IM2=bytes(128))
+    (report,) = (item for item in objects(ask(service, broken_off)) if item.Modality == "SR")
+    assert report.CompletionFlag == "PARTIAL"
+
+
+def test_an_archive_without_a_slice_has_no_dicom_results(service: Service, jpeg: bytes) -> None:
+    both = f"{RELATED}, application/json;q=0.5"
+    response = ask(service, zipped(README=b"text", PREVIEW=jpeg))
+    assert (response.status_code, response.json()["code"]) == (406, "no_dicom_source")
+    for files in ([zipped(PREVIEW=jpeg, IM1=b"text")], [SAGITTAL.read_bytes(), jpeg]):
+        response = ask(service, *files, accept=both)
+        assert response.headers["content-type"] == "application/json"
+        assert len(response.json()["predictions"]) == 2
+    refused = zipped(PREVIEW=jpeg, IM1=SAGITTAL.read_bytes()[:-5000])
+    response = ask(service, refused)
+    assert (response.status_code, response.json()["code"]) == (422, "truncated_image")
+    response = ask(service, refused, accept=both)
+    assert [entry.get("error", {}).get("code") for entry in response.json()["predictions"]] == [
+        None,
+        "truncated_image",
+    ]
+    response = ask(service, b"PK\x05\x06 cut off")
+    assert (response.status_code, response.json()["code"]) == (422, "damaged_zip")
 
 
 def test_picture_is_answered_in_json_where_that_will_do(service: Service, jpeg: bytes) -> None:

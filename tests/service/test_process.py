@@ -17,6 +17,7 @@ from time import monotonic, sleep
 import httpx
 import pytest
 
+from scripts.ports import free_port, is_ready
 from service.server import check_drain
 from service.settings import Settings
 from tests.support.service import (
@@ -26,8 +27,6 @@ from tests.support.service import (
     FakeRuntimes,
     add_version,
     environment_with,
-    free_port,
-    is_ready,
     newest,
     occupied,
     process,
@@ -194,7 +193,7 @@ def test_an_answer_that_the_drain_cuts_off_gets_no_second_one(
             reader.settimeout(PATIENCE_SECONDS)
             # Less than the answer, which so has to wait for its reader.
             reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            for listening in service._server.servers[0].sockets:
+            for listening in service.sockets:
                 listening.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
             reader.connect(service.address)
             reader.sendall(f"GET {bundle} HTTP/1.1\r\nHost: test\r\n\r\n".encode())
@@ -269,6 +268,34 @@ def test_wrong_setting_refuses_to_start_and_is_named(name: str, value: str) -> N
     assert finished.returncode == 2
     assert name in finished.stderr
     assert "Traceback" not in finished.stderr
+
+
+@pytest.mark.parametrize("arguments", [["--port", "8742"], ["--no-such"], ["sesame"]], ids=str)
+def test_arguments_are_refused_and_not_ignored(arguments: list[str]) -> None:
+    finished = asked(*arguments)
+    assert (finished.returncode, finished.stdout) == (2, "")
+    assert "settings are environment variables" in finished.stderr
+    assert "sesame" not in finished.stderr
+
+
+def test_help_lists_every_setting_and_starts_nothing() -> None:
+    finished = asked("--help")
+    assert (finished.returncode, finished.stderr) == (0, "")
+    lines = {line.partition("=")[0] for line in finished.stdout.splitlines()}
+    assert {f"BRAIN_{name}".upper() for name in Settings.model_fields} <= lines
+
+
+def asked(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """What the command says to some arguments; one that serves all the same ends by its setting."""
+    return subprocess.run(
+        [sys.executable, "-m", "service", *arguments],
+        cwd=ROOT,
+        env=environment_with(BRAIN_PORT="many"),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
 
 
 def test_start_imports_nothing_that_is_slow() -> None:

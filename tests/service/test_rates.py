@@ -83,6 +83,23 @@ def test_what_a_key_may_not_do_counts_as_well(
             assert statuses == [status, 429]
 
 
+def test_a_browser_that_asks_first_uses_nothing_up(
+    model_store: Path, tmp_path: Path, runtimes: FakeRuntimes
+) -> None:
+    """It sends no key by itself; whoever sends one that is wrong is slowed down all the same."""
+    _, key = make_key("one", [Role.PREDICT])
+    path = write_keys(tmp_path / "keys.txt", key)
+    settings = settings_for(model_store, rate_per_second=0.02, api_keys_file=path)
+    with serving(settings, runtimes) as service:
+
+        def statuses(**headers: str) -> list[int]:
+            answers = [service.client.options("/predict", headers=headers) for _ in range(2)]
+            return [answer.status_code for answer in answers]
+
+        assert statuses(Origin="https://x.example") == [401, 401]
+        assert statuses(Authorization="Bearer one.wrong") == [401, 429]
+
+
 def test_few_refusals_pause_nobody_and_many_each_have_their_turn() -> None:
     pacer, spacing = Pacer(), 1 / REFUSALS_PER_SECOND
     assert [pacer.turn(now) for now in (10.0, 11.0, 12.0)] == [0, 0, 0]

@@ -56,8 +56,16 @@ TABLE: list[tuple[str, str | int, str | int]] = [
     ("test_files/rtdose*.dcm", "not_mr", "unsupported_pixels"),
     ("test_files/badVR.dcm", "not_mr", "undecodable_image"),
     ("test_files/liver_*.dcm", "not_mr", "unsupported_pixels"),
-    ("test_files/SC_rgb_rle_32bit*.dcm", "not_mr", "unsupported_pixels"),
-    ("test_files/SC_rgb_rle*2frame.dcm", "not_mr", 2),
+    # Coloured, or of 32 bits; grey of three values first.
+    ("test_files/SC_rgb_jpeg.dcm", "not_mr", 1),
+    ("test_files/SC_rgb_jpeg_*dcmd.dcm", "not_mr", 1),
+    ("test_files/SC_rgb_*.dcm", "not_mr", "unsupported_pixels"),
+    ("test_files/SC_ybr_full_422_uncompressed.dcm", "not_mr", "unsupported_pixels"),
+    ("test_files/ExplVR_BigEnd.dcm", "not_mr", "unsupported_pixels"),
+    ("test_files/GDCMJ2K_TextGBR.dcm", "not_mr", "unsupported_pixels"),
+    ("test_files/examples_jpeg2k.dcm", "not_mr", "unsupported_pixels"),
+    ("test_files/examples_palette.dcm", "not_mr", "unsupported_pixels"),
+    ("test_files/examples_rgb_color.dcm", "not_mr", "unsupported_pixels"),
     ("test_files/examples_ybr_color.dcm", "not_mr", 30),
     ("test_files/JPEG2000-embedded-sequence-delimiter.dcm", "not_mr", "undecodable_image"),
     ("test_files/meta_missing_tsyntax.dcm", "not_mr", "undecodable_image"),
@@ -116,7 +124,7 @@ def test_what_pydicom_installs_with_the_checks_off(unchecked: Service) -> None:
     found = {path: outcome(unchecked, path) for path in shipped()}
     wanted = {path: expected(path)[1] for path in found}
     assert found == wanted
-    assert sum(isinstance(value, int) for value in found.values()) >= 90
+    assert sum(isinstance(value, int) for value in found.values()) >= 65
 
 
 def test_all_of_them_in_one_request(service: Service) -> None:

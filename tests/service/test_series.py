@@ -36,8 +36,8 @@ from service.schemas import PredictAnswer
 from service.series import is_one_image, may_be_dicom, summaries
 from tests.contract.samples import RANGE, grey_slice, mr_frames, mr_object
 from tests.support.data import require_data
+from tests.support.dicom import encoded
 from tests.support.models import head
-from tests.support.results import encoded
 from tests.support.service import RULES, FakeRuntimes, Service, serving, settings_for
 from tests.support.slices import PATCH
 

@@ -160,9 +160,10 @@ def test_a_secret_may_lie_in_a_file(
         (b"\n", {}, "BRAIN_DICOMWEB_TOKEN_FILE: "),
         (b"", {}, "BRAIN_DICOMWEB_TOKEN_FILE: "),
         (b"changeme\n", {}, "the credentials of BRAIN_DICOMWEB_URL are still a placeholder"),
+        (b"...\n", {}, "the credentials of BRAIN_DICOMWEB_URL are still a placeholder"),
         (None, {}, "BRAIN_DICOMWEB_TOKEN_FILE: cannot read "),
     ],
-    ids=["both", "half", "lines", "binary", "blank", "empty", "placeholder", "absent"],
+    ids=["both", "half", "lines", "binary", "blank", "empty", "placeholder", "dots", "absent"],
 )
 def test_a_file_without_a_secret_is_refused_and_nothing_of_it_repeated(
     tmp_path: Path,

@@ -13,8 +13,9 @@ from pydicom.uid import EnhancedMRImageStorage
 from contract.turning import AS_STORED, TURNS, Turn
 from tests.contract.samples import RANGE, SLICES, mr_frames, mr_object
 from tests.service.test_predict_dicom import RELATED, objects
+from tests.support.dicom import encoded
 from tests.support.masks import run_length_mask
-from tests.support.results import AXIAL, encoded
+from tests.support.results import AXIAL
 from tests.support.service import Service
 from tests.support.turned import orientation, tilted
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import httpx
 import pytest
 
+from service.uploads import MAX_PART_HEADERS
 from tests.support.service import (
     PATIENCE_SECONDS,
     FakeRuntimes,
@@ -64,10 +65,10 @@ def refusal(response: httpx.Response) -> tuple[int, str]:
     ("media", "body", "status", "code"),
     [
         pytest.param("text/plain", b"x", 415, "unsupported_request_media_type", id="text"),
-        pytest.param("", b"x", 415, "unsupported_request_media_type", id="no media type"),
+        pytest.param("", b"x", 415, "unsupported_media_type", id="no media type"),
         pytest.param("image/jpeg", b"", 400, "no_input", id="empty raw body"),
         pytest.param(FORM, END, 400, "no_input", id="form without parts"),
-        pytest.param(FORM, b"", 400, "malformed_multipart", id="empty form"),
+        pytest.param(FORM, b"", 400, "no_input", id="empty form"),
         pytest.param(FORM, b"junk", 400, "malformed_multipart", id="no multipart"),
         pytest.param(FORM, part(), 400, "malformed_multipart", id="no last boundary"),
         pytest.param(FORM, part("file") + END, 400, "unexpected_field", id="other field"),
@@ -102,6 +103,61 @@ def test_bad_body_is_refused(
 ) -> None:
     headers = {"Content-Type": media} if media else {}
     assert refusal(small.client.post("/predict", content=body, headers=headers)) == (status, code)
+
+
+@pytest.mark.parametrize(
+    "media",
+    [
+        "",
+        "image/jpg",
+        "application/x-zip-compressed",
+        "application/octet-stream",
+        "IMAGE/JPEG; a=b",
+    ],
+)
+def test_what_a_raw_body_is_shows_in_its_content(
+    small: Service, slices: list[Path], media: str
+) -> None:
+    headers = {"Content-Type": media} if media else {}
+    body = _thumbnail(slices[0])
+    assert small.client.post("/predict", content=body, headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/predict", "/explain"])
+@pytest.mark.parametrize(
+    ("coding", "accepted"),
+    [("gzip", False), ("identity, br", False), ("Identity", True), ("", True)],
+    ids=str,
+)
+def test_a_compressed_body_is_refused_and_the_answer_says_so(
+    small: Service, slices: list[Path], path: str, coding: str, accepted: bool
+) -> None:
+    """RFC 9110, 12.5.3."""
+    headers = {"Content-Encoding": coding, "Content-Type": "image/jpeg"}
+    body = _thumbnail(slices[0])
+    response = small.client.post(path, content=body, headers=headers)
+    if accepted:
+        assert response.status_code != 415
+        return
+    assert refusal(response) == (415, "unsupported_request_media_type")
+    assert "Content-Encoding" in response.json()["detail"]
+    assert response.headers["accept-encoding"] == "identity"
+
+
+def test_an_empty_file_is_called_so(small: Service) -> None:
+    response = small.client.post(
+        "/predict", content=part(content=b"") + END, headers={"Content-Type": FORM}
+    )
+    assert refusal(response) == (415, "unsupported_media_type")
+    assert response.json()["detail"] == "the file is empty"
+
+
+def test_a_part_may_have_many_headers(small: Service, slices: list[Path]) -> None:
+    begin, _, rest = (part(content=_thumbnail(slices[0])) + END).partition(b"\r\n")
+    more = b"".join(b"X-%d: a\r\n" % number for number in range(MAX_PART_HEADERS - 1))
+    body = begin + b"\r\n" + more + rest
+    response = small.client.post("/predict", content=body, headers={"Content-Type": FORM})
+    assert response.status_code == 200
 
 
 def test_body_without_a_length_is_counted_as_it_comes(small: Service) -> None:

@@ -13,8 +13,9 @@ from typing import Any
 
 import httpx
 
+from scripts.ports import free_port
 from tests.support.programs import needs
-from tests.support.service import PATIENCE_SECONDS, free_port, wait_until
+from tests.support.service import PATIENCE_SECONDS, wait_until
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 CHROMEDRIVER = shutil.which("chromedriver")

@@ -17,7 +17,8 @@ from contract.version import StoredVersion
 from service.crew import Crew
 from service.runtimes import Runtime
 from service.settings import Settings
-from tests.support.service import MODEL, Service, at_once, codes, serving, settings_for, wait_until
+from tests.support.service import MODEL, Service, codes, serving, settings_for, wait_until
+from tests.support.threads import at_once
 
 WORKERS = 2
 
@@ -99,7 +100,7 @@ def replace_engine(service: Service, jpeg: bytes) -> None:
         return service.client.get("/health/live")
 
     try:
-        answers = at_once([partial(service.predict, *[jpeg] * 6), lose])
+        answers = at_once(partial(service.predict, *[jpeg] * 6), lose)
         assert set(codes(answers[0])) <= {None, "runtime_lost"}
         assert "runtime_lost" in codes(answers[0])
         wait_until(lambda: service.client.get("/health/ready").status_code == 200)

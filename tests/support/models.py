@@ -18,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.manifest import Manifest
-from contract.preprocessing import DEFAULT_SPEC, preprocess, probe_digest
+from contract.preprocessing import DEFAULT_SPEC, preprocess
 from contract.store import ModelStore
+from tests.contract.versions import manifest_fields
 
 NAME: Final = "bright-patch"
 TWO_HEADS, QUANTISED, MAPS, EXPLAINED = 1, 2, 3, 4
@@ -65,36 +66,12 @@ def embedding(inputs: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def _manifest(version: int, outputs: tuple[str, ...], **more: Any) -> Manifest:
-    return Manifest.model_validate(
-        {
-            "name": NAME,
-            "version": version,
-            "created": "2026-11-25T00:00:00Z",
-            "classes": CLASSES,
-            "tumor_classes": ["glioma", "meningioma", "pituitary"],
-            "tumor_threshold": 0.5,
-            "input": {"dtype": "uint8", "shape": [None, SIDE, SIDE]},
-            "outputs": {name: {"dtype": "float32", "shape": SHAPES[name]} for name in outputs},
-            "preprocess": {
-                "parameters": DEFAULT_SPEC.model_dump(),
-                "digest": DEFAULT_SPEC.digest,
-                "probe_digest": probe_digest(DEFAULT_SPEC),
-            },
-            "artifacts": {"litert": "model.tflite", "tensorflow": "saved_model"},
-            "metrics": {},
-            "provenance": {
-                "recipe": "bright_patch",
-                "recipe_digest": "0" * 64,
-                "weights": "none",
-                "protocol": "none",
-                "seed": 0,
-                "data": [],
-                "counts": {},
-                "packages": {},
-            },
-            **more,
-        }
-    )
+    fields = manifest_fields(version, NAME) | {
+        "outputs": {name: {"dtype": "float32", "shape": SHAPES[name]} for name in outputs},
+        "artifacts": {"litert": "model.tflite", "tensorflow": "saved_model"},
+        "metrics": {},
+    }
+    return Manifest.model_validate(fields | more)
 
 
 RECORDS: Final[dict[str, Any]] = {

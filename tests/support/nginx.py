@@ -10,8 +10,9 @@ from pathlib import Path
 
 import httpx
 
+from scripts.ports import free_port
 from tests.support.programs import found, needs
-from tests.support.service import PATIENCE_SECONDS, ROOT, free_port, wait_until
+from tests.support.service import PATIENCE_SECONDS, ROOT, wait_until
 from tests.support.tls import self_signed
 
 CONFIGURATION = ROOT / "deploy" / "nginx" / "brain-mri.conf"

@@ -4,7 +4,7 @@ import io
 import json
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -13,16 +13,20 @@ from typing import Any
 
 import httpx
 from pydicom import Dataset, dcmread
-from pydicom.uid import generate_uid
+from pydicom.uid import MRImageStorage, generate_uid
 
-from contract.policy import Checks
-from service.pacs.receiver import Limits
 from service.pacs.related import new_boundary, related_body, related_type
 from service.settings import Settings
-from tests.support.service import PATIENCE_SECONDS, ROOT, Service, settings_for, wait_until
-
-LIMITS = Limits(10**6, 10**6, 10, Checks.STRICT)
-"""Of what a receiver takes, where a test has no service."""
+from tests.support.dicom import encoded
+from tests.support.service import (
+    PATIENCE_SECONDS,
+    ROOT,
+    FakeRuntimes,
+    Service,
+    serving,
+    settings_for,
+    wait_until,
+)
 
 AXIAL = ROOT / "tests" / "data" / "dicom" / "axial_t1_defaced_0220.dcm"
 
@@ -38,13 +42,6 @@ class Instance:
     sop: str
     series: str
     study: str
-
-
-def written(dataset: Dataset) -> bytes:
-    """A dataset's file."""
-    file = io.BytesIO()
-    dataset.save_as(file, enforce_file_format=True)
-    return file.getvalue()
 
 
 def series(
@@ -66,7 +63,7 @@ def series(
         dataset.ImagePositionPatient = [0, 0, number]
         for keyword, value in (attributes or {}).items():
             setattr(dataset, keyword, value)
-        instances.append(Instance(written(dataset), dataset.SOPInstanceUID, series_uid, study_uid))
+        instances.append(Instance(encoded(dataset), dataset.SOPInstanceUID, series_uid, study_uid))
     return instances
 
 
@@ -202,6 +199,34 @@ def pacs_settings(store: Path, folder: Path, url: str, **changes: Any) -> Settin
         "dicomweb_retry_max_ms": 200,
     }
     return settings_for(store, **{**values, **changes})
+
+
+def serve(
+    store: Path, folder: Path, destination: Pacs, **changes: Any
+) -> AbstractContextManager[Service]:
+    """A service beside a destination, whose runtime does no work."""
+    return serving(pacs_settings(store, folder, destination.url, **changes), FakeRuntimes())
+
+
+def send(service: Service, instances: Sequence[Instance]) -> None:
+    """Sends instances, all of which are taken."""
+    assert stow(service.client, [item.data for item in instances]).status_code == 200
+
+
+def reported(report: Dataset) -> set[str]:
+    """SOP instance UIDs of the images that a structured report lists in its evidence."""
+    (study,) = report.CurrentRequestedProcedureEvidenceSequence
+    return {
+        image.ReferencedSOPInstanceUID
+        for one in study.ReferencedSeriesSequence
+        for image in one.ReferencedSOPSequence
+        if image.ReferencedSOPClassUID == MRImageStorage
+    }
+
+
+def sops(instances: Sequence[Instance]) -> set[str]:
+    """Their SOP instance UIDs."""
+    return {item.sop for item in instances}
 
 
 def report(service: Service) -> dict[str, Any]:

@@ -10,8 +10,9 @@ from typing import Any
 import httpx
 import yaml
 
+from scripts.ports import free_port
 from tests.support.programs import found, needs
-from tests.support.service import PATIENCE_SECONDS, ROOT, free_port, wait_until
+from tests.support.service import PATIENCE_SECONDS, ROOT, wait_until
 
 FOLDER = ROOT / "deploy" / "prometheus"
 

@@ -2,7 +2,7 @@
 
 import io
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import datetime
 from functools import cache
 from pathlib import Path
@@ -20,6 +20,7 @@ from service.dicom.findings import Box, ModelIdentity, SeriesFindings, SliceFind
 from service.dicom.headers import read_header
 from service.dicom.objects import build
 from service.dicom.uids import UUID_ROOT
+from tests.support.dicom import encoded
 from tests.support.programs import needs
 
 DICOM = Path(__file__).parents[1] / "data" / "dicom"
@@ -138,21 +139,35 @@ def enhanced(legacy: bool) -> bytes:
     return encoded(made)
 
 
-def encoded(dataset: Dataset) -> bytes:
-    """A dataset as a file."""
-    file = io.BytesIO()
-    dataset.save_as(file, enforce_file_format=True)
-    return file.getvalue()
+SAID = (
+    (Decision.NO_TUMOR, 0.1),
+    (Decision.TUMOR, 0.82),
+    (Decision.NO_TUMOR, 0.1),
+    (Decision.NO_TUMOR, 0.1),
+    (Decision.TUMOR, 0.85),
+)
+"""Decision and tumour probability of the slices of a volume, two of which stand out."""
 
 
-def frame_decisions(count: int, suspicious: Sequence[int]) -> list[tuple[int, Decision, float]]:
-    """Frame number, decision and tumour probability of a volume in which some frames stand out."""
-    return [
-        (frame, Decision.TUMOR, 0.8 + 0.01 * frame)
-        if frame in suspicious
-        else (frame, Decision.NO_TUMOR, 0.1)
-        for frame in range(1, count + 1)
+def volume(mask: bool = True, failed: int = 0) -> list[Dataset]:
+    """Results of five single-frame images, two of which stand out."""
+    headers = [read_header(data) for data in shifted()]
+    said = [
+        finding(header, decision, tumor=tumor, mask=mask)
+        for header, (decision, tumor) in zip(headers, SAID, strict=True)
     ]
+    return results(headers, series_of(said, failed))
+
+
+def multi_frame(legacy: bool, lost: Collection[int] = ()) -> list[Dataset]:
+    """Results of the same volume in one object, of which some frames could not be predicted."""
+    header = read_header(enhanced(legacy))
+    said = [
+        finding(header, decision, frame, tumor)
+        for frame, (decision, tumor) in enumerate(SAID, 1)
+        if frame not in lost
+    ]
+    return results([header], series_of(said, len(lost)))
 
 
 def complaints(dataset: Dataset, folder: Path) -> list[str]:

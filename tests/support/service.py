@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import ExitStack, closing, contextmanager
 from http.client import HTTPConnection
 from pathlib import Path
@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from contract.answer import Outputs, Rules
 from contract.store import ModelStore
 from contract.version import StoredVersion
+from scripts.ports import free_port, is_ready
 from service.app import create_app
 from service.choices import RuntimeChoice
 from service.runtimes import Runtime
@@ -158,6 +159,21 @@ class Service:
         return host, int(port)
 
     @property
+    def sockets(self) -> Sequence[socket.socket]:
+        """Those that it listens on."""
+        return self._server.servers[0].sockets
+
+    @property
+    def connections(self) -> Set[object]:
+        """Those that are open, of whoever is connected."""
+        return self._server.server_state.connections
+
+    @property
+    def tasks(self) -> Set[object]:
+        """The requests that it is at."""
+        return self._server.server_state.tasks
+
+    @property
     def state(self) -> State:
         """Its inner state."""
         state: State = self._app.state.parts
@@ -263,22 +279,6 @@ def environment_with(**variables: str) -> dict[str, str]:
     return clean | variables
 
 
-def is_ready(port: int) -> bool:
-    """Whether a service answers predictions on a port."""
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/health/ready").status_code == 200
-    except httpx.TransportError:
-        return False
-
-
-def free_port() -> int:
-    """A port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def run_python(*arguments: str) -> str:
     """Runs Python in a process of its own, as for TensorFlow; fails the test if that does.
 
@@ -332,21 +332,6 @@ def wait_until(condition: Callable[[], object], seconds: float = PATIENCE_SECOND
         sleep(pause)
         # To ask a service how it is costs it as much as some of what it does meanwhile.
         pause = min(1.2 * pause, 0.1)
-
-
-def at_once(calls: Sequence[Callable[[], httpx.Response]]) -> list[httpx.Response]:
-    """Makes calls in threads of their own; what they return, in order."""
-    answers: dict[int, httpx.Response] = {}
-
-    def call(number: int) -> None:
-        answers[number] = calls[number]()
-
-    threads = [threading.Thread(target=call, args=(number,)) for number in range(len(calls))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(PATIENCE_SECONDS)
-    return [answers[number] for number in range(len(calls))]
 
 
 def entries(answer: httpx.Response) -> list[dict[str, Any]]:

@@ -11,9 +11,10 @@ import numpy as np
 import tensorflow as tf
 
 from training.callbacks import AverageWeights
+from training.catalogue import load_recipe
 from training.fit import compile_for, trainable_outputs
 from training.model import LOGITS, build
-from training.recipe import Recipe, load_recipe
+from training.recipe import Recipe
 from training.strategy import Strategy, StrategyName
 
 BATCH = 8

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from training.catalogue import load_recipe
 from training.errors import RunError, TrainingError
 from training.prepare import prepare
-from training.recipe import load_recipe
 from training.run import Run, RunConfig
 from training.splits import Protocol
 

@@ -7,7 +7,7 @@ from time import monotonic
 
 import pytest
 
-from tests.support.service import free_port
+from scripts.ports import free_port
 from training.cluster import Cluster, await_workers, cluster
 from training.errors import StrategyError
 

@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from training.datasets import find_images, read_images
+from training.catalogue import load_recipe
+from training.datasets import find_images
 from training.duplicates import audit
 from training.errors import RunError
-from training.recipe import SEEDS, load_recipe
+from training.reading import read_images
+from training.recipe import SEEDS
 from training.run import Run
 
 from .conftest import Training, eagerly  # noqa: TID252
@@ -297,7 +299,7 @@ def test_a_run_is_shown_beside_one_that_compares_or_not_at_all(
 def test_a_version_is_shown_as_the_run_that_it_was(
     changes: dict[str, int], held_out: list[str], expected: str, tmp_path: Path
 ) -> None:
-    from training.entries import _origin
+    from training.origin import origin_of
 
     recipe = load_recipe("baseline_cnn", changes)
     provenance = {
@@ -307,7 +309,7 @@ def test_a_version_is_shown_as_the_run_that_it_was(
         "data": [{"name": "small"}],
     }
     (tmp_path / "manifest.json").write_text(json.dumps({"provenance": provenance}))
-    found = _origin(tmp_path, held_out)
+    found = origin_of(tmp_path, held_out)
     assert found[:2] == (expected.format(digest=recipe.digest[:8]), "none")
 
 

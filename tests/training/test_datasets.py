@@ -11,9 +11,11 @@ from contract.turning import TURNS, Turn
 from tests.contract.samples import RANGE, mr_frames, mr_object
 from tests.support.data import require_data
 from tests.support.turned import orientation
-from training.datasets import allowed, find_images, read_images
+from training.catalogue import load_recipe
+from training.datasets import find_images
 from training.errors import DatasetError
-from training.recipe import load_recipe
+from training.reading import read_images
+from training.truth import allowed
 
 SLICES = Path(__file__).parents[1] / "data" / "slices"
 

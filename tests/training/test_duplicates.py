@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from training import duplicates
+from training.catalogue import load_recipe
 from training.contactsheet import contact_sheet, run_audit
-from training.datasets import ImageFile, ImageSet, find_images, read_folders, read_images
+from training.datasets import find_images, read_folders
 from training.duplicates import ORIENTATIONS, Audit, _conflicting, audit, orient
 from training.errors import DatasetError
+from training.images import ImageFile, ImageSet
 from training.names import ANY_TUMOR, NO_TUMOR
-from training.recipe import Recipe, load_recipe
+from training.reading import read_images
+from training.recipe import Recipe
 from training.splits import Protocol, split
 
 SLICES = Path(__file__).parents[1] / "data" / "slices"

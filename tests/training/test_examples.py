@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 from tests.support.textured import SIDE, head, with_tumor
-from training.datasets import ImageFile, ImageSet
+from training.catalogue import load_recipe
 from training.examples import Examples, training_examples
-from training.recipe import Recipe, load_recipe
+from training.images import ImageFile, ImageSet
+from training.recipe import Recipe
 from training.splits import Split
 
 

@@ -14,12 +14,14 @@ import pytest
 from PIL import Image
 
 from training.__main__ import main
-from training.datasets import ImageFile, ImageSet, read_images
+from training.catalogue import load_recipe
 from training.errors import RunError
+from training.files import read_json, save_arrays, write_aside, write_json
+from training.images import ImageFile, ImageSet
 from training.prepare import start
 from training.progress import Progress
-from training.recipe import load_recipe
-from training.run import Run, RunConfig, held, read_json, save_arrays, write_aside, write_json
+from training.reading import read_images
+from training.run import Run, RunConfig, held
 from training.splits import Protocol
 from training.truth import truth_digest
 

@@ -9,28 +9,11 @@ import pytest
 from PIL import Image
 
 from tests.contract.samples import RANGE, mr_object
-from training.datasets import ImageSet, find_images, given, read_folders
+from tests.training.layouts import SLICE, draw, groups_of, indexed, put
+from training.datasets import find_images, given, read_folders
 from training.duplicates import audit
 from training.errors import DatasetError
-from training.scores import known_persons, persons_named
-
-SLICE = min((Path(__file__).parents[1] / "data" / "slices" / "glioma").glob("*.jpg"))
-
-
-def _put(root: Path, *places: str) -> Path:
-    """Files that look like images until they are read."""
-    for place in places:
-        (root / place).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copy(SLICE, root / place)
-    return root
-
-
-def _draw(path: Path) -> None:
-    """A picture like no other."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    noise = np.random.default_rng([*path.as_posix().encode()]).integers(0, 255, (64, 64), np.uint8)
-    Image.fromarray(noise.repeat(4, 0).repeat(4, 1)).save(path)
-
+from training.patients import known_persons
 
 PERSONS = {
     "below a class": (["glioma/p1/a", "glioma/p1/t2/b", "glioma/p2/a"], "1 1 2"),
@@ -56,7 +39,7 @@ PERSONS = {
 @pytest.mark.parametrize("layout", PERSONS)
 def test_a_person_is_one_wherever_the_folder_lies(tmp_path: Path, layout: str) -> None:
     places, expected = PERSONS[layout]
-    root = _put(tmp_path / "Set", *(f"{place}.jpg" for place in places))
+    root = put(tmp_path / "Set", *(f"{place}.jpg" for place in places))
     persons = {f.path.relative_to(root).as_posix(): f.person for f in find_images([root])}
     numbers: dict[str, int] = {}
     found = [
@@ -67,7 +50,7 @@ def test_a_person_is_one_wherever_the_folder_lies(tmp_path: Path, layout: str) -
 
 
 def test_a_data_set_s_own_number_makes_no_person_of_a_class_in_it(tmp_path: Path) -> None:
-    root = _put(tmp_path / "glioma 1", "glioma 2/7.jpg", "7.jpg")
+    root = put(tmp_path / "glioma 1", "glioma 2/7.jpg", "7.jpg")
     assert [file.person for file in find_images([root])] == ["", ""]
 
 
@@ -76,13 +59,13 @@ def test_a_data_set_s_own_number_makes_no_person_of_a_class_in_it(tmp_path: Path
 )
 def test_a_stray_file_makes_no_person_of_the_data_set_s_folder(tmp_path: Path, stray: str) -> None:
     places = [f"set/Brain MRI/{name}/{n}.jpg" for n in range(12) for name in ("glioma", "no")]
-    images = read_folders([_put(tmp_path / "all", *places, stray)])
+    images = read_folders([put(tmp_path / "all", *places, stray)])
     assert [file.person for file in images.files if "Brain" in str(file.path)] == [""] * 24
     assert "all: the 2 outermost folder(s) above the classes" in images.describe()
 
 
 def test_a_data_set_s_folder_that_is_given_itself_is_no_remark(tmp_path: Path) -> None:
-    images = read_folders([_put(tmp_path / "Brain MRI", "yes/1.jpg", "no/1.jpg")])
+    images = read_folders([put(tmp_path / "Brain MRI", "yes/1.jpg", "no/1.jpg")])
     assert images.remarks == ()
 
 
@@ -99,7 +82,7 @@ def test_slices_of_a_person_are_one_group_in_two_classes_and_parts(
 ) -> None:
     root = tmp_path / "set"
     for place in (one, other, one.replace("p1", "p2")):
-        _draw(root / place)
+        draw(root / place)
     images = read_folders([root])
     group = {
         file.path.relative_to(root).as_posix(): number
@@ -142,7 +125,7 @@ def test_a_name_that_speaks_of_absence_gets_no_tumour_from_the_folders_above(
 def test_what_holds_class_folders_gives_no_class_to_other_folders(
     tmp_path: Path, title: str
 ) -> None:
-    root = _put(
+    root = put(
         tmp_path / title.split("/")[0],
         *(f"{'tumors/' if '/' in title else ''}{place}/7.jpg" for place in CLASSED),
     )
@@ -155,12 +138,12 @@ CLASSED = ("yes", "no", "HGG", "HGG/p2", "pred", "Control group", "unclear", "un
 
 
 def test_folders_of_the_same_class_are_no_division(tmp_path: Path) -> None:
-    root = _put(tmp_path / "set", "glioma/HGG/7.jpg", "glioma/p1/7.jpg", "glioma/7.jpg")
+    root = put(tmp_path / "set", "glioma/HGG/7.jpg", "glioma/p1/7.jpg", "glioma/7.jpg")
     assert [f.label for f in find_images([root])] == ["glioma"] * 3
 
 
 def test_what_lies_in_a_divided_class_folder_itself_is_of_that_class(tmp_path: Path) -> None:
-    root = _put(tmp_path / "set", "tumor/glioma/7.jpg", "tumor/7.jpg", "tumor/unclear/7.jpg")
+    root = put(tmp_path / "set", "tumor/glioma/7.jpg", "tumor/7.jpg", "tumor/unclear/7.jpg")
     assert [f.label for f in find_images([root])] == ["tumor", "glioma"]
 
 
@@ -174,14 +157,14 @@ def test_images_are_known_by_their_content(tmp_path: Path, name: str) -> None:
     if name.startswith("a.j"):
         shutil.copy(SLICE, path)
     elif name == "a.PNG":
-        _draw(path)
+        draw(path)
     else:
         path.write_bytes(mr_object(pixels, attributes=RANGE))
     assert [f.path.name for f in read_folders([tmp_path / "set"]).files] == [name]
 
 
 def test_what_is_not_taken_is_counted(tmp_path: Path) -> None:
-    root = _put(tmp_path / "set", "glioma/a.jpg", "glioma/.b.jpg", ".git/c.jpg")
+    root = put(tmp_path / "set", "glioma/a.jpg", "glioma/.b.jpg", ".git/c.jpg")
     for name, format_ in (
         ("b.bmp", "BMP"),
         ("c.tif", "TIFF"),
@@ -216,8 +199,8 @@ def test_a_folder_of_files_that_are_not_read_says_which(tmp_path: Path) -> None:
 
 
 def test_links_to_folders_are_followed_and_lead_round_once(tmp_path: Path) -> None:
-    root = _put(tmp_path / "set", "glioma/a.jpg")
-    _put(tmp_path / "elsewhere", "p1/b.jpg")
+    root = put(tmp_path / "set", "glioma/a.jpg")
+    put(tmp_path / "elsewhere", "p1/b.jpg")
     (root / "glioma" / "p1").symlink_to(tmp_path / "elsewhere" / "p1")
     (tmp_path / "elsewhere" / "p1" / "back").symlink_to(root)
     images = read_folders([root])
@@ -233,7 +216,7 @@ def test_links_to_folders_are_followed_and_lead_round_once(tmp_path: Path) -> No
     ],
 )
 def test_masks_beside_images_are_no_slices(tmp_path: Path, mask: str) -> None:
-    root = _put(tmp_path / "set", "glioma/7.png", mask)
+    root = put(tmp_path / "set", "glioma/7.png", mask)
     images = read_folders([root])
     assert [f.path for f in images.files] == [root / "glioma" / "7.png"]
     assert images.passed_over == {"masks beside images": 1}
@@ -242,7 +225,7 @@ def test_masks_beside_images_are_no_slices(tmp_path: Path, mask: str) -> None:
 
 @pytest.mark.parametrize("folder", ["masks", "seg"])
 def test_a_folder_of_masks_stands_beside_one_of_images(tmp_path: Path, folder: str) -> None:
-    root = _put(
+    root = put(
         tmp_path / "set",
         *(f"yes/p1/{kind}/a/{n}.png" for kind in ("images", folder) for n in range(3)),
         f"yes/p1/{folder}/a/left.png",
@@ -260,14 +243,14 @@ def test_a_folder_of_masks_stands_beside_one_of_images(tmp_path: Path, folder: s
     ],
 )
 def test_slices_of_masks_names_are_taken_and_said(tmp_path: Path, place: str) -> None:
-    images = read_folders([_put(tmp_path / "set", "yes/7.jpg", place)])
+    images = read_folders([put(tmp_path / "set", "yes/7.jpg", place)])
     assert len(images) == 2
     assert "set: 1 images are taken for slices, though their name" in images.describe()
 
 
 @pytest.mark.parametrize("folder", ["@eaDir", "__MACOSX", "Thumbs", "thumbnails"])
 def test_what_systems_make_of_images_is_no_slice(tmp_path: Path, folder: str) -> None:
-    root = _put(tmp_path / "set", "yes/7.jpg", f"yes/{folder}/7.jpg", f"{folder}/yes/p1/7.jpg")
+    root = put(tmp_path / "set", "yes/7.jpg", f"yes/{folder}/7.jpg", f"{folder}/yes/p1/7.jpg")
     images = read_folders([root])
     assert len(images) == 1
     assert images.passed_over == {"thumbnails and system folders": 2}
@@ -278,8 +261,8 @@ def test_no_name_that_may_be_a_person_s_is_in_reports(
 ) -> None:
     from training.contactsheet import run_audit
 
-    root = _put(tmp_path / "set", "yes/7.jpg", "Testing/Erika Zweig/mri/1.jpg", "Erika Zweig/2.jpg")
-    _put(root, "T1/3.jpg", "Zweig/x/4.jpg")
+    root = put(tmp_path / "set", "yes/7.jpg", "Testing/Erika Zweig/mri/1.jpg", "Erika Zweig/2.jpg")
+    put(root, "T1/3.jpg", "Zweig/x/4.jpg")
     for name in ("a.Zweig_Erika", "Report.of Zweig", "a.mustermann", "a.dcm2", "a.7"):
         (root / name).write_text("none")
     run_audit([root], tmp_path / "out")
@@ -291,7 +274,7 @@ def test_no_name_that_may_be_a_person_s_is_in_reports(
 
 
 def test_a_data_set_may_be_called_a_mask(tmp_path: Path) -> None:
-    assert len(find_images([_put(tmp_path / "masks", "glioma/7.png")])) == 1
+    assert len(find_images([put(tmp_path / "masks", "glioma/7.png")])) == 1
 
 
 def test_names_that_are_no_text_are_told(tmp_path: Path) -> None:
@@ -314,7 +297,7 @@ def test_a_data_set_that_links_to_itself_is_no_folder(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_read_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = _put(tmp_path / "set", "glioma/p1/7.png")
+    root = put(tmp_path / "set", "glioma/p1/7.png")
 
     def refused(folder: Path) -> object:
         if Path(folder).name == "p1":
@@ -327,66 +310,14 @@ def test_a_folder_that_cannot_be_read_is_an_error(
         find_images([root])
 
 
-def _indexed(root: Path, text: str, encoding: str = "utf-8") -> Path:
-    root.mkdir(parents=True)
-    _put(root, "images/1.jpg", "images/2.jpg")
-    (root / "index.csv").write_bytes(text.encode(encoding))
-    return root
-
-
-def test_an_index_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
-    root = _indexed(tmp_path / "set", "id,label,fold\n1,glioma,3\n", "utf-8-sig")
-    assert [(f.part, f.label) for f in find_images([root])] == [("fold3", "glioma")]
-
-
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("", r"lacks id, label, fold \(or patient\): it is empty"),
-        ("id;label;fold\n1;glioma;1\n", "lacks id, .*: it has none of them; .* with commas"),
-        ("id,class,fold\n1,glioma,1\n", "lacks label: it has id, fold; expected"),
-        ("id,label\n1,glioma\n", r"lacks fold \(or patient\)"),
-        ("id,label,fold\n", "lists no images"),
-        ("id,label,Fold, fold\n1,glioma,1,2\n", "has the column fold twice"),
-        ("id,label,fold\n1,glioma\n", "line 2: '' is no number of a fold"),
-        ("id,label,fold\n1,glioma,A\n", "line 2: 'A' is no number of a fold"),
-        ("id,label,fold\n1,glioma,1\n2,,1\n", "line 3: no label"),
-        ("id,label,fold\n1,unclear,1\n", "line 2: no class 'unclear'"),
-    ],
-)
-def test_an_index_that_is_none_says_why(tmp_path: Path, text: str, says: str) -> None:
-    with pytest.raises(DatasetError, match=says):
-        find_images([_indexed(tmp_path / "set", text)])
-
-
-def test_a_row_in_the_place_of_an_index_s_first_line_stays_inside(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError) as error:
-        find_images([_indexed(tmp_path / "set", "17,glioma,Mustermann\n")])
-    assert "ustermann" not in str(error.value)
-
-
-@pytest.mark.parametrize("column", ["patient_id", "PatientID", "subject", "Person", "pid"])
-def test_a_column_of_patients_under_another_name_is_an_error(tmp_path: Path, column: str) -> None:
-    root = _indexed(tmp_path / "set", f"id,label,fold,{column}\n1,glioma,1,a\n2,glioma,2,a\n")
-    with pytest.raises(DatasetError, match=f"'{column.casefold()}': call it patient"):
-        find_images([root])
-
-
-def test_columns_are_known_in_any_case_and_others_are_named(tmp_path: Path) -> None:
-    text = "ID, Label ,FOLD, Patient,Age\n 1,glioma , 1, a ,50\n2,glioma,2,A,60\n"
-    images = read_folders([_indexed(tmp_path / "set", text)])
-    assert [file.person for file in images.files] == ["a", "a"]
-    assert "\n  set: index.csv: not read are the columns age" in images.describe()
-
-
 @pytest.mark.parametrize("names", ["Training Testing", "glioma notumor", "train test"])
 def test_halves_of_a_data_set_name_persons_together(tmp_path: Path, names: str) -> None:
     roots = [tmp_path / "set" / name for name in names.split()]
     for root in roots:
         for person in "ab":
-            _draw(root / ("" if "glioma" in names else "glioma") / person / "7.png")
+            draw(root / ("" if "glioma" in names else "glioma") / person / "7.png")
     images = read_folders(roots)
-    assert _groups(images) == [0, 1, 0, 1]
+    assert groups_of(images) == [0, 1, 0, 1]
     assert images.remarks == ()
 
 
@@ -398,131 +329,20 @@ def test_that_two_data_sets_call_persons_alike_is_said(tmp_path: Path) -> None:
     ]
     for root, persons in zip(roots, ("ab", "bcd", "d"), strict=True):
         for person in persons:
-            _draw(root / "glioma" / person / "7.png")
+            draw(root / "glioma" / person / "7.png")
     images = read_folders(roots)
-    assert len(set(_groups(images))) == 6
+    assert len(set(groups_of(images))) == 6
     assert [remark.partition(",")[0] for remark in images.remarks] == [
         "1 persons of site a are called as ones of site b",
         "1 persons of site b are called as ones of Testing",
     ]
 
 
-def _groups(images: ImageSet) -> list[int]:
-    return [int(number) for number in audit(images).groups]
-
-
-def test_an_index_may_name_patients(tmp_path: Path) -> None:
-    root = tmp_path / "set"
-    for number in range(4):
-        _draw(root / "images" / f"{number}.jpg")
-    rows = "0,glioma,a\n1,glioma,b\n2,notumor,a\n3,notumor,\n"
-    (root / "index.csv").write_text(f"id,label,patient\n{rows}")
-    images = read_folders([root])
-    assert _groups(images) == [0, 1, 0, 2]
-    assert set(images.parts) == {""}
-    folded = rows.replace("a\n", "a,1\n").replace("b\n", "b,1\n").replace("r,\n", "r,,2\n")
-    (root / "index.csv").write_text(f"id,label,patient,fold\n{folded}")
-    images = read_folders([root])
-    assert _groups(images) == [0, 1, 0, 2]
-    assert images.parts.tolist() == ["fold1", "fold1", "fold1", "fold2"]
-
-
-def test_files_that_an_index_does_not_list_are_counted(tmp_path: Path) -> None:
-    root = _indexed(tmp_path / "set", "id,label,fold\n1,glioma,3\n")
-    _put(root, "masks/1_mask.png")
-    assert read_folders([root]).passed_over == {
-        "images that the index does not list": 1,
-        "masks of no image in the index": 1,
-    }
-
-
-def _object(path: Path, **attributes: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    pixels = np.random.default_rng([*path.as_posix().encode()]).integers(
-        0, 999, (64, 64), np.uint16
-    )
-    path.write_bytes(mr_object(pixels, attributes=RANGE | attributes))
-
-
-@pytest.mark.parametrize(
-    ("first", "second", "grouped"),
-    [
-        ({"PatientID": "A-17"}, {"PatientID": "a-17 "}, True),
-        ({"PatientID": "A-17"}, {"PatientID": "A-18"}, False),
-        ({"StudyInstanceUID": "1.2.3"}, {"StudyInstanceUID": "1.2.3"}, True),
-        (
-            {"PatientID": "x1", "StudyInstanceUID": "1.2.3"},
-            {"PatientID": "x2", "StudyInstanceUID": "1.2.3"},
-            True,
-        ),
-        ({"SeriesInstanceUID": "1.2.3"}, {"SeriesInstanceUID": "1.2.3"}, True),
-        ({"StudyInstanceUID": "1.2.3"}, {"SeriesInstanceUID": "1.2.3"}, False),
-        ({}, {}, False),
-    ],
-)
-def test_objects_of_one_patient_study_or_series_are_one_group(
-    tmp_path: Path, first: dict[str, str], second: dict[str, str], grouped: bool
-) -> None:
-    blank = {"PatientID": "", "StudyInstanceUID": "", "SeriesInstanceUID": ""}
-    _object(tmp_path / "one" / "glioma" / "1.dcm", **blank | first)
-    _object(tmp_path / "one" / "notumor" / "2.dcm", **blank | second)
-    _object(tmp_path / "other" / "notumor" / "2.dcm", **blank | second)
-    images = read_folders([tmp_path / "one", tmp_path / "other"])
-    groups = _groups(images)
-    assert (groups[0] == groups[1]) is grouped
-    # Two sites may number their patients alike.
-    unique = grouped and first.keys() & second.keys() != {"PatientID"}
-    assert (groups[0] == groups[2]) is unique
-    assert all(file.patient is ("PatientID" in first) for file in images.files)
-
-
-def test_halves_of_a_data_set_have_the_same_patient_ids(tmp_path: Path) -> None:
-    for number, part in enumerate(("Training", "Testing")):
-        uids = dict.fromkeys(("StudyInstanceUID", "SeriesInstanceUID"), f"1.2.{number}")
-        _object(tmp_path / part / "glioma" / "1.dcm", PatientID="A-17", **uids)
-    assert _groups(read_folders([tmp_path / "Training", tmp_path / "Testing"])) == [0, 0]
-
-
-def test_what_names_a_patient_stays_inside(
-    tmp_path: Path, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
-    from training.contactsheet import run_audit
-
-    for number in range(2):
-        _object(
-            tmp_path / "set" / "glioma" / f"{number}.dcm", PatientID="DOE-JANE", PatientName="DOE"
-        )
-    run_audit([tmp_path / "set"], tmp_path / "out")
-    images = read_folders([tmp_path / "set"])
-    identities = {identity for file in images.files for identity in file.identities}
-    assert identities
-    assert "DOE" not in repr(images.files)
-    written = b"".join(path.read_bytes() for path in (tmp_path / "out").iterdir()).decode("latin-1")
-    said = "".join(capfd.readouterr()) + caplog.text
-    for secret in ("DOE", *identities):
-        assert secret not in written + said
-
-
-@pytest.mark.parametrize("patient", ["", "A-17"])
-def test_a_study_or_a_series_groups_slices_and_names_nobody(tmp_path: Path, patient: str) -> None:
-    for number in range(2):
-        uids = {"StudyInstanceUID": f"1.2.{number}", "SeriesInstanceUID": f"1.3.{number}"}
-        for slice_ in "ab":
-            path = tmp_path / "set" / "glioma" / f"{number}{slice_}.dcm"
-            _object(path, PatientID=patient and f"{patient}{number}", **uids)
-    images = read_folders([tmp_path / "set"])
-    assert _groups(images) == [0, 0, 1, 1]
-    assert persons_named(images, np.arange(4)) == {"set": bool(patient)}
-    assert [file.patient for file in images.files] == [bool(patient)] * 4
-    count, linked = (4, "") if patient else (0, "; a study or series links 4 others")
-    assert f"or a DICOM header names: {count}{linked}\n" in f"{images.describe()}\n"
-
-
 def test_a_data_set_has_the_name_that_it_is_given_by(tmp_path: Path) -> None:
     """Where it lies behind a link is the machine's business."""
     for number, part in enumerate(("Training", "Testing")):
         blob = tmp_path / "volumes" / f"blob{number}"
-        _draw(blob / "glioma" / "P1" / f"{number}.png")
+        draw(blob / "glioma" / "P1" / f"{number}.png")
         (tmp_path / "hospital").mkdir(exist_ok=True)
         (tmp_path / "hospital" / part).symlink_to(blob)
     roots = [tmp_path / "hospital" / "Training", tmp_path / "hospital" / "Testing"]
@@ -532,14 +352,14 @@ def test_a_data_set_has_the_name_that_it_is_given_by(tmp_path: Path) -> None:
         ("Testing", "testing"),
     ]
     # Halves side by side name persons together.
-    assert _groups(images) == [0, 0]
+    assert groups_of(images) == [0, 0]
     # A run is evaluated from the folders that it notes.
     assert read_folders([given(root) for root in roots]).files == images.files
     assert [given(Path(root)).name for root in (".", "training/..")] == [Path.cwd().name] * 2
 
 
 def test_one_folder_under_two_names_is_an_error(tmp_path: Path) -> None:
-    root = _put(tmp_path / "set", "glioma/1.jpg")
+    root = put(tmp_path / "set", "glioma/1.jpg")
     (tmp_path / "again").symlink_to(root)
     with pytest.raises(DatasetError, match="again is a folder that is given twice"):
         find_images([root, tmp_path / "again"])
@@ -549,21 +369,14 @@ def test_halves_of_a_data_set_name_persons_together_whatever_links_call_them(
     tmp_path: Path,
 ) -> None:
     for number, part in enumerate(("Training", "Testing")):
-        _draw(tmp_path / "set" / part / "glioma" / "P1" / f"{number}.png")
+        draw(tmp_path / "set" / part / "glioma" / "P1" / f"{number}.png")
         (tmp_path / f"site {number}").symlink_to(tmp_path / "set" / part)
-    assert _groups(read_folders([tmp_path / "site 0", tmp_path / "site 1"])) == [0, 0]
-
-
-@pytest.mark.parametrize("label", ["glioma", "notumor"])
-def test_an_index_lists_an_image_once(tmp_path: Path, label: str) -> None:
-    text = f"id,label,fold\n1,glioma,1\n2,glioma,1\n 1,{label},2\n"
-    with pytest.raises(DatasetError, match=r"line 4: the id of line 2 again$"):
-        find_images([_indexed(tmp_path / "set", text)])
+    assert groups_of(read_folders([tmp_path / "site 0", tmp_path / "site 1"])) == [0, 0]
 
 
 def test_where_a_link_s_name_says_nothing_that_of_its_folder_does(tmp_path: Path) -> None:
     def found(link: str, folder: str, image: str) -> tuple[str, str, str]:
-        root = _put(tmp_path / link / "volumes" / folder, image)
+        root = put(tmp_path / link / "volumes" / folder, image)
         (tmp_path / link / "given").mkdir()
         (tmp_path / link / "given" / link).symlink_to(root)
         (file,) = find_images([tmp_path / link / "given" / link])
@@ -575,41 +388,12 @@ def test_where_a_link_s_name_says_nothing_that_of_its_folder_does(tmp_path: Path
     assert found("notumor", "glioma", "1.jpg") == ("notumor", "", "notumor")
 
 
-def test_a_study_of_one_slice_links_none(tmp_path: Path) -> None:
-    for number in range(3):
-        uids = {"StudyInstanceUID": f"1.2.{number}", "SeriesInstanceUID": f"1.3.{number}"}
-        _object(tmp_path / "set" / "glioma" / f"{number}.dcm", PatientID="", **uids)
-        _object(tmp_path / "other" / "glioma" / f"{number}.dcm", PatientID="", **uids)
-    images = read_folders([tmp_path / "set"])
-    assert "names: 0\n" in f"{images.describe()}\n"
-    assert known_persons(images, np.arange(3))["by_study"] == []
-    # They do where another data set has a slice of the same study.
-    both = read_folders([tmp_path / "set", tmp_path / "other"])
-    assert "; a study or series links 6 others" in both.describe()
-    assert known_persons(both, np.arange(3))["by_study"] == ["other", "set"]
-
-
 def test_a_data_set_is_by_patient_where_each_of_its_slices_is(tmp_path: Path) -> None:
-    _put(tmp_path / "whole", "glioma/p1/1.jpg", "glioma/p2/2.jpg")
-    _put(tmp_path / "partly", "glioma/p1/1.jpg", "glioma/2.jpg")
-    folds = _indexed(tmp_path / "folds", "id,label,fold\n1,glioma,1\n2,glioma,2\n")
+    put(tmp_path / "whole", "glioma/p1/1.jpg", "glioma/p2/2.jpg")
+    put(tmp_path / "partly", "glioma/p1/1.jpg", "glioma/2.jpg")
+    folds = indexed(tmp_path / "folds", "id,label,fold\n1,glioma,1\n2,glioma,2\n")
     images = read_folders([tmp_path / "whole", tmp_path / "partly", folds])
     found = known_persons(images, np.arange(len(images)))
     assert found["by_patient"] == ["folds", "whole"]
     assert found["by_fold"] == ["folds"]
     assert found["persons_named"] == {"folds": False, "partly": False, "whole": True}
-
-
-@pytest.mark.parametrize(
-    ("rows", "says"),
-    [
-        ("1,glioma,1\n\n\n2,glioma,1\n2,glioma,1\n", "line 6: the id of line 5 again"),
-        ("1,glioma,1\n\n2,glima,1\n", "line 4: no class 'glima'"),
-        ('"1",glioma,1,"two\nlines"\n2,glima,1\n', "line 4: no class 'glima'"),
-    ],
-    ids=["again", "label", "a value of two lines"],
-)
-def test_lines_of_an_index_are_those_of_the_file(tmp_path: Path, rows: str, says: str) -> None:
-    text = f"id,label,fold,remark\n{rows}"
-    with pytest.raises(DatasetError, match=says):
-        find_images([_indexed(tmp_path / "set", text)])

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.datasets import find_images, read_images
+from training.datasets import find_images
 from training.errors import DatasetError
+from training.reading import read_images
 from training.regions import read_mask
 
 BOX = (90, 90, 130, 130)

@@ -7,9 +7,9 @@ tf = pytest.importorskip("tensorflow", reason="training needs TensorFlow")
 
 import keras  # noqa: E402
 
+from training.catalogue import load_recipe  # noqa: E402
 from training.fit import compile_for, trainable_outputs  # noqa: E402
 from training.model import EMBEDDING, LOGITS, NETWORK, build, unfreeze  # noqa: E402
-from training.recipe import load_recipe  # noqa: E402
 from training.step import measure_step, noise  # noqa: E402
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.slow(25)]

@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 from training.__main__ import main
+from training.catalogue import load_recipe
 from training.errors import DatasetError, RunError
 from training.prepare import prepare, read, reopen, start
 from training.progress import Progress
-from training.recipe import load_recipe
 from training.run import Run, held
 from training.splits import Protocol, Split
 

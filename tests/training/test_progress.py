@@ -2,8 +2,9 @@
 
 import pytest
 
+from training.catalogue import load_recipe
 from training.progress import Progress, lowered_rate, next_phase, note
-from training.recipe import Plateau, load_recipe
+from training.recipe import Plateau
 
 RECIPE = load_recipe("vgg16_binary")
 FIRST = RECIPE.phases[0]

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from training.datasets import find_images, read_images
+from training.datasets import find_images
+from training.reading import read_images
 
 
 @pytest.mark.parametrize(("columns", "rows"), [(2049, 2056), (2056, 2049), (2048, 2048)])

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from tests.support.data import require_data
-from training.datasets import ImageSet
+from training.catalogue import load_recipe
 from training.duplicates import Audit
+from training.images import ImageSet
 from training.prepare import configure, read, start
-from training.recipe import load_recipe
 from training.splits import Protocol, split
 
 pytestmark = [pytest.mark.data, pytest.mark.slow(35)]

@@ -7,18 +7,11 @@ from pathlib import Path
 import pytest
 
 import training
+from training.catalogue import load_recipe, recipe_names
+from training.departure import departs, differences, overridden
+from training.effect import unused_names
 from training.errors import RecipeError
-from training.recipe import (
-    Head,
-    Plateau,
-    Recipe,
-    departs,
-    differences,
-    load_recipe,
-    overridden,
-    recipe_names,
-    unused_names,
-)
+from training.recipe import Head, Plateau, Recipe
 
 RECIPES = Path(training.__file__).parent / "recipes"
 STORE = Path(training.__file__).parents[1] / "model_store"
@@ -171,6 +164,26 @@ def test_a_recipe_that_no_override_gives_is_told_from_the_one_of_its_name() -> N
     assert departs(shipped.model_copy(update={"name": "gone"})) is None
 
 
+def test_a_run_whose_phases_had_other_names_is_one_of_the_recipe() -> None:
+    """As that of docs/models.md was, before the phases of this recipe had names of their own."""
+    shipped = load_recipe("efficientnet_lite0_late", {"precision": "mixed_bfloat16"})
+    names = ["head", "tune", "polish"]
+    assert [phase.name for phase in shipped.phases] == names
+    phases = tuple(phase.model_copy(update={"name": shipped.name}) for phase in shipped.phases)
+    recorded = shipped.model_copy(update={"phases": phases})
+    assert recorded.digest != shipped.digest
+    assert overridden(recorded) == {"precision": "mixed_bfloat16"}
+    assert departs(recorded) is None
+
+
+def test_phases_of_one_name_are_refused(tmp_path: Path) -> None:
+    shipped = RECIPES / "efficientnet_lite0_late.toml"
+    path = tmp_path / "efficientnet_lite0_late.toml"
+    path.write_text(shipped.read_text("utf-8").replace('"polish"', '"tune"'), encoding="utf-8")
+    with pytest.raises(RecipeError, match="called head, tune, tune: each needs a name of its own"):
+        load_recipe(str(path))
+
+
 def test_vgg16_is_the_recipe_of_the_field() -> None:
     recipe = load_recipe("vgg16_binary")
     first, second = recipe.phases
@@ -284,7 +297,7 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str, str, 
     """Reads the mask recipe, changed in one place, from a file of its own."""
     folder = tmp_path / "training" / "recipes"
     shutil.copytree(RECIPES, folder)
-    monkeypatch.setattr("training.recipe.resources.files", lambda _: tmp_path / "training")
+    monkeypatch.setattr("training.catalogue.resources.files", lambda _: tmp_path / "training")
 
     def load(old: str, new: str, name: str = "hospital") -> Recipe:
         text = (RECIPES / "efficientnet_lite0_mask.toml").read_text()

@@ -7,10 +7,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from training.catalogue import load_recipe
 from training.errors import DivergedError, PretrainedWeightsError, RecipeError, RunError
 from training.prepare import prepare, start
 from training.progress import Progress
-from training.recipe import Plateau, Recipe, load_recipe
+from training.recipe import Plateau, Recipe
 from training.run import Run
 from training.splits import Protocol
 

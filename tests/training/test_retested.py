@@ -9,7 +9,8 @@ from PIL import Image
 
 from contract.answer import Rules
 from contract.store import ModelStore
-from training.datasets import ImageSet, read_folders
+from training.datasets import read_folders
+from training.images import ImageSet
 
 from .conftest import SLICES  # noqa: TID252
 

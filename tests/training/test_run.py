@@ -18,9 +18,7 @@ from contract.manifest import Manifest
 from contract.preprocessing import DEFAULT_SPEC, preprocess, probe_digest
 from contract.store import ModelStore
 from tests.support.killing import require_all_or_nothing
-from training.errors import ExportRefused, RunError
-from training.fidelity import agreement, require_faithful, strayed
-from training.recipe import load_recipe
+from training.errors import RunError
 from training.run import Run, held
 
 from .conftest import (  # noqa: TID252
@@ -29,7 +27,6 @@ from .conftest import (  # noqa: TID252
     Training,
     agreement_says,
     eagerly,
-    full_disk,
     quiet,
 )
 
@@ -556,81 +553,3 @@ def test_export_wants_a_report_and_evaluate_a_finished_run(
     assert "holds no run" in nothing.stderr
     assert training("evaluate", "--run", tmp_path / "nosuch").returncode == 1
     assert not (tmp_path / "nosuch").exists()
-
-
-@pytest.mark.parametrize(
-    ("wrong", "flipped", "refused"), [(0, 0, False), (1, 0, False), (4, 0, True), (0, 12, True)]
-)
-def test_the_limits_are_one_percent_of_labels_and_0_3_points(
-    wrong: int, flipped: int, refused: bool
-) -> None:
-    truth = np.tile(np.array([1, 0], np.float32), (1000, 1))
-    reference = np.tile(np.array([0.8, 0.2], np.float32), (1000, 1))
-    other = reference.copy()
-    other[:wrong] = other[:wrong, ::-1]
-    # Wrong in both directions: the labels differ while the accuracy stays.
-    other[100 : 100 + flipped // 2] = other[100 : 100 + flipped // 2, ::-1]
-    reference[200 : 200 + flipped // 2] = reference[200 : 200 + flipped // 2, ::-1]
-    result = agreement({"probabilities": reference}, {"probabilities": other}, truth)
-    if refused:
-        with pytest.raises(ExportRefused):
-            require_faithful(result)
-    else:
-        require_faithful(result)
-
-
-FAITHFUL = {
-    "label_disagreement": 0.0,
-    "accuracy_float": 1.0,
-    "accuracy_int8": 1.0,
-    "mean_probability_difference": 0.0,
-    "mean_mask_difference": 0.0007,
-}
-
-
-@pytest.mark.parametrize("name", FAITHFUL)
-def test_a_figure_that_is_no_number_is_not_faithful(name: str) -> None:
-    require_faithful(FAITHFUL)
-    nan = FAITHFUL | {name: float("nan")}
-    assert min([nan, FAITHFUL], key=strayed) is FAITHFUL or name == "mean_mask_difference"
-    if name != "mean_probability_difference":
-        with pytest.raises(ExportRefused):
-            require_faithful(nan)
-
-
-def test_a_mask_that_strays_is_not_faithful() -> None:
-    with pytest.raises(ExportRefused, match=r"masks of int8 and float differ by 0\.0040"):
-        require_faithful(FAITHFUL | {"mean_mask_difference": 0.004})
-    with pytest.raises(RunError, match="damaged"):
-        require_faithful({"label_disagreement": 0.0})
-
-
-@pytest.mark.usefixtures("training")
-def test_a_full_disk_while_a_saved_model_is_written_is_a_clear_error(tmp_path: Path) -> None:
-    from training.convert import write_saved_model
-    from training.model import build
-
-    recipe = load_recipe("baseline_cnn", {"resolution": 32})
-    model = build(recipe, recipe.served_resolution, pretrained=False)
-    with full_disk(), pytest.raises(RunError) as raised:
-        write_saved_model(model, recipe, tmp_path / "saved_model")
-    assert str(raised.value) == f"{tmp_path / 'saved_model'} cannot be written: File too large"
-
-
-@pytest.mark.usefixtures("training")
-def test_memory_that_runs_out_is_not_a_disk_that_is_full(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import tensorflow as tf
-
-    from training.convert import write_saved_model
-    from training.model import build
-
-    def exhausted(*_: object, **__: object) -> None:
-        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor")
-
-    recipe = load_recipe("baseline_cnn", {"resolution": 32})
-    model = build(recipe, recipe.served_resolution, pretrained=False)
-    monkeypatch.setattr(tf.saved_model, "save", exhausted)
-    with pytest.raises(tf.errors.ResourceExhaustedError):
-        write_saved_model(model, recipe, tmp_path / "saved_model")

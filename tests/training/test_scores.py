@@ -7,14 +7,9 @@ from sklearn.metrics import roc_auc_score
 
 from training.datasets import read_folders
 from training.duplicates import audit
-from training.scores import (
-    bootstrap,
-    persons_named,
-    scores,
-    shares,
-    tumor_probability,
-    tumor_scores,
-)
+from training.interval import bootstrap
+from training.patients import persons_named
+from training.scores import scores, shares, tumor_probability, tumor_scores
 
 CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
 TUMORS = ("glioma", "meningioma", "pituitary")

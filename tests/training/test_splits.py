@@ -8,11 +8,15 @@ import numpy as np
 import pytest
 
 from tests.support.data import require_data
-from training.datasets import ImageFile, ImageSet, find_images, read_images
+from training.catalogue import load_recipe
+from training.datasets import find_images
 from training.duplicates import Audit, audit
 from training.errors import DatasetError
-from training.recipe import Folds, Recipe, load_recipe
-from training.splits import Protocol, Split, _off, pick, split, why_few
+from training.images import ImageFile, ImageSet
+from training.reading import read_images
+from training.reasons import off_share, why_few
+from training.recipe import Folds, Recipe
+from training.splits import Protocol, Split, pick, split
 
 CLASSES = ("glioma", "meningioma", "notumor", "pituitary")
 
@@ -320,7 +324,7 @@ def test_a_share_is_missed_by_less_than_half_unsaid(size: int, said: bool) -> No
     """Of 20 slices that are the share, fewer than 9 are said."""
     labels = np.array(["glioma"] * 100)
     drawn = np.arange(100) < size
-    found = list(_off("test", labels, np.arange(100), np.ones(100, bool), drawn, 0.2))
+    found = list(off_share("test", labels, np.arange(100), np.ones(100, bool), drawn, 0.2))
     assert bool(found) is said
 
 

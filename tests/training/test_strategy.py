@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.support.service import free_port
+from scripts.ports import free_port
 from training.errors import DivergedError
 from training.run import Run
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.support.textured import SIDE, head, with_skull, with_tumor
-from training.datasets import ImageFile, ImageSet
+from training.images import ImageFile, ImageSet
 from training.recipe import Mask
 from training.splits import Split
 from training.synthesis import fill, paste, strip, stripped_slices, synthesise

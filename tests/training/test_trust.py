@@ -11,9 +11,10 @@ from PIL import Image
 from contract.answer import Answers, Decision
 from contract.manifest import RegionRecord
 from training.card_answers import _when_not, how_sure
-from training.datasets import ImageFile, ImageSet, read_images
+from training.catalogue import load_recipe
 from training.duplicates import Audit
-from training.recipe import load_recipe
+from training.images import ImageFile, ImageSet
+from training.reading import read_images
 from training.regions import Judged, choose_record, on_validation
 
 if TYPE_CHECKING:
@@ -315,7 +316,8 @@ def test_a_data_set_called_testing_leaves_the_headline_figures_alone() -> None:
 
 
 def test_where_no_test_slice_lies_upright_for_certain_nothing_is_told_from_them() -> None:
-    from training.trust import decision_figures, foreign_figures
+    from training.foreign import foreign_figures
+    from training.trust import decision_figures
 
     test = _tested(doubtful=np.ones(8, np.bool_))
     rules: Any = SimpleNamespace(answer=lambda _: test.answers)

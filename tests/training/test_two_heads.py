@@ -16,8 +16,10 @@ from contract.decoding import decode
 from contract.manifest import RegionRecord
 from contract.preprocessing import preprocess
 from contract.store import ModelStore
-from training.datasets import ImageFile, find_images, read_images
+from training.datasets import find_images
 from training.errors import DatasetError, RunError
+from training.images import ImageFile
+from training.reading import read_images
 from training.run import Run
 
 from .conftest import SLICES, Training, agreement_says, calibrated, eagerly  # noqa: TID252
@@ -232,7 +234,7 @@ def test_answers_are_fitted_without_synthetic_slices(run: Path, tmp_path: Path) 
 def test_foreign_folders_are_read_before_test_is(
     content: dict[str, dict[str, bytes]], complaint: str, tmp_path: Path
 ) -> None:
-    from training.trust import foreign_pictures
+    from training.foreign import foreign_pictures
 
     for kind, files in content.items():
         (tmp_path / kind).mkdir()
@@ -272,7 +274,8 @@ def test_data_that_a_mask_head_cannot_use_are_refused_before_training(
 
 
 def test_outlines_lie_on_slices_that_are_decoded_at_a_part_of_their_size(tmp_path: Path) -> None:
-    from training.trust import Tested, overlays
+    from training.overlays import overlays
+    from training.trust import Tested
 
     tumour = np.hypot(*(np.indices((600, 600)) - np.array([200, 300])[:, None, None])) < 60
     Image.fromarray(np.where(tumour, 200, 90).astype(np.uint8)).save(tmp_path / "a.jpg")
@@ -424,9 +427,10 @@ def test_a_set_of_one_kind_that_was_left_out_has_the_figures_that_it_can(
     from training import evaluate as module
     from training.card_answers import left_out_section
     from training.compare import _left_out_section
-    from training.entries import Entries, add
+    from training.entries import add
     from training.prepare import reopen
     from training.prose import ANY
+    from training.record import Entries
 
     path = tmp_path / "run"
     shutil.copytree(run, path, ignore=shutil.ignore_patterns("report"))
@@ -445,7 +449,7 @@ def test_a_set_of_one_kind_that_was_left_out_has_the_figures_that_it_can(
     parts = replace(prepared.parts, test=np.flatnonzero(test))
     changed = prepared._replace(images=images, parts=parts, config=config)
     monkeypatch.setattr(module, "reopen", lambda _: (replace(opened, config=config), changed))
-    monkeypatch.setattr("training.trust.PERTURBATIONS", {})
+    monkeypatch.setattr("training.robustness.PERTURBATIONS", {})
     report = module.evaluate(path, None)
     metrics = json.loads((report / "metrics.json").read_text(), parse_constant=pytest.fail)
     tumor = metrics["answers"]["tumor"]["all"]

@@ -1,0 +1,121 @@
+"""Handlings of the contract: decoders, stores and series."""
+
+from typing import Final
+
+from scripts.handlings.mutant import Mutant
+
+SANDBOX: Final = "contract/sandbox.py"
+SANDBOX_TESTS: Final = "tests/contract/test_sandbox.py"
+
+PERMISSIONS: Final = "tests/contract/test_store_permissions.py"
+
+MUTANTS: Final = (
+    Mutant(
+        "decoder that crashes",
+        SANDBOX,
+        "            case Outcome.CRASHED:\n                raise DecoderCrashed(",
+        "            case Outcome.CRASHED:\n                raise UndecodableImage(",
+        f"{SANDBOX_TESTS}::test_fault_has_its_error_and_the_next_call_works[abort-DecoderCrashed]",
+    ),
+    Mutant(
+        "decoder's process that stands still",
+        SANDBOX,
+        "generation if kept else -1",
+        "generation",
+        f"{SANDBOX_TESTS}::test_child_that_stands_still_is_replaced",
+    ),
+    Mutant(
+        "decoder that takes its process with it",
+        SANDBOX,
+        "        except (EOFError, OSError):\n            raise DecoderCrashed(",
+        "        except (EOFError, OSError):\n            raise UndecodableImage(",
+        f"{SANDBOX_TESTS}::test_fault_has_its_error_and_the_next_call_works"
+        "[kill-parent-DecoderCrashed]",
+    ),
+    Mutant(
+        "staged version of an export that was killed",
+        "contract/store.py",
+        "                if is_locked:\n",
+        "                if False:\n",
+        "tests/contract/test_store_publish.py"
+        "::TestStaging::test_what_a_killed_export_left_is_removed_by_the_next",
+    ),
+    Mutant(
+        "damaged version",
+        "contract/version.py",
+        "        if not same:",
+        "        if False:",
+        "tests/service/test_models.py::test_a_version_that_must_not_serve_leaves_the_old_one",
+    ),
+    Mutant(
+        "publish killed, half a version",
+        "contract/store.py",
+        "            staged.rename(target)",
+        "            shutil.copytree(staged, target)",
+        "tests/contract/test_store_publish.py::TestPublish::"
+        "test_a_publish_killed_anywhere_leaves_all_or_nothing",
+    ),
+    Mutant(
+        "position that is the same in all slices",
+        "contract/series.py",
+        "if len(gathered) == 1:",
+        "if False:",
+        "tests/contract/test_series.py::test_one_position_stated_by_all_is_as_good_as_none",
+    ),
+    Mutant(
+        "more pixels than an object states",
+        "contract/dicom_pixels.py",
+        "if surplus > max(form.frame_bytes // form.rows, 1):",
+        "if False:",
+        "tests/contract/test_dicom_refused.py::TestRefused::test_more_values_than_pixels",
+    ),
+    Mutant(
+        "object of elements without end",
+        "contract/dicom_size.py",
+        "        if self._elements > MAX_ELEMENTS:",
+        "        if False:",
+        "tests/contract/test_dicom_refused.py::TestBombs::test_elements_without_end_in_a_sequence",
+    ),
+    Mutant(
+        "modality and part written together",
+        "contract/dicom_kind.py",
+        "found[1] if (found := _PART.fullmatch(word)) else word for",
+        "word for",
+        "tests/contract/test_dicom_kind.py::test_spellings_of_a_head",
+    ),
+    Mutant(
+        "colours that are drawn over a slice",
+        "contract/greyscale.py",
+        "if np.mean(spread > MAX_TINT) > MAX_COLOURED_SHARE:",
+        "if False:",
+        "tests/contract/test_dicom_pixels.py::TestColour::test_what_is_drawn_in_colour_is_refused",
+    ),
+    Mutant(
+        "model file that changes once it is loaded",
+        "contract/sealing.py",
+        "        fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, seals)",
+        "        pass",
+        "tests/contract/test_sealing.py::test_nobody_can_change_it",
+    ),
+    Mutant(
+        "version that may not be looked into",
+        "contract/store.py",
+        "            with suppress(PermissionError):\n                if (self",
+        "            with suppress(ZeroDivisionError):\n                if (self",
+        f"{PERMISSIONS}::test_a_version_that_may_not_be_looked_into_is_passed_over",
+    ),
+    Mutant(
+        "version whose permissions are mended",
+        "contract/store.py",
+        "\\0{status.st_ctime_ns}",
+        "",
+        f"{PERMISSIONS}::test_a_stamp_changes_with_permissions[manifest.json]",
+    ),
+    Mutant(
+        "export under a private umask",
+        "contract/store.py",
+        "            make_readable(path)\n            sync(path)",
+        "            sync(path)",
+        f"{PERMISSIONS}::test_what_is_published_everybody_may_read",
+    ),
+)

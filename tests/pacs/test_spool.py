@@ -1,0 +1,193 @@
+"""The spool's folder: what is in it is whole, on the disk, of this release, and for this user alone."""
+
+import errno
+import os
+import resource
+import signal
+import sqlite3
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from service.dicom.results import MadeObject
+from service.errors import SpoolFull
+from service.pacs.inbox import Inbox
+from service.pacs.ledger import Ledger
+from service.pacs.outbox import Outbox
+from service.pacs.segments import Place, Segments
+from service.pacs.series import Instance
+from service.settings import SettingsError
+from tests.support.spool import SERIES, failing, put, sops_of
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """No file of this process may become larger, as on a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_ledger_that_the_disk_does_not_take(
+    inbox: Inbox, segments: Segments, tmp_path: Path
+) -> None:
+    put(inbox, segments, "1.5.1")
+    with largest_file((tmp_path / "spool.sqlite-wal").stat().st_size):
+        for _ in range(2):
+            with pytest.raises(SpoolFull):
+                put(inbox, segments, "1.5.2")
+    assert sops_of(inbox.begin(SERIES)) == ["1.5.1"]
+    put(inbox, segments, "1.5.2")
+    assert sops_of(inbox.begin(SERIES)) == ["1.5.1", "1.5.2"]
+
+
+def test_a_segment_that_the_disk_does_not_take(
+    segments: Segments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "open", failing(errno.ENOSPC))
+    with pytest.raises(SpoolFull):
+        segments.create()
+
+
+VERSION_1 = """
+CREATE TABLE series (
+    uid TEXT PRIMARY KEY, state TEXT NOT NULL, arrived REAL NOT NULL, due REAL NOT NULL,
+    attempts INTEGER NOT NULL, reason TEXT, sender TEXT, request_id TEXT NOT NULL
+) STRICT;
+CREATE TABLE instances (
+    id INTEGER PRIMARY KEY,
+    series TEXT NOT NULL REFERENCES series (uid) ON DELETE CASCADE,
+    sop TEXT NOT NULL,
+    segment TEXT NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL,
+    UNIQUE (series, sop)
+) STRICT;
+CREATE INDEX instances_segment ON instances (segment);
+CREATE TABLE results (
+    id INTEGER PRIMARY KEY, series BLOB NOT NULL, model TEXT NOT NULL, sops BLOB NOT NULL
+) STRICT;
+CREATE INDEX results_series ON results (series, model);
+CREATE TABLE objects (
+    id INTEGER PRIMARY KEY, result INTEGER NOT NULL, kind TEXT NOT NULL, sop TEXT NOT NULL,
+    segment TEXT NOT NULL, offset INTEGER NOT NULL, length INTEGER NOT NULL, state TEXT NOT NULL,
+    created REAL NOT NULL, due REAL NOT NULL, attempts INTEGER NOT NULL, alone INTEGER NOT NULL,
+    reason TEXT, request_id TEXT NOT NULL
+) STRICT;
+CREATE INDEX objects_segment ON objects (segment);
+CREATE INDEX objects_due ON objects (state, due);
+INSERT INTO series VALUES ('1.5', 'waiting', 1, 0, 0, NULL, NULL, 'visit-1');
+INSERT INTO series VALUES ('1.6', 'kept', 1, 1e12, 0, NULL, NULL, 'visit-2');
+INSERT INTO instances VALUES (1, '1.5', '1.5.1', 'a', 0, 5), (2, '1.6', '1.6.1', 'a', 5, 5);
+INSERT INTO instances VALUES (3, '1.5', '1.5.2', 'a', 10, 5);
+PRAGMA user_version = 1;
+"""
+
+
+def test_a_spool_of_the_release_before_opens(tmp_path: Path) -> None:
+    connection = sqlite3.connect(tmp_path / "spool.sqlite")
+    connection.executescript(VERSION_1)
+    connection.close()
+    for _ in range(2):
+        ledger = Ledger(tmp_path)
+        segments = Segments(tmp_path / "segments", 10**6)
+        inbox = Inbox(ledger, segments, quiet_seconds=0, keep_seconds=900)
+        assert inbox.complete() == SERIES
+        waiting = inbox.begin(SERIES)
+        assert sops_of(waiting) == ["1.5.1", "1.5.2"]
+        assert waiting.instances[Instance("1.5.1", b"")] == Place("a", 0, 5)
+        ledger.close()
+    ledger = Ledger(tmp_path)
+    inbox = Inbox(ledger, segments, quiet_seconds=0, keep_seconds=900)
+    # Nobody knows what the old one was, which is replaced as it was then.
+    for uid in (SERIES, "1.6"):
+        put(inbox, segments, f"{uid}.1", uid)
+    assert sops_of(inbox.begin(SERIES)) == ["1.5.2", "1.5.1"]
+    assert sops_of(inbox.begin("1.6")) == ["1.6.1"]
+    ledger.close()
+
+
+def test_what_is_accepted_is_on_the_disk_first(
+    inbox: Inbox, segments: Segments, ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[str] = []
+    fsync = os.fsync
+
+    def watched(descriptor: int) -> None:
+        synced.append(str(Path(f"/proc/self/fd/{descriptor}").readlink()))
+        assert inbox.counts().instances == 0
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", watched)
+    put(inbox, segments, "1.5.1")
+    (name,) = ledger.segments()
+    assert synced == [str(segments.path(name)), str(segments.folder)]
+    with ledger.reading() as connection:
+        # FULL: SQLite waits for the disk at each commit.
+        assert connection.execute("PRAGMA synchronous").fetchone() == (2,)
+        assert connection.execute("PRAGMA secure_delete").fetchone() == (1,)
+
+
+def test_only_this_user_can_read_the_spool(tmp_path: Path) -> None:
+    folder = tmp_path / "spool"
+    before = os.umask(0)
+    try:
+        ledger = Ledger(folder)
+        segments = Segments(folder / "segments", 10**6)
+        put(Inbox(ledger, segments, 0, 900), segments, "1.5.1")
+        paths = [folder, *folder.rglob("*")]
+        assert len(paths) >= 5
+        assert not [path for path in paths if stat.S_IMODE(path.stat().st_mode) & 0o077]
+        ledger.close()
+    finally:
+        os.umask(before)
+
+
+def test_a_spool_of_another_release_is_not_touched(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path)
+    with ledger.reading() as connection:
+        connection.execute("PRAGMA user_version = 9")
+    ledger.close()
+    with pytest.raises(SettingsError, match="another release"):
+        Ledger(tmp_path)
+
+
+def test_files_that_nothing_refers_to_go_at_the_start(
+    inbox: Inbox, segments: Segments, ledger: Ledger, tmp_path: Path
+) -> None:
+    put(inbox, segments, "1.5.1")
+    cut_off = segments.create()
+    cut_off.write(b"cut off by a crash")
+    cut_off.sync()
+    again = Segments(tmp_path / "segments", 10**6)
+    again.keep_only(ledger.segments())
+    assert again.used == 10
+    assert [path.stem for path in again.folder.iterdir()] == [*ledger.segments()]
+
+
+def test_a_result_that_the_ledger_does_not_take_leaves_nothing(
+    inbox: Inbox, segments: Segments, ledger: Ledger, tmp_path: Path
+) -> None:
+    put(inbox, segments, "1.5.1")
+    begun = inbox.begin(SERIES)
+    box = Outbox(ledger, segments, inbox, 300)
+    made = [MadeObject("SR", "1.2", "1.5.9", b"content")]
+    with largest_file((tmp_path / "spool.sqlite-wal").stat().st_size), pytest.raises(SpoolFull):
+        box.post(begun, "model", begun.instances, made)
+    assert segments.used == 10
+    assert len(list(segments.folder.iterdir())) == 1
+    assert not inbox.is_known(begun, "model")
+    # It is not done, and made again.
+    assert inbox.complete() == SERIES
+    box.post(begun, "model", begun.instances, made)
+    (parcel,) = box.next()
+    assert segments.read(parcel.place) == b"content"
+    box.remove([parcel])
+    assert segments.used == 10
+    assert len(list(segments.folder.iterdir())) == 1

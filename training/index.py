@@ -1,0 +1,121 @@
+"""The file by which a data set lists its images itself, with class, fold and patient."""
+
+import csv
+import io
+import os
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from training.errors import DatasetError
+from training.names import canonical_label, person_name
+from training.places import Found, Place
+
+INDEX_FILE: Final = "index.csv"
+"""A data set with this file lists its images itself: columns id, label, and fold, patient or both;
+images and masks lie in ``images/ID.jpg`` and ``masks/ID.png``."""
+_COLUMNS: Final = ("id", "label", "fold", "patient")
+_PERSON_COLUMN: Final = re.compile(r".*(patient|subject|person).*|pid")
+
+
+def read_index(root: Path) -> Found:
+    """The images that a data set's index file lists.
+
+    Raises:
+        DatasetError: it is no text, lacks a column or lists nothing; or a row lacks a value, has a
+            label that is no class, or lists an image again.
+    """
+    path = root / INDEX_FILE
+    columns, rows = _table(path)
+    places = [_place(root, number, row) for number, row in rows]
+    lines: dict[Path, int] = {}
+    for (number, _), place in zip(rows, places, strict=True):
+        if lines.setdefault(place.path, number) != number:
+            raise DatasetError(f"{path}, line {number}: the id of line {lines[place.path]} again")
+    images = {place.path.name for place in places}
+    masks = {place.mask.name for place in places if place.mask}
+    passed_over = Counter(
+        {
+            "images that the index does not list": _others(root / "images", images),
+            "masks of no image in the index": _others(root / "masks", masks),
+        }
+    )
+    ignored = sorted(set(columns) - {*_COLUMNS, ""})
+    remarks = [f"{INDEX_FILE}: not read are the columns {', '.join(ignored)}"] if ignored else []
+    return Found(places, Counter(), +passed_over, tuple(remarks))
+
+
+def _table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str | None]]]]:
+    """The columns of an index file, and its rows with the last line of each."""
+    try:
+        # Spreadsheets write a byte order mark, which would be part of the first column's name.
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path} is not UTF-8") from error
+    reader = csv.DictReader(io.StringIO(text))
+    columns = [name.strip().casefold() for name in reader.fieldnames or ()]
+    _require_columns(path, columns)
+    reader.fieldnames = columns
+    try:
+        # A blank line is no row, and a row may be of several lines.
+        rows = [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise DatasetError(f"{path}, line {reader.line_num}: {error}") from error
+    if not rows:
+        raise DatasetError(f"{path} lists no images: it has no line but its first")
+    return columns, rows
+
+
+def _require_columns(path: Path, found: Sequence[str]) -> None:
+    missing = [name for name in ("id", "label") if name not in found]
+    if not missing and "patient" not in found:
+        for name in found:
+            if _PERSON_COLUMN.fullmatch(re.sub("[^a-z]", "", name)):
+                raise DatasetError(
+                    f"{path} has a column {name!r}: call it patient if it says whose an image is, so "
+                    "that nobody's slices are trained on and tested, or else take it out"
+                )
+    if not {"fold", "patient"} & set(found):
+        missing.append("fold (or patient)")
+    if missing:
+        # What else its first line holds may be a row of patients.
+        known = ", ".join(name for name in _COLUMNS if name in found) or "none of them"
+        raise DatasetError(
+            f"{path} lacks {', '.join(missing)}: {f'it has {known}' if found else 'it is empty'}; "
+            "expected are the columns id,label,fold or id,label,patient or all four, with commas "
+            "between them"
+        )
+    if twice := [name for name in _COLUMNS if found.count(name) > 1]:
+        raise DatasetError(f"{path} has the column {twice[0]} twice")
+
+
+def _place(root: Path, number: int, row: dict[str, str | None]) -> Place:
+    where = f"{root / INDEX_FILE}, line {number}"
+    name, spelt = ((row[column] or "").strip() for column in ("id", "label"))
+    if not name or not spelt:
+        raise DatasetError(f"{where}: no {'label' if name else 'id'}")
+    label = canonical_label(spelt)
+    if label is None:
+        raise DatasetError(f"{where}: no class {spelt!r}")
+    part = ""
+    if "fold" in row:
+        fold = row["fold"]
+        try:
+            part = f"fold{int(fold or '')}"
+        except ValueError as error:
+            raise DatasetError(f"{where}: {fold or ''!r} is no number of a fold") from error
+    person = person_name(row.get("patient") or "")
+    mask = root / "masks" / f"{name}.png"
+    path = root / "images" / f"{name}.jpg"
+    return Place(path, part, label, person, mask if mask.is_file() else None)
+
+
+def _others(folder: Path, listed: set[str]) -> int:
+    """How many files lie in a folder beside those that are listed."""
+    if not folder.is_dir():
+        return 0
+    return sum(not entry.name.startswith(".") for entry in os.scandir(folder)) - sum(
+        (folder / name).is_file() for name in listed
+    )
