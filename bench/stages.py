@@ -39,7 +39,7 @@ def stages(folder: Path) -> dict[str, float]:
         ContractError: the version is not sound.
     """
     stored = ModelStore(folder.parents[1]).load(folder.parent.name, int(folder.name))
-    rules = Rules.read(stored.manifest, stored.path)
+    rules = Rules.read(stored)
     spec = stored.preprocess
     artifact = stored.path / stored.manifest.artifacts["litert"]
     interpreter = Interpreter(artifact, served_shapes(stored.manifest))

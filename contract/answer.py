@@ -20,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.errors import CorruptVersion
-from contract.manifest import AnswerRecord, Manifest, RegionRecord, TumorEvidence
+from contract.manifest import AnswerRecord, RegionRecord, TumorEvidence
 from contract.region import MAP_SHARE, RegionSource
 from contract.space import EmbeddingSpace
+from contract.version import StoredVersion
 
 DECIMALS: Final = 6
 """Probabilities are rounded to this many before anything is decided on them, so that a client can
@@ -140,19 +141,17 @@ class Rules:
     ood_threshold: float | None = None
 
     @classmethod
-    def read(cls, manifest: Manifest, folder: Path) -> Self:
-        """The rules of a version that has been verified.
-
-        Args:
-            manifest: its manifest.
-            folder: its files.
+    def read(cls, stored: StoredVersion) -> Self:
+        """The rules of a version.
 
         Raises:
             CorruptVersion: its file of training embeddings is of no use.
         """
-        record = manifest.answer
-        given = (manifest.classes, manifest.tumor_classes, manifest.tumor_threshold)
-        rules = cls(*given) if record is None else cls.of(*given, record, folder)
+        manifest, record = stored.manifest, stored.manifest.answer
+        rules = cls(manifest.classes, manifest.tumor_classes, manifest.tumor_threshold)
+        if record is not None:
+            ood = stored.files[record.ood.file].path if record.ood else None
+            rules = cls.of(rules.classes, rules.tumor_classes, rules.tumor_threshold, record, ood)
         if "cam" in manifest.outputs and "mask" not in manifest.outputs:
             region = RegionRecord(
                 threshold=MAP_SHARE, min_cells=1, min_tumor_probability=manifest.tumor_threshold
@@ -170,7 +169,7 @@ class Rules:
         tumor_classes: tuple[str, ...],
         tumor_threshold: float,
         record: AnswerRecord,
-        folder: Path,
+        ood: Path | None,
     ) -> Self:
         """The rules that a record states.
 
@@ -179,12 +178,12 @@ class Rules:
             tumor_classes: those of them that mean a tumour.
             tumor_threshold: tumour probability from which the decision is ``tumor``.
             record: the rest of it.
-            folder: where the record's file of training embeddings lies.
+            ood: the record's file of training embeddings, if it names one.
 
         Raises:
             CorruptVersion: that file is of no use.
         """
-        point, conformal, ood = record.operating_point, record.conformal, record.ood
+        point, conformal = record.operating_point, record.conformal
         return cls(
             classes,
             tumor_classes,
@@ -194,8 +193,8 @@ class Rules:
             set_threshold=conformal.threshold if conformal else None,
             refer_band=(point.refer_low, point.refer_high) if point else None,
             region=record.region,
-            space=EmbeddingSpace.read(folder / ood.file) if ood else None,
-            ood_threshold=ood.threshold if ood else None,
+            space=EmbeddingSpace.read(ood) if ood else None,
+            ood_threshold=record.ood.threshold if record.ood else None,
         )
 
     def answer(self, outputs: Outputs) -> Answers:

@@ -39,11 +39,17 @@ def replace(path: Path, text: str) -> None:
     aside = path.with_name(f".{path.name}")
     try:
         aside.write_text(text, encoding="utf-8")
+        make_readable(aside)
         sync(aside)
         aside.replace(path)
         sync(path.parent)
     except OSError as error:
         raise ReadOnlyStore("the model store cannot be written") from error
+
+
+def make_readable(path: Path) -> None:
+    """Lets everybody read a file, or look into a folder: the service is seldom who exports."""
+    path.chmod(path.stat().st_mode | (0o555 if path.is_dir() else 0o444))
 
 
 def sync(path: Path) -> None:

@@ -20,6 +20,9 @@ MODEL_NAME_PATTERN: Final = r"[a-z0-9][a-z0-9._-]{0,63}"
 VERSION_PATTERN: Final = r"[1-9][0-9]{0,8}"
 """A version's number, likewise; the store looks at no other folders."""
 
+ALIAS_PATTERN: Final = r"[a-z][a-z0-9_-]{0,31}"
+"""A word that may stand for a version's number; ``latest`` stands for the highest."""
+
 MAX_VERSION: Final = 999_999_999
 
 _JOINERS: Final = "\u200c\u200d"

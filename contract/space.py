@@ -104,7 +104,7 @@ class EmbeddingSpace:
             return cls(means, whitening, Orientation(*turned) if turned else None)
         except Exception as error:
             # zipfile, zlib and numpy raise nearly anything, depending on where the damage is.
-            raise CorruptVersion(f"{path.name} does not hold what it should") from error
+            raise CorruptVersion("the training embeddings do not hold what they should") from error
 
     def distance(self, embedding: NDArray[np.float32]) -> NDArray[np.float64]:
         """From the nearest mean, after whitening, or how turned a slice looks, whichever is more.

@@ -23,11 +23,18 @@ from contract.errors import (
     CorruptVersion,
     InvalidAlias,
     ReadOnlyStore,
+    StoreError,
     VersionExists,
     VersionNotFound,
 )
-from contract.files import locked, replace, sync
-from contract.manifest import MAX_VERSION, MODEL_NAME_PATTERN, VERSION_PATTERN, Manifest
+from contract.files import locked, make_readable, replace, sync
+from contract.manifest import (
+    ALIAS_PATTERN,
+    MAX_VERSION,
+    MODEL_NAME_PATTERN,
+    VERSION_PATTERN,
+    Manifest,
+)
 from contract.version import MANIFEST, StoredVersion, verify, with_files
 
 ALIASES: Final = "aliases.json"
@@ -41,7 +48,7 @@ MAX_SHOWN: Final = 80
 
 _MODEL_NAME = re.compile(MODEL_NAME_PATTERN)
 _VERSION_NAME = re.compile(VERSION_PATTERN)
-_ALIAS_NAME = re.compile(r"[a-z][a-z0-9_-]{0,31}")
+_ALIAS_NAME = re.compile(ALIAS_PATTERN)
 _ALIAS_FILE = TypeAdapter(dict[str, int])
 _HIGHEST_FILE = TypeAdapter(Annotated[int, Field(ge=1, le=MAX_VERSION)])
 
@@ -53,10 +60,15 @@ class ModelStore:
         self.root = root
 
     def names(self) -> list[str]:
-        """Models that have at least one version."""
+        """Models that have at least one version; a folder that may not be looked into is none."""
         if not self.root.is_dir():
             return []
-        return sorted(path.name for path in self.root.iterdir() if self.versions(path.name))
+        found = []
+        for path in self.root.iterdir():
+            with suppress(PermissionError):
+                if self.versions(path.name):
+                    found.append(path.name)
+        return sorted(found)
 
     def versions(self, name: str) -> list[int]:
         """Version numbers of a model, ascending; whether they verify is not looked at."""
@@ -70,10 +82,15 @@ class ModelStore:
         """Of :meth:`versions`, those that have a manifest.
 
         What has none is being copied in, or was deleted while a file of it was open: on NFS, the folder
-        stays until the file is closed.
+        stays until the file is closed. Nor has one that may not be looked into, which another user
+        copied in.
         """
-        folder = self.root / name
-        return [it for it in self.versions(name) if (folder / str(it) / MANIFEST).is_file()]
+        found = []
+        for version in self.versions(name):
+            with suppress(PermissionError):
+                if (self.root / name / str(version) / MANIFEST).is_file():
+                    found.append(version)
+        return found
 
     def next_version(self, name: str) -> int:
         """The number after the highest that was ever used, even if that version has been deleted.
@@ -83,6 +100,7 @@ class ModelStore:
 
         Raises:
             CorruptVersion: a file that tells is damaged.
+            StoreError: such a file cannot be read.
             VersionExists: there is none.
         """
         folder = self.root / name
@@ -99,14 +117,17 @@ class ModelStore:
         """Alias to version number; of a version that has been deleted, there may still be some.
 
         Raises:
-            CorruptVersion: the alias file is damaged or unreadable.
+            CorruptVersion: the alias file is damaged.
+            StoreError: it cannot be read.
         """
         path = self.root / name / ALIASES
         if not path.is_file():
             return {}
         try:
             return _ALIAS_FILE.validate_json(path.read_bytes(), strict=True)
-        except (OSError, ValidationError) as error:
+        except OSError as error:
+            raise StoreError(f"{name}/{ALIASES} cannot be read") from error
+        except ValidationError as error:
             raise CorruptVersion(f"{name}/{ALIASES} is damaged") from error
 
     def set_alias(self, name: str, alias: str, version: int) -> int | None:
@@ -119,6 +140,7 @@ class ModelStore:
             InvalidAlias: the name is none for an alias.
             VersionNotFound: there is no such version.
             CorruptVersion: the alias file is damaged, or the one that keeps the highest number.
+            StoreError: one of them cannot be read.
             ReadOnlyStore: the store cannot be written.
         """
         if alias == LATEST or not _ALIAS_NAME.fullmatch(alias):
@@ -141,6 +163,7 @@ class ModelStore:
         Raises:
             VersionNotFound: it stands for none.
             CorruptVersion: it may be an alias, and the alias file is damaged.
+            StoreError: likewise, and it cannot be read.
         """
         versions = self.versions(name)
         if not versions:
@@ -164,16 +187,24 @@ class ModelStore:
     def stamp(self, name: str, version: int) -> str:
         """What changes with any file of a version: hash of their names, sizes and times.
 
+        The time of change (``st_ctime``) tells of permissions, too, and of bytes that were mended by a
+        copy with the times of the old ones.
+
+
         Cheap enough to be asked again and again; whether the version is sound, :meth:`load` says.
         """
         path = self.root / name / str(version)
         lines = []
-        for file in sorted(path.rglob("*")):
-            # A folder that is being copied into the store: what is there now may be gone at once.
-            with suppress(FileNotFoundError):
-                status = file.stat()
-                lines.append(f"{file.relative_to(path)}\0{status.st_size}\0{status.st_mtime_ns}")
-        return hashlib.sha256("\n".join(lines).encode("utf-8", "surrogateescape")).hexdigest()
+        # It passes over a folder that is gone, or may not be looked into.
+        for folder, folders, files in os.walk(path):
+            for file in map(Path(folder).joinpath, (".", *folders, *files)):
+                # What is there now may be gone at once, in a folder that is being copied in.
+                with suppress(FileNotFoundError, PermissionError):
+                    status = file.stat()
+                    times = f"{status.st_mtime_ns}\0{status.st_ctime_ns}"
+                    lines.append(f"{file.relative_to(path)}\0{status.st_size}\0{times}")
+        text = "\n".join(sorted(lines))
+        return hashlib.sha256(text.encode("utf-8", "surrogateescape")).hexdigest()
 
     def load(self, name: str, version: int) -> StoredVersion:
         """Verifies a version: its manifest, the hash of every file, its preprocessing.
@@ -201,7 +232,10 @@ class ModelStore:
         """
         folder = self.root / name
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            for path in (self.root, folder):
+                if not path.is_dir():
+                    path.mkdir(parents=True, exist_ok=True)
+                    make_readable(path)
             # One at a time: what is made and not yet locked must not pass for abandoned.
             with locked(folder, required=False) as is_locked:
                 if is_locked:
@@ -240,8 +274,8 @@ class ModelStore:
             raise VersionExists(f"{manifest.name}/{manifest.version} exists; versions never change")
         text = with_files(manifest, staged).model_dump_json(indent=2) + "\n"
         (staged / MANIFEST).write_text(text, encoding="utf-8")
-        staged.chmod(0o755)
         for path in [*sorted(staged.rglob("*")), staged]:
+            make_readable(path)
             sync(path)
         # A number is used once: what does not load must not take one.
         verify(staged, manifest.name, manifest.version)
@@ -263,7 +297,9 @@ class ModelStore:
             return _HIGHEST_FILE.validate_json(text, strict=True)
         except (FileNotFoundError, NotADirectoryError):
             return 0
-        except (OSError, ValidationError) as error:
+        except OSError as error:
+            raise StoreError(f"{name}/{HIGHEST} cannot be read") from error
+        except ValidationError as error:
             raise CorruptVersion(f"{name}/{HIGHEST} is damaged") from error
 
     def _keep_highest(self, name: str, version: int) -> None:

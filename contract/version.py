@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -9,6 +10,7 @@ from typing import Final
 from contract.errors import CorruptVersion, IncompleteVersion, NewerSchema
 from contract.manifest import SCHEMA_VERSION, FileEntry, Manifest
 from contract.preprocessing import PreprocessSpec, reproduce
+from contract.sealing import SealedFile
 
 MANIFEST: Final = "manifest.json"
 
@@ -22,12 +24,15 @@ class StoredVersion:
         manifest: its description.
         manifest_digest: sha256 of ``manifest.json``, which names the version beyond doubt.
         preprocess: its preprocessing, shown to be reproducible here.
+        files: by their names, artifacts and training embeddings as they were verified; a SavedModel is
+            a folder, and is not among them.
     """
 
     path: Path
     manifest: Manifest
     manifest_digest: str
     preprocess: PreprocessSpec
+    files: Mapping[str, SealedFile]
 
 
 def verify(path: Path, name: str, version: int) -> StoredVersion:
@@ -42,10 +47,10 @@ def verify(path: Path, name: str, version: int) -> StoredVersion:
     manifest, digest = _read_manifest(path, f"{name}/{version}")
     if (manifest.name, manifest.version) != (name, version):
         raise CorruptVersion(f"{name}/{version} holds the manifest of another version")
-    _verify_files(path, manifest)
+    files = _verify_files(path, manifest)
     recorded = manifest.preprocess
     spec = reproduce(recorded.parameters, recorded.digest, recorded.probe_digest)
-    return StoredVersion(path, manifest, digest, spec)
+    return StoredVersion(path, manifest, digest, spec, files)
 
 
 def with_files(manifest: Manifest, folder: Path) -> Manifest:
@@ -91,14 +96,21 @@ def _read_manifest(path: Path, label: str) -> tuple[Manifest, str]:
         raise CorruptVersion(f"the manifest of {label} is damaged") from error
 
 
-def _verify_files(path: Path, manifest: Manifest) -> None:
+def _verify_files(path: Path, manifest: Manifest) -> dict[str, SealedFile]:
+    """Checks every file, and keeps those that are used: what is hashed is what is used later."""
     label = f"{manifest.name}/{manifest.version}"
+    used = dict(_artifacts(manifest)).values()
+    kept = {}
     for entry in manifest.files:
         file = path / entry.path
         try:
             if not file.is_file():
                 raise IncompleteVersion(f"{label} lacks {entry.path}")
-            same = file.stat().st_size == entry.size_bytes and file_digest(file) == entry.sha256
+            same = file.stat().st_size == entry.size_bytes
+            if same and entry.path in used:
+                kept[entry.path] = SealedFile(file)
+                file = kept[entry.path].path
+            same = same and file_digest(file) == entry.sha256
         except OSError as error:
             raise IncompleteVersion(f"{entry.path} of {label} cannot be read") from error
         if not same:
@@ -106,16 +118,24 @@ def _verify_files(path: Path, manifest: Manifest) -> None:
     listed = {entry.path for entry in manifest.files} | {MANIFEST}
     for file in path.rglob("*"):
         is_folder = file.is_dir() and not file.is_symlink()
-        if not is_folder and file.relative_to(path).as_posix() not in listed:
-            raise CorruptVersion(f"{label} holds a file that was not published with it")
+        name = file.relative_to(path).as_posix()
+        if not is_folder and name not in listed:
+            # Its name may be any bytes.
+            raise CorruptVersion(f"{label} holds {name!r}, which was not published with it")
     _require_artifacts(manifest)
+    return kept
+
+
+def _artifacts(manifest: Manifest) -> list[tuple[str, str]]:
+    """What is used of a version when it serves: runtime, or ``ood``, and path."""
+    ood = manifest.answer.ood if manifest.answer else None
+    return [*manifest.artifacts.items(), *([("ood", ood.file)] if ood else [])]
 
 
 def _require_artifacts(manifest: Manifest) -> None:
     """Every artifact is a file of the version or, for TensorFlow, a folder with files in it."""
     names = [entry.path for entry in manifest.files]
-    ood = manifest.answer.ood if manifest.answer else None
-    for runtime, artifact in [*manifest.artifacts.items(), *([("ood", ood.file)] if ood else [])]:
+    for runtime, artifact in _artifacts(manifest):
         is_folder = any(it.startswith(f"{artifact}/") for it in names)
         if not (is_folder if runtime == "tensorflow" else artifact in names):
             raise IncompleteVersion(

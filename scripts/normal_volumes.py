@@ -53,7 +53,7 @@ def measure(folders: Sequence[Path], version: str) -> None:
     slices = {folder: slices_of(folder) for folder in folders}
     store = ModelStore(STORE)
     stored = store.load(MODEL, store.resolve(MODEL, version))
-    rules = Rules.read(stored.manifest, stored.path)
+    rules = Rules.read(stored)
     settings = Settings(model_store=STORE, runtime=RuntimeChoice.LITERT)
     runtime = open_runtime(settings, stored)
     for folder, paths in slices.items():

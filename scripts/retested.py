@@ -84,7 +84,7 @@ def retest(folders: Sequence[Path], version: str, tested_by: str | None, among: 
     )
     if not rows.size:
         raise DatasetError("none of the images was tested")
-    rules = Rules.read(stored.manifest, stored.path)
+    rules = Rules.read(stored)
     outputs = litert_predictor(stored.path / stored.manifest.artifacts["litert"])(
         images.slices[rows]
     )

@@ -53,7 +53,7 @@ def compare(folders: Sequence[Path], version: str) -> None:
     """
     store = ModelStore(STORE)
     stored = store.load(MODEL, store.resolve(MODEL, version))
-    rules = Rules.read(stored.manifest, stored.path)
+    rules = Rules.read(stored)
     if rules.region is None:
         raise StoreError(f"{MODEL} {version} has no mask")
     threshold = rules.region.threshold

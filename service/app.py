@@ -110,7 +110,7 @@ def create_app(
         app.turnstile.watch(state)
         if gateway is not None:
             gateway.start(state)
-        selected = _follower(settings, registry).run() if settings.watch else registry.load()
+        selected = _follower(settings, registry, audit).run() if settings.watch else registry.load()
         tasks = [loop.create_task(selected), loop.create_task(registry.watch())]
         yield
         await end_all(
@@ -159,6 +159,6 @@ def _open_gateway(settings: Settings, metrics: Metrics, audit: Audit) -> "Gatewa
     return Gateway(settings, metrics, audit)
 
 
-def _follower(settings: Settings, registry: Registry) -> Follower:
+def _follower(settings: Settings, registry: Registry, audit: Audit) -> Follower:
     interval_seconds = settings.watch_interval_ms / 1000
-    return Follower(registry, settings.model, settings.model_version, interval_seconds)
+    return Follower(registry, settings.model, settings.model_version, audit, interval_seconds)

@@ -56,7 +56,7 @@ class Audit:
         action: str,
         *,
         who: str | None,
-        request_id: str,
+        request_id: str | None,
         result: str,
         instance: str | None = None,
         file: str | None = None,
@@ -70,7 +70,7 @@ class Audit:
         Args:
             action: what was done, one word.
             who: name of the API key; None without keys, and for what the service does by itself.
-            request_id: of the request that it belongs to.
+            request_id: of the request that it belongs to; None if it belongs to none.
             result: what came of it: a class or decision of the model, or an error code.
             instance: SOP instance UID; its hash is written.
             file: SHA-256 of the image as it came, where it has no such UID; see :func:`digest`.
@@ -126,7 +126,7 @@ class AuditFile(Audit):
         action: str,
         *,
         who: str | None,
-        request_id: str,
+        request_id: str | None,
         result: str,
         instance: str | None = None,
         file: str | None = None,

@@ -114,6 +114,9 @@ class Batcher:
         self._queue.put(None)
         for lane in self._lanes:
             lane.thread.join()
+        # Whoever still has this batcher must not keep the model's memory.
+        self._lanes = []
+        self._solo = None
         self._lost = self._lost or RuntimeLost("the version was replaced before the image came")
         self._fail_queued(self._lost)
 

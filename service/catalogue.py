@@ -24,6 +24,7 @@ from service.errors import (
     OtherPreprocessing,
     RateExceeded,
     RuntimeUnusable,
+    SameVersion,
     ServiceError,
     Unavailable,
 )
@@ -41,7 +42,9 @@ OF_VERSIONS: Final = frozenset(
 )
 """What :class:`ModelUnavailable` and :class:`ActivationRefused` pass on with statuses of their own."""
 
-UNANSWERED: Final = frozenset({MultiFrame, VersionExists, OtherClasses, OtherPreprocessing})
+UNANSWERED: Final = frozenset(
+    {MultiFrame, VersionExists, OtherClasses, OtherPreprocessing, SameVersion}
+)
 """What only training and tools meet: the service takes files of many frames, and publishes nothing. And
 what the watcher of the store and the shadow version do: ``GET /models`` shows it, and no answer."""
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from contract.answer import Outputs
+from contract.sealing import SealedFile
 from service.errors import DeadlineExceeded, Failure, RuntimeLost
 from service.forks import Forks
 from service.jobs import TOO_LATE, Job
@@ -56,7 +57,8 @@ class Crew:
     Args:
         size: how many workers.
         forks: where they come from.
-        order: what they work with.
+        model: what they predict with; None where they do not.
+        order: what else they work with.
         settle: gets settled jobs, answered or not; may submit others meanwhile.
         others: takes a job that no worker is there for.
         predict: takes a job that was decoded, where workers do not predict; it comes back to
@@ -68,6 +70,7 @@ class Crew:
         self,
         size: int,
         forks: Forks,
+        model: SealedFile | None,
         order: Order,
         settle: Callable[[Sequence[Job]], None],
         others: Callable[[Job], None],
@@ -75,6 +78,7 @@ class Crew:
         metrics: Metrics,
     ) -> None:
         self._forks = forks
+        self._model = model
         self._order = pickle.dumps(order)
         self._rules = order.rules
         self._most_looks = 1 + math.ceil((order.task_seconds + GRACE_SECONDS) / LOOK_SECONDS)
@@ -126,6 +130,8 @@ class Crew:
         """Ends the workers; to be called when no job is left, or :meth:`abandon` is."""
         for task in self._tasks:
             task.cancel()
+        # One that was cancelled keeps where that happened, and so this crew and its version.
+        self._tasks.clear()
         for worker in self._workers:
             worker.dismiss()
         self._metrics.workers.dec(self.size)
@@ -188,7 +194,7 @@ class Crew:
 
     async def _hire(self) -> tuple[Link, int]:
         """A worker that is not ready yet, and the id of the process that it comes from."""
-        connection, forks = await asyncio.to_thread(self._forks.connect)
+        connection, forks = await asyncio.to_thread(self._forks.connect, self._model)
         _, worker = await asyncio.get_running_loop().create_connection(
             lambda: Link(self._order, self._take_back), sock=connection
         )

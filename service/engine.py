@@ -1,6 +1,7 @@
 """A version that predicts, from its warm-up until its last job is settled."""
 
 import asyncio
+import ctypes
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -107,8 +108,17 @@ class Engine:
         else:
             if self.crew is not None:
                 self.crew.close()
-            await asyncio.to_thread(self.batcher.close)
-            self.runtime.close()
+            await asyncio.to_thread(self._end)
+
+    def _end(self) -> None:
+        """Ends the threads, and gives the memory of the model back to the system."""
+        self.batcher.close()
+        self.runtime.close()
+        # The C library keeps what is freed, and the next version takes other pieces of it: after 40
+        # swaps the service had 333 MB instead of 160. Only glibc has the function.
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        if trim is not None:
+            trim(0)
 
     def abandon(self, failure: Failure) -> None:
         """Fails everything that was submitted; nobody waits for its threads or processes."""

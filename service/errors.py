@@ -38,6 +38,7 @@ ServiceError                       500  internal_error
 ├── OtherVersionServes             409  other_version_serves
 ├── OtherClasses                   409  other_classes
 ├── OtherPreprocessing             409  other_preprocessing
+├── SameVersion                    409  same_version
 ├── Unavailable                    503  unavailable, with Retry-After
 │   ├── QueueFull                    503  queue_full
 │   ├── TooManyConnections           503  too_many_connections
@@ -347,6 +348,13 @@ class OtherPreprocessing(ServiceError):
 
     status = 409
     code = "other_preprocessing"
+
+
+class SameVersion(ServiceError):
+    """The shadow version is the one that serves: nothing to compare."""
+
+    status = 409
+    code = "same_version"
 
 
 class Unavailable(ServiceError):

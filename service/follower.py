@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from contract.errors import StoreError, VersionNotFound
 from contract.store import LATEST
+from service.audit import Audit
 from service.errors import ActivationRefused, OtherClasses, RuntimeLost, RuntimeUnusable
 from service.kinds import Kinds
 from service.registry import Registry
@@ -49,16 +50,23 @@ class Follower:
         registry: what it activates in.
         name: the model.
         selector: ``latest`` or an alias.
+        audit: is told of each swap, and of each that was refused.
         interval_seconds: how often it looks. What it finds must be the same twice, so that a version
             that is being copied into the store is left alone until the copy is complete.
     """
 
     def __init__(
-        self, registry: Registry, name: str, selector: str, interval_seconds: float
+        self,
+        registry: Registry,
+        name: str,
+        selector: str,
+        audit: Audit,
+        interval_seconds: float,
     ) -> None:
         self._registry = registry
         self._name = name
         self._selector = selector
+        self._audit = audit
         self._interval_seconds = interval_seconds
         # Of ``latest`` the highest number, of an alias the last one.
         self._taken: int | None = None
@@ -134,12 +142,20 @@ class Follower:
                 return
         logger.info("the selector stands for another version", extra={"fields": fields})
         try:
-            await registry.activate(self._name, str(found.number), alike=kinds is not None)
+            change = await registry.activate(self._name, str(found.number), alike=kinds is not None)
         except ActivationRefused as refusal:
             of_kinds = refusal.code == OtherClasses.code
             self._refused = Refused(found, kinds if of_kinds else None)
+            self._record(refusal.code, "failed")
         else:
             self._take(found)
+            self._record(change.active.label, "done")
+
+    def _record(self, result: str, outcome: str) -> None:
+        target = f"{self._name}/{self._selector}"
+        self._audit.record(
+            "follow", who=None, request_id=None, result=result, target=target, outcome=outcome
+        )
 
     def _is_old(self, found: Found, kinds: Kinds | None) -> bool:
         """Whether it was refused, and nothing has changed that could make it another answer."""

@@ -7,6 +7,7 @@ from threading import Lock
 from typing import Final
 
 from contract.sandbox import start_child
+from contract.sealing import SealedFile
 
 KILL_SECONDS: Final = 1.0
 """How long it may take to end."""
@@ -27,8 +28,11 @@ class Forks:
         self._closed = False
         self._doubted: int | None = None
 
-    def connect(self) -> tuple[socket, int]:
+    def connect(self, model: SealedFile | None = None) -> tuple[socket, int]:
         """A connection to a new worker, and the id of the process that it comes from. Any thread.
+
+        Args:
+            model: what it is to predict with; None where it does not.
 
         Raises:
             OSError: there can be none, or any more.
@@ -45,10 +49,11 @@ class Forks:
                 or process.pid == self._doubted
             ):
                 control, process = self._start()
+            handed = [] if model is None else [model.descriptor]
             ours, theirs = socketpair()
             with theirs:
                 try:
-                    send_fds(control, [b"w"], [theirs.fileno()])
+                    send_fds(control, [b"w"], [theirs.fileno(), *handed])
                 except OSError:
                     ours.close()
                     raise

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Sequence
 from functools import partial
+from weakref import ReferenceType, ref
 
 from contract.answer import Rules
 from contract.errors import ContractError
@@ -41,7 +42,7 @@ class Loader:
         store: where the versions are.
         forks: where processes come from.
         open_runtime: loads a verified version.
-        delivered: gets each batch that an engine is done with. Any thread.
+        delivered: gets each batch that an engine is done with, and that engine. Any thread.
         late: gets an engine that nobody waits for any more.
     """
 
@@ -53,7 +54,7 @@ class Loader:
         store: ModelStore,
         forks: Forks,
         open_runtime: Open,
-        delivered: Callable[[Engine, Sequence[Job]], None],
+        delivered: Callable[[ReferenceType[Engine], Sequence[Job]], None],
         late: Callable[[Engine], None],
     ) -> None:
         self._settings = settings
@@ -98,14 +99,15 @@ class Loader:
                     "it has other classes than the version that serves: it waits for an activation by "
                     "hand, or for the next start with BRAIN_MODEL_VERSION=latest"
                 )
-            rules = adjusted(Rules.read(stored.manifest, stored.path), self._settings)
+            rules = adjusted(Rules.read(stored), self._settings)
             runtime = self._open_runtime(self._settings, stored)
             engine = Engine(stored, rules, runtime)
             engine.batcher = Batcher(
                 runtime.lanes,
                 runtime.batch_sizes[-1],
                 self._settings.max_wait_ms / 1000,
-                partial(self._delivered, engine),
+                # Or the two would hold each other, and their memory, until the collector comes.
+                partial(self._delivered, ref(engine)),
                 self._metrics.observe_batch,
                 self._pipeline.decoder.decode if runtime.whole else None,
                 runtime.solo,
@@ -129,7 +131,6 @@ class Loader:
             return None
         batcher, pipeline = engine.batcher, self._pipeline
         order = Order(
-            runtime.file,
             served_shapes(engine.stored.manifest),
             engine.stored.preprocess,
             engine.rules,
@@ -140,6 +141,7 @@ class Loader:
         return Crew(
             size,
             self._forks,
+            runtime.file,
             order,
             pipeline.settle,
             partial(pipeline.by_threads, batcher),

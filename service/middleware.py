@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from contract.errors import ContractError
 from service.access import ADMIN_FOLDERS, OPEN, OPEN_FOLDER, Access
-from service.administration import action_of
+from service.administration import record
 from service.context import KEY, Context, request_id
 from service.errors import Draining, RateExceeded, ServiceError, Unauthenticated
 from service.headers import protected
@@ -133,8 +133,7 @@ class Observer:
             if isinstance(refusal, Unauthenticated | RateExceeded):
                 # Nobody is known who could be named, or was asked for: anybody could fill the log.
                 raise
-            if action := action_of(scope["method"], scope["path"]):
-                State.of(scope).record(action, context, refusal.code, None, outcome="denied")
+            record(scope, refusal.code, "denied")
             raise
 
     def _asked(self, scope: Scope) -> BaseRoute | None:

@@ -33,7 +33,11 @@ def adjusted(rules: Rules, settings: Settings) -> Rules:
         else:
             rules = replace(rules, temperature=settings.temperature)
     if settings.prediction_set_threshold is not None:
-        rules = replace(rules, set_threshold=settings.prediction_set_threshold)
+        # Of probabilities that were never calibrated, a set would promise what nobody has measured.
+        if rules.temperature is None:
+            _warn("BRAIN_PREDICTION_SET_THRESHOLD")
+        else:
+            rules = replace(rules, set_threshold=settings.prediction_set_threshold)
     if settings.ood_threshold is not None:
         if rules.space is None:
             _warn("BRAIN_OOD_THRESHOLD")

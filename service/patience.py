@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from threading import Event, Thread
+from traceback import clear_frames
 from typing import TypeVar
 
 from service.errors import RuntimeUnusable
@@ -50,6 +51,8 @@ async def call_within(
             try:
                 result = function()
             except BaseException as error:  # noqa: BLE001 - it belongs to the caller
+                # It holds the frames that it came through, and so a version that was just read.
+                clear_frames(error.__traceback__)
                 loop.call_soon_threadsafe(raised, error)
             else:
                 loop.call_soon_threadsafe(returned, result)

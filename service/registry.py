@@ -2,10 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from time import monotonic
 from typing import Final, NamedTuple
+from weakref import ReferenceType
 
 from contract.errors import ContractError
 from contract.sandbox import GRACE_SECONDS, START_SECONDS
@@ -80,7 +81,7 @@ class Registry:
         self.store_calls = StoreCalls()
         self.active: Engine | None = None
         self.failure: Unavailable = ModelLoading("the model is being loaded and warmed up")
-        self.refused: dict[tuple[str, int], Failure] = {}
+        self.refused: dict[tuple[str, int], ActivationRefused] = {}
         self._settings = settings
         self._metrics = metrics
         self._pipeline = pipeline
@@ -111,7 +112,8 @@ class Registry:
             Unavailable: why there is none.
         """
         if self.active is None:
-            raise self.failure
+            # Raised as it is, it would keep the frames of every request that it was raised for.
+            raise self.failure.with_traceback(None)
         return self.active
 
     @property
@@ -197,7 +199,13 @@ class Registry:
 
     def shadow_state(self) -> ShadowState | None:
         """What became of the shadow version; None if there is to be none."""
-        return self._shadow.state(None if self.active is None else self.active.stored.preprocess)
+        return self._shadow.state(None if self.active is None else self.active.stored)
+
+    def compare(self, jobs: Iterable[Job], engine: Engine) -> None:
+        """Offers slices that an engine has answered to the shadow version, if there is one."""
+        shadow = self._shadow.shadow
+        if shadow is not None:
+            shadow.offer(jobs, engine.stored, engine.rules)
 
     async def watch(self) -> None:
         """Replaces an engine whose thread died or hangs; runs until cancelled."""
@@ -276,20 +284,19 @@ class Registry:
         try:
             engine = await self._loader.load(name, number, kinds)
         except (ServiceError, ContractError) as failure:
-            self.refused[name, number] = failure
+            # Not what was raised, which keeps all that it was raised among: files in memory, too.
+            self.refused[name, number] = ActivationRefused(failure)
             raise
         self.refused.pop((name, number), None)
         seconds = round(monotonic() - start, 3)
         logger.info("model loaded", extra={"fields": {**engine.identity, "seconds": seconds}})
         return engine
 
-    def _delivered(self, engine: Engine, jobs: Sequence[Job]) -> None:
-        """Hands a batch to those who wait for it, and then to the shadow. Any thread."""
-        crew = engine.crew
+    def _delivered(self, reference: ReferenceType[Engine], jobs: Sequence[Job]) -> None:
+        """Hands a batch to those who wait for it. Any thread."""
+        engine = reference()
+        crew = None if engine is None else engine.crew
         self._pipeline.deliver(jobs, None if crew is None else crew.answer)
-        shadow = self._shadow.shadow
-        if shadow is not None:
-            shadow.offer(jobs, engine.rules)
 
     def _is_idle(self) -> bool:
         engine = self.active

@@ -337,13 +337,14 @@ class Shadow(Schema):
     """The version beside the active one, whose answers only go into the metrics."""
 
     selector: str = Field(description="BRAIN_SHADOW_VERSION.", examples=["canary"])
+    name: str = Field(description="Of its model, which is BRAIN_MODEL.", examples=["brain-tumor"])
     version: int | None = Field(description="Its number, once it was loaded.")
     status: Literal["loading", "running", "paused", "failed"]
     error: VersionError | None = Field(
         None,
         description="Why it compares nothing. One that failed is tried again at the next start only; "
-        "one that is paused (`other_preprocessing`) goes on once a version with its preprocessing "
-        "serves.",
+        "one that is paused goes on once a version with its preprocessing serves "
+        "(`other_preprocessing`), or another one than itself (`same_version`).",
     )
 
 

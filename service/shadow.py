@@ -7,7 +7,7 @@ version has nothing to do. What it has no time for is dropped and counted.
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import partial
 from queue import Empty, Full, Queue
@@ -20,12 +20,17 @@ from numpy.typing import NDArray
 
 from contract.answer import Outputs, Rules
 from contract.errors import ContractError
-from contract.preprocessing import PreprocessSpec
 from contract.store import ModelStore
 from contract.version import StoredVersion
 from service.answers import Answer
 from service.ending import Endings
-from service.errors import Failure, OtherPreprocessing, RuntimeUnusable, ServiceError
+from service.errors import (
+    Failure,
+    OtherPreprocessing,
+    RuntimeUnusable,
+    SameVersion,
+    ServiceError,
+)
 from service.jobs import Job
 from service.metrics import Metrics
 from service.operation import adjusted
@@ -61,11 +66,13 @@ class ShadowState(NamedTuple):
 
     Attributes:
         selector: how the setting names it.
+        name: of its model.
         version: its number, once it was loaded.
         failure: why it compares nothing; without either it is being loaded.
     """
 
     selector: str
+    name: str
     version: int | None
     failure: Failure | None
 
@@ -93,7 +100,7 @@ class Shadow:
         is_idle: Callable[[], bool],
     ) -> None:
         self.version = stored.manifest.version
-        self._spec = stored.preprocess
+        self._stored = stored
         self._rules = rules
         self._runtime = runtime
         self._metrics = metrics
@@ -103,31 +110,39 @@ class Shadow:
         self._thread = Thread(target=self._run, name="shadow", daemon=True)
         self._thread.start()
 
-    def offer(self, jobs: Sequence[Job], rules: Rules) -> None:
-        """Takes what fits of a batch that has been answered; never blocks. Any thread.
+    def offer(self, jobs: Iterable[Job], stored: StoredVersion, rules: Rules) -> None:
+        """Takes what fits of slices that have been answered; never blocks. Any thread.
 
         Args:
-            jobs: of the batch; those without outputs are left out.
-            rules: of the version that answered them.
+            jobs: the slices; those without outputs are left out.
+            stored: the version that answered them.
+            rules: its own.
         """
+        if self._incomparable(stored) is not None:
+            return
         for job in jobs:
-            # Another preprocessing gives other pixels, on which there is nothing to compare.
-            if job.pixels is None or not isinstance(job.outcome, Outputs) or job.spec != self._spec:
+            if job.pixels is None or not isinstance(job.outcome, Outputs):
                 continue
             try:
                 self._queue.put_nowait(Waiting(job.pixels, job.outcome, rules))
             except Full:
                 self._metrics.shadow_dropped.inc()
 
-    def problem(self, spec: PreprocessSpec | None) -> Failure | None:
+    def problem(self, active: StoredVersion | None) -> Failure | None:
         """Why it compares nothing, if it does not; any thread.
 
         Args:
-            spec: of the version that serves; None while there is none.
+            active: the version that serves; None while there is none.
         """
         if not self._thread.is_alive():
             return RuntimeUnusable("its thread has ended; the log says why")
-        if spec is not None and spec != self._spec:
+        return None if active is None else self._incomparable(active)
+
+    def _incomparable(self, active: StoredVersion) -> Failure | None:
+        if active.manifest_digest == self._stored.manifest_digest:
+            return SameVersion("it is the version that serves: it waits for another one to serve")
+        # Another preprocessing gives other pixels.
+        if active.preprocess != self._stored.preprocess:
             return OtherPreprocessing(
                 "its preprocessing is not that of the version that serves: it waits for one of the same"
             )
@@ -223,18 +238,18 @@ class ShadowSlot:
         fields = {"selector": selector, "code": failure.code, "reason": failure.detail}
         logger.error("no shadow version runs", extra={"fields": fields})
 
-    def state(self, spec: PreprocessSpec | None) -> ShadowState | None:
+    def state(self, active: StoredVersion | None) -> ShadowState | None:
         """What became of it; None if there is to be none.
 
         Args:
-            spec: of the version that serves; None while there is none.
+            active: the version that serves; None while there is none.
         """
-        selector = self._settings.shadow_version
+        selector, name = self._settings.shadow_version, self._settings.model
         if not selector:
             return None
         if self.shadow is None:
-            return ShadowState(selector, None, self._failure)
-        return ShadowState(selector, self.shadow.version, self.shadow.problem(spec))
+            return ShadowState(selector, name, None, self._failure)
+        return ShadowState(selector, name, self.shadow.version, self.shadow.problem(active))
 
     def close(self) -> None:
         """Has it end."""
@@ -245,7 +260,7 @@ class ShadowSlot:
     def _open(self, selector: str) -> Shadow:
         name = self._settings.model
         stored = self._store.load(name, self._store.resolve(name, selector))
-        rules = adjusted(Rules.read(stored.manifest, stored.path), self._settings)
+        rules = adjusted(Rules.read(stored), self._settings)
         # One thread of its own, so that its priority is the lowest throughout.
         modest = self._settings.model_copy(update={"interpreters": 1, "max_batch_size": 1})
         runtime = self._open_runtime(modest, stored)

@@ -83,10 +83,8 @@ class State:
         result: str,
         instance: str | None,
         file: str | None = None,
-        outcome: str | None = None,
     ) -> None:
         """Writes a line into the audit log; see :meth:`service.audit.Audit.record`."""
-        more: dict[str, Any] = {} if outcome is None else {"outcome": outcome}
         self.audit.record(
             action,
             who=context.key,
@@ -94,7 +92,6 @@ class State:
             result=result,
             instance=instance,
             file=file,
-            **more,
         )
 
     def observe(self, jobs: Iterable[Job]) -> None:

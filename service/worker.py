@@ -7,9 +7,10 @@ for each connection that it is handed. A worker ends when the other side closes 
 Where the service predicts in batches, on a GPU say, a worker does what comes before and after: it
 decodes a file, and later it, or another one, says what the model's outputs for that slice mean.
 
-What passes: to the worker one :class:`Order`, which is answered with its process id; then files, each
-answered with a :class:`Verdict`, and slices that were predicted, each answered with a :class:`Meaning`,
-in their order. Both sides are this project's own code on one machine.
+What passes: with the connection comes the open file of the model, where the worker predicts; to the
+worker one :class:`Order`, which is answered with its process id; then files, each answered with a
+:class:`Verdict`, and slices that were predicted, each answered with a :class:`Meaning`, in their order.
+Both sides are this project's own code on one machine.
 """
 
 import gc
@@ -36,6 +37,7 @@ from contract.errors import DecodeError, UnsupportedMedia
 from contract.policy import Policy
 from contract.preprocessing import DicomReference, PreprocessSpec
 from contract.region import Geometry
+from contract.sealing import path_of
 from contract.zygote import receive, silence
 from service.answers import Answer
 from service.batching import MAX_FAILURES, answer_soundly, infer
@@ -62,11 +64,10 @@ START_SECONDS: Final = 30.0
 
 
 class Order(NamedTuple):
-    """What a worker is to work with.
+    """What a worker is to work with, beside its model.
 
     Attributes:
-        file: the ``.tflite`` file, verified; None where the service predicts.
-        shapes: of its outputs that are wanted.
+        shapes: of the model's outputs that are wanted.
         spec: preprocessing of the version.
         rules: how its outputs become answers.
         policy: what is accepted of a file.
@@ -74,7 +75,6 @@ class Order(NamedTuple):
         log_level: of the service.
     """
 
-    file: Path | None
     shapes: Shapes
     spec: PreprocessSpec
     rules: Rules
@@ -157,18 +157,19 @@ class Bench:
 
     Args:
         order: what with.
+        model: the ``.tflite`` file; None where the service predicts.
 
     Raises:
         RuntimeUnusable: the file is no such model.
     """
 
-    def __init__(self, order: Order) -> None:
+    def __init__(self, order: Order, model: Path | None) -> None:
         self._order = order
         # What has several slices goes back; there is nothing to expand.
         self._decoder = Decoder(order.policy, lambda *_: None)
         self._interpreter: Interpreter | None = None
-        if order.file is not None:
-            self._interpreter = Interpreter(order.file, order.shapes)
+        if model is not None:
+            self._interpreter = Interpreter(model, order.shapes)
             self._interpreter.predict(np.zeros((1, order.spec.height, order.spec.width), np.uint8))
         self.failures = 0
 
@@ -244,14 +245,15 @@ def main() -> None:
         import contract.dicom  # noqa: F401
 
         gc.freeze()
-        while files := recv_fds(control, 1, 1)[1]:
+        while files := recv_fds(control, 1, 2)[1]:
             if os.fork() == 0:
                 control.close()
-                _serve(socket(fileno=files[0]))
-            os.close(files[0])
+                _serve(socket(fileno=files[0]), *map(path_of, files[1:]))
+            for file in files:
+                os.close(file)
 
 
-def _serve(connection: socket) -> None:
+def _serve(connection: socket, model: Path | None = None) -> None:
     """A worker's life; ends the process."""
     status = 1
     try:
@@ -260,7 +262,7 @@ def _serve(connection: socket) -> None:
         with suppress(EOFError, ConnectionError):
             order: Order = pickle.loads(_message(connection))  # noqa: S301 - of the service itself
             logging.config.dictConfig(configuration(order.log_level))
-            bench = Bench(order)
+            bench = Bench(order, model)
             connection.sendall(LENGTH.pack(os.getpid()))
             # What fails again and again is replaced as a whole.
             while bench.failures < MAX_FAILURES:

@@ -70,7 +70,8 @@ class Fitted(BaseModel):
     def rules(self, recipe: Recipe, folder: Path) -> Rules:
         """The rules that the service will follow."""
         classes, tumor_classes = recipe.classes, recipe.tumor_classes
-        return Rules.of(classes, tumor_classes, self.tumor_threshold, self.answer, folder)
+        ood = folder / self.answer.ood.file if self.answer.ood else None
+        return Rules.of(classes, tumor_classes, self.tumor_threshold, self.answer, ood)
 
 
 def as_outputs(outputs: Mapping[str, NDArray[np.float32]]) -> Outputs:

@@ -7,6 +7,8 @@ from scripts.handlings.mutant import Mutant
 SANDBOX: Final = "contract/sandbox.py"
 SANDBOX_TESTS: Final = "tests/contract/test_sandbox.py"
 
+PERMISSIONS: Final = "tests/contract/test_store_permissions.py"
+
 MUTANTS: Final = (
     Mutant(
         "decoder that crashes",
@@ -87,5 +89,33 @@ MUTANTS: Final = (
         "if np.mean(spread > MAX_TINT) > MAX_COLOURED_SHARE:",
         "if False:",
         "tests/contract/test_dicom_pixels.py::TestColour::test_what_is_drawn_in_colour_is_refused",
+    ),
+    Mutant(
+        "model file that changes once it is loaded",
+        "contract/sealing.py",
+        "        fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, seals)",
+        "        pass",
+        "tests/contract/test_sealing.py::test_nobody_can_change_it",
+    ),
+    Mutant(
+        "version that may not be looked into",
+        "contract/store.py",
+        "            with suppress(PermissionError):\n                if (self",
+        "            with suppress(ZeroDivisionError):\n                if (self",
+        f"{PERMISSIONS}::test_a_version_that_may_not_be_looked_into_is_passed_over",
+    ),
+    Mutant(
+        "version whose permissions are mended",
+        "contract/store.py",
+        "\\0{status.st_ctime_ns}",
+        "",
+        f"{PERMISSIONS}::test_a_stamp_changes_with_permissions[manifest.json]",
+    ),
+    Mutant(
+        "export under a private umask",
+        "contract/store.py",
+        "            make_readable(path)\n            sync(path)",
+        "            sync(path)",
+        f"{PERMISSIONS}::test_what_is_published_everybody_may_read",
     ),
 )

@@ -8,6 +8,8 @@ CREW: Final = "service/crew.py"
 CREW_TESTS: Final = "tests/service/test_crew.py"
 BATCHES: Final = "tests/service/test_crew_batches.py"
 
+LEAKS: Final = "tests/service/test_leaks.py"
+
 MUTANTS: Final = (
     Mutant(
         "worker that ends, the picture in hand",
@@ -114,5 +116,12 @@ MUTANTS: Final = (
         "while bench.failures < MAX_FAILURES:",
         "while True:",
         f"{CREW_TESTS}::test_a_worker_whose_model_fails_again_and_again_is_replaced",
+    ),
+    Mutant(
+        "version that was replaced, and its workers' tasks",
+        CREW,
+        "        self._tasks.clear()\n",
+        "",
+        f"{LEAKS}::test_a_version_is_let_go_once_another_one_serves[2]",
     ),
 )

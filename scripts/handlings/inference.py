@@ -9,6 +9,7 @@ BATCHING: Final = "service/batching.py"
 CREW_TESTS: Final = "tests/service/test_crew.py"
 
 PRESENCE: Final = "tests/service/test_presence.py"
+LEAKS: Final = "tests/service/test_leaks.py"
 MUTANTS: Final = (
     Mutant(
         "bodies that their requests hold in a circle",
@@ -230,5 +231,33 @@ MUTANTS: Final = (
         "                job.deadline = 0.0\n        self.finish()\n",
         "                job.deadline = 0.0\n",
         f"{PRESENCE}::test_the_work_of_a_client_that_has_left_is_dropped",
+    ),
+    Mutant(
+        "version that was replaced, and its queue",
+        "service/loader.py",
+        "ref(engine)",
+        "lambda: engine",
+        f"{LEAKS}::test_a_version_is_let_go_once_another_one_serves[0]",
+    ),
+    Mutant(
+        "version that was refused",
+        "service/patience.py",
+        "clear_frames(error.__traceback__)",
+        "pass",
+        f"{LEAKS}::test_a_version_is_let_go_once_another_one_serves[0]",
+    ),
+    Mutant(
+        "requests while no model serves",
+        "service/registry.py",
+        "raise self.failure.with_traceback(None)",
+        "raise self.failure",
+        f"{LEAKS}::test_requests_that_find_no_model_leave_nothing_behind",
+    ),
+    Mutant(
+        "shadow version that is the one that serves",
+        "service/shadow.py",
+        "if active.manifest_digest == self._stored.manifest_digest:",
+        "if False:",
+        "tests/service/test_drift.py::TestShadow::test_the_version_that_serves_would_only_agree",
     ),
 )

@@ -54,8 +54,8 @@ MUTANTS: Final = (
     Mutant(
         "refusal of an administrator's call",
         "service/middleware.py",
-        'if action := action_of(scope["method"], scope["path"]):',
-        "if action := None:",
+        '            record(scope, refusal.code, "denied")\n',
+        "",
         "tests/service/test_administration.py"
         "::test_what_administrators_do_is_recorded_whatever_comes_of_it",
     ),
@@ -188,5 +188,12 @@ MUTANTS: Final = (
         "    return own or [\n",
         "    return own + [\n",
         "tests/service/test_access.py::test_a_key_predicts",
+    ),
+    Mutant(
+        "words of an address that are no names, in the audit log",
+        "service/administration.py",
+        " if named and form else None",
+        " if form else None",
+        "tests/service/test_administration.py::test_what_is_no_name_is_not_recorded",
     ),
 )

@@ -112,6 +112,7 @@ class Predictor:
                 # It cannot be read, but by now it is known which image it is.
                 job.dicom = DicomReference(image.sop, uid, job.frame, None)
         entries = await asyncio.to_thread(entries_of, jobs, MaskForm.NONE)
+        self._state.registry.compare(jobs, engine)
         for job in jobs:
             results.lighten(job)
         return Predicted(jobs, entries, images)

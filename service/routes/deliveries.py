@@ -48,7 +48,7 @@ async def show(request: Request) -> Response:
 async def retry(request: Request) -> Response:
     """Tries everything again that was given up."""
     gateway = State.of(request.scope).gateway
-    with recorded("retry", request.scope) as line:
+    with recorded(request.scope) as line:
         if gateway is None:
             raise NoDestination("BRAIN_DICOMWEB_URL is not set")
         series, objects = await gateway.retry()

@@ -2,7 +2,7 @@
 
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 from starlette.requests import Request
@@ -13,10 +13,13 @@ from contract.manifest import Manifest
 from contract.store import ModelStore
 from contract.version import MANIFEST
 from service.administration import recorded
-from service.errors import OtherPreprocessing
+from service.errors import OtherPreprocessing, SameVersion
 from service.registry import Change, Registry
 from service.shadow import ShadowState
 from service.state import State
+
+PAUSING: Final = (OtherPreprocessing, SameVersion)
+"""What keeps the shadow version from comparing until another version serves."""
 
 
 async def list_models(request: Request) -> Response:
@@ -40,7 +43,7 @@ async def list_models(request: Request) -> Response:
 async def activate(request: Request) -> Response:
     """Verifies and warms up a version, then lets it answer; or keeps the old one and says why."""
     registry, parameters = State.of(request.scope).registry, request.path_params
-    with recorded("activate", request.scope) as line:
+    with recorded(request.scope) as line:
         change = await registry.activate(parameters["name"], parameters["version"])
         line.result = change.active.label
     return _activated(change)
@@ -49,7 +52,7 @@ async def activate(request: Request) -> Response:
 async def rollback(request: Request) -> Response:
     """Lets the version answer that did before the active one; or keeps this and says why."""
     registry = State.of(request.scope).registry
-    with recorded("rollback", request.scope) as line:
+    with recorded(request.scope) as line:
         change = await registry.rollback(request.path_params["name"])
         line.result = change.active.label
     return _activated(change)
@@ -63,7 +66,7 @@ async def set_alias(request: Request) -> Response:
     """
     registry = State.of(request.scope).registry
     name, alias, selector = (request.path_params[key] for key in ("name", "alias", "version"))
-    with recorded("alias", request.scope) as line:
+    with recorded(request.scope) as line:
         number, before = await registry.set_alias(name, alias, selector)
         line.result = f"{alias}={name}/{number}"
     return JSONResponse({"alias": alias, "version": number, "previous": before})
@@ -80,9 +83,13 @@ def _describe_shadow(shadow: ShadowState | None) -> dict[str, Any] | None:
     if shadow is None:
         return None
     status = "loading" if shadow.version is None else "running"
-    described: dict[str, Any] = {"selector": shadow.selector, "version": shadow.version}
+    described: dict[str, Any] = {
+        "selector": shadow.selector,
+        "name": shadow.name,
+        "version": shadow.version,
+    }
     if shadow.failure is not None:
-        status = "paused" if isinstance(shadow.failure, OtherPreprocessing) else "failed"
+        status = "paused" if isinstance(shadow.failure, PAUSING) else "failed"
         described["error"] = {"code": shadow.failure.code, "detail": shadow.failure.detail}
     return described | {"status": status}
 

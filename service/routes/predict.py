@@ -59,6 +59,7 @@ async def _predict(request: Request, state: State, claim: Claim) -> Response:
     )
     entries = await answered(jobs, options.mask)
     state.observe(jobs)
+    state.registry.compare(jobs, engine)
     slices = zip(jobs, entries, strict=True)
     await state.record_slices("predict", context.key, context.request_id, slices, engine)
     parts = parts_of(jobs)

@@ -3,7 +3,6 @@
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from itertools import product
-from pathlib import Path
 from typing import ClassVar, Protocol
 
 import numpy as np
@@ -11,6 +10,7 @@ from numpy.typing import NDArray
 
 from contract.answer import Outputs
 from contract.manifest import OUTPUT_AXES, Manifest
+from contract.sealing import SealedFile
 from service.errors import RuntimeUnusable
 
 PROBABILITY_SUM_TOLERANCE = 0.05
@@ -77,7 +77,7 @@ class Runtime(ABC):
         return None
 
     @property
-    def file(self) -> Path | None:
+    def file(self) -> SealedFile | None:
         """What an interpreter in another process predicts the same from, if one can."""
         return None
 

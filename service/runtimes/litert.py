@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from contract.answer import Outputs
+from contract.sealing import SealedFile
 from service.errors import RuntimeUnusable
 from service.runtimes.base import Predictor, Runtime, Shapes
 
@@ -33,7 +34,7 @@ class LiteRtRuntime(Runtime):
     """A ``.tflite`` file.
 
     Args:
-        path: the file.
+        file: the file.
         shapes: of the outputs that are wanted.
         interpreters: how many lanes there are, and so the cores that are used.
 
@@ -46,12 +47,12 @@ class LiteRtRuntime(Runtime):
     device = "cpu"
     batch_sizes: Sequence[int] = (1,)
 
-    def __init__(self, path: Path, shapes: Shapes, interpreters: int) -> None:
-        self._path = path
-        self._lanes = [Interpreter(path, shapes) for _ in range(interpreters)]
+    def __init__(self, file: SealedFile, shapes: Shapes, interpreters: int) -> None:
+        self._file = file
+        self._lanes = [Interpreter(file.path, shapes) for _ in range(interpreters)]
         self._solo: Interpreter | None = None
         if interpreters > 1:
-            self._solo = Interpreter(path, shapes, min(interpreters, MAX_SOLO_THREADS))
+            self._solo = Interpreter(file.path, shapes, min(interpreters, MAX_SOLO_THREADS))
 
     @property
     def lanes(self) -> Sequence[Predictor]:
@@ -59,9 +60,9 @@ class LiteRtRuntime(Runtime):
         return self._lanes
 
     @property
-    def file(self) -> Path | None:
+    def file(self) -> SealedFile | None:
         """See :attr:`Runtime.file`."""
-        return self._path
+        return self._file
 
     @property
     def solo(self) -> Predictor | None:
@@ -82,7 +83,7 @@ class Interpreter:
     """One interpreter, for one thread at a time.
 
     Args:
-        path: the ``.tflite`` file.
+        path: the ``.tflite`` file, which stays mapped: nothing may change it.
         shapes: of the outputs that are wanted.
         threads: that share the work of one slice.
     """

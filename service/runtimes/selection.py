@@ -27,11 +27,10 @@ def open_runtime(settings: Settings, stored: StoredVersion) -> Runtime:
     """
     manifest = stored.manifest
     name = choose(settings.runtime, settings.device, frozenset(manifest.artifacts))
-    artifact = manifest.artifacts.get(name)
-    if artifact is None:
+    if name not in manifest.artifacts:
         raise RuntimeUnusable(f"the version has no artifact for the runtime {name}")
     shapes = served_shapes(manifest)
-    runtime = _open(name, settings, stored.path / artifact, shapes)
+    runtime = _open(name, settings, stored, shapes)
     try:
         runtime.warm_up(stored.preprocess.height, stored.preprocess.width, shapes)
     except BaseException:
@@ -65,16 +64,17 @@ def choose(
     return "tensorflow" if gpu_is_visible() else "litert"
 
 
-def _open(name: RuntimeName, settings: Settings, path: Path, shapes: Shapes) -> Runtime:
+def _open(name: RuntimeName, settings: Settings, stored: StoredVersion, shapes: Shapes) -> Runtime:
+    artifact = stored.manifest.artifacts[name]
     if name == "tensorflow":
         from service.runtimes.tensorflow import TensorFlowRuntime
 
         return TensorFlowRuntime(
-            path,
+            stored.path / artifact,
             shapes,
             settings.max_batch_size,
             device=settings.device,
             xla=settings.xla,
             mixed_precision=settings.mixed_precision,
         )
-    return LiteRtRuntime(path, shapes, settings.interpreters)
+    return LiteRtRuntime(stored.files[artifact], shapes, settings.interpreters)

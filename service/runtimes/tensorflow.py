@@ -63,6 +63,7 @@ class TensorFlowRuntime(Runtime):
         self.batch_sizes = padded_sizes(max_batch_size)
         self._tf = tf
         with tf.device(self._placement):
+            # Graph and variables are read here, and nothing of the folder later.
             self._model: Any = tf.saved_model.load(str(path))
         signature = self._model.signatures.get(SIGNATURE)
         if signature is None or INPUT not in signature.structured_input_signature[1]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from contract.answer import Decision, Outputs, Rules, mask_logit
 from contract.errors import CorruptVersion, IncompleteVersion
-from contract.manifest import Manifest, TumorEvidence
+from contract.manifest import TumorEvidence
 from contract.region import RegionSource
 from contract.space import EmbeddingSpace
 from contract.store import ModelStore
@@ -329,7 +329,7 @@ class TestFiles:
         store = ModelStore(tmp_path)
         publish(store, files={"ood.npz": npz(**SPACE_ARRAYS)}, **answer_fields(features=3))
         stored = store.load(NAME, 1)
-        rules = Rules.read(stored.manifest, stored.path)
+        rules = Rules.read(stored)
         record = stored.manifest.answer
         assert record is not None
         assert record.ood is not None
@@ -344,19 +344,22 @@ class TestFiles:
         assert rules.space.features == 3
 
     def test_a_version_without_records_has_none(self, tmp_path: Path) -> None:
-        manifest = Manifest.model_validate(manifest_fields())
-        assert Rules.read(manifest, tmp_path) == PLAIN
+        store = ModelStore(tmp_path)
+        publish(store)
+        assert Rules.read(store.load(NAME, 1)) == PLAIN
 
     @pytest.mark.parametrize("mask", [False, True])
     def test_activation_maps_give_regions_where_there_is_no_mask(
         self, tmp_path: Path, mask: bool
     ) -> None:
         """From the probability on that makes the slice a tumour."""
-        fields = manifest_fields() | {"tumor_threshold": 0.3}
-        fields["outputs"]["cam"] = {"dtype": "float32", "shape": [None, 7, 7, 4]}
+        outputs = manifest_fields()["outputs"]
+        outputs["cam"] = {"dtype": "float32", "shape": [None, 7, 7, 4]}
         if mask:
-            fields["outputs"]["mask"] = {"dtype": "float32", "shape": [None, 8, 8]}
-        rules = Rules.read(Manifest.model_validate(fields), tmp_path)
+            outputs["mask"] = {"dtype": "float32", "shape": [None, 8, 8]}
+        store = ModelStore(tmp_path)
+        publish(store, outputs=outputs, tumor_threshold=0.3)
+        rules = Rules.read(store.load(NAME, 1))
         assert rules.region_source is (RegionSource.MASK if mask else RegionSource.CAM)
         least = None if rules.region is None else rules.region.min_tumor_probability
         assert least == (None if mask else 0.3)
@@ -366,7 +369,7 @@ class TestFiles:
         publish(store, files={"ood.npz": npz(**SPACE_ARRAYS)}, **answer_fields(features=5))
         stored = store.load(NAME, 1)
         with pytest.raises(CorruptVersion, match="not of this model"):
-            Rules.read(stored.manifest, stored.path)
+            Rules.read(stored)
 
     def test_a_version_without_its_file_is_incomplete(self, tmp_path: Path) -> None:
         with pytest.raises(IncompleteVersion, match=r"ood\.npz"):

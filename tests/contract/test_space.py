@@ -140,7 +140,7 @@ def test_a_file_of_training_embeddings_that_is_none_is_refused(
 ) -> None:
     path = tmp_path / "ood.npz"
     path.write_bytes(content)
-    with pytest.raises(CorruptVersion, match=r"ood\.npz"):
+    with pytest.raises(CorruptVersion, match="training embeddings"):
         EmbeddingSpace.read(path)
     assert not Path("/tmp/executed-by-an-npz").exists()  # noqa: S108
 

@@ -103,17 +103,6 @@ class TestNextVersion:
             publish(store, 2)
         assert store.versions(NAME) == [1]
 
-    def test_a_folder_in_the_place_of_the_record_is_damage(self, store: ModelStore) -> None:
-        publish(store, 1)
-        (store.root / NAME / HIGHEST).unlink()
-        (store.root / NAME / HIGHEST).mkdir()
-        with pytest.raises(CorruptVersion, match=HIGHEST):
-            store.next_version(NAME)
-        with pytest.raises(CorruptVersion, match=HIGHEST):
-            publish(store, 2)
-        with pytest.raises(CorruptVersion, match=HIGHEST):
-            store.set_alias(NAME, "stable", 1)
-
     def test_a_record_that_cannot_be_written_is_a_store_that_cannot(
         self, store: ModelStore, monkeypatch: pytest.MonkeyPatch
     ) -> None:

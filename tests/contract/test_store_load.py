@@ -52,12 +52,16 @@ class TestLoad:
         with pytest.raises(IncompleteVersion):
             store.load(NAME, 1)
 
-    @pytest.mark.parametrize("place", ["extra.py", "saved_model/assets/vocabulary.txt"])
+    @pytest.mark.parametrize(
+        "place", [".DS_Store", "saved_model/assets/vocabulary.txt", "of other bytes \udcff"]
+    )
     def test_an_extra_file_is_corrupt(self, store: ModelStore, version: Path, place: str) -> None:
         (version / place).parent.mkdir(exist_ok=True)
         (version / place).write_bytes(b"")
-        with pytest.raises(CorruptVersion):
+        with pytest.raises(CorruptVersion) as caught:
             store.load(NAME, 1)
+        assert f"holds {place!r}, which" in caught.value.detail
+        assert caught.value.detail.encode()
 
     def test_a_linked_folder_is_corrupt(
         self, store: ModelStore, version: Path, tmp_path: Path

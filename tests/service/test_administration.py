@@ -70,6 +70,34 @@ def test_what_administrators_do_is_recorded_whatever_comes_of_it(guarded: Servic
     ]
     outcomes = [line["outcome"] for line in audited(guarded)]
     assert outcomes == ["done", "failed", "failed", "done", "failed", "done"] + ["denied"] * 6
+    targets = [
+        f"{MODEL}/{version}",
+        f"{MODEL}/99",
+        MODEL,
+        f"stable={MODEL}/{version}",
+        f"12={MODEL}/{version}",
+        None,
+    ]
+    assert [line["target"] for line in audited(guarded)] == targets * 2
+
+
+def test_what_is_no_name_is_not_recorded(guarded: Service) -> None:
+    """Anything may stand in an address."""
+    paths = [
+        ("POST", "/models/Doe^Jane/1/activate"),
+        ("POST", f"/models/{MODEL}/Doe^Jane/activate"),
+        ("POST", f"/models/{MODEL}/19700101123/activate"),
+        ("POST", "/models/Doe^Jane/rollback"),
+        ("PUT", f"/models/{MODEL}/aliases/Doe^Jane/1"),
+    ]
+    for method, path in paths:
+        answer = guarded.client.request(method, path, headers=HEADERS["alice"])
+        assert 400 <= answer.status_code < 500
+    wait_until(lambda: len(audited(guarded)) >= len(paths))
+    lines = audited(guarded)
+    assert [line["target"] for line in lines] == [None] * len(paths)
+    assert "Jane" not in json.dumps(lines)
+    assert "1970" not in json.dumps([line | {"time": None} for line in lines])
 
 
 def test_nobody_fills_the_log_by_asking_too_often(

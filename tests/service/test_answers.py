@@ -326,13 +326,15 @@ def test_a_setting_without_effect_is_said_in_the_log(
         model=NAME,
         model_version=str(EXPLAINED),
         temperature=2.0,
+        prediction_set_threshold=0.1,
         ood_threshold=1.0,
         region_min_cells=5,
     )
     with serving(settings) as service:
-        assert "region" not in entry(service, TUMOR)
+        assert not {"region", "prediction_set"} & entry(service, TUMOR).keys()
     told = [record.fields for record in caplog.records if hasattr(record, "fields")]
     assert {"setting": "BRAIN_TEMPERATURE"} in told
+    assert {"setting": "BRAIN_PREDICTION_SET_THRESHOLD"} in told
     assert {"setting": "BRAIN_OOD_THRESHOLD"} in told
     assert {"setting": "BRAIN_REGION_MIN_CELLS"} in told
 

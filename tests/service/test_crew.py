@@ -2,8 +2,9 @@
 
 import asyncio
 import os
+import shutil
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -12,6 +13,7 @@ from threading import Event
 from time import monotonic, sleep
 from typing import Any
 
+import httpx
 import pytest
 from pydicom.uid import (
     ExplicitVRBigEndian,
@@ -21,6 +23,7 @@ from pydicom.uid import (
 )
 
 from bench.processes import descendants
+from contract.sealing import SealedFile
 from service import crew
 from service.choices import LogLevel
 from service.errors import DeadlineExceeded
@@ -47,6 +50,7 @@ from tests.support.crew import (
     workers_of,
 )
 from tests.support.service import (
+    MODEL,
     PATIENCE_SECONDS,
     Service,
     add_version,
@@ -250,6 +254,55 @@ def test_the_process_that_forks_is_replaced_as_well(model_store: Path, jpeg: byt
         assert codes(service.predict(*[jpeg] * 8)) == [None] * 8
 
 
+def _empty(model: Path) -> None:
+    """As a copy over it does for a moment."""
+    os.truncate(model, 0)
+
+
+def _replace(model: Path) -> None:
+    """By one that answers otherwise."""
+    content = bytearray(model.read_bytes())
+    weights = slice(len(content) // 2, len(content) // 2 + 20_000)
+    content[weights] = bytes((value + 60) % 256 for value in content[weights])
+    model.with_name("aside").write_bytes(content)
+    model.with_name("aside").replace(model)
+
+
+def _delete(model: Path) -> None:
+    shutil.rmtree(model.parent)
+
+
+@pytest.mark.parametrize("change", [_empty, _replace, _delete])
+def test_what_is_loaded_serves_on_whatever_becomes_of_its_files(
+    store_copy: Path, jpeg: bytes, change: Callable[[Path], None]
+) -> None:
+    """In threads and in workers, those too that take the place of others."""
+    model = store_copy / MODEL / str(newest(store_copy)) / "model.int8.tflite"
+    with process(store_copy, BRAIN_WORKERS="2", BRAIN_INTERPRETERS="2") as (child, port):
+        url = f"http://127.0.0.1:{port}"
+
+        def restarted(times: int) -> bool:
+            metrics = httpx.get(f"{url}/metrics").text
+            return f"restarts_total {times}.0" in metrics and "brain_workers 2.0" in metrics
+
+        def probabilities() -> list[Any]:
+            files = [("files", jpeg)] * 8
+            answer = httpx.post(f"{url}/predict", files=files, timeout=PATIENCE_SECONDS)
+            return [entry.get("probabilities") for entry in entries(answer)]
+
+        wait_until(lambda: restarted(0))
+        before = probabilities()
+        change(model)
+        # It starts the process that forks them.
+        (forks,) = [pid for pid in descendants(child.pid) if descendants(pid)]
+        workers = descendants(forks)
+        for worker in workers:
+            os.kill(worker, signal.SIGKILL)
+        wait_until(lambda: restarted(len(workers)))
+        assert probabilities() == before
+        assert child.poll() is None
+
+
 @pytest.fixture
 def quickly(monkeypatch: pytest.MonkeyPatch) -> None:
     """What stands still is noticed a second after its slice's time, which is one as well."""
@@ -391,7 +444,7 @@ def test_without_workers_the_threads_serve(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    def refuse(_: Forks) -> socket:
+    def refuse(*_: object) -> socket:
         raise BlockingIOError("no more processes")
 
     monkeypatch.setattr(Forks, "connect", refuse)
@@ -422,11 +475,11 @@ def test_a_place_stays_open_whatever_hiring_fails_for(
         forks = service.state.registry._forks
         connect, tried = forks.connect, []
 
-        def refused_once() -> tuple[socket, int]:
+        def refused_once(model: SealedFile) -> tuple[socket, int]:
             tried.append(True)
             if len(tried) == 1:
                 raise RuntimeError("can't start new thread")
-            return connect()
+            return connect(model)
 
         monkeypatch.setattr(forks, "connect", refused_once)
         os.kill(workers_of(service)[0], signal.SIGKILL)

@@ -264,11 +264,11 @@ def test_what_cannot_be_answered_is_an_error_of_its_own(
     model_store: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     stored = ModelStore(model_store).load(MODEL, newest(model_store))
-    rules = Rules.read(stored.manifest, stored.path)
-    order = Order(None, {}, stored.preprocess, rules, DEFAULT_POLICY, 1.0, LogLevel.INFO)
+    rules = Rules.read(stored)
+    order = Order({}, stored.preprocess, rules, DEFAULT_POLICY, 1.0, LogLevel.INFO)
     outputs = Outputs(np.zeros((1, 4), np.float32))
     # The version's answers need its logits and its embedding.
-    meaning = Bench(order).answer(pickle.dumps(Predicted(outputs, None)))
+    meaning = Bench(order, None).answer(pickle.dumps(Predicted(outputs, None)))
     assert meaning.answer is None
     assert isinstance(meaning.failure, ServiceError)
     assert "answering raised an unknown error" in caplog.text

@@ -3,8 +3,9 @@
 import logging
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from time import sleep
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from service.schemas import Shadow as ShadowAnswer
 from service.shadow import WAITING_SLICES, Shadow
 from tests.service.test_batching import FAR, job
 from tests.support.models import CLASSES, MAPS, NAME, QUANTISED, RECORDS, TWO_HEADS, head
+from tests.support.pacs import pacs, pacs_settings, series, stow
 from tests.support.service import (
     MODEL,
     FakeRuntime,
@@ -156,6 +158,27 @@ class TestShadowVersion:
             assert service.metric("brain_shadow_dropped_images_total") == 0
             # What clients get is counted once, whoever else predicted it.
             assert service.metric("brain_confidence_count") == 3
+            # What is shown again is counted by neither.
+            image = {"files": ("again", TUMOR)}
+            assert service.client.post("/explain", files=image).status_code == 200
+            service.predict(TUMOR)
+            wait_until(lambda: service.metric("brain_shadow_images_total") >= 4)
+            # One more would be on its way by now.
+            sleep(0.2)
+            assert service.metric("brain_shadow_images_total") == 4
+            assert service.metric("brain_confidence_count") == 4
+
+    def test_what_a_pacs_sends_is_compared(self, store_copy: Path, tmp_path: Path) -> None:
+        version = str(ModelStore(store_copy).versions(MODEL)[-1])
+        shadow = str(add_version(store_copy))
+        with pacs() as destination:
+            settings = pacs_settings(
+                store_copy, tmp_path, destination.url, model_version=version, shadow_version=shadow
+            )
+            with serving(settings, FakeRuntimes()) as service:
+                wait_until(lambda: shadow_of(service).status == "running")
+                assert stow(service.client, [it.data for it in series(3)]).status_code == 200
+                wait_until(lambda: service.metric("brain_shadow_images_total") == 3)
 
     def test_the_same_model_agrees(self, tiny_store: Path) -> None:
         settings = settings_for(
@@ -201,16 +224,21 @@ class TestShadowVersion:
     def test_one_that_runs_is_shown(self, store_copy: Path, runtimes: FakeRuntimes) -> None:
         number = ModelStore(store_copy).versions(MODEL)[-1]
         ModelStore(store_copy).set_alias(MODEL, "canary", number)
+        add_version(store_copy)
         with serving(settings_for(store_copy, shadow_version="canary"), runtimes) as service:
             wait_until(lambda: shadow_of(service).status == "running")
             shadow = shadow_of(service)
-            assert (shadow.selector, shadow.version, shadow.error) == ("canary", number, None)
+            assert (shadow.selector, shadow.name, shadow.version) == ("canary", MODEL, number)
+            assert shadow.error is None
 
     def test_one_that_compares_nothing_is_shown_as_such(
         self, store_copy: Path, jpeg: bytes, runtimes: FakeRuntimes
     ) -> None:
         """Until a version with its preprocessing serves; once its thread is gone, for good."""
         number = ModelStore(store_copy).versions(MODEL)[-1]
+        alike = (
+            ModelStore(store_copy).load(MODEL, number).manifest.preprocess.model_dump(mode="json")
+        )
         spec = DEFAULT_SPEC.model_copy(update={"low_percentile": 3.0})
         record = {
             "parameters": spec.model_dump(mode="json"),
@@ -226,8 +254,12 @@ class TestShadowVersion:
             assert shadow.error
             assert shadow.error.code == "other_preprocessing"
             beside = runtimes.last
-            assert service.client.post(f"/models/{MODEL}/{number}/activate").status_code == 200
-            assert (shadow_of(service).status, shadow_of(service).error) == ("running", None)
+            third = add_version(store_copy, preprocess=alike)
+            for serves, code in ((number, "same_version"), (third, None)):
+                assert service.client.post(f"/models/{MODEL}/{serves}/activate").status_code == 200
+                shadow = shadow_of(service)
+                assert shadow.status == ("paused" if code else "running")
+                assert (shadow.error and shadow.error.code) == code
             beside.error = SystemExit()
             assert service.predict(jpeg).status_code == 200
             wait_until(lambda: shadow_of(service).status == "failed")
@@ -269,12 +301,14 @@ class Beside:
     """A shadow of its own, with a runtime to command, and how busy the active version is."""
 
     stored: StoredVersion
+    active: StoredVersion = field(init=False)
     runtime: FakeRuntime = field(default_factory=lambda: FakeRuntime(max_batch_size=1))
     metrics: Metrics = field(default_factory=Metrics)
     idle: bool = True
 
     def __post_init__(self) -> None:
         manifest = self.stored.manifest
+        self.active = replace(self.stored, manifest_digest="of another version")
         self.rules = Rules(manifest.classes, manifest.tumor_classes, manifest.tumor_threshold)
         self.shadow = Shadow(self.stored, self.rules, self.runtime, self.metrics, lambda: self.idle)
 
@@ -282,7 +316,7 @@ class Beside:
         return self.metrics.registry.get_sample_value(name) or 0.0
 
     def offer(self, count: int = 1, **changes: Any) -> None:
-        self.shadow.offer([answered(**changes) for _ in range(count)], self.rules)
+        self.shadow.offer([answered(**changes) for _ in range(count)], self.active, self.rules)
 
 
 def answered(**changes: Any) -> Job:
@@ -329,7 +363,7 @@ class TestShadow:
     def test_labels_of_other_classes_are_not_compared(self, beside: Beside) -> None:
         """Of what another model calls by another name, every label would disagree."""
         rules = Rules(("krank", "gesund", "a", "b"), ("krank",), 0.5)
-        beside.shadow.offer([answered()], rules)
+        beside.shadow.offer([answered()], beside.active, rules)
         wait_until(lambda: beside.value("brain_shadow_images_total") == 1)
         sample = beside.metrics.registry.get_sample_value
         assert sample("brain_shadow_disagreements_total", {"field": "label"}) == 0
@@ -344,7 +378,9 @@ class TestShadow:
     def test_slices_that_were_not_answered_are_left_out(self, beside: Beside) -> None:
         beside.offer(outcome=None)
         beside.offer(pixels=None)
-        beside.offer(spec=DEFAULT_SPEC.model_copy(update={"low_percentile": 3.0}))
+        spec = DEFAULT_SPEC.model_copy(update={"low_percentile": 3.0})
+        for active in (replace(beside.active, preprocess=spec), beside.stored):
+            beside.shadow.offer([answered()], active, beside.rules)
         beside.offer()
         wait_until(lambda: beside.value("brain_shadow_images_total") == 1)
         assert beside.runtime.batches == [1]
@@ -359,10 +395,16 @@ class TestShadow:
 
     def test_another_preprocessing_is_a_reason_to_compare_nothing(self, beside: Beside) -> None:
         assert beside.shadow.problem(None) is None
-        assert beside.shadow.problem(beside.stored.preprocess) is None
-        problem = beside.shadow.problem(DEFAULT_SPEC.model_copy(update={"low_percentile": 3.0}))
+        assert beside.shadow.problem(beside.active) is None
+        spec = DEFAULT_SPEC.model_copy(update={"low_percentile": 3.0})
+        problem = beside.shadow.problem(replace(beside.active, preprocess=spec))
         assert problem is not None
         assert problem.code == "other_preprocessing"
+
+    def test_the_version_that_serves_would_only_agree(self, beside: Beside) -> None:
+        problem = beside.shadow.problem(beside.stored)
+        assert problem is not None
+        assert problem.code == "same_version"
 
     def test_a_thread_that_ended_is_a_failure(
         self, beside: Beside, caplog: pytest.LogCaptureFixture
@@ -370,7 +412,7 @@ class TestShadow:
         beside.runtime.error = SystemExit()
         beside.offer()
         wait_until(lambda: beside.shadow.problem(None) is not None)
-        problem = beside.shadow.problem(beside.stored.preprocess)
+        problem = beside.shadow.problem(beside.active)
         assert problem is not None
         assert problem.code == "runtime_unusable"
         assert "the thread of the shadow version ended" in caplog.text

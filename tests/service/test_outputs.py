@@ -81,10 +81,10 @@ def test_activation_maps_are_an_output(tiny_store: Path) -> None:
 
 def test_an_output_that_the_artifact_lacks_is_a_clear_error(tiny_store: Path) -> None:
     stored = load(tiny_store, EXPLAINED)
-    path = stored.path / stored.manifest.artifacts["litert"]
+    file = stored.files[stored.manifest.artifacts["litert"]]
     shapes = {**served_shapes(stored.manifest), "mask": (112, 112)}
     with pytest.raises(RuntimeUnusable, match="lacks the output mask"):
-        LiteRtRuntime(path, shapes, 1)
+        LiteRtRuntime(file, shapes, 1)
 
 
 @pytest.mark.parametrize("name", ["mask", "embedding", "logits"])

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from contract.decoding import decode
 from contract.manifest import RuntimeName
 from contract.preprocessing import preprocess
+from contract.sealing import SealedFile
 from contract.store import ModelStore
 from contract.version import StoredVersion
 from service.choices import Device, RuntimeChoice
@@ -45,8 +47,8 @@ def batch(slices: list[Path], stored: StoredVersion) -> NDArray[np.uint8]:
 
 
 def litert(stored: StoredVersion, interpreters: int) -> LiteRtRuntime:
-    path = stored.path / stored.manifest.artifacts["litert"]
-    return LiteRtRuntime(path, served_shapes(stored.manifest), interpreters)
+    file = stored.files[stored.manifest.artifacts["litert"]]
+    return LiteRtRuntime(file, served_shapes(stored.manifest), interpreters)
 
 
 def test_litert_gives_probabilities(stored: StoredVersion, batch: NDArray[np.uint8]) -> None:
@@ -97,7 +99,7 @@ def test_litert_refuses_a_file_that_is_no_model(tmp_path: Path) -> None:
     path = tmp_path / "model.tflite"
     path.write_bytes(b"junk" * 100)
     with pytest.raises(RuntimeUnusable, match="cannot read the model: The model is not a valid"):
-        LiteRtRuntime(path, {"probabilities": (4,)}, 1)
+        LiteRtRuntime(SealedFile(path), {"probabilities": (4,)}, 1)
 
 
 @pytest.fixture(scope="module")
@@ -159,7 +161,7 @@ def test_version_without_the_artifact_is_a_clear_error(
 ) -> None:
     artifacts = {"tensorflow": "saved_model"}
     manifest = stored.manifest.model_copy(update={"artifacts": artifacts})
-    version = StoredVersion(stored.path, manifest, stored.manifest_digest, stored.preprocess)
+    version = replace(stored, manifest=manifest)
     with pytest.raises(RuntimeUnusable, match="no artifact"):
         open_runtime(settings_for(model_store), version)
 

@@ -1,5 +1,6 @@
 """BRAIN_WATCH: a version that comes into the store takes over by itself, or stays where it is."""
 
+import json
 import logging
 import shutil
 import threading
@@ -62,6 +63,26 @@ def looks(service: Service, store: Path, count: int = 4) -> None:
     wait_until(lambda: len(seen) >= count)
     following.resolve = ask  # type: ignore[method-assign]
     assert following.root == store
+
+
+def test_each_swap_and_each_that_was_refused_is_in_the_audit_log(
+    store_copy: Path, tmp_path: Path, runtimes: FakeRuntimes
+) -> None:
+    """As nobody asked for it, it has no name and no request."""
+    log = tmp_path / "audit.log"
+    settings = settings_for(store_copy, watch=True, watch_interval_ms=INTERVAL_MS, audit_log=log)
+    with serving(settings, runtimes) as service:
+        swapped = add_version(store_copy)
+        wait_until(lambda: active(service) == swapped)
+        refused = add_version(store_copy, schema_version=99)
+        wait_until(lambda: "refused" in described(service, refused))
+        looks(service, store_copy)
+    lines = [json.loads(line) for line in log.read_text("utf-8").splitlines()]
+    members = ("action", "who", "request_id", "target", "result", "outcome")
+    assert [[line[member] for member in members] for line in lines] == [
+        ["follow", None, None, f"{MODEL}/latest", f"{MODEL}/{swapped}", "done"],
+        ["follow", None, None, f"{MODEL}/latest", "newer_schema", "failed"],
+    ]
 
 
 def test_a_published_version_takes_over_under_load_and_nothing_is_lost(

@@ -42,7 +42,7 @@ def _answered(folder: Path) -> tuple[ImageSet, Rules, dict[str, NDArray[np.float
     assert record is not None
     assert record.region is not None
     images = read_folders([folder])
-    rules = Rules.read(version.manifest, version.path)
+    rules = Rules.read(version)
     outputs = litert_predictor(version.path / "model.int8.tflite")(images.slices)
     rows = np.arange(len(images))
     _answers(record, record.region, rules, outputs, images, rows, [folder])

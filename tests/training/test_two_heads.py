@@ -347,7 +347,7 @@ def test_the_version_answers_as_the_evaluation_did(
     from training.answering import as_outputs
     from training.convert import litert_predictor, saved_model_predictor
 
-    rules = Rules.read(manifest, version.path)
+    rules = Rules.read(version)
     tested = (run / "report" / "test_images.txt").read_text().split()
     files = {file.sha256: file for file in _read(run)}
     slices = np.stack([preprocess(decode(files[d].path.read_bytes()).upright) for d in tested])
