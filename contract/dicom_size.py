@@ -2,7 +2,8 @@
 
 Pydicom takes microseconds for an element, ten times that for an item of a sequence, and holds the
 interpreter's lock meanwhile, so that a few hundred megabytes of empty ones would stop everything for
-minutes. It takes any eight bytes for an item where it expects one.
+minutes. It takes any eight bytes for an item where it expects one. And of each number that an element
+lists it makes an object of a hundred times its bytes.
 """
 
 import io
@@ -22,6 +23,7 @@ from contract.dicom_meta import (
     is_vr,
     looks_like_vr,
 )
+from contract.dicom_values import PRIVATE
 from contract.errors import TruncatedImage, UndecodableImage
 
 MAX_ITEMS: Final = 100_000
@@ -29,6 +31,45 @@ MAX_ITEMS: Final = 100_000
 
 MAX_ELEMENTS: Final = 300_000
 """Data elements, items and fragments in an object. A frame of an enhanced object has some forty."""
+
+MAX_VALUES: Final = 500_000
+"""Values that are listed in elements beside their first. A frame of an enhanced object has some
+twenty; each takes up to 300 bytes."""
+
+MAX_VALUE_BYTES: Final = 2**17
+"""Of an element that pydicom converts. The longest is a look-up table of 65,536 entries of 16 bits
+(PS3.3 2024e, C.11.1.1); with a stated value representation, texts and numbers have 65,534 at most."""
+
+_BULK: Final = frozenset(
+    {
+        "SQ",
+        "OB",
+        "OW",
+        "OB or OW",
+        "OD",
+        "OF",
+        "OL",
+        "OV",
+        "UN",
+        "NONE",
+        "UT",
+        "UR",
+        "UC",
+        "LT",
+        "ST",
+    }
+)
+"""Value representations of what pydicom leaves as it is, or of texts that no element read here has."""
+
+_NUMBERS: Final = frozenset(
+    {"AT", "FD", "FL", "SL", "SS", "SV", "UL", "US", "UV", "US or SS", "US or OW", "US or SS or OW"}
+)
+
+_CONVERTED: Final = {
+    tag: entry[0] in _NUMBERS for tag, entry in DicomDictionary.items() if entry[0] not in _BULK
+} | dict.fromkeys(PRIVATE, False)
+"""Tags of what pydicom makes objects of, whatever value representation is stated; whether numbers of a
+fixed size, or texts with a backslash between them."""
 
 _READS_PER_ELEMENT: Final = 4
 """Tag, long length, value, and the look ahead of a sequence."""
@@ -82,7 +123,7 @@ class BoundedReader(io.BytesIO):
 
 
 def check_size(data: bytes, meta: Meta, last: int = _ANY) -> None:
-    """Counts items and elements, those in sequences too.
+    """Counts items, elements and their values, those in sequences too.
 
     Args:
         data: a DICOM file that is not deflated, or its beginning.
@@ -90,7 +131,7 @@ def check_size(data: bytes, meta: Meta, last: int = _ANY) -> None:
         last: tag of the last element that is read of it.
 
     Raises:
-        UndecodableImage: there are too many.
+        UndecodableImage: there are too many, or too many values in them, or one is too long.
         TruncatedImage: it ends within a sequence, or a value in one; or a sequence within an item.
     """
     start = behind_command_set(data, meta)
@@ -132,7 +173,7 @@ class _Walk:
         self._data = data
         self._last = last
         self._at = start
-        self._elements = self._items = 0
+        self._elements = self._items = self._values = 0
         self._levels: list[_Level] = []
         self._tag_length = struct.Struct(f"{order}HHL").unpack_from
         self._tag_vr_length = struct.Struct(f"{order}HH2sH").unpack_from
@@ -199,6 +240,8 @@ class _Walk:
                 break
             if length != UNDEFINED:
                 at = start + length
+                if tag in _CONVERTED:
+                    self._add_values(start, min(length, limit - start), is_number=_CONVERTED[tag])
                 if length and self._may_be_sequence(tag, vr, start):
                     self._at = start
                     inner = min(at, limit)
@@ -222,6 +265,13 @@ class _Walk:
         self._elements += 1
         if self._elements > MAX_ELEMENTS:
             raise UndecodableImage("the DICOM object has too many data elements")
+
+    def _add_values(self, start: int, length: int, *, is_number: bool) -> None:
+        if length > MAX_VALUE_BYTES:
+            raise UndecodableImage("a data element of the DICOM object is too long")
+        self._values += length // 2 if is_number else self._data.count(b"\\", start, start + length)
+        if self._values > MAX_VALUES:
+            raise UndecodableImage("the DICOM object has too many values")
 
     def _may_be_sequence(self, tag: int, vr: bytes, start: int) -> bool:
         """Whether pydicom may convert a value of defined length to a sequence."""

@@ -24,6 +24,9 @@ from service.jobs import Upload
 MAX_RATIO: Final = 100
 """How many times its own size an archive may unpack to; DICOM and JPEG come to less than ten."""
 
+MAX_NAME: Final = 1024
+"""Characters in the path of a file in an archive. Answers repeat it."""
+
 FREE_BYTES: Final = 2**20
 """An archive that unpacks to less may have any ratio: a few blank slices are nothing to fear."""
 
@@ -91,6 +94,10 @@ class Archive:
             raise TooManyFiles.of("the zip file", max_files)
         if not members:
             raise EmptyZip("the zip file holds no files")
+        if any(len(member.filename) > MAX_NAME for member in members):
+            raise DamagedZip(
+                f"a file in the zip file has a name of more than {MAX_NAME} characters"
+            )
         if any(member.flag_bits & _ENCRYPTED for member in members):
             raise EncryptedZip("the zip file is encrypted")
         if any(member.compress_type not in _METHODS for member in members):

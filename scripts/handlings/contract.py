@@ -118,4 +118,18 @@ MUTANTS: Final = (
         "            sync(path)",
         f"{PERMISSIONS}::test_what_is_published_everybody_may_read",
     ),
+    Mutant(
+        "element that lists millions of values",
+        "contract/dicom_size.py",
+        "if length > MAX_VALUE_BYTES:",
+        "if False:",
+        "tests/contract/test_dicom_size.py::TestValues::test_an_element_is_not_longer_than_a_table",
+    ),
+    Mutant(
+        "many elements that list thousands of values",
+        "contract/dicom_size.py",
+        "if self._values > MAX_VALUES:",
+        "if False:",
+        "tests/contract/test_dicom_size.py::TestValues::test_nor_are_there_more_values_in_many",
+    ),
 )

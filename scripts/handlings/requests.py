@@ -196,4 +196,11 @@ MUTANTS: Final = (
         " if form else None",
         "tests/service/test_administration.py::test_what_is_no_name_is_not_recorded",
     ),
+    Mutant(
+        "name without end in a zip file",
+        "service/archives.py",
+        "if any(len(member.filename) > MAX_NAME for member in members):",
+        "if False:",
+        "tests/service/test_archives.py::test_unusable_zip_is_refused",
+    ),
 )

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import ssl
+import zlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -75,7 +76,12 @@ class Destination:
         if settings.dicomweb_url is None:
             raise SettingsError("BRAIN_DICOMWEB_URL is not set")
         self._url = f"{str(settings.dicomweb_url).rstrip('/')}/studies"
-        headers = {"Accept": MEDIA_TYPE, "User-Agent": f"brain-mri/{RELEASE}"}
+        headers = {
+            "Accept": MEDIA_TYPE,
+            # A few bytes may unpack to gigabytes.
+            "Accept-Encoding": "identity",
+            "User-Agent": f"brain-mri/{RELEASE}",
+        }
         if settings.dicomweb_token is not None:
             headers["Authorization"] = f"Bearer {settings.dicomweb_token.get_secret_value()}"
         auth = None
@@ -124,17 +130,19 @@ class Destination:
     async def _answer(self, request: httpx.Request) -> httpx.Response | None:
         """What was answered; None if that is too large, and the status does not say enough."""
         response = await self._client.send(request, stream=True)
+        received = b""
         try:
-            content = b""
-            async for piece in response.aiter_bytes():
-                content += piece
-                if len(content) > MAX_ANSWER_BYTES:
-                    if response.is_success:
-                        return None
-                    content = b""
+            async for piece in response.aiter_raw():
+                received += piece
+                if len(received) > MAX_ANSWER_BYTES:
                     break
         finally:
             await response.aclose()
+        content = _unpacked(received, response.headers.get("content-encoding", "identity"))
+        if content is None:
+            if response.is_success:
+                return None
+            content = b""
         # Without the header that says how the content was compressed.
         headers = {"Retry-After": response.headers.get("retry-after", "")}
         return httpx.Response(response.status_code, headers=headers, content=content)
@@ -149,6 +157,20 @@ async def _pieces(content: bytes, limit: asyncio.Timeout, seconds: float) -> Asy
     for start in range(0, len(content), PIECE_BYTES):
         yield content[start : start + PIECE_BYTES]
         limit.reschedule(asyncio.get_running_loop().time() + seconds)
+
+
+def _unpacked(content: bytes, coding: str) -> bytes | None:
+    """What was answered; None if that is too large, or not packed as some servers do unasked."""
+    if len(content) > MAX_ANSWER_BYTES or coding not in {"identity", "gzip"}:
+        return None
+    if coding == "identity":
+        return content
+    inflater = zlib.decompressobj(wbits=zlib.MAX_WBITS | 16)
+    try:
+        plain = inflater.decompress(content, MAX_ANSWER_BYTES)
+    except zlib.error:
+        return None
+    return plain if inflater.eof else None
 
 
 def judge(response: httpx.Response, sops: Sequence[str]) -> Verdict:

@@ -287,6 +287,48 @@ def opened_and_read(data: bytes, keep: tuple[str, ...] = ()) -> None:
 LUT = element(0x00283002, "US", bytes(6)) + element(0x00283006, "OW", bytes(512))
 
 
+LISTS = {
+    "numbers": (0x00280030, b"1\\"),
+    "windows": (0x00281050, b"1\\"),
+    "identifiers": (0x0020000E, b"1\\"),
+    "character sets": (0x00080005, b"\\\\"),
+    "paddings": (0x00280120, bytes(2)),
+    "private": (0x0043102F, b"1\\"),
+}
+"""A tag whose values pydicom makes objects of, and two bytes that are one of them, or two."""
+
+
+class TestValues:
+    """Of each that an element lists pydicom makes an object of a hundred times its bytes."""
+
+    @pytest.mark.parametrize("vr", ["", "UN"])
+    @pytest.mark.parametrize(("tag", "value"), LISTS.values(), ids=LISTS)
+    def test_an_element_is_not_longer_than_a_table(self, tag: int, value: bytes, vr: str) -> None:
+        data = mr_object(GREY, syntax=SYNTAXES["explicit" if vr else "implicit"])
+        longest = element(tag, vr, value * (dicom_size.MAX_VALUE_BYTES // 2))
+        check(inserted(data, longest))
+        with pytest.raises(UndecodableImage, match="too long"):
+            check(inserted(data, element(tag, vr, value * (dicom_size.MAX_VALUE_BYTES // 2 + 1))))
+
+    @pytest.mark.parametrize(("tag", "value"), LISTS.values(), ids=LISTS)
+    def test_nor_are_there_more_values_in_many(self, tag: int, value: bytes) -> None:
+        data = mr_object(GREY, syntax=SYNTAXES["implicit"])
+        one = item(element(tag, "", value * 2_000))
+        with pytest.raises(UndecodableImage, match="values"):
+            check(inserted(data, element(0x52009230, "", 251 * one)))
+        check(inserted(data, element(0x52009230, "", 100 * one)))
+
+    @pytest.mark.parametrize("tag", [0x00091010, 0x60003000, 0x00143050])
+    def test_what_nobody_converts_may_be_long(self, tag: int) -> None:
+        data = mr_object(GREY, syntax=SYNTAXES["implicit"])
+        check(inserted(data, element(tag, "", bytes(1_000_000))))
+
+
+def check(data: bytes) -> None:
+    opened = inflate(data, 100_000_000)
+    check_size(opened.data, opened.meta)
+
+
 class TestOnce:
     """What pydicom makes items of, it makes them of once, however many frames there are."""
 

@@ -95,6 +95,36 @@ def test_of_an_answer_without_end_only_so_much_is_read(
         assert verdict.refused == {"a": f"http_{status}"}
 
 
+@pytest.mark.parametrize(
+    ("coding", "layers", "size"),
+    [("gzip", 1, MAX_ANSWER_BYTES + 1), ("gzip, gzip", 2, 100), ("br", 0, 100)],
+    ids=["bomb", "twice", "unknown"],
+)
+def test_an_answer_that_is_packed_is_unpacked_so_far_as_an_answer_may_be(
+    model_store: Path, tmp_path: Path, coding: str, layers: int, size: int
+) -> None:
+    packed = b" " * size
+    for _ in range(layers):
+        packed = gzip.compress(packed)
+    head = HEAD % 200 + b"Content-Encoding: %b\r\n" % coding.encode()
+
+    def answer(connection: socket.socket) -> None:
+        connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(packed) + packed)
+
+    with answering(answer) as url:
+        verdict = sent(model_store, tmp_path, url)
+    assert verdict.later == {"a": "answer_too_large"}
+
+
+def test_a_refusal_that_is_packed_is_read(model_store: Path, tmp_path: Path) -> None:
+    item = {"00081155": {"Value": ["a"]}, "00081197": {"Value": [0x0110]}}
+    packed = gzip.compress(json.dumps({"00081198": {"Value": [item]}}).encode())
+    head = HEAD % 200 + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(packed)
+    with answering(lambda connection: connection.sendall(head + packed)) as url:
+        verdict = sent(model_store, tmp_path, url)
+    assert verdict.refused == {"a": "refused_0110"}
+
+
 def test_an_answer_that_drips_is_not_waited_for(model_store: Path, tmp_path: Path) -> None:
     """Never silent for long, and never at its end."""
     stop = threading.Event()

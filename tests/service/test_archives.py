@@ -160,6 +160,7 @@ def test_names_are_only_names(small: Service, tmp_path: Path) -> None:
         ),
         pytest.param(zipped({"a": bytes(2_000_000)}), 413, "zip_too_large", id="packed too well"),
         pytest.param(lying(2**31), 413, "zip_too_large", id="states too much"),
+        pytest.param(zipped({1025 * "a": SLICE}), 422, "damaged_zip", id="name without end"),
         pytest.param(overlapping(), 422, "damaged_zip", id="overlapping"),
         pytest.param(zipped({"b.zip": zipped({"a": SLICE})}), 422, "nested_zip", id="nested"),
     ],
