@@ -8,7 +8,14 @@ from typing import Any
 
 import httpx
 
-from tests.support.browser import BROWSER_SECONDS, STUB, Browser, needs_browser, saved
+from tests.support.browser import (
+    BROWSER_SECONDS,
+    STUB,
+    Browser,
+    needs_browser,
+    opened,
+    saved,
+)
 from tests.support.service import MODEL, wait_until
 
 
@@ -69,6 +76,33 @@ def test_good_and_bad_files_together(browser: Browser, url: str, folder: Path) -
     tumors = sum(entry.get("decision") == "tumor" for entry in entries)
     assert re.match(f"8 files: {tumors} tumour, .*3 without a result", browser.text("#summary"))
     assert browser.text("#announcer") == browser.text("#summary")
+
+
+OLDER = """
+delete Map.groupBy;
+delete Object.groupBy;
+delete AbortSignal.any;
+delete Promise.withResolvers;
+delete Set.prototype.union;
+"""
+"""What the oldest browsers of docs/installation.md do not have."""
+
+
+@needs_browser
+def test_a_browser_of_2023_is_enough(shared_browser: Browser, url: str, folder: Path) -> None:
+    command = "Page.addScriptToEvaluateOnNewDocument"
+    script = shared_browser.cdp(command, source=OLDER)["identifier"]
+    try:
+        browser = opened(shared_browser, url)
+        assert browser.run("return Map.groupBy === undefined")
+        browser.choose(sorted(folder.iterdir()))
+        browser.wait_for_answers()
+        assert len(browser.rows()) == 8
+        browser.click(".row:not([hidden]) .heat:not([hidden])")
+        image = "return document.getElementById('viewer-image').naturalWidth > 0"
+        wait_until(lambda: browser.run(image), BROWSER_SECONDS)
+    finally:
+        shared_browser.cdp("Page.removeScriptToEvaluateOnNewDocument", identifier=script)
 
 
 @needs_browser

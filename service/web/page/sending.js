@@ -6,6 +6,7 @@
 
 import { Batches, share } from "./batches.js";
 import * as key from "./key.js";
+import { within } from "./time.js";
 
 const RETRIES = 4;
 const FIRST_WAIT_SECONDS = 1;
@@ -221,7 +222,7 @@ function retryAfter(response) {
 
 async function isReachable(stopped) {
   try {
-    const signal = AbortSignal.any([stopped, AbortSignal.timeout(REACHED_WITHIN_SECONDS * 1000)]);
+    const signal = within(REACHED_WITHIN_SECONDS, stopped);
     const response = await fetch("health/live", { cache: "no-store", signal });
     // Of what runs, this address tells no error: one is a proxy's in front of what does not.
     return response.status < 500;
