@@ -24,6 +24,8 @@ let items = [];
 let busyMs = 0;
 let startedAt = null;
 let announcedAt = 0;
+/** Whether the results that are shown were saved as they are. */
+let isSaved = false;
 
 const sender = new Sender({
   sending(sent) {
@@ -79,6 +81,7 @@ async function add(found) {
   const added = found.map(({ file, path }) => ({ file, path, state: "waiting" }));
   if (!added.length) return;
   items.push(...added);
+  isSaved = false;
   for (const item of added) draw(item, enlarge);
   list.append(...added.flatMap((item) => item.rows));
   place("results").hidden = false;
@@ -119,6 +122,7 @@ async function inspect(item) {
 function change(item, fields) {
   delete item.entries;
   delete item.error;
+  isSaved = false;
   Object.assign(item, fields);
   draw(item, enlarge);
   schedule();
@@ -338,7 +342,15 @@ function announce(text) {
   place("announcer").textContent = text;
 }
 
+/** Clears at once where nothing is lost by it, and else asks. */
+function askToClear() {
+  const isLoss = !isSaved && items.some((item) => isPending(item) || item.state === "done");
+  if (isLoss) place("question").showModal();
+  else clear();
+}
+
 function clear() {
+  place("question").close();
   sender.stop();
   for (const { url } of items) if (url) URL.revokeObjectURL(url);
   items = [];
@@ -373,6 +385,7 @@ function download(kind) {
       ? [exports.toCsv(answered), "text/csv;charset=utf-8"]
       : [exports.toJson(answered), "application/json"];
   exports.save(text, `brain-mri-results-${stamp}.${kind}`, type);
+  isSaved = true;
 }
 
 for (const [button, input, read] of [
@@ -433,7 +446,8 @@ place("key-form").addEventListener("submit", (event) => {
 });
 place("save-csv").addEventListener("click", () => download("csv"));
 place("save-json").addEventListener("click", () => download("json"));
-place("clear").addEventListener("click", clear);
+place("clear").addEventListener("click", askToClear);
+place("clear-all").addEventListener("click", clear);
 // Results and key are in this page alone.
 addEventListener("beforeunload", (event) => {
   if (items.length) event.preventDefault();

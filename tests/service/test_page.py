@@ -175,6 +175,7 @@ def test_what_is_said_of_an_empty_choice_goes_with_the_next(browser: Browser) ->
     assert not browser.run(PASTED, True)
     browser.wait_for_answers()
     assert browser.run(EMPTY_CHOICE)
+    # It got no result, so nothing is lost, and nothing asked.
     browser.click("#clear")
     assert not browser.run("return document.getElementById('no-files').checkVisibility()")
 
@@ -227,6 +228,28 @@ def test_fields_that_are_absent_are_not_shown(browser: Browser, slices: Sequence
     assert not browser.run("return document.querySelector('.heat').checkVisibility()")
     text = " ".join(row.values())
     assert re.findall("Prediction set|distribution|Region|SOP|Refer", text) == []
+
+
+@needs_browser
+def test_what_is_not_saved_is_cleared_only_after_a_question(
+    browser: Browser, slices: Sequence[Path]
+) -> None:
+    browser.choose(slices[:2])
+    browser.wait_for_answers()
+    is_asked = "return document.getElementById('question').open"
+    browser.click("#clear")
+    assert browser.run(is_asked)
+    browser.click("#question button")
+    assert not browser.run(is_asked)
+    assert len(browser.rows()) == 2
+    browser.click("#save-json")
+    browser.click("#clear")
+    assert browser.rows() == []
+    # What is added later is not saved.
+    browser.choose(slices[:1])
+    browser.wait_for_answers()
+    browser.clear()
+    assert browser.rows() == []
 
 
 @needs_browser

@@ -94,7 +94,7 @@ def test_results_of_several_versions_are_told_apart(page: Browser, slices: Seque
     assert printed == f"Results by {MODEL} {serving} and {MODEL} 77."
 
     # Another version than the one that is named as serving is said even where it is the only one.
-    page.click("#clear")
+    page.clear()
     add(page, slices[:1], by_version(77, slice_of("a.jpg", "tumor", 0.9)))
     past = f"These results are by {MODEL} 77. The service now runs {MODEL} {serving}."
     assert page.text("#versions") == past
@@ -159,7 +159,7 @@ def test_a_series_that_is_not_calibrated_says_so(page: Browser, tmp_path: Path) 
     add(page, paths, answer(*map(entry, names)))
     assert page.run(SCORE_NAMES) == ["tumour probability of the series (uncalibrated output)"]
     assert not page.run(SETS_HINT)
-    page.click("#clear")
+    page.clear()
     add(page, paths, answer(*(entry(name, prediction_set=["notumor"]) for name in names)))
     assert page.run(SCORE_NAMES) == ["tumour probability of the series"]
     assert page.run(SETS_HINT)
