@@ -276,6 +276,8 @@ function showPrinted(visible, all) {
   const texts = used.length ? [`Results by ${used.join(" and ")}.`] : [];
   const chosen = document.querySelector("input[name=filter]:checked + span").firstChild.data.trim();
   const total = words.count(all, "slice");
+  const now = new Date().toLocaleString("en-GB", { dateStyle: "long", timeStyle: "long" });
+  texts.push(`Printed ${now}.`);
   if (visible < all) texts.push(`Only “${chosen}” is shown: ${visible} of ${total}.`);
   place("printed").textContent = texts.join(" ");
 }
@@ -379,7 +381,8 @@ function enlarge(item, entry, options) {
 
 function download(kind) {
   const answered = items.filter(({ state }) => state === "done" || state === "failed");
-  const stamp = new Date().toISOString().slice(0, 19).replaceAll(":", "-");
+  // In UTC, as its Z says.
+  const stamp = `${new Date().toISOString().slice(0, 19).replaceAll(":", "-")}Z`;
   const [text, type] =
     kind === "csv"
       ? [exports.toCsv(answered), "text/csv;charset=utf-8"]
@@ -428,6 +431,7 @@ addEventListener("paste", (event) => {
   if (found.length) addOrSay(found);
 });
 
+addEventListener("beforeprint", arrange);
 place("filter").addEventListener("change", arrange);
 place("sort").addEventListener("change", arrange);
 place("stop").addEventListener("click", () => sender.stop());

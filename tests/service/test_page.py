@@ -3,6 +3,7 @@
 import re
 import shutil
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +260,7 @@ def test_saved_results(browser: Browser, url: str, folder: Path, chromium_folder
     browser.wait_for_answers()
     document, lines = saved(browser, chromium_folder / "saved")
     entries = answers_for(url, paths)
+    assert all(path.stem.endswith("Z") for path in (chromium_folder / "saved").iterdir())
     assert "not a medical device" in document["note"]
     fields = {"file", "model", "request_id", "request_index", "timing_ms"}
     own = [{k: v for k, v in it.items() if k not in fields} for it in document["results"]]
@@ -267,6 +269,8 @@ def test_saved_results(browser: Browser, url: str, folder: Path, chromium_folder
         f"'{path.name}" if path.name.startswith("=") else path.name for path in paths
     ]
     for line, entry in zip(lines, entries, strict=True):
+        assert line["note"] == document["note"]
+        assert datetime.fromisoformat(line["saved"]).tzinfo is UTC
         assert line["decision"] == entry.get("decision", "")
         assert line["error_code"] == entry.get("error", {}).get("code", "")
         number = line.get("tumor_probability_uncalibrated", line.get("tumor_probability"))
