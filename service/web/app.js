@@ -99,6 +99,8 @@ async function add(found) {
 
 /** Adds what a drop or a choice gave, and says so where that is nothing. */
 function addOrSay(found) {
+  // Else they would be listed behind it, unseen.
+  place("viewer").close();
   sayNoFiles(!found.length);
   add(found);
 }
@@ -425,8 +427,15 @@ addEventListener("drop", async (event) => {
   event.preventDefault();
   addOrSay(await dropped(event.dataTransfer));
 });
+let pasted = 0;
+/** Browsers call every picture from the clipboard the same; each gets a name of its own. */
+function named(file) {
+  if (file.name !== "image.png") return file;
+  pasted += 1;
+  return new File([file], `pasted ${pasted}.png`, { type: file.type });
+}
 addEventListener("paste", (event) => {
-  const found = chosen(event.clipboardData?.files ?? []);
+  const found = chosen([...(event.clipboardData?.files ?? [])].map(named));
   // Text is pasted as well, as into the field of the key.
   if (found.length) addOrSay(found);
 });

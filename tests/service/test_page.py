@@ -181,6 +181,33 @@ def test_what_is_said_of_an_empty_choice_goes_with_the_next(browser: Browser) ->
     assert not browser.run("return document.getElementById('no-files').checkVisibility()")
 
 
+PICTURE = """
+const canvas = document.createElement("canvas");
+const transfer = new DataTransfer();
+return new Promise((done) => canvas.toBlob((picture) => {
+  transfer.items.add(new File([picture], "image.png", { type: "image/png" }));
+  dispatchEvent(new ClipboardEvent("paste", { clipboardData: transfer }));
+  done();
+}));
+"""
+
+
+@needs_browser
+def test_pictures_that_are_pasted_are_told_apart_and_seen(
+    browser: Browser, slices: Sequence[Path]
+) -> None:
+    browser.choose(slices[:1])
+    browser.wait_for_answers()
+    browser.click(".thumb button")
+    is_open = "return document.getElementById('viewer').open"
+    assert browser.run(is_open)
+    browser.run(PICTURE)
+    assert not browser.run(is_open)
+    browser.run(PICTURE)
+    browser.wait_for_answers()
+    assert [row["name"] for row in browser.rows()[1:]] == ["pasted 1.png", "pasted 2.png"]
+
+
 @needs_browser
 def test_later_fields_are_shown(browser: Browser, slices: Sequence[Path]) -> None:
     entry = {
