@@ -6,7 +6,8 @@ ServiceError                       500  internal_error
 │   ├── UnexpectedField              400  unexpected_field
 │   ├── NoInput                      400  no_input
 │   ├── InvalidParameter             400  invalid_parameter
-│   └── MalformedRequest             400  malformed_request
+│   ├── MalformedRequest             400  malformed_request
+│   └── BodyTimeout                  400  body_timeout
 ├── RequestTooLarge                413  request_too_large
 │   ├── BodyTooLarge                 413  body_too_large
 │   ├── TooManyFiles                 413  too_many_files
@@ -19,7 +20,6 @@ ServiceError                       500  internal_error
 │   └── UnknownHost                  403  unknown_host
 ├── NotAcceptable                  406  not_acceptable
 │   └── NoDicomSource                406  no_dicom_source
-├── BodyTimeout                    408  body_timeout
 ├── HeadersTimeout                 408  headers_timeout
 ├── HeadersTooLarge                431  headers_too_large
 ├── RateExceeded                   429  rate_exceeded, with Retry-After
@@ -123,6 +123,16 @@ class MalformedRequest(BadRequest):
     """No HTTP that can be understood, not one `Host`, or a study in the address that is no UID."""
 
     code = "malformed_request"
+
+
+class BodyTimeout(BadRequest):
+    """The body did not arrive in time (BRAIN_BODY_TIMEOUT_MS).
+
+    Not 408: of a body that comes over a connection that had a request before, browsers take this as
+    leave to send it all again by themselves (RFC 9110, 15.5.9), without end and unseen by the page.
+    """
+
+    code = "body_timeout"
 
 
 class RequestTooLarge(ServiceError):
@@ -243,13 +253,6 @@ class NoDicomSource(NotAcceptable):
     """DICOM objects were asked for, and no input is one, or a file outside an archive is none."""
 
     code = "no_dicom_source"
-
-
-class BodyTimeout(ServiceError):
-    """The body did not arrive in time (BRAIN_BODY_TIMEOUT_MS)."""
-
-    status = 408
-    code = "body_timeout"
 
 
 class HeadersTimeout(ServiceError):

@@ -33,7 +33,7 @@ Responses = dict[int | str, dict[str, Any]]
 _SCHEMA_PATH: Final = "#/components/schemas/{model}"
 
 _REASONS: Final = {
-    400: ("The request is malformed.", "malformed_multipart"),
+    400: ("The request is malformed, or did not arrive in time.", "malformed_multipart"),
     401: ("There are API keys here, and the request has none that is valid.", "unauthenticated"),
     403: (
         "The API key is for something else. Without keys: another site's page asks, or a strange host.",
@@ -44,7 +44,6 @@ _REASONS: Final = {
         "No form of the answer is accepted: DICOM objects are made of DICOM alone.",
         "no_dicom_source",
     ),
-    408: ("The body did not arrive in time.", "body_timeout"),
     409: ("That version must not serve; the one that did still does.", "corrupt_version"),
     413: ("Body, files, slices or pixels are over the limit.", "body_too_large"),
     415: ("The body or its content is of no accepted type.", "unsupported_media_type"),

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from service.archives import unpacked
 from service.buffers import Claim
 from service.engine import Engine
-from service.errors import BodyTimeout, QueueFull
+from service.errors import QueueFull
 from service.jobs import Upload
 from service.state import State
 from service.uploads import read_uploads
@@ -43,8 +43,8 @@ async def receive(request: Request, state: State, max_files: int, claim: Claim) 
     Raises:
         Unavailable: it cannot; nothing of the body was read. Or there is no memory for it, or others
             needed that while it arrived.
-        BodyTimeout: the body takes too long.
-        ServiceError: the body is not what it should be; see :func:`service.uploads.read_uploads`.
+        ServiceError: the body is not what it should be, or takes too long; see
+            :func:`service.uploads.read_uploads`.
     """
     settings = state.settings
     # Before the body is read: a service that cannot answer must not spend its time on bodies.
@@ -52,13 +52,17 @@ async def receive(request: Request, state: State, max_files: int, claim: Claim) 
     state.pipeline.admit()
     loop = asyncio.get_running_loop()
     try:
-        async with asyncio.timeout(settings.body_timeout_ms / 1000) as limit:
+        async with asyncio.timeout(None) as limit:
             with claim.arriving(partial(loop.call_soon_threadsafe, _end_now, limit)):
-                uploads = await read_uploads(request, settings.max_body_bytes, max_files, claim)
+                uploads = await read_uploads(
+                    request,
+                    settings.max_body_bytes,
+                    max_files,
+                    claim,
+                    settings.body_timeout_ms / 1000,
+                )
     except TimeoutError as error:
-        if claim.ended:
-            raise QueueFull("others needed the room of this body; try again") from error
-        raise BodyTimeout("the body did not arrive in time") from error
+        raise QueueFull("others needed the room of this body; try again") from error
     deadline = monotonic() + settings.deadline_ms / 1000
     uploads = await unpacked(uploads, max_files, settings.max_body_bytes, claim)
     if state.registry.active is not engine:

@@ -72,7 +72,7 @@ def _add_prediction(app: FastAPI) -> None:
                 "`Accept` prefers them.",
                 "content": OBJECTS,
             },
-            **problems(400, 401, 403, 406, 408, 413, 415, 422, 429, 500, 503, 504),
+            **problems(400, 401, 403, 406, 413, 415, 422, 429, 500, 503, 504),
         },
         openapi_extra=PREDICT_BODY | AUTHENTICATED | {"parameters": PREDICT_PARAMETERS},
     )
@@ -88,7 +88,7 @@ def _add_prediction(app: FastAPI) -> None:
                 "content": PICTURE,
                 "headers": EXPLAIN_HEADERS,
             },
-            **problems(400, 401, 403, NotAcceptable, 408, 413, 415, 422, 429, 500),
+            **problems(400, 401, 403, NotAcceptable, 413, 415, 422, 429, 500),
             **problems(NotExplainable, 503, 504),
         },
         openapi_extra=EXPLAIN_BODY | AUTHENTICATED | {"parameters": EXPLAIN_PARAMETERS},
@@ -182,9 +182,7 @@ def _add_pacs(app: FastAPI) -> None:
             response_class=Response,
             responses={
                 **STORE_ANSWERS,
-                **problems(
-                    400, 401, 403, NotAcceptable, 408, 413, UnsupportedRequestMedia, 429, 500
-                ),
+                **problems(400, 401, 403, NotAcceptable, 413, UnsupportedRequestMedia, 429, 500),
                 **problems(NoDestination, SpoolFull, QueueFull, Draining),
             },
             openapi_extra=STORE_BODY | AUTHENTICATED,

@@ -248,8 +248,8 @@ class ServingSettings(BaseSettings):
     body_timeout_ms: float = Field(
         30_000,
         gt=0,
-        description="Time in which a body has to arrive; beyond it 408. STOW-RS has a second more for "
-        "each 64 KiB that have come.",
+        description="Time in which a body has to arrive, and a second more for each 64 KiB that have "
+        "come; beyond it, or after as long a silence, 400.",
     )
 
     max_body_bytes: int = Field(

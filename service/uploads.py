@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator
+from time import monotonic
 from typing import Final
 
 from python_multipart.exceptions import FormParserError
@@ -12,6 +13,7 @@ from starlette.requests import Request
 
 from service.buffers import Claim
 from service.errors import (
+    BodyTimeout,
     BodyTooLarge,
     CompressedBody,
     MalformedMultipart,
@@ -44,13 +46,43 @@ MAX_PART_HEADERS: Final = 32
 MOST_JOINED_AT_ONCE: Final = 2**22
 """Bytes that are put together on the event loop; that takes some milliseconds."""
 
+MIN_BYTES_PER_SECOND: Final = 64 * 1024
+"""Beside the time that every body has, each so many bytes earn another second."""
+
+
+async def arriving(request: Request, seconds: float) -> AsyncIterator[bytes]:
+    """The pieces of a body, as they come.
+
+    Args:
+        request: whose body has not been read.
+        seconds: for the body, besides what its bytes earn; and for each silence.
+
+    Raises:
+        BodyTimeout: it takes longer.
+    """
+    start, received = monotonic(), 0
+    stream = request.stream()
+    while True:
+        left = start + seconds + received / MIN_BYTES_PER_SECOND - monotonic()
+        try:
+            # What was earned is for a slow client, and not for one that has stopped.
+            async with asyncio.timeout(min(left, seconds)):
+                piece = await anext(stream, None)
+        except TimeoutError as error:
+            raise BodyTimeout("the body did not arrive in time") from error
+        if piece is None:
+            return
+        received += len(piece)
+        yield piece
+
 
 async def read_uploads(
-    request: Request, max_body_bytes: int, max_files: int, claim: Claim
+    request: Request, max_body_bytes: int, max_files: int, claim: Claim, seconds: float
 ) -> list[Upload]:
     """The files of a request, at least one.
 
     Raises:
+        BodyTimeout: it takes longer than :func:`arriving` lets it.
         UnsupportedRequestMedia: the body is declared to be something else, or to be compressed.
         BodyTooLarge, TooManyFiles: over the limits; the rest of the body is not read.
         QueueFull: there is no memory for it now, likewise.
@@ -64,7 +96,7 @@ async def read_uploads(
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > max_body_bytes:
         raise _too_large(max_body_bytes)
-    chunks = _bounded(request, max_body_bytes, claim)
+    chunks = _bounded(arriving(request, seconds), max_body_bytes, claim)
     if media != MULTIPART:
         data = await _joined([chunk async for chunk in chunks])
         if not data:
@@ -133,9 +165,11 @@ async def _joined(pieces: list[bytes]) -> bytes:
     return await asyncio.to_thread(b"".join, pieces)
 
 
-async def _bounded(request: Request, max_body_bytes: int, claim: Claim) -> AsyncIterator[bytes]:
+async def _bounded(
+    body: AsyncIterator[bytes], max_body_bytes: int, claim: Claim
+) -> AsyncIterator[bytes]:
     size = 0
-    async for chunk in request.stream():
+    async for chunk in body:
         size += len(chunk)
         if size > max_body_bytes:
             raise _too_large(max_body_bytes)

@@ -129,10 +129,31 @@ MUTANTS: Final = (
     ),
     Mutant(
         "body that does not arrive",
-        "service/receiving.py",
-        "asyncio.timeout(settings.body_timeout_ms / 1000)",
+        "service/uploads.py",
+        "asyncio.timeout(min(left, seconds))",
         "asyncio.timeout(60)",
         "tests/service/test_uploads.py::test_body_that_does_not_arrive_is_given_up",
+    ),
+    Mutant(
+        "body that is slow but comes",
+        "service/uploads.py",
+        "start + seconds + received / MIN_BYTES_PER_SECOND - monotonic()",
+        "start + seconds - monotonic()",
+        "tests/service/test_uploads.py::test_body_that_is_slow_but_comes_has_its_time",
+    ),
+    Mutant(
+        "body that stops",
+        "service/uploads.py",
+        "min(left, seconds)",
+        "left",
+        "tests/service/test_uploads.py::test_body_that_stops_has_no_time_for_what_came_before",
+    ),
+    Mutant(
+        "body that a browser sends again",
+        "service/errors.py",
+        '    code = "body_timeout"\n',
+        '    status = 408\n    code = "body_timeout"\n',
+        "tests/service/test_page_busy.py::test_an_upload_that_takes_too_long_says_so",
     ),
     Mutant(
         "answer that is never read",

@@ -3,7 +3,6 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from starlette.requests import Request
@@ -12,7 +11,6 @@ from starlette.responses import Response
 from service.buffers import Claim
 from service.context import Context
 from service.errors import (
-    BodyTimeout,
     BodyTooLarge,
     Draining,
     MalformedRequest,
@@ -21,7 +19,7 @@ from service.errors import (
 )
 from service.negotiation import accept_of
 from service.state import State
-from service.uploads import check_coding
+from service.uploads import arriving, check_coding
 
 if TYPE_CHECKING:  # pydicom costs a quarter of a second, which only a PACS has to pay
     from service.pacs.gateway import Gateway
@@ -29,9 +27,6 @@ if TYPE_CHECKING:  # pydicom costs a quarter of a second, which only a PACS has 
 
 PIECE_BYTES: Final = 256 * 1024
 """How much of a body is in memory before it is handed to the disk."""
-
-MIN_BYTES_PER_SECOND: Final = 64 * 1024
-"""Beside the time that every body has, each so many bytes earn another second."""
 
 
 async def store(request: Request) -> Response:
@@ -93,28 +88,17 @@ async def _receive(
 
 async def _pieces(request: Request, seconds: float, claim: Claim) -> AsyncIterator[bytes]:
     """The body in pieces that are worth a thread's while; they are claimed until they are freed."""
-    start, received = monotonic(), 0
     chunks: list[bytes] = []
     size = 0
-    stream = request.stream()
-    while True:
-        left = start + seconds + received / MIN_BYTES_PER_SECOND - monotonic()
-        try:
-            async with asyncio.timeout(left):
-                chunk = await anext(stream, None)
-        except TimeoutError as error:
-            raise BodyTimeout("the body did not arrive in time") from error
-        if chunk is not None:
-            claim.add(len(chunk))
-            chunks.append(chunk)
-            size += len(chunk)
-            received += len(chunk)
-        if chunk is None or size >= PIECE_BYTES:
-            if size:
-                yield b"".join(chunks)
+    async for chunk in arriving(request, seconds):
+        claim.add(len(chunk))
+        chunks.append(chunk)
+        size += len(chunk)
+        if size >= PIECE_BYTES:
+            yield b"".join(chunks)
             chunks, size = [], 0
-        if chunk is None:
-            return
+    if size:
+        yield b"".join(chunks)
 
 
 def _answer(receipt: "Receipt", state: State, context: Context) -> Response:

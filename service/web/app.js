@@ -24,6 +24,8 @@ let items = [];
 let busyMs = 0;
 let startedAt = null;
 let announcedAt = 0;
+/** Whether the results that are shown were saved as they are. */
+let isSaved = false;
 
 const sender = new Sender({
   sending(sent) {
@@ -79,6 +81,7 @@ async function add(found) {
   const added = found.map(({ file, path }) => ({ file, path, state: "waiting" }));
   if (!added.length) return;
   items.push(...added);
+  isSaved = false;
   for (const item of added) draw(item, enlarge);
   list.append(...added.flatMap((item) => item.rows));
   place("results").hidden = false;
@@ -96,6 +99,8 @@ async function add(found) {
 
 /** Adds what a drop or a choice gave, and says so where that is nothing. */
 function addOrSay(found) {
+  // Else they would be listed behind it, unseen.
+  place("viewer").close();
   sayNoFiles(!found.length);
   add(found);
 }
@@ -119,6 +124,7 @@ async function inspect(item) {
 function change(item, fields) {
   delete item.entries;
   delete item.error;
+  isSaved = false;
   Object.assign(item, fields);
   draw(item, enlarge);
   schedule();
@@ -272,6 +278,8 @@ function showPrinted(visible, all) {
   const texts = used.length ? [`Results by ${used.join(" and ")}.`] : [];
   const chosen = document.querySelector("input[name=filter]:checked + span").firstChild.data.trim();
   const total = words.count(all, "slice");
+  const now = new Date().toLocaleString("en-GB", { dateStyle: "long", timeStyle: "long" });
+  texts.push(`Printed ${now}.`);
   if (visible < all) texts.push(`Only “${chosen}” is shown: ${visible} of ${total}.`);
   place("printed").textContent = texts.join(" ");
 }
@@ -338,7 +346,15 @@ function announce(text) {
   place("announcer").textContent = text;
 }
 
+/** Clears at once where nothing is lost by it, and else asks. */
+function askToClear() {
+  const isLoss = !isSaved && items.some((item) => isPending(item) || item.state === "done");
+  if (isLoss) place("question").showModal();
+  else clear();
+}
+
 function clear() {
+  place("question").close();
   sender.stop();
   for (const { url } of items) if (url) URL.revokeObjectURL(url);
   items = [];
@@ -367,12 +383,14 @@ function enlarge(item, entry, options) {
 
 function download(kind) {
   const answered = items.filter(({ state }) => state === "done" || state === "failed");
-  const stamp = new Date().toISOString().slice(0, 19).replaceAll(":", "-");
+  // In UTC, as its Z says.
+  const stamp = `${new Date().toISOString().slice(0, 19).replaceAll(":", "-")}Z`;
   const [text, type] =
     kind === "csv"
       ? [exports.toCsv(answered), "text/csv;charset=utf-8"]
       : [exports.toJson(answered), "application/json"];
   exports.save(text, `brain-mri-results-${stamp}.${kind}`, type);
+  isSaved = true;
 }
 
 for (const [button, input, read] of [
@@ -409,12 +427,20 @@ addEventListener("drop", async (event) => {
   event.preventDefault();
   addOrSay(await dropped(event.dataTransfer));
 });
+let pasted = 0;
+/** Browsers call every picture from the clipboard the same; each gets a name of its own. */
+function named(file) {
+  if (file.name !== "image.png") return file;
+  pasted += 1;
+  return new File([file], `pasted ${pasted}.png`, { type: file.type });
+}
 addEventListener("paste", (event) => {
-  const found = chosen(event.clipboardData?.files ?? []);
+  const found = chosen([...(event.clipboardData?.files ?? [])].map(named));
   // Text is pasted as well, as into the field of the key.
   if (found.length) addOrSay(found);
 });
 
+addEventListener("beforeprint", arrange);
 place("filter").addEventListener("change", arrange);
 place("sort").addEventListener("change", arrange);
 place("stop").addEventListener("click", () => sender.stop());
@@ -433,7 +459,8 @@ place("key-form").addEventListener("submit", (event) => {
 });
 place("save-csv").addEventListener("click", () => download("csv"));
 place("save-json").addEventListener("click", () => download("json"));
-place("clear").addEventListener("click", clear);
+place("clear").addEventListener("click", askToClear);
+place("clear-all").addEventListener("click", clear);
 // Results and key are in this page alone.
 addEventListener("beforeunload", (event) => {
   if (items.length) event.preventDefault();

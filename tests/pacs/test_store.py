@@ -431,7 +431,7 @@ def test_what_is_refused_leaves_nothing_behind(
     model_store: Path, tmp_path: Path, destination: Pacs
 ) -> None:
     with serve(model_store, tmp_path, destination, body_timeout_ms=1000) as service:
-        assert b" 408 " in stop_half_way(service)
+        assert b" 400 " in stop_half_way(service)
         stow(service.client, [as_class(CTImageStorage)])
         service.client.post(
             "/dicom-web/studies",

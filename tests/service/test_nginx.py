@@ -312,7 +312,7 @@ def test_a_body_that_does_not_come_is_given_up_by_the_service(
         answer = b""
         while piece := connection.recv(1 << 16):
             answer += piece
-        assert answer.startswith(b"HTTP/1.1 408 ")
+        assert answer.startswith(b"HTTP/1.1 400 ")
         assert b"body_timeout" in answer
 
 

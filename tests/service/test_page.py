@@ -3,12 +3,20 @@
 import re
 import shutil
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from tests.support.browser import BROWSER_SECONDS, STUB, Browser, needs_browser, saved
+from tests.support.browser import (
+    BROWSER_SECONDS,
+    STUB,
+    Browser,
+    needs_browser,
+    opened,
+    saved,
+)
 from tests.support.service import MODEL, wait_until
 
 
@@ -69,6 +77,33 @@ def test_good_and_bad_files_together(browser: Browser, url: str, folder: Path) -
     tumors = sum(entry.get("decision") == "tumor" for entry in entries)
     assert re.match(f"8 files: {tumors} tumour, .*3 without a result", browser.text("#summary"))
     assert browser.text("#announcer") == browser.text("#summary")
+
+
+OLDER = """
+delete Map.groupBy;
+delete Object.groupBy;
+delete AbortSignal.any;
+delete Promise.withResolvers;
+delete Set.prototype.union;
+"""
+"""What the oldest browsers of docs/installation.md do not have."""
+
+
+@needs_browser
+def test_a_browser_of_2023_is_enough(shared_browser: Browser, url: str, folder: Path) -> None:
+    command = "Page.addScriptToEvaluateOnNewDocument"
+    script = shared_browser.cdp(command, source=OLDER)["identifier"]
+    try:
+        browser = opened(shared_browser, url)
+        assert browser.run("return Map.groupBy === undefined")
+        browser.choose(sorted(folder.iterdir()))
+        browser.wait_for_answers()
+        assert len(browser.rows()) == 8
+        browser.click(".row:not([hidden]) .heat:not([hidden])")
+        image = "return document.getElementById('viewer-image').naturalWidth > 0"
+        wait_until(lambda: browser.run(image), BROWSER_SECONDS)
+    finally:
+        shared_browser.cdp("Page.removeScriptToEvaluateOnNewDocument", identifier=script)
 
 
 @needs_browser
@@ -141,8 +176,36 @@ def test_what_is_said_of_an_empty_choice_goes_with_the_next(browser: Browser) ->
     assert not browser.run(PASTED, True)
     browser.wait_for_answers()
     assert browser.run(EMPTY_CHOICE)
+    # It got no result, so nothing is lost, and nothing asked.
     browser.click("#clear")
     assert not browser.run("return document.getElementById('no-files').checkVisibility()")
+
+
+PICTURE = """
+const canvas = document.createElement("canvas");
+const transfer = new DataTransfer();
+return new Promise((done) => canvas.toBlob((picture) => {
+  transfer.items.add(new File([picture], "image.png", { type: "image/png" }));
+  dispatchEvent(new ClipboardEvent("paste", { clipboardData: transfer }));
+  done();
+}));
+"""
+
+
+@needs_browser
+def test_pictures_that_are_pasted_are_told_apart_and_seen(
+    browser: Browser, slices: Sequence[Path]
+) -> None:
+    browser.choose(slices[:1])
+    browser.wait_for_answers()
+    browser.click(".thumb button")
+    is_open = "return document.getElementById('viewer').open"
+    assert browser.run(is_open)
+    browser.run(PICTURE)
+    assert not browser.run(is_open)
+    browser.run(PICTURE)
+    browser.wait_for_answers()
+    assert [row["name"] for row in browser.rows()[1:]] == ["pasted 1.png", "pasted 2.png"]
 
 
 @needs_browser
@@ -196,12 +259,35 @@ def test_fields_that_are_absent_are_not_shown(browser: Browser, slices: Sequence
 
 
 @needs_browser
+def test_what_is_not_saved_is_cleared_only_after_a_question(
+    browser: Browser, slices: Sequence[Path]
+) -> None:
+    browser.choose(slices[:2])
+    browser.wait_for_answers()
+    is_asked = "return document.getElementById('question').open"
+    browser.click("#clear")
+    assert browser.run(is_asked)
+    browser.click("#question button")
+    assert not browser.run(is_asked)
+    assert len(browser.rows()) == 2
+    browser.click("#save-json")
+    browser.click("#clear")
+    assert browser.rows() == []
+    # What is added later is not saved.
+    browser.choose(slices[:1])
+    browser.wait_for_answers()
+    browser.clear()
+    assert browser.rows() == []
+
+
+@needs_browser
 def test_saved_results(browser: Browser, url: str, folder: Path, chromium_folder: Path) -> None:
     paths = sorted(folder.iterdir())
     browser.choose(paths)
     browser.wait_for_answers()
     document, lines = saved(browser, chromium_folder / "saved")
     entries = answers_for(url, paths)
+    assert all(path.stem.endswith("Z") for path in (chromium_folder / "saved").iterdir())
     assert "not a medical device" in document["note"]
     fields = {"file", "model", "request_id", "request_index", "timing_ms"}
     own = [{k: v for k, v in it.items() if k not in fields} for it in document["results"]]
@@ -210,6 +296,8 @@ def test_saved_results(browser: Browser, url: str, folder: Path, chromium_folder
         f"'{path.name}" if path.name.startswith("=") else path.name for path in paths
     ]
     for line, entry in zip(lines, entries, strict=True):
+        assert line["note"] == document["note"]
+        assert datetime.fromisoformat(line["saved"]).tzinfo is UTC
         assert line["decision"] == entry.get("decision", "")
         assert line["error_code"] == entry.get("error", {}).get("code", "")
         number = line.get("tumor_probability_uncalibrated", line.get("tumor_probability"))

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.support.browser import (
@@ -16,6 +17,7 @@ from tests.support.browser import (
     needs_browser,
     opened,
 )
+from tests.support.relay import relay
 from tests.support.service import process, wait_until
 
 
@@ -37,6 +39,31 @@ def test_more_than_a_request_may_hold(
     assert [row["name"] for row in rows if row["decision"] == "No result"] == ["05.jpg"]
     assert re.search("413 body_too_large|interrupted", rows[5]["remarks"])
     assert len(rows) == 11
+
+
+@needs_browser
+def test_an_upload_that_takes_too_long_says_so(
+    shared_browser: Browser, model_store: Path, tmp_path: Path, jpeg: bytes
+) -> None:
+    """And is not sent again without end by the browser, as it would be after 408."""
+    (tmp_path / "large.jpg").write_bytes(jpeg + bytes(1_000_000))
+    limits = {"BRAIN_BODY_TIMEOUT_MS": "1000"}
+    with (
+        process(model_store, BRAIN_LOG_LEVEL="error", **limits) as (_, behind),
+        relay(behind, bytes_per_second=30_000) as port,
+    ):
+        browser = opened(shared_browser, f"http://127.0.0.1:{port}/")
+        browser.run(FAST)
+        browser.choose([tmp_path / "large.jpg"])
+        browser.wait_for_answers()
+        [row] = browser.rows()
+        metrics = httpx.get(f"http://127.0.0.1:{behind}/metrics").text
+    assert row["decision"] == "No result"
+    assert "did not arrive in time" in row["remarks"]
+    assert "Code 400 body_timeout" in row["remarks"]
+    # The page tries once more.
+    assert 'brain_errors_total{code="body_timeout"} 2.0' in metrics
+    assert browser.run("return !document.getElementById('retry').hidden")
 
 
 def busy(status: int, code: str) -> dict[str, Any]:
@@ -248,7 +275,7 @@ def test_what_is_cleared_before_its_answer_is_not_summed_up(
     browser.run(STUB + HELD)
     browser.choose(slices[:1])
     wait_until(lambda: browser.rows()[0]["decision"] == "Sent", BROWSER_SECONDS)
-    browser.click("#clear")
+    browser.clear()
     browser.run(SOME_TIME)
     assert browser.text("#announcer") == "Cleared."
 
@@ -268,16 +295,18 @@ window.fetch = (url, options) => {
 
 
 @needs_browser
-@pytest.mark.parametrize("button", ["#stop", "#clear"])
+@pytest.mark.parametrize("clears", [False, True], ids=["stop", "clear"])
 def test_what_is_added_after_a_stop_is_sent(
-    browser: Browser, slices: Sequence[Path], button: str
+    browser: Browser, slices: Sequence[Path], clears: bool
 ) -> None:
     browser.run(SILENT)
     browser.choose([*slices, slices[0]])
     wait_until(lambda: browser.run("return window.checked === true"), BROWSER_SECONDS)
-    browser.click(button)
-    before = len(browser.rows())
-    assert before == (9 if button == "#stop" else 0)
+    if clears:
+        browser.clear()
+    else:
+        browser.click("#stop")
+    assert len(browser.rows()) == (0 if clears else 9)
     browser.run("window.silent = false")
     browser.choose(slices[:1])
     browser.wait_for_answers()

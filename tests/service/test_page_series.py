@@ -163,7 +163,7 @@ def test_choice_and_order_are_of_the_slices_of_a_zip(
         assert browser.run(VISIBLE) == names
 
     # What is chosen goes with the results, and so does what a browser restores and is not there.
-    browser.click("#clear")
+    browser.clear()
     assert not browser.run(UNSAVED)
     assert browser.run("return document.querySelector('[name=filter]').checked")
     browser.run("document.querySelector('[value=refer]').checked = true")
@@ -219,7 +219,7 @@ def test_series_in_parts_is_said_to_be_one(
     assert "5 slices judged, 1 that the model cannot judge" in shown["remarks"]
     assert "Answered in 2 parts, none of which has all of its slices." in shown["gaps"]
 
-    browser.click("#clear")
+    browser.clear()
     assert browser.run(SHOWN) == []
     browser.run("window.asked = []; window.answers = Array(3).fill(arguments[0])", broken)
     browser.choose(paths)

@@ -4,12 +4,14 @@ import asyncio
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from time import monotonic, sleep
 from types import SimpleNamespace
 
 import httpx
 import pytest
 
-from service.uploads import MAX_PART_HEADERS
+from service.uploads import MAX_PART_HEADERS, MIN_BYTES_PER_SECOND
+from tests.support.connections import everything, problem
 from tests.support.service import (
     PATIENCE_SECONDS,
     FakeRuntimes,
@@ -40,6 +42,14 @@ def small(model_store: Path) -> Iterator[Service]:
         body_timeout_ms=BODY_TIMEOUT_MS,
     )
     with serving(settings, FakeRuntimes()) as service:
+        yield service
+
+
+@pytest.fixture
+def service_of_short_patience(model_store: Path) -> Iterator[Service]:
+    with serving(
+        settings_for(model_store, body_timeout_ms=BODY_TIMEOUT_MS), FakeRuntimes()
+    ) as service:
         yield service
 
 
@@ -186,7 +196,9 @@ def test_only_small_bodies_are_put_together_on_the_event_loop(
 
     thumbnail = _thumbnail(slices[0])
     monkeypatch.setattr("service.uploads.MOST_JOINED_AT_ONCE", len(thumbnail) - large)
-    monkeypatch.setattr("service.uploads.asyncio", SimpleNamespace(to_thread=to_thread))
+    monkeypatch.setattr(
+        "service.uploads.asyncio", SimpleNamespace(to_thread=to_thread, timeout=asyncio.timeout)
+    )
     answers = [small.predict_raw(thumbnail), small.predict(thumbnail, thumbnail)]
     assert [answer.status_code for answer in answers] == [200, 200]
     assert asked == ["join"] * 3 * large
@@ -209,11 +221,37 @@ def test_form_in_tiny_pieces_reads_the_same(small: Service, slices: list[Path]) 
     assert response.status_code == 200
 
 
+def large(length: int) -> bytes:
+    """The head of a request that brings so many bytes."""
+    head = "POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/octet-stream\r\n"
+    return f"{head}Content-Length: {length}\r\nConnection: close\r\n\r\n".encode()
+
+
 def test_body_that_does_not_arrive_is_given_up(small: Service) -> None:
-    head = b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: 9\r\n\r\n"
     with _connection(small) as connection:
-        connection.sendall(head + b"\xff")
-        assert connection.recv(65536).startswith(b"HTTP/1.1 408 ")
+        connection.sendall(large(9) + b"\xff")
+        assert problem(everything(connection)) == (400, "body_timeout")
+
+
+def test_body_that_is_slow_but_comes_has_its_time(service_of_short_patience: Service) -> None:
+    piece = bytes(MIN_BYTES_PER_SECOND // 4)
+    with _connection(service_of_short_patience) as connection:
+        connection.sendall(large(10 * len(piece)))
+        for _ in range(10):
+            sleep(BODY_TIMEOUT_MS / 3000)
+            connection.sendall(piece)
+        assert problem(everything(connection)) == (415, "unsupported_media_type")
+
+
+def test_body_that_stops_has_no_time_for_what_came_before(
+    service_of_short_patience: Service,
+) -> None:
+    piece = bytes(20 * MIN_BYTES_PER_SECOND)
+    with _connection(service_of_short_patience) as connection:
+        connection.sendall(large(len(piece) + 1) + piece)
+        start = monotonic()
+        assert problem(everything(connection)) == (400, "body_timeout")
+    assert monotonic() - start < 10
 
 
 def test_client_that_leaves_early_is_no_error(small: Service) -> None:

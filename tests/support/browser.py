@@ -119,6 +119,11 @@ class Browser:
         self.call("POST", f"/element/{self.find('#files')}/value", text=text)
         wait_until(lambda: len(self.find_all(".row")) >= before + len(paths), BROWSER_SECONDS)
 
+    def clear(self) -> None:
+        """Clears the results, with a yes to the question."""
+        self.click("#clear")
+        self.click("#clear-all")
+
     def wait_for_answers(self) -> None:
         """Until nothing is waiting or being sent."""
         script = """return document.getElementById("list").getAttribute("aria-busy") === "false"

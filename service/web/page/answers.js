@@ -6,14 +6,25 @@
 /** The context of the request that gave an entry. */
 export const contextOf = (answer, entry) => answer.older?.get(entry) ?? answer.context;
 
+/** What has the same key, in lists by it; Map.groupBy, which browsers of 2023 lack. */
+export function grouped(values, keyOf) {
+  const groups = new Map();
+  for (const value of values) {
+    const key = keyOf(value);
+    if (!groups.has(key)) groups.set(key, []);
+    groups.get(key).push(value);
+  }
+  return groups;
+}
+
 /**
  * An answer with a later one to the same file: the later result of each slice counts, but an error never
  * takes the place of a result.
  */
 export function merged(earlier, later) {
   if (!earlier) return { ...later, older: undefined, settled: undefined };
-  const before = Map.groupBy(earlier.entries, ({ input }) => input);
-  const after = Map.groupBy(later.entries, ({ input }) => input);
+  const before = grouped(earlier.entries, ({ input }) => input);
+  const after = grouped(later.entries, ({ input }) => input);
   const settled = new Map(earlier.settled);
   const inputs = new Set([...before.keys(), ...after.keys()]);
   const entries = [...inputs].flatMap((input) =>

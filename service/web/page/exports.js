@@ -76,6 +76,7 @@ export function toCsv(items) {
       ["frame", ({ entry }) => entry.dicom?.frame],
     );
   }
+  const saved = new Date().toISOString();
   const known = new Map(found(items).map((one) => [one.key, one]));
   const whole = ({ entry }) => entry.dicom && known.get(seriesOf(entry.dicom));
   const part = (row) => whole(row)?.parts.find(({ context }) => context === row.context);
@@ -105,6 +106,8 @@ export function toCsv(items) {
     ["runtime", ({ context }) => context?.model?.runtime],
     ["device", ({ context }) => context?.model?.device],
     ["request_id", ({ context }) => context?.request_id],
+    ["saved", () => saved],
+    ["note", () => NOTE],
   );
   const lines = [
     columns.map(([name]) => name),

@@ -1,6 +1,7 @@
 // The region of an answer as lines over its slice.
 
 import * as key from "./key.js";
+import { within } from "./time.js";
 
 /** Longer than the service's own limit for one file; beyond it the connection hangs. */
 const EXPLAINED_WITHIN_SECONDS = 60;
@@ -101,7 +102,7 @@ export async function explained(item, entry, stopped) {
       method: "POST",
       body: form,
       headers: key.headers({ Accept: "image/png" }),
-      signal: AbortSignal.any([stopped, AbortSignal.timeout(EXPLAINED_WITHIN_SECONDS * 1000)]),
+      signal: within(EXPLAINED_WITHIN_SECONDS, stopped),
     });
     if (response.ok) {
       const source = response.headers.get("X-Heatmap-Source");

@@ -6,6 +6,7 @@
 
 import { Batches, share } from "./batches.js";
 import * as key from "./key.js";
+import { within } from "./time.js";
 
 const RETRIES = 4;
 const FIRST_WAIT_SECONDS = 1;
@@ -18,14 +19,15 @@ const REACHED_WITHIN_SECONDS = 20;
 /** What a proxy says while the service behind it restarts, or breaks off what it is sent. */
 const BAD_GATEWAY = 502;
 
-/** Statuses that may pass. */
-const PASSING = new Set([408, 429, BAD_GATEWAY, 503, 504]);
+/** Statuses, and codes with others, that may pass. */
+const PASSING = new Set([408, 429, BAD_GATEWAY, 503, 504, "network", "body_timeout"]);
 /** Among them, what a single file can cause: it is tried once more, and then fails alone. */
-const ITS_OWN = new Set([408, 504]);
+const ITS_OWN = new Set([408, 504, "runtime_lost", "body_timeout"]);
 /** Where smaller batches would have been better from the start. */
 const SHRINKING = new Set(["too_many_files", "body_timeout"]);
 /** What a file has for the others of its request, and would not have by itself. */
 const CROWDED = new Set(["too_many_frames", "unpacked_too_large"]);
+const isAmong = (known, { status, code }) => known.has(status) || known.has(code);
 /** A limit of a proxy, which names no code, is below the service's own, and every batch meets it. */
 const isProxysLimit = ({ status, code }) => status === 413 && code === undefined;
 const STOPPED = { code: "stopped", again: true };
@@ -77,7 +79,7 @@ export class Sender {
       await this.accept(items, answer, attempt);
     } else if (key.isRefusal(answer.error)) {
       this.halt(items, { ...answer.error, again: true });
-    } else if (answer.error.code === "network" || PASSING.has(answer.error.status)) {
+    } else if (isAmong(PASSING, answer.error)) {
       await this.repeat(items, answer, attempt);
     } else {
       await this.split(items, answer.error, attempt);
@@ -118,7 +120,7 @@ export class Sender {
       this.fail(items);
       return;
     }
-    const own = reachable || ITS_OWN.has(error.status) || error.code === "runtime_lost";
+    const own = reachable || isAmong(ITS_OWN, error);
     if (reachable && items.length > 1) {
       // It answers, but this batch breaks off: a file changed on the disk, or the body is refused
       // before it has arrived.
@@ -220,7 +222,7 @@ function retryAfter(response) {
 
 async function isReachable(stopped) {
   try {
-    const signal = AbortSignal.any([stopped, AbortSignal.timeout(REACHED_WITHIN_SECONDS * 1000)]);
+    const signal = within(REACHED_WITHIN_SECONDS, stopped);
     const response = await fetch("health/live", { cache: "no-store", signal });
     // Of what runs, this address tells no error: one is a proxy's in front of what does not.
     return response.status < 500;

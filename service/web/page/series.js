@@ -1,6 +1,6 @@
 // What the slices of a series come to together, as the service says with the answers to requests.
 
-import { contextOf } from "./answers.js";
+import { contextOf, grouped } from "./answers.js";
 import { folderOf, titleOf } from "./files.js";
 import { element, isCalibrated, list, versionOf } from "./rows.js";
 import * as words from "./words.js";
@@ -48,7 +48,7 @@ export function found(items) {
     // A file that was tried again has all of them from the later request, or else of another series.
     .filter(({ slices }) => [...slices.values()].some(isShown));
   const lost = items.flatMap(lostOf);
-  return [...Map.groupBy(parts, ({ summary }) => seriesOf(summary)).values()].map((own) =>
+  return [...grouped(parts, ({ summary }) => seriesOf(summary)).values()].map((own) =>
     joined(own, owners, lost),
   );
 }
