@@ -22,6 +22,7 @@ def load(version: int, settings: Settings, stored: StoredVersion) -> Runtime:
 
 
 if __name__ == "__main__":
-    hanging = partial(load, int(sys.argv[1]))
+    # Taken away, as the service takes no arguments.
+    hanging = partial(load, int(sys.argv.pop()))
     command.create_app = partial(create_app, open_runtime=hanging)  # type: ignore[attr-defined]
     sys.exit(command.main())

@@ -10,7 +10,8 @@ from typing import Any
 from service import __main__ as command
 from service.pacs import ledger
 
-FILE = Path(sys.argv[1])
+# Taken away, as the service takes no arguments.
+FILE = Path(sys.argv.pop())
 
 
 def stalling(function: Callable[..., Any]) -> Callable[..., Any]:
