@@ -240,8 +240,7 @@ class _Walk:
                 break
             if length != UNDEFINED:
                 at = start + length
-                if tag in _CONVERTED:
-                    self._add_values(start, min(length, limit - start), is_number=_CONVERTED[tag])
+                self._add_values(tag, start, min(length, limit - start))
                 if length and self._may_be_sequence(tag, vr, start):
                     self._at = start
                     inner = min(at, limit)
@@ -257,6 +256,7 @@ class _Walk:
                 if behind is None:
                     at = limit
                     break
+                self._add_values(tag, start, behind - start)
                 at = behind
         self._at = at
         return None
@@ -266,10 +266,15 @@ class _Walk:
         if self._elements > MAX_ELEMENTS:
             raise UndecodableImage("the DICOM object has too many data elements")
 
-    def _add_values(self, start: int, length: int, *, is_number: bool) -> None:
+    def _add_values(self, tag: int, start: int, length: int) -> None:
+        if tag not in _CONVERTED:
+            return
         if length > MAX_VALUE_BYTES:
             raise UndecodableImage("a data element of the DICOM object is too long")
-        self._values += length // 2 if is_number else self._data.count(b"\\", start, start + length)
+        if _CONVERTED[tag]:
+            self._values += length // 2
+        else:
+            self._values += self._data.count(b"\\", start, start + length)
         if self._values > MAX_VALUES:
             raise UndecodableImage("the DICOM object has too many values")
 

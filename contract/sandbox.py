@@ -2,8 +2,12 @@
 
 Decoders in C and C++ may crash on a damaged image, spin for minutes, or eat all memory. Here that
 costs the image its result and nothing else: each call is a fork of a warm child
-(:mod:`contract.zygote`), with a deadline and a limit of memory, and nothing of it is left for the next
-call.
+(:mod:`contract.zygote`), with a deadline and a limit of memory, and nothing of it is left in the memory
+of the next call.
+
+That is for decoders that fail. One that an image has taken over still is this user on this machine,
+with its files and its network, may leave a process of its own behind, and reads the environment of the
+service in ``/proc``. What keeps it in is the container or the unit that the service runs in.
 """
 
 import atexit
@@ -189,7 +193,7 @@ class _Child:
 def start_child(
     arguments: Sequence[str], connection: socket, *, logs: bool = False, **variables: str
 ) -> "subprocess.Popen[bytes]":
-    """Starts a module of this project in a process of its own, with nothing of this one's secrets.
+    """Starts a module of this project in a process of its own, without this one's environment.
 
     Args:
         arguments: the module, and what it is told.

@@ -1,8 +1,8 @@
 """The child of :mod:`contract.sandbox`: ``python -m contract.zygote MODULE:FUNCTION``.
 
 It loads the function once, and then answers each request from a fork of itself that ends with its
-answer. So it is warm, it never touches a request's content itself, and nothing that a request does, not
-even to memory that it should not have written to, is left when the next one comes.
+answer. So it is warm, it never touches a request's content itself, and nothing that a request does to
+memory, not even to such as it should not have written to, is left when the next one comes.
 """
 
 import importlib

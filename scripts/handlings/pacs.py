@@ -178,7 +178,7 @@ MUTANTS: Final = (
     Mutant(
         "answer of the PACS without end",
         "service/pacs/destination.py",
-        "if len(content) > MAX_ANSWER_BYTES:",
+        "if len(received) > MAX_ANSWER_BYTES:",
         "if False:",
         "tests/pacs/test_destination.py::test_of_an_answer_without_end_only_so_much_is_read[200]",
     ),

@@ -310,6 +310,13 @@ class TestValues:
         with pytest.raises(UndecodableImage, match="too long"):
             check(inserted(data, element(tag, vr, value * (dicom_size.MAX_VALUE_BYTES // 2 + 1))))
 
+    def test_nor_is_one_that_goes_on_to_a_delimiter(self) -> None:
+        data = mr_object(GREY, syntax=SYNTAXES["implicit"])
+        values = b"1\\" * (dicom_size.MAX_VALUE_BYTES // 2 + 1)
+        endless = element(0x00280030, "", values, ENDLESS) + element(0xFFFEE0DD, "", b"")
+        with pytest.raises(UndecodableImage, match="too long"):
+            check(inserted(data, endless))
+
     @pytest.mark.parametrize(("tag", "value"), LISTS.values(), ids=LISTS)
     def test_nor_are_there_more_values_in_many(self, tag: int, value: bytes) -> None:
         data = mr_object(GREY, syntax=SYNTAXES["implicit"])
