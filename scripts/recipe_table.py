@@ -28,7 +28,6 @@ PARTS: Final[dict[str, type[BaseModel]]] = {
     "`[folds]`": Folds,
 }
 
-
 _LIMITS: Final = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<", "multiple_of": "multiple of"}
 
 

@@ -15,7 +15,6 @@ _DESCRIPTION: Final = (
     "Serves the model. Settings are environment variables; there are no arguments."
 )
 
-
 ALL_CORES: Final = "all cores"
 """The default of settings that depend on the machine."""
 
@@ -46,6 +45,9 @@ def refuse_arguments(arguments: list[str]) -> None:
     Raises:
         SystemExit: with status 0 for ``--help``, which prints the settings; with 2 for all else.
     """
+    if not arguments:
+        # Each start would make the text for nobody.
+        return
     parser = argparse.ArgumentParser(
         prog="python -m service",
         description=_DESCRIPTION,
