@@ -68,7 +68,9 @@ def test_a_runtime_that_fails_is_tried_again(
         runtimes.last.error = ValueError("the runtime broke")
         send(service, sent)
         wait_until(lambda: report(service)["series_dead"] == 1)
-        assert service.metric("brain_series_total", outcome="postponed") == MAX_ATTEMPTS
+        wait_until(
+            lambda: service.metric("brain_series_total", outcome="postponed") == MAX_ATTEMPTS
+        )
         shown = Deliveries.model_validate_json(service.client.get("/deliveries").content)
         (aside,) = shown.set_aside
         assert aside.series == sha256(sent[0].series.encode()).hexdigest()

@@ -33,12 +33,12 @@ def test_the_same_series_again_gives_nothing_new(
         for again in (sent, sent, sent[:1], sent[::-1]):
             send(service, again)
             wait_until(lambda: settled(service))
-        assert service.metric("brain_series_total", outcome="known") == 3
+        wait_until(lambda: service.metric("brain_series_total", outcome="known") == 3)
     # Nor after a restart, with the kept instances gone.
     with serve(model_store, tmp_path, destination, series_keep_seconds=0) as service:
         send(service, sent[:2])
         wait_until(lambda: settled(service))
-        assert service.metric("brain_series_total", outcome="known") == 1
+        wait_until(lambda: service.metric("brain_series_total", outcome="known") == 1)
     assert len(destination.of_kind("SR")) == 1
     assert len(destination.stored) == len(destination.objects)
 
@@ -77,8 +77,8 @@ def test_a_changed_image_gives_a_result_of_its_own(
         for files in (corrected[1:], corrected):
             assert stow(service.client, files).status_code == 200
             wait_until(lambda: settled(service))
-        assert service.metric("brain_series_total", outcome="reported") == 2
-        assert service.metric("brain_series_total", outcome="known") == 1
+        wait_until(lambda: service.metric("brain_series_total", outcome="reported") == 2)
+        wait_until(lambda: service.metric("brain_series_total", outcome="known") == 1)
     old, new = destination.of_kind("SR")
     assert reported(old) == reported(new) == sops(sent)
     assert len(destination.stored) == len(destination.objects), "none in the place of another"

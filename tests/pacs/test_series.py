@@ -38,7 +38,7 @@ def test_chunks_of_a_series_give_one_result(
         for at in range(0, len(sent), 4):
             send(service, sent[at : at + 4])
         wait_until(lambda: settled(service))
-        assert service.metric("brain_series_total", outcome="reported") == 1
+        wait_until(lambda: service.metric("brain_series_total", outcome="reported") == 1)
     (found,) = destination.of_kind("SR")
     assert found.StudyInstanceUID == sent[0].study
     assert reported(found) == sops(sent)
@@ -104,7 +104,7 @@ def test_a_slice_that_cannot_be_read_does_not_cost_the_others_their_result(
     with serve(model_store, tmp_path, destination) as service:
         assert stow(service.client, [sent[0].data, cut, sent[2].data]).status_code == 200
         wait_until(lambda: settled(service))
-        assert service.metric("brain_errors_total", code="truncated_image") == 1
+        wait_until(lambda: service.metric("brain_errors_total", code="truncated_image") == 1)
         (found,) = destination.of_kind("SR")
         assert {sent[0].sop, sent[2].sop} <= reported(found)
         assert sent[1].sop not in reported(found)
@@ -124,9 +124,9 @@ def test_a_series_without_a_suitable_slice_has_no_result(
         wait_until(lambda: settled(service))
         send(service, series(2, attributes={"BodyPartExamined": "KNEE"}))
         wait_until(lambda: settled(service))
-        assert service.metric("brain_series_total", outcome="unsuitable") == 2
-        assert service.metric("brain_errors_total", code="truncated_image") == 2
-        assert service.metric("brain_errors_total", code="not_head") == 2
+        wait_until(lambda: service.metric("brain_series_total", outcome="unsuitable") == 2)
+        wait_until(lambda: service.metric("brain_errors_total", code="truncated_image") == 2)
+        wait_until(lambda: service.metric("brain_errors_total", code="not_head") == 2)
         # A better copy of it is another matter.
         send(service, sent)
         wait_until(lambda: settled(service))

@@ -288,7 +288,9 @@ def test_a_series_on_a_bad_sector_is_set_aside(
         wait_until(lambda: settled(service))
         (aside,) = service.client.get("/deliveries").json()["set_aside"]
         assert (aside["reason"], aside["instances"]) == ("unreadable", 2)
-        assert service.metric("brain_series_total", outcome="postponed") == MAX_ATTEMPTS
+        wait_until(
+            lambda: service.metric("brain_series_total", outcome="postponed") == MAX_ATTEMPTS
+        )
         assert len(destination.of_kind("SR")) == 1
         bad.clear()
         service.client.post("/deliveries/retry")
