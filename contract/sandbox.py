@@ -5,9 +5,10 @@ costs the image its result and nothing else: each call is a fork of a warm child
 (:mod:`contract.zygote`), with a deadline and a limit of memory, and nothing of it is left in the memory
 of the next call.
 
-That is for decoders that fail. One that an image has taken over still is this user on this machine,
-with its files and its network, may leave a process of its own behind, and reads the environment of the
-service in ``/proc``. What keeps it in is the container or the unit that the service runs in.
+That is for decoders that fail. One that an image has taken over can open no file and no connection and
+start no process (as root: it can), but still is this user on this machine: it may send signals to the
+service, and make system calls that need none of these. What keeps it in is the container or the unit
+that the service runs in.
 """
 
 import atexit

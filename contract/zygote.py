@@ -2,7 +2,8 @@
 
 It loads the function once, and then answers each request from a fork of itself that ends with its
 answer. So it is warm, it never touches a request's content itself, and nothing that a request does to
-memory, not even to such as it should not have written to, is left when the next one comes.
+memory, not even to such as it should not have written to, is left when the next one comes. A fork can
+open nothing: what the function imports must have been imported by its module.
 """
 
 import importlib
@@ -43,6 +44,15 @@ _ENDS: Final = {
     int(outcome): outcome for outcome in (Outcome.ANSWERED, Outcome.REFUSED, Outcome.OUT_OF_MEMORY)
 }
 """Exit statuses of a fork; a library that ends the process has another one."""
+
+_NEEDS_NONE: Final = (
+    resource.RLIMIT_CORE,
+    resource.RLIMIT_FSIZE,
+    resource.RLIMIT_NOFILE,
+    resource.RLIMIT_NPROC,
+)
+"""What a request's function has no use for: it opens, writes and starts nothing, as one that an image
+has taken over would. The last one does not hold root."""
 
 Function = Callable[[bytes], bytes]
 
@@ -116,8 +126,9 @@ def _work(
     try:
         # The signal's default action ends the process wherever it is, inside a library too.
         signal.setitimer(signal.ITIMER_REAL, seconds)
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         resource.setrlimit(resource.RLIMIT_AS, 2 * (_address_space() + memory,))
+        for limit_of in _NEEDS_NONE:
+            resource.setrlimit(limit_of, (0, 0))
         answer = function(message)
         if len(answer) <= limit:
             _LENGTH.pack_into(shared, 0, len(answer))

@@ -33,6 +33,13 @@ MUTANTS: Final = (
         "[kill-parent-DecoderCrashed]",
     ),
     Mutant(
+        "decoder that an image has taken over",
+        "contract/zygote.py",
+        "        for limit_of in _NEEDS_NONE:\n",
+        "        for limit_of in ():\n",
+        f"{SANDBOX_TESTS}::test_it_opens_and_starts_nothing",
+    ),
+    Mutant(
         "staged version of an export that was killed",
         "contract/store.py",
         "                if is_locked:\n",

@@ -122,8 +122,17 @@ def test_it_gets_no_secrets_and_no_files(box: Sandbox, monkeypatch: pytest.Monke
     environment = json.loads(call(box, b"environment"))
     assert "PLANTED" not in environment.values()
     assert not [name for name in environment if name.startswith("BRAIN_")]
-    # Its three standard ones, and the folder it is listing.
-    assert len(json.loads(call(box, b"files"))) == 4
+    # The three standard ones.
+    assert json.loads(call(box, b"files")) == [0, 1, 2]
+
+
+def test_it_opens_and_starts_nothing(box: Sandbox) -> None:
+    assert json.loads(call(box, b"attempts")) == {
+        "read": "EMFILE",
+        "write": "EMFILE",
+        "connect": "EMFILE",
+        "fork": "EAGAIN",
+    }
 
 
 def test_child_that_died_while_idle_is_replaced(box: Sandbox) -> None:

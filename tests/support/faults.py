@@ -1,11 +1,17 @@
 """Functions for a sandbox that do what decoders do on damaged input, and worse."""
 
 import ctypes
+import errno
 import itertools
 import json
 import os
+import socket
 import sys
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+
+from contract import codec
 
 _calls = itertools.count(1)
 
@@ -21,7 +27,11 @@ def act(message: bytes) -> bytes:
         case "environment":
             return json.dumps(dict(os.environ)).encode()
         case "files":
-            return json.dumps(sorted(os.listdir("/proc/self/fd"))).encode()  # noqa: PTH208
+            return json.dumps(_open_files()).encode()
+        case "attempts":
+            return json.dumps(
+                {name: _errno_of(attempt) for name, attempt in ATTEMPTS.items()}
+            ).encode()
         case "print":
             print("on standard output", flush=True)  # noqa: T201
             os.write(1, b"and once more")
@@ -31,8 +41,6 @@ def act(message: bytes) -> bytes:
 
 def decode(message: bytes) -> bytes:
     """The real decoders, but for a stream with a comment that names a fault: see :func:`commanded`."""
-    from contract import codec
-
     for word, fault in FAULTS.items():
         if _comment(word) in message:
             fault()
@@ -76,13 +84,45 @@ def _raise() -> None:
 
 def _write_everywhere() -> None:
     """What a decoder with an overrun may do before it crashes."""
-    for number in os.listdir("/proc/self/fd"):  # noqa: PTH208
-        try:
-            os.write(int(number), b"\x01" * 64)
-        except OSError:
-            continue
+    for number in _open_files():
+        with suppress(OSError):
+            os.write(number, b"\x01" * 64)
     os.abort()
 
+
+def _open_files() -> list[int]:
+    """Without opening one to look."""
+    found = []
+    for number in range(1024):
+        with suppress(OSError):
+            os.fstat(number)
+            found.append(number)
+    return found
+
+
+def _errno_of(attempt: Callable[[], object]) -> str:
+    try:
+        attempt()
+    except OSError as error:
+        return errno.errorcode[error.errno or 0]
+    return "done"
+
+
+def _fork() -> None:
+    if os.geteuid() == 0:
+        # The limit is not for root, which the service in its container is not either.
+        os.setuid(65534)
+    if os.fork() == 0:
+        os._exit(0)
+
+
+ATTEMPTS: dict[str, Callable[[], object]] = {
+    "read": lambda: os.open(__file__, os.O_RDONLY),
+    "write": lambda: os.open("/dev/shm/brain-taken-over", os.O_WRONLY | os.O_CREAT),  # noqa: S108
+    "connect": socket.socket,
+    "fork": _fork,
+}
+"""What a decoder that an image has taken over may try."""
 
 FAULTS = {
     "abort": os.abort,
