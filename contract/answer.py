@@ -6,7 +6,8 @@ Every step but the last is left out where the version has no record of it:
 2. tumour evidence: class head and mask together say how probable any tumour is, and the classes share
    that out among themselves;
 3. prediction set: the classes that are probable enough, for a stated coverage;
-4. distance of the embedding from the training data, or how turned the slice looks, if that is more;
+4. distance of the embedding from the training data, or how turned the slice looks, if that is more; a
+   picture in colour is far from them, whatever its brightness looks like;
 5. decision: ``refer`` if the slice is unlike the training data or its tumour probability lies in the
    band that is referred, else by the threshold.
 """
@@ -197,8 +198,13 @@ class Rules:
             ood_threshold=record.ood.threshold if record.ood else None,
         )
 
-    def answer(self, outputs: Outputs) -> Answers:
+    def answer(self, outputs: Outputs, coloured: NDArray[np.bool_] | None = None) -> Answers:
         """Answers for a batch of slices.
+
+        Args:
+            outputs: for ``n`` slices.
+            coloured: bool (n,), those of pictures in colour, which no slice of training has for more
+                than a caption; None if there are none.
 
         Raises:
             ValueError: the outputs lack something that the rules need.
@@ -213,6 +219,8 @@ class Rules:
         if self.space is not None and self.ood_threshold is not None:
             distance = self.space.distance(_there(outputs.embedding, "embedding"))
             familiar = distance <= self.ood_threshold
+        if coloured is not None:
+            familiar = ~coloured if familiar is None else familiar & ~coloured
         decisions = self._decisions(tumor_probability, familiar)
         labels = _labels(probabilities, is_tumor, decisions)
         if self.set_threshold is not None:

@@ -67,7 +67,7 @@ def jpeg_header(stream: bytes) -> Codestream | None:
     Source: ITU-T T.81 (09/92), B.2.2; ITU-T T.87 (06/98), C.2.2.
     """
     for marker, start in _segments(stream):
-        if marker == _JPEG_LS or (0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC}):
+        if marker == _JPEG_LS or _is_frame(marker):
             if len(stream) < start + 6 or (marker != _JPEG_LS and is_excessive_jpeg(stream)):
                 return None
             precision, rows, columns, samples = struct.unpack_from(">BHHB", stream, start)
@@ -90,6 +90,22 @@ def jpeg_is_ycbcr(stream: bytes) -> bool | None:
         if marker == _ADOBE and content.startswith(b"Adobe") and len(content) >= 12:
             adobe = content[11] != 0
     return adobe
+
+
+def jpeg_is_read_as_ycbcr(stream: bytes) -> bool:
+    """What libjpeg takes three components for: without such a segment, for RGB if they are so named."""
+    stated = jpeg_is_ycbcr(stream)
+    if stated is not None:
+        return stated
+    for marker, start in _segments(stream):
+        if _is_frame(marker):
+            # Behind precision, rows, columns and their number, three bytes each: the first names it.
+            return stream[start + 6 : start + 15 : 3] != b"RGB"
+    return True
+
+
+def _is_frame(marker: int) -> bool:
+    return 0xC0 <= marker <= 0xCF and marker not in {0xC4, 0xC8, 0xCC}
 
 
 def _segments(stream: bytes) -> Iterator[tuple[int, int]]:

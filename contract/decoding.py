@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
-from contract.codestream import has_more_scans, max_scans
+from contract.codestream import has_more_scans, jpeg_is_read_as_ycbcr, max_scans
+from contract.colour import has_colours, on_black
 from contract.contrast import stretched
 from contract.errors import (
     DecodeError,
@@ -195,7 +196,9 @@ def _decode_pillow(data: bytes, media: Media, spec: PreprocessSpec, max_pixels: 
     if media is Media.JPEG:
         if has_more_scans(data, max_scans(columns * rows, max_pixels)):
             raise UndecodableImage("the JPEG has more scans than an image can need")
-        drafted = image.draft("L", (spec.decode_min_side, spec.decode_min_side))
+        # Luma is the first of the three, and the other two come nearly for nothing.
+        way = "YCbCr" if image.mode == "RGB" and jpeg_is_read_as_ycbcr(data) else "RGB"
+        drafted = image.draft(way, (spec.decode_min_side, spec.decode_min_side))
         if drafted is not None:
             # At 1/8, 2049 columns are 256.125 of the 257 that there are then.
             _, (_, _, width, height) = drafted
@@ -207,6 +210,7 @@ def _decode_pillow(data: bytes, media: Media, spec: PreprocessSpec, max_pixels: 
     # A PNG may state its orientation behind its pixels.
     image.load()
     turn = _turn(image) if "exif" in image.info else None
+    coloured = has_colours(image)
     grey = to_grey(image) if deep is None else Image.fromarray(stretched(deep))
     # They are as large as the slice, or larger.
     del image, deep
@@ -214,7 +218,7 @@ def _decode_pillow(data: bytes, media: Media, spec: PreprocessSpec, max_pixels: 
         grey = grey.transpose(turn)
     if turn in SIDEWAYS:
         rows, columns = columns, rows
-    return Slice(_levels(grey), (rows, columns), reach=_turned(reach, turn))
+    return Slice(_levels(grey), (rows, columns), reach=_turned(reach, turn), coloured=coloured)
 
 
 def _turned(reach: Reach, turn: Image.Transpose | None) -> Reach:
@@ -250,20 +254,11 @@ def to_grey(image: Image.Image) -> Image.Image:
         levels[levels == image.info.get("transparency", -1)] = 0
         return Image.fromarray(stretched(levels))
     if _is_one_strip(image):
-        return _on_black(image)
+        return on_black(image).convert("L")
     grey = Image.new("L", image.size)
     for box in _boxes(image):
-        grey.paste(_on_black(image.crop(box)), box)
+        grey.paste(on_black(image.crop(box)).convert("L"), box)
     return grey
-
-
-def _on_black(image: Image.Image) -> Image.Image:
-    """An image of 8 bits in grey, and black where it is transparent."""
-    if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
-        image = image.convert("RGBA")
-        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
-        image = Image.alpha_composite(black, image)
-    return image.convert("L")
 
 
 def _levels(image: Image.Image) -> NDArray[Any]:

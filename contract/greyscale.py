@@ -14,27 +14,12 @@ from pydicom import Dataset
 from pydicom.datadict import dictionary_description
 from pydicom.pixels import apply_color_lut
 
+from contract.colour import is_coloured
 from contract.contrast import own_range
 from contract.errors import TooManyPixels, UndecodableImage, UnsupportedPixels
 
 MAX_ENTRIES: Final = 2**16
 """Of a lookup table, which states them as 0."""
-
-MAX_TINT: Final = 64
-"""How far the channels of a pixel may lie apart, of 255, before it counts as coloured.
-
-Grey that was saved as RGB has no difference, in a JPEG of any quality and subsampling either. Of two
-slices in the public data sets that were photographed from a screen, it is 44 at most, and after another
-JPEG compression (quality 5 to 80, 4:4:4, 4:2:2 and 4:2:0) above 64 in fewer than 0.02 % of the pixels.
-What is drawn in colour there, as the banner of a publisher, has up to 214.
-"""
-
-MAX_COLOURED_SHARE: Final = 0.0005
-"""Of a slice's pixels: a letter or two, and no more than the model overlooks.
-
-Of 120 test slices without a tumour, an orange disc in the brain made version 4 call a tumour: none at
-0.05 % of the pixels, 4 at 0.1 %, 19 at 0.2 %, 59 at 0.5 %, and 79 at 1.5 %.
-"""
 
 
 def grey_levels(
@@ -98,8 +83,7 @@ def luma(
         raise UnsupportedPixels("the photometric interpretation is not supported")
     scaled = stored[..., :3].astype(np.float32) * (255 / (2**bits_stored - 1))
     colours = np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
-    spread = colours.max(axis=-1) - colours.min(axis=-1)
-    if np.mean(spread > MAX_TINT) > MAX_COLOURED_SHARE:
+    if is_coloured(colours):
         # An activation or a direction of fibres would look like tissue that is bright.
         raise UnsupportedPixels(
             "the pixels of the DICOM object are coloured, as those of a map are"

@@ -59,6 +59,8 @@ class Slice:
         turn: what makes it lie as slices are read; of what does not say how it lies, nothing.
         reach: of the source image, what the pixels show: those at a border may reach over it, as a
             reduced scale has whole pixels only.
+        coloured: the source image is in colour, of which the grey levels are the brightness. A DICOM
+            object that is has no slice.
     """
 
     pixels: NDArray[np.uint8]
@@ -66,6 +68,7 @@ class Slice:
     dicom: DicomReference | None = None
     turn: Turn = AS_STORED
     reach: Reach = WHOLE
+    coloured: bool = False
 
     @property
     def upright(self) -> NDArray[np.uint8]:

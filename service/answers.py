@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final, Self
 
+import numpy as np
 from PIL import Image
 
 from contract.answer import Decision, Outputs, Rules
@@ -54,15 +55,23 @@ class Answer:
     region: Region | None
 
     @classmethod
-    def of(cls, outputs: Outputs, geometry: Geometry | None, rules: Rules) -> Self:
+    def of(
+        cls,
+        outputs: Outputs,
+        geometry: Geometry | None,
+        rules: Rules,
+        *,
+        coloured: bool = False,
+    ) -> Self:
         """The answer to one slice.
 
         Args:
             outputs: of this slice alone.
             geometry: of the slice; None gives no region.
             rules: of the version that predicted it.
+            coloured: whether it is a picture in colour.
         """
-        answers = rules.answer(outputs)
+        answers = rules.answer(outputs, np.array([True]) if coloured else None)
         values = answers.probabilities[0].tolist()
         tumor_probability = float(answers.tumor_probability[0])
         region, record = None, rules.region
@@ -113,7 +122,7 @@ class Answer:
 def answer_job(job: Job) -> None:
     """Fills in :attr:`Job.answer` of what was predicted and has none. Any thread."""
     if job.answer is None and isinstance(job.outcome, Outputs):
-        job.answer = Answer.of(job.outcome, job.geometry, job.rules)
+        job.answer = Answer.of(job.outcome, job.geometry, job.rules, coloured=job.coloured)
 
 
 def entries_of(jobs: Sequence[Job], form: MaskForm) -> list[dict[str, Any]]:

@@ -248,7 +248,7 @@ class Crew:
         job.inference_seconds = verdict.inference_seconds
         job.stop_waiting(verdict.started)
         if verdict.decoded is not None:
-            job.pixels, job.geometry = verdict.decoded
+            job.pixels, job.geometry, job.coloured = verdict.decoded
             job.waiting_since = verdict.started + verdict.decode_seconds
             self._predicting.add(job)
             self._predict(job)

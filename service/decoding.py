@@ -113,6 +113,7 @@ class Decoder:
             decoded = source.slice(job.frame)
             job.pixels, placement = preprocess_placed(decoded.upright, job.spec)
             job.geometry = Geometry.of(decoded, placement, job.spec)
+            job.coloured = decoded.coloured
             job.dicom = decoded.dicom
         except (DecodeError, QueueFull, UnpackedTooLarge) as error:
             if source is not None:

@@ -202,6 +202,7 @@ class Job:
         study: its Study Instance UID, likewise; None if that is missing or malformed.
         header: all attributes of its DICOM object but the pixels, if wanted; the frames share it.
         geometry: how its original image lies in ``pixels``, likewise.
+        coloured: whether it is a picture in colour, likewise.
         outcome: the model's outputs for this slice alone, or why there are none.
         answer: what the outputs mean, once that has been asked.
         lost: why it was given up, though a thread may still have it in hand and write its outcome.
@@ -224,6 +225,7 @@ class Job:
     study: str | None = None
     header: "Dataset | None" = None
     geometry: Geometry | None = None
+    coloured: bool = False
     outcome: Outputs | Failure | None = None
     answer: "Answer | None" = None
     lost: Failure | None = None

@@ -56,7 +56,7 @@ class Link(asyncio.Protocol):
         self.jobs.append(job)
         is_predicted, data = False, job.upload.data
         if isinstance(job.outcome, Outputs):
-            predicted = Predicted(job.outcome, job.geometry)
+            predicted = Predicted(job.outcome, job.geometry, job.coloured)
             is_predicted, data = True, pickle.dumps(predicted, pickle.HIGHEST_PROTOCOL)
         self._transport.writelines([TASK.pack(is_predicted, job.deadline, len(data)), data])
 

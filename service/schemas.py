@@ -119,8 +119,9 @@ class Prediction(Schema):
     )
     in_distribution: bool | None = Field(
         None,
-        description="False for a slice unlike all that the version was trained on, turned or upside "
-        "down: ignore its other fields then. Only of a version that can tell.",
+        description="False for a slice unlike all that the version was trained on, turned, upside "
+        "down or in colour: ignore its other fields then. Only of a version that can tell, and of any "
+        "picture in colour.",
     )
     region: Region | None = Field(
         None,

@@ -89,10 +89,12 @@ class Decoded(NamedTuple):
     Attributes:
         pixels: uint8 (height, width), preprocessed.
         geometry: how its original image lies in them.
+        coloured: whether that is in colour.
     """
 
     pixels: NDArray[np.uint8] | None
     geometry: Geometry | None
+    coloured: bool
 
 
 class Predicted(NamedTuple):
@@ -100,11 +102,12 @@ class Predicted(NamedTuple):
 
     Attributes:
         outputs: of this slice alone.
-        geometry: as of :class:`Decoded`.
+        geometry, coloured: as of :class:`Decoded`.
     """
 
     outputs: Outputs
     geometry: Geometry | None
+    coloured: bool
 
 
 class Meaning(NamedTuple):
@@ -192,7 +195,7 @@ class Bench:
             job.outcome = DeadlineExceeded(TOO_LATE)
         interpreter, decoded = self._interpreter, None
         if job.outcome is None and interpreter is None:
-            decoded = Decoded(job.pixels, job.geometry)
+            decoded = Decoded(job.pixels, job.geometry, job.coloured)
         elif job.outcome is None and interpreter:
             start = monotonic()
             worked = infer(interpreter.predict, [job])
@@ -222,6 +225,7 @@ class Bench:
             cast("Group", None),
             outcome=predicted.outputs,
             geometry=predicted.geometry,
+            coloured=predicted.coloured,
         )
         answer_soundly(job)
         return Meaning(job.answer, job.outcome if isinstance(job.outcome, Failure) else None)

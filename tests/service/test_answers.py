@@ -22,6 +22,7 @@ from service.keys import Role, make_key
 from service.operation import PARAMETERS, Options
 from service.schemas import PredictAnswer
 from tests.contract.samples import RANGE, encode, mr_object
+from tests.support.inputs import in_colour
 from tests.support.keys import write_keys
 from tests.support.masks import run_length_mask
 from tests.support.models import CLASSES, EXPLAINED, MAPS, NAME, TWO_HEADS, head
@@ -392,3 +393,22 @@ def test_a_tie_of_two_classes_is_answered_as_it_is_decided() -> None:
         MaskForm.NONE
     )
     assert (content["label"], content["decision"]) == ("notumor", "no_tumor")
+
+
+@pytest.mark.parametrize("version", ["1", "4"])
+def test_a_picture_in_colour_is_referred(model_store: Path, jpeg: bytes, version: str) -> None:
+    """What is orange in it would look like tissue that is bright; version 1 cannot tell by itself."""
+    with serving(settings_for(model_store, model_version=version)) as service:
+        plain, coloured = service.predict(jpeg, in_colour(jpeg)).json()["predictions"]
+        explained = service.client.post(
+            "/explain",
+            files={"files": in_colour(jpeg)},
+            headers={"Accept": "application/json"},
+        )
+    assert plain["decision"] == "tumor"
+    assert plain.get("in_distribution", True)
+    assert coloured["decision"] == "refer"
+    assert coloured["in_distribution"] is False
+    if version == "4":
+        assert len(coloured["prediction_set"]) == 4
+        assert explained.json()["explanation"]["in_distribution"] is False

@@ -49,6 +49,7 @@ from tests.support.crew import (
     swap_under_load,
     workers_of,
 )
+from tests.support.inputs import in_colour
 from tests.support.service import (
     MODEL,
     PATIENCE_SECONDS,
@@ -90,18 +91,20 @@ def test_workers_answer_as_threads_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     images = [path.read_bytes() for path in slices]
+    images.append(in_colour(images[0]))
     images += [images[0][:9000], b"junk", b"", b"\x89PNG\r\n\x1a\nnothing else"]
     expected = service.predict(*images, params={"mask": mask})
     with manned(model_store) as other, thread_jobs(other, monkeypatch) as by_threads:
         answer = other.predict(*images, params={"mask": mask})
         assert entries(answer) == entries(expected)
-        pictures = len(slices) + 2
+        pictures = len(slices) + 3
         # The first one was alone in the service when it came.
         assert len(by_threads) == len(images) - pictures + 1
-        assert other.metric("brain_batch_images_count") == len(slices)
-        assert other.metric("brain_batch_images_sum") == len(slices)
+        assert other.metric("brain_batch_images_count") == len(slices) + 1
+        assert other.metric("brain_batch_images_sum") == len(slices) + 1
         assert other.metric("brain_predictions_total", label="notumor") > 0
         assert other.state.pipeline.depth == 0
+    assert entries(answer)[len(slices)]["in_distribution"] is False
     assert codes(answer)[-4:] == [
         "truncated_image",
         "unsupported_media_type",

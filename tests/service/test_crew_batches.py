@@ -37,6 +37,7 @@ from tests.support.crew import (
     swap_under_load,
     workers_of,
 )
+from tests.support.inputs import in_colour
 from tests.support.service import (
     MODEL,
     Service,
@@ -143,6 +144,7 @@ def test_workers_answer_as_threads_do(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     images = [path.read_bytes() for path in slices]
+    images.append(in_colour(images[0]))
     images += [images[0][:9000], b"junk", b"\x89PNG\r\n\x1a\nnothing else"]
     expected = service.predict(*images, params={"mask": mask})
     with manned(model_store, opened) as other, thread_work(other, monkeypatch) as by_threads:
@@ -150,10 +152,11 @@ def test_workers_answer_as_threads_do(
         assert entries(answer) == entries(expected)
         # The first one, which was alone in the service when it came, and what no worker looks at.
         assert len(by_threads) == 2
-        assert sum(opened.last.sizes) == len(slices)
-        assert other.metric("brain_batch_images_sum") == len(slices)
+        assert sum(opened.last.sizes) == len(slices) + 1
+        assert other.metric("brain_batch_images_sum") == len(slices) + 1
         assert other.metric("brain_batch_images_count") == len(opened.last.sizes)
         assert other.state.pipeline.depth == 0
+    assert entries(answer)[len(slices)]["in_distribution"] is False
     assert codes(answer)[-3:] == ["truncated_image", "unsupported_media_type", "undecodable_image"]
 
 
@@ -268,7 +271,7 @@ def test_what_cannot_be_answered_is_an_error_of_its_own(
     order = Order({}, stored.preprocess, rules, DEFAULT_POLICY, 1.0, LogLevel.INFO)
     outputs = Outputs(np.zeros((1, 4), np.float32))
     # The version's answers need its logits and its embedding.
-    meaning = Bench(order, None).answer(pickle.dumps(Predicted(outputs, None)))
+    meaning = Bench(order, None).answer(pickle.dumps(Predicted(outputs, None, coloured=False)))
     assert meaning.answer is None
     assert isinstance(meaning.failure, ServiceError)
     assert "answering raised an unknown error" in caplog.text

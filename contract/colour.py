@@ -1,0 +1,69 @@
+"""Whether a picture has colours that say something, or is grey that was saved as colour."""
+
+from typing import Final, cast
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+MAX_TINT: Final = 64
+"""How far the channels of a pixel may lie apart, of 255, before it counts as coloured.
+
+Grey that was saved as RGB has no difference, in a JPEG of any quality and subsampling either. Of two
+slices in the public data sets that were photographed from a screen, it is 44 at most, and after another
+JPEG compression (quality 5 to 80, 4:4:4, 4:2:2 and 4:2:0) above 64 in fewer than 0.02 % of the pixels.
+What is drawn in colour there, as the banner of a publisher, has up to 214.
+"""
+
+MAX_COLOURED_SHARE: Final = 0.0005
+"""Of a slice's pixels: a letter or two, and no more than the model overlooks.
+
+Of 120 test slices without a tumour, an orange disc in the brain made version 4 call a tumour: none at
+0.05 % of the pixels, 4 at 0.1 %, 19 at 0.2 %, 59 at 0.5 %, and 79 at 1.5 %.
+"""
+
+SAMPLED_SIDE: Final = 128
+"""Of a picture's rows, and of its columns, at most so many are looked at: time is short, and a spot of
+twice the largest share covers 16 of these pixels."""
+
+_GREY: Final = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "F"})
+"""Modes of Pillow that have no colours."""
+
+_MAX_CHROMA: Final = 18
+"""Distance of Cb and Cr from 128 that no pixel of :data:`MAX_TINT` keeps within: red and blue are
+1.402 Cr and 1.772 Cb above the luma (JFIF 1.02), and so at most 57 apart."""
+
+
+def is_coloured(colours: NDArray[np.uint8]) -> bool:
+    """Whether pixels are truly coloured, as those of a map are.
+
+    Args:
+        colours: red, green and blue, uint8 (rows, columns, 3).
+    """
+    red, green, blue = (colours[..., channel] for channel in range(3))
+    highest = np.maximum(np.maximum(red, green), blue)
+    lowest = np.minimum(np.minimum(red, green), blue)
+    coloured = np.count_nonzero(highest - lowest > MAX_TINT)
+    return bool(coloured > MAX_COLOURED_SHARE * highest.size)
+
+
+def has_colours(image: Image.Image) -> bool:
+    """:func:`is_coloured` of a picture in any mode of Pillow; what is transparent is black."""
+    if image.mode in _GREY:
+        return False
+    size = (min(image.width, SAMPLED_SIDE), min(image.height, SAMPLED_SIDE))
+    sampled = image.resize(size, Image.Resampling.NEAREST)
+    if image.mode == "YCbCr":
+        _, *chroma = cast("tuple[tuple[int, int], ...]", sampled.getextrema())
+        if all(abs(level - 128) <= _MAX_CHROMA for pair in chroma for level in pair):
+            return False
+    return is_coloured(np.asarray(on_black(sampled).convert("RGB")))
+
+
+def on_black(image: Image.Image) -> Image.Image:
+    """A picture of 8 bits over black, as MR background is; one without transparency as it is."""
+    if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
+        image = image.convert("RGBA")
+        black = Image.new("RGBA", image.size, (0, 0, 0, 255))
+        image = Image.alpha_composite(black, image)
+    return image

@@ -1,0 +1,133 @@
+"""Pictures in colour are told from grey that was saved as colour, in every form of a file."""
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from contract.colour import MAX_COLOURED_SHARE
+from contract.decoding import decode
+from contract.preprocessing import DEFAULT_SPEC
+from tests.contract.samples import SLICES, encode
+
+SIDE = 512
+ORANGE = (255, 140, 0)
+
+JPEGS: dict[str, dict[str, Any]] = {
+    "best": {"quality": 97, "subsampling": 0},
+    "4:2:0": {"quality": 75, "subsampling": 2},
+    "poor": {"quality": 20, "subsampling": 2},
+    "progressive": {"progressive": True},
+    "components are RGB": {"quality": 90, "keep_rgb": True},
+}
+"""Options of Pillow's encoder."""
+
+each_jpeg = pytest.mark.parametrize("options", JPEGS.values(), ids=JPEGS)
+
+
+def grey(mode: str = "RGB") -> Image.Image:
+    """A real slice."""
+    with Image.open(SLICES[0]) as image:
+        return image.convert("L").resize((SIDE, SIDE)).convert(mode)
+
+
+def marked(share: float, colour: tuple[int, int, int] = ORANGE) -> Image.Image:
+    """The slice with a disc in the brain that covers a share of it."""
+    image = grey()
+    radius = SIDE * (share / np.pi) ** 0.5
+    box = (233.3 - radius, 201.7 - radius, 233.3 + radius, 201.7 + radius)
+    ImageDraw.Draw(image).ellipse(box, fill=colour)
+    return image
+
+
+def unnamed(jpeg: bytes, components: bytes) -> bytes:
+    """A JPEG file that states its colours by the names of its components alone."""
+    head = jpeg.index(b"\xff\xdb")
+    body = bytearray(jpeg[head:])
+    frame, scan = body.index(b"\xff\xc0"), body.index(b"\xff\xda")
+    for index, name in enumerate(components):
+        body[frame + 10 + 3 * index] = name
+        body[scan + 5 + 2 * index] = name
+    return b"\xff\xd8" + bytes(body)
+
+
+@each_jpeg
+def test_grey_that_was_saved_as_colour_is_grey(options: dict[str, Any]) -> None:
+    assert not decode(encode(grey(), "JPEG", **options)).coloured
+
+
+@each_jpeg
+@pytest.mark.parametrize("colour", [ORANGE, (255, 60, 60), (60, 60, 255), (40, 200, 90)], ids=str)
+def test_a_spot_of_colour_is_found(colour: tuple[int, int, int], options: dict[str, Any]) -> None:
+    image = marked(3 * MAX_COLOURED_SHARE, colour)
+    assert decode(encode(image, "JPEG", **options)).coloured
+
+
+@each_jpeg
+def test_a_letter_in_colour_is_overlooked(options: dict[str, Any]) -> None:
+    assert not decode(encode(marked(MAX_COLOURED_SHARE / 2), "JPEG", **options)).coloured
+
+
+@pytest.mark.parametrize("colour", [(150, 120, 110), (110, 120, 150)], ids=str)
+def test_a_tint_is_no_colour(colour: tuple[int, int, int]) -> None:
+    """As of a slice that was photographed from a screen."""
+    assert not decode(encode(marked(0.2, colour), "JPEG", quality=90)).coloured
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "P"])
+def test_png(mode: str) -> None:
+    assert decode(encode(marked(3 * MAX_COLOURED_SHARE).convert(mode), "PNG")).coloured
+    assert not decode(encode(grey().convert(mode), "PNG")).coloured
+
+
+@pytest.mark.parametrize("mode", ["L", "LA", "1", "I;16"])
+def test_what_has_no_colours(mode: str) -> None:
+    assert not decode(encode(grey("L").convert(mode), "PNG")).coloured
+
+
+def test_colour_that_is_transparent_is_not_seen() -> None:
+    image = marked(0.05)
+    seen = np.any(np.asarray(image) != np.asarray(grey()), axis=-1)
+    image.putalpha(Image.fromarray(np.where(seen, 0, 255).astype(np.uint8)))
+    assert not decode(encode(image, "PNG")).coloured
+
+
+def test_cmyk() -> None:
+    assert decode(encode(marked(0.05).convert("CMYK"), "JPEG")).coloured
+    assert not decode(encode(grey("CMYK"), "JPEG")).coloured
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 700), (700, 1), (90, 3000)], ids=str)
+def test_of_any_shape(size: tuple[int, int]) -> None:
+    assert decode(encode(Image.new("RGB", size, ORANGE), "PNG")).coloured
+    assert decode(encode(Image.new("RGB", size, ORANGE), "JPEG")).coloured
+    assert not decode(encode(Image.new("RGB", size, (90, 90, 90)), "JPEG")).coloured
+
+
+@pytest.mark.parametrize("is_marked", [False, True])
+@each_jpeg
+def test_the_slice_is_the_luma(is_marked: bool, options: dict[str, Any]) -> None:
+    """As libjpeg itself has it, at the same reduced scale."""
+    data = encode(marked(0.05) if is_marked else grey(), "JPEG", **options)
+    image = Image.open(io.BytesIO(data))
+    image.draft("L", (DEFAULT_SPEC.decode_min_side, DEFAULT_SPEC.decode_min_side))
+    difference = np.asarray(image).astype(int) - decode(data).pixels
+    assert np.abs(difference).max() <= (1 if "keep_rgb" in options else 0)
+
+
+@pytest.mark.parametrize(
+    ("components", "keep_rgb"), [(b"RGB", True), (bytes((1, 2, 3)), False), (b"YCC", False)]
+)
+def test_components_that_only_have_names(components: bytes, keep_rgb: bool) -> None:
+    image = marked(0.05)
+    data = unnamed(encode(image, "JPEG", quality=95, keep_rgb=keep_rgb), components)
+    decoded = decode(data)
+    assert decoded.coloured
+    with Image.open(io.BytesIO(data)) as opened:
+        expected = np.asarray(opened.convert("L").reduce(2)).astype(int)
+    assert np.abs(expected - decoded.pixels).mean() < 1
+    assert not decode(
+        unnamed(encode(grey(), "JPEG", quality=95, keep_rgb=keep_rgb), components)
+    ).coloured
