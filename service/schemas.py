@@ -267,7 +267,7 @@ class Pacs(Schema):
     instances_waiting: int = Field(description="Their images.")
     series_dead: int = Field(description="They could not be analysed.")
     objects_waiting: int = Field(description="Results to be delivered.")
-    objects_dead: int = Field(description="Results that the PACS refuses.")
+    objects_dead: int = Field(description="Results that were given up.")
     oldest_seconds: float = Field(description="Age of the oldest result to be delivered.")
     spool_bytes: int
     spool_waiting_bytes: int = Field(description="Of what waits; the rest makes room by itself.")

@@ -195,7 +195,7 @@ class Gateway:
         }
 
     async def dead(self, limit: int) -> list[Dead]:
-        """Results that the PACS refuses, the newest first.
+        """Results that were given up, the newest first.
 
         Raises:
             SpoolFull: the spool cannot be read.
