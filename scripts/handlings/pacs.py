@@ -119,6 +119,13 @@ MUTANTS: Final = (
         "tests/pacs/test_delivery.py::test_a_result_that_cannot_be_read_for_now_is_delivered_later",
     ),
     Mutant(
+        "spool whose disk stalls, and who asks what was given up",
+        "service/pacs/gateway.py",
+        "            async with asyncio.timeout(STALL_SECONDS):\n                return",
+        "            async with asyncio.timeout(None):\n                return",
+        f"{STALLS}::test_what_was_given_up_is_not_waited_for_as_long_as_a_disk_stalls",
+    ),
+    Mutant(
         "spool whose disk stalls",
         "service/routes/dicomweb.py",
         "run = gateway.threads.run",
