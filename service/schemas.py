@@ -95,7 +95,8 @@ class Prediction(Schema):
     """An input that was predicted. A research result, not a diagnosis."""
 
     input: str | None = Field(
-        description="The client's file name; null for a raw body, or a part without `filename`."
+        description="The client's file name; null for a raw body, or a part with neither `filename` "
+        "nor `filename*`."
     )
     label: str = Field(
         description="The class with the highest probability; of equally probable ones, the first that "
