@@ -23,7 +23,7 @@ from service.jobs import TOO_LATE, Job
 from service.link import Link, Reply
 from service.metrics import Metrics
 from service.rebuilding import rebuild_seconds
-from service.worker import START_SECONDS, Meaning, Order, Verdict, may_be_one_slice
+from service.worker import Meaning, Order, Verdict, may_be_one_slice
 
 logger = logging.getLogger("service.crew")
 
@@ -36,7 +36,7 @@ LOOK_SECONDS: Final = 1.0
 GRACE_SECONDS: Final = 5.0
 """How long after its time a worker may take to end by itself; one that stands still never does."""
 
-HIRE_SECONDS: Final = 2 * START_SECONDS
+HIRE_SECONDS: Final = 60.0
 """How long a worker may take from when it is asked for; the process that forks it may have to start.
 Twice as long with each attempt that failed: on a slow machine it takes what it takes."""
 
@@ -151,8 +151,9 @@ class Crew:
         attempt = 0
         while True:
             await asyncio.sleep(rebuild_seconds(attempt))
+            patience_seconds = HIRE_SECONDS * 2 ** min(attempt, MAX_DOUBLINGS)
             try:
-                worker, forks = await self._hire()
+                worker, forks = await self._hire(patience_seconds)
             except Exception:
                 # Whatever it was, RuntimeError where there are too many threads: its place stays open.
                 attempt += 1
@@ -161,7 +162,7 @@ class Crew:
             try:
                 await asyncio.wait(
                     [worker.ready, worker.gone],
-                    timeout=HIRE_SECONDS * 2 ** min(attempt, MAX_DOUBLINGS),
+                    timeout=patience_seconds,
                     return_when=asyncio.FIRST_COMPLETED,
                 )
                 if worker.ready.done():
@@ -192,13 +193,13 @@ class Crew:
         logger.warning("a worker %s; another one takes its place", what)
         self._lose(worker)
 
-    async def _hire(self) -> tuple[Link, int]:
+    async def _hire(self, patience_seconds: float) -> tuple[Link, int]:
         """A worker that is not ready yet, and the id of the process that it comes from."""
         connection, forks = await asyncio.to_thread(self._forks.connect, self._model)
         _, worker = await asyncio.get_running_loop().create_connection(
             lambda: Link(self._order, self._take_back), sock=connection
         )
-        worker.begin()
+        worker.begin(patience_seconds)
         return worker, forks
 
     def _answers(self, job: Job) -> bool:

@@ -11,7 +11,7 @@ from typing import cast
 
 from contract.answer import Outputs
 from service.jobs import Job
-from service.worker import LENGTH, TASK, Meaning, Predicted, Verdict
+from service.worker import LENGTH, START, TASK, Meaning, Predicted, Verdict
 
 Reply = Verdict | Meaning
 
@@ -43,13 +43,13 @@ class Link(asyncio.Protocol):
         """Keeps the connection."""
         self._transport = cast("asyncio.Transport", transport)
 
-    def begin(self) -> None:
-        """Says what to work with.
+    def begin(self, seconds: float) -> None:
+        """Says what to work with, and for how long somebody waits for it to be ready.
 
         Not as soon as the connection is made: uvloop (0.23) waits for ever for a connection that is
         lost in that very moment, as one to a process that is just being killed.
         """
-        self._transport.write(LENGTH.pack(len(self._order)) + self._order)
+        self._transport.write(START.pack(seconds, len(self._order)) + self._order)
 
     def give(self, job: Job) -> None:
         """Hands it a slice: its file, or what the model said of it."""

@@ -7,7 +7,6 @@ from weakref import ReferenceType, ref
 
 from contract.answer import Rules
 from contract.errors import ContractError
-from contract.store import ModelStore
 from contract.version import StoredVersion
 from service.batching import Batcher
 from service.choices import Device
@@ -39,7 +38,6 @@ class Loader:
         settings: how a version is loaded, and how its engine works.
         metrics: counts what engines do.
         pipeline: decodes, and takes what processes leave to threads.
-        store: where the versions are.
         forks: where processes come from.
         open_runtime: loads a verified version.
         delivered: gets each batch that an engine is done with, and that engine. Any thread.
@@ -51,7 +49,6 @@ class Loader:
         settings: Settings,
         metrics: Metrics,
         pipeline: Pipeline,
-        store: ModelStore,
         forks: Forks,
         open_runtime: Open,
         delivered: Callable[[ReferenceType[Engine], Sequence[Job]], None],
@@ -60,18 +57,16 @@ class Loader:
         self._settings = settings
         self._metrics = metrics
         self._pipeline = pipeline
-        self._store = store
         self._forks = forks
         self._open_runtime = open_runtime
         self._delivered = delivered
         self._late = late
 
-    async def load(self, name: str, number: int, kinds: Kinds | None) -> Engine:
+    async def load(self, read: Callable[[], StoredVersion], kinds: Kinds | None) -> Engine:
         """An engine within the time that it may take; one that comes later is closed again.
 
         Args:
-            name: of the model.
-            number: of its version.
+            read: gives the version, verified.
             kinds: that it has to tell apart; None if it may have any.
 
         Raises:
@@ -81,9 +76,7 @@ class Loader:
         """
         seconds = self._settings.load_timeout_ms / 1000
         try:
-            engine = await call_within(
-                seconds, self._late, partial(self._open, name, number, kinds)
-            )
+            engine = await call_within(seconds, self._late, partial(self._open, read, kinds))
         except TimeoutError:
             raise RuntimeUnusable(
                 f"this version was not loaded and warmed up within {seconds:g} s"
@@ -91,9 +84,9 @@ class Loader:
         engine.crew = self._crew(engine)
         return engine
 
-    def _open(self, name: str, number: int, kinds: Kinds | None) -> Engine:
+    def _open(self, read: Callable[[], StoredVersion], kinds: Kinds | None) -> Engine:
         try:
-            stored = self._store.load(name, number)
+            stored = read()
             if kinds is not None and kinds != Kinds.of(stored.manifest):
                 raise OtherClasses(
                     "it has other classes than the version that serves: it waits for an activation by "

@@ -67,7 +67,7 @@ class Metrics:
         inbox_instances, inbox_oldest_seconds: waiting to be analysed now, and for how long.
         inbox_dead: series that cannot be analysed.
         outbox_objects, outbox_oldest_seconds: waiting to be delivered now, and for how long.
-        outbox_dead: parked now, as the PACS refuses them.
+        outbox_dead: parked now, as the PACS refuses them or they cannot be read.
         outbox_delivered, outbox_failed: objects by modality.
         outbox_retries: requests that were sent again.
         spool_bytes, spool_max_bytes: on the disk now, and at most; 0 where there is no PACS.
@@ -142,11 +142,9 @@ class Metrics:
         self.outbox_oldest_seconds = gauge(
             "brain_outbox_oldest_age_seconds", "Age of the oldest of them."
         )
-        self.outbox_dead = gauge("brain_outbox_dead_objects", "Results that the PACS refuses.")
+        self.outbox_dead = gauge("brain_outbox_dead_objects", "Results that were given up.")
         self.outbox_delivered = counter("brain_outbox_delivered", "Results delivered.", ("kind",))
-        self.outbox_failed = counter(
-            "brain_outbox_failed", "Results refused by the PACS.", ("kind",)
-        )
+        self.outbox_failed = counter("brain_outbox_failed", "Results given up.", ("kind",))
         self.outbox_retries = counter("brain_outbox_retries", "Deliveries tried again.")
         self.spool_bytes = gauge("brain_spool_bytes", "Bytes of the spool.")
         self.spool_waiting_bytes = gauge(

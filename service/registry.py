@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from time import monotonic
 from typing import Final, NamedTuple
@@ -11,6 +11,7 @@ from weakref import ReferenceType
 from contract.errors import ContractError
 from contract.sandbox import GRACE_SECONDS, START_SECONDS
 from contract.store import ModelStore
+from contract.version import StoredVersion
 from service.ending import Endings
 from service.engine import Engine
 from service.errors import (
@@ -98,7 +99,6 @@ class Registry:
             settings,
             metrics,
             pipeline,
-            self.store,
             self._forks,
             open_runtime,
             self._delivered,
@@ -253,7 +253,11 @@ class Registry:
         """Waits for no activation, whose version may take minutes to load: nothing serves meanwhile."""
         name, version = lost.identity["name"], lost.identity["version"]
         try:
-            engine = await self._build(name, str(version))
+            if lost.runtime.file is None:
+                # Of a SavedModel, which is a folder, nothing that was verified is in memory.
+                engine = await self._build(name, str(version))
+            else:
+                engine = await self._load(name, version, lambda: lost.stored)
         except (ServiceError, ContractError) as failure:
             if self.active is None:
                 self._go_down(failure)
@@ -279,10 +283,19 @@ class Registry:
         return engine
 
     async def _build(self, name: str, selector: str, kinds: Kinds | None = None) -> Engine:
-        start = monotonic()
         number = await self.store_calls.ask(partial(self.store.resolve, name, selector))
+        return await self._load(name, number, partial(self.store.load, name, number), kinds)
+
+    async def _load(
+        self,
+        name: str,
+        number: int,
+        read: Callable[[], StoredVersion],
+        kinds: Kinds | None = None,
+    ) -> Engine:
+        start = monotonic()
         try:
-            engine = await self._loader.load(name, number, kinds)
+            engine = await self._loader.load(read, kinds)
         except (ServiceError, ContractError) as failure:
             # Not what was raised, which keeps all that it was raised among: files in memory, too.
             self.refused[name, number] = ActivationRefused(failure)

@@ -95,7 +95,8 @@ class Prediction(Schema):
     """An input that was predicted. A research result, not a diagnosis."""
 
     input: str | None = Field(
-        description="The client's file name; null for a raw body, or a part without `filename`."
+        description="The client's file name; null for a raw body, or a part with neither `filename` "
+        "nor `filename*`."
     )
     label: str = Field(
         description="The class with the highest probability; of equally probable ones, the first that "
@@ -268,7 +269,7 @@ class Pacs(Schema):
     instances_waiting: int = Field(description="Their images.")
     series_dead: int = Field(description="They could not be analysed.")
     objects_waiting: int = Field(description="Results to be delivered.")
-    objects_dead: int = Field(description="Results that the PACS refuses.")
+    objects_dead: int = Field(description="Results that were given up.")
     oldest_seconds: float = Field(description="Age of the oldest result to be delivered.")
     spool_bytes: int
     spool_waiting_bytes: int = Field(description="Of what waits; the rest makes room by itself.")

@@ -1,10 +1,12 @@
 """A request's body to its files: multipart or raw, streamed, bounded, and never on disk."""
 
 import asyncio
+import re
 from collections import deque
 from collections.abc import AsyncIterator
 from time import monotonic
 from typing import Final
+from urllib.parse import unquote_to_bytes
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
@@ -42,6 +44,9 @@ OTHER_MEDIA: Final = (b"image/jpg", b"application/x-zip-compressed", b"")
 
 MAX_PART_HEADERS: Final = 32
 """Headers of a part of a form; two or three are usual."""
+
+_PARAMETER: Final = re.compile(rb';[ \t]*([^=;" \t]+)=("(?:\\.|[^"\\])*"?|[^;" \t]*)')
+"""A parameter of a header (RFC 9110, 5.6.6); a quoted string may hold what looks like others."""
 
 MOST_JOINED_AT_ONCE: Final = 2**22
 """Bytes that are put together on the event loop; that takes some milliseconds."""
@@ -181,6 +186,19 @@ def _too_large(max_body_bytes: int) -> BodyTooLarge:
     return BodyTooLarge(f"the body has more than the {max_body_bytes} bytes that are accepted")
 
 
+def _extended_name(disposition: bytes) -> bytes | None:
+    """What ``filename*`` says (RFC 8187), in UTF-8; None without one.
+
+    RFC 7578, section 4.2, has none of it in forms. .NET sends it all the same, beside a ``filename``
+    that is encoded as in mail where it is not all ASCII, and some older clients send it alone.
+    """
+    for name, value in _PARAMETER.findall(disposition):
+        charset, *rest = value.strip(b'"').split(b"'", 2)
+        if name.lower() == b"filename*" and charset.lower() == b"utf-8" and len(rest) == 2:
+            return unquote_to_bytes(rest[1])
+    return None
+
+
 class _Form:
     """Collects what the multipart parser finds; its methods are the parser's callbacks.
 
@@ -220,7 +238,7 @@ class _Form:
             raise UnexpectedField(f"images belong into the field {FIELD!r}, and there is no other")
         if len(self.files) == self._max_files:
             raise TooManyFiles.of("a request", self._max_files)
-        name = options.get(b"filename")
+        name = _extended_name(self._disposition) or options.get(b"filename")
         self._file_name = None if name is None else name.decode("utf-8", "replace")
 
     def add_data(self, data: bytes, start: int, end: int) -> None:

@@ -49,8 +49,11 @@ from service.logs import configuration
 from service.runtimes.base import Shapes
 from service.runtimes.litert import Interpreter
 
+START: Final = struct.Struct("<dQ")
+"""Seconds in which a worker is to be ready, as nobody waits longer; bytes of the order that follows."""
+
 LENGTH: Final = struct.Struct("<Q")
-"""Bytes of the order or the reply that follows, or a process id."""
+"""Bytes of the reply that follows, or a process id."""
 
 TASK: Final = struct.Struct("<?dQ")
 """Whether a :class:`Predicted` follows or a file; monotonic seconds of the deadline; bytes of it."""
@@ -58,9 +61,6 @@ TASK: Final = struct.Struct("<?dQ")
 MAX_OBJECT_BYTES: Final = 4 * 2**20
 """Of a DICOM object: an uncompressed slice of 1024 x 1024 pixels has half of them. What is larger has
 many slices, and would come back."""
-
-START_SECONDS: Final = 30.0
-"""How long a worker may take to load its model; it takes 0.03 s."""
 
 
 class Order(NamedTuple):
@@ -261,10 +261,11 @@ def _serve(connection: socket, model: Path | None = None) -> None:
     """A worker's life; ends the process."""
     status = 1
     try:
-        # The signal's default action ends the process wherever it is, inside a library too.
-        signal.setitimer(signal.ITIMER_REAL, START_SECONDS)
         with suppress(EOFError, ConnectionError):
-            order: Order = pickle.loads(_message(connection))  # noqa: S301 - of the service itself
+            seconds, size = START.unpack(receive(connection, START.size))
+            # The signal's default action ends the process wherever it is, inside a library too.
+            signal.setitimer(signal.ITIMER_REAL, seconds)
+            order: Order = pickle.loads(receive(connection, size))  # noqa: S301 - of the service itself
             logging.config.dictConfig(configuration(order.log_level))
             bench = Bench(order, model)
             connection.sendall(LENGTH.pack(os.getpid()))
@@ -288,10 +289,6 @@ def _serve(connection: socket, model: Path | None = None) -> None:
 def _lightened(job: Job) -> Outputs | Failure | None:
     """What comes back of an outcome: a mask alone is 50 kB, and nobody asked for it."""
     return Outputs(job.outcome.probabilities) if isinstance(job.outcome, Outputs) else job.outcome
-
-
-def _message(connection: socket) -> bytes:
-    return receive(connection, *LENGTH.unpack(receive(connection, LENGTH.size)))
 
 
 if __name__ == "__main__":

@@ -68,6 +68,20 @@ MUTANTS: Final = (
         f"{CREW_TESTS}::test_workers_that_take_long_to_start_come_all_the_same",
     ),
     Mutant(
+        "worker whose model takes long to load",
+        "service/worker.py",
+        "signal.setitimer(signal.ITIMER_REAL, seconds)",
+        "signal.setitimer(signal.ITIMER_REAL, 1.0)",
+        f"{BATCHES}::test_a_worker_has_as_long_to_load_as_it_is_waited_for[waited for]",
+    ),
+    Mutant(
+        "worker that is not ready when nobody waits any more",
+        "service/worker.py",
+        "            signal.setitimer(signal.ITIMER_REAL, seconds)\n",
+        "",
+        f"{BATCHES}::test_a_worker_has_as_long_to_load_as_it_is_waited_for[given up]",
+    ),
+    Mutant(
         "file of several slices at a worker",
         CREW,
         "            self._others(job)\n            return False",

@@ -27,6 +27,13 @@ MUTANTS: Final = (
         "::test_a_version_that_hangs_while_it_is_loaded_is_refused_and_blocks_nobody",
     ),
     Mutant(
+        "runtime that is lost while the store is away",
+        "service/registry.py",
+        "            if lost.runtime.file is None:\n",
+        "            if True:\n",
+        f"{FAULTS}::test_lost_runtime_is_rebuilt_of_what_was_verified_while_the_store_is_away",
+    ),
+    Mutant(
         "runtime that is rebuilt after an activation",
         "service/registry.py",
         "self._retire(engine, CLOSE_SECONDS)",

@@ -47,6 +47,20 @@ MUTANTS: Final = (
         "tests/pacs/test_delivery.py::test_one_refused_object_does_not_hold_up_its_neighbours",
     ),
     Mutant(
+        "result on a bad sector",
+        "service/pacs/delivery.py",
+        "or self._unread[parcels[0].number] >= MAX_UNREADABLE",
+        "or False",
+        f"{SPOOL_TESTS}::test_a_result_on_a_bad_sector_is_parked_and_holds_up_no_other",
+    ),
+    Mutant(
+        "result on a bad sector, the objects beside it",
+        "service/pacs/delivery.py",
+        "if isinstance(error, Unreadable) and len(parcels) > 1:",
+        "if False:",
+        f"{SPOOL_TESTS}::test_of_a_result_on_a_bad_sector_the_objects_beside_it_are_delivered",
+    ),
+    Mutant(
         "results that the PACS does not confirm",
         "service/pacs/destination.py",
         "if code is None and sop not in stored and (stored or others):",
@@ -100,9 +114,16 @@ MUTANTS: Final = (
     Mutant(
         "result that cannot be read for now",
         "service/pacs/delivery.py",
-        "if isinstance(error, FileNotFoundError):",
-        "if True:",
+        "            isinstance(error, FileNotFoundError)\n",
+        "            True\n",
         "tests/pacs/test_delivery.py::test_a_result_that_cannot_be_read_for_now_is_delivered_later",
+    ),
+    Mutant(
+        "spool whose disk stalls, and who asks what was given up",
+        "service/pacs/gateway.py",
+        "            async with asyncio.timeout(STALL_SECONDS):\n                return",
+        "            async with asyncio.timeout(None):\n                return",
+        f"{STALLS}::test_what_was_given_up_is_not_waited_for_as_long_as_a_disk_stalls",
     ),
     Mutant(
         "spool whose disk stalls",

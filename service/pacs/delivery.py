@@ -28,6 +28,9 @@ IDLE_SECONDS: Final = 60.0
 MAX_STRIKES: Final = 3
 """A result that failed so often, each time before another was taken, is itself the reason."""
 
+MAX_UNREADABLE: Final = 3
+"""An object that could not be read so often, while the disk was well otherwise, is parked."""
+
 
 class Delivery:
     """The task that empties the outbox. Event loop only.
@@ -65,6 +68,8 @@ class Delivery:
         self._failures = 0
         self._failed: set[int] = set()
         self._strikes: Counter[int] = Counter()
+        # By an object's number, how often it could not be read.
+        self._unread: Counter[int] = Counter()
         self._wake = asyncio.Event()
         self._hurry = asyncio.Event()
         self._stopping = False
@@ -127,24 +132,10 @@ class Delivery:
         try:
             objects = await self._threads.run(self._read, parcels)
         except (FileNotFoundError, Unreadable, SpoolFull) as error:
-            # Where it is the disk, all results say the same, again and again.
-            if self._reads:
-                logger.exception("a result cannot be read from the spool")
-            self._reads = not isinstance(error, SpoolFull)
-            for parcel in parcels:
-                self._record(parcel, UNREADABLE, monotonic() - start)
-            if isinstance(error, FileNotFoundError):
-                await self._threads.run(self._outbox.park, parcels, UNREADABLE)
-                self._count_failed(parcels, UNREADABLE)
-            else:
-                # What else keeps a file from being read, such as too many open ones, may pass.
-                wait_seconds = self._wait(max(parcel.attempts for parcel in parcels) + 1)
-                reasons = dict.fromkeys(parcels, UNREADABLE)
-                await self._threads.run(self._outbox.postpone, reasons, wait_seconds)
-                if isinstance(error, SpoolFull):
-                    return wait_seconds
-            return 0.0
+            return await self._settle_unread(parcels, error, monotonic() - start)
         self._reads = True
+        for parcel in parcels:
+            del self._unread[parcel.number]
         if any(parcel.attempts for parcel in parcels):
             self._metrics.outbox_retries.inc()
         verdict = await self._destination.send(objects)
@@ -152,6 +143,37 @@ class Delivery:
 
     def _read(self, parcels: Sequence[Parcel]) -> dict[str, bytes]:
         return {parcel.sop: self._segments.read(parcel.place) for parcel in parcels}
+
+    async def _settle_unread(
+        self, parcels: Sequence[Parcel], error: Exception, seconds: float
+    ) -> float:
+        """What becomes of objects that cannot be read; seconds until it is worth to look again."""
+        # Where it is the disk, all results say the same, again and again.
+        if self._reads:
+            logger.error("a result cannot be read from the spool", exc_info=error)
+        self._reads = not isinstance(error, SpoolFull)
+        for parcel in parcels:
+            self._record(parcel, UNREADABLE, seconds)
+        if isinstance(error, Unreadable) and len(parcels) > 1:
+            # It may be but one of them that lies on a bad sector.
+            await self._threads.run(self._outbox.separate, parcels)
+            return 0.0
+        if isinstance(error, Unreadable):
+            self._unread.update(parcel.number for parcel in parcels)
+        if (
+            isinstance(error, FileNotFoundError)
+            or self._unread[parcels[0].number] >= MAX_UNREADABLE
+        ):
+            await self._threads.run(self._outbox.park, parcels, UNREADABLE)
+            self._count_failed(parcels, UNREADABLE)
+            del self._unread[parcels[0].number]
+            return 0.0
+        # What else keeps a file from being read, such as too many open ones, may pass.
+        wait_seconds = self._wait(max(parcel.attempts for parcel in parcels) + 1)
+        await self._threads.run(
+            self._outbox.postpone, dict.fromkeys(parcels, UNREADABLE), wait_seconds
+        )
+        return wait_seconds if isinstance(error, SpoolFull) else 0.0
 
     async def _settle(self, parcels: Sequence[Parcel], verdict: Verdict, seconds: float) -> float:
         delivered = [parcel for parcel in parcels if parcel.sop in verdict.delivered]

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import sqlite3
+from collections.abc import Callable
 from time import monotonic
 from typing import Any, Final, NamedTuple
 
@@ -18,7 +19,7 @@ from service.pacs.outbox import Dead, Outbox, OutboxCounts
 from service.pacs.receiver import Limits, Receiver
 from service.pacs.segments import Segments
 from service.pacs.series import SetAside
-from service.pacs.threads import Threads
+from service.pacs.threads import Arguments, Result, Threads
 from service.pacs.waits import longest
 from service.settings import Settings
 from service.state import State
@@ -36,7 +37,8 @@ COUNT_SECONDS: Final = 0.5
 """How long /health and /metrics wait for a disk that stalls; many a probe gives up after a second."""
 
 STALL_SECONDS: Final = 10.0
-"""A count that takes longer is of a disk that stalls, however long the one before took."""
+"""A count that takes longer is of a disk that stalls, however long the one before took; so is a list of
+what was given up."""
 
 
 class Counts(NamedTuple):
@@ -195,12 +197,12 @@ class Gateway:
         }
 
     async def dead(self, limit: int) -> list[Dead]:
-        """Results that the PACS refuses, the newest first.
+        """Results that were given up, the newest first.
 
         Raises:
             SpoolFull: the spool cannot be read.
         """
-        return await self.threads.run(self.outbox.dead, limit)
+        return await self._ask(self.outbox.dead, limit)
 
     async def set_aside(self, limit: int) -> list[SetAside]:
         """Series that cannot be analysed, the newest first.
@@ -208,18 +210,34 @@ class Gateway:
         Raises:
             SpoolFull: the spool cannot be read.
         """
-        return await self.threads.run(self.inbox.dead, limit)
+        return await self._ask(self.inbox.dead, limit)
 
     async def retry(self) -> tuple[int, int]:
         """Tries again what was given up, and at once what waits.
 
         Returns:
             Series and objects that were given up.
+
+        Raises:
+            SpoolFull: the spool does not take it now; a part of it may be tried again all the same.
         """
-        series = await self.threads.run(self.inbox.retry)
-        objects = await self.threads.run(self.outbox.retry)
+        series = await self._ask(self.inbox.retry)
+        objects = await self._ask(self.outbox.retry)
         self._delivery.hurry()
         return series, objects
+
+    async def _ask(
+        self,
+        function: Callable[Arguments, Result],
+        *args: Arguments.args,
+        **kwargs: Arguments.kwargs,
+    ) -> Result:
+        """What a function of the spool returns, unless the disk stalls; what was begun goes on then."""
+        try:
+            async with asyncio.timeout(STALL_SECONDS):
+                return await self.threads.run(function, *args, **kwargs)
+        except TimeoutError:
+            raise SpoolFull("the spool does not answer; try again") from None
 
     def _open_spool(self) -> None:
         """Says what there is, if the ledger does: predictions need not wait until somebody mends it."""

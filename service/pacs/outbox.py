@@ -10,7 +10,7 @@ from service.dicom.results import MadeObject
 from service.errors import SpoolFull
 from service.pacs.inbox import Inbox, remove_unused
 from service.pacs.ledger import IS_DUE, Ledger, due_times
-from service.pacs.segments import Place, Segments
+from service.pacs.segments import Place, Segments, Unreadable
 from service.pacs.series import Instance, Waiting
 from service.pacs.waits import OldestAge
 
@@ -46,7 +46,7 @@ class Parcel:
 
 @dataclass(frozen=True, slots=True)
 class Dead:
-    """An object that the destination will not take.
+    """An object that was given up: the destination will not take it, or it cannot be read.
 
     Attributes:
         sop: its SOP instance UID.
@@ -69,7 +69,7 @@ class OutboxCounts(NamedTuple):
     Attributes:
         objects, bytes: to deliver.
         oldest_seconds: age of the oldest of them.
-        dead: objects that the destination will not take.
+        dead: objects that were given up.
     """
 
     objects: int
@@ -224,7 +224,7 @@ class Outbox:
             )
 
     def park(self, parcels: Iterable[Parcel], reason: str) -> None:
-        """The destination will not take them; they stay as long as there is room."""
+        """They were given up; they stay as long as there is room."""
         parcels = list(parcels)
         with self._ledger.transaction() as connection:
             connection.executemany(
@@ -255,11 +255,11 @@ class Outbox:
                 ).fetchone()
             if row is None:
                 return
-            logger.error("a result that the destination refused was removed to make room")
+            logger.error("a result that had been given up was removed to make room")
             self._segments.remove(self._ledger.unused(row))
 
     def dead(self, limit: int) -> list[Dead]:
-        """The newest objects that the destination will not take."""
+        """The newest objects that were given up."""
         with self._ledger.reading() as connection:
             rows = connection.execute(
                 "SELECT kind, sop, reason, attempts, created, request_id FROM objects"
@@ -293,7 +293,7 @@ class Outbox:
                     "UPDATE objects SET segment = ?, offset = 0 WHERE id = ?",
                     (segment.name, parcel.number),
                 )
-        except (FileNotFoundError, SpoolFull):
+        except (FileNotFoundError, Unreadable, SpoolFull):
             if segment is not None:
                 segment.discard()
         else:

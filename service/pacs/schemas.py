@@ -6,12 +6,13 @@ from service.schemas import Pacs, Schema
 
 
 class RefusedObject(Schema):
-    """A result that the PACS refuses."""
+    """A result that was given up."""
 
     kind: str = Field(description="Modality.", examples=["SR"])
     object: str = Field(description="SHA-256 of its SOP instance UID.")
     reason: str = Field(
-        description="`refused_` and a failure reason (0008,1197), or `http_` and a status.",
+        description="`refused_` and a failure reason (0008,1197), `http_` and a status, or "
+        "`unreadable` where the spool's disk does not give it.",
         examples=["refused_0122"],
     )
     attempts: int

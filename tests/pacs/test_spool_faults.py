@@ -16,7 +16,7 @@ from service.errors import ModelLoading, SpoolFull
 from service.pacs.analysis import MAX_ATTEMPTS, Analysis
 from service.pacs.inbox import Inbox
 from service.pacs.ledger import Ledger
-from service.pacs.segments import SUFFIX
+from service.pacs.segments import SUFFIX, Place, Segments, Unreadable
 from service.pacs.series import Waiting
 from tests.support.pacs import (
     Pacs,
@@ -295,6 +295,46 @@ def test_a_series_on_a_bad_sector_is_set_aside(
         bad.clear()
         service.client.post("/deliveries/retry")
         wait_until(lambda: len(destination.of_kind("SR")) == 2)
+
+
+def test_a_result_on_a_bad_sector_is_parked_and_holds_up_no_other(
+    model_store: Path, tmp_path: Path, destination: Pacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    destination.status = 503
+    settings = pacs_settings(model_store, tmp_path, destination.url, series_keep_seconds=0)
+    with bad_sectors(monkeypatch) as bad, serving(settings, FakeRuntimes()) as service:
+        stow(service.client, [series(1)[0].data])
+        wait_until(lambda: destination.requests)
+        bad.update(path.name for path in (settings.spool / "segments").iterdir())
+        stow(service.client, [series(1)[0].data])
+        destination.status = 200
+        wait_until(lambda: destination.of_kind("SR") and settled(service))
+        refused = service.client.get("/deliveries").json()["refused"]
+        assert {item["reason"] for item in refused} == {"unreadable"}
+        assert len(refused) == report(service)["objects_dead"] == 2
+        assert service.metric("brain_outbox_failed_total", kind="SR") == 1
+        bad.clear()
+        service.client.post("/deliveries/retry")
+        wait_until(lambda: settled(service))
+    assert len(destination.of_kind("SR")) == len(destination.of_kind("OT")) == 2
+
+
+def test_of_a_result_on_a_bad_sector_the_objects_beside_it_are_delivered(
+    model_store: Path, tmp_path: Path, destination: Pacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = Segments.read
+
+    def faulty(segments: Segments, place: Place) -> bytes:
+        if place.offset:
+            raise Unreadable(errno.EIO, os.strerror(errno.EIO))
+        return read(segments, place)
+
+    with serve(model_store, tmp_path, destination) as service:
+        monkeypatch.setattr(Segments, "read", faulty)
+        stow(service.client, [series(1)[0].data])
+        wait_until(lambda: destination.requests and settled(service))
+        assert report(service)["objects_dead"] == 1
+    assert len(destination.stored) == 1
 
 
 def test_a_series_that_waited_for_the_spool_is_set_aside_for_what_failed_it(

@@ -90,6 +90,20 @@ def test_a_disk_that_stalls_holds_up_what_a_pacs_sends_and_nobody_else(
     assert len(destination.of_kind("SR")) == MANY + 1
 
 
+def test_what_was_given_up_is_not_waited_for_as_long_as_a_disk_stalls(
+    model_store: Path, tmp_path: Path, destination: Pacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.pacs.gateway.STALL_SECONDS", 0.5)
+    with serve(model_store, tmp_path, destination) as service:
+        assert service.state.gateway is not None
+        with service.state.gateway._ledger.transaction():
+            for method, path in (("GET", "/deliveries"), ("POST", "/deliveries/retry")):
+                answer = service.client.request(method, path, timeout=10)
+                assert (answer.status_code, answer.json()["code"]) == (503, "spool_full")
+                assert "Retry-After" in answer.headers
+        assert service.client.post("/deliveries/retry").status_code == 200
+
+
 def test_it_ends_while_the_disk_stalls(model_store: Path, tmp_path: Path) -> None:
     port, stall = free_port(), tmp_path / "stall"
     variables = {

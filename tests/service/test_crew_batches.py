@@ -21,11 +21,12 @@ from contract.store import ModelStore
 from contract.version import StoredVersion
 from service.choices import LogLevel
 from service.errors import ServiceError
+from service.forks import Forks
 from service.runtimes import Runtime
 from service.runtimes.base import served_shapes
 from service.runtimes.litert import Interpreter
 from service.settings import Settings
-from service.worker import Bench, Order, Predicted
+from service.worker import LENGTH, START, Bench, Order, Predicted
 from tests.contract.samples import DATA, RANGE, grey_slice, mr_frames, mr_object
 from tests.support.broken_worker import POISON, Command
 from tests.support.crew import (
@@ -40,6 +41,7 @@ from tests.support.crew import (
 from tests.support.inputs import in_colour
 from tests.support.service import (
     MODEL,
+    PATIENCE_SECONDS,
     Service,
     add_version,
     codes,
@@ -49,6 +51,7 @@ from tests.support.service import (
     settings_for,
     wait_until,
 )
+from tests.support.slow_model import LOAD_SECONDS
 
 
 class Batches(Runtime):
@@ -275,6 +278,29 @@ def test_what_cannot_be_answered_is_an_error_of_its_own(
     assert meaning.answer is None
     assert isinstance(meaning.failure, ServiceError)
     assert "answering raised an unknown error" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "is_ready"),
+    [(10 * LOAD_SECONDS, True), (LOAD_SECONDS / 4, False)],
+    ids=["waited for", "given up"],
+)
+def test_a_worker_has_as_long_to_load_as_it_is_waited_for(
+    model_store: Path, seconds: float, is_ready: bool
+) -> None:
+    stored = ModelStore(model_store).load(MODEL, newest(model_store))
+    order = pickle.dumps(
+        Order({}, stored.preprocess, Rules.read(stored), DEFAULT_POLICY, 1.0, LogLevel.INFO)
+    )
+    forks = Forks("tests.support.slow_model")
+    try:
+        connection, _ = forks.connect()
+        with connection:
+            connection.settimeout(PATIENCE_SECONDS)
+            connection.sendall(START.pack(seconds, len(order)) + order)
+            assert len(connection.recv(LENGTH.size)) == is_ready * LENGTH.size
+    finally:
+        forks.close()
 
 
 def test_there_are_none_where_batches_are_predicted_on_the_processor(

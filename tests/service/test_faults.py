@@ -1,5 +1,6 @@
 """Overload, deadlines, and runtimes that raise, hang or die: every request gets an answer."""
 
+import asyncio
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -206,6 +207,22 @@ def test_first_load_that_gets_no_thread_says_so(
     monkeypatch.setattr(patience, "Thread", partial(_Thread, failures))
     with serving(settings_for(model_store), ready=False) as service:
         wait_until(lambda: service.client.get("/health").json()["code"] == "runtime_unusable")
+
+
+def test_lost_runtime_is_rebuilt_of_what_was_verified_while_the_store_is_away(
+    store_copy: Path, jpeg: bytes
+) -> None:
+    settings = settings_for(store_copy, runtime="litert", workers=0)
+    with serving(settings) as service:
+        before = service.predict(jpeg).json()
+        store_copy.rename(store_copy.with_name("away"))
+        registry = service.state.registry
+        replaced = registry._replace(registry.engine(), "a test")
+        asyncio.run_coroutine_threadsafe(replaced, service.state.pipeline._loop)
+        wait_until(lambda: service.metric("brain_runtime_restarts_total") == 1)
+        after = service.predict(jpeg).json()
+    for part in ("model", "predictions"):
+        assert after[part] == before[part]
 
 
 def test_lost_runtime_is_rebuilt_while_an_activation_hangs(

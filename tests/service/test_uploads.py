@@ -116,6 +116,34 @@ def test_bad_body_is_refused(
 
 
 @pytest.mark.parametrize(
+    ("parameters", "name"),
+    [
+        ('filename="schädel.jpg"', "schädel.jpg"),
+        ("filename*=utf-8''sch%C3%A4del.jpg", "schädel.jpg"),
+        ("filename=a.jpg; filename*=UTF-8'de'sch%C3%A4del.jpg", "schädel.jpg"),
+        # As HttpClient of .NET sends it.
+        (
+            "filename=\"=?utf-8?B?c2Now6RkZWwuanBn?=\"; filename*=utf-8''sch%C3%A4del.jpg",
+            "schädel.jpg",
+        ),
+        ("filename=\"a;filename*=utf-8''b.jpg\"", "a;filename*=utf-8''b.jpg"),
+        ("filename=a.jpg; filename*=unicode_escape''%5Cud800", "a.jpg"),
+        ("filename=a.jpg; filename*=b.jpg", "a.jpg"),
+        ("filename*=utf-8''a%FF%ZZ.jpg", "a\N{REPLACEMENT CHARACTER}%ZZ.jpg"),
+        ("filename*0=a; filename*=b", None),
+        ("size=1", None),
+    ],
+)
+def test_a_file_is_called_as_its_client_calls_it(
+    small: Service, slices: list[Path], parameters: str, name: str | None
+) -> None:
+    head = f"--{BOUNDARY}\r\nContent-Disposition: form-data; name=files; {parameters}\r\n\r\n"
+    body = head.encode() + _thumbnail(slices[0]) + b"\r\n" + END
+    answer = small.client.post("/predict", content=body, headers={"Content-Type": FORM})
+    assert [entry["input"] for entry in answer.json()["predictions"]] == [name]
+
+
+@pytest.mark.parametrize(
     "media",
     [
         "",
