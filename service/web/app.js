@@ -151,7 +151,7 @@ function refresh() {
   const running = counts.pending > 0;
 
   showVersions();
-  place("summary").textContent = [summary(counts, answered), showSeries()].join(" ").trim();
+  place("summary").textContent = [...summary(counts, answered), ...showSeries()].join("\n");
   place("sets-hint").hidden = !items.some(({ entries }) => entries?.some(isCalibrated));
   place("progress").hidden = !running;
   place("progress").max = items.length || 1;
@@ -180,35 +180,29 @@ function keepFocus(focused) {
   (next ?? place("results-title")).focus({ preventScroll: true });
 }
 
+/** How many files there are, and what their slices come to, a line of words for each. */
 function summary(counts, answered) {
-  const parts = [
-    [counts.tumor, "tumour"],
-    [counts.no_tumor, "no tumour"],
-    [counts.refer, "to refer"],
-    [counts.failed, "without a result"],
-  ]
-    .filter(([number]) => number)
-    .map(([number, text]) => `${number} ${text}`);
-  const found = parts.length ? `: ${parts.join(", ")}` : "";
   const files = words.count(items.length, "file");
-  if (counts.pending) return `${answered} of ${files} answered${found}.`;
-  const total = words.milliseconds(busyMs + (startedAt === null ? 0 : performance.now() - startedAt));
-  const split = counts.all === items.length ? "" : `, ${words.count(counts.all, "slice")}`;
-  return `${files}${split}${found}. Took ${total}.`;
+  const took = words.milliseconds(busyMs + (startedAt === null ? 0 : performance.now() - startedAt));
+  const lines = [counts.pending ? `${answered} of ${files} answered.` : `${files} in ${took}.`];
+  const judged = counts.tumor + counts.no_tumor + counts.refer;
+  if (judged) lines.push(`${words.count(judged, "slice")}: ${words.tally(counts)}.`);
+  if (counts.failed) lines.push(`${counts.failed} without a result.`);
+  return lines;
 }
 
-/** Shows what the series come to; in words: how many of them, and their decisions. */
+/** Shows what the series come to; the same as a line of words, if there are any. */
 function showSeries() {
   const found = series.found(items).filter(series.worthShowing);
   series.draw(place("series-list"), found);
   place("series").hidden = !found.length;
-  if (!found.length) return "";
-  const decisions = found.map(words.seriesDecision);
-  const parts = [...new Set(decisions)].map((name) => {
-    const number = decisions.filter((other) => other === name).length;
-    return `${number} ${name.toLowerCase()}`;
-  });
-  return `${words.count(found.length, "series result")}: ${parts.join(", ")}.`;
+  if (!found.length) return [];
+  const counts = {};
+  for (const { decision, incomplete } of found) {
+    const name = incomplete ? "incomplete" : decision;
+    counts[name] = (counts[name] ?? 0) + 1;
+  }
+  return [`${found.length} series: ${words.tally(counts)}.`];
 }
 
 /** Says so where results are of several versions, or not of the one that the page names as serving. */

@@ -75,8 +75,9 @@ def test_good_and_bad_files_together(browser: Browser, url: str, folder: Path) -
     previews = [row["name"] for row in rows if row["preview"] == "true"]
     assert set(previews) >= {path.name for path in paths if path.name.startswith("Te-")}
     tumors = sum(entry.get("decision") == "tumor" for entry in entries)
-    assert re.match(f"8 files: {tumors} tumour, .*3 without a result", browser.text("#summary"))
-    assert browser.text("#announcer") == browser.text("#summary")
+    summary = browser.text("#summary")
+    assert re.match(f"8 files in .*\n5 slices: {tumors} tumour, .*\n3 without a result.$", summary)
+    assert browser.text("#announcer") == summary.replace("\n", " ")
 
 
 OLDER = """

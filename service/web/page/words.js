@@ -14,6 +14,20 @@ const DECISIONS = {
   refer: "Refer to a reader",
 };
 
+const TALLIES = {
+  tumor: "tumour",
+  no_tumor: "no tumour",
+  refer: "to refer",
+  incomplete: "to refer (incomplete)",
+};
+
+/** Decisions with how many there are of each, {tumor: 2, refer: 1}, as "2 tumour, 1 to refer". */
+export const tally = (counts) =>
+  Object.entries(TALLIES)
+    .filter(([name]) => counts[name])
+    .map(([name, text]) => `${counts[name]} ${text}`)
+    .join(", ");
+
 /** Why an answer is left to a person, where it is. */
 export function referral({ decision: made, in_distribution: familiar }) {
   if (made !== "refer") return undefined;
