@@ -40,7 +40,9 @@ def test_every_file_of_a_zip_that_failed_says_why(
     codes = ["415 unsupported_media_type", "422 not_head", "422 damaged_zip"]
     for row, code in zip(failed, codes, strict=True):
         assert code in row["remarks"]
-    assert re.match(r"3 files in .*\n1 slice: 1 .*\n3 without a result\.$", browser.text("#summary"))
+    assert re.match(
+        r"3 files in .*\n1 slice: 1 .*\n3 without a result\.$", browser.text("#summary")
+    )
     document, lines = saved(browser, chromium_folder / "saved")
     for found in (
         [result.get("error", {}).get("code", "") for result in document["results"]],
@@ -338,9 +340,7 @@ def test_a_name_that_a_form_writes_otherwise_is_known_again(
 
 
 @needs_browser
-def test_series_are_named_by_where_their_slices_lie(
-    browser: Browser, slices: Sequence[Path], tmp_path: Path
-) -> None:
+def test_series_are_named_by_where_their_slices_lie(browser: Browser, tmp_path: Path) -> None:
     """By their folder, or by the first and the last of them where it has several."""
 
     def of(uid: str, k: int) -> bytes:
