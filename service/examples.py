@@ -93,6 +93,13 @@ _PACS: Final = {
 
 _UID: Final = {"vr": "UI", "Value": [_INSTANCE]}
 
+_OPERATING_POINT: Final = {
+    "tumor_threshold": 0.556107,
+    "refer_low": 0.556107,
+    "refer_high": 0.672505,
+    "sensitivity": 0.980798,
+}
+
 EXAMPLES: Final[dict[tuple[str, str], dict[str, Any]]] = {
     ("/predict", "post"): {
         "two files, one of them damaged": {
@@ -128,6 +135,7 @@ EXAMPLES: Final[dict[tuple[str, str], dict[str, Any]]] = {
                 "model": _MODEL,
                 "uptime_seconds": 86400.5,
                 "queue_depth": 0,
+                "operating_point": _OPERATING_POINT,
                 "pacs": _PACS,
             }
         }

@@ -4,12 +4,12 @@ import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from starlette.datastructures import QueryParams
 
 from contract.answer import Rules
-from contract.manifest import RegionRecord
+from contract.manifest import Manifest, RegionRecord
 from contract.region import RegionSource
 from service.answers import MaskForm
 from service.errors import Forbidden, InvalidParameter
@@ -54,6 +54,27 @@ def adjusted(rules: Rules, settings: Settings) -> Rules:
         record = RegionRecord.model_validate(rules.region.model_dump() | changes)
         rules = replace(rules, region=record)
     return rules
+
+
+def described(rules: Rules, manifest: Manifest) -> dict[str, Any]:
+    """The operating point of a version here, as ``/health`` has it; what it lacks is absent.
+
+    Args:
+        rules: of the version, as the settings change them.
+        manifest: of the version. Its sensitivity is that of its own threshold and calibration alone.
+    """
+    point: dict[str, Any] = {"tumor_threshold": rules.tumor_threshold}
+    if rules.refer_band is not None:
+        point["refer_low"], point["refer_high"] = rules.refer_band
+    record = manifest.answer
+    if (
+        record is not None
+        and record.operating_point is not None
+        and rules.tumor_threshold == manifest.tumor_threshold
+        and rules.temperature == record.temperature
+    ):
+        point["sensitivity"] = record.operating_point.sensitivity
+    return point
 
 
 @dataclass(frozen=True, slots=True)

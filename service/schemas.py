@@ -276,6 +276,26 @@ class Pacs(Schema):
     spool_max_bytes: int
 
 
+class OperatingPoint(Schema):
+    """Where the version decides here, settings included; a request may move it for itself."""
+
+    tumor_threshold: float = Field(
+        description="`tumor_probability` from which the decision is `tumor`, unless it is `refer`.",
+        examples=[0.556107],
+    )
+    refer_low: float | None = Field(
+        None, description="From it up to, but without, `refer_high` the decision is `refer`."
+    )
+    refer_high: float | None = Field(None, description="See `refer_low`. Equal ones refer nothing.")
+    sensitivity: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        description="Share of the slices with a tumour that reached the threshold on validation. Not "
+        "where a setting moves the threshold or the calibration.",
+    )
+
+
 class Health(Schema):
     """Whether predictions are answered, and if not, why."""
 
@@ -283,6 +303,7 @@ class Health(Schema):
     model: Model | None
     uptime_seconds: float
     queue_depth: int = Field(description="Images in the service now.")
+    operating_point: OperatingPoint | None = Field(None, description="Only with a model.")
     code: str | None = Field(None, description="Only while not ready.")
     reason: str | None = Field(None, description="Only while not ready.")
     pacs: Pacs | None = Field(None, description="Only with BRAIN_DICOMWEB_URL.")

@@ -16,6 +16,7 @@ from service.engine import Engine
 from service.errors import Draining, ModelLoading, Unavailable
 from service.jobs import Job
 from service.metrics import Metrics
+from service.operation import described
 from service.pipeline import Pipeline
 from service.places import Places
 from service.registry import Registry
@@ -154,6 +155,8 @@ class State:
             "uptime_seconds": round(monotonic() - self.started, 1),
             "queue_depth": self.pipeline.depth,
         }
+        if active is not None:
+            report["operating_point"] = described(active.rules, active.stored.manifest)
         if failure is not None:
             report |= {"code": failure.code, "reason": failure.detail}
         return report

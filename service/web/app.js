@@ -1,13 +1,15 @@
 // The page: files in, results out. Nothing is stored, and nothing is loaded from elsewhere.
 
-import { contextOf, merged } from "./page/answers.js";
+import { merged } from "./page/answers.js";
 import * as exports from "./page/exports.js";
-import { byName, chosen, chosenFolder, dropped, nameOf, sniff } from "./page/files.js";
+import { byName, nameOf, sniff } from "./page/files.js";
 import * as health from "./page/health.js";
+import * as intake from "./page/intake.js";
 import * as key from "./page/key.js";
 import { draw, isCalibrated } from "./page/rows.js";
 import { Sender } from "./page/sending.js";
 import * as series from "./page/series.js";
+import * as slices from "./page/slices.js";
 import * as viewer from "./page/viewer.js";
 import * as words from "./page/words.js";
 
@@ -59,7 +61,7 @@ const sender = new Sender({
     if (startedAt !== null) busyMs += performance.now() - startedAt;
     startedAt = null;
     place("notice").hidden = true;
-    const { lacking, error } = unanswered();
+    const { lacking, error } = slices.unanswered(items);
     if (error) notify(`${lacking} got no result. ${explain(error)}`);
     askForKey(error);
     refresh();
@@ -73,7 +75,7 @@ const sender = new Sender({
 function explain(error) {
   const isWrongKey = error.status === 401 && key.isGiven();
   const text = isWrongKey ? "The key is not valid." : `${words.error(error)}.`;
-  if (error.code === "stopped" || key.isRefusal(error) || !mayPass(error)) return text;
+  if (error.code === "stopped" || key.isRefusal(error) || !slices.mayPass(error)) return text;
   return `${text} Try again ${error.wait ? `in ${Math.ceil(error.wait)} s` : "later"}.`;
 }
 
@@ -140,56 +142,16 @@ function schedule() {
   });
 }
 
-/** What the rows show, {item, entry, row}: each slice of the files that have answers, and the others. */
-const slices = () =>
-  items.flatMap((item) => item.rows.map((row, index) => ({ item, entry: item.entries?.[index], row })));
-
-const isPending = ({ state }) => state !== "done" && state !== "failed";
-
-/** Of a slice: "tumor", "no_tumor", "refer", "failed" or "pending". */
-function groupOf({ item, entry }) {
-  if (isPending(item)) return "pending";
-  if (item.state === "failed" || entry.error) return "failed";
-  return entry.decision === "tumor" || entry.decision === "no_tumor" ? entry.decision : "refer";
-}
-
-const mayPass = (error) =>
-  error !== undefined && (error.again === true || error.status >= 500 || error.status === 429);
-
-/** The errors of a file's slices that may pass. */
-const passing = ({ entries }) => (entries ?? []).map(({ error }) => error).filter(mayPass);
-
-const canRetry = (item) => mayPass(item.error) || passing(item).length > 0;
-
-/** What can be tried again, in words, and the error that says why; none where there is nothing. */
-function unanswered() {
-  const again = items.filter(canRetry);
-  const parts = again.filter(({ state }) => state === "done");
-  const slices = parts.flatMap(passing).length;
-  const lacking = [
-    [again.length - parts.length, (number) => words.count(number, "file")],
-    [parts.length, (number) => `${words.count(slices, "slice")} of ${words.count(number, "file")}`],
-  ]
-    .filter(([number]) => number)
-    .map(([number, text]) => text(number))
-    .join(" and ");
-  // What ended all of it says more than what befell a slice. Of a file that was tried again in vain it
-  // need not be what may pass.
-  const ends = again.filter(({ error, state }) => error && (state === "done" || mayPass(error)));
-  const [error] = [...ends.map((item) => item.error), ...again.flatMap(passing)];
-  return { lacking, error };
-}
-
 function refresh() {
   const focused = document.activeElement;
-  const shown = slices();
+  const shown = slices.of(items);
   const counts = { all: shown.length, tumor: 0, no_tumor: 0, refer: 0, failed: 0, pending: 0 };
-  for (const slice of shown) counts[groupOf(slice)] += 1;
-  const answered = items.filter((item) => !isPending(item)).length;
+  for (const slice of shown) counts[slices.groupOf(slice)] += 1;
+  const answered = items.filter((item) => !slices.isPending(item)).length;
   const running = counts.pending > 0;
 
   showVersions();
-  place("summary").textContent = [summary(counts, answered), showSeries()].join(" ").trim();
+  place("summary").textContent = [...summary(counts, answered), ...showSeries()].join("\n");
   place("sets-hint").hidden = !items.some(({ entries }) => entries?.some(isCalibrated));
   place("progress").hidden = !running;
   place("progress").max = items.length || 1;
@@ -199,7 +161,7 @@ function refresh() {
   }
   document.querySelector("[data-optional]").hidden = !counts.refer;
   place("stop").hidden = !running;
-  place("retry").hidden = running || !items.some(canRetry);
+  place("retry").hidden = running || !items.some(slices.canRetry);
   place("save-csv").disabled = place("save-json").disabled = running || !answered;
   place("list").setAttribute("aria-busy", String(running));
   // A browser that opens the page again may restore a choice that is not offered now.
@@ -218,51 +180,34 @@ function keepFocus(focused) {
   (next ?? place("results-title")).focus({ preventScroll: true });
 }
 
+/** How many files there are, and what their slices come to, a line of words for each. */
 function summary(counts, answered) {
-  const parts = [
-    [counts.tumor, "tumour"],
-    [counts.no_tumor, "no tumour"],
-    [counts.refer, "to refer"],
-    [counts.failed, "without a result"],
-  ]
-    .filter(([number]) => number)
-    .map(([number, text]) => `${number} ${text}`);
-  const found = parts.length ? `: ${parts.join(", ")}` : "";
   const files = words.count(items.length, "file");
-  if (counts.pending) return `${answered} of ${files} answered${found}.`;
-  const total = words.milliseconds(busyMs + (startedAt === null ? 0 : performance.now() - startedAt));
-  const split = counts.all === items.length ? "" : `, ${words.count(counts.all, "slice")}`;
-  return `${files}${split}${found}. Took ${total}.`;
+  const took = words.milliseconds(busyMs + (startedAt === null ? 0 : performance.now() - startedAt));
+  const lines = [counts.pending ? `${answered} of ${files} answered.` : `${files} in ${took}.`];
+  const judged = counts.tumor + counts.no_tumor + counts.refer;
+  if (judged) lines.push(`${words.count(judged, "slice")}: ${words.tally(counts)}.`);
+  if (counts.failed) lines.push(`${counts.failed} without a result.`);
+  return lines;
 }
 
-/** Shows what the series come to; in words: how many of them, and their decisions. */
+/** Shows what the series come to; the same as a line of words, if there are any. */
 function showSeries() {
   const found = series.found(items).filter(series.worthShowing);
   series.draw(place("series-list"), found);
   place("series").hidden = !found.length;
-  if (!found.length) return "";
-  const decisions = found.map(words.seriesDecision);
-  const parts = [...new Set(decisions)].map((name) => {
-    const number = decisions.filter((other) => other === name).length;
-    return `${number} ${name.toLowerCase()}`;
-  });
-  return `${words.count(found.length, "series result")}: ${parts.join(", ")}.`;
+  if (!found.length) return [];
+  const counts = {};
+  for (const { decision, incomplete } of found) {
+    const name = incomplete ? "incomplete" : decision;
+    counts[name] = (counts[name] ?? 0) + 1;
+  }
+  return [`${found.length} series: ${words.tally(counts)}.`];
 }
-
-/** The models that the results are of, in words. */
-const modelsUsed = () => [
-  ...new Set(
-    items
-      .flatMap((item) => (item.entries ?? []).map((entry) => [entry, contextOf(item, entry)]))
-      .filter(([{ error }]) => !error)
-      .map(([, { model }]) => words.model(model))
-      .filter(Boolean),
-  ),
-];
 
 /** Says so where results are of several versions, or not of the one that the page names as serving. */
 function showVersions() {
-  const used = modelsUsed();
+  const used = slices.modelsUsed(items);
   const { serving } = health;
   const isPast = used.length > 0 && serving !== undefined && !used.includes(serving);
   const mixed = used.length > 1 || isPast;
@@ -274,7 +219,7 @@ function showVersions() {
 
 /** What paper has to say of the results, as the controls are not on it. */
 function showPrinted(visible, all) {
-  const used = modelsUsed();
+  const used = slices.modelsUsed(items);
   const texts = used.length ? [`Results by ${used.join(" and ")}.`] : [];
   const chosen = document.querySelector("input[name=filter]:checked + span").firstChild.data.trim();
   const total = words.count(all, "slice");
@@ -284,27 +229,19 @@ function showPrinted(visible, all) {
   place("printed").textContent = texts.join(" ");
 }
 
-/** By how much they need a look: a slice that cannot be judged is first of those that are referred. */
-function bySuspicion(a, b) {
-  const rank = (slice) => ["no_tumor", "refer", "tumor"].indexOf(groupOf(slice));
-  const score = ({ entry }) =>
-    entry?.in_distribution === false ? 1 : (entry?.tumor_probability ?? -1);
-  return rank(b) - rank(a) || score(b) - score(a);
-}
-
 /** Order and choice of rows. */
 function arrange() {
   const show = document.querySelector("input[name=filter]:checked").value;
   const order = place("sort").value;
   const name = ({ item, entry }) => nameOf(item, entry);
-  const sorted = slices();
-  if (order === "score") sorted.sort(bySuspicion);
+  const sorted = slices.of(items);
+  if (order === "score") sorted.sort(slices.bySuspicion);
   if (order === "name") sorted.sort((a, b) => byName(name(a), name(b)));
   let previous = null;
   let visible = 0;
   for (const slice of sorted) {
     const { row } = slice;
-    row.hidden = show !== "all" && groupOf(slice) !== show;
+    row.hidden = show !== "all" && slices.groupOf(slice) !== show;
     if (!row.hidden) visible += 1;
     // Moved only if it has to be: a moved row loses the focus.
     const next = previous ? previous.nextElementSibling : list.firstElementChild;
@@ -325,7 +262,7 @@ function askForKey(error) {
 }
 
 function sendAgain() {
-  const again = items.filter(canRetry);
+  const again = items.filter(slices.canRetry);
   for (const item of again) {
     const { state, entries, context, older, settled } = item;
     const kept = state === "done" ? { entries, context, older, settled } : undefined;
@@ -348,7 +285,7 @@ function announce(text) {
 
 /** Clears at once where nothing is lost by it, and else asks. */
 function askToClear() {
-  const isLoss = !isSaved && items.some((item) => isPending(item) || item.state === "done");
+  const isLoss = !isSaved && items.some((item) => slices.isPending(item) || item.state === "done");
   if (isLoss) place("question").showModal();
   else clear();
 }
@@ -393,53 +330,7 @@ function download(kind) {
   isSaved = true;
 }
 
-for (const [button, input, read] of [
-  ["choose-files", "files", chosen],
-  ["choose-folder", "folder", chosenFolder],
-]) {
-  place(button).addEventListener("click", () => place(input).click());
-  place(input).addEventListener("change", () => {
-    addOrSay(read(place(input).files));
-    // So that the same file can be chosen again.
-    place(input).value = "";
-  });
-}
-
-let depth = 0;
-const holdsFiles = (event) => event.dataTransfer?.types.includes("Files");
-addEventListener("dragenter", (event) => {
-  if (!holdsFiles(event)) return;
-  depth += 1;
-  document.body.classList.add("dragging");
-});
-addEventListener("dragleave", (event) => {
-  if (!holdsFiles(event)) return;
-  depth -= 1;
-  if (depth <= 0) document.body.classList.remove("dragging");
-});
-addEventListener("dragover", (event) => {
-  if (holdsFiles(event)) event.preventDefault();
-});
-addEventListener("drop", async (event) => {
-  depth = 0;
-  document.body.classList.remove("dragging");
-  if (!holdsFiles(event)) return;
-  event.preventDefault();
-  addOrSay(await dropped(event.dataTransfer));
-});
-let pasted = 0;
-/** Browsers call every picture from the clipboard the same; each gets a name of its own. */
-function named(file) {
-  if (file.name !== "image.png") return file;
-  pasted += 1;
-  return new File([file], `pasted ${pasted}.png`, { type: file.type });
-}
-addEventListener("paste", (event) => {
-  const found = chosen([...(event.clipboardData?.files ?? [])].map(named));
-  // Text is pasted as well, as into the field of the key.
-  if (found.length) addOrSay(found);
-});
-
+intake.listen(addOrSay);
 addEventListener("beforeprint", arrange);
 place("filter").addEventListener("change", arrange);
 place("sort").addEventListener("change", arrange);

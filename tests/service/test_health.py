@@ -4,12 +4,14 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from service.schemas import Health
 from tests.support.service import (
     MODEL,
+    ROOT,
     FakeRuntimes,
     Service,
     edit_manifest,
@@ -34,6 +36,31 @@ def test_ready(service: Service, path: str) -> None:
     )
     assert report.uptime_seconds > 0
     assert report.queue_depth == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, (0.556107, 0.556107, 0.672505, 0.980798)),
+        ({"tumor_threshold": 0.4}, (0.4, 0.4, 0.672505, None)),
+        ({"temperature": 2.0}, (0.556107, 0.556107, 0.672505, None)),
+        ({"refer_low": 0.3, "refer_high": 0.9}, (0.556107, 0.3, 0.9, 0.980798)),
+        ({"model_version": "1"}, (0.5, None, None, None)),
+    ],
+    ids=["its own", "threshold", "temperature", "band", "without a band"],
+)
+def test_operating_point_is_the_one_in_use(
+    runtimes: FakeRuntimes, changes: Any, expected: tuple[float | None, ...]
+) -> None:
+    """The sensitivity is only that of the version's own threshold and calibration."""
+    settings = settings_for(ROOT / "model_store", **{"model_version": "4", **changes})
+    with serving(settings, runtimes) as service:
+        point = Health.model_validate(service.client.get("/health").json()).operating_point
+    assert point is not None
+    found = (point.tumor_threshold, point.refer_low, point.refer_high, point.sensitivity)
+    assert [value is None for value in found] == [value is None for value in expected]
+    numbers = [value for value in found if value is not None]
+    assert numbers == pytest.approx([value for value in expected if value is not None], abs=1e-6)
 
 
 def test_live(service: Service) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import pytest
 
 from tests.support.browser import (
     BROWSER_SECONDS,
@@ -75,8 +76,9 @@ def test_good_and_bad_files_together(browser: Browser, url: str, folder: Path) -
     previews = [row["name"] for row in rows if row["preview"] == "true"]
     assert set(previews) >= {path.name for path in paths if path.name.startswith("Te-")}
     tumors = sum(entry.get("decision") == "tumor" for entry in entries)
-    assert re.match(f"8 files: {tumors} tumour, .*3 without a result", browser.text("#summary"))
-    assert browser.text("#announcer") == browser.text("#summary")
+    summary = browser.text("#summary")
+    assert re.match(f"8 files in .*\n5 slices: {tumors} tumour, .*\n3 without a result.$", summary)
+    assert browser.text("#announcer") == summary.replace("\n", " ")
 
 
 OLDER = """
@@ -107,18 +109,61 @@ def test_a_browser_of_2023_is_enough(shared_browser: Browser, url: str, folder: 
 
 
 @needs_browser
-def test_health_and_banner(browser: Browser) -> None:
+def test_health_and_banner(browser: Browser, url: str) -> None:
     assert "Not a medical device. Research use only." in browser.text(".banner")
     # Among the landmarks, by which some people go through a page.
     assert browser.run("return document.querySelector('body > header .banner') !== null")
     assert browser.text("#model-name") == MODEL
     assert browser.text("#model-version").isdigit()
     assert (browser.text("#model-runtime"), browser.text("#model-device")) == ("LiteRT", "cpu")
+    point = httpx.get(f"{url}health").json()["operating_point"]
+    low, high = shown(point["refer_low"]), shown(point["refer_high"])
+    assert browser.text("#operation-ranges").split("\n") == [
+        *(f"{high} or more", "Tumour"),
+        *(f"{low} to {high}", "Refer to a reader"),
+        *(f"below {low}", "No tumour"),
+    ]
+    found = f"{100 * point['sensitivity']:.1f}\u00a0% of the slices with a tumour reach it"
+    assert found in browser.text("#operation-note")
     links = "return [...document.querySelectorAll('nav a')].map((link) => link.pathname)"
     assert browser.run(links) == ["/docs", "/models", "/metrics"]
     # In the page's own place they would take the results and the key away.
     apart = "return document.querySelectorAll('nav a[target=_blank][rel=noopener]').length"
     assert browser.run(apart) == 3
+
+
+POINTS: list[tuple[dict[str, float], list[list[str]]]] = [
+    ({"tumor_threshold": 0.5}, [["0.500 or more", "Tumour"], ["below 0.500", "No tumour"]]),
+    (
+        {"tumor_threshold": 0.5, "refer_low": 0.2, "refer_high": 0.2},
+        [["0.500 or more", "Tumour"], ["below 0.500", "No tumour"]],
+    ),
+    (
+        {"tumor_threshold": 0.5, "refer_low": 0.2, "refer_high": 0.4},
+        [
+            ["0.500 or more", "Tumour"],
+            ["0.400 to 0.500", "No tumour"],
+            ["0.200 to 0.400", "Refer to a reader"],
+            ["below 0.200", "No tumour"],
+        ],
+    ),
+    (
+        {"tumor_threshold": 0.5, "refer_low": 0, "refer_high": 0.6},
+        [["0.600 or more", "Tumour"], ["below 0.600", "Refer to a reader"]],
+    ),
+]
+
+
+@needs_browser
+@pytest.mark.parametrize(
+    ("point", "lines"), POINTS, ids=["no band", "empty band", "apart", "from zero"]
+)
+def test_operating_point_in_words(
+    browser: Browser, point: dict[str, float], lines: list[list[str]]
+) -> None:
+    script = """return import("/static/page/words.js").then((words) =>
+        [words.operation(arguments[0]), words.sensitivity(arguments[0])])"""
+    assert browser.run(script, point) == [lines, ""]
 
 
 @needs_browser

@@ -295,3 +295,20 @@ def test_fits_its_width(browser: Browser, folder: Path, slices: Sequence[Path], 
         assert browser.run(wide) == []
     finally:
         browser.cdp("Emulation.clearDeviceMetricsOverride")
+
+
+@needs_browser
+def test_tools_are_in_one_line(browser: Browser, folder: Path) -> None:
+    """In a window of 1280 pixels, with hundreds of slices."""
+    browser.choose(sorted(folder.iterdir()))
+    browser.wait_for_answers()
+    centres = browser.run(
+        """for (const it of document.querySelectorAll("[data-count]")) it.textContent = "888";
+        document.querySelector("[data-optional]").hidden = false;
+        return [...document.querySelectorAll(".tools > *")].map((it) => {
+          const { top, bottom } = it.getBoundingClientRect();
+          return Math.round((top + bottom) / 2);
+        })"""
+    )
+    assert len(centres) == 3
+    assert max(centres) - min(centres) <= 2

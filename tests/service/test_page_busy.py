@@ -358,7 +358,7 @@ def test_a_silent_service_is_not_called_ready(browser: Browser) -> None:
         document.dispatchEvent(new Event("visibilitychange"))"""
     )
     wait_until(lambda: browser.text("#state") == "Not reachable", BROWSER_SECONDS)
-    assert browser.text("#reason") == "no answer from the service"
+    assert browser.text("#reason") == "No answer from the service"
     # The model stays, as the results are its.
     assert browser.text("#model-version").isdigit()
     browser.run("window.fetch = window.real")

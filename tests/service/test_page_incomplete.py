@@ -104,7 +104,7 @@ def test_no_series_is_without_a_tumour_while_a_file_has_no_result(
     pill = "return document.querySelector('#series-list > li').dataset.decision"
     assert page.run(pill) == "refer"
     for place in ("#summary", "#announcer"):
-        assert "1 series result: 1 refer to a reader (incomplete)." in page.text(place)
+        assert "1 series: 1 to refer (incomplete)." in page.text(place)
     document, lines = saved(page, chromium_folder / "saved")
     [kept] = document["series"]
     assert (kept["decision"], kept["service_decision"]) == ("refer", "no_tumor")
@@ -172,7 +172,7 @@ def test_a_series_that_is_stopped_is_incomplete(page: Browser, tmp_path: Path) -
     page.wait_for_answers()
     [shown] = page.run(SHOWN)
     assert shown["decision"] == INCOMPLETE
-    assert "1 refer to a reader (incomplete)" in page.text("#summary")
+    assert "1 series: 1 to refer (incomplete)." in page.text("#summary")
     assert "2 files have no result, and may belong to this series." in shown["gaps"]
 
 
@@ -205,10 +205,10 @@ def test_slices_that_are_sent_again_leave_one_result(page: Browser, tmp_path: Pa
     assert page.run("return window.asked") == [names, names[2:]]
     assert shown["decision"] == "Refer to a reader"
     assert shown["remarks"].startswith("Not all of the series was judged together: a person has")
-    assert "4 slices judged\n" in shown["remarks"]
+    assert "4 slices judged: " in shown["remarks"]
     assert "without a result" not in shown["remarks"]
     assert shown["gaps"] == "Answered in 2 parts, none of which has all of its slices."
-    assert "1 series result: " in page.text("#summary")
+    assert "1 series: 1 to refer." in page.text("#summary")
 
 
 @needs_browser
@@ -242,7 +242,7 @@ def test_a_series_that_is_added_twice_is_whole(page: Browser, tmp_path: Path) ->
     answered(page, paths, whole)
     shown = answered(page, paths, whole)
     assert (shown["decision"], shown["gaps"]) == ("No tumour", "")
-    assert "2 slices judged\n" in shown["remarks"]
+    assert "2 slices judged: " in shown["remarks"]
     assert "Added 2 times" in shown["remarks"]
     # One slice more makes it another one.
     shown = answered(page, made(tmp_path, ["3.dcm"]), answer(entry("3.dcm")))
@@ -258,7 +258,7 @@ def test_slices_that_the_model_cannot_judge_are_not_called_judged(
     strange = [entry(name, "refer", in_distribution=False) for name in names[1:]]
     body = answer(entry(names[0]), *strange, decision="refer", window=[0], suspicious=[1, 2, 3, 4])
     shown = answered(page, made(tmp_path, names), body)
-    assert "1 slice judged, 4 that the model cannot judge\n" in shown["remarks"]
+    assert "1 slice judged: 1 no tumour\n4 more that the model cannot judge\n" in shown["remarks"]
     assert "The model cannot judge most slices of the series" in shown["remarks"]
 
 
@@ -341,7 +341,7 @@ def test_frames_that_are_tried_again_take_the_place_of_the_first(
     try_again(page, answer(*frames))
     [shown] = page.run(SHOWN)
     assert (shown["decision"], shown["gaps"]) == ("No tumour", "")
-    assert "3 slices judged\n" in shown["remarks"]
+    assert "3 slices judged: " in shown["remarks"]
     names = [row["name"] for row in page.rows()]
     assert names == [f"1.dcm, frame {number}" for number in (1, 2, 3)]
 
@@ -386,7 +386,7 @@ def test_a_slice_that_was_answered_is_not_lost_where_it_is_tried_again(
 
     first = by(1, found[0], found[1], late[2], decision="tumor")
     shown = answered(page, paths, first)
-    assert "2 slices judged, 1 more without a result" in shown["remarks"]
+    assert "2 slices judged: 1 tumour, 1 no tumour\n1 more without a result" in shown["remarks"]
 
     again = by(2, late[0], found[1], found[2], decision="refer")
     try_again(page, again)
@@ -394,12 +394,12 @@ def test_a_slice_that_was_answered_is_not_lost_where_it_is_tried_again(
     versions = [row["remarks"].rpartition("Model version ")[2] for row in page.rows()]
     assert versions == ["1", "2", "2"]
     assert "These results are by m 1 and m 2." in page.text("#versions")
-    assert "1 tumour, 2 no tumour. Took" in page.text("#summary")
-    assert "1 series result: 1 tumour." in page.text("#summary")
+    assert "3 slices: 1 tumour, 2 no tumour." in page.text("#summary")
+    assert "1 series: 1 tumour." in page.text("#summary")
     assert page.run(SEEN) == [False, False]
     [shown] = page.run(SHOWN)
     assert shown["decision"] == "Tumour"
-    assert "3 slices judged\n" in shown["remarks"]
+    assert "3 slices judged: " in shown["remarks"]
     assert shown["gaps"] == "Answered in 2 parts, none of which has all of its slices."
     document, lines = saved(page, chromium_folder / "saved")
     kept = [
@@ -433,12 +433,12 @@ def test_a_retry_that_answers_nothing_takes_nothing(
     assert [row["decision"] for row in rows] == ["Tumour", "No result", "No result"]
     # Why there is none is what was said last.
     assert ["Code 415" in row["remarks"] for row in rows] == [False, True, False]
-    assert "1 tumour, 2 without a result. Took" in page.text("#summary")
+    assert "1 slice: 1 tumour.\n2 without a result." in page.text("#summary")
     assert page.text("#notice") == (
         "1 slice of 1 file got no result. The service took too long. Try again later."
     )
     [shown] = page.run(SHOWN)
-    assert "1 slice judged, 2 more without a result" in shown["remarks"]
+    assert "1 slice judged: 1 tumour\n2 more without a result" in shown["remarks"]
     assert (shown["decision"], shown["gaps"]) == ("Tumour", "")
     document, lines = saved(page, chromium_folder / "saved")
     assert [line["decision"] for line in lines] == ["tumor", "", ""]
@@ -448,7 +448,7 @@ def test_a_retry_that_answers_nothing_takes_nothing(
     try_again(page, answer(*found))
     [shown] = page.run(SHOWN)
     assert (shown["decision"], shown["gaps"]) == ("No tumour", "")
-    assert "3 slices judged\n" in shown["remarks"]
+    assert "3 slices judged: " in shown["remarks"]
 
 
 @needs_browser
@@ -483,7 +483,7 @@ def test_of_what_is_tried_again_the_later_result_counts(page: Browser, tmp_path:
     one, other = page.run(SHOWN)
     assert (one["decision"], one["gaps"]) == ("No tumour", "")
     assert other["decision"] == "Tumour"
-    assert "2 slices judged\nNot decided as “No tumour”: 1 slice\n" in other["remarks"]
+    assert "2 slices judged: 1 tumour, 1 no tumour\n" in other["remarks"]
 
 
 @needs_browser

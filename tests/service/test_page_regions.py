@@ -74,6 +74,9 @@ def test_answers_in_plain_words(page: Browser, tiny_url: str, paths: list[Path])
     assert "Region" not in strange["details"]
     heat = "return [...document.querySelectorAll('.row .heat')].map((it) => it.checkVisibility())"
     assert page.run(heat) == [True, True, False, True]
+    # A browser shows no DICOM object by itself, so this one is seen there alone.
+    said = "return [...document.querySelectorAll('.row .heat:not([hidden])')].map((it) => it.innerText)"
+    assert page.run(said) == ["Heat map", "Heat map", "Slice with heat map"]
     assert "Glioma" not in strange["remarks"]
     assert "(calibrated)" in tumor["note"]
     assert "1 to refer" in page.text("#summary")
@@ -226,7 +229,7 @@ def test_a_heat_map_is_not_waited_for_in_vain(page: Browser) -> None:
 def test_every_control_has_a_name_and_text_has_contrast(page: Browser, scheme: str) -> None:
     for control in page.find_all(".row button:not([hidden])"):
         label = page.call("GET", f"/element/{control}/computedlabel")
-        assert re.match(r"(Enlarge|Heat map of) \w+\.(png|dcm)$", label)
+        assert re.match(r"(Enlarge|Heat map of|Slice with heat map of) \w+\.(png|dcm)$", label)
     feature = {"name": "prefers-color-scheme", "value": scheme}
     page.cdp("Emulation.setEmulatedMedia", features=[feature])
     try:

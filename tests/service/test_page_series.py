@@ -40,8 +40,9 @@ def test_every_file_of_a_zip_that_failed_says_why(
     codes = ["415 unsupported_media_type", "422 not_head", "422 damaged_zip"]
     for row, code in zip(failed, codes, strict=True):
         assert code in row["remarks"]
-    assert "3 files, 4 slices: 1 " in browser.text("#summary")
-    assert "3 without a result" in browser.text("#summary")
+    assert re.match(
+        r"3 files in .*\n1 slice: 1 .*\n3 without a result\.$", browser.text("#summary")
+    )
     document, lines = saved(browser, chromium_folder / "saved")
     for found in (
         [result.get("error", {}).get("code", "") for result in document["results"]],
@@ -51,6 +52,8 @@ def test_every_file_of_a_zip_that_failed_says_why(
 
 
 DECISIONS = {"tumor": "Tumour", "no_tumor": "No tumour", "refer": "Refer to a reader"}
+
+TALLIES = {"tumor": "tumour", "no_tumor": "no tumour", "refer": "to refer"}
 
 SHOWN = """
 return [...document.querySelectorAll("#series-list > li")].map((node) => {
@@ -94,11 +97,11 @@ def test_series_of_a_zip(
     assert (shown["name"], shown["decision"]) == ("study.zip", DECISIONS[summary["decision"]])
     assert shown["score"] in {"", f"{summary['tumor_probability']:.3f}"}
     # One of them lies upside down.
-    assert "7 slices judged, 1 that the model cannot judge" in shown["remarks"]
+    assert re.search(r"7 slices judged: \d .*\n1 more that the model cannot", shown["remarks"])
     assert SERIES in shown["remarks"]
     assert shown["gaps"] == ""
     assert all("frame" not in row["name"] for row in browser.rows())
-    assert f"1 series result: 1 {shown['decision'].lower()}." in browser.text("#announcer")
+    assert f"1 series: 1 {TALLIES[summary['decision']]}." in browser.text("#announcer")
     document, lines = saved(browser, chromium_folder / "saved")
     [kept] = document["series"]
     assert {key: kept[key] for key in summary} == summary
@@ -149,9 +152,9 @@ def test_choice_and_order_are_of_the_slices_of_a_zip(
     browser.wait_for_answers()
     assert browser.run(UNSAVED)
     text = browser.text("#summary")
-    assert text.startswith(
-        "2 files, 5 slices: 1 tumour, 2 no tumour, 1 to refer, 1 without a result. "
-    )
+    lines = ["4 slices: 1 tumour, 2 no tumour, 1 to refer.", "1 without a result."]
+    assert text.startswith("2 files in ")
+    assert text.split("\n")[1:] == lines
     assert browser.run(COUNTS) == ["5", "1", "2", "1", "1"]
     browser.run(ORDERED, "score")
     inside = [f"study.zip/{name}" for name in ("9.jpg", "11.jpg", "10.jpg", "notes.txt")]
@@ -190,8 +193,9 @@ def test_slices_chosen_together_make_one_series(
     browser.wait_for_answers()
     assert [len(names) for names in browser.run("return window.asked")] == [21, 1]
     remarks = [(shown["name"], shown["remarks"], shown["gaps"]) for shown in browser.run(SHOWN)]
-    assert [name for name, _, _ in remarks] == ["Series", "frames.dcm"]
-    assert "18 slices judged, 2 that the model cannot judge" in remarks[0][1]
+    assert [name for name, _, _ in remarks] == ["00.dcm to 19.dcm", "frames.dcm"]
+    assert "18 slices judged: " in remarks[0][1]
+    assert "2 more that the model cannot judge" in remarks[0][1]
     assert "3 slices judged" in remarks[1][1]
     assert [gaps for _, _, gaps in remarks] == ["", ""]
     names = [row["name"] for row in browser.rows()]
@@ -216,7 +220,8 @@ def test_series_in_parts_is_said_to_be_one(
     browser.wait_for_answers()
     assert [len(names) for names in browser.run("return window.asked")] == [6, 3, 3]
     [shown] = browser.run(SHOWN)
-    assert "5 slices judged, 1 that the model cannot judge" in shown["remarks"]
+    assert "5 slices judged: " in shown["remarks"]
+    assert "1 more that the model cannot judge" in shown["remarks"]
     assert "Answered in 2 parts, none of which has all of its slices." in shown["gaps"]
 
     browser.clear()
@@ -332,3 +337,24 @@ def test_a_name_that_a_form_writes_otherwise_is_known_again(
     ]
     # Whose the entries are is known at once.
     assert [len(asked) for asked in browser.run("return window.asked")] == [1, 2]
+
+
+@needs_browser
+def test_series_are_named_by_where_their_slices_lie(browser: Browser, tmp_path: Path) -> None:
+    """By their folder, or by the first and the last of them where it has several."""
+
+    def of(uid: str, k: int) -> bytes:
+        identity = {"SeriesInstanceUID": uid, "SOPInstanceUID": f"{uid}.{k}"}
+        return mr_object(grey_slice(), attributes=RANGE | identity)
+
+    flat = {f"{letter}{k}.dcm": of(f"1.{n}", k) for n, letter in enumerate("ab") for k in (2, 10)}
+    deep = {f"T1/{part}/{k}": of("1.9", k) for k, part in enumerate("xy")}
+    pack = tmp_path / "study.zip"
+    pack.write_bytes(zipped(flat | deep))
+    browser.choose([pack])
+    browser.wait_for_answers()
+    assert {shown["name"] for shown in browser.run(SHOWN)} == {
+        "study.zip/a2.dcm to a10.dcm",
+        "study.zip/b2.dcm to b10.dcm",
+        "study.zip/T1",
+    }

@@ -175,7 +175,9 @@ def test_a_frame_is_named_wherever_it_is_shown(page: Browser, tmp_path: Path) ->
     add(page, made(tmp_path, ["1.dcm"], SLICE), answer(*frames))
     assert [row["name"] for row in page.rows()] == ["1.dcm, frame 1", "1.dcm, frame 2"]
     labels = "return [...document.querySelectorAll('.heat')].map((it) => it.ariaLabel)"
-    assert page.run(labels) == ["Heat map of 1.dcm, frame 1", "Heat map of 1.dcm, frame 2"]
+    assert page.run(labels) == [
+        f"Slice with heat map of 1.dcm, frame {number}" for number in (1, 2)
+    ]
     page.click(".row:nth-child(2) .heat")
     assert page.text("#viewer-name") == "1.dcm, frame 2"
     page.press("\ue00c")

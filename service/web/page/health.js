@@ -46,7 +46,7 @@ async function ask() {
   }
 }
 
-function show({ status, model, code, reason }) {
+function show({ status, model, code, reason, operating_point: point }) {
   set("state", words.state(status));
   place("state").dataset.state = status;
   set("reason", [reason, code && `(${code})`].filter(Boolean).join(" "));
@@ -57,10 +57,27 @@ function show({ status, model, code, reason }) {
   set("model-version", model?.version ?? "–");
   set("model-runtime", model ? words.runtime(model.runtime) : "–");
   set("model-device", model?.device ?? "–");
+  showOperation(point);
   const name = words.model(model);
   if (name === serving) return;
   serving = name;
   changed();
+}
+
+/** Which decision a tumour probability leads to, here and now. */
+function showOperation(point) {
+  place("operation").hidden = !point;
+  if (!point) return;
+  const lines = words.operation(point).map(([range, text]) => {
+    const line = document.createElement("div");
+    const [term, meaning] = ["dt", "dd"].map((tag) => document.createElement(tag));
+    term.textContent = range;
+    meaning.textContent = text;
+    line.append(term, meaning);
+    return line;
+  });
+  place("operation-ranges").replaceChildren(...lines);
+  place("operation-note").textContent = words.sensitivity(point);
 }
 
 function set(name, text) {

@@ -121,8 +121,11 @@ function drawEntry(node, part, item, entry, enlarge) {
   }
   // A version that knows regions has a heat map as well; of a zip file it is not known which slice.
   if (judged && entry.region !== undefined && item.kind !== "zip") {
+    // What has no preview is seen there alone.
+    const what = item.url ? "Heat map" : "Slice with heat map";
     part("heat").hidden = false;
-    part("heat").setAttribute("aria-label", `Heat map of ${titleOf(item, entry)}`);
+    part("heat").textContent = what;
+    part("heat").setAttribute("aria-label", `${what} of ${titleOf(item, entry)}`);
     part("heat").addEventListener("click", () => enlarge(item, entry, { heat: true }));
   }
   const facts = details(item, entry);

@@ -1,7 +1,7 @@
 // What the slices of a series come to together, as the service says with the answers to requests.
 
 import { contextOf, grouped } from "./answers.js";
-import { folderOf, titleOf } from "./files.js";
+import { byName, folderOf, nameOf, titleOf } from "./files.js";
 import { element, isCalibrated, list, versionOf } from "./rows.js";
 import * as words from "./words.js";
 
@@ -158,18 +158,38 @@ export const worthShowing = ({ slices, failed, parts, missing }) =>
   slices.size + failed > 1 || parts.length > 1 || [...missing].some(({ state }) => state === "failed");
 
 export function draw(place, series) {
-  place.replaceChildren(...series.map(row));
+  const named = series.map(namesOf);
+  const folders = named.map(({ folder }) => folder);
+  const titles = named.map(({ folder, first, last }) => {
+    if (first === last) return first;
+    const isAlone = folders.indexOf(folder) === folders.lastIndexOf(folder);
+    return folder && isAlone ? folder : `${first} to ${last.split("/").pop()}`;
+  });
+  place.replaceChildren(...series.map((one, index) => row(one, titles[index])));
 }
 
-function row(series) {
-  const { uid, parts, lead, slices, strange, files, owners, failed, unanswered } = series;
+/** Where a series' files lie: the innermost folder of all, and the first and the last one by name. */
+function namesOf({ slices, owners }) {
+  let folder, first, last;
+  for (const entry of slices.values()) {
+    if (!owners.has(entry)) continue;
+    const name = nameOf(owners.get(entry), entry);
+    folder ??= folderOf({ path: name });
+    while (folder && !name.startsWith(`${folder}/`)) folder = folderOf({ path: folder });
+    if (first === undefined || byName(name, first) < 0) first = name;
+    if (last === undefined || byName(name, last) > 0) last = name;
+  }
+  return { folder, first, last };
+}
+
+function row(series, title) {
+  const { uid, parts, lead, slices, strange, owners, failed, unanswered } = series;
   const node = template.content.cloneNode(true).firstElementChild;
   const part = (key) => node.querySelector(`.${key}`);
-  const [first] = files;
   const entryOf = (index) => lead.context.entries[index];
   const familiar = lead.summary.window.every((index) => !isStrange(entryOf(index) ?? {}));
   node.dataset.decision = series.decision;
-  part("name").textContent = (files.size === 1 ? first.path : first && folderOf(first)) || "Series";
+  part("name").textContent = title;
   part("decision").textContent = words.seriesDecision(series);
   // As with a slice that the model cannot judge.
   if (familiar) part("score-value").textContent = words.share(lead.summary.tumor_probability);
@@ -180,12 +200,13 @@ function row(series) {
   if (series.decision === "refer") {
     remarks.push(words.seriesReferral({ ...series, familiar, unusual: strange * 2 > slices.size }));
   }
-  const judged = [`${words.count(slices.size - strange, "slice")} judged`];
-  if (strange) judged.push(`${strange} that the model cannot judge`);
-  if (failed) judged.push(`${failed} more without a result`);
-  remarks.push(judged.join(", "));
-  const suspicious = [...slices.values()].filter(({ decision }) => decision !== "no_tumor").length;
-  remarks.push(`Not decided as “No tumour”: ${words.count(suspicious, "slice")}`);
+  const judged = [...slices.values()].filter((entry) => !isStrange(entry));
+  const counts = { tumor: 0, no_tumor: 0, refer: 0 };
+  for (const { decision } of judged) counts[Object.hasOwn(counts, decision) ? decision : "refer"] += 1;
+  const found = judged.length ? `: ${words.tally(counts)}` : "";
+  remarks.push(`${words.count(judged.length, "slice")} judged${found}`);
+  if (strange) remarks.push(`${strange} more that the model cannot judge`);
+  if (failed) remarks.push(`${failed} more without a result`);
   if (familiar) {
     const entry = entryOf(lead.summary.most_suspicious);
     const item = owners.get(entry);
@@ -194,7 +215,7 @@ function row(series) {
   const same = parts.every((one) => one.slices.size === slices.size);
   if (parts.length > 1 && same) remarks.push(`Added ${parts.length} times`);
   list(part("remarks"), remarks);
-  const mark = element("li", "Series ");
+  const mark = element("li", "Series UID ");
   mark.append(element("code", uid));
   part("remarks").append(mark);
   if (lead.context.model) part("remarks").append(versionOf(...parts.map(({ context }) => context)));

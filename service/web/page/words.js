@@ -14,6 +14,20 @@ const DECISIONS = {
   refer: "Refer to a reader",
 };
 
+const TALLIES = {
+  tumor: "tumour",
+  no_tumor: "no tumour",
+  refer: "to refer",
+  incomplete: "to refer (incomplete)",
+};
+
+/** Decisions with how many there are of each, {tumor: 2, refer: 1}, as "2 tumour, 1 to refer". */
+export const tally = (counts) =>
+  Object.entries(TALLIES)
+    .filter(([name]) => counts[name])
+    .map(([name, text]) => `${counts[name]} ${text}`)
+    .join(", ");
+
 /** Why an answer is left to a person, where it is. */
 export function referral({ decision: made, in_distribution: familiar }) {
   if (made !== "refer") return undefined;
@@ -67,6 +81,28 @@ export function seriesReferral({ incomplete, familiar, unusual, failed, isWhole 
   if (failed) return "Slices without a result may show a tumour: a person has to decide.";
   if (!isWhole) return "Not all of the series was judged together: a person has to decide.";
   return "The model is not sure enough to decide: a person has to.";
+}
+
+/** Which tumour probabilities lead to which decision, [[range, decision]], the highest first. */
+export function operation({ tumor_threshold: threshold, refer_low: low, refer_high: high }) {
+  const made = (value) => {
+    if (value >= low && value < high) return "refer";
+    return value >= threshold ? "tumor" : "no_tumor";
+  };
+  const edges = [...new Set([0, threshold, low ?? 0, high ?? 0])].sort((a, b) => a - b);
+  const starts = edges.filter((edge, index) => !index || made(edge) !== made(edges[index - 1]));
+  const range = (from, to) => {
+    if (to === undefined) return from ? `${share(from)} or more` : "any";
+    return from ? `${share(from)} to ${share(to)}` : `below ${share(to)}`;
+  };
+  return starts.map((from, index) => [range(from, starts[index + 1]), decision(made(from))]).reverse();
+}
+
+/** How many of the tumours the threshold found where it was chosen; empty where this is not known. */
+export function sensitivity({ tumor_threshold: threshold, sensitivity: found }) {
+  if (typeof found !== "number") return "";
+  const percent = `${(100 * found).toFixed(1)}\u00a0%`;
+  return `${share(threshold)} was chosen on validation data, where ${percent} of the slices with a tumour reach it.`;
 }
 
 const RUNTIMES = { litert: "LiteRT", tensorflow: "TensorFlow" };
