@@ -100,7 +100,7 @@ function drawEntry(node, part, item, entry, enlarge) {
   list(part("remarks"), remarks(entry, context.tumor_classes));
   if (entry.in_distribution === false) {
     const warning =
-      "Unlike the images that the model was made for, or not upright: do not rely on this result.";
+      "Unlike the images that the model was made for, not upright, or in colour: do not rely on this result.";
     const first = element("li");
     first.append(element("strong", warning));
     part("remarks").prepend(first);
