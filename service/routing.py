@@ -39,10 +39,10 @@ from service.routes import deliveries, dicomweb, explain, health, models, pages,
 from service.schemas import (
     Activation,
     Alias,
-    Explanation,
+    ExplainAnswer,
     Health,
     Liveness,
-    Models,
+    ModelList,
     PredictAnswer,
 )
 
@@ -82,7 +82,7 @@ def _add_prediction(app: FastAPI) -> None:
         operation_id="explain",
         responses={
             200: {
-                "model": Explanation,
+                "model": ExplainAnswer,
                 "description": "The slice as a PNG file, with region, box and heat map over it. "
                 "Numbers only for `Accept: application/json`, which a generated client has to set.",
                 "content": PICTURE,
@@ -134,7 +134,7 @@ def _add_models(app: FastAPI) -> None:
         "/models",
         models.list_models,
         operation_id="list_models",
-        responses={200: {"model": Models}, **problems(StoreError)},
+        responses={200: {"model": ModelList}, **problems(StoreError)},
     )
     change(
         "/models/{name}/{version}/activate",

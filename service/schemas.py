@@ -232,7 +232,7 @@ class ExplainedPrediction(Prediction):
     heatmap: Heatmap
 
 
-class Explanation(_ModelAnswer):
+class ExplainAnswer(_ModelAnswer):
     """Where the answer to one slice comes from."""
 
     explanation: ExplainedPrediction
@@ -371,7 +371,7 @@ class Shadow(Schema):
     )
 
 
-class Models(Schema):
+class ModelList(Schema):
     """The store."""
 
     models: list[StoredModel]

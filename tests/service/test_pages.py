@@ -13,10 +13,10 @@ from service.pacs.schemas import Deliveries, Retried
 from service.schemas import (
     Activation,
     Alias,
-    Explanation,
+    ExplainAnswer,
     Health,
     Liveness,
-    Models,
+    ModelList,
     PredictAnswer,
     Problem,
     Schema,
@@ -121,11 +121,11 @@ def shown(document: dict[str, Any], path: str, method: str) -> list[Any]:
 
 ANSWERS: dict[tuple[str, str], type[Schema]] = {
     ("/predict", "post"): PredictAnswer,
-    ("/explain", "post"): Explanation,
+    ("/explain", "post"): ExplainAnswer,
     ("/health", "get"): Health,
     ("/health/ready", "get"): Health,
     ("/health/live", "get"): Liveness,
-    ("/models", "get"): Models,
+    ("/models", "get"): ModelList,
     ("/models/{name}/{version}/activate", "post"): Activation,
     ("/models/{name}/rollback", "post"): Activation,
     ("/models/{name}/aliases/{alias}/{version}", "put"): Alias,
