@@ -84,7 +84,7 @@ def _add_prediction(app: FastAPI) -> None:
             200: {
                 "model": ExplainAnswer,
                 "description": "The slice as a PNG file, with region, box and heat map over it. "
-                "Numbers only for `Accept: application/json`, which a generated client has to set.",
+                "Numbers for a header `Accept` that names JSON, unless it prefers the picture.",
                 "content": PICTURE,
                 "headers": EXPLAIN_HEADERS,
             },
