@@ -26,7 +26,8 @@ research tool, not a medical device.
 
 Errors are problem details (RFC 9457) with a stable `code` and the request's id, which is also in the
 header `X-Request-ID` of every answer. It is the request's own `X-Request-ID` where that is a UUID, 32
-hex digits or a W3C `traceparent`; any other could name a patient, and is neither kept nor logged."""
+hex digits or a W3C `traceparent`; any other could name a patient, and is neither kept nor logged.
+Without one, it is the trace-id of the header `traceparent`."""
 
 Responses = dict[int | str, dict[str, Any]]
 
