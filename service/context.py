@@ -22,6 +22,11 @@ _REQUEST_ID = re.compile(
 """128 random bits in hex, a UUID, or a W3C ``traceparent`` (Trace Context, 3.2): longer than a date or
 a number of a patient, and without letters that make a name."""
 
+_TRACEPARENT = re.compile(
+    rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+)
+"""The header that tracing libraries send by themselves (W3C Trace Context, 3.2), with its trace-id."""
+
 
 @dataclass(slots=True)
 class Context:
@@ -61,13 +66,19 @@ class Context:
 
 
 def request_id(headers: Iterable[tuple[bytes, bytes]]) -> str:
-    """The client's request id where it is safe to log and repeat, else 32 random hex digits."""
+    """The client's request id where it is safe to log and repeat, else 32 hex digits.
+
+    They are its ``traceparent``'s trace-id, or random.
+    """
+    trace = None
     for name, value in headers:
         if name == b"x-request-id":
             text = value.decode("latin-1")
             if _REQUEST_ID.fullmatch(text):
                 return text
-    return new_request_id()
+        elif name == b"traceparent":
+            trace = _TRACEPARENT.fullmatch(value)
+    return trace[1].decode() if trace else new_request_id()
 
 
 def new_request_id() -> str:

@@ -19,6 +19,8 @@ from contract.manifest import Manifest
 from service.answers import Answer
 from service.catalogue import CODES
 from service.drift import Agreement, Drift
+from service.errors import NotAcceptable
+from service.negotiation import media_ranges
 from service.release import RELEASE
 
 LATENCY_BUCKETS: Final = (
@@ -206,11 +208,25 @@ class Metrics:
         What it asks for and cannot be understood gets the default one.
         """
         try:
-            encoder, media_type = choose_encoder(accept)
-        except (TypeError, ValueError):
-            # Of a version that is no number.
+            encoder, media_type = choose_encoder(_wanted(accept))
+        except (NotAcceptable, TypeError, ValueError):
+            # It is malformed, or of a version that is no number.
             encoder, media_type = choose_encoder("")
         return encoder(self.registry), media_type
+
+
+def _wanted(accept: str) -> str:
+    """A header's ranges but those that it refuses, or wants less than plain text.
+
+    The client library does not look at their qualities.
+    """
+    ranges = list(media_ranges(accept))
+    plain = [item.quality for item in ranges if (item.main, item.sub) == ("text", "plain")]
+    return ",".join(
+        ";".join([f"{item.main}/{item.sub}", *map("=".join, item.parameters.items())])
+        for item in ranges
+        if item.quality > 0 and item.quality >= max(plain, default=0)
+    )
 
 
 def _seconds(registry: CollectorRegistry, name: str, text: str, *labels: str) -> Histogram:

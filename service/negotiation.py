@@ -58,6 +58,9 @@ PREDICTION_FORMS: Final[tuple[Form, ...]] = (Form.JSON, Form.DICOM)
 EXPLANATION_FORMS: Final[tuple[Form, ...]] = (Form.PNG, Form.JSON)
 """Of a client that takes any, the first is preferred."""
 
+_NAMED: Final = 3
+"""Specificity of a range without a wildcard."""
+
 _REFUSALS: Final = {
     PREDICTION_FORMS: "predictions come as application/json or, of DICOM, as "
     'multipart/related; type="application/dicom" in explicit VR little endian',
@@ -90,15 +93,16 @@ def accepted_forms(
 ) -> tuple[Form, ...]:
     """The forms that a client takes, the one it prefers first.
 
-    Of two forms with the same quality, the one that it describes more closely is preferred, then the
-    first of ``forms``. Without a header it takes all.
+    Of two forms with the same quality, the one that it describes more closely is preferred, then JSON
+    if it names both, as clients that are generated from OpenAPI do, and then the first of ``forms``.
+    Without a header it takes all.
 
     Raises:
         NotAcceptable: it takes none, or the header is malformed.
     """
     if header is None or header.strip() in {"", "*/*", "application/json"}:
         return (Form.JSON,) if header and "json" in header else forms
-    ranges = list(_ranges(header))
+    ranges = list(media_ranges(header))
     ranked = []
     for form in forms:
         matching = [
@@ -110,14 +114,20 @@ def accepted_forms(
             # The closest description decides, whatever wider ones say.
             specificity, quality = max(matching)
             if quality > 0:
-                ranked.append((-quality, -specificity, form))
+                is_named = specificity >= _NAMED
+                ranked.append((-quality, -specificity, not (is_named and form is Form.JSON), form))
     if not ranked:
         raise NotAcceptable(_REFUSALS[forms])
-    ranked.sort(key=lambda item: item[:2])
-    return tuple(form for _, _, form in ranked)
+    ranked.sort(key=lambda item: item[:3])
+    return tuple(form for *_, form in ranked)
 
 
-def _ranges(header: str) -> Iterator[MediaRange]:
+def media_ranges(header: str) -> Iterator[MediaRange]:
+    """The ranges of an ``Accept`` header, in its order.
+
+    Raises:
+        NotAcceptable: it is malformed.
+    """
     malformed = NotAcceptable("the Accept header is malformed")
     if len(header) > MAX_LENGTH:
         raise malformed

@@ -26,7 +26,8 @@ research tool, not a medical device.
 
 Errors are problem details (RFC 9457) with a stable `code` and the request's id, which is also in the
 header `X-Request-ID` of every answer. It is the request's own `X-Request-ID` where that is a UUID, 32
-hex digits or a W3C `traceparent`; any other could name a patient, and is neither kept nor logged."""
+hex digits or a W3C `traceparent`; any other could name a patient, and is neither kept nor logged.
+Without one, it is the trace-id of the header `traceparent`."""
 
 Responses = dict[int | str, dict[str, Any]]
 
@@ -70,6 +71,8 @@ _PLACES: Final = {
     "study": ("Study Instance UID of everything in the body.", "1.2.3"),
 }
 """What stands in the addresses of routes, and an example of it."""
+
+_FORMATS: Final = {"integer": "int64", "number": "double"}
 
 _SHARE: Final = {"type": "number", "minimum": 0, "maximum": 1}
 _ADMIN: Final = "Of this request alone; needs the role `admin`, where there are API keys."
@@ -115,7 +118,6 @@ PREDICT_BODY: Final[dict[str, Any]] = {
                     "properties": {
                         FIELD: {
                             "type": "array",
-                            "minItems": 1,
                             "items": {
                                 "type": "string",
                                 "format": "binary",
@@ -170,21 +172,20 @@ EXPLAIN_HEADERS: Final[dict[str, Any]] = {
     },
 }
 
-EXPOSITION: Final[dict[str, Any]] = {
-    media: {"schema": {"type": "string"}}
-    for media in ("text/plain", "application/openmetrics-text")
-}
-"""What Prometheus reads; the second on request."""
+EXPOSITION: Final[dict[str, Any]] = {"text/plain": {"schema": {"type": "string"}}}
+"""What Prometheus reads. OpenMetrics, for who asks for it, is not here: generated clients ask for all
+that is."""
 
 STORE_BODY: Final[dict[str, Any]] = {
     "requestBody": {
         "required": True,
         "description": "DICOM PS3.18, section 10.5: DICOM files, one in each part.",
         "content": {
+            # First, as generators make a method of the first: a body of parts they cannot write.
+            "application/dicom": {"schema": {"type": "string", "format": "binary"}},
             'multipart/related; type="application/dicom"': {
                 "schema": {"type": "string", "format": "binary"}
             },
-            "application/dicom": {"schema": {"type": "string", "format": "binary"}},
         },
     }
 }
@@ -286,8 +287,31 @@ def describe(app: FastAPI) -> dict[str, Any]:
         for path, operations in document["paths"].items():
             for operation in operations.values():
                 operation.setdefault("parameters", []).extend(_parameters(path))
+        _prepare_for_clients(document)
         app.openapi_schema = document
     return app.openapi_schema
+
+
+def _prepare_for_clients(node: Any) -> None:
+    """Has generated clients read every number, and answers of later releases.
+
+    Without a format, integers and numbers have 32 bits in Go and Java: not enough for the bytes of a
+    spool and the seconds of a clock. Where ``additionalProperties`` is false, a field that is added
+    breaks clients that are in use; where it is absent, some generators take it for false. The models
+    themselves stay strict, and tests hold answers to them.
+    """
+    if isinstance(node, list):
+        for item in node:
+            _prepare_for_clients(item)
+    elif isinstance(node, dict):
+        kind = node.get("type")
+        if isinstance(kind, str) and kind in _FORMATS:
+            node["format"] = _FORMATS[kind]
+        if node.get("additionalProperties") is False:
+            node["additionalProperties"] = True
+        for key, value in node.items():
+            if key not in {"example", "examples"}:
+                _prepare_for_clients(value)
 
 
 def _parameters(path: str) -> list[dict[str, Any]]:

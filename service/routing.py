@@ -4,6 +4,7 @@ from functools import partial
 from typing import Final
 
 from fastapi import FastAPI
+from fastapi.routing import APIRoute
 from fastapi.staticfiles import StaticFiles
 from starlette.responses import Response
 
@@ -39,10 +40,10 @@ from service.routes import deliveries, dicomweb, explain, health, models, pages,
 from service.schemas import (
     Activation,
     Alias,
-    Explanation,
+    ExplainAnswer,
     Health,
     Liveness,
-    Models,
+    ModelList,
     PredictAnswer,
 )
 
@@ -57,6 +58,7 @@ def add_routes(app: FastAPI) -> None:
     _add_models(app)
     _add_pacs(app)
     _add_pages(app)
+    _answer_head(app)
 
 
 def _add_prediction(app: FastAPI) -> None:
@@ -82,9 +84,9 @@ def _add_prediction(app: FastAPI) -> None:
         operation_id="explain",
         responses={
             200: {
-                "model": Explanation,
+                "model": ExplainAnswer,
                 "description": "The slice as a PNG file, with region, box and heat map over it. "
-                "Numbers only for `Accept: application/json`, which a generated client has to set.",
+                "Numbers for a header `Accept` that names JSON, unless it prefers the picture.",
                 "content": PICTURE,
                 "headers": EXPLAIN_HEADERS,
             },
@@ -101,15 +103,6 @@ def _add_operation(app: FastAPI) -> None:
         200: {"model": Health},
         503: {"model": Health, "description": "Not ready, and why."},
     }
-    # Load balancers and monitors probe with HEAD. Both methods are one route, so that a refusal of
-    # another one names both; the routes below are for OpenAPI, where HEAD would be twice as much.
-    probe = partial(app.add_api_route, methods=["GET", "HEAD"], include_in_schema=False)
-    for path, answer in (
-        ("/health", health.health),
-        ("/health/ready", health.health),
-        ("/health/live", health.live),
-    ):
-        probe(path, answer, response_model=None)
     add("/health", health.health, operation_id="health", responses=report)
     add("/health/ready", health.health, operation_id="health_ready", responses=report)
     add(
@@ -134,7 +127,7 @@ def _add_models(app: FastAPI) -> None:
         "/models",
         models.list_models,
         operation_id="list_models",
-        responses={200: {"model": Models}, **problems(StoreError)},
+        responses={200: {"model": ModelList}, **problems(StoreError)},
     )
     change(
         "/models/{name}/{version}/activate",
@@ -208,6 +201,24 @@ def _add_pacs(app: FastAPI) -> None:
 def _add_pages(app: FastAPI) -> None:
     """The pages, and what OpenAPI says nothing of."""
     add = partial(app.add_api_route, response_model=None, include_in_schema=False)
-    add("/", pages.index, methods=["GET", "HEAD"])
+    add("/", pages.index)
     add("/docs", pages.docs)
     app.mount("/static", StaticFiles(directory=pages.WEB))
+
+
+def _answer_head(app: FastAPI) -> None:
+    """Has each GET answer HEAD as well, with which load balancers and monitors probe (RFC 9110, 9.1).
+
+    One route takes both, so that a refusal of another method names both. It comes before the one that
+    is described, as OpenAPI would have it twice.
+    """
+    for route in [route for route in app.routes if isinstance(route, APIRoute)]:
+        if route.methods == {"GET"}:
+            both = APIRoute(
+                route.path,
+                route.endpoint,
+                methods=["GET", "HEAD"],
+                response_model=None,
+                include_in_schema=False,
+            )
+            app.router.routes.insert(0, both)

@@ -232,7 +232,7 @@ class ExplainedPrediction(Prediction):
     heatmap: Heatmap
 
 
-class Explanation(_ModelAnswer):
+class ExplainAnswer(_ModelAnswer):
     """Where the answer to one slice comes from."""
 
     explanation: ExplainedPrediction
@@ -247,9 +247,9 @@ class Problem(Schema):
     status: int = Field(examples=[503])
     detail: str
     code: str = Field(
-        description="Stable and machine-readable.",
-        examples=["queue_full"],
-        json_schema_extra={"enum": [*CODES]},
+        description="Stable and machine-readable. The examples are all of this release; later ones may "
+        "have more.",
+        examples=[*CODES],
     )
     request_id: str
     errors: list[FailedInput] | None = Field(
@@ -371,7 +371,7 @@ class Shadow(Schema):
     )
 
 
-class Models(Schema):
+class ModelList(Schema):
     """The store."""
 
     models: list[StoredModel]

@@ -5,6 +5,7 @@ import asyncio
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
+from service.negotiation import accept_of
 from service.state import State
 
 
@@ -30,5 +31,5 @@ async def metrics(request: Request) -> Response:
         await state.gateway.measure()
     # At the last moment: a model that is loaded while the service stops would say otherwise.
     state.metrics.ready.set(state.health()["status"] == "ready")
-    body, media_type = state.metrics.render(request.headers.get("accept", ""))
+    body, media_type = state.metrics.render(accept_of(request.headers) or "")
     return Response(body, headers={"Content-Type": media_type})

@@ -21,7 +21,7 @@ from service.answers import Answer
 from service.drift import Drift
 from service.jobs import Job
 from service.metrics import Metrics
-from service.schemas import Models
+from service.schemas import ModelList
 from service.schemas import Shadow as ShadowAnswer
 from service.shadow import WAITING_SLICES, Shadow
 from tests.service.test_batching import FAR, job
@@ -291,7 +291,7 @@ class TestShadowVersion:
 
 def shadow_of(service: Service) -> ShadowAnswer:
     """What GET /models says of it."""
-    shadow = Models.model_validate_json(service.client.get("/models").content).shadow
+    shadow = ModelList.model_validate_json(service.client.get("/models").content).shadow
     assert shadow is not None
     return shadow
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from service.explanation import BOX, MAX_SIDE, OUTLINE
-from service.schemas import Explanation
+from service.schemas import ExplainAnswer
 from tests.contract.samples import RANGE, encode, mr_frames, mr_object
 from tests.service.test_archives import zipped
 from tests.support.models import EXPLAINED, MAPS, NAME, head
@@ -44,7 +44,7 @@ def picture(service: Service, image: bytes) -> NDArray[np.uint8]:
 def numbers(service: Service, image: bytes, **options: Any) -> dict[str, Any]:
     response = explained(service, image, headers=JSON, **options)
     assert response.status_code == 200, response.text
-    Explanation.model_validate_json(response.content)
+    ExplainAnswer.model_validate_json(response.content)
     found: dict[str, Any] = response.json()["explanation"]
     return found
 

@@ -190,12 +190,24 @@ def test_version_that_verifies_but_does_not_load(model_store: Path, runtimes: Fa
         assert "secret" not in report["reason"]
 
 
-@pytest.mark.parametrize("path", ["/health", "/health/live", "/health/ready", "/"])
+GETS = {
+    *("/", "/docs", "/openapi.json", "/static/docs.js", "/metrics", "/models", "/deliveries"),
+    *("/health", "/health/live", "/health/ready"),
+}
+
+
+@pytest.mark.parametrize("path", sorted(GETS))
 def test_probes_without_a_body(service: Service, path: str) -> None:
+    """Whatever answers GET; without a PACS /deliveries has nothing to say."""
     expected, found = service.client.get(path), service.client.head(path)
-    assert (found.status_code, found.content) == (200, b"")
+    assert (found.status_code, found.content) == (501 if path == "/deliveries" else 200, b"")
     assert found.headers["Content-Type"] == expected.headers["Content-Type"]
     assert "head" not in service.client.get("/openapi.json").json()["paths"].get(path, {})
     refused = service.client.delete(path)
     assert refused.status_code == 405
-    assert {*refused.headers["Allow"].split(", ")} == {"GET", "HEAD"}
+    assert path.startswith("/static/") or {*refused.headers["Allow"].split(", ")} == {"GET", "HEAD"}
+
+
+def test_every_route_that_is_read_is_probed(service: Service) -> None:
+    paths = service.client.get("/openapi.json").json()["paths"]
+    assert {path for path, methods in paths.items() if "get" in methods} <= GETS

@@ -113,6 +113,36 @@ def test_request_id_is_repeated_only_if_it_names_nobody(
     assert kept or len(answered) == 32
 
 
+TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
+
+
+@pytest.mark.parametrize(
+    ("sent", "expected"),
+    [
+        ({"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01"}, TRACE),
+        ({"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01", "X-Request-ID": VISIT}, VISIT),
+        ({"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01", "X-Request-ID": PATIENT}, TRACE),
+        ({"traceparent": f"00-{'0' * 32}-00f067aa0ba902b7-01"}, None),
+        ({"traceparent": f"00-{TRACE}-{'0' * 16}-01"}, None),
+        ({"traceparent": f"ff-{TRACE}-00f067aa0ba902b7-01"}, None),
+        ({"traceparent": f"00-{TRACE.upper()}-00f067aa0ba902b7-01"}, None),
+        ({"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01-{PATIENT}"}, None),
+        ({"traceparent": PATIENT}, None),
+    ],
+    ids=["alone", "other", "unusable", "zeros", "no parent", "version", "case", "more", "name"],
+)
+def test_without_a_request_id_it_is_that_of_the_trace(
+    service: Any, sent: dict[str, str], expected: str | None
+) -> None:
+    answered = service.client.get("/health/live", headers=sent).headers["x-request-id"]
+    if expected is None:
+        assert len(answered) == 32
+        assert int(answered, 16)
+        assert answered != TRACE
+    else:
+        assert answered == expected
+
+
 def test_request_ids_differ(service: Any) -> None:
     ids = {service.client.get("/health/live").headers["x-request-id"] for _ in range(20)}
     assert len(ids) == 20

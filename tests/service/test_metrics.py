@@ -100,10 +100,34 @@ def test_openmetrics_where_it_is_asked_for(fresh: Service) -> None:
     assert response.text.endswith("# EOF\n")
 
 
-@pytest.mark.parametrize(
-    "accept", ["application/openmetrics-text; version=zzz", "text/plain;version=1."]
+PROMETHEUS = (
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,"
+    "application/openmetrics-text;version=0.0.1;q=0.4,text/plain;version=1.0.0;q=0.3,"
+    "text/plain;version=0.0.4;q=0.2,*/*;q=0.1"
 )
-def test_a_version_that_is_none_gets_the_default(accept: str) -> None:
+
+
+@pytest.mark.parametrize(
+    ("accept", "media"),
+    [
+        (PROMETHEUS, "application/openmetrics-text; version=1.0.0"),
+        ("application/openmetrics-text", "application/openmetrics-text; version=1.0.0"),
+        ("text/plain, application/openmetrics-text;q=0", "text/plain; version=0.0.4"),
+        ("text/plain, application/openmetrics-text;q=0.9", "text/plain; version=0.0.4"),
+        ("application/openmetrics-text;q=0, */*", "text/plain; version=0.0.4"),
+        ("text/plain;version=1.0.0", "text/plain; version=1.0.0"),
+        ("*/*", "text/plain; version=0.0.4"),
+    ],
+)
+def test_the_form_is_the_one_that_is_wanted_most(accept: str, media: str) -> None:
+    assert Metrics().render(accept)[1].startswith(media)
+
+
+@pytest.mark.parametrize(
+    "accept",
+    ["application/openmetrics-text; version=zzz", "text/plain;version=1.", "application/; q=1"],
+)
+def test_what_is_no_version_or_range_gets_the_default(accept: str) -> None:
     assert Metrics().render(accept)[1] == Metrics().render("")[1]
 
 

@@ -15,7 +15,7 @@ from contract.store import ModelStore
 from service import storage
 from service.registry import Registry
 from service.routes import models
-from service.schemas import Activation, Alias, Models
+from service.schemas import Activation, Alias, ModelList
 from tests.support.service import (
     MODEL,
     PATIENCE_SECONDS,
@@ -43,7 +43,7 @@ def test_versions_are_listed_with_what_they_are(store_copy: Path) -> None:
     with serving(settings_for(store_copy, model_version=str(second))) as service:
         response = service.client.get("/models")
     assert response.status_code == 200
-    (model,) = Models.model_validate_json(response.content).models
+    (model,) = ModelList.model_validate_json(response.content).models
     assert model.name == MODEL
     by_number = {version.version: version for version in model.versions}
     assert [number for number, version in by_number.items() if version.active] == [second]
@@ -413,7 +413,7 @@ def test_an_alias_of_a_deleted_version_is_shown_and_selects_nothing(
         assert reason == (
             f"the alias stable points at version {second} of {MODEL}, which is not in the store"
         )
-        (model,) = Models.model_validate_json(service.client.get("/models").content).models
+        (model,) = ModelList.model_validate_json(service.client.get("/models").content).models
         assert [(it.version, it.aliases, it.active) for it in model.versions] == [
             (first, [], False),
             (second, ["stable"], False),
@@ -424,7 +424,7 @@ def test_an_alias_of_a_deleted_version_is_shown_and_selects_nothing(
         assert service.client.put(f"/models/{MODEL}/aliases/stable/{first}").status_code == 200
         assert service.client.post(f"/models/{MODEL}/stable/activate").status_code == 200
         assert serves(service, jpeg) == first
-        (model,) = Models.model_validate_json(service.client.get("/models").content).models
+        (model,) = ModelList.model_validate_json(service.client.get("/models").content).models
         assert [version.version for version in model.versions] == [first]
 
 
@@ -433,7 +433,7 @@ def test_aliases_are_shown_when_every_version_was_deleted(store_copy: Path) -> N
     ModelStore(store_copy).set_alias(MODEL, "stable", only)
     with serving(settings_for(store_copy)) as service:
         shutil.rmtree(store_copy / MODEL / str(only))
-        (model,) = Models.model_validate_json(service.client.get("/models").content).models
+        (model,) = ModelList.model_validate_json(service.client.get("/models").content).models
         (version,) = model.versions
         assert (version.version, version.active, version.aliases) == (only, True, ["stable"])
 

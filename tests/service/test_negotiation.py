@@ -54,6 +54,12 @@ def test_what_a_client_takes(header: str | None, forms: tuple[Form, ...]) -> Non
         ("image/*", (PNG,)),
         ("application/json", (JSON,)),
         ("image/png;q=0.5, application/json", (JSON, PNG)),
+        # Java's client that is generated from OpenAPI.
+        ("application/json, image/png, application/problem+json", (JSON, PNG)),
+        ("image/png, application/json", (JSON, PNG)),
+        ("image/png, application/json, */*;q=0.1", (JSON, PNG)),
+        ("image/png, application/json;q=0.9", (PNG, JSON)),
+        ("image/*, application/*", (PNG, JSON)),
         ("image/avif,image/webp,image/png,image/svg+xml,image/*;q=0.8,*/*;q=0.5", (PNG, JSON)),
     ],
 )

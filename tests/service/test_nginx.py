@@ -10,7 +10,9 @@ import httpx
 import pytest
 from pydicom.uid import generate_uid
 
+from scripts.error_table import PAGE as ERRORS
 from service.addresses import counted
+from service.schemas import Problem
 from service.server import KEEP_ALIVE_SECONDS
 from service.settings import Settings
 from tests.support.browser import FAST, Browser, needs_browser, opened
@@ -316,6 +318,16 @@ def test_a_body_that_does_not_come_is_given_up_by_the_service(
         assert b"body_timeout" in answer
 
 
+def assert_is_a_problem(answer: httpx.Response, code: str, front: Nginx) -> None:
+    """What nginx answers itself, generated clients read as any problem; its log has the id."""
+    problem = Problem.model_validate_json(answer.content)
+    assert (problem.status, problem.code) == (answer.status_code, code)
+    assert re.fullmatch("[0-9a-f]{32}", problem.request_id)
+    assert answer.headers.get_list("x-request-id") == [problem.request_id]
+    wait_until(lambda: problem.request_id in front.log())
+    assert f"| `{code}` | {answer.status_code} |" in ERRORS.read_text("utf-8")
+
+
 @needs_nginx
 def test_no_address_takes_all_connections_to_the_service(
     model_store: Path, jpeg: bytes, runtimes: FakeRuntimes, tmp_path: Path
@@ -337,8 +349,7 @@ def test_no_address_takes_all_connections_to_the_service(
         assert int(refused.headers["retry-after"]) > 0
         assert refused.headers["cache-control"] == "no-store"
         assert "strict-transport-security" in refused.headers
-        # Codes are the service's.
-        assert "code" not in refused.json()
+        assert_is_a_problem(refused, "too_many_at_once", front)
         assert ask(front, jpeg, "127.0.0.2").status_code == 200
         # The service's own refusals pass as they are.
         service.state.drain()
@@ -423,10 +434,8 @@ def test_a_service_that_is_not_there_is_said_at_once(
         assert answer.headers["content-type"] == "application/problem+json"
         assert int(answer.headers["retry-after"]) > 0
         assert answer.headers["cache-control"] == "no-store"
-        problem = answer.json()
-        assert (problem["status"], problem["title"]) == (502, "Bad Gateway")
-        # Codes are the service's.
-        assert "code" not in problem
+        assert answer.json()["title"] == "Bad Gateway"
+        assert_is_a_problem(answer, "service_unreachable", front)
         # The page asks this, and takes it that nobody is there.
         assert client.get("/health/live").status_code == 502
         assert NAMES_A_PATIENT not in front.log()
