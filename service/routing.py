@@ -67,6 +67,7 @@ def _add_prediction(app: FastAPI) -> None:
         PREDICT,
         predict.predict,
         operation_id="predict",
+        summary="Classify slices",
         responses={
             200: {
                 "model": PredictAnswer,
@@ -82,6 +83,7 @@ def _add_prediction(app: FastAPI) -> None:
         EXPLAIN,
         explain.explain,
         operation_id="explain",
+        summary="Show what the answer to one slice is made of",
         responses={
             200: {
                 "model": ExplainAnswer,
@@ -103,18 +105,32 @@ def _add_operation(app: FastAPI) -> None:
         200: {"model": Health},
         503: {"model": Health, "description": "Not ready, and why."},
     }
-    add("/health", health.health, operation_id="health", responses=report)
-    add("/health/ready", health.health, operation_id="health_ready", responses=report)
+    add(
+        "/health",
+        health.health,
+        operation_id="health",
+        summary="Say whether it is ready, and what serves",
+        responses=report,
+    )
+    add(
+        "/health/ready",
+        health.health,
+        operation_id="health_ready",
+        summary="Say the same to a readiness probe",
+        responses=report,
+    )
     add(
         "/health/live",
         health.live,
         operation_id="health_live",
+        summary="Say that the process runs",
         responses={200: {"model": Liveness}},
     )
     add(
         "/metrics",
         health.metrics,
         operation_id="metrics",
+        summary="Give metrics to Prometheus",
         response_class=Response,
         responses={200: {"content": EXPOSITION}},
     )
@@ -127,12 +143,14 @@ def _add_models(app: FastAPI) -> None:
         "/models",
         models.list_models,
         operation_id="list_models",
+        summary="List the versions in the store",
         responses={200: {"model": ModelList}, **problems(StoreError)},
     )
     change(
         "/models/{name}/{version}/activate",
         models.activate,
         operation_id="activate",
+        summary="Have another version serve",
         methods=["POST"],
         responses={
             200: {"model": Activation},
@@ -143,6 +161,7 @@ def _add_models(app: FastAPI) -> None:
         "/models/{name}/rollback",
         models.rollback,
         operation_id="rollback",
+        summary="Go back to the version that served before",
         methods=["POST"],
         responses={
             200: {"model": Activation},
@@ -153,6 +172,7 @@ def _add_models(app: FastAPI) -> None:
         "/models/{name}/aliases/{alias}/{version}",
         models.set_alias,
         operation_id="set_alias",
+        summary="Give a version another name",
         methods=["PUT"],
         responses={
             200: {"model": Alias},
@@ -163,14 +183,15 @@ def _add_models(app: FastAPI) -> None:
 
 def _add_pacs(app: FastAPI) -> None:
     add = partial(app.add_api_route, response_model=None, tags=["PACS"])
-    for path, name in (
-        ("/dicom-web/studies", "store"),
-        ("/dicom-web/studies/{study}", "store_in_study"),
+    for path, name, summary in (
+        ("/dicom-web/studies", "store", "Take DICOM instances to analyse (STOW-RS)"),
+        ("/dicom-web/studies/{study}", "store_in_study", "Take DICOM instances of one study"),
     ):
         add(
             path,
             dicomweb.store,
             operation_id=name,
+            summary=summary,
             methods=["POST"],
             response_class=Response,
             responses={
@@ -185,6 +206,7 @@ def _add_pacs(app: FastAPI) -> None:
         "/deliveries",
         deliveries.show,
         operation_id="deliveries",
+        summary="Show what waits for the PACS, and what was given up",
         responses={200: {"model": Deliveries}, **unable},
         openapi_extra=AUTHENTICATED,
     )
@@ -192,6 +214,7 @@ def _add_pacs(app: FastAPI) -> None:
         "/deliveries/retry",
         deliveries.retry,
         operation_id="retry_deliveries",
+        summary="Try again what was given up",
         methods=["POST"],
         responses={200: {"model": Retried}, **unable},
         openapi_extra=AUTHENTICATED,
