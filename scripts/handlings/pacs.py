@@ -42,8 +42,8 @@ MUTANTS: Final = (
     Mutant(
         "results while the PACS is away",
         "service/pacs/delivery.py",
-        "            await self._threads.run(self._outbox.postpone, later, wait_seconds)",
-        "            await self._threads.run(self._outbox.remove, list(later))",
+        "            await self._postpone(later, wait_seconds)",
+        "            await self._notes.write(partial(self._outbox.remove, list(later)))",
         "tests/pacs/test_delivery.py::test_one_refused_object_does_not_hold_up_its_neighbours",
     ),
     Mutant(
@@ -152,6 +152,13 @@ MUTANTS: Final = (
         "except (OSError, sqlite3.Error, SpoolFull) as error:",
         "except KeyError as error:",
         f"{SPOOL_TESTS}::test_health_and_metrics_are_answered_while_the_spool_cannot_be_read",
+    ),
+    Mutant(
+        "results while the disk takes nothing",
+        "service/pacs/notes.py",
+        "            self._held.update((parcel.number, end) for parcel in parcels)\n",
+        "",
+        f"{SPOOL_TESTS}::test_on_a_disk_that_takes_nothing_each_result_is_settled_once[delivered]",
     ),
     Mutant(
         "series while the disk fails",

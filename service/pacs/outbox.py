@@ -1,5 +1,6 @@
 """Results on their way to the PACS: on the disk until the destination has taken them."""
 
+import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,11 @@ from service.pacs.waits import OldestAge
 logger = logging.getLogger("service.pacs")
 
 _COLUMNS = "id, result, kind, sop, segment, offset, length, attempts, alone, request_id"
+
+_IS_FREE = "id NOT IN (SELECT value FROM json_each(?))"
+"""The condition for the numbers of objects, as JSON, that are held back."""
+
+_MAY_GO = f"{IS_DUE} AND {_IS_FREE}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,15 +148,18 @@ class Outbox:
             raise
         remove_unused(self._ledger, self._segments, left)
 
-    def next(self) -> list[Parcel]:
+    def next(self, held: Sequence[int] = ()) -> list[Parcel]:
         """What to send now, in one request: the objects of one result that is due.
 
         It is the oldest of those that failed least, so that one that always fails holds up no other.
+
+        Args:
+            held: numbers of objects that are passed over.
         """
-        times = due_times(self._longest_seconds)
+        times = (*due_times(self._longest_seconds), json.dumps(held))
         with self._ledger.reading() as connection:
             first = connection.execute(
-                f"SELECT id, result, alone FROM objects WHERE state = 'pending' AND {IS_DUE}"  # noqa: S608
+                f"SELECT id, result, alone FROM objects WHERE state = 'pending' AND {_MAY_GO}"  # noqa: S608
                 " ORDER BY attempts, id LIMIT 1",
                 times,
             ).fetchone()
@@ -159,7 +168,7 @@ class Outbox:
             number, result, alone = first
             where = "id = ?" if alone else "result = ? AND alone = 0"
             rows = connection.execute(
-                f"SELECT {_COLUMNS} FROM objects WHERE state = 'pending' AND {IS_DUE} AND {where}"  # noqa: S608
+                f"SELECT {_COLUMNS} FROM objects WHERE state = 'pending' AND {_MAY_GO} AND {where}"  # noqa: S608
                 " ORDER BY id",
                 (*times, number if alone else result),
             ).fetchall()
@@ -168,11 +177,12 @@ class Outbox:
             for id_, result, kind, sop, *place, attempts, alone, request_id in rows
         ]
 
-    def wait_seconds(self) -> float | None:
-        """Until the next one is due; None if there is nothing to send."""
+    def wait_seconds(self, held: Sequence[int] = ()) -> float | None:
+        """Until the next one is due, but for those; None if there is nothing to send."""
         with self._ledger.reading() as connection:
             (due,) = connection.execute(
-                "SELECT min(due) FROM objects WHERE state = 'pending'"
+                f"SELECT min(due) FROM objects WHERE state = 'pending' AND {_IS_FREE}",  # noqa: S608
+                (json.dumps(held),),
             ).fetchone()
         if due is None:
             return None
