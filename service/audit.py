@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 from threading import Event, Thread
-from time import sleep
+from time import monotonic, sleep
 from typing import Any, BinaryIO, ClassVar, Final
 
 from service.metrics import Metrics
@@ -31,6 +31,9 @@ MAX_BLOCK_LINES: Final = 1000
 """Lines that are written at once. They are the oldest, and not among those that are lost first."""
 
 RETRY_SECONDS: Final = 1.0
+
+ROTATE_SECONDS: Final = 60.0
+"""After a rotation that failed the file grows for so long before the next attempt."""
 
 _encode = json.JSONEncoder(separators=(",", ":")).encode
 
@@ -112,6 +115,8 @@ class AuditFile(Audit):
         self._block: deque[bytes] = deque()
         self._waiting = Event()
         self._closing = False
+        self._stuck = False
+        self._rotate_at = 0.0
         try:
             # Here alone: one that is gone later was on a disk that is gone.
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -200,12 +205,12 @@ class AuditFile(Audit):
         if self._file is None or self._file.closed:
             self._file = self._open()
         start = size = self._file.seek(0, os.SEEK_END)
-        if start and start + len(lines[0]) > self._max_bytes:
-            self._rotate()
+        if start and start + len(lines[0]) > self._max_bytes and monotonic() >= self._rotate_at:
+            self._try_to_rotate()
             return
         block: list[bytes] = []
         for line in lines:
-            if block and size + len(line) > self._max_bytes:
+            if block and size + len(line) > self._max_bytes and not self._stuck:
                 break
             block.append(line)
             size += len(line)
@@ -239,9 +244,29 @@ class AuditFile(Audit):
             file, self._file = self._file, None
             file.close()
 
+    def _try_to_rotate(self) -> None:
+        """Begins a new file; where that fails, as of one that is mounted by itself, it grows."""
+        try:
+            self._close()
+            self._rotate()
+        except OSError:
+            self._metrics.audit_failures.inc()
+            if not self._stuck:
+                logger.exception("the audit log cannot be rotated, and grows")
+            self._stuck = True
+            self._rotate_at = monotonic() + ROTATE_SECONDS
+            return
+        if self._stuck:
+            logger.info("the audit log is rotated again")
+            self._stuck = False
+
     def _rotate(self) -> None:
-        self._close()
-        for number in range(self._files, 0, -1):
+        # Up to a number that is free: one attempt after another that fails must not push all files out.
+        numbers = range(1, self._files + 1)
+        last = next(
+            (number for number in numbers if not self._numbered(number).exists()), self._files
+        )
+        for number in range(last, 0, -1):
             older = self._numbered(number - 1)
             if older.exists():
                 older.replace(self._numbered(number))

@@ -1,5 +1,6 @@
 """What settings must be to one another, whatever each is on its own."""
 
+import re
 from contextlib import suppress
 from ipaddress import ip_address
 from typing import TYPE_CHECKING, Final
@@ -13,6 +14,9 @@ PLACEHOLDERS: Final = frozenset(
     {"...", "…", "changeme", "change-me", "password", "secret", "token"}
 )
 """Secrets that somebody forgot to replace; the service does not start with one."""
+
+_TOKEN: Final = re.compile(r"[!-~]+")
+"""What a header holds without blanks. More than RFC 6750, section 2.1, lets a token have."""
 
 INTAKE_SHARE: Final = 0.75
 """Of the spool that instances may take; the rest is for results, without which no room gets free."""
@@ -107,8 +111,15 @@ def _credentials_of_the_destination_are_complete_and_one(settings: "Settings") -
             "BRAIN_DICOMWEB_TOKEN takes the place of BRAIN_DICOMWEB_USER and its password"
         )
     secrets = (settings.dicomweb_password, settings.dicomweb_token)
-    if any(secret and secret.get_secret_value() in PLACEHOLDERS for secret in secrets):
+    password, token = (None if secret is None else secret.get_secret_value() for secret in secrets)
+    if password in PLACEHOLDERS or token in PLACEHOLDERS:
         raise ValueError("the credentials of BRAIN_DICOMWEB_URL are still a placeholder")
+    if token is not None and not _TOKEN.fullmatch(token):
+        raise ValueError(
+            "BRAIN_DICOMWEB_TOKEN may hold printable ASCII characters alone, no spaces"
+        )
+    if password is not None and not password.isprintable():
+        raise ValueError("BRAIN_DICOMWEB_PASSWORD must not hold line breaks or control characters")
     url = settings.dicomweb_url
     if url is None and any(secret is not None for secret in secrets):
         raise ValueError(

@@ -29,7 +29,8 @@ def with_files_read(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _secret(setting: str, path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8")
+        # Editors on Windows put a mark before what they write.
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError):
         raise ValueError(f"{setting}: cannot read {path}") from None
     lines = text.splitlines()

@@ -104,6 +104,13 @@ MUTANTS: Final = (
         hangs=True,
     ),
     Mutant(
+        "audit log that cannot be rotated",
+        "service/audit.py",
+        "if not self._numbered(number).exists()), self._files",
+        "if False), self._files",
+        "tests/service/test_audit.py::test_a_file_that_cannot_be_moved_grows_and_no_older_one_is_lost",
+    ),
+    Mutant(
         "audit log whose disk fails for long",
         "service/audit.py",
         "while len(self._block) < MAX_BLOCK_LINES:",

@@ -1,9 +1,13 @@
 """What the images and the compose stack must stay: not root, nothing to write to, this machine only."""
 
+import json
 import os
 import re
 import shutil
 import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +59,36 @@ def test_image_starts_without_a_shell_and_has_a_health_check(path: Path) -> None
     (health,) = [line for line in stage if line.startswith("HEALTHCHECK")]
     assert re.fullmatch(r"(CMD|ENTRYPOINT) \[.*\]", start)
     assert re.search(r"CMD \[.*\]$", health)
+
+
+@pytest.mark.parametrize("path", DOCKERFILES, ids=["service", "prometheus"])
+@pytest.mark.parametrize("status", [200, 503])
+def test_health_check_asks_no_proxy(path: Path, status: int) -> None:
+    """Docker gives containers the proxy that its client is configured with."""
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    (health,) = [line for line in last_stage(path) if line.startswith("HEALTHCHECK")]
+    _, flag, program = json.loads(health[health.index("CMD ") + 4 :])
+    with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+        threading.Thread(target=server.serve_forever).start()
+        port = str(server.server_port)
+        away = "http://127.0.0.1:9"
+        environment = {**os.environ, "BRAIN_PORT": port, "http_proxy": away, "HTTP_PROXY": away}
+        environment.pop("no_proxy", None)
+        environment.pop("NO_PROXY", None)
+        command = [sys.executable, flag, program.replace(":9090", f":{port}")]
+        result = subprocess.run(
+            command, env=environment, capture_output=True, timeout=60, check=False
+        )
+        server.shutdown()
+    assert (result.returncode == 0) is (status == 200), result.stderr
 
 
 def test_service_image_holds_what_serves_and_nothing_else() -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
+from time import monotonic
 from typing import Any, BinaryIO, cast
 
 import pydicom
@@ -307,6 +308,46 @@ def test_a_file_that_is_stale_on_a_network_is_opened_anew(
     assert [line["request_id"] for line in lines(path)] == ["000000", "000001"]
     assert metrics.registry.get_sample_value("brain_audit_reopened_total") == 1
     assert metrics.registry.get_sample_value("brain_audit_failures_total") == 0
+
+
+def test_a_file_that_cannot_be_moved_grows_and_no_older_one_is_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As one that is mounted by itself, or may be appended to only (`chattr +a`)."""
+    monkeypatch.setattr("service.audit.ROTATE_SECONDS", 0.02)
+    path = tmp_path / "audit.log"
+    older = {tmp_path / f"audit.log.{number}": f"older {number}\n" for number in range(1, 6)}
+    for file, text in older.items():
+        file.write_text(text, encoding="utf-8")
+    replace = Path.replace
+    fixed = True
+
+    def replaced(self: Path, target: Path) -> Path:
+        if fixed and self == path:
+            raise OSError(errno.EBUSY, "Device or resource busy")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", replaced)
+    metrics = Metrics()
+    audit = AuditFile(path, 1000, 10, False, metrics)
+    for number in range(20):
+        fill(audit, 1, number)
+        wait_until(lambda: len(lines(path)) > number)  # noqa: B023 - called before the next one
+    assert [line["request_id"] for line in lines(path)] == [f"{number:06}" for number in range(20)]
+    kept = {file.read_text("utf-8") for file in tmp_path.glob("audit.log.*")}
+    assert kept == {*older.values()}
+    assert metrics.registry.get_sample_value("brain_audit_failures_total") > 1  # type: ignore[operator]
+    assert metrics.registry.get_sample_value("brain_audit_lost_lines_total") == 0
+    assert [record.message for record in caplog.records] == [
+        "the audit log cannot be rotated, and grows"
+    ]
+    fixed = False
+    wait_until(lambda: monotonic() >= audit._rotate_at)
+    fill(audit, 1, 20)
+    audit.close()
+    assert [line["request_id"] for line in lines(path)] == ["000020"]
+    assert len(lines(tmp_path / "audit.log.1")) == 20
+    assert len([*tmp_path.glob("audit.log.*")]) == 6
 
 
 def test_its_own_rotation_is_not_taken_for_another_s(tmp_path: Path) -> None:

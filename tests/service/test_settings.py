@@ -1,5 +1,6 @@
 """Settings: from the environment, strict, immutable; and how many cores there are."""
 
+import codecs
 import os
 import subprocess
 import sys
@@ -132,12 +133,14 @@ def test_what_just_agrees_is_accepted(
 
 
 @pytest.mark.parametrize("end", ["", "\n", "\r\n"], ids=repr)
+@pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8], ids=["", "mark"])
 @pytest.mark.parametrize("name", ["PASSWORD", "TOKEN"])
 def test_a_secret_may_lie_in_a_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, end: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, mark: bytes, end: str
 ) -> None:
     path = tmp_path / "secret"
-    path.write_bytes(f"open sesame {end}".encode())
+    secret_text = {"PASSWORD": "öpen sesame ", "TOKEN": "open-sesame="}[name]
+    path.write_bytes(mark + f"{secret_text}{end}".encode())
     variables = {**SPOOLED, f"DICOMWEB_{name}_FILE": str(path)}
     if name == "PASSWORD":
         variables["DICOMWEB_USER"] = "x"
@@ -146,7 +149,7 @@ def test_a_secret_may_lie_in_a_file(
     settings = Settings.from_environment()
     secret = {"PASSWORD": settings.dicomweb_password, "TOKEN": settings.dicomweb_token}[name]
     assert secret is not None
-    assert secret.get_secret_value() == "open sesame "
+    assert secret.get_secret_value() == secret_text
     assert "sesame" not in repr(settings)
 
 
@@ -162,8 +165,13 @@ def test_a_secret_may_lie_in_a_file(
         (b"changeme\n", {}, "the credentials of BRAIN_DICOMWEB_URL are still a placeholder"),
         (b"...\n", {}, "the credentials of BRAIN_DICOMWEB_URL are still a placeholder"),
         (None, {}, "BRAIN_DICOMWEB_TOKEN_FILE: cannot read "),
+        (b"open sesame", {}, "BRAIN_DICOMWEB_TOKEN may hold "),
+        ("sesame-öffne".encode(), {}, "BRAIN_DICOMWEB_TOKEN may hold "),
     ],
-    ids=["both", "half", "lines", "binary", "blank", "empty", "placeholder", "dots", "absent"],
+    ids=[
+        *("both", "half", "lines", "binary", "blank", "empty", "placeholder", "dots", "absent"),
+        *("blank within", "umlaut"),
+    ],
 )
 def test_a_file_without_a_secret_is_refused_and_nothing_of_it_repeated(
     tmp_path: Path,
@@ -182,6 +190,23 @@ def test_a_file_without_a_secret_is_refused_and_nothing_of_it_repeated(
     assert str(raised.value).startswith(message)
     assert "sesame" not in str(raised.value)
     assert raised.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [{"DICOMWEB_TOKEN": "sesame\n"}, {"DICOMWEB_USER": "x", "DICOMWEB_PASSWORD": "sesame\n"}],
+    ids=["token", "password"],
+)
+def test_a_secret_that_no_header_holds_is_refused(
+    monkeypatch: pytest.MonkeyPatch, secret: dict[str, str]
+) -> None:
+    """As a secret of Kubernetes that `echo` made; each delivery would fail, or get 401."""
+    for setting, value in {**SPOOLED, **secret}.items():
+        monkeypatch.setenv(f"BRAIN_{setting}", value)
+    with pytest.raises(SettingsError) as raised:
+        Settings.from_environment()
+    assert str(raised.value).startswith("BRAIN_DICOMWEB_")
+    assert "sesame" not in str(raised.value)
 
 
 @pytest.mark.parametrize(
