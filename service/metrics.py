@@ -153,7 +153,8 @@ class Metrics:
         )
         self.spool_max_bytes = gauge("brain_spool_max_bytes", "Bytes that it may have.")
         self.spool_unreachable = gauge(
-            "brain_spool_unreachable", "1 while its disk does not say what there is, or takes nothing."
+            "brain_spool_unreachable",
+            "1 while its disk does not say what there is, or takes nothing.",
         )
         self.audit_failures = counter("brain_audit_failures", "Failed writes of the audit log.")
         self.audit_lost = counter("brain_audit_lost_lines", "Lines that the audit log lacks.")

@@ -105,6 +105,20 @@ MUTANTS: Final = (
         "tests/pacs/test_spool.py::test_a_ledger_that_the_disk_does_not_take",
     ),
     Mutant(
+        "start on a full disk",
+        "service/__main__.py",
+        "DISK_FAILS if isinstance(error, DiskFails) else INVALID_SETTINGS",
+        "INVALID_SETTINGS",
+        "tests/pacs/test_restarts.py::test_a_start_on_a_full_disk_is_worth_another_one",
+    ),
+    Mutant(
+        "file of the spool that cannot be removed at the start",
+        "service/pacs/segments.py",
+        "                with suppress(OSError):\n                    path.unlink()\n",
+        "                path.unlink()\n",
+        "tests/pacs/test_spool.py::test_a_file_that_cannot_be_removed_at_the_start_stops_nothing",
+    ),
+    Mutant(
         "clock that was ahead",
         "service/pacs/ledger.py",
         'IS_DUE: Final = "(due <= ? OR due > ?)"',
