@@ -126,6 +126,13 @@ MUTANTS: Final = (
         "tests/pacs/test_inbox.py::test_what_was_put_off_while_the_clock_was_ahead_is_due",
     ),
     Mutant(
+        "clock that is set back",
+        "service/pacs/delivery.py",
+        "        await self._mind_the_clock()\n",
+        "",
+        "tests/pacs/test_delivery.py::test_a_clock_that_is_set_back_holds_up_no_result",
+    ),
+    Mutant(
         "result that cannot be read for now",
         "service/pacs/delivery.py",
         "            isinstance(error, FileNotFoundError)\n",

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from time import monotonic
+from time import monotonic, time
 from typing import Final
 
 from service.audit import Audit
@@ -32,6 +32,9 @@ MAX_STRIKES: Final = 3
 
 MAX_UNREADABLE: Final = 3
 """An object that could not be read so often, while the disk was well otherwise, is parked."""
+
+CLOCK_SECONDS: Final = 5.0
+"""A clock that was set back by more than this has what waits tried at once."""
 
 
 class Delivery:
@@ -78,6 +81,7 @@ class Delivery:
         self._stopping = False
         self._empty = False
         self._reads = True
+        self._clock = time() - monotonic()
 
     @property
     def state(self) -> str:
@@ -133,6 +137,7 @@ class Delivery:
     async def _step(self) -> float:
         """Sends one result, if one is due; seconds until it is worth to look again."""
         await self._notes.catch_up()
+        await self._mind_the_clock()
         parcels = await self._threads.run(self._outbox.next, self._notes.held)
         if not parcels:
             # All others have had their turn.
@@ -157,6 +162,13 @@ class Delivery:
             self._metrics.outbox_retries.inc()
         verdict = await self._destination.send(objects)
         return await self._settle(parcels, verdict, monotonic() - start)
+
+    async def _mind_the_clock(self) -> None:
+        """Times in the ledger are of the clock: set back, it makes them wait longer."""
+        before, self._clock = self._clock, time() - monotonic()
+        if before - self._clock > CLOCK_SECONDS:
+            logger.warning("the clock was set back: what waits for the destination is tried now")
+            await self._notes.write(self._outbox.make_due, seconds=0.0)
 
     def _read(self, parcels: Sequence[Parcel]) -> dict[str, bytes]:
         return {parcel.sop: self._segments.read(parcel.place) for parcel in parcels}

@@ -22,6 +22,8 @@ _COLUMNS = "id, result, kind, sop, segment, offset, length, attempts, alone, req
 _IS_FREE = "id NOT IN (SELECT value FROM json_each(?))"
 """The condition for the numbers of objects, as JSON, that are held back."""
 
+_MAKE_DUE = "UPDATE objects SET due = 0 WHERE state = 'pending'"
+
 _MAY_GO = f"{IS_DUE} AND {_IS_FREE}"
 
 
@@ -225,6 +227,11 @@ class Outbox:
                 " OR reason IN ('timeout', 'unreachable', 'answer_too_large'))"
             )
 
+    def make_due(self) -> None:
+        """All that waits is due now."""
+        with self._ledger.transaction() as connection:
+            connection.execute(_MAKE_DUE)
+
     def separate(self, parcels: Iterable[Parcel]) -> None:
         """One of them may fail the others, and it is not known which: each is sent alone now."""
         with self._ledger.transaction() as connection:
@@ -248,7 +255,7 @@ class Outbox:
     def retry(self) -> int:
         """Lets parked objects be sent again, and makes due what waits; how many were parked."""
         with self._ledger.transaction() as connection:
-            connection.execute("UPDATE objects SET due = 0 WHERE state = 'pending'")
+            connection.execute(_MAKE_DUE)
             return connection.execute(
                 "UPDATE objects SET state = 'pending', due = 0, attempts = 0, alone = 0"
                 " WHERE state = 'dead'"
