@@ -19,8 +19,8 @@ from threading import Event, Thread
 from time import monotonic, sleep
 from typing import Any, BinaryIO, ClassVar, Final
 
+from service.disks import unusable
 from service.metrics import Metrics
-from service.settings import SettingsError
 
 logger = logging.getLogger("service.audit")
 
@@ -122,7 +122,7 @@ class AuditFile(Audit):
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._file: BinaryIO | None = self._open()
         except OSError as error:
-            raise SettingsError("BRAIN_AUDIT_LOG: the file cannot be written to") from error
+            raise unusable("BRAIN_AUDIT_LOG", error) from error
         self._thread = Thread(target=self._run, name="audit", daemon=True)
         self._thread.start()
 

@@ -74,7 +74,8 @@ class Metrics:
         outbox_retries: requests that were sent again.
         spool_bytes, spool_max_bytes: on the disk now, and at most; 0 where there is no PACS.
         spool_waiting_bytes: of what is to be analysed or delivered; the others make room by themselves.
-        spool_unreachable: 1 while its disk does not answer, when the others are the last known.
+        spool_unreachable: 1 while its disk does not answer, when the others are the last known, or does
+            not take what became of results.
         audit_failures, audit_lost: failed writes of the audit log, and lines that it lacks for good.
         audit_reopened: new files of it, as something else had moved or deleted the one before.
     """
@@ -154,7 +155,8 @@ class Metrics:
         )
         self.spool_max_bytes = gauge("brain_spool_max_bytes", "Bytes that it may have.")
         self.spool_unreachable = gauge(
-            "brain_spool_unreachable", "1 while its disk does not say what there is."
+            "brain_spool_unreachable",
+            "1 while its disk does not say what there is, or takes nothing.",
         )
         self.audit_failures = counter("brain_audit_failures", "Failed writes of the audit log.")
         self.audit_lost = counter("brain_audit_lost_lines", "Lines that the audit log lacks.")

@@ -42,8 +42,8 @@ MUTANTS: Final = (
     Mutant(
         "results while the PACS is away",
         "service/pacs/delivery.py",
-        "            await self._threads.run(self._outbox.postpone, later, wait_seconds)",
-        "            await self._threads.run(self._outbox.remove, list(later))",
+        "            await self._postpone(later, wait_seconds)",
+        "            await self._notes.write(partial(self._outbox.remove, list(later)))",
         "tests/pacs/test_delivery.py::test_one_refused_object_does_not_hold_up_its_neighbours",
     ),
     Mutant(
@@ -105,11 +105,32 @@ MUTANTS: Final = (
         "tests/pacs/test_spool.py::test_a_ledger_that_the_disk_does_not_take",
     ),
     Mutant(
+        "start on a full disk",
+        "service/__main__.py",
+        "DISK_FAILS if isinstance(error, DiskFails) else INVALID_SETTINGS",
+        "INVALID_SETTINGS",
+        "tests/pacs/test_restarts.py::test_a_start_on_a_full_disk_is_worth_another_one",
+    ),
+    Mutant(
+        "file of the spool that cannot be removed at the start",
+        "service/pacs/segments.py",
+        "                with suppress(OSError):\n                    path.unlink()\n",
+        "                path.unlink()\n",
+        "tests/pacs/test_spool.py::test_a_file_that_cannot_be_removed_at_the_start_stops_nothing",
+    ),
+    Mutant(
         "clock that was ahead",
         "service/pacs/ledger.py",
         'IS_DUE: Final = "(due <= ? OR due > ?)"',
         'IS_DUE: Final = "(due <= ? OR (due > ? AND 0))"',
         "tests/pacs/test_inbox.py::test_what_was_put_off_while_the_clock_was_ahead_is_due",
+    ),
+    Mutant(
+        "clock that is set back",
+        "service/pacs/delivery.py",
+        "        await self._mind_the_clock()\n",
+        "",
+        "tests/pacs/test_delivery.py::test_a_clock_that_is_set_back_holds_up_no_result",
     ),
     Mutant(
         "result that cannot be read for now",
@@ -152,6 +173,13 @@ MUTANTS: Final = (
         "except (OSError, sqlite3.Error, SpoolFull) as error:",
         "except KeyError as error:",
         f"{SPOOL_TESTS}::test_health_and_metrics_are_answered_while_the_spool_cannot_be_read",
+    ),
+    Mutant(
+        "results while the disk takes nothing",
+        "service/pacs/notes.py",
+        "            self._held.update((parcel.number, end) for parcel in parcels)\n",
+        "",
+        f"{SPOOL_TESTS}::test_on_a_disk_that_takes_nothing_each_result_is_settled_once[delivered]",
     ),
     Mutant(
         "series while the disk fails",

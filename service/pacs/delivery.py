@@ -7,15 +7,17 @@ changes nothing there.
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from time import monotonic
+from functools import partial
+from time import monotonic, time
 from typing import Final
 
 from service.audit import Audit
 from service.errors import SpoolFull
 from service.metrics import Metrics
 from service.pacs.destination import Destination, Verdict
+from service.pacs.notes import Notes
 from service.pacs.outbox import Outbox, Parcel
 from service.pacs.segments import UNREADABLE, Segments, Unreadable
 from service.pacs.threads import Threads
@@ -30,6 +32,9 @@ MAX_STRIKES: Final = 3
 
 MAX_UNREADABLE: Final = 3
 """An object that could not be read so often, while the disk was well otherwise, is parked."""
+
+CLOCK_SECONDS: Final = 5.0
+"""A clock that was set back by more than this has what waits tried at once."""
 
 
 class Delivery:
@@ -63,6 +68,7 @@ class Delivery:
         self._destination = destination
         self._metrics = metrics
         self._audit = audit
+        self._notes = Notes(threads, first_seconds, max_seconds)
         self._first_seconds = first_seconds
         self._max_seconds = max_seconds
         self._failures = 0
@@ -75,11 +81,17 @@ class Delivery:
         self._stopping = False
         self._empty = False
         self._reads = True
+        self._clock = time() - monotonic()
 
     @property
     def state(self) -> str:
         """``unreachable`` since the last request that the destination did not answer, else ``ok``."""
         return "unreachable" if self._failures else "ok"
+
+    @property
+    def spool_fails(self) -> bool:
+        """Whether the spool does not take what became of results."""
+        return self._notes.fails
 
     def notify(self) -> None:
         """There is something new to send."""
@@ -87,6 +99,7 @@ class Delivery:
 
     def hurry(self) -> None:
         """Somebody wants it sent now, even if the destination did not answer a moment ago."""
+        self._notes.hasten()
         self._wake.set()
         self._hurry.set()
 
@@ -110,7 +123,8 @@ class Delivery:
             with suppress(TimeoutError):
                 async with asyncio.timeout(patience_seconds):
                     while self._failures == 0:
-                        if await self._threads.run(self._outbox.wait_seconds) != 0.0:
+                        held = self._notes.held
+                        if await self._threads.run(self._outbox.wait_seconds, held) != 0.0:
                             break
                         await asyncio.sleep(0.05)
         finally:
@@ -122,11 +136,19 @@ class Delivery:
 
     async def _step(self) -> float:
         """Sends one result, if one is due; seconds until it is worth to look again."""
-        parcels = await self._threads.run(self._outbox.next)
+        await self._notes.catch_up()
+        await self._mind_the_clock()
+        parcels = await self._threads.run(self._outbox.next, self._notes.held)
         if not parcels:
-            wait_seconds = await self._threads.run(self._outbox.wait_seconds)
-            self._empty = wait_seconds is None
-            return IDLE_SECONDS if wait_seconds is None else min(wait_seconds + 0.01, IDLE_SECONDS)
+            # All others have had their turn.
+            self._notes.release()
+            parcels = await self._threads.run(self._outbox.next, self._notes.held)
+        if not parcels:
+            held = self._notes.held
+            due_seconds = await self._threads.run(self._outbox.wait_seconds, held)
+            self._empty = due_seconds is None
+            wait_seconds = IDLE_SECONDS if due_seconds is None else due_seconds
+            return min(wait_seconds + 0.01, self._notes.wait_seconds + 0.01, IDLE_SECONDS)
         self._empty = False
         start = monotonic()
         try:
@@ -140,6 +162,13 @@ class Delivery:
             self._metrics.outbox_retries.inc()
         verdict = await self._destination.send(objects)
         return await self._settle(parcels, verdict, monotonic() - start)
+
+    async def _mind_the_clock(self) -> None:
+        """Times in the ledger are of the clock: set back, it makes them wait longer."""
+        before, self._clock = self._clock, time() - monotonic()
+        if before - self._clock > CLOCK_SECONDS:
+            logger.warning("the clock was set back: what waits for the destination is tried now")
+            await self._notes.write(self._outbox.make_due, seconds=0.0)
 
     def _read(self, parcels: Sequence[Parcel]) -> dict[str, bytes]:
         return {parcel.sop: self._segments.read(parcel.place) for parcel in parcels}
@@ -156,7 +185,7 @@ class Delivery:
             self._record(parcel, UNREADABLE, seconds)
         if isinstance(error, Unreadable) and len(parcels) > 1:
             # It may be but one of them that lies on a bad sector.
-            await self._threads.run(self._outbox.separate, parcels)
+            await self._separate(parcels)
             return 0.0
         if isinstance(error, Unreadable):
             self._unread.update(parcel.number for parcel in parcels)
@@ -164,15 +193,13 @@ class Delivery:
             isinstance(error, FileNotFoundError)
             or self._unread[parcels[0].number] >= MAX_UNREADABLE
         ):
-            await self._threads.run(self._outbox.park, parcels, UNREADABLE)
             self._count_failed(parcels, UNREADABLE)
+            await self._notes.write(partial(self._outbox.park, parcels, UNREADABLE), parcels)
             del self._unread[parcels[0].number]
             return 0.0
         # What else keeps a file from being read, such as too many open ones, may pass.
         wait_seconds = self._wait(max(parcel.attempts for parcel in parcels) + 1)
-        await self._threads.run(
-            self._outbox.postpone, dict.fromkeys(parcels, UNREADABLE), wait_seconds
-        )
+        await self._postpone(dict.fromkeys(parcels, UNREADABLE), wait_seconds)
         return wait_seconds if isinstance(error, SpoolFull) else 0.0
 
     async def _settle(self, parcels: Sequence[Parcel], verdict: Verdict, seconds: float) -> float:
@@ -181,12 +208,12 @@ class Delivery:
             for parcel in delivered:
                 self._metrics.outbox_delivered.labels(parcel.kind).inc()
                 self._record(parcel, "delivered", seconds)
-            await self._threads.run(self._outbox.remove, delivered)
+            await self._notes.write(partial(self._outbox.remove, delivered), delivered)
         for parcel in parcels:
             if (reason := verdict.refused.get(parcel.sop)) is not None:
                 self._count_failed([parcel], reason)
                 self._record(parcel, reason, seconds)
-                await self._threads.run(self._outbox.park, [parcel], reason)
+                await self._notes.write(partial(self._outbox.park, [parcel], reason), [parcel])
         later = {
             parcel: verdict.later[parcel.sop] for parcel in parcels if parcel.sop in verdict.later
         }
@@ -194,11 +221,11 @@ class Delivery:
         if later and not to_blame:
             attempts = max(parcel.attempts for parcel in later) + 1
             wait_seconds = max(self._wait(attempts), verdict.after_seconds)
-            await self._threads.run(self._outbox.postpone, later, wait_seconds)
+            await self._postpone(later, wait_seconds)
         for parcel, reason in later.items():
             self._record(parcel, reason, seconds)
         if verdict.separate or to_blame:
-            await self._threads.run(self._outbox.separate, parcels)
+            await self._separate(parcels)
             del self._strikes[parcels[0].result]
         if to_blame:
             self._failures = 0
@@ -215,7 +242,8 @@ class Delivery:
             if self._failures:
                 logger.info("the destination takes results again")
                 self._failures = 0
-                await self._threads.run(self._outbox.hasten)
+                self._notes.hasten()
+                await self._notes.write(self._outbox.hasten, seconds=0.0)
             return 0.0
         if parcel.alone:
             # The others show how the destination is.
@@ -227,6 +255,15 @@ class Delivery:
             fields = {"reason": reason}
             logger.warning("the destination takes no results", extra={"fields": fields})
         return max(self._wait(self._failures), verdict.after_seconds)
+
+    async def _postpone(self, reasons: Mapping[Parcel, str], seconds: float) -> None:
+        note = partial(self._outbox.postpone, reasons, seconds)
+        await self._notes.write(note, reasons, seconds)
+
+    async def _separate(self, parcels: Sequence[Parcel]) -> None:
+        # Where this cannot be noted they go together once more, after the others.
+        note = partial(self._outbox.separate, parcels)
+        await self._notes.write(note, parcels, self._max_seconds)
 
     def _wait(self, failures: int) -> float:
         return backoff(failures, self._first_seconds, self._max_seconds)

@@ -184,7 +184,7 @@ class Gateway:
         inbox, outbox, *_ = counts = self._counts
         return {
             "destination": self._delivery.state,
-            "spool": "unreachable" if self._stalls else "ok",
+            "spool": "unreachable" if self._unreachable else "ok",
             "series_waiting": inbox.series,
             "instances_waiting": inbox.instances,
             "series_dead": inbox.dead,
@@ -239,6 +239,11 @@ class Gateway:
         except TimeoutError:
             raise SpoolFull("the spool does not answer; try again") from None
 
+    @property
+    def _unreachable(self) -> bool:
+        """Whether the spool does not say what there is, or does not take what became of results."""
+        return self._stalls or self._delivery.spool_fails
+
     def _open_spool(self) -> None:
         """Says what there is, if the ledger does: predictions need not wait until somebody mends it."""
         try:
@@ -268,7 +273,7 @@ class Gateway:
             # Where there is much to count, each time takes about as long as the one before.
             usual = min(2 * self._counts.seconds, STALL_SECONDS)
             self._set_stalls(max(COUNT_SECONDS, monotonic() - self._asked) >= usual)
-        self._metrics.spool_unreachable.set(self._stalls)
+        self._metrics.spool_unreachable.set(self._unreachable)
 
     def _take(self, counting: asyncio.Future[Counts]) -> None:
         """What a count that has ended says."""

@@ -8,12 +8,13 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import RLock
 from time import time
 from typing import Final
 
+from service.disks import disk_fails, unusable
 from service.errors import SpoolFull
 from service.settings import SettingsError
 
@@ -114,7 +115,8 @@ class Ledger:
         folder: where it lies, beside the segments.
 
     Raises:
-        SettingsError: another process has it, or it is of a later release, or it cannot be opened.
+        SettingsError: another process has it, or it is of a later release, or it cannot be opened;
+            a :class:`service.disks.DiskFails` where that is for its disk.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -123,16 +125,16 @@ class Ledger:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._guard = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
-            raise SettingsError("BRAIN_SPOOL: the folder cannot be written to") from error
+            raise unusable("BRAIN_SPOOL", error) from error
         try:
             fcntl.flock(self._guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._connection = _open(folder / "spool.sqlite")
         except BlockingIOError as error:
             os.close(self._guard)
             raise SettingsError("BRAIN_SPOOL: another process uses this folder") from error
-        except (sqlite3.Error, SettingsError) as error:
+        except (OSError, sqlite3.Error, SettingsError) as error:
             os.close(self._guard)
-            raise SettingsError(f"BRAIN_SPOOL: {error}") from error
+            raise _refusal(error) from error
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -197,6 +199,16 @@ class Ledger:
             os.close(self._guard)
 
 
+def _refusal(error: Exception) -> SettingsError:
+    """What to say of a ledger that cannot be opened."""
+    match error:
+        case OSError():
+            return unusable("BRAIN_SPOOL", error)
+        case sqlite3.Error() if _is_of_the_disk(error):
+            return disk_fails("BRAIN_SPOOL", error)
+    return SettingsError(f"BRAIN_SPOOL: {error}")
+
+
 def _is_of_the_disk(error: sqlite3.Error) -> bool:
     # The lowest byte is the primary code, whatever the extended one says beside it. What comes from
     # Python's side, as of a connection that is closed, has none.
@@ -205,6 +217,10 @@ def _is_of_the_disk(error: sqlite3.Error) -> bool:
 
 def _open(path: Path) -> sqlite3.Connection:
     os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    # Of these SQLite only says that it cannot open them, as where the disk fails.
+    for part in (path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+        with suppress(FileNotFoundError):
+            os.close(os.open(part, os.O_RDWR))
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     connection.execute("PRAGMA journal_mode = WAL")
     # In WAL mode, anything less may lose the last transactions with the power.

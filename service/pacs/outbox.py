@@ -1,5 +1,6 @@
 """Results on their way to the PACS: on the disk until the destination has taken them."""
 
+import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,13 @@ from service.pacs.waits import OldestAge
 logger = logging.getLogger("service.pacs")
 
 _COLUMNS = "id, result, kind, sop, segment, offset, length, attempts, alone, request_id"
+
+_IS_FREE = "id NOT IN (SELECT value FROM json_each(?))"
+"""The condition for the numbers of objects, as JSON, that are held back."""
+
+_MAKE_DUE = "UPDATE objects SET due = 0 WHERE state = 'pending'"
+
+_MAY_GO = f"{IS_DUE} AND {_IS_FREE}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,15 +150,18 @@ class Outbox:
             raise
         remove_unused(self._ledger, self._segments, left)
 
-    def next(self) -> list[Parcel]:
+    def next(self, held: Sequence[int] = ()) -> list[Parcel]:
         """What to send now, in one request: the objects of one result that is due.
 
         It is the oldest of those that failed least, so that one that always fails holds up no other.
+
+        Args:
+            held: numbers of objects that are passed over.
         """
-        times = due_times(self._longest_seconds)
+        times = (*due_times(self._longest_seconds), json.dumps(held))
         with self._ledger.reading() as connection:
             first = connection.execute(
-                f"SELECT id, result, alone FROM objects WHERE state = 'pending' AND {IS_DUE}"  # noqa: S608
+                f"SELECT id, result, alone FROM objects WHERE state = 'pending' AND {_MAY_GO}"  # noqa: S608
                 " ORDER BY attempts, id LIMIT 1",
                 times,
             ).fetchone()
@@ -159,7 +170,7 @@ class Outbox:
             number, result, alone = first
             where = "id = ?" if alone else "result = ? AND alone = 0"
             rows = connection.execute(
-                f"SELECT {_COLUMNS} FROM objects WHERE state = 'pending' AND {IS_DUE} AND {where}"  # noqa: S608
+                f"SELECT {_COLUMNS} FROM objects WHERE state = 'pending' AND {_MAY_GO} AND {where}"  # noqa: S608
                 " ORDER BY id",
                 (*times, number if alone else result),
             ).fetchall()
@@ -168,11 +179,12 @@ class Outbox:
             for id_, result, kind, sop, *place, attempts, alone, request_id in rows
         ]
 
-    def wait_seconds(self) -> float | None:
-        """Until the next one is due; None if there is nothing to send."""
+    def wait_seconds(self, held: Sequence[int] = ()) -> float | None:
+        """Until the next one is due, but for those; None if there is nothing to send."""
         with self._ledger.reading() as connection:
             (due,) = connection.execute(
-                "SELECT min(due) FROM objects WHERE state = 'pending'"
+                f"SELECT min(due) FROM objects WHERE state = 'pending' AND {_IS_FREE}",  # noqa: S608
+                (json.dumps(held),),
             ).fetchone()
         if due is None:
             return None
@@ -215,6 +227,11 @@ class Outbox:
                 " OR reason IN ('timeout', 'unreachable', 'answer_too_large'))"
             )
 
+    def make_due(self) -> None:
+        """All that waits is due now."""
+        with self._ledger.transaction() as connection:
+            connection.execute(_MAKE_DUE)
+
     def separate(self, parcels: Iterable[Parcel]) -> None:
         """One of them may fail the others, and it is not known which: each is sent alone now."""
         with self._ledger.transaction() as connection:
@@ -238,7 +255,7 @@ class Outbox:
     def retry(self) -> int:
         """Lets parked objects be sent again, and makes due what waits; how many were parked."""
         with self._ledger.transaction() as connection:
-            connection.execute("UPDATE objects SET due = 0 WHERE state = 'pending'")
+            connection.execute(_MAKE_DUE)
             return connection.execute(
                 "UPDATE objects SET state = 'pending', due = 0, attempts = 0, alone = 0"
                 " WHERE state = 'dead'"

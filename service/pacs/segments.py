@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Lock
 from typing import BinaryIO, Final, NamedTuple
 
+from service.disks import unusable
 from service.errors import SpoolFull
 
 SUFFIX: Final = ".segment"
@@ -51,10 +52,19 @@ class Segments:
 
     Attributes:
         make_room: asked to remove what can be spared, with the bytes that are missing.
+
+    Raises:
+        SettingsError: the folder is not for this user, or its disk does not take it.
     """
 
     def __init__(self, folder: Path, max_bytes: int) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # One of another user's would seem to be empty.
+            with os.scandir(folder):
+                pass
+        except OSError as error:
+            raise unusable("BRAIN_SPOOL", error) from error
         self.folder = folder
         self.max_bytes = max_bytes
         self.make_room: Callable[[int], None] = lambda _missing: None
@@ -75,7 +85,9 @@ class Segments:
         wanted = None if names is None else set(names)
         for path in self.folder.glob(f"*{SUFFIX}"):
             if wanted is not None and path.stem not in wanted:
-                path.unlink()
+                # What cannot be deleted now is at the next start.
+                with suppress(OSError):
+                    path.unlink()
         self._used = sum(path.stat().st_size for path in self.folder.glob(f"*{SUFFIX}"))
 
     def create(self, share: float = 1.0) -> "Segment":

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from hashlib import sha256
 from pathlib import Path
+from time import time
 from typing import Any
 
 import httpx
@@ -150,6 +151,21 @@ def test_a_destination_that_is_away_gets_them_after_a_restart_of_the_service(
         wait_until(lambda: settled(service))
     assert {item.StudyInstanceUID for item in destination.of_kind("SR")} == studies
     assert len(destination.stored) == len(destination.objects)
+
+
+def test_a_clock_that_is_set_back_holds_up_no_result(
+    model_store: Path, tmp_path: Path, destination: Pacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    destination.status = 503
+    with serve(model_store, tmp_path, destination) as service:
+        send(service)
+        wait_until(lambda: destination.requests)
+        wait_until(lambda: report(service)["series_waiting"] == 0)
+        for module in ("delivery", "ledger", "outbox"):
+            monkeypatch.setattr(f"service.pacs.{module}.time", lambda: time() - 1000)
+        destination.status = 200
+        wait_until(lambda: settled(service))
+    assert destination.of_kind("SR")
 
 
 def test_what_is_refused_is_parked_and_can_be_tried_again(

@@ -1,8 +1,11 @@
 """A service that is killed or stopped: it loses nothing, and the next one goes on."""
 
 import asyncio
+import resource
 import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,6 +15,7 @@ from typing import Any, cast
 import httpx
 import pytest
 
+from service.__main__ import DISK_FAILS
 from service.app import create_app
 from service.audit import AuditFile
 from service.engine import Engine
@@ -41,7 +45,9 @@ from tests.support.pacs import (
 )
 from tests.support.service import (
     PATIENCE_SECONDS,
+    ROOT,
     FakeRuntimes,
+    environment_with,
     process,
     serving,
     wait_until,
@@ -109,6 +115,25 @@ def test_a_series_that_ends_the_process_is_given_up(
         send(service, series(1))
         wait_until(lambda: settled(service))
     assert len(destination.of_kind("SR")) == 1
+
+
+def test_a_start_on_a_full_disk_is_worth_another_one(tmp_path: Path) -> None:
+    """systemd does not start it again where a setting is wrong."""
+    Ledger(tmp_path).close()
+    variables = {"BRAIN_DICOMWEB_URL": "http://127.0.0.1:9", "BRAIN_SPOOL": str(tmp_path)}
+    started = subprocess.run(
+        [sys.executable, "-m", "service"],
+        cwd=ROOT,
+        env=environment_with(**variables),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0)),
+        capture_output=True,
+        text=True,
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+    assert started.returncode == DISK_FAILS
+    assert started.stderr.startswith("brain-mri service: BRAIN_SPOOL: its disk is full")
+    assert "Traceback" not in started.stderr
 
 
 def test_a_stop_is_no_attempt(model_store: Path, tmp_path: Path, destination: Pacs) -> None:

@@ -6,13 +6,16 @@ import resource
 import signal
 import sqlite3
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from service.dicom.results import MadeObject
+from service.disks import DiskFails
 from service.errors import SpoolFull
 from service.pacs.inbox import Inbox
 from service.pacs.ledger import Ledger
@@ -156,6 +159,59 @@ def test_a_spool_of_another_release_is_not_touched(tmp_path: Path) -> None:
     ledger.close()
     with pytest.raises(SettingsError, match="another release"):
         Ledger(tmp_path)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO], ids=errno.errorcode.get)
+@pytest.mark.parametrize("opens", [Ledger, lambda folder: Segments(folder, 10**6)])
+def test_a_spool_whose_disk_fails_at_the_start_is_no_wrong_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opens: Callable[[Path], object], number: int
+) -> None:
+    for name in ("open", "scandir"):
+        monkeypatch.setattr(os, name, failing(number))
+    with pytest.raises(DiskFails, match=r"^BRAIN_SPOOL: its disk is full, is read-only or fails"):
+        opens(tmp_path)
+
+
+def test_a_ledger_whose_disk_is_full_at_the_start_is_no_wrong_setting(tmp_path: Path) -> None:
+    Ledger(tmp_path).close()
+    with largest_file(0), pytest.raises(DiskFails, match=r"^BRAIN_SPOOL: its disk is full"):
+        Ledger(tmp_path)
+
+
+def opened(folder: Path) -> tuple[Ledger, Segments]:
+    """As the service opens a spool."""
+    return Ledger(folder), Segments(folder / "segments", 10**6)
+
+
+@pytest.mark.parametrize("name", ["lock", "spool.sqlite", "spool.sqlite-wal", "segments"])
+def test_a_spool_of_another_user_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """As one that root has put back."""
+    Ledger(tmp_path).close()
+    (tmp_path / "spool.sqlite-wal").touch()
+
+    def denied(call: Callable[..., Any], path: Any, *rest: Any) -> Any:
+        if Path(path).name == name:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return call(path, *rest)
+
+    monkeypatch.setattr(os, "open", partial(denied, os.open))
+    monkeypatch.setattr(os, "scandir", partial(denied, os.scandir))
+    with pytest.raises(SettingsError, match=f"^BRAIN_SPOOL: .*{name} may not .* chown") as raised:
+        opened(tmp_path)
+    assert not isinstance(raised.value, DiskFails)
+
+
+def test_a_file_that_cannot_be_removed_at_the_start_stops_nothing(
+    segments: Segments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    segment = segments.create()
+    segment.write(b"of another user")
+    segment.sync()
+    monkeypatch.setattr(Path, "unlink", failing(errno.EACCES))
+    segments.keep_only([])
+    assert segments.used == len(b"of another user")
 
 
 def test_files_that_nothing_refers_to_go_at_the_start(

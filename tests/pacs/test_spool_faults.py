@@ -402,3 +402,72 @@ def test_of_many_results_that_cannot_be_read_the_first_one_says_so(
         wait_until(lambda: settled(service))
     assert caplog.text.count("a result cannot be read from the spool") == 1
     assert len(destination.of_kind("SR")) == 4
+
+
+def sent(destination: Pacs) -> set[str]:
+    """SOP instance UIDs of what was sent, whatever became of it."""
+    return {sop for _, sops in destination.requests for sop in sops}
+
+
+@pytest.mark.parametrize("refused", [False, True], ids=["delivered", "refused"])
+def test_on_a_disk_that_takes_nothing_each_result_is_settled_once(
+    model_store: Path,
+    tmp_path: Path,
+    destination: Pacs,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    refused: bool,
+) -> None:
+    destination.status = 503
+    log = tmp_path / "audit.log"
+    with serve(model_store, tmp_path, destination, audit_log=log) as service:
+        stow(service.client, [item.data for _ in range(3) for item in series(1)])
+        wait_until(lambda: report(service)["series_waiting"] == 0)
+        objects = report(service)["objects_waiting"]
+        wait_until(lambda: len(sent(destination)) == objects)
+        if refused:
+            destination.reasons = dict.fromkeys(sent(destination), 0x0122)
+        disk = FaultyDisk(service, monkeypatch)
+        disk.statements("BEGIN IMMEDIATE", code=sqlite3.SQLITE_FULL)
+        disk.left = 10**6
+        destination.requests.clear()
+        destination.status = 200
+        wait_until(lambda: len(sent(destination)) == objects)
+        # Longer than any wait before the next attempt.
+        sleep(1)
+        assert sum(len(sops) for _, sops in destination.requests) == objects
+        health = service.client.get("/health").json()["pacs"]
+        assert (health["destination"], health["spool"]) == ("ok", "unreachable")
+        assert "brain_spool_unreachable 1.0" in service.client.get("/metrics").text
+        disk.left = 0
+        wait_until(lambda: settled(service))
+        now = report(service)
+        assert (now["spool"], now["objects_dead"]) == ("ok", objects * refused)
+    found = log.read_text()
+    assert found.count('"result":"delivered"') == objects * (not refused)
+    assert found.count('"result":"refused_0122"') == objects * refused
+    assert caplog.text.count("the spool does not take what became of results") == 1
+
+
+def test_on_a_disk_that_takes_nothing_results_are_tried_again(
+    model_store: Path, tmp_path: Path, destination: Pacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """First the destination is away, then it refuses requests of several objects, then it is well."""
+    destination.status = 503
+    with serve(model_store, tmp_path, destination) as service:
+        stow(service.client, [item.data for _ in range(3) for item in series(1)])
+        wait_until(lambda: report(service)["series_waiting"] == 0)
+        objects = report(service)["objects_waiting"]
+        disk = FaultyDisk(service, monkeypatch)
+        disk.statements("BEGIN IMMEDIATE", code=sqlite3.SQLITE_READONLY)
+        disk.left = 10**6
+        for status in (503, 400):
+            destination.status = status
+            destination.requests.clear()
+            wait_until(lambda: len(sent(destination)) == objects)
+        destination.status = 200
+        wait_until(lambda: len(destination.objects) == objects)
+        disk.left = 0
+        wait_until(lambda: settled(service))
+        assert report(service)["objects_dead"] == 0
+    assert len(destination.stored) == objects

@@ -17,11 +17,13 @@ import pydicom
 import pytest
 
 from service.audit import MAX_WAITING, AuditFile, digest
+from service.disks import DiskFails
 from service.keys import Role, make_key
 from service.metrics import Metrics
 from service.settings import SettingsError
 from tests.support.keys import write_keys
 from tests.support.service import FakeRuntimes, serving, settings_for, wait_until
+from tests.support.spool import failing
 
 VISIT = "f034d653-fe99-43c1-cf22-9188d3e5507c"
 
@@ -248,6 +250,14 @@ def test_a_folder_that_cannot_be_made_stops_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(SettingsError, match="BRAIN_AUDIT_LOG"):
         AuditFile(tmp_path / "file" / "audit.log", 10**6, 1, True, Metrics())
+
+
+def test_a_disk_that_is_read_only_at_the_start_is_no_wrong_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "open", failing(errno.EROFS))
+    with pytest.raises(DiskFails, match=r"^BRAIN_AUDIT_LOG: its disk is full, is read-only"):
+        AuditFile(tmp_path / "audit.log", 10**6, 1, True, Metrics())
 
 
 def move(path: Path) -> None:
