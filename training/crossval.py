@@ -243,7 +243,12 @@ def _together(
         # Data that are all tumours have no specificity.
         warnings.simplefilter("ignore", RuntimeWarning)
         found = scores(
-            probabilities, truth, audit.groups[rows], recipe.classes, recipe.tumor_classes
+            probabilities,
+            truth,
+            audit.groups[rows],
+            recipe.classes,
+            recipe.tumor_classes,
+            recipe.tumor_threshold,
         )
     found["classes"] = {name: found["classes"][name] for name in present}
     found["macro_f1"] = float(np.mean([entry["f1"] for entry in found["classes"].values()]))

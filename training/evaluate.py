@@ -240,6 +240,9 @@ def _class_figures(
                 groups[inside & named],
                 recipe.classes,
                 recipe.tumor_classes,
+                # What serves where there is no mask head; with one it is one half, and the threshold
+                # that serves has figures of its own.
+                recipe.tumor_threshold,
             )
             for kind, values in probabilities.items()
         }

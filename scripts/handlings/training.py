@@ -37,6 +37,13 @@ MUTANTS: Final = (
         f"{SCORES_TESTS}::test_fewer_than_five_groups_have_no_interval",
     ),
     Mutant(
+        "threshold that serves in the card's figures",
+        "training/evaluate.py",
+        "                recipe.tumor_threshold,\n",
+        "                0.5,\n",
+        f"{TRUST_TESTS}::test_tumour_figures_are_of_the_threshold_that_serves",
+    ),
+    Mutant(
         "precision of a class that does not occur",
         "training/scores.py",
         "Basis((predicted == i, ours), share=True)",
