@@ -10,6 +10,7 @@ other slices of the same patient may train, and ``validation_accuracy`` is no fi
 import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -28,7 +29,7 @@ from training.prepare import configure, read, require_masks, start
 from training.recipe import SEEDS, Recipe
 from training.run import Run, held
 from training.scores import scores
-from training.splits import Protocol, Split, divisible, pick, require_classes
+from training.splits import Protocol, Split, divisible, left_out, pick, require_classes
 from training.truth import allowed, require_kinds
 
 CROSSVAL_FILE: Final = "crossval.json"
@@ -86,6 +87,8 @@ def crossval(
         require_masks(images, part.split)
     for part in every:
         print(f"{part.name}: {part.split.counts()}", flush=True)
+        for remark in part.split.remarks:
+            print(f"  {remark}", flush=True)
         config = configure(part.recipe, roots, images, part.split, Protocol.GROUPED)
         with held(out / part.name):
             run = start(out / part.name, config, resume=True)
@@ -197,7 +200,8 @@ def _around(images: ImageSet, audit: Audit, test: NDArray[np.bool_], recipe: Rec
     trains = usable & ~np.isin(groups, groups[validates])
     result = Split(np.flatnonzero(trains), np.flatnonzero(validates), np.flatnonzero(test))
     require_classes(result, images, recipe, whole)
-    return result
+    nobody = np.zeros(len(images), np.bool_)
+    return replace(result, remarks=tuple(left_out(result, audit, nobody)))
 
 
 def _predicted(run: Run, images: ImageSet, split: Split) -> NDArray[np.float32]:

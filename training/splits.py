@@ -124,7 +124,7 @@ def split(
         if _names_folds(images).any():
             reasons += [*sent, "the command crossval tests fold by fold"]
         raise DatasetError("; ".join([str(error), *reasons])) from error
-    return replace(result, remarks=(*remarks, *_left_out(result, audit, held)))
+    return replace(result, remarks=(*remarks, *left_out(result, audit, held)))
 
 
 def _why_impossible(split: Split, images: ImageSet, audit: Audit) -> Iterator[str]:
@@ -138,16 +138,23 @@ def _why_impossible(split: Split, images: ImageSet, audit: Audit) -> Iterator[st
     yield from why_few(images, audit, lacking)
 
 
-def _left_out(split: Split, audit: Audit, held_out: NDArray[np.bool_]) -> Iterator[str]:
-    """How many images are in no part, for whose sake; those of conflicting labels are said elsewhere.
+def left_out(split: Split, audit: Audit, held_out: NDArray[np.bool_]) -> Iterator[str]:
+    """How many images are in no part, and why.
 
     Args:
         split: who is in which part.
-        audit: groups.
+        audit: groups, and which images have conflicting labels.
         held_out: images of data sets that are held out, (N,).
     """
     out = ~held_out
-    out[[*split.train, *split.validation, *split.test, *audit.conflicting]] = False
+    out[[*split.train, *split.validation, *split.test]] = False
+    conflicting = int(out[audit.conflicting].sum())
+    out[audit.conflicting] = False
+    if conflicting:
+        yield (
+            f"{conflicting} images are left out: alike, and of classes that exclude each other; audit "
+            "lists them"
+        )
     for part, does in ((split.test, "is tested"), (split.validation, "validates")):
         beside = out & np.isin(audit.groups, audit.groups[part])
         out &= ~beside

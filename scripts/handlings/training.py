@@ -23,6 +23,13 @@ MUTANTS: Final = (
         "tests/training/test_begin.py::test_workers_that_differ_train_nothing",
     ),
     Mutant(
+        "images that no part takes for their labels",
+        "training/splits.py",
+        "    if conflicting:\n",
+        "    if False:\n",
+        "tests/training/test_splits.py::test_what_has_conflicting_labels_neither_trains_nor_validates",
+    ),
+    Mutant(
         "share of none or all",
         "training/interval.py",
         "if basis.share:",

@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -172,6 +173,25 @@ def test_the_seeds_of_all_parts_are_such_as_a_run_can_have(small_data: Path) -> 
     assert [part.recipe.seed for part in parts(last, images, found, repeats=2)][-1] == SEEDS - 1
     with pytest.raises(RecipeError, match="leaves no room"):
         [*parts(last, images, found, repeats=3)]
+
+
+@pytest.mark.usefixtures("training")
+def test_what_no_part_takes_is_said_before_it_trains(
+    small_data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from training import crossval as module
+
+    data = shutil.copytree(small_data / "Training", tmp_path / "data")
+    shutil.copy(data / "glioma" / "0-1.png", data / "notumor" / "again.png")
+    monkeypatch.setattr(module, "configure", Mock(side_effect=RunError("it would train")))
+    with pytest.raises(RunError, match="it would train"):
+        module.crossval(load_recipe("baseline_cnn"), [data], tmp_path / "out", repeats=1)
+    told = capsys.readouterr().out.partition("repeat1: {")[2]
+    # The other one is tested.
+    assert "\n  1 images are left out: alike, and of classes that exclude each other" in told
 
 
 @pytest.mark.usefixtures("training")

@@ -298,9 +298,12 @@ def test_one_patient_does_not_test_what_was_trained_on() -> None:
     found = replace(
         found, conflicting=np.flatnonzero([f.person == "p3" for f in images.files])[1:3]
     )
-    (remark,) = split(images, found, Protocol.CLEAN, _recipe(folds=None)).remarks
-    assert remark.startswith("1 images are left out")
-    assert split(images, found, Protocol.PUBLISHED, _recipe(folds=None)).remarks == ()
+    remarks = split(images, found, Protocol.CLEAN, _recipe(folds=None)).remarks
+    assert remarks == (
+        "2 images are left out: alike, and of classes that exclude each other; audit lists them",
+        "1 images are left out: their person or near duplicate is tested",
+    )
+    assert split(images, found, Protocol.PUBLISHED, _recipe(folds=None)).remarks == remarks[:1]
 
 
 def test_copies_of_a_fold_that_validates_are_counted() -> None:
@@ -424,6 +427,8 @@ def test_what_has_conflicting_labels_neither_trains_nor_validates(protocol: Prot
     )
     learned = np.concatenate([parts.train, parts.validation])
     assert not np.isin(conflicting, learned).any()
+    dropped = np.setdiff1d(conflicting, parts.test)
+    assert f"{len(dropped)} images are left out: alike, and" in "\n".join(parts.remarks)
     if protocol is not Protocol.GROUPED:
         # Test stays whole.
         assert np.isin(conflicting[images.parts[conflicting] == "testing"], parts.test).all()
@@ -443,6 +448,7 @@ def test_no_group_spans_training_and_validation_of_a_part() -> None:
     groups = [set(found.groups[rows].tolist()) for rows in (parts.train, parts.validation)]
     assert all(groups)
     assert not groups[0] & groups[1]
+    assert parts.remarks[0].startswith("8 images are left out: alike, and of classes that exclude")
     for one in groups:
         # What is tested, its copies, and what is filed under two labels.
         assert not one & set(range(12))
