@@ -12,7 +12,7 @@ from training.duplicates import Audit, audit
 from training.errors import DatasetError, RunError
 from training.images import ImageSet
 from training.names import ANY_TUMOR, NO_TUMOR
-from training.reasons import why_few
+from training.reasons import OTHER_FOLDS, why_few
 from training.recipe import Recipe
 from training.run import Run, RunConfig, installed
 from training.splits import Protocol, Split, split
@@ -111,7 +111,11 @@ def _nothing_to_test_on(
             "--protocol grouped draws them by near-duplicate groups",
         ]
     if np.char.startswith(images.parts, "fold").all():
-        return ["no images to test on: no slice is of a fold that is tested", *parts.remarks]
+        return [
+            "no images to test on: no slice is of a fold that is tested",
+            *parts.remarks,
+            OTHER_FOLDS,
+        ]
     few = why_few(images, found, sorted(set(images.labels.tolist())))
     return ["no images to test on: there are too few groups to draw some for test", *few]
 

@@ -11,7 +11,7 @@ from training.duplicates import Audit
 from training.errors import DatasetError
 from training.images import ImageSet
 from training.names import ANY_TUMOR
-from training.reasons import all_tested, folds_sent, off_share, why_few
+from training.reasons import OTHER_FOLDS, all_tested, folds_sent, off_share, why_few
 from training.recipe import Recipe
 
 
@@ -122,7 +122,7 @@ def split(
     except DatasetError as error:
         reasons = [*_why_impossible(result, images, audit)]
         if _names_folds(images).any():
-            reasons += [*sent, "the command crossval tests fold by fold"]
+            reasons += [*sent, OTHER_FOLDS]
         raise DatasetError("; ".join([str(error), *reasons])) from error
     return replace(result, remarks=(*remarks, *left_out(result, audit, held)))
 

@@ -74,7 +74,7 @@ def test_why_there_is_nothing_to_test_on_is_said(
         images = dataclasses.replace(images, files=files)
     monkeypatch.setattr("training.prepare.read", lambda *_: (images, found))
     says = (
-        "no slice is of a fold that is tested; one names"
+        r"no slice is of a fold that is tested; one names folds 1, 2; \[folds\] in a copy"
         if folds
         else "all [0-9]+ glioma slices have one person by their outermost folder below"
     )

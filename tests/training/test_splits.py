@@ -194,8 +194,12 @@ def test_a_class_of_large_groups_validates_with_its_smallest() -> None:
 def test_folds_that_a_recipe_sends_nowhere_are_named_as_what_is_wrong(protocol: Protocol) -> None:
     rows = [("f", f"fold{1 + n % 5}", CLASSES[n % 2], n) for n in range(40)]
     images, found = _set(rows)
-    with pytest.raises(DatasetError, match=r"efficientnet_lite0 sends none anywhere.*crossval"):
+    with pytest.raises(
+        DatasetError, match=r"efficientnet_lite0 sends none anywhere.*crossval"
+    ) as end:
         split(images, found, protocol, _recipe(folds=None))
+    for way_out in ("[folds] in a copy of the recipe", "without fold", "no model to serve"):
+        assert way_out in str(end.value)
 
 
 def _indexed(source: str, folds: int, first: int) -> list[tuple[str, str, str, int]]:
