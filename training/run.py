@@ -39,6 +39,16 @@ SHARED: Final = ("recipe", "protocol", "held_out", "data", "splits", "truth", "p
 """What of a run's description all that train it must have alike."""
 
 
+_OTHER: Final = {
+    "recipe": "another recipe",
+    "protocol": "another protocol",
+    "held_out": "other data sets held out",
+    "data": "other data",
+    "splits": "another split",
+}
+"""What makes another run, in the order in which it is asked: what comes first decides what follows."""
+
+
 class RunConfig(BaseModel):
     """What a run is; resuming with another one is refused.
 
@@ -145,7 +155,7 @@ class Run:
 
     def require_same(self, config: RunConfig) -> None:
         """Raises RunError when ``config`` would continue another run than this one."""
-        for name in ("recipe", "protocol", "held_out", "data", "splits"):
+        for name in _OTHER:
             before, now = getattr(self.config, name), getattr(config, name)
             if before != now:
                 what = ""
@@ -154,8 +164,8 @@ class Run:
                 elif name == "protocol":
                     what = f": {before}, not {now}"
                 elif name == "data":
-                    what = _renamed(before, now)
-                raise RunError(f"{self.path} was started with another {name}{what}")
+                    what = f": {_renamed(before, now) or _changed(before, now)}"
+                raise RunError(f"{self.path} was started with {_OTHER[name]}{what}")
         if self.config.probe_digest not in (None, config.probe_digest):
             raise RunError(f"{self.path} was started where preprocessing gives other pixels")
         if None not in (self.config.truth, config.truth) and self.config.truth != config.truth:
@@ -251,11 +261,25 @@ def _renamed(before: Sequence[DataSource], now: Sequence[DataSource]) -> str:
     ours, theirs = ({source.digest: source.name for source in data} for data in (before, now))
     if ours.keys() != theirs.keys():
         return ""
-    return "".join(
-        f": the data set {name} is called {theirs[digest]} here; give it by the name {name}"
+    return "; ".join(
+        f"the data set {name} is called {theirs[digest]} here; give it by the name {name}"
         for digest, name in ours.items()
         if theirs[digest] != name
     )
+
+
+def _changed(before: Sequence[DataSource], now: Sequence[DataSource]) -> str:
+    """Which data sets two descriptions of data differ in, and how."""
+    ours, theirs = ({source.name: source for source in data} for data in (before, now))
+    told = [f"the data set {name} was not among them" for name in theirs if name not in ours]
+    for name, source in ours.items():
+        if name not in theirs:
+            told.append(f"the data set {name} is not given")
+        elif source.images != theirs[name].images:
+            told.append(f"{name} held {source.images} images, now {theirs[name].images}")
+        elif source.digest != theirs[name].digest:
+            told.append(f"{name} holds {source.images} images as before, and not the same ones")
+    return "; ".join(told)
 
 
 @contextmanager

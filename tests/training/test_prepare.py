@@ -3,6 +3,7 @@
 import dataclasses
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -169,7 +170,7 @@ def test_a_run_goes_on_with_data_that_were_moved_and_is_evaluated_there(
     shutil.copytree(before, now)
     shutil.rmtree(before)
     moved = prepare(recipe, [now], Protocol.CLEAN).config
-    with pytest.raises(RunError, match="another splits"):
+    with pytest.raises(RunError, match="another split"):
         start(tmp_path / "run", moved.model_copy(update={"splits": {}}), resume=True)
     assert Run.open(tmp_path / "run").config == config
     assert start(tmp_path / "run", moved, resume=True).config == moved
@@ -188,5 +189,26 @@ def test_data_under_another_name_are_told_from_other_data(small_data: Path, tmp_
     with pytest.raises(RunError, match=r"called hospital here; give it by the name small$"):
         start(tmp_path / "run", linked, resume=True)
     other = [source.model_copy(update={"digest": "0" * 64}) for source in linked.data]
-    with pytest.raises(RunError, match=r"another data$"):
+    with pytest.raises(
+        RunError, match="the data set hospital was not among them; the data set small"
+    ):
         start(tmp_path / "run", linked.model_copy(update={"data": tuple(other)}), resume=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"images": 95}, r"other data: small held [0-9]+ images, now 95$"),
+        ({"digest": "0" * 64}, r"small holds [0-9]+ images as before, and not the same ones$"),
+    ],
+    ids=str,
+)
+def test_how_data_differ_is_said(
+    changes: dict[str, Any], told: str, small_data: Path, tmp_path: Path
+) -> None:
+    config = prepare(load_recipe("baseline_cnn"), [small_data], Protocol.CLEAN).config
+    start(tmp_path / "run", config, resume=True).save_progress(Progress(), [])
+    (source,) = config.data
+    now = (source.model_copy(update={"digest": "0" * 64} | changes),)
+    with pytest.raises(RunError, match=told):
+        start(tmp_path / "run", config.model_copy(update={"data": now}), resume=True)
