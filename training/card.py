@@ -189,11 +189,13 @@ def _training(metrics: dict[str, Any], config: RunConfig) -> list[str]:
 def _commands(metrics: dict[str, Any], config: RunConfig) -> list[str]:
     """What a person types to make the run again; where folders are is nobody else's business."""
     recipe = config.recipe
+    # What is drawn goes by the order in which they were read.
+    names = [root.name for root in config.roots] or [source.name for source in config.data]
     return [
         f"python -m training fit --recipe {recipe.name}"
         # Of one's own, the file is needed.
         + ("" if recipe.name in recipe_names() else SUFFIX)
-        + "".join(f" --data {quote(source.name)}" for source in config.data)
+        + "".join(f" --data {quote(name)}" for name in names)
         + "".join(
             f" --{'mixed-precision' if name == 'precision' else name} {quote(str(value))}"
             for name, value in overridden(recipe, config.overrides).items()

@@ -25,9 +25,9 @@ from training.files import load_arrays, save_arrays, write_aside
 from training.fit import train
 from training.images import ImageSet
 from training.patients import persons_named
-from training.prepare import configure, read, require_masks, start
+from training.prepare import as_begun, configure, read, require_masks, start
 from training.recipe import SEEDS, Recipe
-from training.run import Run, held
+from training.run import RUN_FILE, Run, held
 from training.scores import scores
 from training.splits import Protocol, Split, divisible, left_out, pick, require_classes
 from training.truth import allowed, require_kinds
@@ -76,6 +76,8 @@ def crossval(
         RecipeError: the parts' seeds, which follow the recipe's, would be too large.
         RunError: what is there is damaged, or of other data or another recipe.
     """
+    begun = next((p.parent for p in sorted(out.glob(f"*/{RUN_FILE}")) if Run.begun(p.parent)), out)
+    roots = as_begun(begun, roots)
     images, audit = read(recipe, roots)
     _check(images.labels[divisible(images, recipe)], recipe)
     probabilities: list[NDArray[np.float32]] = []

@@ -131,6 +131,26 @@ def require_masks(images: ImageSet, parts: Split) -> None:
             raise DatasetError(f"a recipe with a mask head needs {name} images without a tumour")
 
 
+def as_begun(path: Path, roots: Sequence[Path]) -> list[Path]:
+    """Data sets' folders in the order in which a run read them, if there is one that read the same.
+
+    Whatever is drawn goes by the order of reading, so in another one the run would be another.
+
+    Args:
+        path: the run's folder, which need not be there.
+        roots: the folders as they are given now; they may have been moved.
+
+    Raises:
+        RunError: the run's description is damaged.
+    """
+    if not Run.begun(path):
+        return [*roots]
+    names = [root.name for root in Run.open(path).config.roots]
+    if sorted(names) != sorted(given(root).name for root in roots):
+        return [*roots]
+    return sorted(roots, key=lambda root: names.index(given(root).name))
+
+
 def start(path: Path, config: RunConfig, resume: bool) -> Run:
     """A new run, or the one in the folder if it is to be resumed, with its data where they lie now.
 

@@ -31,7 +31,7 @@ from training.splits import Protocol
 PACKAGES: Final = ("tensorflow", "tensorflow_cpu", "keras", "numpy", "pillow", "ai-edge-litert")
 ARTIFACTS: Final = "artifacts"
 REPORT: Final = "report"
-_RUN: Final = "run.json"
+RUN_FILE: Final = "run.json"
 _PROGRESS: Final = "progress.npz"
 _BEST: Final = "best.npz"
 _RESTART: Final = "restart.npz"
@@ -109,7 +109,7 @@ class Run:
 
     @classmethod
     def _described(cls, path: Path, config: RunConfig) -> Self:
-        write_aside(path / _RUN, config.model_dump_json(indent=1).encode())
+        write_aside(path / RUN_FILE, config.model_dump_json(indent=1).encode())
         return cls(path, config)
 
     def moved(self, roots: tuple[Path, ...]) -> Self:
@@ -119,7 +119,7 @@ class Run:
     @staticmethod
     def begun(path: Path) -> bool:
         """Whether the folder holds a run with an epoch to go on from."""
-        return (path / _RUN).exists() and (path / _PROGRESS).exists()
+        return (path / RUN_FILE).exists() and (path / _PROGRESS).exists()
 
     @classmethod
     def require_startable(cls, path: Path, resume: bool) -> None:
@@ -147,11 +147,11 @@ class Run:
             RunError: there is none, or its description is damaged.
         """
         try:
-            return cls(path, RunConfig.model_validate_json((path / _RUN).read_bytes()))
+            return cls(path, RunConfig.model_validate_json((path / RUN_FILE).read_bytes()))
         except OSError as error:
             raise RunError(f"{path} holds no run") from error
         except ValidationError as error:
-            raise RunError(f"{path / 'run.json'} is damaged: {brief(error)}") from error
+            raise RunError(f"{path / RUN_FILE} is damaged: {brief(error)}") from error
 
     def require_same(self, config: RunConfig) -> None:
         """Raises RunError when ``config`` would continue another run than this one."""
@@ -163,15 +163,16 @@ class Run:
                     what = f": {'; '.join(differences(before, now))}"
                 elif name == "protocol":
                     what = f": {before}, not {now}"
+                elif name == "splits":
+                    what = f" of the same images: {_read_otherwise(self.config, config)}"
                 elif name == "data":
                     what = f": {_renamed(before, now) or _changed(before, now)}"
                 raise RunError(f"{self.path} was started with {_OTHER[name]}{what}")
         if self.config.probe_digest not in (None, config.probe_digest):
             raise RunError(f"{self.path} was started where preprocessing gives other pixels")
         if None not in (self.config.truth, config.truth) and self.config.truth != config.truth:
-            raise RunError(
-                f"{self.path} was started when the same images had other classes, persons or masks"
-            )
+            why = _read_otherwise(self.config, config)
+            raise RunError(f"{self.path} was started with the same images, but {why}")
 
     def save_progress(self, progress: Progress, variables: Sequence[Any]) -> None:
         """Saves an epoch's end: every variable of the model and the optimiser, in order.
@@ -266,6 +267,15 @@ def _renamed(before: Sequence[DataSource], now: Sequence[DataSource]) -> str:
         for digest, name in ours.items()
         if theirs[digest] != name
     )
+
+
+def _read_otherwise(before: RunConfig, now: RunConfig) -> str:
+    """What may have made something else of the same images."""
+    ours, theirs = ([root.name for root in config.roots] for config in (before, now))
+    if ours != theirs and sorted(ours) == sorted(theirs):
+        return f"--data came in the order {', '.join(ours)}"
+    # Files are read, and drawn from, in the order of their names.
+    return "the names of files, or their parts, classes, persons or masks, were others"
 
 
 def _changed(before: Sequence[DataSource], now: Sequence[DataSource]) -> str:

@@ -23,6 +23,14 @@ MUTANTS: Final = (
         "tests/training/test_begin.py::test_workers_that_differ_train_nothing",
     ),
     Mutant(
+        "data given in another order to a run that goes on",
+        "training/prepare.py",
+        "    return sorted(roots, key=lambda root: names.index(given(root).name))\n",
+        "    return [*roots]\n",
+        "tests/training/test_prepare.py"
+        "::test_a_run_goes_on_with_its_data_in_the_order_that_it_began_with",
+    ),
+    Mutant(
         "images that no part takes for their labels",
         "training/splits.py",
         "    if conflicting:\n",

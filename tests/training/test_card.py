@@ -131,6 +131,10 @@ def test_the_command_of_a_card_can_be_typed() -> None:
     assert options.weights == "our best.pth"
     own = load_recipe("efficientnet_lite0_mask").model_copy(update={"name": "ours"})
     assert "--recipe ours.toml --data" in model_card(version_metrics(), version_config(recipe=own))
+    roots = ["/data/plain", "/data/folded"]
+    assert "--data plain --data folded --protocol" in model_card(
+        version_metrics(), version_config(roots=roots)
+    )
 
 
 def test_the_card_says_what_its_intervals_leave_out() -> None:

@@ -4,6 +4,7 @@ import dataclasses
 import shutil
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from PIL import Image
 from training.__main__ import main
 from training.catalogue import load_recipe
 from training.errors import DatasetError, RunError
-from training.prepare import prepare, read, reopen, start
+from training.prepare import as_begun, prepare, read, reopen, start
 from training.progress import Progress
 from training.run import Run, held
 from training.splits import Protocol, Split
@@ -177,6 +178,29 @@ def test_a_run_goes_on_with_data_that_were_moved_and_is_evaluated_there(
     run, prepared = reopen(tmp_path / "run")
     assert run.config.roots == (now,)
     assert len(prepared.images)
+
+
+def test_a_run_goes_on_with_its_data_in_the_order_that_it_began_with(
+    small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, other = tmp_path / "now" / "b", tmp_path / "now" / "a"
+    shutil.copytree(small_data, first)
+    shutil.copytree(small_data / "Training" / "glioma", other / "glioma")
+    recipe, run = load_recipe("baseline_cnn"), tmp_path / "run"
+    config = prepare(recipe, [first, other], Protocol.CLEAN).config
+    assert as_begun(run, [other, first]) == [other, first]
+    start(run, config, resume=True).save_progress(Progress(), [])
+    turned = prepare(recipe, [other, first], Protocol.CLEAN).config
+    with pytest.raises(RunError, match=r"same images.*--data came in the order b, a$"):
+        start(run, turned, resume=True)
+    moved = [tmp_path / "else" / name for name in "ab"]
+    assert as_begun(run, moved) == moved[::-1]
+    assert as_begun(run, [other]) == [other]
+    read = Mock(side_effect=RunError("it reads"))
+    monkeypatch.setattr("training.prepare.prepare", read)
+    options = ["--data", str(other), "--data", str(first), "--out", str(run)]
+    assert main(["fit", "--recipe", "baseline_cnn", *options, "--resume"]) == 1
+    assert read.call_args.args[1] == [first, other]
 
 
 def test_data_under_another_name_are_told_from_other_data(small_data: Path, tmp_path: Path) -> None:
