@@ -31,6 +31,13 @@ MUTANTS: Final = (
         "::test_a_run_goes_on_with_its_data_in_the_order_that_it_began_with",
     ),
     Mutant(
+        "masks in a folder of another name",
+        "training/index.py",
+        "    passed_over += _other_folders(root)\n",
+        "",
+        "tests/training/test_index.py::test_masks_in_a_folder_of_another_name_are_seen_to_be_none",
+    ),
+    Mutant(
         "images that no part takes for their labels",
         "training/splits.py",
         "    if conflicting:\n",
