@@ -275,7 +275,7 @@ def main(arguments: list[str] | None = None) -> int:
         # Imported per command: the audit needs no TensorFlow, whose import takes seconds.
         if options.command == "fit":
             from training.cluster import cluster
-            from training.prepare import prepare
+            from training.prepare import as_begun, prepare
             from training.run import Run, held
             from training.splits import Protocol
 
@@ -289,9 +289,8 @@ def main(arguments: list[str] | None = None) -> int:
                 if not (options.resume and Run.begun(options.out)):
                     # The first use of a GPU, or of other workers, is the strategy's.
                     _require_startpoint(recipe, download=options.strategy == "none")
-                prepared = prepare(
-                    recipe, options.data, Protocol(options.protocol), options.hold_out
-                )
+                roots = as_begun(options.out, options.data) if options.resume else options.data
+                prepared = prepare(recipe, roots, Protocol(options.protocol), options.hold_out)
                 from training.fit import begin, train
                 from training.strategy import Strategy, StrategyName
 

@@ -85,13 +85,14 @@ def _results(metrics: dict[str, Any], config: RunConfig, served: str) -> list[st
             + _KINDS[served]
             + _tested(metrics, config)
             + _unstated(unstated, split["test"], "answers" in metrics)
+            + _tumor_from("answers" in metrics)
         ),
         "",
         (
-            "| trained on | tested on | model | images | accuracy | macro F1 | tumour sensitivity | "
-            "tumour specificity | tumour AUC |"
+            "| trained on | tested on | model | images | accuracy | macro F1 | tumour from | "
+            "tumour sensitivity | tumour specificity | tumour AUC |"
         ),
-        "|---|---|---|---|---|---|---|---|---|",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for protocol, subsets in sorted(metrics["protocols"].items()):
         for subset, kinds in subsets.items():
@@ -188,11 +189,13 @@ def _training(metrics: dict[str, Any], config: RunConfig) -> list[str]:
 def _commands(metrics: dict[str, Any], config: RunConfig) -> list[str]:
     """What a person types to make the run again; where folders are is nobody else's business."""
     recipe = config.recipe
+    # What is drawn goes by the order in which they were read.
+    names = [root.name for root in config.roots] or [source.name for source in config.data]
     return [
         f"python -m training fit --recipe {recipe.name}"
         # Of one's own, the file is needed.
         + ("" if recipe.name in recipe_names() else SUFFIX)
-        + "".join(f" --data {quote(source.name)}" for source in config.data)
+        + "".join(f" --data {quote(name)}" for name in names)
         + "".join(
             f" --{'mixed-precision' if name == 'precision' else name} {quote(str(value))}"
             for name, value in overridden(recipe, config.overrides).items()
@@ -271,6 +274,18 @@ def _unstated(count: int, tested: int, answers: bool) -> str:
     return (
         f" {count} of the {tested} test images show a tumour of an unstated kind, and count for "
         "nothing in this section" + (", but for tumour or not below." if answers else ".")
+    )
+
+
+def _tumor_from(answers: bool) -> str:
+    """What the column of that name is: one half where the threshold that serves was fitted."""
+    return (
+        " From the tumour probability *tumour from* on, a slice counts as one with a tumour; "
+        + (
+            "the threshold that serves has figures of its own below."
+            if answers
+            else "it is the threshold that serves."
+        )
     )
 
 
@@ -359,6 +374,8 @@ def _row(protocol: str, subset: str, kind: str, figures: dict[str, Any]) -> str:
         kind,
         str(figures["images"]),
         *(with_interval(shown, name, figures["interval"]) for name in ("accuracy", "macro_f1")),
+        # Reports of before it was noted are at one half.
+        f"{figures['tumor'].get('threshold', 0.5):g}",
         *(with_interval(tumor, name, figures["interval"]) for name in named),
     ]
     return f"| {' | '.join(cells)} |"

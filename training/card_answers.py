@@ -315,8 +315,8 @@ def left_out_section(runs: Sequence[Mapping[str, Any]]) -> list[str]:
         "",
         (
             "Other runs, each trained without a data set and tested on it; int8, at a tumour "
-            "probability of one half. Accuracy and calibration error are of the slices with a class, "
-            "where these show more than one."
+            "probability of one half, or a recipe's own `tumor_threshold`. Accuracy and calibration "
+            "error are of the slices with a class, where these show more than one."
         ),
         "",
         (

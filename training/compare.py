@@ -174,7 +174,8 @@ def _testing_section(entries: Entries, prose: Prose) -> list[str]:
         (
             "`published` trains on Training as it comes, `clean` on nothing that shares a "
             "near-duplicate group with a Testing image. int8 file. F1 is the mean over the classes; "
-            "tumour F1 and AUC are those of tumour against none." + _STRAYED
+            "tumour F1 (from one half on, or a recipe's own `tumor_threshold`) and AUC are those of "
+            "tumour against none." + _STRAYED
         ),
         "",
         *TESTING_HEAD,
@@ -247,10 +248,10 @@ def _left_out_section(entries: Entries, prose: Prose) -> list[str]:
         (
             "Trained without the data set that the brackets name and tested on it alone, int8. "
             "Accuracy and F1 are of the slices with a class, and there are none where these show one "
-            "class. Tumour or not is of all test slices, at a probability of one half: those whose "
-            "kind of tumour is not stated too, where the recipe has a mask head. Slices with a tumour "
-            "alone have no specificity and no AUC, slices without have no sensitivity and no AUC."
-            + prose.left_out
+            "class. Tumour or not is of all test slices, from a probability of one half on, or a "
+            "recipe's own `tumor_threshold`: those whose kind of tumour is not stated too, where the "
+            "recipe has a mask head. Slices with a tumour alone have no specificity and no AUC, slices "
+            "without have no sensitivity and no AUC." + prose.left_out
         ),
         "",
         *LEFT_OUT_HEAD,

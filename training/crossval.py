@@ -10,6 +10,7 @@ other slices of the same patient may train, and ``validation_accuracy`` is no fi
 import json
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -24,11 +25,11 @@ from training.files import load_arrays, save_arrays, write_aside
 from training.fit import train
 from training.images import ImageSet
 from training.patients import persons_named
-from training.prepare import configure, read, require_masks, start
+from training.prepare import as_begun, configure, read, require_masks, start
 from training.recipe import SEEDS, Recipe
-from training.run import Run, held
+from training.run import RUN_FILE, Run, held
 from training.scores import scores
-from training.splits import Protocol, Split, divisible, pick, require_classes
+from training.splits import Protocol, Split, divisible, left_out, pick, require_classes
 from training.truth import allowed, require_kinds
 
 CROSSVAL_FILE: Final = "crossval.json"
@@ -75,6 +76,8 @@ def crossval(
         RecipeError: the parts' seeds, which follow the recipe's, would be too large.
         RunError: what is there is damaged, or of other data or another recipe.
     """
+    begun = next((p.parent for p in sorted(out.glob(f"*/{RUN_FILE}")) if Run.begun(p.parent)), out)
+    roots = as_begun(begun, roots)
     images, audit = read(recipe, roots)
     _check(images.labels[divisible(images, recipe)], recipe)
     probabilities: list[NDArray[np.float32]] = []
@@ -86,6 +89,8 @@ def crossval(
         require_masks(images, part.split)
     for part in every:
         print(f"{part.name}: {part.split.counts()}", flush=True)
+        for remark in part.split.remarks:
+            print(f"  {remark}", flush=True)
         config = configure(part.recipe, roots, images, part.split, Protocol.GROUPED)
         with held(out / part.name):
             run = start(out / part.name, config, resume=True)
@@ -197,7 +202,8 @@ def _around(images: ImageSet, audit: Audit, test: NDArray[np.bool_], recipe: Rec
     trains = usable & ~np.isin(groups, groups[validates])
     result = Split(np.flatnonzero(trains), np.flatnonzero(validates), np.flatnonzero(test))
     require_classes(result, images, recipe, whole)
-    return result
+    nobody = np.zeros(len(images), np.bool_)
+    return replace(result, remarks=tuple(left_out(result, audit, nobody)))
 
 
 def _predicted(run: Run, images: ImageSet, split: Split) -> NDArray[np.float32]:
@@ -243,7 +249,12 @@ def _together(
         # Data that are all tumours have no specificity.
         warnings.simplefilter("ignore", RuntimeWarning)
         found = scores(
-            probabilities, truth, audit.groups[rows], recipe.classes, recipe.tumor_classes
+            probabilities,
+            truth,
+            audit.groups[rows],
+            recipe.classes,
+            recipe.tumor_classes,
+            recipe.tumor_threshold,
         )
     found["classes"] = {name: found["classes"][name] for name in present}
     found["macro_f1"] = float(np.mean([entry["f1"] for entry in found["classes"].values()]))

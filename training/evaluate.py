@@ -142,7 +142,7 @@ def _beside(run: Run, other: Path) -> dict[str, Any]:
         "another recipe": ours.recipe.digest != theirs.recipe.digest,
         "other data": ours.data != theirs.data,
         "other data sets left out": ours.held_out != theirs.held_out,
-        "other test images": tested != [*ours.splits["test"]],
+        "other test images": sorted(tested) != sorted(ours.splits["test"]),
     }
     if any(differences.values()):
         named = ", ".join(name for name, differ in differences.items() if differ)
@@ -240,6 +240,9 @@ def _class_figures(
                 groups[inside & named],
                 recipe.classes,
                 recipe.tumor_classes,
+                # What serves where there is no mask head; with one it is one half, and the threshold
+                # that serves has figures of its own.
+                recipe.tumor_threshold,
             )
             for kind, values in probabilities.items()
         }

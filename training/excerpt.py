@@ -56,10 +56,11 @@ def _left_out(shown: dict[str, Any], found: dict[str, Any]) -> dict[str, Any]:
 
 
 def tumor_of_test(found: dict[str, Any]) -> dict[str, Any]:
-    """Tumour or not over all test slices at one half, with ``images`` and ``tumors``, by a report.
+    """Tumour or not over all test slices, with ``images`` and ``tumors``, by a report.
 
-    A run without answers has only slices with a class. Figures that are of nothing are left out, and
-    so are intervals of no width, which reports of earlier releases have.
+    At one half where the recipe has a mask head, else at its ``tumor_threshold``. A run without
+    answers has only slices with a class. Figures that are of nothing are left out, and so are intervals
+    of no width, which reports of earlier releases have.
     """
     figures = found["protocols"][found["protocol"]]["testing"]["int8"]
     if answers := found.get("answers"):

@@ -190,11 +190,13 @@ def _litert_file(run: Run, allow_float: bool, fitted: Fitted | None) -> str:
     try:
         require_faithful(read_json(artifacts / AGREEMENT_FILE))
     except ExportRefused as refused:
-        if not allow_float:
-            raise
         if fitted:
             raise ExportRefused(
-                "the answers were fitted to the int8 file, which strays from the float one"
+                f"{refused}; nor can a float one be published: the answers were fitted to the int8 file"
+            ) from refused
+        if not allow_float:
+            raise ExportRefused(
+                f"{refused}; --allow-float publishes a float32 LiteRT file instead"
             ) from refused
         print(f"{refused}; the LiteRT file is float32")
         _write_float(run, artifacts)

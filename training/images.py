@@ -139,7 +139,10 @@ class ImageSet:
         return DataSource(name=name, images=len(hashes), digest=digest)
 
     def describe(self) -> str:
-        """A table for people: classes by data set and part, formats, sizes, what was not read."""
+        """A table for people: classes by data set and part, formats, sizes, what was not read.
+
+        And for how many images a person, and an outline, is known.
+        """
         counts = Counter((file.source, file.part or "-", file.label) for file in self.files)
         lines = [f"{'data set':<20}{'part':<10}{'class':<12}{'images':>7}"]
         lines += [f"{s:<20}{p:<10}{c:<12}{n:>7}" for (s, p, c), n in sorted(counts.items())]
@@ -159,6 +162,7 @@ class ImageSet:
             f"images whose person a folder, the index or a DICOM header names: {named}"
             + (f"; a study or series links {linked} others" if linked else "")
         )
+        lines.append(f"images with an outlined tumour: {len(self.masks)}")
         lines += [f"  {remark}" for remark in self.remarks]
         return printable("\n".join(lines))
 

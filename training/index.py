@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Final
 
 from training.errors import DatasetError
-from training.names import canonical_label, person_name
+from training.names import canonical_label, is_mask_folder, person_name
 from training.places import Found, Place
 
 INDEX_FILE: Final = "index.csv"
 """A data set with this file lists its images itself: columns id, label, and fold, patient or both;
 images and masks lie in ``images/ID.jpg`` and ``masks/ID.png``."""
+_FOLDERS: Final = ("images", "masks")
 _COLUMNS: Final = ("id", "label", "fold", "patient")
 _PERSON_COLUMN: Final = re.compile(r".*(patient|subject|person).*|pid")
 
@@ -42,6 +43,7 @@ def read_index(root: Path) -> Found:
             "masks of no image in the index": _others(root / "masks", masks),
         }
     )
+    passed_over += _other_folders(root)
     ignored = sorted(set(columns) - {*_COLUMNS, ""})
     remarks = [f"{INDEX_FILE}: not read are the columns {', '.join(ignored)}"] if ignored else []
     return Found(places, Counter(), +passed_over, tuple(remarks))
@@ -110,6 +112,19 @@ def _place(root: Path, number: int, row: dict[str, str | None]) -> Place:
     mask = root / "masks" / f"{name}.png"
     path = root / "images" / f"{name}.jpg"
     return Place(path, part, label, person, mask if mask.is_file() else None)
+
+
+def _other_folders(root: Path) -> Counter[str]:
+    """Files in folders beside those that an index is of: masks in ``Masks/`` are none, say."""
+    found: Counter[str] = Counter()
+    for entry in os.scandir(root):
+        if entry.name in _FOLDERS or entry.name.startswith(".") or not entry.is_dir():
+            continue
+        # Others may be called like a person.
+        name = f"{entry.name}/" if is_mask_folder(entry.name) else "other folders"
+        files = sum(len(names) for _, _, names in os.walk(entry))
+        found[f"in {name} beside {' and '.join(f'{n}/' for n in _FOLDERS)}"] += files
+    return found
 
 
 def _others(folder: Path, listed: set[str]) -> int:

@@ -12,7 +12,7 @@ from training.duplicates import Audit, audit
 from training.errors import DatasetError, RunError
 from training.images import ImageSet
 from training.names import ANY_TUMOR, NO_TUMOR
-from training.reasons import why_few
+from training.reasons import OTHER_FOLDS, why_few
 from training.recipe import Recipe
 from training.run import Run, RunConfig, installed
 from training.splits import Protocol, Split, split
@@ -111,7 +111,11 @@ def _nothing_to_test_on(
             "--protocol grouped draws them by near-duplicate groups",
         ]
     if np.char.startswith(images.parts, "fold").all():
-        return ["no images to test on: no slice is of a fold that is tested", *parts.remarks]
+        return [
+            "no images to test on: no slice is of a fold that is tested",
+            *parts.remarks,
+            OTHER_FOLDS,
+        ]
     few = why_few(images, found, sorted(set(images.labels.tolist())))
     return ["no images to test on: there are too few groups to draw some for test", *few]
 
@@ -125,6 +129,26 @@ def require_masks(images: ImageSet, parts: Split) -> None:
             )
         if NO_TUMOR not in images.labels[rows]:
             raise DatasetError(f"a recipe with a mask head needs {name} images without a tumour")
+
+
+def as_begun(path: Path, roots: Sequence[Path]) -> list[Path]:
+    """Data sets' folders in the order in which a run read them, if there is one that read the same.
+
+    Whatever is drawn goes by the order of reading, so in another one the run would be another.
+
+    Args:
+        path: the run's folder, which need not be there.
+        roots: the folders as they are given now; they may have been moved.
+
+    Raises:
+        RunError: the run's description is damaged.
+    """
+    if not Run.begun(path):
+        return [*roots]
+    names = [root.name for root in Run.open(path).config.roots]
+    if sorted(names) != sorted(given(root).name for root in roots):
+        return [*roots]
+    return sorted(roots, key=lambda root: names.index(given(root).name))
 
 
 def start(path: Path, config: RunConfig, resume: bool) -> Run:

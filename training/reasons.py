@@ -13,6 +13,12 @@ from training.recipe import Recipe
 
 FEW_GROUPS: Final = 3
 """A class needs so many to train, to validate and to be tested."""
+OTHER_FOLDS: Final = (
+    "[folds] in a copy of the recipe says which folds validate and are tested; an index file with "
+    "patient and without fold is split in whole groups; the command crossval tests fold by fold, and "
+    "gives no model to serve"
+)
+"""What to do about folds that leave a part of a split empty."""
 _INDEX: Final = "the index file"
 
 

@@ -31,12 +31,22 @@ from training.splits import Protocol
 PACKAGES: Final = ("tensorflow", "tensorflow_cpu", "keras", "numpy", "pillow", "ai-edge-litert")
 ARTIFACTS: Final = "artifacts"
 REPORT: Final = "report"
-_RUN: Final = "run.json"
+RUN_FILE: Final = "run.json"
 _PROGRESS: Final = "progress.npz"
 _BEST: Final = "best.npz"
 _RESTART: Final = "restart.npz"
 SHARED: Final = ("recipe", "protocol", "held_out", "data", "splits", "truth", "probe_digest")
 """What of a run's description all that train it must have alike."""
+
+
+_OTHER: Final = {
+    "recipe": "another recipe",
+    "protocol": "another protocol",
+    "held_out": "other data sets held out",
+    "data": "other data",
+    "splits": "another split",
+}
+"""What makes another run, in the order in which it is asked: what comes first decides what follows."""
 
 
 class RunConfig(BaseModel):
@@ -99,7 +109,7 @@ class Run:
 
     @classmethod
     def _described(cls, path: Path, config: RunConfig) -> Self:
-        write_aside(path / _RUN, config.model_dump_json(indent=1).encode())
+        write_aside(path / RUN_FILE, config.model_dump_json(indent=1).encode())
         return cls(path, config)
 
     def moved(self, roots: tuple[Path, ...]) -> Self:
@@ -109,7 +119,7 @@ class Run:
     @staticmethod
     def begun(path: Path) -> bool:
         """Whether the folder holds a run with an epoch to go on from."""
-        return (path / _RUN).exists() and (path / _PROGRESS).exists()
+        return (path / RUN_FILE).exists() and (path / _PROGRESS).exists()
 
     @classmethod
     def require_startable(cls, path: Path, resume: bool) -> None:
@@ -137,15 +147,15 @@ class Run:
             RunError: there is none, or its description is damaged.
         """
         try:
-            return cls(path, RunConfig.model_validate_json((path / _RUN).read_bytes()))
+            return cls(path, RunConfig.model_validate_json((path / RUN_FILE).read_bytes()))
         except OSError as error:
             raise RunError(f"{path} holds no run") from error
         except ValidationError as error:
-            raise RunError(f"{path / 'run.json'} is damaged: {brief(error)}") from error
+            raise RunError(f"{path / RUN_FILE} is damaged: {brief(error)}") from error
 
     def require_same(self, config: RunConfig) -> None:
         """Raises RunError when ``config`` would continue another run than this one."""
-        for name in ("recipe", "protocol", "held_out", "data", "splits"):
+        for name in _OTHER:
             before, now = getattr(self.config, name), getattr(config, name)
             if before != now:
                 what = ""
@@ -153,15 +163,16 @@ class Run:
                     what = f": {'; '.join(differences(before, now))}"
                 elif name == "protocol":
                     what = f": {before}, not {now}"
+                elif name == "splits":
+                    what = f" of the same images: {_read_otherwise(self.config, config)}"
                 elif name == "data":
-                    what = _renamed(before, now)
-                raise RunError(f"{self.path} was started with another {name}{what}")
+                    what = f": {_renamed(before, now) or _changed(before, now)}"
+                raise RunError(f"{self.path} was started with {_OTHER[name]}{what}")
         if self.config.probe_digest not in (None, config.probe_digest):
             raise RunError(f"{self.path} was started where preprocessing gives other pixels")
         if None not in (self.config.truth, config.truth) and self.config.truth != config.truth:
-            raise RunError(
-                f"{self.path} was started when the same images had other classes, persons or masks"
-            )
+            why = _read_otherwise(self.config, config)
+            raise RunError(f"{self.path} was started with the same images, but {why}")
 
     def save_progress(self, progress: Progress, variables: Sequence[Any]) -> None:
         """Saves an epoch's end: every variable of the model and the optimiser, in order.
@@ -251,11 +262,34 @@ def _renamed(before: Sequence[DataSource], now: Sequence[DataSource]) -> str:
     ours, theirs = ({source.digest: source.name for source in data} for data in (before, now))
     if ours.keys() != theirs.keys():
         return ""
-    return "".join(
-        f": the data set {name} is called {theirs[digest]} here; give it by the name {name}"
+    return "; ".join(
+        f"the data set {name} is called {theirs[digest]} here; give it by the name {name}"
         for digest, name in ours.items()
         if theirs[digest] != name
     )
+
+
+def _read_otherwise(before: RunConfig, now: RunConfig) -> str:
+    """What may have made something else of the same images."""
+    ours, theirs = ([root.name for root in config.roots] for config in (before, now))
+    if ours != theirs and sorted(ours) == sorted(theirs):
+        return f"--data came in the order {', '.join(ours)}"
+    # Files are read, and drawn from, in the order of their names.
+    return "the names of files, or their parts, classes, persons or masks, were others"
+
+
+def _changed(before: Sequence[DataSource], now: Sequence[DataSource]) -> str:
+    """Which data sets two descriptions of data differ in, and how."""
+    ours, theirs = ({source.name: source for source in data} for data in (before, now))
+    told = [f"the data set {name} was not among them" for name in theirs if name not in ours]
+    for name, source in ours.items():
+        if name not in theirs:
+            told.append(f"the data set {name} is not given")
+        elif source.images != theirs[name].images:
+            told.append(f"{name} held {source.images} images, now {theirs[name].images}")
+        elif source.digest != theirs[name].digest:
+            told.append(f"{name} holds {source.images} images as before, and not the same ones")
+    return "; ".join(told)
 
 
 @contextmanager

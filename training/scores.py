@@ -37,6 +37,7 @@ def scores(
     groups: NDArray[np.intp],
     classes: Sequence[str],
     tumor_classes: Sequence[str],
+    threshold: float = 0.5,
 ) -> dict[str, Any]:
     """Everything that is reported of one model on one set of images.
 
@@ -47,9 +48,11 @@ def scores(
             slice are one observation, and so are the slices of a person, where the data name persons.
         classes: names in the order of the columns.
         tumor_classes: those that mean a tumour.
+        threshold: tumour probability from which a slice is taken for one with a tumour.
 
     Returns:
-        JSON-ready figures; ``interval`` holds 95 % bootstrap intervals of the main ones.
+        JSON-ready figures; ``tumor`` names the threshold, ``interval`` holds 95 % bootstrap intervals
+        of the main ones.
     """
     predicted = probabilities.argmax(1)
     labels = list(range(len(classes)))
@@ -78,11 +81,13 @@ def scores(
             for i, name in enumerate(classes)
             if support[i]
         },
-        "tumor": finite(_binary(is_tumor, tumor)),
+        "tumor": {"threshold": threshold, **finite(_binary(is_tumor, tumor, threshold))},
     }
 
     def resampled(rows: NDArray[np.intp]) -> dict[str, float]:
-        return _quick(truth[rows], predicted[rows], is_tumor[rows], tumor[rows], classes)
+        found = _quick(truth[rows], predicted[rows], classes)
+        binary = _binary(is_tumor[rows], tumor[rows], threshold)
+        return found | {f"tumor.{name}": value for name, value in binary.items()}
 
     result["interval"] = bootstrap(resampled, groups, _bases(truth, predicted, is_tumor, classes))
     return result
@@ -94,7 +99,7 @@ def _bases(
     is_tumor: NDArray[np.bool_],
     classes: Sequence[str],
 ) -> dict[str, Basis]:
-    """What the figures of :func:`_quick` are of."""
+    """What the figures that have intervals are of."""
     found = {"accuracy": Basis((np.ones(len(truth), np.bool_),), share=True)}
     for i, name in enumerate(classes):
         ours = truth == i
@@ -184,11 +189,9 @@ def finite(figures: Mapping[str, float]) -> dict[str, float]:
 def _quick(
     truth: NDArray[np.intp],
     predicted: NDArray[np.intp],
-    is_tumor: NDArray[np.bool_],
-    tumor: NDArray[Any],
     classes: Sequence[str],
 ) -> dict[str, float]:
-    """The figures that have intervals, by name: the bootstrap asks for thousands of them."""
+    """The figures of the classes that have intervals: the bootstrap asks for thousands of them."""
     count = len(classes)
     matrix = np.bincount(truth * count + predicted, minlength=count**2).reshape(count, count)
     hits, rows, columns = np.diag(matrix), matrix.sum(1), matrix.sum(0)
@@ -203,7 +206,7 @@ def _quick(
             f"{name}.recall": float(recall[i]),
             f"{name}.f1": float(f1[i]),
         }
-    return figures | {f"tumor.{k}": v for k, v in _binary(is_tumor, tumor).items()}
+    return figures
 
 
 def _binary(

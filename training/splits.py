@@ -11,7 +11,7 @@ from training.duplicates import Audit
 from training.errors import DatasetError
 from training.images import ImageSet
 from training.names import ANY_TUMOR
-from training.reasons import all_tested, folds_sent, off_share, why_few
+from training.reasons import OTHER_FOLDS, all_tested, folds_sent, off_share, why_few
 from training.recipe import Recipe
 
 
@@ -122,9 +122,9 @@ def split(
     except DatasetError as error:
         reasons = [*_why_impossible(result, images, audit)]
         if _names_folds(images).any():
-            reasons += [*sent, "the command crossval tests fold by fold"]
+            reasons += [*sent, OTHER_FOLDS]
         raise DatasetError("; ".join([str(error), *reasons])) from error
-    return replace(result, remarks=(*remarks, *_left_out(result, audit, held)))
+    return replace(result, remarks=(*remarks, *left_out(result, audit, held)))
 
 
 def _why_impossible(split: Split, images: ImageSet, audit: Audit) -> Iterator[str]:
@@ -138,16 +138,23 @@ def _why_impossible(split: Split, images: ImageSet, audit: Audit) -> Iterator[st
     yield from why_few(images, audit, lacking)
 
 
-def _left_out(split: Split, audit: Audit, held_out: NDArray[np.bool_]) -> Iterator[str]:
-    """How many images are in no part, for whose sake; those of conflicting labels are said elsewhere.
+def left_out(split: Split, audit: Audit, held_out: NDArray[np.bool_]) -> Iterator[str]:
+    """How many images are in no part, and why.
 
     Args:
         split: who is in which part.
-        audit: groups.
+        audit: groups, and which images have conflicting labels.
         held_out: images of data sets that are held out, (N,).
     """
     out = ~held_out
-    out[[*split.train, *split.validation, *split.test, *audit.conflicting]] = False
+    out[[*split.train, *split.validation, *split.test]] = False
+    conflicting = int(out[audit.conflicting].sum())
+    out[audit.conflicting] = False
+    if conflicting:
+        yield (
+            f"{conflicting} images are left out: alike, and of classes that exclude each other; audit "
+            "lists them"
+        )
     for part, does in ((split.test, "is tested"), (split.validation, "validates")):
         beside = out & np.isin(audit.groups, audit.groups[part])
         out &= ~beside

@@ -23,6 +23,28 @@ MUTANTS: Final = (
         "tests/training/test_begin.py::test_workers_that_differ_train_nothing",
     ),
     Mutant(
+        "data given in another order to a run that goes on",
+        "training/prepare.py",
+        "    return sorted(roots, key=lambda root: names.index(given(root).name))\n",
+        "    return [*roots]\n",
+        "tests/training/test_prepare.py"
+        "::test_a_run_goes_on_with_its_data_in_the_order_that_it_began_with",
+    ),
+    Mutant(
+        "masks in a folder of another name",
+        "training/index.py",
+        "    passed_over += _other_folders(root)\n",
+        "",
+        "tests/training/test_index.py::test_masks_in_a_folder_of_another_name_are_seen_to_be_none",
+    ),
+    Mutant(
+        "images that no part takes for their labels",
+        "training/splits.py",
+        "    if conflicting:\n",
+        "    if False:\n",
+        "tests/training/test_splits.py::test_what_has_conflicting_labels_neither_trains_nor_validates",
+    ),
+    Mutant(
         "share of none or all",
         "training/interval.py",
         "if basis.share:",
@@ -35,6 +57,13 @@ MUTANTS: Final = (
         "if count < MIN_GROUPS or not np.isfinite(whole):",
         "if not np.isfinite(whole):",
         f"{SCORES_TESTS}::test_fewer_than_five_groups_have_no_interval",
+    ),
+    Mutant(
+        "threshold that serves in the card's figures",
+        "training/evaluate.py",
+        "                recipe.tumor_threshold,\n",
+        "                0.5,\n",
+        f"{TRUST_TESTS}::test_tumour_figures_are_of_the_threshold_that_serves",
     ),
     Mutant(
         "precision of a class that does not occur",

@@ -49,13 +49,29 @@ def test_images_without_a_class_are_told_from_those_with_one() -> None:
     assert "unstated" not in model_card(metrics, version_config("efficientnet_lite0_plain"))
 
 
+def test_the_table_names_the_threshold_of_its_tumour_figures() -> None:
+    metrics = version_metrics()
+    card = model_card(metrics, version_config())
+    # Reports of before it was noted are at one half, and so are those of a mask head.
+    assert "the threshold that serves has figures of its own below" in card
+    for kinds in metrics["protocols"]["grouped"].values():
+        for figures in kinds.values():
+            figures["tumor"]["threshold"] = 0.9
+    del metrics["answers"]
+    card = model_card(metrics, version_config("efficientnet_lite0_plain"))
+    assert "it is the threshold that serves." in card
+    rows = [line.split(" | ") for line in card.splitlines() if line.startswith("| grouped |")]
+    assert rows
+    assert {row[6] for row in rows} == {"0.9"}
+
+
 def test_of_one_class_there_is_no_accuracy() -> None:
     rows = [
         line
         for line in model_card(version_metrics(), version_config()).splitlines()
         if "| navoneel |" in line
     ]
-    assert rows[0].startswith("| grouped | navoneel | float | 18 |  |  |  | 0.8889 [")
+    assert rows[0].startswith("| grouped | navoneel | float | 18 |  |  | 0.5 |  | 0.8889 [")
 
 
 @pytest.mark.parametrize(
@@ -115,6 +131,10 @@ def test_the_command_of_a_card_can_be_typed() -> None:
     assert options.weights == "our best.pth"
     own = load_recipe("efficientnet_lite0_mask").model_copy(update={"name": "ours"})
     assert "--recipe ours.toml --data" in model_card(version_metrics(), version_config(recipe=own))
+    roots = ["/data/plain", "/data/folded"]
+    assert "--data plain --data folded --protocol" in model_card(
+        version_metrics(), version_config(roots=roots)
+    )
 
 
 def test_the_card_says_what_its_intervals_leave_out() -> None:
@@ -159,7 +179,7 @@ def test_figures_without_an_interval_are_shown_without_one() -> None:
     metrics["answers"]["regions"]["int8"]["interval"] = {}
     metrics["answers"]["tumor"]["navoneel"]["interval"] = {}
     card = model_card(metrics, version_config())
-    assert "| grouped | navoneel | int8 | 18 |  |  |  | 0.8889 |  |" in card
+    assert "| grouped | navoneel | int8 | 18 |  |  | 0.5 |  | 0.8889 |  |" in card
     assert "| int8 | 664 | 0.6736 | 0.8022 |" in card
     assert "| navoneel | 50 | 32 | 1.0000 | 0.8889 | 0.9861 |" in card
 
@@ -177,7 +197,7 @@ def test_reports_of_before_say_nothing_of_upright_slices_and_have_intervals_of_n
     assert "| right where it decides tumour or no tumour | " in card
     assert "| navoneel | 50 | 32 | 1.0000 | " in card
     assert "0.0% of 9 in all" in card
-    assert "| grouped | navoneel | int8 | 18 |  |  |  | 0.8889 |  |" in card
+    assert "| grouped | navoneel | int8 | 18 |  |  | 0.5 |  | 0.8889 |  |" in card
 
 
 def test_studies_of_persons_whom_nothing_names_are_said_to_be_no_persons() -> None:

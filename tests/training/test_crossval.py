@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -175,6 +176,44 @@ def test_the_seeds_of_all_parts_are_such_as_a_run_can_have(small_data: Path) -> 
 
 
 @pytest.mark.usefixtures("training")
+def test_it_goes_on_with_the_data_in_the_order_that_it_began_with(
+    folded: Path, small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training import crossval as module
+    from training.prepare import prepare, start
+    from training.progress import Progress
+    from training.splits import Protocol
+
+    recipe = load_recipe("baseline_cnn")
+    config = prepare(recipe, [small_data, folded], Protocol.GROUPED).config
+    start(tmp_path / "out" / "fold1", config, resume=True).save_progress(Progress(), [])
+    read = Mock(side_effect=RunError("it reads"))
+    monkeypatch.setattr(module, "read", read)
+    with pytest.raises(RunError, match="it reads"):
+        module.crossval(recipe, [folded, small_data], tmp_path / "out", repeats=1)
+    assert read.call_args.args[1] == [small_data, folded]
+
+
+@pytest.mark.usefixtures("training")
+def test_what_no_part_takes_is_said_before_it_trains(
+    small_data: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from training import crossval as module
+
+    data = shutil.copytree(small_data / "Training", tmp_path / "data")
+    shutil.copy(data / "glioma" / "0-1.png", data / "notumor" / "again.png")
+    monkeypatch.setattr(module, "configure", Mock(side_effect=RunError("it would train")))
+    with pytest.raises(RunError, match="it would train"):
+        module.crossval(load_recipe("baseline_cnn"), [data], tmp_path / "out", repeats=1)
+    told = capsys.readouterr().out.partition("repeat1: {")[2]
+    # The other one is tested.
+    assert "\n  1 images are left out: alike, and of classes that exclude each other" in told
+
+
+@pytest.mark.usefixtures("training")
 def test_a_class_in_one_group_cannot_be_cross_validated(small_data: Path, tmp_path: Path) -> None:
     from training.crossval import parts
     from training.errors import DatasetError
@@ -265,7 +304,8 @@ def test_a_run_is_shown_beside_one_that_compares_or_not_at_all(
     tested.write_text(before.replace(before[:64], "0" * 64))
     other = training("evaluate", "--run", second, "--beside", first)
     assert "other test images; the two do not compare" in other.stderr
-    tested.write_text(before)
+    # The same images, read in another order.
+    tested.write_text("\n".join(reversed(before.split())))
     described = first / "run.json"
     content = json.loads(described.read_text())
     longer = json.loads(json.dumps(content))

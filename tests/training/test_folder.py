@@ -83,7 +83,7 @@ def test_masks_are_part_of_a_run(images: ImageSet) -> None:
 def test_a_run_does_not_go_on_with_other_classes_or_masks(run: Run) -> None:
     run.require_same(CONFIG)
     other = CONFIG.model_copy(update={"truth": "1" * 64})
-    with pytest.raises(RunError, match="other classes, persons or masks"):
+    with pytest.raises(RunError, match="same images, but the names of files, or their"):
         run.require_same(other)
     # Runs of before this was noted go on.
     replace(run, config=CONFIG.model_copy(update={"truth": None})).require_same(other)

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from tests.training.layouts import draw, groups_of, indexed, put
 from training.datasets import find_images, read_folders
@@ -77,6 +78,24 @@ def test_files_that_an_index_does_not_list_are_counted(tmp_path: Path) -> None:
         "images that the index does not list": 1,
         "masks of no image in the index": 1,
     }
+
+
+def test_masks_in_a_folder_of_another_name_are_seen_to_be_none(tmp_path: Path) -> None:
+    root = indexed(tmp_path / "set", "id,label,fold\n1,glioma,3\n2,glioma,3\n")
+    put(root, "Masks/1.png")
+    put(root, "Mustermann/a/1.png")
+    images = read_folders([root])
+    assert images.passed_over == {
+        "in Masks/ beside images/ and masks/": 1,
+        "in other folders beside images/ and masks/": 1,
+    }
+    assert "\nimages with an outlined tumour: 0" in images.describe()
+    (root / "masks").mkdir()
+    with Image.open(root / "images" / "1.jpg") as image:
+        mask = Image.new("L", image.size)
+    mask.putpixel((9, 9), 255)
+    mask.save(root / "masks" / "1.png")
+    assert "\nimages with an outlined tumour: 1" in read_folders([root]).describe()
 
 
 @pytest.mark.parametrize("label", ["glioma", "notumor"])

@@ -43,6 +43,21 @@ def test_long_titles_are_not_cut_off(figures: list[Any]) -> None:
     assert all(map(_inside, figures))
 
 
+def test_long_names_of_classes_do_not_run_into_each_other(figures: list[Any]) -> None:
+    names = ("pituitary adenoma", "glioblastoma multiforme", "meningioma atypical", "no tumour")
+    plots.confusion(Path("a.png"), np.eye(4, dtype=int).tolist(), names, LONG)
+    figures[0].canvas.draw()
+    axes = figures[0].axes[0]
+    columns = axes.transData.transform([(place, 0) for place in range(4)])[:, 0]
+    labels = axes.get_xticklabels()
+    assert [label.get_text() for label in labels] == [*names]
+    # Slanted lines that end at their columns are as far apart as these, seen from the side.
+    apart = np.diff(columns).min() * np.sin(np.radians(labels[0].get_rotation()))
+    assert apart > labels[0].get_fontsize() * figures[0].dpi / 72
+    for label, column in zip(labels, columns, strict=True):
+        assert label.get_window_extent().x1 == pytest.approx(column, abs=10)
+
+
 def test_an_int8_file_that_strays_is_drawn_as_such(figures: list[Any]) -> None:
     plots.accuracies(Path("a.png"), [plots.Bar("a", "b", 0.44, (0.4, 0.5), 0.7)])
     plots.accuracies(Path("a.png"), [plots.Bar("a", "b", 0.44, (0.4, 0.5))])

@@ -3,6 +3,8 @@
 import dataclasses
 import shutil
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -11,7 +13,7 @@ from PIL import Image
 from training.__main__ import main
 from training.catalogue import load_recipe
 from training.errors import DatasetError, RunError
-from training.prepare import prepare, read, reopen, start
+from training.prepare import as_begun, prepare, read, reopen, start
 from training.progress import Progress
 from training.run import Run, held
 from training.splits import Protocol, Split
@@ -74,7 +76,7 @@ def test_why_there_is_nothing_to_test_on_is_said(
         images = dataclasses.replace(images, files=files)
     monkeypatch.setattr("training.prepare.read", lambda *_: (images, found))
     says = (
-        "no slice is of a fold that is tested; one names"
+        r"no slice is of a fold that is tested; one names folds 1, 2; \[folds\] in a copy"
         if folds
         else "all [0-9]+ glioma slices have one person by their outermost folder below"
     )
@@ -169,13 +171,36 @@ def test_a_run_goes_on_with_data_that_were_moved_and_is_evaluated_there(
     shutil.copytree(before, now)
     shutil.rmtree(before)
     moved = prepare(recipe, [now], Protocol.CLEAN).config
-    with pytest.raises(RunError, match="another splits"):
+    with pytest.raises(RunError, match="another split"):
         start(tmp_path / "run", moved.model_copy(update={"splits": {}}), resume=True)
     assert Run.open(tmp_path / "run").config == config
     assert start(tmp_path / "run", moved, resume=True).config == moved
     run, prepared = reopen(tmp_path / "run")
     assert run.config.roots == (now,)
     assert len(prepared.images)
+
+
+def test_a_run_goes_on_with_its_data_in_the_order_that_it_began_with(
+    small_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, other = tmp_path / "now" / "b", tmp_path / "now" / "a"
+    shutil.copytree(small_data, first)
+    shutil.copytree(small_data / "Training" / "glioma", other / "glioma")
+    recipe, run = load_recipe("baseline_cnn"), tmp_path / "run"
+    config = prepare(recipe, [first, other], Protocol.CLEAN).config
+    assert as_begun(run, [other, first]) == [other, first]
+    start(run, config, resume=True).save_progress(Progress(), [])
+    turned = prepare(recipe, [other, first], Protocol.CLEAN).config
+    with pytest.raises(RunError, match=r"same images.*--data came in the order b, a$"):
+        start(run, turned, resume=True)
+    moved = [tmp_path / "else" / name for name in "ab"]
+    assert as_begun(run, moved) == moved[::-1]
+    assert as_begun(run, [other]) == [other]
+    read = Mock(side_effect=RunError("it reads"))
+    monkeypatch.setattr("training.prepare.prepare", read)
+    options = ["--data", str(other), "--data", str(first), "--out", str(run)]
+    assert main(["fit", "--recipe", "baseline_cnn", *options, "--resume"]) == 1
+    assert read.call_args.args[1] == [first, other]
 
 
 def test_data_under_another_name_are_told_from_other_data(small_data: Path, tmp_path: Path) -> None:
@@ -188,5 +213,26 @@ def test_data_under_another_name_are_told_from_other_data(small_data: Path, tmp_
     with pytest.raises(RunError, match=r"called hospital here; give it by the name small$"):
         start(tmp_path / "run", linked, resume=True)
     other = [source.model_copy(update={"digest": "0" * 64}) for source in linked.data]
-    with pytest.raises(RunError, match=r"another data$"):
+    with pytest.raises(
+        RunError, match="the data set hospital was not among them; the data set small"
+    ):
         start(tmp_path / "run", linked.model_copy(update={"data": tuple(other)}), resume=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"images": 95}, r"other data: small held [0-9]+ images, now 95$"),
+        ({"digest": "0" * 64}, r"small holds [0-9]+ images as before, and not the same ones$"),
+    ],
+    ids=str,
+)
+def test_how_data_differ_is_said(
+    changes: dict[str, Any], told: str, small_data: Path, tmp_path: Path
+) -> None:
+    config = prepare(load_recipe("baseline_cnn"), [small_data], Protocol.CLEAN).config
+    start(tmp_path / "run", config, resume=True).save_progress(Progress(), [])
+    (source,) = config.data
+    now = (source.model_copy(update={"digest": "0" * 64} | changes),)
+    with pytest.raises(RunError, match=told):
+        start(tmp_path / "run", config.model_copy(update={"data": now}), resume=True)

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import tomllib
 from collections.abc import Callable
@@ -23,6 +24,14 @@ def test_every_recipe_that_ships_is_valid(name: str) -> None:
     assert recipe.name == name
     head = (RECIPES / f"{name}.toml").read_text().splitlines()[:8]
     assert any("python -m training " in line for line in head)
+
+
+def test_the_recipes_that_send_folds_somewhere_are_those_that_are_listed() -> None:
+    text = (STORE.parent / "docs" / "training-data.md").read_text()
+    listed = text.partition("Of the recipes here ")[2].partition(" have fold 4 to validate")[0]
+    folds = {name: load_recipe(name).folds for name in recipe_names()}
+    assert set(re.findall("`(.*?)`", listed)) == {name for name, sent in folds.items() if sent}
+    assert {(f.validation, f.test) for f in folds.values() if f} == {((4,), (5,))}
 
 
 def test_an_unknown_recipe_is_refused_by_name() -> None:

@@ -321,6 +321,7 @@ def test_an_unfaithful_model_is_not_published(
     done = training("export", "--run", run, "--store", tmp_path / "store")
     assert done.returncode == 1
     assert "disagree on 1.10%" in done.stderr
+    assert done.stderr.endswith("; --allow-float publishes a float32 LiteRT file instead\n")
     assert ModelStore(tmp_path / "store").names() == []
 
 

@@ -112,6 +112,24 @@ def test_a_share_of_none_or_all_has_limits_all_the_same() -> None:
     assert not {"auc", "f1"} & found["interval"].keys()
 
 
+def test_tumour_figures_are_of_the_threshold_that_is_given() -> None:
+    # Tumours at 0.8, which is enough at one half, and slices without at 0.6 and 0.1.
+    tumor = np.repeat([0.8, 0.6, 0.1], 10)
+    probabilities = np.stack([tumor, 1 - tumor], 1).astype(np.float32)
+    truth = np.repeat([0, 1, 1], 10)
+    for threshold, sensitivity, specificity in ((0.5, 1, 0.5), (0.7, 1, 1), (0.9, 0, 1)):
+        found = scores(
+            probabilities, truth, np.arange(30), ("tumor", "notumor"), ("tumor",), threshold
+        )
+        assert found["tumor"]["threshold"] == threshold
+        assert found["tumor"]["sensitivity"] == sensitivity
+        assert found["tumor"]["specificity"] == specificity
+        low, high = found["interval"]["tumor.sensitivity"]
+        assert low <= sensitivity <= high
+        # The label is the likelier class whatever the threshold is.
+        assert found["accuracy"] == pytest.approx(2 / 3)
+
+
 def test_fewer_than_five_groups_have_no_interval() -> None:
     tumor = np.arange(40) < 20
     probability = np.linspace(1, 0, 40)
@@ -127,7 +145,7 @@ def test_a_class_that_does_not_occur_has_no_figures_and_no_interval() -> None:
     probabilities = np.eye(4, dtype=np.float32)[predicted] * 0.88 + np.float32(0.03)
     found = scores(probabilities, np.full(10, 2), np.arange(10), CLASSES, TUMORS)
     assert found["classes"].keys() == {"notumor"}
-    assert found["tumor"] == {"specificity": 0.5}
+    assert found["tumor"] == {"threshold": 0.5, "specificity": 0.5}
     assert found["interval"].keys() == {
         "accuracy",
         "macro_f1",

@@ -194,8 +194,12 @@ def test_a_class_of_large_groups_validates_with_its_smallest() -> None:
 def test_folds_that_a_recipe_sends_nowhere_are_named_as_what_is_wrong(protocol: Protocol) -> None:
     rows = [("f", f"fold{1 + n % 5}", CLASSES[n % 2], n) for n in range(40)]
     images, found = _set(rows)
-    with pytest.raises(DatasetError, match=r"efficientnet_lite0 sends none anywhere.*crossval"):
+    with pytest.raises(
+        DatasetError, match=r"efficientnet_lite0 sends none anywhere.*crossval"
+    ) as end:
         split(images, found, protocol, _recipe(folds=None))
+    for way_out in ("[folds] in a copy of the recipe", "without fold", "no model to serve"):
+        assert way_out in str(end.value)
 
 
 def _indexed(source: str, folds: int, first: int) -> list[tuple[str, str, str, int]]:
@@ -298,9 +302,12 @@ def test_one_patient_does_not_test_what_was_trained_on() -> None:
     found = replace(
         found, conflicting=np.flatnonzero([f.person == "p3" for f in images.files])[1:3]
     )
-    (remark,) = split(images, found, Protocol.CLEAN, _recipe(folds=None)).remarks
-    assert remark.startswith("1 images are left out")
-    assert split(images, found, Protocol.PUBLISHED, _recipe(folds=None)).remarks == ()
+    remarks = split(images, found, Protocol.CLEAN, _recipe(folds=None)).remarks
+    assert remarks == (
+        "2 images are left out: alike, and of classes that exclude each other; audit lists them",
+        "1 images are left out: their person or near duplicate is tested",
+    )
+    assert split(images, found, Protocol.PUBLISHED, _recipe(folds=None)).remarks == remarks[:1]
 
 
 def test_copies_of_a_fold_that_validates_are_counted() -> None:
@@ -424,6 +431,8 @@ def test_what_has_conflicting_labels_neither_trains_nor_validates(protocol: Prot
     )
     learned = np.concatenate([parts.train, parts.validation])
     assert not np.isin(conflicting, learned).any()
+    dropped = np.setdiff1d(conflicting, parts.test)
+    assert f"{len(dropped)} images are left out: alike, and" in "\n".join(parts.remarks)
     if protocol is not Protocol.GROUPED:
         # Test stays whole.
         assert np.isin(conflicting[images.parts[conflicting] == "testing"], parts.test).all()
@@ -443,6 +452,7 @@ def test_no_group_spans_training_and_validation_of_a_part() -> None:
     groups = [set(found.groups[rows].tolist()) for rows in (parts.train, parts.validation)]
     assert all(groups)
     assert not groups[0] & groups[1]
+    assert parts.remarks[0].startswith("8 images are left out: alike, and of classes that exclude")
     for one in groups:
         # What is tested, its copies, and what is filed under two labels.
         assert not one & set(range(12))

@@ -15,9 +15,11 @@ from training.catalogue import load_recipe
 from training.duplicates import Audit
 from training.images import ImageFile, ImageSet
 from training.reading import read_images
+from training.recipe import Recipe
 from training.regions import Judged, choose_record, on_validation
 
 if TYPE_CHECKING:
+    from training.prepare import Prepared
     from training.trust import Tested
 
 pytestmark = [pytest.mark.tensorflow, pytest.mark.usefixtures("training")]
@@ -286,25 +288,33 @@ def test_no_data_set_takes_the_place_of_the_figures_of_all(tmp_path: Path) -> No
         assert sizes == {"all": 8, "all (data set)": 3, "interval (data set)": 5}
 
 
-def test_a_data_set_called_testing_leaves_the_headline_figures_alone() -> None:
-    from training.evaluate import _class_figures
+def _prepared(sources: list[str], recipe: Recipe) -> "Prepared":
+    """Images of these data sets, a class after the other, all of them tested."""
     from training.prepare import Prepared
     from training.run import RunConfig
     from training.splits import Protocol, Split
 
-    recipe = load_recipe("efficientnet_lite0_plain")
-    sources = ["training"] * 6 + ["testing"] * 3 + ["Testing"] * 3
     files = tuple(
         ImageFile(Path(f"{n}.png"), source, "", ("glioma", "notumor", "pituitary")[n % 3])
         for n, source in enumerate(sources)
     )
-    rows = np.arange(12)
-    images = ImageSet(files, tuple(map(str, rows)), np.zeros((12, 8, 8), np.uint8))
+    rows = np.arange(len(files))
+    images = ImageSet(files, tuple(map(str, rows)), np.zeros((len(files), 8, 8), np.uint8))
     config = RunConfig(recipe=recipe, protocol=Protocol.GROUPED, data=(), roots=(), splits={})
     found = Audit(rows, (), (), np.zeros(0, np.intp))
-    prepared = Prepared(images, found, Split(rows[:0], rows[:0], rows), config)
+    return Prepared(images, found, Split(rows[:0], rows[:0], rows), config)
+
+
+def test_a_data_set_called_testing_leaves_the_headline_figures_alone() -> None:
+    from training.evaluate import _class_figures
+
+    recipe = load_recipe("efficientnet_lite0_plain")
+    prepared = _prepared(["training"] * 6 + ["testing"] * 3 + ["Testing"] * 3, recipe)
     # All that is not in the set ``testing`` is right.
-    said = [CLASSES.index("meningioma" if 6 <= n < 9 else files[n].label) for n in rows]
+    said = [
+        CLASSES.index("meningioma" if 6 <= n < 9 else file.label)
+        for n, file in enumerate(prepared.images.files)
+    ]
     outputs = {"int8": {"probabilities": np.eye(4, dtype=np.float32)[said]}}
     figures = _class_figures(prepared, outputs, recipe, None)
     assert {name: (f["int8"]["images"], f["int8"]["accuracy"]) for name, f in figures.items()} == {
@@ -313,6 +323,24 @@ def test_a_data_set_called_testing_leaves_the_headline_figures_alone() -> None:
         "testing (data set)": (3, 0),
         "training": (6, 1),
     }
+
+
+def test_tumour_figures_are_of_the_threshold_that_serves() -> None:
+    from training.crossval import _together
+    from training.evaluate import _class_figures
+
+    recipe = load_recipe("efficientnet_lite0_plain").model_copy(update={"tumor_threshold": 0.9})
+    prepared = _prepared(["ours"] * 12, recipe)
+    # Each tumour has 0.8, which is enough at one half.
+    tumor = np.array([0.2 if f.label == "notumor" else 0.8 for f in prepared.images.files])
+    probabilities = np.zeros((12, 4), np.float32)
+    probabilities[:, CLASSES.index("glioma")] = tumor
+    probabilities[:, CLASSES.index("notumor")] = 1 - tumor
+    outputs = {"int8": {"probabilities": probabilities}}
+    evaluated = _class_figures(prepared, outputs, recipe, None)["testing"]["int8"]
+    crossed = _together(probabilities, prepared.parts.test, prepared.images, prepared.audit, recipe)
+    for found in (evaluated["tumor"], crossed["tumor"]):
+        assert (found["threshold"], found["sensitivity"], found["specificity"]) == (0.9, 0, 1)
 
 
 def test_where_no_test_slice_lies_upright_for_certain_nothing_is_told_from_them() -> None:
