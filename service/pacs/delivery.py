@@ -93,6 +93,11 @@ class Delivery:
         """Whether the spool does not take what became of results."""
         return self._notes.fails
 
+    @property
+    def settled(self) -> list[int]:
+        """Numbers of objects that need not be sent any more, which the spool does not know yet."""
+        return self._notes.settled
+
     def notify(self) -> None:
         """There is something new to send."""
         self._wake.set()

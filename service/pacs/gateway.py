@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import Any, Final, NamedTuple
 
@@ -260,7 +260,9 @@ class Gateway:
             self._take(self._counting)
         if self._counting is None:
             self._asked = monotonic()
-            self._counting = asyncio.ensure_future(self._counter.run(self._count))
+            self._counting = asyncio.ensure_future(
+                self._counter.run(self._count, self._delivery.settled)
+            )
             # At the end of the process nobody takes what the last one says.
             self._counting.add_done_callback(lambda done: done.cancelled() or done.exception())
         counting = self._counting
@@ -293,9 +295,9 @@ class Gateway:
             logger.info("the spool says again what there is")
         self._stalls = stalls
 
-    def _count(self) -> Counts:
+    def _count(self, settled: Sequence[int] = ()) -> Counts:
         start = monotonic()
-        inbox, outbox = self.inbox.counts(), self.outbox.counts()
+        inbox, outbox = self.inbox.counts(), self.outbox.counts(settled)
         now = monotonic()
         return Counts(inbox, outbox, now, now - start)
 

@@ -45,6 +45,11 @@ class Notes:
         return list(self._held)
 
     @property
+    def settled(self) -> list[int]:
+        """Those of them that are never to be sent again."""
+        return [number for number, end in self._held.items() if end == inf]
+
+    @property
     def wait_seconds(self) -> float:
         """Until there is something to do here; infinite where there is not."""
         times = [*self._held.values(), *([self._due] if self._unwritten else [])]

@@ -286,14 +286,18 @@ class Outbox:
             ).fetchall()
         return [Dead(*row) for row in rows]
 
-    def counts(self) -> OutboxCounts:
-        """What there is now."""
+    def counts(self, settled: Sequence[int] = ()) -> OutboxCounts:
+        """What there is now.
+
+        Args:
+            settled: numbers of objects that are not to be delivered, though the ledger has it so.
+        """
+        pending = f"state = 'pending' AND {_IS_FREE}"
         with self._ledger.reading() as connection:
             objects, size, oldest, dead = connection.execute(
-                "SELECT count(*) FILTER (WHERE state = 'pending'),"
-                " coalesce(sum(length) FILTER (WHERE state = 'pending'), 0),"
-                " min(created) FILTER (WHERE state = 'pending'),"
-                " count(*) FILTER (WHERE state = 'dead') FROM objects"
+                f"SELECT count(*), coalesce(sum(length), 0), min(created),"  # noqa: S608
+                f" (SELECT count(*) FROM objects WHERE state = 'dead') FROM objects WHERE {pending}",
+                (json.dumps(settled),),
             ).fetchone()
         return OutboxCounts(objects, size, self._oldest.seconds(oldest), dead)
 
