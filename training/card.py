@@ -85,7 +85,7 @@ def _results(metrics: dict[str, Any], config: RunConfig, served: str) -> list[st
             + _KINDS[served]
             + _tested(metrics, config)
             + _unstated(unstated, split["test"], "answers" in metrics)
-            + _tumor_from("answers" in metrics)
+            + _tumor_from("answers" in metrics, config.recipe.tumor_threshold)
         ),
         "",
         (
@@ -277,14 +277,15 @@ def _unstated(count: int, tested: int, answers: bool) -> str:
     )
 
 
-def _tumor_from(answers: bool) -> str:
-    """What the column of that name is: one half where the threshold that serves was fitted."""
+def _tumor_from(answers: bool, threshold: float) -> str:
+    """What the column of that name is, and where it is said what the threshold that serves finds."""
     return (
         " From the tumour probability *tumour from* on, a slice counts as one with a tumour; "
         + (
             "the threshold that serves has figures of its own below."
             if answers
-            else "it is the threshold that serves."
+            # Reports of before the column have figures at one half, whatever serves.
+            else f"the threshold that serves is {threshold:g}."
         )
     )
 
