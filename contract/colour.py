@@ -1,5 +1,6 @@
 """Whether a picture has colours that say something, or is grey that was saved as colour."""
 
+from collections.abc import Iterable
 from typing import Final, cast
 
 import numpy as np
@@ -22,10 +23,6 @@ Of 120 test slices without a tumour, an orange disc in the brain made version 4 
 0.05 % of the pixels, 4 at 0.1 %, 19 at 0.2 %, 59 at 0.5 %, and 79 at 1.5 %.
 """
 
-SAMPLED_SIDE: Final = 128
-"""Of a picture's rows, and of its columns, at most so many are looked at: time is short, and a spot of
-twice the largest share covers 16 of these pixels."""
-
 _GREY: Final = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "F"})
 """Modes of Pillow that have no colours."""
 
@@ -40,24 +37,37 @@ def is_coloured(colours: NDArray[np.uint8]) -> bool:
     Args:
         colours: red, green and blue, uint8 (rows, columns, 3).
     """
+    return is_much(_count(colours), colours.shape[0] * colours.shape[1])
+
+
+def is_much(coloured: int, pixels: int) -> bool:
+    """Whether so many coloured pixels of all are more than may be overlooked."""
+    return coloured > MAX_COLOURED_SHARE * pixels
+
+
+def coloured_pixels(image: Image.Image) -> int:
+    """How many pixels of a picture in any mode of Pillow are coloured; what is transparent is black.
+
+    All of them are looked at: lines and hatching may lie where a sample would miss them.
+    """
+    if image.mode in _GREY:
+        return 0
+    if image.mode == "YCbCr":
+        chroma = (image.getchannel(band).getextrema() for band in (1, 2))
+        if all(
+            abs(level - 128) <= _MAX_CHROMA
+            for ends in cast("Iterable[tuple[int, int]]", chroma)
+            for level in ends
+        ):
+            return 0
+    return _count(np.asarray(on_black(image).convert("RGB")))
+
+
+def _count(colours: NDArray[np.uint8]) -> int:
     red, green, blue = (colours[..., channel] for channel in range(3))
     highest = np.maximum(np.maximum(red, green), blue)
     lowest = np.minimum(np.minimum(red, green), blue)
-    coloured = np.count_nonzero(highest - lowest > MAX_TINT)
-    return bool(coloured > MAX_COLOURED_SHARE * highest.size)
-
-
-def has_colours(image: Image.Image) -> bool:
-    """:func:`is_coloured` of a picture in any mode of Pillow; what is transparent is black."""
-    if image.mode in _GREY:
-        return False
-    size = (min(image.width, SAMPLED_SIDE), min(image.height, SAMPLED_SIDE))
-    sampled = image.resize(size, Image.Resampling.NEAREST)
-    if image.mode == "YCbCr":
-        _, *chroma = cast("tuple[tuple[int, int], ...]", sampled.getextrema())
-        if all(abs(level - 128) <= _MAX_CHROMA for pair in chroma for level in pair):
-            return False
-    return is_coloured(np.asarray(on_black(sampled).convert("RGB")))
+    return int(np.count_nonzero(highest - lowest > MAX_TINT))
 
 
 def on_black(image: Image.Image) -> Image.Image:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from contract.codestream import has_more_scans, jpeg_is_read_as_ycbcr, max_scans
-from contract.colour import has_colours, on_black
+from contract.colour import coloured_pixels, is_much, on_black
 from contract.contrast import stretched
 from contract.errors import (
     DecodeError,
@@ -196,9 +196,9 @@ def _decode_pillow(data: bytes, media: Media, spec: PreprocessSpec, max_pixels: 
     if media is Media.JPEG:
         if has_more_scans(data, max_scans(columns * rows, max_pixels)):
             raise UndecodableImage("the JPEG has more scans than an image can need")
-        # Luma is the first of the three, and the other two come nearly for nothing.
-        way = "YCbCr" if image.mode == "RGB" and jpeg_is_read_as_ycbcr(data) else "RGB"
-        drafted = image.draft(way, (spec.decode_min_side, spec.decode_min_side))
+        drafted = image.draft(
+            _way(image, data, spec.decode_min_side), (spec.decode_min_side, spec.decode_min_side)
+        )
         if drafted is not None:
             # At 1/8, 2049 columns are 256.125 of the 257 that there are then.
             _, (_, _, width, height) = drafted
@@ -210,7 +210,7 @@ def _decode_pillow(data: bytes, media: Media, spec: PreprocessSpec, max_pixels: 
     # A PNG may state its orientation behind its pixels.
     image.load()
     turn = _turn(image) if "exif" in image.info else None
-    coloured = has_colours(image)
+    coloured = _has_colours(image)
     grey = to_grey(image) if deep is None else Image.fromarray(stretched(deep))
     # They are as large as the slice, or larger.
     del image, deep
@@ -219,6 +219,24 @@ def _decode_pillow(data: bytes, media: Media, spec: PreprocessSpec, max_pixels: 
     if turn in SIDEWAYS:
         rows, columns = columns, rows
     return Slice(_levels(grey), (rows, columns), reach=_turned(reach, turn), coloured=coloured)
+
+
+def _way(image: Image.Image, data: bytes, least: int) -> str:
+    """The mode in which a JPEG is decoded: with its colours, of which luma is the first of three.
+
+    One of which much is left at the scale at which it is decoded is longer than any slice, and has no
+    room in memory for colours beside its coefficients.
+    """
+    scale = 1 << min(3, max(1, min(image.size) // least).bit_length() - 1)
+    if image.width * image.height // scale**2 > 4 * STRIP_PIXELS:
+        return "L"
+    return "YCbCr" if image.mode == "RGB" and jpeg_is_read_as_ycbcr(data) else "RGB"
+
+
+def _has_colours(image: Image.Image) -> bool:
+    boxes = _boxes(image)
+    strips = [image] if _is_one_strip(image) else (image.crop(box) for box in boxes)
+    return is_much(sum(map(coloured_pixels, strips)), image.width * image.height)
 
 
 def _turned(reach: Reach, turn: Image.Transpose | None) -> Reach:

@@ -56,10 +56,14 @@ class Sandbox:
     Args:
         target: ``module:function``, bytes to bytes.
         memory_bytes: what a call may allocate.
+        opens: the function is trusted to open files, such as modules that it imports late.
     """
 
-    def __init__(self, target: str, memory_bytes: int = DEFAULT_MEMORY_BYTES) -> None:
+    def __init__(
+        self, target: str, memory_bytes: int = DEFAULT_MEMORY_BYTES, *, opens: bool = False
+    ) -> None:
         self._target = target
+        self._opens = opens
         self._memory_bytes = memory_bytes
         self._idle: list[_Child] = []
         self._generation = 0
@@ -130,7 +134,7 @@ class Sandbox:
                 if child.alive:
                     return child, generation
                 child.close()
-        return _Child(self._target), generation
+        return _Child(self._target, self._opens), generation
 
     def _give_back(self, child: "_Child", generation: int) -> None:
         with self._lock:
@@ -143,13 +147,15 @@ class Sandbox:
 class _Child:
     """One process and the socket to it."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, opens: bool) -> None:
         try:
             self._socket, other = socketpair()
         except OSError:
             raise DecoderUnavailable("no connection to a process for the decoder") from None
         try:
-            self._process = start_child(["contract.zygote", target], other)
+            self._process = start_child(
+                ["contract.zygote", target, *(["opens"] if opens else [])], other
+            )
         except OSError:
             self._socket.close()
             raise DecoderUnavailable("no process could be started for the decoder") from None

@@ -3,7 +3,7 @@
 It loads the function once, and then answers each request from a fork of itself that ends with its
 answer. So it is warm, it never touches a request's content itself, and nothing that a request does to
 memory, not even to such as it should not have written to, is left when the next one comes. A fork can
-open nothing: what the function imports must have been imported by its module.
+open nothing, unless ``opens`` follows: what the function imports must have been imported by its module.
 """
 
 import importlib
@@ -13,7 +13,7 @@ import resource
 import signal
 import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
@@ -81,8 +81,9 @@ def silence(*numbers: int) -> None:
     os.close(null)
 
 
-def main(target: str) -> None:
+def main(target: str, opens: bool) -> None:
     """Answers requests on standard input, a socket, until the other side closes it."""
+    needless = () if opens else _NEEDS_NONE
     module, name = target.split(":")
     function: Function = getattr(importlib.import_module(module), name)
     with socket(fileno=os.dup(0)) as connection:
@@ -95,18 +96,26 @@ def main(target: str) -> None:
             while True:
                 seconds, memory, limit, size = REQUEST.unpack(receive(connection, REQUEST.size))
                 message = receive(connection, size)
-                outcome, answer = _answer(function, message, seconds, memory, limit, connection)
+                outcome, answer = _answer(
+                    function, message, seconds, memory, limit, connection, needless
+                )
                 connection.sendall(ANSWER.pack(outcome, len(answer)) + answer)
 
 
 def _answer(
-    function: Function, message: bytes, seconds: float, memory: int, limit: int, connection: socket
+    function: Function,
+    message: bytes,
+    seconds: float,
+    memory: int,
+    limit: int,
+    connection: socket,
+    needless: Iterable[int],
 ) -> tuple[Outcome, bytes]:
     with mmap.mmap(-1, _LENGTH.size + limit) as shared:
         child = os.fork()
         if child == 0:
             connection.close()
-            _work(function, message, seconds, memory, limit, shared)
+            _work(function, message, seconds, memory, limit, shared, needless)
         _, status = os.waitpid(child, 0)
         if os.WIFSIGNALED(status):
             timed_out = os.WTERMSIG(status) == signal.SIGALRM
@@ -119,7 +128,13 @@ def _answer(
 
 
 def _work(
-    function: Function, message: bytes, seconds: float, memory: int, limit: int, shared: mmap.mmap
+    function: Function,
+    message: bytes,
+    seconds: float,
+    memory: int,
+    limit: int,
+    shared: mmap.mmap,
+    needless: Iterable[int],
 ) -> None:
     """Computes one answer, and ends the process."""
     outcome = Outcome.REFUSED
@@ -127,7 +142,7 @@ def _work(
         # The signal's default action ends the process wherever it is, inside a library too.
         signal.setitimer(signal.ITIMER_REAL, seconds)
         resource.setrlimit(resource.RLIMIT_AS, 2 * (_address_space() + memory,))
-        for limit_of in _NEEDS_NONE:
+        for limit_of in needless:
             resource.setrlimit(limit_of, (0, 0))
         answer = function(message)
         if len(answer) <= limit:
@@ -151,4 +166,4 @@ def _address_space() -> int:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1], opens=sys.argv[2:] == ["opens"])

@@ -35,7 +35,7 @@ MUTANTS: Final = (
     Mutant(
         "decoder that an image has taken over",
         "contract/zygote.py",
-        "        for limit_of in _NEEDS_NONE:\n",
+        "        for limit_of in needless:\n",
         "        for limit_of in ():\n",
         f"{SANDBOX_TESTS}::test_it_opens_and_starts_nothing",
     ),

@@ -30,7 +30,8 @@ class Workshop:
     """The process; threads that call it at a time get one each."""
 
     def __init__(self) -> None:
-        self._sandbox = Sandbox("service.dicom.worker:make", MEMORY_BYTES)
+        # What is read has been read by then, and libraries for DICOM import much of themselves late.
+        self._sandbox = Sandbox("service.dicom.worker:make", MEMORY_BYTES, opens=True)
 
     def start(self) -> None:
         """Starts the process unless it waits for a task. Any thread; it blocks."""

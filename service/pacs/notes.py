@@ -69,6 +69,9 @@ class Notes:
         try:
             await self._threads.run(note)
         except SpoolFull as error:
+            if not seconds:
+                # Nothing depends on it, and nothing would say that the disk is well again.
+                return
             self._fail(error)
             end = monotonic() + seconds
             self._held.update((parcel.number, end) for parcel in parcels)

@@ -70,6 +70,25 @@ def test_a_letter_in_colour_is_overlooked(options: dict[str, Any]) -> None:
     assert not decode(encode(marked(MAX_COLOURED_SHARE / 2), "JPEG", **options)).coloured
 
 
+@pytest.mark.parametrize("offset", range(4))
+@pytest.mark.parametrize("kind", ["PNG", "JPEG"])
+def test_lines_of_colour_are_found_wherever_they_lie(kind: str, offset: int) -> None:
+    """A crosshair, and hatching of every fourth row: a sample of pixels may miss both."""
+    crossed, hatched = grey(), np.array(grey())
+    draw = ImageDraw.Draw(crossed)
+    draw.line((250 + offset, 0, 250 + offset, SIDE), fill=ORANGE)
+    hatched[160 + offset : 240 : 4, 200:280] = ORANGE
+    for image in (crossed, Image.fromarray(hatched)):
+        options = {} if kind == "PNG" else {"quality": 95, "subsampling": 0}
+        assert decode(encode(image, kind, **options)).coloured
+
+
+def test_a_large_one_is_looked_at_in_strips(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("contract.decoding.STRIP_PIXELS", 20_000)
+    for image, coloured in ((marked(3 * MAX_COLOURED_SHARE), True), (grey(), False)):
+        assert decode(encode(image, "PNG")).coloured is coloured
+
+
 @pytest.mark.parametrize("colour", [(150, 120, 110), (110, 120, 150)], ids=str)
 def test_a_tint_is_no_colour(colour: tuple[int, int, int]) -> None:
     """As of a slice that was photographed from a screen."""

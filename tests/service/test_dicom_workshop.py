@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
+from pydicom import dcmread
 
 from service.dicom.headers import read_header
 from service.dicom.task import Task
@@ -46,6 +47,14 @@ def test_objects_are_those_that_this_process_makes(workshop: Workshop) -> None:
     assert [(item.modality, item.sop_class_uid, item.sop_instance_uid) for item in made] == [
         (item.Modality, item.SOPClassUID, item.SOPInstanceUID) for item in here
     ]
+
+
+def test_a_time_zone_is_read_there_too(workshop: Workshop) -> None:
+    """By a module that Python imports with the first one."""
+    stated = dcmread(SAGITTAL)
+    stated.TimezoneOffsetFromUTC = "+0530"
+    task = task_of(encoded(stated))
+    assert len(workshop.make(task, PATIENCE_SECONDS)) == 3
 
 
 def test_started_before_it_is_the_one_that_works() -> None:
