@@ -18,6 +18,8 @@ PLACEHOLDERS: Final = frozenset(
 _TOKEN: Final = re.compile(r"[!-~]+")
 """What a header holds without blanks. More than RFC 6750, section 2.1, lets a token have."""
 
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
+
 INTAKE_SHARE: Final = 0.75
 """Of the spool that instances may take; the rest is for results, without which no room gets free."""
 
@@ -118,8 +120,13 @@ def _credentials_of_the_destination_are_complete_and_one(settings: "Settings") -
         raise ValueError(
             "BRAIN_DICOMWEB_TOKEN may hold printable ASCII characters alone, no spaces"
         )
-    if password is not None and not password.isprintable():
+    if password is not None and _CONTROL.search(password):
         raise ValueError("BRAIN_DICOMWEB_PASSWORD must not hold line breaks or control characters")
+    user = settings.dicomweb_user
+    if user is not None and (":" in user or _CONTROL.search(user)):
+        raise ValueError(
+            "BRAIN_DICOMWEB_USER must not hold a colon, line breaks or control characters (RFC 7617)"
+        )
     url = settings.dicomweb_url
     if url is None and any(secret is not None for secret in secrets):
         raise ValueError(

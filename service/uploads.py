@@ -194,8 +194,13 @@ def _extended_name(disposition: bytes) -> bytes | None:
     """
     for name, value in _PARAMETER.findall(disposition):
         charset, *rest = value.strip(b'"').split(b"'", 2)
-        if name.lower() == b"filename*" and charset.lower() == b"utf-8" and len(rest) == 2:
-            return unquote_to_bytes(rest[1])
+        if name.lower() == b"filename*" and len(rest) == 2:
+            decoded = unquote_to_bytes(rest[1])
+            match charset.lower():
+                case b"utf-8":
+                    return decoded
+                case b"iso-8859-1":
+                    return decoded.decode("latin-1").encode()
     return None
 
 

@@ -194,8 +194,13 @@ def test_a_file_without_a_secret_is_refused_and_nothing_of_it_repeated(
 
 @pytest.mark.parametrize(
     "secret",
-    [{"DICOMWEB_TOKEN": "sesame\n"}, {"DICOMWEB_USER": "x", "DICOMWEB_PASSWORD": "sesame\n"}],
-    ids=["token", "password"],
+    [
+        {"DICOMWEB_TOKEN": "sesame\n"},
+        {"DICOMWEB_USER": "x", "DICOMWEB_PASSWORD": "sesame\n"},
+        {"DICOMWEB_USER": "x:y", "DICOMWEB_PASSWORD": "sesame"},
+        {"DICOMWEB_USER": "x\n", "DICOMWEB_PASSWORD": "sesame"},
+    ],
+    ids=["token", "password", "colon", "user"],
 )
 def test_a_secret_that_no_header_holds_is_refused(
     monkeypatch: pytest.MonkeyPatch, secret: dict[str, str]

@@ -121,6 +121,7 @@ def test_bad_body_is_refused(
         ('filename="schädel.jpg"', "schädel.jpg"),
         ("filename*=utf-8''sch%C3%A4del.jpg", "schädel.jpg"),
         ("filename=a.jpg; filename*=UTF-8'de'sch%C3%A4del.jpg", "schädel.jpg"),
+        ("filename*=ISO-8859-1''sch%E4del.jpg", "schädel.jpg"),
         # As HttpClient of .NET sends it.
         (
             "filename=\"=?utf-8?B?c2Now6RkZWwuanBn?=\"; filename*=utf-8''sch%C3%A4del.jpg",
