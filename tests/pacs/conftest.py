@@ -35,8 +35,9 @@ def boxes() -> Iterator[dict[tuple[str, int], Lasting]]:
 def warm_workshop(boxes: dict[tuple[str, int], Lasting], monkeypatch: pytest.MonkeyPatch) -> None:
     """highdicom takes a second to warm up. A task is a fork, and leaves nothing for the next."""
 
-    def box(target: str, memory_bytes: int) -> Lasting:
-        return boxes.setdefault((target, memory_bytes), Lasting(target, memory_bytes))
+    def box(target: str, memory_bytes: int, *, opens: bool) -> Lasting:
+        key = (target, memory_bytes)
+        return boxes.setdefault(key, Lasting(target, memory_bytes, opens=opens))
 
     monkeypatch.setattr("service.dicom.workshop.Sandbox", box)
 
