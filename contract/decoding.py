@@ -196,9 +196,8 @@ def _decode_pillow(data: bytes, media: Media, spec: PreprocessSpec, max_pixels: 
     if media is Media.JPEG:
         if has_more_scans(data, max_scans(columns * rows, max_pixels)):
             raise UndecodableImage("the JPEG has more scans than an image can need")
-        drafted = image.draft(
-            _way(image, data, spec.decode_min_side), (spec.decode_min_side, spec.decode_min_side)
-        )
+        least = spec.decode_min_side
+        drafted = image.draft(_mode(image, data, least), (least, least))
         if drafted is not None:
             # At 1/8, 2049 columns are 256.125 of the 257 that there are then.
             _, (_, _, width, height) = drafted
@@ -221,7 +220,7 @@ def _decode_pillow(data: bytes, media: Media, spec: PreprocessSpec, max_pixels: 
     return Slice(_levels(grey), (rows, columns), reach=_turned(reach, turn), coloured=coloured)
 
 
-def _way(image: Image.Image, data: bytes, least: int) -> str:
+def _mode(image: Image.Image, data: bytes, least: int) -> str:
     """The mode in which a JPEG is decoded: with its colours, of which luma is the first of three.
 
     One of which much is left at the scale at which it is decoded is longer than any slice, and has no
@@ -234,8 +233,7 @@ def _way(image: Image.Image, data: bytes, least: int) -> str:
 
 
 def _has_colours(image: Image.Image) -> bool:
-    boxes = _boxes(image)
-    strips = [image] if _is_one_strip(image) else (image.crop(box) for box in boxes)
+    strips = [image] if _is_one_strip(image) else map(image.crop, _boxes(image))
     return is_much(sum(map(coloured_pixels, strips)), image.width * image.height)
 
 
