@@ -111,15 +111,15 @@ def only(service: Service) -> Connection:
 
 
 def first_answer(connection: socket.socket) -> bytes:
-    """A whole answer, whose head and body may come one after the other."""
-    received = bytearray()
-    size = None
-    while size is None or len(received) < size:
-        piece = connection.recv(65536)
+    """A whole answer, and nothing of the next one, which may come with it."""
+    received, size = bytearray(), None
+    while len(received) != size:
+        piece = connection.recv(size - len(received) if size else 1)
         assert piece, received
         received += piece
-        end = re.search(rb"\r\ncontent-length: (\d+)\r\n(?s:.*?\r\n)?\r\n", received)
-        size = end and end.end() + int(end[1])
+        if size is None and received.endswith(b"\r\n\r\n"):
+            [length] = re.findall(rb"\r\ncontent-length: (\d+)\r\n", received)
+            size = len(received) + int(length)
     return bytes(received)
 
 
