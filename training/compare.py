@@ -79,14 +79,15 @@ def _bars(entries: Entries) -> Iterator[Bar]:
                 if "accuracy" in found:
                     yield Bar(
                         recipe,
-                        f"{protocol}, {_short(data, found)}",
+                        "left out" if found.get("held_out") else protocol,
+                        _short(data, found),
                         found["accuracy"],
                         _interval(found),
                         found.get("float_accuracy") if strays(found) else None,
                     )
         for data, found in sorted(entry.crossvals.items()):
-            kind = f"cross-validated, {_short(data, found)}"
-            yield Bar(recipe, kind, found["accuracy"], _interval(found))
+            name = _short(data, found)
+            yield Bar(recipe, "cross-validated", name, found["accuracy"], _interval(found))
 
 
 def _short(data: str, found: dict[str, Any]) -> str:

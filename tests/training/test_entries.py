@@ -176,7 +176,7 @@ def test_what_is_cross_validated_is_not_called_held_out() -> None:
 
     entry = Entry(crossvals={"small": shown(interval={})})
     (bar,) = _bars({"baseline_cnn": entry})
-    assert (bar.kind, bar.limits) == ("cross-validated, small", None)
+    assert (bar.protocol, bar.data, bar.limits) == ("cross-validated", "small", None)
 
 
 def test_runs_that_are_not_the_same_do_not_take_each_others_place(
@@ -399,7 +399,7 @@ def test_names_of_data_sets_are_kept_and_not_read_from_what_is_shown(tmp_path: P
     write_record(entries, tmp_path / "record.json")
     entries = read_record(tmp_path / "record.json")
     (bar,) = _bars(entries)
-    assert bar.kind == "grouped, 3 data sets (seed 7)"
+    assert (bar.protocol, bar.data) == ("grouped", "3 data sets (seed 7)")
     page = _document(entries, tmp_path / "page.md")
     # None of them has folds.
     assert f" `{said.name}`: normal_volumes is for training alone.\n" in page
