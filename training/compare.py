@@ -15,6 +15,7 @@ from training.record import Entries, Entry, read_record, write_record
 from training.rows import (
     CROSSVAL_HEAD,
     LEFT_OUT_HEAD,
+    OLDER,
     SIZE_HEAD,
     STEP_HEAD,
     TESTING_HEAD,
@@ -110,16 +111,7 @@ def _document(entries: Entries, page: Path) -> str:
     lines = [
         "# The recipes, compared",
         "",
-        (
-            "Written by `python -m training compare` from the reports of the runs; every figure was "
-            "measured. What it shows of runs that are gone is kept in the file of the same name that "
-            "ends in `.json`. Accuracies are in percent, with 95 % bootstrap intervals over "
-            "near-duplicate groups, where there are five of them and their draws differ at all (shares "
-            "at and near 0 and 1 in newer reports with at least Clopper and Pearson's limits for the "
-            "effective number of groups). In "
-            "brackets behind the data: what a run was given instead of its recipe's own, or left out."
-            + _told_apart(entries)
-        ),
+        _introduction(entries),
         "",
         prose.patients,
         "",
@@ -149,14 +141,36 @@ def _document(entries: Entries, page: Path) -> str:
     return "\n".join([*lines, ""])
 
 
+def _introduction(entries: Entries) -> str:
+    return (
+        "Written by `python -m training compare` from the reports of the runs; every figure was "
+        "measured. What it shows of runs that are gone is kept in the file of the same name that "
+        "ends in `.json`. Accuracies are in percent, with 95 % bootstrap intervals over "
+        "near-duplicate groups, where there are five of them and their draws differ at all (shares "
+        "at and near 0 and 1 with at least Clopper and Pearson's limits for the effective number "
+        f"of groups).{_older(entries)} In brackets behind the data: what a run was given instead of "
+        "its recipe's own, or left out." + _told_apart(entries)
+    )
+
+
+def _rows(entries: Entries) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Of each run that is on record, how it is called and its figures."""
+    for entry in entries.values():
+        for runs in (*entry.evaluated.values(), entry.crossvals):
+            yield from runs.items()
+
+
+def _older(entries: Entries) -> str:
+    if all(found.get("edge_limits") for _, found in _rows(entries)):
+        return ""
+    return (
+        f" An interval with {OLDER} is of an older report, without these limits: near 0 and 1 it is "
+        "too narrow."
+    )
+
+
 def _told_apart(entries: Entries) -> str:
-    shown = {
-        data
-        for entry in entries.values()
-        for runs in (*entry.evaluated.values(), entry.crossvals)
-        for data in runs
-    }
-    if not any("(another run " in data for data in shown):
+    if not any("(another run " in data for data, _ in _rows(entries)):
         return ""
     return (
         " *Another run* has the names of one that was there, and another recipe, other data or another "

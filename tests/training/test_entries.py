@@ -170,6 +170,28 @@ def test_an_int8_file_that_strays_is_marked() -> None:
         assert bar.strayed_from == expected
 
 
+def test_intervals_of_older_reports_are_marked(tmp_path: Path) -> None:
+    from training.compare import _document
+    from training.excerpt import of_run
+    from training.record import Entry
+
+    report = report_of([*TUMORS, "notumor"] * 10, ["other"], answers=True)
+    kinds = report["protocols"]["grouped"]["testing"]
+    for older in (False, True):
+        if older:
+            # They do not name the threshold of what they say of tumours.
+            del kinds["int8"]["tumor"]["threshold"]
+        left_out = of_run(report, kinds, own=True)
+        whole = of_run(report | {"held_out": []}, kinds, own=True)
+        evaluated = {"clean": {"small": whole | {"sources": ["small"]}}, "grouped": {"b": left_out}}
+        page = _document(
+            {"ours": Entry(weights=["none"], evaluated=evaluated)}, tmp_path / "page.md"
+        )
+        # Accuracy twice, sensitivity and specificity: F1 and AUC are no shares.
+        assert page.count("]°") == 4 * older
+        assert ("An interval with ° is of an older report" in page) == older
+
+
 def test_what_is_cross_validated_is_not_called_held_out() -> None:
     from training.compare import _bars
     from training.record import Entry
