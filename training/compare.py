@@ -114,6 +114,7 @@ def _document(entries: Entries, page: Path) -> str:
         _introduction(entries),
         "",
         prose.patients,
+        *(["", prose.served] if prose.served else []),
         "",
         "## Size and speed",
         "",
@@ -136,8 +137,9 @@ def _document(entries: Entries, page: Path) -> str:
         lines += ["", *_step_section(entries)]
     plot = page.with_suffix(".png").name
     lines += ["", f"![Accuracies with intervals]({plot})", *_leak_section(entries, prose)]
+    lines += _claims_section(entries, prose)
     if prose is PROJECT:
-        lines += ["", "## What is missing", "", *_missing(entries)]
+        lines += ["", "## What is missing", "", *_missing(entries, prose)]
     return "\n".join([*lines, ""])
 
 
@@ -317,18 +319,56 @@ def _testing_rows(entries: Entries, protocols: Collection[str]) -> list[str]:
     ]
 
 
-def _missing(entries: Entries) -> list[str]:
+def _claims_section(entries: Entries, prose: Prose) -> list[str]:
+    """What others publish, beside what the record has of it with the leak and without."""
+    if not prose.claims:
+        return []
+    lines = []
+    for claim in prose.claims:
+        figures: dict[str, list[str]] = {}
+        for bar in _bars(entries):
+            if bar.recipe in claim.ours:
+                figures.setdefault(bar.protocol, []).append(_figure(bar))
+        # What is tested on other images says more only where nothing is tested on the same ones.
+        others = figures.get("grouped", []) + figures.get("cross-validated", [])
+        columns = (figures.get("published", []), figures.get("clean", others))
+        cells = [f"`{claim.recipe}`", claim.published, *("; ".join(column) for column in columns)]
+        lines.append(f"| {' | '.join(cell or '-' for cell in cells)} |")
+    return [
+        "",
+        "## What others publish",
+        "",
+        (
+            "By other projects with such a recipe, on their own split. Ours are accuracies in percent."
+        ),
+        "",
+        "| recipe | published by others | here, with the leak | here, without |",
+        "|---|---|---|---|",
+        *lines,
+        "",
+        prose.missed,
+    ]
+
+
+def _figure(bar: Bar) -> str:
+    accuracy = bar.accuracy if bar.strayed_from is None else bar.strayed_from
+    kind = "" if bar.strayed_from is None else "float, "
+    return f"{100 * accuracy:.2f} (`{bar.recipe}`, {kind}{bar.protocol}, {bar.data})"
+
+
+def _missing(entries: Entries, prose: Prose) -> list[str]:
     """Recipes that ship and have no figures, or only some."""
     lines = []
     for name in recipe_names():
         entry = entries.get(name)
+        remark = f"; {prose.remarks[name]}" if name in prose.remarks else ""
         if entry is None or not entry.weights:
-            lines.append(f"- `{name}`: not run.")
+            lines.append(f"- `{name}`: no figures{remark}.")
             continue
         absent = [p for p in ("clean", "published") if not _own(entry, p)]
         absent += [] if entry.crossvals else ["cross-validation"]
         if absent:
-            lines.append(f"- `{name}`: no figures for {', '.join(absent)}.")
+            lines.append(f"- `{name}`: no figures for {', '.join(absent)}{remark}.")
     return lines or ["Nothing: every recipe was run on both protocols and cross-validated."]
 
 

@@ -170,6 +170,34 @@ def test_an_int8_file_that_strays_is_marked() -> None:
         assert bar.strayed_from == expected
 
 
+def test_what_others_publish_stands_beside_the_figures_of_the_record() -> None:
+    from training.compare import PROJECT_PAGE, _document
+    from training.record import Entry
+
+    strays = {"nickparvar": shown(accuracy=0.4, float_accuracy=0.7)}
+    left_out = {"a (without b)": shown(held_out=["b"])}
+    entries = {
+        "resnet50_scratch": Entry(
+            weights=["none"],
+            evaluated={"clean": strays, "published": {"nickparvar": shown()}, "grouped": left_out},
+        )
+    }
+    page = _document(entries, PROJECT_PAGE)
+    assert (
+        "| 90.00 (`resnet50_scratch`, published, nickparvar) "
+        "| 70.00 (`resnet50_scratch`, float, clean, nickparvar) |\n" in page
+    )
+    assert "- `vgg16_binary`: no figures; `clean` and `published` cannot be run" in page
+
+
+def test_remarks_are_of_recipes_that_ship() -> None:
+    from training.catalogue import recipe_names
+    from training.prose import PROJECT
+
+    named = {name for claim in PROJECT.claims for name in (claim.recipe, *claim.ours)}
+    assert {*named, *PROJECT.remarks} <= {*recipe_names()}
+
+
 def test_intervals_of_older_reports_are_marked(tmp_path: Path) -> None:
     from training.compare import _document
     from training.excerpt import of_run
