@@ -170,6 +170,15 @@ def test_an_int8_file_that_strays_is_marked() -> None:
         assert bar.strayed_from == expected
 
 
+def test_the_projects_page_is_what_its_record_makes() -> None:
+    from training.compare import PROJECT_PAGE, _document
+    from training.record import read_record
+
+    page = PROJECT_PAGE.read_text(encoding="utf-8")
+    made = _document(read_record(PROJECT_PAGE.with_suffix(".json")), PROJECT_PAGE)
+    assert made == page, "run: python -m training compare --out docs/models.md"
+
+
 def test_what_others_publish_stands_beside_the_figures_of_the_record() -> None:
     from training.compare import PROJECT_PAGE, _document
     from training.record import Entry
