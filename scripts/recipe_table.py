@@ -56,7 +56,6 @@ def _meanings(model: type[BaseModel]) -> dict[str, str]:
     found: dict[str, str] = {}
     for names, text in re.findall(r"^    ([\w, ]+): (.*(?:\n {8}.*)*)", listed, re.MULTILINE):
         meaning = " ".join(text.split())
-        meaning = re.sub(r":(?:data|func):`(?:[\w.]*\.)?(\w+)`", r"`\1`", meaning)
         found |= dict.fromkeys(names.split(", "), meaning.replace("``", "`"))
     return found
 

@@ -15,6 +15,7 @@ from training.record import Entries, Entry, read_record, write_record
 from training.rows import (
     CROSSVAL_HEAD,
     LEFT_OUT_HEAD,
+    OLDER,
     SIZE_HEAD,
     STEP_HEAD,
     TESTING_HEAD,
@@ -79,14 +80,15 @@ def _bars(entries: Entries) -> Iterator[Bar]:
                 if "accuracy" in found:
                     yield Bar(
                         recipe,
-                        f"{protocol}, {_short(data, found)}",
+                        "left out" if found.get("held_out") else protocol,
+                        _short(data, found),
                         found["accuracy"],
                         _interval(found),
                         found.get("float_accuracy") if strays(found) else None,
                     )
         for data, found in sorted(entry.crossvals.items()):
-            kind = f"cross-validated, {_short(data, found)}"
-            yield Bar(recipe, kind, found["accuracy"], _interval(found))
+            name = _short(data, found)
+            yield Bar(recipe, "cross-validated", name, found["accuracy"], _interval(found))
 
 
 def _short(data: str, found: dict[str, Any]) -> str:
@@ -109,18 +111,10 @@ def _document(entries: Entries, page: Path) -> str:
     lines = [
         "# The recipes, compared",
         "",
-        (
-            "Written by `python -m training compare` from the reports of the runs; every figure was "
-            "measured. What it shows of runs that are gone is kept in the file of the same name that "
-            "ends in `.json`. Accuracies are in percent, with 95 % bootstrap intervals over "
-            "near-duplicate groups, where there are five of them and their draws differ at all (shares "
-            "at and near 0 and 1 in newer reports with at least Clopper and Pearson's limits for the "
-            "effective number of groups). In "
-            "brackets behind the data: what a run was given instead of its recipe's own, or left out."
-            + _told_apart(entries)
-        ),
+        _introduction(entries),
         "",
         prose.patients,
+        *(["", prose.served] if prose.served else []),
         "",
         "## Size and speed",
         "",
@@ -143,19 +137,42 @@ def _document(entries: Entries, page: Path) -> str:
         lines += ["", *_step_section(entries)]
     plot = page.with_suffix(".png").name
     lines += ["", f"![Accuracies with intervals]({plot})", *_leak_section(entries, prose)]
+    lines += _claims_section(entries, prose)
     if prose is PROJECT:
-        lines += ["", "## What is missing", "", *_missing(entries)]
+        lines += ["", "## What is missing", "", *_missing(entries, prose)]
     return "\n".join([*lines, ""])
 
 
+def _introduction(entries: Entries) -> str:
+    return (
+        "Written by `python -m training compare` from the reports of the runs; every figure was "
+        "measured. What it shows of runs that are gone is kept in the file of the same name that "
+        "ends in `.json`. Accuracies are in percent, with 95 % bootstrap intervals over "
+        "near-duplicate groups, where there are five of them and their draws differ at all (shares "
+        "at and near 0 and 1 with at least Clopper and Pearson's limits for the effective number "
+        f"of groups).{_older(entries)} In brackets behind the data: what a run was given instead of "
+        "its recipe's own, or left out." + _told_apart(entries)
+    )
+
+
+def _rows(entries: Entries) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Of each run that is on record, how it is called and its figures."""
+    for entry in entries.values():
+        for runs in (*entry.evaluated.values(), entry.crossvals):
+            yield from runs.items()
+
+
+def _older(entries: Entries) -> str:
+    if all(found.get("edge_limits") for _, found in _rows(entries)):
+        return ""
+    return (
+        f" An interval with {OLDER} is of an older report, without these limits: near 0 and 1 it is "
+        "too narrow."
+    )
+
+
 def _told_apart(entries: Entries) -> str:
-    shown = {
-        data
-        for entry in entries.values()
-        for runs in (*entry.evaluated.values(), entry.crossvals)
-        for data in runs
-    }
-    if not any("(another run " in data for data in shown):
+    if not any("(another run " in data for data, _ in _rows(entries)):
         return ""
     return (
         " *Another run* has the names of one that was there, and another recipe, other data or another "
@@ -302,18 +319,56 @@ def _testing_rows(entries: Entries, protocols: Collection[str]) -> list[str]:
     ]
 
 
-def _missing(entries: Entries) -> list[str]:
+def _claims_section(entries: Entries, prose: Prose) -> list[str]:
+    """What others publish, beside what the record has of it with the leak and without."""
+    if not prose.claims:
+        return []
+    lines = []
+    for claim in prose.claims:
+        figures: dict[str, list[str]] = {}
+        for bar in _bars(entries):
+            if bar.recipe in claim.ours:
+                figures.setdefault(bar.protocol, []).append(_figure(bar))
+        # What is tested on other images says more only where nothing is tested on the same ones.
+        others = figures.get("grouped", []) + figures.get("cross-validated", [])
+        columns = (figures.get("published", []), figures.get("clean", others))
+        cells = [f"`{claim.recipe}`", claim.published, *("; ".join(column) for column in columns)]
+        lines.append(f"| {' | '.join(cell or '-' for cell in cells)} |")
+    return [
+        "",
+        "## What others publish",
+        "",
+        (
+            "By other projects with such a recipe, on their own split. Ours are accuracies in percent."
+        ),
+        "",
+        "| recipe | published by others | here, with the leak | here, without |",
+        "|---|---|---|---|",
+        *lines,
+        "",
+        prose.missed,
+    ]
+
+
+def _figure(bar: Bar) -> str:
+    accuracy = bar.accuracy if bar.strayed_from is None else bar.strayed_from
+    kind = "" if bar.strayed_from is None else "float, "
+    return f"{100 * accuracy:.2f} (`{bar.recipe}`, {kind}{bar.protocol}, {bar.data})"
+
+
+def _missing(entries: Entries, prose: Prose) -> list[str]:
     """Recipes that ship and have no figures, or only some."""
     lines = []
     for name in recipe_names():
         entry = entries.get(name)
+        remark = f"; {prose.remarks[name]}" if name in prose.remarks else ""
         if entry is None or not entry.weights:
-            lines.append(f"- `{name}`: not run.")
+            lines.append(f"- `{name}`: no figures{remark}.")
             continue
         absent = [p for p in ("clean", "published") if not _own(entry, p)]
         absent += [] if entry.crossvals else ["cross-validation"]
         if absent:
-            lines.append(f"- `{name}`: no figures for {', '.join(absent)}.")
+            lines.append(f"- `{name}`: no figures for {', '.join(absent)}{remark}.")
     return lines or ["Nothing: every recipe was run on both protocols and cross-validated."]
 
 

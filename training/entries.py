@@ -15,7 +15,9 @@ from training.record import Entries, Entry
 from training.run import ARTIFACTS, REPORT
 
 LATENCY_FILE: Final = "latency.json"
-_NO_FIGURES: Final = frozenset({"run", "sources", "folded", "trained", "strays", "accuracy_spread"})
+_NO_FIGURES: Final = frozenset(
+    {"run", "sources", "folded", "trained", "strays", "accuracy_spread", "edge_limits"}
+)
 """What of a row depends on which release wrote it, or on which report, with the same figures."""
 
 

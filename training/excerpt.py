@@ -102,7 +102,10 @@ def _figures(found: dict[str, Any]) -> dict[str, Any]:
     """Of what :func:`training.scores.scores` gives, what a comparison shows."""
     tumor = {f"tumor.{name}": value for name, value in found.get("tumor", {}).items()}
     named = ("accuracy", "macro_f1", "macro_auc", "tumor.f1", "tumor.auc")
+    # Reports name the threshold since shares near 0 and 1 have limits of their own, or a little later.
+    edges = {"edge_limits": True} if "threshold" in found.get("tumor", {}) else {}
     return {
+        **edges,
         **{name: value for name, value in {**found, **tumor}.items() if name in named},
         "interval": {
             n: limits for n, limits in found["interval"].items() if n in named and _wide(limits)

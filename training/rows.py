@@ -6,6 +6,9 @@ from training.record import Entry
 
 _DASH: Final = "-"
 """Where there is no figure."""
+OLDER: Final = "°"
+"""Behind the interval of a share in an older report, which has no limits of its own near 0 and 1."""
+_SHARES: Final = frozenset({"accuracy", "tumor.sensitivity", "tumor.specificity"})
 STRAYS_ON_TEST: Final = 0.01
 """Accuracy by which an int8 file that is apart from its float model on test is marked."""
 
@@ -95,7 +98,8 @@ def _percent(figures: dict[str, Any], name: str) -> str:
     if low == high:
         # Older records have intervals of no width.
         return text
-    return f"{text} [{100 * low:.2f}, {100 * high:.2f}]"
+    mark = OLDER if name in _SHARES and not figures.get("edge_limits") else ""
+    return f"{text} [{100 * low:.2f}, {100 * high:.2f}]{mark}"
 
 
 def testing_row(recipe: str, protocol: str, data: str, found: dict[str, Any]) -> str:

@@ -170,13 +170,72 @@ def test_an_int8_file_that_strays_is_marked() -> None:
         assert bar.strayed_from == expected
 
 
+def test_the_projects_page_is_what_its_record_makes() -> None:
+    from training.compare import PROJECT_PAGE, _document
+    from training.record import read_record
+
+    page = PROJECT_PAGE.read_text(encoding="utf-8")
+    made = _document(read_record(PROJECT_PAGE.with_suffix(".json")), PROJECT_PAGE)
+    assert made == page, "run: python -m training compare --out docs/models.md"
+
+
+def test_what_others_publish_stands_beside_the_figures_of_the_record() -> None:
+    from training.compare import PROJECT_PAGE, _document
+    from training.record import Entry
+
+    strays = {"nickparvar": shown(accuracy=0.4, float_accuracy=0.7)}
+    left_out = {"a (without b)": shown(held_out=["b"])}
+    entries = {
+        "resnet50_scratch": Entry(
+            weights=["none"],
+            evaluated={"clean": strays, "published": {"nickparvar": shown()}, "grouped": left_out},
+        )
+    }
+    page = _document(entries, PROJECT_PAGE)
+    assert (
+        "| 90.00 (`resnet50_scratch`, published, nickparvar) "
+        "| 70.00 (`resnet50_scratch`, float, clean, nickparvar) |\n" in page
+    )
+    assert "- `vgg16_binary`: no figures; `clean` and `published` cannot be run" in page
+
+
+def test_remarks_are_of_recipes_that_ship() -> None:
+    from training.catalogue import recipe_names
+    from training.prose import PROJECT
+
+    named = {name for claim in PROJECT.claims for name in (claim.recipe, *claim.ours)}
+    assert {*named, *PROJECT.remarks} <= {*recipe_names()}
+
+
+def test_intervals_of_older_reports_are_marked(tmp_path: Path) -> None:
+    from training.compare import _document
+    from training.excerpt import of_run
+    from training.record import Entry
+
+    report = report_of([*TUMORS, "notumor"] * 10, ["other"], answers=True)
+    kinds = report["protocols"]["grouped"]["testing"]
+    for older in (False, True):
+        if older:
+            # They do not name the threshold of what they say of tumours.
+            del kinds["int8"]["tumor"]["threshold"]
+        left_out = of_run(report, kinds, own=True)
+        whole = of_run(report | {"held_out": []}, kinds, own=True)
+        evaluated = {"clean": {"small": whole | {"sources": ["small"]}}, "grouped": {"b": left_out}}
+        page = _document(
+            {"ours": Entry(weights=["none"], evaluated=evaluated)}, tmp_path / "page.md"
+        )
+        # Accuracy twice, sensitivity and specificity: F1 and AUC are no shares.
+        assert page.count("]°") == 4 * older
+        assert ("An interval with ° is of an older report" in page) == older
+
+
 def test_what_is_cross_validated_is_not_called_held_out() -> None:
     from training.compare import _bars
     from training.record import Entry
 
     entry = Entry(crossvals={"small": shown(interval={})})
     (bar,) = _bars({"baseline_cnn": entry})
-    assert (bar.kind, bar.limits) == ("cross-validated, small", None)
+    assert (bar.protocol, bar.data, bar.limits) == ("cross-validated", "small", None)
 
 
 def test_runs_that_are_not_the_same_do_not_take_each_others_place(
@@ -399,7 +458,7 @@ def test_names_of_data_sets_are_kept_and_not_read_from_what_is_shown(tmp_path: P
     write_record(entries, tmp_path / "record.json")
     entries = read_record(tmp_path / "record.json")
     (bar,) = _bars(entries)
-    assert bar.kind == "grouped, 3 data sets (seed 7)"
+    assert (bar.protocol, bar.data) == ("grouped", "3 data sets (seed 7)")
     page = _document(entries, tmp_path / "page.md")
     # None of them has folds.
     assert f" `{said.name}`: normal_volumes is for training alone.\n" in page

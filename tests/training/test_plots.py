@@ -37,9 +37,9 @@ def test_long_titles_are_not_cut_off(figures: list[Any]) -> None:
     truth = np.arange(8) % 4
     plots.roc(Path("a.png"), np.eye(4)[truth], truth, CLASSES, dict.fromkeys(CLASSES, 1.0), LONG)
     plots.risk_coverage(Path("a.png"), np.linspace(0, 1, 9), np.ones(9, np.bool_))
-    strays = plots.Bar("efficientnetb4_scratch", "clean, nickparvar", 0.44, (0.4, 0.5), 0.7)
-    named = "cross-validated, navoneel + nickparvar (precision mixed_bfloat16)"
-    plots.accuracies(Path("a.png"), [strays, plots.Bar("other", named, 0.9)])
+    strays = plots.Bar("efficientnetb4_scratch", "clean", "nickparvar", 0.44, (0.4, 0.5), 0.7)
+    named = "navoneel + nickparvar (precision mixed_bfloat16)"
+    plots.accuracies(Path("a.png"), [strays, plots.Bar("other", "cross-validated", named, 0.9)])
     assert all(map(_inside, figures))
 
 
@@ -59,13 +59,28 @@ def test_long_names_of_classes_do_not_run_into_each_other(figures: list[Any]) ->
 
 
 def test_an_int8_file_that_strays_is_drawn_as_such(figures: list[Any]) -> None:
-    plots.accuracies(Path("a.png"), [plots.Bar("a", "b", 0.44, (0.4, 0.5), 0.7)])
-    plots.accuracies(Path("a.png"), [plots.Bar("a", "b", 0.44, (0.4, 0.5))])
+    plots.accuracies(Path("a.png"), [plots.Bar("a", "clean", "b", 0.44, (0.4, 0.5), 0.7)])
+    plots.accuracies(Path("a.png"), [plots.Bar("a", "clean", "b", 0.44, (0.4, 0.5))])
     (strays,), (plain,) = (figure.axes for figure in figures)
     assert {line.get_marker() for line in strays.lines} == {"None", "x", "o"}
     assert "would not be exported" in strays.get_xlabel()
     assert {line.get_marker() for line in plain.lines} == {"None", "o"}
     assert "exported" not in plain.get_xlabel()
+
+
+def test_runs_of_one_protocol_have_one_colour_and_a_legend_says_which(figures: list[Any]) -> None:
+    """More data sets than matplotlib has colours for."""
+    names = ["published", *plots.PROTOCOLS, *["clean"] * 11]
+    bars = [plots.Bar("a", name, f"data {row}", 0.9) for row, name in enumerate(names)]
+    plots.accuracies(Path("a.png"), bars)
+    plots.accuracies(Path("a.png"), bars[:2])
+    shown = [line.get_color() for line in figures[0].axes[0].lines]
+    assert len(set(zip(names, shown, strict=True))) == len(set(shown)) == len(plots.PROTOCOLS)
+    for figure, expected in zip(figures, (plots.PROTOCOLS, ("clean", "published")), strict=True):
+        (legend,) = figure.legends
+        texts = [text.get_text() for text in legend.get_texts()]
+        colours = {handle.get_color() for handle in legend.legend_handles}
+        assert (texts, len(colours)) == ([*expected], len(expected))
 
 
 def test_data_of_one_kind_have_curves_of_what_they_can_show(figures: list[Any]) -> None:
@@ -79,7 +94,7 @@ def test_names_are_not_typeset_as_formulas(figures: list[Any]) -> None:
     plots.confusion(Path("a.png"), np.eye(4, dtype=int).tolist(), names, names[0])
     truth = np.arange(8) % 4
     plots.roc(Path("a.png"), np.eye(4)[truth], truth, names, dict.fromkeys(names, 1.0), names[0])
-    plots.accuracies(Path("a.png"), [plots.Bar("ours", names[1], 0.9)])
+    plots.accuracies(Path("a.png"), [plots.Bar("ours", "clean", names[1], 0.9)])
     row = dict.fromkeys(("loss", "val_loss", "accuracy", "val_accuracy"), 0.5)
     plots.training_curves(Path("a.png"), [{"epoch": 1, "phase": names[1], **row}], 1)
     for figure, shown in zip(figures, (names, names, names[1:2], names[1:2]), strict=True):

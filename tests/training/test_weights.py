@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ import keras
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from training.backbones import backbone
+from training.backbones import BACKBONES, backbone
 from training.errors import PretrainedWeightsError
 from training.inputs import INPUTS, channels
 from training.pretrained import package_file, read_legacy_state_dict, read_pickled_arrays
@@ -129,6 +130,17 @@ def _conv(state: dict[str, np.ndarray], prefix: str, x: np.ndarray, stride: int)
     else:
         found = np.einsum("hwcij,ocij->hwo", windows, kernel, optimize=True)
     return found
+
+
+def test_the_page_of_recipes_names_every_backbone_and_package() -> None:
+    page = (REPOSITORY / "docs" / "recipes.md").read_text(encoding="utf-8")
+    row = {
+        key: re.search(rf"^\| `{key}` .*$", page, re.MULTILINE) for key in ("backbone", "weights")
+    }
+    for key, names in (("backbone", BACKBONES), ("weights", PACKAGES)):
+        found = row[key]
+        assert found is not None
+        assert [name for name in names if f"`{name}`" not in found[0]] == []
 
 
 def test_vgg16_computes_what_the_arrays_of_lpips_say() -> None:
