@@ -92,7 +92,8 @@ PROJECT: Final = Prose(
         ),
         Claim(
             "resnet50_4class",
-            "98.17 % of Testing, which also validated",
+            "98.17 % of Testing, which also validated; loss 0.0531; F1 of glioma 0.97, meningioma "
+            "0.96, no tumour 1.00, pituitary 0.98",
             ("resnet50_4class", "resnet50_scratch"),
         ),
         Claim(
