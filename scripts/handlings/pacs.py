@@ -210,6 +210,14 @@ MUTANTS: Final = (
         f"{SPOOL_TESTS}::test_a_ledger_with_a_damaged_page_keeps_nobody_from_predicting",
     ),
     Mutant(
+        "new ledger beside files of an old one",
+        "service/pacs/ledger.py",
+        "    if version == 0 and _has_segments(path.with_name(FOLDER)):\n",
+        "    if False:\n",
+        "tests/pacs/test_spool.py"
+        "::test_a_new_ledger_beside_files_of_an_old_one_is_refused_and_they_stay",
+    ),
+    Mutant(
         "spool that takes long to count",
         "service/pacs/gateway.py",
         "min(2 * self._counts.seconds, STALL_SECONDS)",

@@ -17,7 +17,7 @@ from service.pacs.inbox import Inbox, InboxCounts
 from service.pacs.ledger import Ledger
 from service.pacs.outbox import Dead, Outbox, OutboxCounts
 from service.pacs.receiver import Limits, Receiver
-from service.pacs.segments import Segments
+from service.pacs.segments import FOLDER, Segments
 from service.pacs.series import SetAside
 from service.pacs.threads import Arguments, Result, Threads
 from service.pacs.waits import longest
@@ -79,7 +79,7 @@ class Gateway:
         self._metrics = metrics
         self._destination = Destination(settings)
         self._ledger = Ledger(settings.spool)
-        self._segments = Segments(settings.spool / "segments", settings.spool_max_bytes)
+        self._segments = Segments(settings.spool / FOLDER, settings.spool_max_bytes)
         self.inbox = Inbox(
             self._ledger,
             self._segments,

@@ -17,6 +17,9 @@ from typing import BinaryIO, Final, NamedTuple
 from service.disks import unusable
 from service.errors import SpoolFull
 
+FOLDER: Final = "segments"
+"""Where they lie, beside the ledger."""
+
 SUFFIX: Final = ".segment"
 
 UNREADABLE: Final = "unreadable"
