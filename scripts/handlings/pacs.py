@@ -105,6 +105,20 @@ MUTANTS: Final = (
         "tests/pacs/test_spool.py::test_a_ledger_that_the_disk_does_not_take",
     ),
     Mutant(
+        "spool in a folder of another user",
+        "service/pacs/ledger.py",
+        "            check_folder(folder)\n",
+        "",
+        "tests/pacs/test_spool.py::test_a_folder_that_only_another_user_may_write_to_is_named[.]",
+    ),
+    Mutant(
+        "start on a read-only file system",
+        "service/disks.py",
+        "    if error.errno == errno.EROFS:\n",
+        "    if False:\n",
+        "tests/pacs/test_spool.py::test_a_spool_on_a_read_only_mount_is_no_full_disk",
+    ),
+    Mutant(
         "start on a full disk",
         "service/__main__.py",
         "DISK_FAILS if isinstance(error, DiskFails) else INVALID_SETTINGS",

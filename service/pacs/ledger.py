@@ -14,7 +14,7 @@ from threading import RLock
 from time import time
 from typing import Final
 
-from service.disks import disk_fails, unusable
+from service.disks import check_folder, disk_fails, unusable
 from service.errors import SpoolFull
 from service.pacs.segments import FOLDER, SUFFIX
 from service.settings import SettingsError
@@ -135,6 +135,8 @@ class Ledger:
             raise unusable("BRAIN_SPOOL", error) from error
         try:
             fcntl.flock(self._guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Of this SQLite says the same as of a disk that is read-only.
+            check_folder(folder)
             self._connection = _open(folder / "spool.sqlite")
         except BlockingIOError as error:
             os.close(self._guard)

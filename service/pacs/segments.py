@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Lock
 from typing import BinaryIO, Final, NamedTuple
 
-from service.disks import unusable
+from service.disks import check_folder, unusable
 from service.errors import SpoolFull
 
 FOLDER: Final = "segments"
@@ -66,6 +66,7 @@ class Segments:
             # One of another user's would seem to be empty.
             with os.scandir(folder):
                 pass
+            check_folder(folder)
         except OSError as error:
             raise unusable("BRAIN_SPOOL", error) from error
         self.folder = folder

@@ -165,15 +165,28 @@ def test_a_spool_of_another_release_is_not_touched(tmp_path: Path) -> None:
         Ledger(tmp_path)
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO], ids=errno.errorcode.get)
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO], ids=errno.errorcode.get)
 @pytest.mark.parametrize("opens", [Ledger, lambda folder: Segments(folder, 10**6)])
 def test_a_spool_whose_disk_fails_at_the_start_is_no_wrong_setting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opens: Callable[[Path], object], number: int
 ) -> None:
     for name in ("open", "scandir"):
         monkeypatch.setattr(os, name, failing(number))
-    with pytest.raises(DiskFails, match=r"^BRAIN_SPOOL: its disk is full, is read-only or fails"):
+    with pytest.raises(DiskFails, match=r"^BRAIN_SPOOL: its disk is full or fails"):
         opens(tmp_path)
+
+
+def test_a_spool_on_a_read_only_mount_is_no_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where systemd lets the service write to other folders only; mended, it is worth a start."""
+    Ledger(tmp_path).close()
+    monkeypatch.setattr(os, "open", failing(errno.EROFS))
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(
+        DiskFails, match=r"^BRAIN_SPOOL: the file system is read-only .*ReadWritePaths"
+    ):
+        Ledger(tmp_path)
 
 
 def test_a_ledger_whose_disk_is_full_at_the_start_is_no_wrong_setting(tmp_path: Path) -> None:
@@ -266,7 +279,22 @@ def test_a_spool_of_another_user_is_named(
 
     monkeypatch.setattr(os, "open", partial(denied, os.open))
     monkeypatch.setattr(os, "scandir", partial(denied, os.scandir))
-    with pytest.raises(SettingsError, match=f"^BRAIN_SPOOL: .*{name} may not .* chown") as raised:
+    with pytest.raises(SettingsError, match=f"this user may not .*{name}; .* chown$") as raised:
+        opened(tmp_path)
+    assert not isinstance(raised.value, DiskFails)
+
+
+@pytest.mark.parametrize("name", [".", "segments"])
+def test_a_folder_that_only_another_user_may_write_to_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Where the files in it are this user's, or may be listed."""
+    ledger, _ = opened(tmp_path)
+    ledger.close()
+    access = os.access
+    theirs = tmp_path / name
+    monkeypatch.setattr(os, "access", lambda path, mode: path != theirs and access(path, mode))
+    with pytest.raises(SettingsError, match=f"this user may not .*{theirs}; .* chown$") as raised:
         opened(tmp_path)
     assert not isinstance(raised.value, DiskFails)
 

@@ -256,7 +256,7 @@ def test_a_disk_that_is_read_only_at_the_start_is_no_wrong_setting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "open", failing(errno.EROFS))
-    with pytest.raises(DiskFails, match=r"^BRAIN_AUDIT_LOG: its disk is full, is read-only"):
+    with pytest.raises(DiskFails, match=r"^BRAIN_AUDIT_LOG: the file system is read-only"):
         AuditFile(tmp_path / "audit.log", 10**6, 1, True, Metrics())
 
 
