@@ -1,11 +1,13 @@
 """Why the spool or the audit log cannot be opened at the start: a wrong setting, or the disk."""
 
 import errno
+import os
+from pathlib import Path
 from typing import Final
 
 from service.settings import SettingsError
 
-_OF_THE_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO})
+_OF_THE_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 
 
 class DiskFails(SettingsError):
@@ -14,16 +16,35 @@ class DiskFails(SettingsError):
 
 def disk_fails(setting: str, reason: object) -> DiskFails:
     """What to raise where the disk does not take what lies there, or does not give it."""
-    return DiskFails(f"{setting}: its disk is full, is read-only or fails ({reason})")
+    return DiskFails(f"{setting}: its disk is full or fails ({reason})")
 
 
 def unusable(setting: str, error: OSError) -> SettingsError:
     """What to raise where a file or folder that a setting names cannot be opened or made."""
+    if error.errno == errno.EROFS:
+        # The kernel makes a disk read-only after errors as well, so another start may find it mended.
+        return DiskFails(
+            f"{setting}: the file system is read-only for this service: allow the folder"
+            " (ReadWritePaths= of systemd, a volume of a container), or mount it read-write"
+        )
     if error.errno in _OF_THE_DISK:
         return disk_fails(setting, error.strerror)
     if isinstance(error, PermissionError):
         return SettingsError(
-            f"{setting}: {error.filename} may not be read and written to by this user; "
-            "give it to them with chown"
+            f"{setting}: this user may not read and write {error.filename};"
+            " change its owner with chown"
         )
     return SettingsError(f"{setting}: it cannot be written to ({error.strerror})")
+
+
+def check_folder(folder: Path) -> None:
+    """Sees whether this user may put files into a folder.
+
+    It is asked after a file has been opened there to be written: of a file system that is read-only
+    the answer would be the same.
+
+    Raises:
+        PermissionError: they may not.
+    """
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))

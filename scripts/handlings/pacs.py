@@ -6,6 +6,7 @@ from scripts.handlings.mutant import Mutant
 
 SPOOL_TESTS: Final = "tests/pacs/test_spool_faults.py"
 RECEIVER: Final = "tests/pacs/test_receiver.py"
+NOTES: Final = "tests/pacs/test_notes.py"
 STALLS: Final = "tests/pacs/test_spool_stalls.py"
 
 MUTANTS: Final = (
@@ -43,7 +44,7 @@ MUTANTS: Final = (
         "results while the PACS is away",
         "service/pacs/delivery.py",
         "            await self._postpone(later, wait_seconds)",
-        "            await self._notes.write(partial(self._outbox.remove, list(later)))",
+        "            await self.notes.write(partial(self._outbox.remove, list(later)))",
         "tests/pacs/test_delivery.py::test_one_refused_object_does_not_hold_up_its_neighbours",
     ),
     Mutant(
@@ -103,6 +104,20 @@ MUTANTS: Final = (
         "if isinstance(error, sqlite3.Error) and _is_of_the_disk(error):",
         "if False:",
         "tests/pacs/test_spool.py::test_a_ledger_that_the_disk_does_not_take",
+    ),
+    Mutant(
+        "spool in a folder of another user",
+        "service/pacs/ledger.py",
+        "            check_folder(folder)\n",
+        "",
+        "tests/pacs/test_spool.py::test_a_folder_that_only_another_user_may_write_to_is_named[.]",
+    ),
+    Mutant(
+        "start on a read-only file system",
+        "service/disks.py",
+        "    if error.errno == errno.EROFS:\n",
+        "    if False:\n",
+        "tests/pacs/test_spool.py::test_a_spool_on_a_read_only_mount_is_no_full_disk",
     ),
     Mutant(
         "start on a full disk",
@@ -182,6 +197,34 @@ MUTANTS: Final = (
         f"{SPOOL_TESTS}::test_on_a_disk_that_takes_nothing_each_result_is_settled_once[delivered]",
     ),
     Mutant(
+        "one write to the spool that fails",
+        "service/pacs/notes.py",
+        "return bool(self._unwritten)",
+        "return self._is_reported",
+        f"{NOTES}::test_one_write_that_fails_is_no_disk_that_fails",
+    ),
+    Mutant(
+        "disk that takes nothing for long",
+        "service/pacs/notes.py",
+        "wait_seconds = backoff(self._failures, self._first_seconds, self._max_seconds)",
+        "wait_seconds = 0.0",
+        f"{NOTES}::test_what_must_be_written_is_tried_less_and_less_until_it_is",
+    ),
+    Mutant(
+        "result that is put off in memory when the PACS is back",
+        "service/pacs/delivery.py",
+        "                self.notes.hasten()\n",
+        "",
+        f"{NOTES}::test_what_is_put_off_in_memory_goes_as_soon_as_the_destination_is_back",
+    ),
+    Mutant(
+        "result that can be read again",
+        "service/pacs/delivery.py",
+        "            del self._unread[parcel.number]\n        if any",
+        "            pass\n        if any",
+        f"{NOTES}::test_only_what_cannot_be_read_so_often_in_a_row_is_parked",
+    ),
+    Mutant(
         "series while the disk fails",
         "service/pacs/analysis.py",
         "        except SpoolFull:\n            raise\n        except Unre",
@@ -208,6 +251,14 @@ MUTANTS: Final = (
         "        except (sqlite3.Error, SpoolFull) as error:\n            self._segments",
         "        except KeyError as error:\n            self._segments",
         f"{SPOOL_TESTS}::test_a_ledger_with_a_damaged_page_keeps_nobody_from_predicting",
+    ),
+    Mutant(
+        "new ledger beside files of an old one",
+        "service/pacs/ledger.py",
+        "    if version == 0 and _has_segments(path.with_name(FOLDER)):\n",
+        "    if False:\n",
+        "tests/pacs/test_spool.py"
+        "::test_a_new_ledger_beside_files_of_an_old_one_is_refused_and_they_stay",
     ),
     Mutant(
         "spool that takes long to count",

@@ -49,6 +49,9 @@ class Delivery:
         audit: is told of each object.
         first_seconds: wait after a first failure.
         max_seconds: longest wait.
+
+    Attributes:
+        notes: what became of objects, until the ledger has it.
     """
 
     def __init__(
@@ -68,7 +71,7 @@ class Delivery:
         self._destination = destination
         self._metrics = metrics
         self._audit = audit
-        self._notes = Notes(threads, first_seconds, max_seconds)
+        self.notes = Notes(threads, first_seconds, max_seconds)
         self._first_seconds = first_seconds
         self._max_seconds = max_seconds
         self._failures = 0
@@ -88,23 +91,13 @@ class Delivery:
         """``unreachable`` since the last request that the destination did not answer, else ``ok``."""
         return "unreachable" if self._failures else "ok"
 
-    @property
-    def spool_fails(self) -> bool:
-        """Whether the spool does not take what became of results."""
-        return self._notes.fails
-
-    @property
-    def settled(self) -> list[int]:
-        """Numbers of objects that need not be sent any more, which the spool does not know yet."""
-        return self._notes.settled
-
     def notify(self) -> None:
         """There is something new to send."""
         self._wake.set()
 
     def hurry(self) -> None:
         """Somebody wants it sent now, even if the destination did not answer a moment ago."""
-        self._notes.hasten()
+        self.notes.hasten()
         self._wake.set()
         self._hurry.set()
 
@@ -128,7 +121,7 @@ class Delivery:
             with suppress(TimeoutError):
                 async with asyncio.timeout(patience_seconds):
                     while self._failures == 0:
-                        held = self._notes.held
+                        held = self.notes.held
                         if await self._threads.run(self._outbox.wait_seconds, held) != 0.0:
                             break
                         await asyncio.sleep(0.05)
@@ -141,19 +134,19 @@ class Delivery:
 
     async def _step(self) -> float:
         """Sends one result, if one is due; seconds until it is worth to look again."""
-        await self._notes.catch_up()
+        await self.notes.catch_up()
         await self._mind_the_clock()
-        parcels = await self._threads.run(self._outbox.next, self._notes.held)
+        parcels = await self._threads.run(self._outbox.next, self.notes.held)
         if not parcels:
             # All others have had their turn.
-            self._notes.release()
-            parcels = await self._threads.run(self._outbox.next, self._notes.held)
+            self.notes.release()
+            parcels = await self._threads.run(self._outbox.next, self.notes.held)
         if not parcels:
-            held = self._notes.held
+            held = self.notes.held
             due_seconds = await self._threads.run(self._outbox.wait_seconds, held)
             self._empty = due_seconds is None
             wait_seconds = IDLE_SECONDS if due_seconds is None else due_seconds
-            return min(wait_seconds + 0.01, self._notes.wait_seconds + 0.01, IDLE_SECONDS)
+            return min(wait_seconds + 0.01, self.notes.wait_seconds + 0.01, IDLE_SECONDS)
         self._empty = False
         start = monotonic()
         try:
@@ -173,7 +166,7 @@ class Delivery:
         before, self._clock = self._clock, time() - monotonic()
         if before - self._clock > CLOCK_SECONDS:
             logger.warning("the clock was set back: what waits for the destination is tried now")
-            await self._notes.write(self._outbox.make_due, seconds=0.0)
+            await self.notes.write(self._outbox.make_due, seconds=0.0)
 
     def _read(self, parcels: Sequence[Parcel]) -> dict[str, bytes]:
         return {parcel.sop: self._segments.read(parcel.place) for parcel in parcels}
@@ -199,7 +192,7 @@ class Delivery:
             or self._unread[parcels[0].number] >= MAX_UNREADABLE
         ):
             self._count_failed(parcels, UNREADABLE)
-            await self._notes.write(partial(self._outbox.park, parcels, UNREADABLE), parcels)
+            await self.notes.write(partial(self._outbox.park, parcels, UNREADABLE), parcels)
             del self._unread[parcels[0].number]
             return 0.0
         # What else keeps a file from being read, such as too many open ones, may pass.
@@ -213,12 +206,12 @@ class Delivery:
             for parcel in delivered:
                 self._metrics.outbox_delivered.labels(parcel.kind).inc()
                 self._record(parcel, "delivered", seconds)
-            await self._notes.write(partial(self._outbox.remove, delivered), delivered)
+            await self.notes.write(partial(self._outbox.remove, delivered), delivered)
         for parcel in parcels:
             if (reason := verdict.refused.get(parcel.sop)) is not None:
                 self._count_failed([parcel], reason)
                 self._record(parcel, reason, seconds)
-                await self._notes.write(partial(self._outbox.park, [parcel], reason), [parcel])
+                await self.notes.write(partial(self._outbox.park, [parcel], reason), [parcel])
         later = {
             parcel: verdict.later[parcel.sop] for parcel in parcels if parcel.sop in verdict.later
         }
@@ -247,8 +240,8 @@ class Delivery:
             if self._failures:
                 logger.info("the destination takes results again")
                 self._failures = 0
-                self._notes.hasten()
-                await self._notes.write(self._outbox.hasten, seconds=0.0)
+                self.notes.hasten()
+                await self.notes.write(self._outbox.hasten, seconds=0.0)
             return 0.0
         if parcel.alone:
             # The others show how the destination is.
@@ -263,12 +256,12 @@ class Delivery:
 
     async def _postpone(self, reasons: Mapping[Parcel, str], seconds: float) -> None:
         note = partial(self._outbox.postpone, reasons, seconds)
-        await self._notes.write(note, reasons, seconds)
+        await self.notes.write(note, reasons, seconds)
 
     async def _separate(self, parcels: Sequence[Parcel]) -> None:
         # Where this cannot be noted they go together once more, after the others.
         note = partial(self._outbox.separate, parcels)
-        await self._notes.write(note, parcels, self._max_seconds)
+        await self.notes.write(note, parcels, self._max_seconds)
 
     def _wait(self, failures: int) -> float:
         return backoff(failures, self._first_seconds, self._max_seconds)

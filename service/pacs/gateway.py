@@ -17,7 +17,7 @@ from service.pacs.inbox import Inbox, InboxCounts
 from service.pacs.ledger import Ledger
 from service.pacs.outbox import Dead, Outbox, OutboxCounts
 from service.pacs.receiver import Limits, Receiver
-from service.pacs.segments import Segments
+from service.pacs.segments import FOLDER, Segments
 from service.pacs.series import SetAside
 from service.pacs.threads import Arguments, Result, Threads
 from service.pacs.waits import longest
@@ -79,7 +79,7 @@ class Gateway:
         self._metrics = metrics
         self._destination = Destination(settings)
         self._ledger = Ledger(settings.spool)
-        self._segments = Segments(settings.spool / "segments", settings.spool_max_bytes)
+        self._segments = Segments(settings.spool / FOLDER, settings.spool_max_bytes)
         self.inbox = Inbox(
             self._ledger,
             self._segments,
@@ -241,8 +241,8 @@ class Gateway:
 
     @property
     def _unreachable(self) -> bool:
-        """Whether the spool does not say what there is, or does not take what became of results."""
-        return self._stalls or self._delivery.spool_fails
+        """Whether the spool does not say what there is, or has outcomes still to be written to it."""
+        return self._stalls or self._delivery.notes.fails
 
     def _open_spool(self) -> None:
         """Says what there is, if the ledger does: predictions need not wait until somebody mends it."""
@@ -261,7 +261,7 @@ class Gateway:
         if self._counting is None:
             self._asked = monotonic()
             self._counting = asyncio.ensure_future(
-                self._counter.run(self._count, self._delivery.settled)
+                self._counter.run(self._count, self._delivery.notes.settled)
             )
             # At the end of the process nobody takes what the last one says.
             self._counting.add_done_callback(lambda done: done.cancelled() or done.exception())

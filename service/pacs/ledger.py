@@ -14,8 +14,9 @@ from threading import RLock
 from time import time
 from typing import Final
 
-from service.disks import disk_fails, unusable
+from service.disks import check_folder, disk_fails, unusable
 from service.errors import SpoolFull
+from service.pacs.segments import FOLDER, SUFFIX
 from service.settings import SettingsError
 
 SCHEMA_VERSION: Final = 2
@@ -30,6 +31,11 @@ _DISK_ERRORS: Final = frozenset(
         sqlite3.SQLITE_READONLY,
     }
 )
+
+_DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+_WAY_OUT: Final = "put the whole folder back as it was, or move it away"
+"""A ledger of another day, or a new one, would have the files deleted that it does not know."""
 
 _INSTANCES: Final = """
 CREATE TABLE instances (
@@ -115,8 +121,9 @@ class Ledger:
         folder: where it lies, beside the segments.
 
     Raises:
-        SettingsError: another process has it, or it is of a later release, or it cannot be opened;
-            a :class:`service.disks.DiskFails` where that is for its disk.
+        SettingsError: another process has it, or it is of a later release, or is damaged, or is a new
+            one beside segments, or it cannot be opened.
+        service.disks.DiskFails: its disk is at fault.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -128,6 +135,8 @@ class Ledger:
             raise unusable("BRAIN_SPOOL", error) from error
         try:
             fcntl.flock(self._guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Of this SQLite says the same as of a disk that is read-only.
+            check_folder(folder)
             self._connection = _open(folder / "spool.sqlite")
         except BlockingIOError as error:
             os.close(self._guard)
@@ -204,15 +213,21 @@ def _refusal(error: Exception) -> SettingsError:
     match error:
         case OSError():
             return unusable("BRAIN_SPOOL", error)
+        case sqlite3.Error() if _code(error) in _DAMAGED:
+            return SettingsError(f"BRAIN_SPOOL: its ledger is damaged ({error}): {_WAY_OUT}")
         case sqlite3.Error() if _is_of_the_disk(error):
             return disk_fails("BRAIN_SPOOL", error)
     return SettingsError(f"BRAIN_SPOOL: {error}")
 
 
 def _is_of_the_disk(error: sqlite3.Error) -> bool:
+    return _code(error) in _DISK_ERRORS
+
+
+def _code(error: sqlite3.Error) -> int:
     # The lowest byte is the primary code, whatever the extended one says beside it. What comes from
     # Python's side, as of a connection that is closed, has none.
-    return getattr(error, "sqlite_errorcode", 0) & 0xFF in _DISK_ERRORS
+    return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 def _open(path: Path) -> sqlite3.Connection:
@@ -228,6 +243,10 @@ def _open(path: Path) -> sqlite3.Connection:
     connection.execute("PRAGMA foreign_keys = ON")
     connection.execute("PRAGMA secure_delete = ON")
     (version,) = connection.execute("PRAGMA user_version").fetchone()
+    # Before anything is written: the next start must find it new as well.
+    if version == 0 and _has_segments(path.with_name(FOLDER)):
+        connection.close()
+        raise SettingsError(f"its ledger is gone or empty, though files lie beside it: {_WAY_OUT}")
     if version in _TO_THIS_VERSION:
         connection.executescript(
             f"BEGIN; {_TO_THIS_VERSION[version]} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"
@@ -236,3 +255,12 @@ def _open(path: Path) -> sqlite3.Connection:
         connection.close()
         raise SettingsError("the folder was written by another release")
     return connection
+
+
+def _has_segments(folder: Path) -> bool:
+    # Not by a glob, to which a folder of another user is empty.
+    try:
+        with os.scandir(folder) as entries:
+            return any(entry.name.endswith(SUFFIX) for entry in entries)
+    except FileNotFoundError:
+        return False

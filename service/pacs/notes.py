@@ -24,13 +24,9 @@ class Notes:
         threads: for what waits for the disk.
         first_seconds: wait after a first failure.
         max_seconds: longest wait.
-
-    Attributes:
-        fails: the disk did not take the last one.
     """
 
     def __init__(self, threads: Threads, first_seconds: float, max_seconds: float) -> None:
-        self.fails = False
         self._threads = threads
         self._first_seconds = first_seconds
         self._max_seconds = max_seconds
@@ -38,6 +34,12 @@ class Notes:
         self._held: dict[int, float] = {}
         self._failures = 0
         self._due = 0.0
+        self._is_reported = False
+
+    @property
+    def fails(self) -> bool:
+        """Whether there is something in memory that the disk did not take."""
+        return bool(self._unwritten)
 
     @property
     def held(self) -> list[int]:
@@ -110,12 +112,12 @@ class Notes:
         self._due = 0.0
 
     def _fail(self, error: SpoolFull) -> None:
-        if not self.fails:
-            logger.error("the spool does not take what became of results", exc_info=error)
-        self.fails = True
+        if not self._is_reported:
+            logger.error("delivery outcomes cannot be written to the spool", exc_info=error)
+        self._is_reported = True
 
     def _succeed(self) -> None:
         # As long as something is left that it did not take, it is not well.
-        if self.fails and not self._unwritten:
-            logger.info("the spool takes again what became of results")
-            self.fails = False
+        if self._is_reported and not self._unwritten:
+            logger.info("delivery outcomes are written to the spool again")
+            self._is_reported = False

@@ -14,8 +14,11 @@ from pathlib import Path
 from threading import Lock
 from typing import BinaryIO, Final, NamedTuple
 
-from service.disks import unusable
+from service.disks import check_folder, unusable
 from service.errors import SpoolFull
+
+FOLDER: Final = "segments"
+"""Where they lie, beside the ledger."""
 
 SUFFIX: Final = ".segment"
 
@@ -63,6 +66,7 @@ class Segments:
             # One of another user's would seem to be empty.
             with os.scandir(folder):
                 pass
+            check_folder(folder)
         except OSError as error:
             raise unusable("BRAIN_SPOOL", error) from error
         self.folder = folder

@@ -14,15 +14,19 @@ from typing import Any
 
 import pytest
 
+from service.audit import Audit
 from service.dicom.results import MadeObject
 from service.disks import DiskFails
 from service.errors import SpoolFull
+from service.metrics import Metrics
+from service.pacs.gateway import Gateway
 from service.pacs.inbox import Inbox
 from service.pacs.ledger import Ledger
 from service.pacs.outbox import Outbox
 from service.pacs.segments import Place, Segments
 from service.pacs.series import Instance
 from service.settings import SettingsError
+from tests.support.pacs import pacs_settings
 from tests.support.spool import SERIES, failing, put, sops_of
 
 
@@ -161,20 +165,97 @@ def test_a_spool_of_another_release_is_not_touched(tmp_path: Path) -> None:
         Ledger(tmp_path)
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO], ids=errno.errorcode.get)
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO], ids=errno.errorcode.get)
 @pytest.mark.parametrize("opens", [Ledger, lambda folder: Segments(folder, 10**6)])
 def test_a_spool_whose_disk_fails_at_the_start_is_no_wrong_setting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opens: Callable[[Path], object], number: int
 ) -> None:
     for name in ("open", "scandir"):
         monkeypatch.setattr(os, name, failing(number))
-    with pytest.raises(DiskFails, match=r"^BRAIN_SPOOL: its disk is full, is read-only or fails"):
+    with pytest.raises(DiskFails, match=r"^BRAIN_SPOOL: its disk is full or fails"):
         opens(tmp_path)
+
+
+def test_a_spool_on_a_read_only_mount_is_no_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where systemd lets the service write to other folders only; mended, it is worth a start."""
+    Ledger(tmp_path).close()
+    monkeypatch.setattr(os, "open", failing(errno.EROFS))
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(
+        DiskFails, match=r"^BRAIN_SPOOL: the file system is read-only .*ReadWritePaths"
+    ):
+        Ledger(tmp_path)
 
 
 def test_a_ledger_whose_disk_is_full_at_the_start_is_no_wrong_setting(tmp_path: Path) -> None:
     Ledger(tmp_path).close()
     with largest_file(0), pytest.raises(DiskFails, match=r"^BRAIN_SPOOL: its disk is full"):
+        Ledger(tmp_path)
+
+
+def overwrite(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.write(b"\xff" * 3000)
+
+
+def overwrite_schema(path: Path) -> None:
+    with path.open("r+b") as file:
+        file.seek(100)
+        file.write(b"\xff" * 8)
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, 5000)
+
+
+@pytest.mark.parametrize("damage", [overwrite, overwrite_schema, cut])
+def test_a_ledger_that_is_damaged_at_the_start_is_no_full_disk(
+    tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    Ledger(tmp_path).close()
+    damage(tmp_path / "spool.sqlite")
+    with pytest.raises(SettingsError, match=r"ledger is damaged .* move it away$") as raised:
+        Ledger(tmp_path)
+    assert not isinstance(raised.value, DiskFails)
+
+
+def empty(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+@pytest.mark.parametrize("damage", [empty, Path.unlink])
+def test_a_new_ledger_beside_files_of_an_old_one_is_refused_and_they_stay(
+    model_store: Path, tmp_path: Path, damage: Callable[[Path], None]
+) -> None:
+    """As after `delete the broken file`: a PACS was told that they are stored."""
+    settings = pacs_settings(model_store, tmp_path, "http://127.0.0.1:9")
+    ledger = Ledger(settings.spool)
+    segments = Segments(settings.spool / "segments", 10**6)
+    put(Inbox(ledger, segments, 0, 900), segments, "1.5.1")
+    ledger.close()
+    before = sorted(segments.folder.iterdir())
+    damage(settings.spool / "spool.sqlite")
+    # Whoever starts it once more changes nothing.
+    for _ in range(2):
+        with pytest.raises(SettingsError, match=r"ledger is gone or empty, .* move it away$"):
+            Gateway(settings, Metrics(), Audit())
+    assert sorted(segments.folder.iterdir()) == before != []
+
+
+def test_a_new_ledger_beside_files_that_nobody_can_list_is_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would not be new any more once they can be."""
+    (tmp_path / "segments").mkdir()
+    for _ in range(2):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "scandir", failing(errno.EACCES))
+            with pytest.raises(SettingsError):
+                Ledger(tmp_path)
+    (tmp_path / "segments" / "of-before.segment").touch()
+    with pytest.raises(SettingsError, match="gone or empty"):
         Ledger(tmp_path)
 
 
@@ -198,7 +279,22 @@ def test_a_spool_of_another_user_is_named(
 
     monkeypatch.setattr(os, "open", partial(denied, os.open))
     monkeypatch.setattr(os, "scandir", partial(denied, os.scandir))
-    with pytest.raises(SettingsError, match=f"^BRAIN_SPOOL: .*{name} may not .* chown") as raised:
+    with pytest.raises(SettingsError, match=f"this user may not .*{name}; .* chown$") as raised:
+        opened(tmp_path)
+    assert not isinstance(raised.value, DiskFails)
+
+
+@pytest.mark.parametrize("name", [".", "segments"])
+def test_a_folder_that_only_another_user_may_write_to_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Where the files in it are this user's, or may be listed."""
+    ledger, _ = opened(tmp_path)
+    ledger.close()
+    access = os.access
+    theirs = tmp_path / name
+    monkeypatch.setattr(os, "access", lambda path, mode: path != theirs and access(path, mode))
+    with pytest.raises(SettingsError, match=f"this user may not .*{theirs}; .* chown$") as raised:
         opened(tmp_path)
     assert not isinstance(raised.value, DiskFails)
 

@@ -446,7 +446,7 @@ def test_on_a_disk_that_takes_nothing_each_result_is_settled_once(
     found = log.read_text()
     assert found.count('"result":"delivered"') == objects * (not refused)
     assert found.count('"result":"refused_0122"') == objects * refused
-    assert caplog.text.count("the spool does not take what became of results") == 1
+    assert caplog.text.count("delivery outcomes cannot be written to the spool") == 1
 
 
 def test_on_a_disk_that_takes_nothing_results_are_tried_again(
