@@ -187,11 +187,9 @@ class ModelStore:
     def stamp(self, name: str, version: int) -> str:
         """What changes with any file of a version: hash of their names, sizes and times.
 
-        The time of change (``st_ctime``) tells of permissions, too, and of bytes that were mended by a
-        copy with the times of the old ones.
-
-
-        Cheap enough to be asked again and again; whether the version is sound, :meth:`load` says.
+        Cheap enough to be asked again and again; whether the version is sound, :meth:`load` says. The
+        time of change (``st_ctime``) tells of permissions, too, and of bytes that were mended by a copy
+        with the times of the old ones.
         """
         path = self.root / name / str(version)
         lines = []
