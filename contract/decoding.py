@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from contract.codestream import has_more_scans, jpeg_is_read_as_ycbcr, max_scans
-from contract.colour import coloured_pixels, is_much, on_black
+from contract.colour import coloured_pixels, is_coloured, on_black
 from contract.contrast import stretched
 from contract.errors import (
     DecodeError,
@@ -234,7 +234,7 @@ def _mode(image: Image.Image, data: bytes, least: int) -> str:
 
 def _has_colours(image: Image.Image) -> bool:
     strips = [image] if _is_one_strip(image) else map(image.crop, _boxes(image))
-    return is_much(sum(map(coloured_pixels, strips)), image.width * image.height)
+    return is_coloured(sum(map(coloured_pixels, strips)), image.width * image.height)
 
 
 def _turned(reach: Reach, turn: Image.Transpose | None) -> Reach:

@@ -107,7 +107,7 @@ MUTANTS: Final = (
     Mutant(
         "colours that are drawn over a slice",
         "contract/greyscale.py",
-        "if is_coloured(colours):",
+        "if is_coloured(coloured_pixels(picture), picture.width * picture.height):",
         "if False:",
         "tests/contract/test_dicom_pixels.py::TestColour::test_what_is_drawn_in_colour_is_refused",
     ),
