@@ -98,6 +98,14 @@ MUTANTS: Final = (
         "tests/service/test_answers.py::test_a_picture_in_colour_is_referred",
     ),
     Mutant(
+        "colours of a JPEG that is longer than any slice",
+        "contract/decoding.py",
+        "            coloured = _has_colours(_smaller(data, mode, least))\n",
+        "",
+        "tests/contract/test_colour.py"
+        "::test_a_jpeg_that_is_too_long_for_its_colours_is_looked_at_at_a_smaller_scale",
+    ),
+    Mutant(
         "JPEG whose components are RGB by name",
         "contract/codestream.py",
         'return stream[start + 6 : start + 15 : 3] != b"RGB"',
