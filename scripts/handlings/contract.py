@@ -35,8 +35,8 @@ MUTANTS: Final = (
     Mutant(
         "decoder that an image has taken over",
         "contract/zygote.py",
-        "        for limit_of in needless:\n",
-        "        for limit_of in ():\n",
+        "    for needless in _NEEDS_NONE:\n",
+        "    for needless in ():\n",
         f"{SANDBOX_TESTS}::test_it_opens_and_starts_nothing",
     ),
     Mutant(
