@@ -4,7 +4,6 @@ from collections.abc import Iterable
 from typing import Final, cast
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 MAX_TINT: Final = 64
@@ -27,21 +26,12 @@ _GREY: Final = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "
 """Modes of Pillow that have no colours."""
 
 _MAX_CHROMA: Final = 18
-"""Distance of Cb and Cr from 128 that no pixel of :data:`MAX_TINT` keeps within: red and blue are
-1.402 Cr and 1.772 Cb above the luma (JFIF 1.02), and so at most 57 apart."""
+"""No pixel is coloured whose Cb and Cr are both this close to 128: its red and blue are 1.402 Cr and
+1.772 Cb above the luma (JFIF 1.02), and so at most 57 apart, less than :data:`MAX_TINT`."""
 
 
-def is_coloured(colours: NDArray[np.uint8]) -> bool:
-    """Whether pixels are truly coloured, as those of a map are.
-
-    Args:
-        colours: red, green and blue, uint8 (rows, columns, 3).
-    """
-    return is_much(_count(colours), colours.shape[0] * colours.shape[1])
-
-
-def is_much(coloured: int, pixels: int) -> bool:
-    """Whether so many coloured pixels of all are more than may be overlooked."""
+def is_coloured(coloured: int, pixels: int) -> bool:
+    """Whether a picture is truly coloured, as a map is, by how many of its pixels are."""
     return coloured > MAX_COLOURED_SHARE * pixels
 
 
@@ -60,10 +50,7 @@ def coloured_pixels(image: Image.Image) -> int:
             for level in ends
         ):
             return 0
-    return _count(np.asarray(on_black(image).convert("RGB")))
-
-
-def _count(colours: NDArray[np.uint8]) -> int:
+    colours = np.asarray(on_black(image).convert("RGB"))
     red, green, blue = (colours[..., channel] for channel in range(3))
     highest = np.maximum(np.maximum(red, green), blue)
     lowest = np.minimum(np.minimum(red, green), blue)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from contract.codestream import has_more_scans, jpeg_is_read_as_ycbcr, max_scans
-from contract.colour import coloured_pixels, is_much, on_black
+from contract.colour import coloured_pixels, is_coloured, on_black
 from contract.contrast import stretched
 from contract.errors import (
     DecodeError,
@@ -61,6 +61,13 @@ several times."""
 
 STRIP_PIXELS: Final = 2**20
 """About as many pixels are converted at a time, since each takes four bytes for that, or twelve."""
+
+MAX_COLOUR_PIXELS: Final = 2**22
+"""So many pixels of a JPEG are decoded with their colours, which take three bytes more for each.
+
+A JPEG that has more after scaling is longer than any slice; memory does not suffice for its colours
+beside its coefficients. They are then looked at by themselves, at a smaller scale.
+"""
 
 
 class Media(StrEnum):
@@ -192,12 +199,15 @@ def _decode_pillow(data: bytes, media: Media, spec: PreprocessSpec, max_pixels: 
         raise TooManyPixels(f"{columns} x {rows} pixels; at most {accepted} are accepted")
     if max(columns, rows) > MAX_SIDE:
         raise TooManyPixels(f"{columns} x {rows} pixels; at most {MAX_SIDE} to a side are accepted")
-    reach = WHOLE
+    reach, coloured = WHOLE, False
     if media is Media.JPEG:
         if has_more_scans(data, max_scans(columns * rows, max_pixels)):
             raise UndecodableImage("the JPEG has more scans than an image can need")
-        least = spec.decode_min_side
-        drafted = image.draft(_mode(image, data, least), (least, least))
+        mode, least = _mode(image, data), spec.decode_min_side
+        if image.mode == "RGB" and _scaled_pixels(image, least) > MAX_COLOUR_PIXELS:
+            coloured = _has_colours(_smaller(data, mode, least))
+            mode = "L"
+        drafted = image.draft(mode, (least, least))
         if drafted is not None:
             # At 1/8, 2049 columns are 256.125 of the 257 that there are then.
             _, (_, _, width, height) = drafted
@@ -209,7 +219,7 @@ def _decode_pillow(data: bytes, media: Media, spec: PreprocessSpec, max_pixels: 
     # A PNG may state its orientation behind its pixels.
     image.load()
     turn = _turn(image) if "exif" in image.info else None
-    coloured = _has_colours(image)
+    coloured = coloured or _has_colours(image)
     grey = to_grey(image) if deep is None else Image.fromarray(stretched(deep))
     # They are as large as the slice, or larger.
     del image, deep
@@ -220,21 +230,29 @@ def _decode_pillow(data: bytes, media: Media, spec: PreprocessSpec, max_pixels: 
     return Slice(_levels(grey), (rows, columns), reach=_turned(reach, turn), coloured=coloured)
 
 
-def _mode(image: Image.Image, data: bytes, least: int) -> str:
-    """The mode in which a JPEG is decoded: with its colours, of which luma is the first of three.
-
-    One of which much is left at the scale at which it is decoded is longer than any slice, and has no
-    room in memory for colours beside its coefficients.
-    """
-    scale = 1 << min(3, max(1, min(image.size) // least).bit_length() - 1)
-    if image.width * image.height // scale**2 > 4 * STRIP_PIXELS:
-        return "L"
+def _mode(image: Image.Image, data: bytes) -> str:
+    """The mode in which a JPEG is decoded with its colours, of which luma is the first of three."""
     return "YCbCr" if image.mode == "RGB" and jpeg_is_read_as_ycbcr(data) else "RGB"
+
+
+def _scaled_pixels(image: Image.Image, least: int) -> int:
+    """How many pixels of a JPEG are decoded if no side may fall below ``least``."""
+    scale = 1 << min(3, max(1, min(image.size) // least).bit_length() - 1)
+    return image.width * image.height // scale**2
+
+
+def _smaller(data: bytes, mode: str, least: int) -> Image.Image:
+    """A JPEG at the largest scale that leaves few enough pixels for their colours."""
+    image = Image.open(io.BytesIO(data), formats=[Media.JPEG.name])
+    while least > 1 and _scaled_pixels(image, least) > MAX_COLOUR_PIXELS:
+        least //= 2
+    image.draft(mode, (least, least))
+    return image
 
 
 def _has_colours(image: Image.Image) -> bool:
     strips = [image] if _is_one_strip(image) else map(image.crop, _boxes(image))
-    return is_much(sum(map(coloured_pixels, strips)), image.width * image.height)
+    return is_coloured(sum(map(coloured_pixels, strips)), image.width * image.height)
 
 
 def _turned(reach: Reach, turn: Image.Transpose | None) -> Reach:

@@ -37,8 +37,12 @@ MAX_VALUES: Final = 500_000
 twenty; each takes up to 300 bytes."""
 
 MAX_VALUE_BYTES: Final = 2**17
-"""Of an element that pydicom converts. The longest is a look-up table of 65,536 entries of 16 bits
-(PS3.3 2024e, C.11.1.1); with a stated value representation, texts and numbers have 65,534 at most."""
+"""Of an element that pydicom converts, but one. The longest is a look-up table of 65,536 entries of 16
+bits (PS3.3 2024e, C.11.1.1); with a stated value representation, texts and numbers have 65,534 at most.
+"""
+
+REAL_WORLD_LUT: Final = 0x00409212
+"""Real World Value LUT Data: as many entries, of 64 bits (PS3.3 2024e, C.7.6.16.2.11)."""
 
 _BULK: Final = frozenset(
     {
@@ -269,7 +273,7 @@ class _Walk:
     def _add_values(self, tag: int, start: int, length: int) -> None:
         if tag not in _CONVERTED:
             return
-        if length > MAX_VALUE_BYTES:
+        if length > MAX_VALUE_BYTES * (4 if tag == REAL_WORLD_LUT else 1):
             raise UndecodableImage("a data element of the DICOM object is too long")
         if _CONVERTED[tag]:
             self._values += length // 2

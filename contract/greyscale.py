@@ -14,7 +14,7 @@ from pydicom import Dataset
 from pydicom.datadict import dictionary_description
 from pydicom.pixels import apply_color_lut
 
-from contract.colour import is_coloured
+from contract.colour import coloured_pixels, is_coloured
 from contract.contrast import own_range
 from contract.errors import TooManyPixels, UndecodableImage, UnsupportedPixels
 
@@ -83,12 +83,13 @@ def luma(
         raise UnsupportedPixels("the photometric interpretation is not supported")
     scaled = stored[..., :3].astype(np.float32) * (255 / (2**bits_stored - 1))
     colours = np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
-    if is_coloured(colours):
+    picture = Image.fromarray(colours)
+    if is_coloured(coloured_pixels(picture), picture.width * picture.height):
         # An activation or a direction of fibres would look like tissue that is bright.
         raise UnsupportedPixels(
             "the pixels of the DICOM object are coloured, as those of a map are"
         )
-    return np.array(Image.fromarray(colours).convert("L"))
+    return np.array(picture.convert("L"))
 
 
 def window(

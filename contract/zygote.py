@@ -13,9 +13,10 @@ import resource
 import signal
 import struct
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
 from socket import socket
 from typing import Final
@@ -83,9 +84,10 @@ def silence(*numbers: int) -> None:
 
 def main(target: str, opens: bool) -> None:
     """Answers requests on standard input, a socket, until the other side closes it."""
-    needless = () if opens else _NEEDS_NONE
     module, name = target.split(":")
     function: Function = getattr(importlib.import_module(module), name)
+    if not opens:
+        function = partial(_confined, function)
     with socket(fileno=os.dup(0)) as connection:
         # What libraries print must not get into an answer, nor anywhere else.
         silence(0, 1, 2)
@@ -96,10 +98,15 @@ def main(target: str, opens: bool) -> None:
             while True:
                 seconds, memory, limit, size = REQUEST.unpack(receive(connection, REQUEST.size))
                 message = receive(connection, size)
-                outcome, answer = _answer(
-                    function, message, seconds, memory, limit, connection, needless
-                )
+                outcome, answer = _answer(function, message, seconds, memory, limit, connection)
                 connection.sendall(ANSWER.pack(outcome, len(answer)) + answer)
+
+
+def _confined(function: Function, message: bytes) -> bytes:
+    """Of a function that opens, writes and starts nothing, the answer."""
+    for needless in _NEEDS_NONE:
+        resource.setrlimit(needless, (0, 0))
+    return function(message)
 
 
 def _answer(
@@ -109,13 +116,12 @@ def _answer(
     memory: int,
     limit: int,
     connection: socket,
-    needless: Iterable[int],
 ) -> tuple[Outcome, bytes]:
     with mmap.mmap(-1, _LENGTH.size + limit) as shared:
         child = os.fork()
         if child == 0:
             connection.close()
-            _work(function, message, seconds, memory, limit, shared, needless)
+            _work(function, message, seconds, memory, limit, shared)
         _, status = os.waitpid(child, 0)
         if os.WIFSIGNALED(status):
             timed_out = os.WTERMSIG(status) == signal.SIGALRM
@@ -134,7 +140,6 @@ def _work(
     memory: int,
     limit: int,
     shared: mmap.mmap,
-    needless: Iterable[int],
 ) -> None:
     """Computes one answer, and ends the process."""
     outcome = Outcome.REFUSED
@@ -142,8 +147,6 @@ def _work(
         # The signal's default action ends the process wherever it is, inside a library too.
         signal.setitimer(signal.ITIMER_REAL, seconds)
         resource.setrlimit(resource.RLIMIT_AS, 2 * (_address_space() + memory,))
-        for limit_of in needless:
-            resource.setrlimit(limit_of, (0, 0))
         answer = function(message)
         if len(answer) <= limit:
             _LENGTH.pack_into(shared, 0, len(answer))

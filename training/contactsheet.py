@@ -33,8 +33,8 @@ def run_audit(roots: Sequence[Path], out: Path) -> Audit:
     for name, value in summary.items():
         if name == "conflicting_labels":
             print(
-                f"{name:<44}{len(value):>7} images, alike and of classes that exclude each other; a "
-                "recipe that tells these classes apart does not train on them:"
+                f"{name:<44}{len(value):>7} images, near duplicates; a recipe that tells these classes "
+                "apart does not train on them:"
             )
             for entry in value:
                 print(f"  group {entry['group']}: {entry['file']}")

@@ -202,8 +202,7 @@ def _around(images: ImageSet, audit: Audit, test: NDArray[np.bool_], recipe: Rec
     trains = usable & ~np.isin(groups, groups[validates])
     result = Split(np.flatnonzero(trains), np.flatnonzero(validates), np.flatnonzero(test))
     require_classes(result, images, recipe, whole)
-    nobody = np.zeros(len(images), np.bool_)
-    return replace(result, remarks=tuple(left_out(result, audit, nobody)))
+    return replace(result, remarks=tuple(left_out(result, audit)))
 
 
 def _predicted(run: Run, images: ImageSet, split: Split) -> NDArray[np.float32]:

@@ -124,7 +124,7 @@ def split(
         if _names_folds(images).any():
             reasons += [*sent, OTHER_FOLDS]
         raise DatasetError("; ".join([str(error), *reasons])) from error
-    return replace(result, remarks=(*remarks, *left_out(result, audit, held)))
+    return replace(result, remarks=(*remarks, *left_out(result, audit)))
 
 
 def _why_impossible(split: Split, images: ImageSet, audit: Audit) -> Iterator[str]:
@@ -138,28 +138,36 @@ def _why_impossible(split: Split, images: ImageSet, audit: Audit) -> Iterator[st
     yield from why_few(images, audit, lacking)
 
 
-def left_out(split: Split, audit: Audit, held_out: NDArray[np.bool_]) -> Iterator[str]:
+def left_out(split: Split, audit: Audit) -> Iterator[str]:
     """How many images are in no part, and why.
 
     Args:
         split: who is in which part.
         audit: groups, and which images have conflicting labels.
-        held_out: images of data sets that are held out, (N,).
     """
-    out = ~held_out
+    out = np.ones(len(audit.groups), np.bool_)
     out[[*split.train, *split.validation, *split.test]] = False
     conflicting = int(out[audit.conflicting].sum())
     out[audit.conflicting] = False
     if conflicting:
         yield (
-            f"{conflicting} images are left out: alike, and of classes that exclude each other; audit "
-            "lists them"
+            f"{_are(conflicting)} left out: near duplicates with conflicting labels; audit lists them"
         )
     for part, does in ((split.test, "is tested"), (split.validation, "validates")):
         beside = out & np.isin(audit.groups, audit.groups[part])
         out &= ~beside
         if beside.any():
-            yield f"{beside.sum()} images are left out: their person or near duplicate {does}"
+            yield f"{_are(beside.sum())} left out: a near duplicate or the same person {does}"
+    if out.any():
+        # Where most images are of data sets held out, shared groups are the other sets'.
+        yield (
+            f"{_are(out.sum())} held out but not tested: a near duplicate or the same person is in "
+            "another data set"
+        )
+
+
+def _are(images: int) -> str:
+    return "1 image is" if images == 1 else f"{images} images are"
 
 
 def divisible(images: ImageSet, recipe: Recipe) -> NDArray[np.bool_]:

@@ -35,8 +35,8 @@ MUTANTS: Final = (
     Mutant(
         "decoder that an image has taken over",
         "contract/zygote.py",
-        "        for limit_of in needless:\n",
-        "        for limit_of in ():\n",
+        "    for needless in _NEEDS_NONE:\n",
+        "    for needless in ():\n",
         f"{SANDBOX_TESTS}::test_it_opens_and_starts_nothing",
     ),
     Mutant(
@@ -98,6 +98,14 @@ MUTANTS: Final = (
         "tests/service/test_answers.py::test_a_picture_in_colour_is_referred",
     ),
     Mutant(
+        "colours of a JPEG that is longer than any slice",
+        "contract/decoding.py",
+        "            coloured = _has_colours(_smaller(data, mode, least))\n",
+        "",
+        "tests/contract/test_colour.py"
+        "::test_a_jpeg_that_is_too_long_for_its_colours_is_looked_at_at_a_smaller_scale",
+    ),
+    Mutant(
         "JPEG whose components are RGB by name",
         "contract/codestream.py",
         'return stream[start + 6 : start + 15 : 3] != b"RGB"',
@@ -107,7 +115,7 @@ MUTANTS: Final = (
     Mutant(
         "colours that are drawn over a slice",
         "contract/greyscale.py",
-        "if is_coloured(colours):",
+        "if is_coloured(coloured_pixels(picture), picture.width * picture.height):",
         "if False:",
         "tests/contract/test_dicom_pixels.py::TestColour::test_what_is_drawn_in_colour_is_refused",
     ),
@@ -142,7 +150,7 @@ MUTANTS: Final = (
     Mutant(
         "element that lists millions of values",
         "contract/dicom_size.py",
-        "if length > MAX_VALUE_BYTES:",
+        "if length > MAX_VALUE_BYTES * (4 if tag == REAL_WORLD_LUT else 1):",
         "if False:",
         "tests/contract/test_dicom_size.py::TestValues::test_an_element_is_not_longer_than_a_table",
     ),

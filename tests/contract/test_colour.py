@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from contract.colour import MAX_COLOURED_SHARE
+from contract.colour import MAX_COLOURED_SHARE, coloured_pixels
 from contract.decoding import decode
 from contract.preprocessing import DEFAULT_SPEC
 from tests.contract.samples import SLICES, encode
@@ -87,6 +87,26 @@ def test_a_large_one_is_looked_at_in_strips(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr("contract.decoding.STRIP_PIXELS", 20_000)
     for image, coloured in ((marked(3 * MAX_COLOURED_SHARE), True), (grey(), False)):
         assert decode(encode(image, "PNG")).coloured is coloured
+
+
+@each_jpeg
+def test_a_jpeg_that_is_too_long_for_its_colours_is_looked_at_at_a_smaller_scale(
+    options: dict[str, Any],
+) -> None:
+    plain = Image.new("RGB", (300, 15_000), (90, 90, 90))
+    image = plain.copy()
+    ImageDraw.Draw(image).rectangle((100, 4000, 200, 4000 + 90), fill=ORANGE)
+    decoded = decode(encode(image, "JPEG", **options))
+    assert decoded.coloured
+    assert decoded.pixels.shape == (15_000, 300)
+    assert not decode(encode(plain, "JPEG", **options)).coloured
+
+
+@pytest.mark.parametrize("distance", range(14, 33))
+def test_none_is_coloured_that_the_chroma_alone_excludes(distance: int) -> None:
+    for blue, red in ((128 - distance, 128 + distance), (128 + distance, 128 - distance)):
+        image = Image.new("YCbCr", (4, 4), (128, blue, red))
+        assert coloured_pixels(image) == coloured_pixels(image.convert("RGB"))
 
 
 @pytest.mark.parametrize("colour", [(150, 120, 110), (110, 120, 150)], ids=str)

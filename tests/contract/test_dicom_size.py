@@ -310,6 +310,14 @@ class TestValues:
         with pytest.raises(UndecodableImage, match="too long"):
             check(inserted(data, element(tag, vr, value * (dicom_size.MAX_VALUE_BYTES // 2 + 1))))
 
+    @pytest.mark.parametrize("vr", ["", "UN"])
+    def test_a_table_of_real_world_values_has_entries_of_eight_bytes(self, vr: str) -> None:
+        data = mr_object(GREY, syntax=SYNTAXES["explicit" if vr else "implicit"])
+        tag, entry = dicom_size.REAL_WORLD_LUT, struct.pack("<d", 1.5)
+        check(inserted(data, element(tag, vr, entry * 2**16)))
+        with pytest.raises(UndecodableImage, match="too long"):
+            check(inserted(data, element(tag, vr, entry * (2**16 + 1))))
+
     def test_nor_is_one_that_goes_on_to_a_delimiter(self) -> None:
         data = mr_object(GREY, syntax=SYNTAXES["implicit"])
         values = b"1\\" * (dicom_size.MAX_VALUE_BYTES // 2 + 1)

@@ -252,6 +252,22 @@ print(1024 * (peak() - before))
 """Of a process of its own; what ``getrusage`` tells of one is at least what its parent had."""
 
 
+def measured(data: bytes) -> int:
+    """By how many bytes decoding raises the peak of a process."""
+    run = subprocess.run(
+        [sys.executable, "-c", MEASURED], input=data, capture_output=True, check=True
+    )
+    return int(run.stdout)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/proc tells it")
+def test_a_pixel_of_a_long_jpeg_takes_no_colours_beside_its_coefficients() -> None:
+    """Six bytes of coefficients, one of grey: with the colours it would be ten."""
+    strip = Image.new("RGB", (450, 24_000), (255, 140, 0))
+    data = encode(strip, "JPEG", progressive=True, subsampling=0)
+    assert measured(data) < 8 * 450 * 24_000 + 10 * 2**20
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="/proc tells it")
 @pytest.mark.parametrize(
     ("bits", "kind", "absent"),
@@ -266,7 +282,4 @@ def test_a_pixel_takes_six_bytes_at_most(bits: int, kind: int, absent: bytes) ->
     form = SIDE.to_bytes(4) * 2 + bytes([bits, kind, 0, 0, 0])
     content = png_chunk(b"IHDR", form) + (png_chunk(b"tRNS", absent) if absent else b"")
     content += png_chunk(b"IDAT", lines + packer.flush()) + png_chunk(b"IEND", b"")
-    run = subprocess.run(
-        [sys.executable, "-c", MEASURED], input=PNG[:8] + content, capture_output=True, check=True
-    )
-    assert int(run.stdout) < 6 * SIDE**2 + 30 * 2**20
+    assert measured(PNG[:8] + content) < 6 * SIDE**2 + 30 * 2**20

@@ -210,7 +210,9 @@ def test_what_no_part_takes_is_said_before_it_trains(
         module.crossval(load_recipe("baseline_cnn"), [data], tmp_path / "out", repeats=1)
     told = capsys.readouterr().out.partition("repeat1: {")[2]
     # The other one is tested.
-    assert "\n  1 images are left out: alike, and of classes that exclude each other" in told
+    assert (
+        "\n  1 image is left out: near duplicates with conflicting labels; audit lists them" in told
+    )
 
 
 @pytest.mark.usefixtures("training")

@@ -196,11 +196,30 @@ def test_a_run_goes_on_with_its_data_in_the_order_that_it_began_with(
     moved = [tmp_path / "else" / name for name in "ab"]
     assert as_begun(run, moved) == moved[::-1]
     assert as_begun(run, [other]) == [other]
+    assert as_begun(run, [other, tmp_path / "c", first]) == [other, tmp_path / "c", first]
     read = Mock(side_effect=RunError("it reads"))
     monkeypatch.setattr("training.prepare.prepare", read)
     options = ["--data", str(other), "--data", str(first), "--out", str(run)]
     assert main(["fit", "--recipe", "baseline_cnn", *options, "--resume"]) == 1
     assert read.call_args.args[1] == [first, other]
+
+
+def test_a_run_goes_on_with_files_of_other_names_in_the_same_order(
+    small_data: Path, tmp_path: Path
+) -> None:
+    data = shutil.copytree(small_data, tmp_path / "small")
+    recipe, run = load_recipe("baseline_cnn"), tmp_path / "run"
+    config = prepare(recipe, [data], Protocol.CLEAN).config
+    start(run, config, resume=True).save_progress(Progress(), [])
+    for file in [*data.rglob("*.png")]:
+        file.rename(file.with_name(f"hospital {file.name}"))
+    renamed = prepare(recipe, [data], Protocol.CLEAN).config
+    assert start(run, renamed, resume=True).config == config
+    first = min((data / "Training" / "glioma").iterdir())
+    first.rename(first.with_name("z.png"))
+    turned = prepare(recipe, [data], Protocol.CLEAN).config
+    with pytest.raises(RunError, match="same images"):
+        start(run, turned, resume=True)
 
 
 def test_data_under_another_name_are_told_from_other_data(small_data: Path, tmp_path: Path) -> None:

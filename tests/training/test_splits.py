@@ -297,15 +297,17 @@ def test_one_patient_does_not_test_what_was_trained_on() -> None:
     parts = split(images, found, Protocol.CLEAN, _recipe(folds=None))
     assert [images.files[row].person for row in parts.test] == ["p3"]
     assert "p3" not in {images.files[row].person for row in (*parts.train, *parts.validation)}
-    assert parts.remarks == ("3 images are left out: their person or near duplicate is tested",)
+    assert parts.remarks == (
+        "3 images are left out: a near duplicate or the same person is tested",
+    )
     # What is said to be left out for its label is not said twice.
     found = replace(
         found, conflicting=np.flatnonzero([f.person == "p3" for f in images.files])[1:3]
     )
     remarks = split(images, found, Protocol.CLEAN, _recipe(folds=None)).remarks
     assert remarks == (
-        "2 images are left out: alike, and of classes that exclude each other; audit lists them",
-        "1 images are left out: their person or near duplicate is tested",
+        "2 images are left out: near duplicates with conflicting labels; audit lists them",
+        "1 image is left out: a near duplicate or the same person is tested",
     )
     assert split(images, found, Protocol.PUBLISHED, _recipe(folds=None)).remarks == remarks[:1]
 
@@ -314,9 +316,29 @@ def test_copies_of_a_fold_that_validates_are_counted() -> None:
     images, found = _folds_and_rest()
     remarks = split(images, found, Protocol.GROUPED, _recipe()).remarks
     assert [remark for remark in remarks if "left out" in remark] == [
-        "1 images are left out: their person or near duplicate is tested",
-        "1 images are left out: their person or near duplicate validates",
+        "1 image is left out: a near duplicate or the same person is tested",
+        "1 image is left out: a near duplicate or the same person validates",
     ]
+
+
+def test_what_is_held_out_and_in_no_part_is_counted() -> None:
+    """Of ``large``, 40 slices share groups with ``small``, which has fewer and keeps them."""
+    large = [("large", "", label, n) for n, label in enumerate(CLASSES * 15)]
+    images, found = _set(
+        [*large, *(("small", "", label, n) for n, label in enumerate(CLASSES * 10))]
+    )
+    # The first slice of ``small`` is in no part either, for another reason.
+    found = replace(found, conflicting=np.array([len(large)]))
+    recipe = _recipe(folds=None, validation_share=0.3)
+    parts = split(images, found, Protocol.GROUPED, recipe, ["large"])
+    validate = len(parts.validation)
+    assert parts.counts() == {"train": 39 - validate, "validation": validate, "test": 20}
+    assert "\n".join(parts.remarks) == (
+        "1 image is left out: near duplicates with conflicting labels; audit lists them\n"
+        f"{validate} images are left out: a near duplicate or the same person validates\n"
+        f"{40 - validate} images are held out but not tested: "
+        "a near duplicate or the same person is in another data set"
+    )
 
 
 def test_what_is_held_out_says_nothing_of_its_folds() -> None:
@@ -432,7 +454,7 @@ def test_what_has_conflicting_labels_neither_trains_nor_validates(protocol: Prot
     learned = np.concatenate([parts.train, parts.validation])
     assert not np.isin(conflicting, learned).any()
     dropped = np.setdiff1d(conflicting, parts.test)
-    assert f"{len(dropped)} images are left out: alike, and" in "\n".join(parts.remarks)
+    assert f"{len(dropped)} images are left out: near duplicates with" in "\n".join(parts.remarks)
     if protocol is not Protocol.GROUPED:
         # Test stays whole.
         assert np.isin(conflicting[images.parts[conflicting] == "testing"], parts.test).all()
@@ -452,7 +474,7 @@ def test_no_group_spans_training_and_validation_of_a_part() -> None:
     groups = [set(found.groups[rows].tolist()) for rows in (parts.train, parts.validation)]
     assert all(groups)
     assert not groups[0] & groups[1]
-    assert parts.remarks[0].startswith("8 images are left out: alike, and of classes that exclude")
+    assert parts.remarks[0].startswith("8 images are left out: near duplicates with conflicting")
     for one in groups:
         # What is tested, its copies, and what is filed under two labels.
         assert not one & set(range(12))
