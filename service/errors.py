@@ -414,7 +414,7 @@ class ModelUnavailable(Unavailable):
 
 
 class RuntimeUnusable(Unavailable):
-    """The runtime cannot run this version here: not installed, no such device, failed warm-up."""
+    """Runtime not installed, no such device, failed warm-up, or a SavedModel that may reach files."""
 
     code = "runtime_unusable"
     retry_after_seconds = 30

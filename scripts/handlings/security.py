@@ -6,6 +6,7 @@ from scripts.handlings.mutant import Mutant
 
 ACCESS: Final = "tests/service/test_access.py"
 HEADERS: Final = "tests/service/test_headers.py"
+OPERATIONS: Final = "tests/service/test_operations.py::test_a_saved_model_computes_and_does_no_more"
 UPLOADS: Final = "tests/service/test_uploads.py"
 UPLOADED: Final = "service/uploads.py"
 DECODING: Final = "contract/decoding.py"
@@ -117,6 +118,20 @@ MUTANTS: Final = (
         "",
         "tests/pacs/test_intake.py"
         "::test_only_so_many_bodies_are_under_way_and_half_of_them_of_one_client",
+    ),
+    Mutant(
+        "SavedModel that reads and writes files",
+        "service/runtimes/operations.py",
+        "if others and not (others <= CHECKPOINT and _is_out_of_reach(function, graph)):",
+        "if False:",
+        f"{OPERATIONS}[writes]",
+    ),
+    Mutant(
+        "SavedModel that writes a checkpoint",
+        "service/runtimes/operations.py",
+        "others <= CHECKPOINT and _is_out_of_reach(function, graph)",
+        "others <= CHECKPOINT",
+        f"{OPERATIONS}[saves]",
     ),
     Mutant(
         "GPU that is asked for and not there",
