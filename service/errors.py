@@ -165,7 +165,7 @@ class TooManySeries(RequestTooLarge):
 
 
 class ZipTooLarge(RequestTooLarge):
-    """A zip file unpacks to more than is accepted (BRAIN_MAX_BODY_BYTES)."""
+    """A zip file unpacks to more than BRAIN_MAX_BODY_BYTES, or to more than 100 times its size."""
 
     code = "zip_too_large"
 
