@@ -20,7 +20,7 @@ class Variant(StrEnum):
     TENSORFLOW = "tensorflow"
     LITERT = "litert"
     LITERT_HALVED = "litert-halved"
-    """With this project's own decoding: at half the scale, and of brightness alone."""
+    """With this project's own decoding: at half the scale."""
 
     @property
     def runtime(self) -> str:

@@ -25,6 +25,7 @@ from service.errors import (
     TooManyConnections,
 )
 from service.flow import Flow, Limits
+from service.framing import is_understood
 from service.hosts import has_path, is_named_once, origin_form
 from service.sending import Outgoing
 from service.turnstile import Turnstile
@@ -158,6 +159,9 @@ class Connection(WithoutUpgrades):
             return
         if not is_named_once(self.url, self.headers, self.parser.get_http_version()):
             self._refuse(MalformedRequest("a request must name one host, in its header Host alone"))
+            return
+        if not is_understood(self.headers):
+            self._refuse(MalformedRequest("the only transfer coding that is taken is chunked"))
             return
         self.url = origin_form(self.url)
         # Uvicorn would fail on it once the request counts as begun.

@@ -165,7 +165,7 @@ class TooManySeries(RequestTooLarge):
 
 
 class ZipTooLarge(RequestTooLarge):
-    """A zip file unpacks to more than is accepted (BRAIN_MAX_BODY_BYTES)."""
+    """A zip file unpacks to more than BRAIN_MAX_BODY_BYTES, or to more than 100 times its size."""
 
     code = "zip_too_large"
 
@@ -414,7 +414,7 @@ class ModelUnavailable(Unavailable):
 
 
 class RuntimeUnusable(Unavailable):
-    """The runtime cannot run this version here: not installed, no such device, failed warm-up."""
+    """Runtime not installed, no such device, failed warm-up, or a SavedModel that may reach files."""
 
     code = "runtime_unusable"
     retry_after_seconds = 30

@@ -1,6 +1,7 @@
 """Where the service operates: the version's rules, as the settings and an administrator change them."""
 
 import logging
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,6 +23,9 @@ ADMIN_PARAMETERS: Final = ("tumor_threshold", "refer_low", "refer_high")
 
 PARAMETERS: Final = ("mask", *ADMIN_PARAMETERS)
 """Query parameters of every prediction."""
+
+_NUMERALS: Final = re.compile(r"[0-9.eE+-]+")
+"""What a number is written with. ``float`` alone would take underscores, blanks and other digits."""
 
 
 def adjusted(rules: Rules, settings: Settings) -> Rules:
@@ -167,7 +171,7 @@ def _stretched(band: tuple[float, float], threshold: float) -> tuple[float, floa
 
 def _share(name: str, text: str) -> float:
     try:
-        value = float(text)
+        value = float(text) if _NUMERALS.fullmatch(text) else -1.0
     except ValueError:
         value = -1.0
     # Not a number is in no order with anything.

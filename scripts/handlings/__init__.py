@@ -2,7 +2,16 @@
 
 from typing import Final
 
-from scripts.handlings import connections, contract, crew, inference, pacs, requests, training
+from scripts.handlings import (
+    connections,
+    contract,
+    crew,
+    inference,
+    pacs,
+    requests,
+    security,
+    training,
+)
 from scripts.handlings.mutant import Mutant
 
 __all__ = ["MUTANTS", "Mutant"]
@@ -11,6 +20,7 @@ MUTANTS: Final = (
     *contract.MUTANTS,
     *connections.MUTANTS,
     *requests.MUTANTS,
+    *security.MUTANTS,
     *inference.MUTANTS,
     *crew.MUTANTS,
     *pacs.MUTANTS,

@@ -14,6 +14,13 @@ EARLY_REFUSALS: Final = "tests/service/test_early_refusals.py"
 PRESENCE: Final = "tests/service/test_presence.py"
 MUTANTS: Final = (
     Mutant(
+        "transfer coding that is not chunked alone",
+        "service/framing.py",
+        'return codings in ([], [b"chunked"])',
+        "return True",
+        f"{CONNECTIONS}::test_a_body_is_chunked_and_coded_in_no_other_way",
+    ),
+    Mutant(
         "connections that wait to be accepted when the service ends",
         "service/server.py",
         "duplicate.listen(0)",

@@ -161,6 +161,14 @@ MUTANTS: Final = (
         "::test_a_replaced_version_is_kept_as_long_as_a_series_needs_it",
     ),
     Mutant(
+        "slice that comes while another one is decoded",
+        BATCHING,
+        "solo is not None and self._is_alone(lane) and",
+        "solo is not None and",
+        "tests/service/test_batching.py::TestLanes"
+        "::test_a_job_beside_one_that_is_decoded_leaves_the_other_core_alone",
+    ),
+    Mutant(
         "version that is loaded just too late",
         "service/patience.py",
         "            late(future.result())\n        raise",

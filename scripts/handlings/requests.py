@@ -37,6 +37,13 @@ MUTANTS: Final = (
         "::test_the_start_of_the_process_takes_nothing_from_the_deadline",
     ),
     Mutant(
+        "threshold that only Python takes for a number",
+        "service/operation.py",
+        "float(text) if _NUMERALS.fullmatch(text) else -1.0",
+        "float(text)",
+        "tests/service/test_answers.py::TestOperatingPoint::test_nonsense_is_refused",
+    ),
+    Mutant(
         "misspelled threshold",
         "service/operation.py",
         "_check_names(query, (*PARAMETERS, *others))",

@@ -14,6 +14,7 @@ from contract.answer import Outputs
 from service.choices import Device
 from service.errors import RuntimeUnusable
 from service.runtimes.base import Runtime, Shapes
+from service.runtimes.operations import require_computing
 
 SIGNATURE = "serving_default"
 INPUT = "slices"
@@ -36,7 +37,7 @@ class TensorFlowRuntime(Runtime):
 
     Raises:
         RuntimeUnusable: TensorFlow is not installed, or sees no GPU where one was asked for, or the
-            folder holds no such model.
+            folder holds no such model, or one that may do more than compute.
     """
 
     name: ClassVar[str] = "tensorflow"
@@ -62,6 +63,8 @@ class TensorFlowRuntime(Runtime):
         # A new shape costs a retrace and, on a GPU, kernel selection: seconds. So only these occur.
         self.batch_sizes = padded_sizes(max_batch_size)
         self._tf = tf
+        # As `load` reads it, which would run what is in it.
+        require_computing(tf.__internal__.saved_model.parse_saved_model(str(path)))
         with tf.device(self._placement):
             # Graph and variables are read here, and nothing of the folder later.
             self._model: Any = tf.saved_model.load(str(path))

@@ -163,6 +163,9 @@ WITHOUT_KEYS = {
 NONSENSE = {
     "no number": {"tumor_threshold": "high"},
     "not a number": {"tumor_threshold": "nan"},
+    "underscore": {"tumor_threshold": "0_0.5"},
+    "digits of another script": {"tumor_threshold": "\N{ARABIC-INDIC DIGIT ZERO}.5"},
+    "blanks": {"tumor_threshold": " 0.5 "},
     "above 1": {"tumor_threshold": "1.1"},
     "below 0": {"refer_low": "-0.1", "refer_high": "1"},
     "half a band": {"refer_low": "0.1"},

@@ -342,6 +342,27 @@ class TestLanes:
         assert len(solo.batches) == 2
         running.close()
 
+    def test_a_job_beside_one_that_is_decoded_leaves_the_other_core_alone(
+        self, runtimes: list[FakeRuntime], collector: Collector
+    ) -> None:
+        reached, go_on = threading.Event(), threading.Event()
+        slow, solo = job(), FakeRuntime(whole=True)
+
+        def decode(submitted: Job) -> Failure | None:
+            if submitted is slow:
+                reached.set()
+                assert go_on.wait(10)
+            return decoded(submitted)
+
+        running = Batcher(runtimes, 1, 0.0, collector.deliver, collector.observe, decode, solo)
+        running.submit(slow)
+        assert reached.wait(10)
+        running.submit(job())
+        wait_until(lambda: len(collector.jobs) == 1)
+        assert not solo.batches
+        go_on.set()
+        running.close()
+
     def test_a_solo_that_raises_fails_its_job_alone(
         self, runtimes: list[FakeRuntime], collector: Collector
     ) -> None:

@@ -269,6 +269,35 @@ def test_of_http_1_0_none_is_asked(strict: Service, pieces: bytes) -> None:
     assert status(answer) == (400 if pieces.count(b"Host") > 1 else 200)
 
 
+@pytest.mark.parametrize(
+    ("codings", "accepted"),
+    [
+        ([b"chunked"], True),
+        ([b" Chunked "], True),
+        ([b"gzip, chunked"], False),
+        ([b"identity, chunked"], False),
+        ([b"gzip", b"chunked"], False),
+        ([b"chunked, chunked"], False),
+        ([b"chunked", b"chunked"], False),
+        ([b"gzip"], False),
+    ],
+    ids=str,
+)
+def test_a_body_is_chunked_and_coded_in_no_other_way(
+    strict: Service, jpeg: bytes, codings: list[bytes], accepted: bool
+) -> None:
+    """RFC 9112, 6.1: what a proxy would unpack is another body than the one that came."""
+    fields = b"".join(b"Transfer-Encoding: " + coding + b"\r\n" for coding in codings)
+    with connected(strict) as connection:
+        connection.sendall(IMAGE + fields + b"Connection: close\r\n\r\n")
+        connection.sendall(b"%x\r\n%b\r\n0\r\n\r\n" % (len(jpeg), jpeg))
+        answer = everything(connection)
+    if accepted:
+        assert status(answer) == 200
+    else:
+        assert problem(answer) == (400, "malformed_request")
+
+
 def test_a_body_that_is_wrong_before_it_is_asked_for_is_no_failure_of_the_service(
     strict: Service, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -197,12 +197,16 @@ def test_an_empty_file_is_called_so(small: Service) -> None:
     assert response.json()["detail"] == "the file is empty"
 
 
-def test_a_part_may_have_many_headers(small: Service, slices: list[Path]) -> None:
+def test_a_part_may_have_many_headers_and_no_more(small: Service, slices: list[Path]) -> None:
     begin, _, rest = (part(content=_thumbnail(slices[0])) + END).partition(b"\r\n")
-    more = b"".join(b"X-%d: a\r\n" % number for number in range(MAX_PART_HEADERS - 1))
-    body = begin + b"\r\n" + more + rest
-    response = small.client.post("/predict", content=body, headers={"Content-Type": FORM})
-    assert response.status_code == 200
+    for others, accepted in ((MAX_PART_HEADERS - 1, True), (MAX_PART_HEADERS, False)):
+        more = b"".join(b"X-%d: a\r\n" % number for number in range(others))
+        body = begin + b"\r\n" + more + rest
+        response = small.client.post("/predict", content=body, headers={"Content-Type": FORM})
+        if accepted:
+            assert response.status_code == 200
+        else:
+            assert refusal(response) == (400, "malformed_multipart")
 
 
 def test_body_without_a_length_is_counted_as_it_comes(small: Service) -> None:

@@ -1,0 +1,143 @@
+"""Handlings of what a stranger may try: who may do what, and how large what is sent may be."""
+
+from typing import Final
+
+from scripts.handlings.mutant import Mutant
+
+ACCESS: Final = "tests/service/test_access.py"
+HEADERS: Final = "tests/service/test_headers.py"
+OPERATIONS: Final = "tests/service/test_operations.py::test_a_saved_model_computes_and_does_no_more"
+UPLOADS: Final = "tests/service/test_uploads.py"
+UPLOADED: Final = "service/uploads.py"
+DECODING: Final = "contract/decoding.py"
+
+MUTANTS: Final = (
+    Mutant(
+        "start without keys for the whole network",
+        "service/consistency.py",
+        "if not guarded and not _is_loopback(settings.host):",
+        "if False:",
+        f"{ACCESS}::test_another_address_needs_keys_or_a_word",
+    ),
+    Mutant(
+        "key that is for something else",
+        "service/access.py",
+        "if role not in key.roles:",
+        "if False:",
+        f"{ACCESS}::test_roles_do_not_include_each_other",
+    ),
+    Mutant(
+        "page of another site, without keys",
+        "service/access.py",
+        "    if is_other:\n",
+        "    if False:\n",
+        f"{ACCESS}::test_without_keys_no_page_of_another_site_may_do_anything",
+    ),
+    Mutant(
+        "answer that a browser takes for something else",
+        "service/headers.py",
+        '    (b"x-content-type-options", b"nosniff"),\n',
+        "",
+        f"{HEADERS}::test_every_answer_is_protected",
+    ),
+    Mutant(
+        "answer that a cache would keep",
+        "service/headers.py",
+        "REVALIDATED if path.startswith(STATIC) else UNSTORED",
+        "REVALIDATED",
+        f"{HEADERS}::test_predictions_and_refusals_are_kept_by_no_cache",
+    ),
+    Mutant(
+        "body that says that it is too large",
+        UPLOADED,
+        "if declared.isdecimal() and int(declared) > max_body_bytes:",
+        "if False:",
+        f"{UPLOADS}::test_what_says_it_is_too_large_is_refused_before_it_comes",
+    ),
+    Mutant(
+        "body that is too large and does not say so",
+        UPLOADED,
+        "        if size > max_body_bytes:",
+        "        if False:",
+        f"{UPLOADS}::test_body_without_a_length_is_counted_as_it_comes",
+    ),
+    Mutant(
+        "too many files in a form",
+        UPLOADED,
+        "if len(self.files) == self._max_files:",
+        "if False:",
+        f"{UPLOADS}::test_bad_body_is_refused",
+    ),
+    Mutant(
+        "headers without end in a part of a form",
+        UPLOADED,
+        "max_header_count=MAX_PART_HEADERS",
+        "max_header_count=10**9",
+        f"{UPLOADS}::test_a_part_may_have_many_headers_and_no_more",
+    ),
+    Mutant(
+        "zip file that unpacks to a multiple of its size",
+        "service/archives.py",
+        "if opened.size > max(FREE_BYTES, MAX_RATIO * len(upload.data)):",
+        "if False:",
+        "tests/service/test_archives.py::test_unusable_zip_is_refused",
+    ),
+    Mutant(
+        "picture of too many pixels",
+        DECODING,
+        "if columns * rows > accepted:",
+        "if False:",
+        "tests/contract/test_decoding.py::TestBombs::test_the_limit_is_exact",
+    ),
+    Mutant(
+        "picture with a side that is too long",
+        DECODING,
+        "if max(columns, rows) > MAX_SIDE:",
+        "if False:",
+        "tests/contract/test_metadata.py::test_a_side_that_no_other_format_can_have",
+    ),
+    Mutant(
+        "JPEG of scans without end",
+        DECODING,
+        "if has_more_scans(data, max_scans(columns * rows, max_pixels)):",
+        "if False:",
+        "tests/contract/test_scans.py::test_as_many_as_the_limit_are_read",
+    ),
+    Mutant(
+        "too many STOW-RS requests at a time",
+        "service/places.py",
+        "self._taken.total() >= self._places or",
+        "",
+        "tests/pacs/test_intake.py"
+        "::test_only_so_many_bodies_are_under_way_and_half_of_them_of_one_client",
+    ),
+    Mutant(
+        "too many STOW-RS requests of one client",
+        "service/places.py",
+        " or self._taken[client] >= self._share",
+        "",
+        "tests/pacs/test_intake.py"
+        "::test_only_so_many_bodies_are_under_way_and_half_of_them_of_one_client",
+    ),
+    Mutant(
+        "SavedModel that reads and writes files",
+        "service/runtimes/operations.py",
+        "if others and not (others <= CHECKPOINT and _is_out_of_reach(function, graph)):",
+        "if False:",
+        f"{OPERATIONS}[writes]",
+    ),
+    Mutant(
+        "SavedModel that writes a checkpoint",
+        "service/runtimes/operations.py",
+        "others <= CHECKPOINT and _is_out_of_reach(function, graph)",
+        "others <= CHECKPOINT",
+        f"{OPERATIONS}[saves]",
+    ),
+    Mutant(
+        "GPU that is asked for and not there",
+        "service/runtimes/tensorflow.py",
+        "if device is Device.GPU and not gpus:",
+        "if False:",
+        "tests/service/test_runtimes.py::test_settings_of_tensorflow",
+    ),
+)
