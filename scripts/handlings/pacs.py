@@ -120,6 +120,13 @@ MUTANTS: Final = (
         "tests/pacs/test_spool.py::test_a_spool_on_a_read_only_mount_is_no_full_disk",
     ),
     Mutant(
+        "disk that is mounted over the spool",
+        "service/pacs/ledger.py",
+        "if os.path.samestat(self._path.stat(), self._identity):",
+        "if True:",
+        "tests/pacs/test_spool.py::test_nothing_is_accepted_while_another_disk_lies_over_the_spool",
+    ),
+    Mutant(
         "start on a full disk",
         "service/__main__.py",
         "DISK_FAILS if isinstance(error, DiskFails) else INVALID_SETTINGS",

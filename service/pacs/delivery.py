@@ -118,7 +118,7 @@ class Delivery:
         """Sends what can be sent at once, as long as the patience lasts; the rest stays on the disk."""
         end = monotonic() + patience_seconds
         try:
-            with suppress(TimeoutError):
+            with suppress(TimeoutError, SpoolFull):
                 async with asyncio.timeout(patience_seconds):
                     while self._failures == 0:
                         held = self.notes.held

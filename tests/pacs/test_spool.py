@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+import shutil
 import signal
 import sqlite3
 import stat
@@ -321,6 +322,30 @@ def test_files_that_nothing_refers_to_go_at_the_start(
     again.keep_only(ledger.segments())
     assert again.used == 10
     assert [path.stem for path in again.folder.iterdir()] == [*ledger.segments()]
+
+
+@pytest.mark.parametrize("used", [False, True], ids=["empty", "used-before"])
+def test_nothing_is_accepted_while_another_disk_lies_over_the_spool(
+    tmp_path: Path, used: bool
+) -> None:
+    """As where the disk is mounted after the start."""
+    folder, below = tmp_path / "spool", tmp_path / "below"
+    ledger, segments = opened(folder)
+    inbox = Inbox(ledger, segments, 0, 900)
+    put(inbox, segments, "1.5.1")
+    folder.rename(below)
+    if used:
+        shutil.copytree(below, folder)
+    else:
+        (folder / "segments").mkdir(parents=True)
+    for call in (lambda: put(inbox, segments, "1.5.2"), inbox.counts, ledger.segments):
+        with pytest.raises(SpoolFull, match="another disk lies over the spool"):
+            call()
+    shutil.rmtree(folder)
+    below.rename(folder)
+    put(inbox, segments, "1.5.3")
+    assert sops_of(inbox.begin(SERIES)) == ["1.5.1", "1.5.3"]
+    ledger.close()
 
 
 def test_a_result_that_the_ledger_does_not_take_leaves_nothing(

@@ -155,6 +155,22 @@ def test_a_folder_that_is_gone_for_a_while_loses_no_series_and_no_result(
     assert len(destination.of_kind("SR")) == 2
 
 
+def test_a_disk_that_is_mounted_over_the_spool_is_reported_and_loses_nothing(
+    model_store: Path, tmp_path: Path, destination: Pacs, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, below = tmp_path / "spool", tmp_path / "below"
+    with serve(model_store, tmp_path, destination) as service:
+        folder.rename(below)
+        # It was in use there the day before.
+        Ledger(folder).close()
+        (folder / "segments").mkdir()
+        assert stow(service.client, [series(1)[0].data]).status_code == 503
+        assert report(service)["spool"] == "unreachable"
+        assert not [*(folder / "segments").iterdir()]
+    assert "another disk lies over the spool" in caplog.text
+    assert "could not be ended" not in caplog.text
+
+
 def test_a_series_whose_file_alone_is_gone_is_set_aside(
     model_store: Path, tmp_path: Path, destination: Pacs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
