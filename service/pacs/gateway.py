@@ -8,7 +8,7 @@ from time import monotonic
 from typing import Any, Final, NamedTuple
 
 from service.audit import Audit
-from service.errors import SpoolFull
+from service.errors import SpoolFull, SpoolUnreachable
 from service.metrics import Metrics
 from service.pacs.analysis import Analysis
 from service.pacs.delivery import Delivery
@@ -200,7 +200,7 @@ class Gateway:
         """Results that were given up, the newest first.
 
         Raises:
-            SpoolFull: the spool cannot be read.
+            SpoolUnreachable: the spool cannot be read.
         """
         return await self._ask(self.outbox.dead, limit)
 
@@ -208,7 +208,7 @@ class Gateway:
         """Series that cannot be analysed, the newest first.
 
         Raises:
-            SpoolFull: the spool cannot be read.
+            SpoolUnreachable: the spool cannot be read.
         """
         return await self._ask(self.inbox.dead, limit)
 
@@ -219,7 +219,7 @@ class Gateway:
             Series and objects that were given up.
 
         Raises:
-            SpoolFull: the spool does not take it now; a part of it may be tried again all the same.
+            SpoolUnreachable: the spool does not take it now; a part may be tried again all the same.
         """
         series = await self._ask(self.inbox.retry)
         objects = await self._ask(self.outbox.retry)
@@ -232,12 +232,19 @@ class Gateway:
         *args: Arguments.args,
         **kwargs: Arguments.kwargs,
     ) -> Result:
-        """What a function of the spool returns, unless the disk stalls; what was begun goes on then."""
+        """What a function of the spool returns, unless the disk stalls; what was begun goes on then.
+
+        Raises:
+            SpoolUnreachable: the disk stalls or fails. Nothing was turned away for want of room, which
+                alone :class:`SpoolFull` is to count.
+        """
         try:
             async with asyncio.timeout(STALL_SECONDS):
                 return await self.threads.run(function, *args, **kwargs)
         except TimeoutError:
-            raise SpoolFull("the spool does not answer; try again") from None
+            raise SpoolUnreachable("the spool does not answer; try again") from None
+        except SpoolFull as failure:
+            raise SpoolUnreachable(failure.detail) from failure
 
     @property
     def _unreachable(self) -> bool:

@@ -126,9 +126,11 @@ def test_what_was_given_up_is_not_waited_for_as_long_as_a_disk_stalls(
         with service.state.gateway._ledger.transaction():
             for method, path in (("GET", "/deliveries"), ("POST", "/deliveries/retry")):
                 answer = service.client.request(method, path, timeout=10)
-                assert (answer.status_code, answer.json()["code"]) == (503, "spool_full")
+                assert (answer.status_code, answer.json()["code"]) == (503, "spool_unreachable")
                 assert "Retry-After" in answer.headers
         assert service.client.post("/deliveries/retry").status_code == 200
+        # An alert counts these: series that were turned away.
+        assert service.metric("brain_errors_total", code="spool_full") == 0
 
 
 def test_it_ends_while_the_disk_stalls(model_store: Path, tmp_path: Path) -> None:
