@@ -205,6 +205,9 @@ class AuditFile(Audit):
         if self._file is None or self._file.closed:
             self._file = self._open()
         start = size = self._file.seek(0, os.SEEK_END)
+        if not start:
+            # Not the one that could not be moved: somebody has done that, and this one has its limit.
+            self._stuck, self._rotate_at = False, 0.0
         if start and start + len(lines[0]) > self._max_bytes and monotonic() >= self._rotate_at:
             self._try_to_rotate()
             return

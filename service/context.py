@@ -23,9 +23,12 @@ _REQUEST_ID = re.compile(
 a number of a patient, and without letters that make a name."""
 
 _TRACEPARENT = re.compile(
-    rb"(?!ff)[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+    rb"(?!ff|00.{54})[0-9a-f]{2}-(?!0{32})([0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?"
 )
-"""The header that tracing libraries send by themselves (W3C Trace Context, 3.2), with its trace-id."""
+"""The header that tracing libraries send by themselves (W3C Trace Context, 3.2), with its trace-id.
+
+After version 00 more fields may follow, of which nothing is read.
+"""
 
 
 @dataclass(slots=True)

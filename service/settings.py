@@ -249,7 +249,7 @@ class ServingSettings(BaseSettings):
         30_000,
         gt=0,
         description="Time in which a body has to arrive, and a second more for each 64 KiB that have "
-        "come; beyond it, or after as long a silence, 400.",
+        "come; a body that takes longer, or sends nothing for that long, gets 400.",
     )
 
     max_body_bytes: int = Field(

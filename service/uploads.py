@@ -116,7 +116,7 @@ def check_coding(headers: Headers) -> None:
     Raises:
         CompressedBody: there is one.
     """
-    codings = headers.get("content-encoding", "").lower().split(",")
+    codings = ",".join(headers.getlist("content-encoding")).lower().split(",")
     if not {coding.strip() for coding in codings} <= {"", "identity"}:
         raise CompressedBody("the body must not be compressed (Content-Encoding)")
 

@@ -104,6 +104,14 @@ MUTANTS: Final = (
         hangs=True,
     ),
     Mutant(
+        "audit log that could not be rotated, and was moved",
+        "service/audit.py",
+        "            self._stuck, self._rotate_at = False, 0.0\n",
+        "            pass\n",
+        "tests/service/test_audit.py"
+        "::test_after_a_file_that_could_not_be_rotated_was_moved_the_next_one_has_its_limit",
+    ),
+    Mutant(
         "audit log that cannot be rotated",
         "service/audit.py",
         "if not self._numbered(number).exists()), self._files",

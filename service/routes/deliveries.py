@@ -11,11 +11,11 @@ from service.errors import NoDestination
 from service.state import State
 
 LISTED: Final = 100
-"""Refused results that are listed, and series set aside: the newest ones."""
+"""Results given up that are listed, and series set aside: the newest ones."""
 
 
 async def show(request: Request) -> Response:
-    """What waits, what the PACS refuses and what was set aside, and why; all is named by hashes."""
+    """What waits, what was given up and what was set aside, and why; all is named by hashes."""
     gateway = State.of(request.scope).gateway
     if gateway is None:
         raise NoDestination("BRAIN_DICOMWEB_URL is not set")

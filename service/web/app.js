@@ -283,10 +283,14 @@ function announce(text) {
   place("announcer").textContent = text;
 }
 
+/** Whether there are results, or some are to come, that are in this page alone. */
+function isLoss() {
+  return !isSaved && items.some((item) => slices.isPending(item) || item.state === "done");
+}
+
 /** Clears at once where nothing is lost by it, and else asks. */
 function askToClear() {
-  const isLoss = !isSaved && items.some((item) => slices.isPending(item) || item.state === "done");
-  if (isLoss) place("question").showModal();
+  if (isLoss()) place("question").showModal();
   else clear();
 }
 
@@ -352,9 +356,8 @@ place("save-csv").addEventListener("click", () => download("csv"));
 place("save-json").addEventListener("click", () => download("json"));
 place("clear").addEventListener("click", askToClear);
 place("clear-all").addEventListener("click", clear);
-// Results and key are in this page alone.
 addEventListener("beforeunload", (event) => {
-  if (items.length) event.preventDefault();
+  if (isLoss()) event.preventDefault();
 });
 
 health.onChange(() => {

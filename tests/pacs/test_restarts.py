@@ -264,8 +264,9 @@ def test_one_process_at_a_time_uses_a_spool(
 def test_files_of_requests_that_a_crash_cut_off_go_at_the_start(
     model_store: Path, tmp_path: Path, destination: Pacs
 ) -> None:
+    Ledger(tmp_path / "spool").close()
     folder = tmp_path / "spool" / "segments"
-    folder.mkdir(parents=True)
+    folder.mkdir()
     (folder / "0123.segment").write_bytes(bytes(1000))
     with serve(model_store, tmp_path, destination) as service:
         assert report(service)["spool_bytes"] == 0

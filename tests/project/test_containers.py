@@ -84,10 +84,12 @@ def test_health_check_asks_no_proxy(path: Path, status: int) -> None:
         environment.pop("no_proxy", None)
         environment.pop("NO_PROXY", None)
         command = [sys.executable, flag, program.replace(":9090", f":{port}")]
-        result = subprocess.run(
-            command, env=environment, capture_output=True, timeout=60, check=False
-        )
-        server.shutdown()
+        try:
+            result = subprocess.run(
+                command, env=environment, capture_output=True, timeout=60, check=False
+            )
+        finally:
+            server.shutdown()
     assert (result.returncode == 0) is (status == 200), result.stderr
 
 

@@ -22,7 +22,7 @@ from service.keys import Role, make_key
 from service.metrics import Metrics
 from service.settings import SettingsError
 from tests.support.keys import write_keys
-from tests.support.service import FakeRuntimes, serving, settings_for, wait_until
+from tests.support.service import PATIENCE_SECONDS, FakeRuntimes, serving, settings_for, wait_until
 from tests.support.spool import failing
 
 VISIT = "f034d653-fe99-43c1-cf22-9188d3e5507c"
@@ -358,6 +358,53 @@ def test_a_file_that_cannot_be_moved_grows_and_no_older_one_is_lost(
     assert [line["request_id"] for line in lines(path)] == ["000020"]
     assert len(lines(tmp_path / "audit.log.1")) == 20
     assert len([*tmp_path.glob("audit.log.*")]) == 6
+
+
+def cannot_rotate(_: Path, target: Path) -> Path:
+    raise OSError(errno.EBUSY, "Device or resource busy", str(target))
+
+
+def test_after_a_file_that_could_not_be_rotated_was_moved_the_next_one_has_its_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "audit.log"
+    audit = AuditFile(path, 1000, 20, False, Metrics())
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", cannot_rotate)
+        fill(audit, 20)
+        wait_until(lambda: len(lines(path)) == 20)
+    move(path)
+    fill(audit, 60, 20)
+    audit.close()
+    found = [*tmp_path.glob("audit.log*")]
+    assert len(found) > 5
+    assert all(file.stat().st_size <= 1000 for file in found)
+    assert sum(len(lines(file)) for file in found) == 60
+
+
+def test_of_a_file_that_cannot_be_rotated_lines_are_written_together_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each write waits for the disk."""
+    path = tmp_path / "audit.log"
+    monkeypatch.setattr(Path, "replace", cannot_rotate)
+    audit = AuditFile(path, 1000, 10, True, Metrics())
+    fill(audit, 20)
+    wait_until(lambda: len(lines(path)) == 20)
+    go_on, synced = threading.Event(), []
+
+    def stall(number: int) -> None:
+        synced.append(number)
+        assert go_on.wait(PATIENCE_SECONDS)
+
+    monkeypatch.setattr(os, "fsync", stall)
+    fill(audit, 1, 20)
+    wait_until(lambda: synced)
+    fill(audit, 100, 21)
+    go_on.set()
+    audit.close()
+    assert len(lines(path)) == 121
+    assert len(synced) == 2
 
 
 def test_its_own_rotation_is_not_taken_for_another_s(tmp_path: Path) -> None:

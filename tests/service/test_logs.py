@@ -127,9 +127,15 @@ TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
         ({"traceparent": f"ff-{TRACE}-00f067aa0ba902b7-01"}, None),
         ({"traceparent": f"00-{TRACE.upper()}-00f067aa0ba902b7-01"}, None),
         ({"traceparent": f"00-{TRACE}-00f067aa0ba902b7-01-{PATIENT}"}, None),
+        ({"traceparent": f"01-{TRACE}-00f067aa0ba902b7-01-{PATIENT}"}, TRACE),
+        ({"traceparent": f"cc-{TRACE}-00f067aa0ba902b7-01"}, TRACE),
+        ({"traceparent": f"cc-{TRACE}-00f067aa0ba902b7-01{PATIENT}"}, None),
         ({"traceparent": PATIENT}, None),
     ],
-    ids=["alone", "other", "unusable", "zeros", "no parent", "version", "case", "more", "name"],
+    ids=[
+        *("alone", "other", "unusable", "zeros", "no parent", "version", "case", "more"),
+        *("later version", "later version, no more", "later version, no field", "name"),
+    ],
 )
 def test_without_a_request_id_it_is_that_of_the_trace(
     service: Any, sent: dict[str, str], expected: str | None

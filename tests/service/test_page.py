@@ -13,6 +13,7 @@ import pytest
 from tests.support.browser import (
     BROWSER_SECONDS,
     STUB,
+    UNSAVED,
     Browser,
     needs_browser,
     opened,
@@ -315,7 +316,9 @@ def test_what_is_not_saved_is_cleared_only_after_a_question(
     browser.click("#question button")
     assert not browser.run(is_asked)
     assert len(browser.rows()) == 2
+    assert browser.run(UNSAVED)
     browser.click("#save-json")
+    assert not browser.run(UNSAVED)
     browser.click("#clear")
     assert browser.rows() == []
     # What is added later is not saved.

@@ -15,7 +15,7 @@ from service.routes.pages import WEB
 from tests.contract.samples import RANGE, grey_slice, mr_frames, mr_object
 from tests.service.test_archives import zipped
 from tests.service.test_series import SERIES, mr_slice
-from tests.support.browser import BROWSER_SECONDS, STUB, Browser, needs_browser, saved
+from tests.support.browser import BROWSER_SECONDS, STUB, UNSAVED, Browser, needs_browser, saved
 from tests.support.service import wait_until
 
 
@@ -119,10 +119,6 @@ COUNTS = "return [...document.querySelectorAll('[data-count]')].map((it) => it.t
 ORDERED = """const it = document.getElementById("sort");
     it.value = arguments[0];
     it.dispatchEvent(new Event("change", { bubbles: true }))"""
-
-UNSAVED = """const leaving = new Event("beforeunload", { cancelable: true });
-    dispatchEvent(leaving);
-    return leaving.defaultPrevented"""
 
 
 @needs_browser

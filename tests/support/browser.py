@@ -66,6 +66,12 @@ window.fetch = async (url, options) => {
 """Answers /predict from ``answers`` as long as there are any, then lets the service answer."""
 
 
+UNSAVED = """const leaving = new Event("beforeunload", { cancelable: true });
+    dispatchEvent(leaving);
+    return leaving.defaultPrevented"""
+"""Whether the browser would ask before the page is left."""
+
+
 class Browser:
     """Chromium, driven over WebDriver's own HTTP calls, so no client library is needed."""
 
