@@ -10,7 +10,7 @@ from typing import Any, Final, NamedTuple
 from service.audit import Audit
 from service.errors import SpoolFull, SpoolUnreachable
 from service.metrics import Metrics
-from service.pacs.analysis import Analysis
+from service.pacs.analysis import RESULT_BYTES, Analysis
 from service.pacs.delivery import Delivery
 from service.pacs.destination import MAX_RETRY_AFTER, Destination
 from service.pacs.inbox import Inbox, InboxCounts
@@ -47,12 +47,14 @@ class Counts(NamedTuple):
     Attributes:
         at: when it was counted, in monotonic seconds.
         seconds: how long that took.
+        writable: the disk takes what is written, as far as is known.
     """
 
     inbox: InboxCounts
     outbox: OutboxCounts
     at: float
     seconds: float
+    writable: bool
 
     def age(self, seconds: float) -> float:
         """Of what was so old then; 0 stands for nothing."""
@@ -94,7 +96,7 @@ class Gateway:
         )
         self._segments.make_room = self._spare
         self._counts = Counts(
-            InboxCounts(0, 0, 0, 0.0, 0), OutboxCounts(0, 0, 0.0, 0), monotonic(), 0.0
+            InboxCounts(0, 0, 0, 0.0, 0), OutboxCounts(0, 0, 0.0, 0), monotonic(), 0.0, True
         )
         self._counting: asyncio.Future[Counts] | None = None
         self._asked = 0.0
@@ -248,8 +250,8 @@ class Gateway:
 
     @property
     def _unreachable(self) -> bool:
-        """Whether the spool does not say what there is, or has outcomes still to be written to it."""
-        return self._stalls or self._delivery.notes.fails
+        """Whether the spool does not say what there is, or does not take what is to be written."""
+        return self._stalls or not self._counts.writable or self._delivery.notes.fails
 
     def _open_spool(self) -> None:
         """Says what there is, if the ledger does: predictions need not wait until somebody mends it."""
@@ -305,8 +307,9 @@ class Gateway:
     def _count(self, settled: Sequence[int] = ()) -> Counts:
         start = monotonic()
         inbox, outbox = self.inbox.counts(), self.outbox.counts(settled)
+        writable = self._ledger.takes() and self._segments.takes(RESULT_BYTES)
         now = monotonic()
-        return Counts(inbox, outbox, now, now - start)
+        return Counts(inbox, outbox, now, now - start, writable)
 
     def _spare(self, missing: int) -> None:
         before = self._segments.used

@@ -129,6 +129,7 @@ class Ledger:
     def __init__(self, folder: Path) -> None:
         self._path = folder / "spool.sqlite"
         self._lock = RLock()
+        self._fails = False
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._guard = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -166,6 +167,7 @@ class Ledger:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 if isinstance(error, sqlite3.Error) and _is_of_the_disk(error):
+                    self._fails = True
                     raise SpoolFull("the spool cannot be written to; try again") from error
                 raise
 
@@ -184,6 +186,18 @@ class Ledger:
                 if _is_of_the_disk(error):
                     raise SpoolFull("the spool cannot be read; try again") from error
                 raise
+
+    def takes(self) -> bool:
+        """Whether the disk takes what is written; if it did not the last time, this tries it."""
+        if self._fails:
+            try:
+                with self.transaction() as connection:
+                    # It is written anew, though it is the same.
+                    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            except SpoolFull:
+                return False
+            self._fails = False
+        return True
 
     def _check_place(self) -> None:
         """Sees whether its path still leads to it, and so to the segments that it knows.

@@ -65,6 +65,34 @@ def test_a_segment_that_the_disk_does_not_take(
         segments.create()
 
 
+def test_a_disk_that_took_nothing_is_tried_until_it_does(
+    inbox: Inbox,
+    segments: Segments,
+    ledger: Ledger,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody else may write to it, which would show that it is well again."""
+    put(inbox, segments, "1.5.1")
+    with largest_file((tmp_path / "spool.sqlite-wal").stat().st_size):
+        assert ledger.takes()
+        with pytest.raises(SpoolFull):
+            put(inbox, segments, "1.5.2")
+        assert not ledger.takes()
+    assert ledger.takes()
+    free = shutil.disk_usage(tmp_path).free
+    for number, takes in ((errno.EMFILE, True), (errno.EDQUOT, False)):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "open", failing(number))
+            with pytest.raises(SpoolFull):
+                segments.create()
+        assert segments.takes(2 * free) == takes
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing(errno.EIO))
+        assert not segments.takes(1)
+    assert segments.takes(1)
+
+
 VERSION_1 = """
 CREATE TABLE series (
     uid TEXT PRIMARY KEY, state TEXT NOT NULL, arrived REAL NOT NULL, due REAL NOT NULL,
