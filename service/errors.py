@@ -44,6 +44,7 @@ ServiceError                       500  internal_error
 │   ├── TooManyConnections           503  too_many_connections
 │   ├── Draining                     503  draining
 │   ├── SpoolFull                    503  spool_full
+│   ├── SpoolUnreachable             503  spool_unreachable
 │   ├── ModelLoading                 503  model_loading
 │   ├── ModelUnavailable             503  the code of what is wrong with the version
 │   ├── RuntimeUnusable              503  runtime_unusable
@@ -391,9 +392,16 @@ class Draining(Unavailable):
 
 
 class SpoolFull(Unavailable):
-    """What was accepted and not yet delivered leaves no room for more (BRAIN_SPOOL_MAX_BYTES)."""
+    """The spool has no room for a series (BRAIN_SPOOL_MAX_BYTES), or its disk does not take it."""
 
     code = "spool_full"
+    retry_after_seconds = 30
+
+
+class SpoolUnreachable(Unavailable):
+    """The spool's disk does not answer, or fails: deliveries are neither listed nor tried again."""
+
+    code = "spool_unreachable"
     retry_after_seconds = 30
 
 

@@ -75,7 +75,7 @@ class Metrics:
         spool_bytes, spool_max_bytes: on the disk now, and at most; 0 where there is no PACS.
         spool_waiting_bytes: of what is to be analysed or delivered; the others make room by themselves.
         spool_unreachable: 1 while its disk does not answer, when the others are the last known, or
-            delivery outcomes cannot be written to it.
+            it does not take what is to be written.
         audit_failures, audit_lost: failed writes of the audit log, and lines that it lacks for good.
         audit_reopened: new files of it, as something else had moved or deleted the one before.
     """

@@ -18,6 +18,7 @@ from service.errors import (
     OtherVersionServes,
     QueueFull,
     SpoolFull,
+    SpoolUnreachable,
     UnsupportedRequestMedia,
 )
 from service.openapi import (
@@ -201,7 +202,7 @@ def _add_pacs(app: FastAPI) -> None:
             },
             openapi_extra=STORE_BODY | AUTHENTICATED,
         )
-    unable = problems(401, 403, 429, NoDestination, SpoolFull)
+    unable = problems(401, 403, 429, NoDestination, SpoolUnreachable)
     add(
         "/deliveries",
         deliveries.show,

@@ -120,6 +120,13 @@ MUTANTS: Final = (
         "tests/pacs/test_spool.py::test_a_spool_on_a_read_only_mount_is_no_full_disk",
     ),
     Mutant(
+        "disk that is mounted over the spool",
+        "service/pacs/ledger.py",
+        "if os.path.samestat(self._path.stat(), self._identity):",
+        "if True:",
+        "tests/pacs/test_spool.py::test_nothing_is_accepted_while_another_disk_lies_over_the_spool",
+    ),
+    Mutant(
         "start on a full disk",
         "service/__main__.py",
         "DISK_FAILS if isinstance(error, DiskFails) else INVALID_SETTINGS",
@@ -190,6 +197,20 @@ MUTANTS: Final = (
         f"{SPOOL_TESTS}::test_health_and_metrics_are_answered_while_the_spool_cannot_be_read",
     ),
     Mutant(
+        "disk that takes nothing while no result is on its way",
+        "service/pacs/ledger.py",
+        "                    self._fails = True\n",
+        "",
+        f"{SPOOL_TESTS}::test_a_disk_that_takes_nothing_is_reported_while_no_result_is_on_its_way",
+    ),
+    Mutant(
+        "disk that takes no series",
+        "service/pacs/segments.py",
+        "self._fails |= error.errno not in _OF_THE_MACHINE",
+        "pass",
+        f"{SPOOL_TESTS}::test_a_disk_that_takes_no_series_is_reported",
+    ),
+    Mutant(
         "results while the disk takes nothing",
         "service/pacs/notes.py",
         "            self._held.update((parcel.number, end) for parcel in parcels)\n",
@@ -213,7 +234,7 @@ MUTANTS: Final = (
     Mutant(
         "result that is put off in memory when the PACS is back",
         "service/pacs/delivery.py",
-        "                self.notes.hasten()\n",
+        "            self.notes.hasten()\n",
         "",
         f"{NOTES}::test_what_is_put_off_in_memory_goes_as_soon_as_the_destination_is_back",
     ),

@@ -87,8 +87,12 @@ class Analysis:
                     # Results are certain to be wanted here, and the first ones need not wait for it.
                     await self._state.results.warm_up()
                 busy = await self._step()
-            except Exception:
-                logger.exception("the inbox failed")
+            except Exception as error:
+                if not isinstance(error, SpoolFull):
+                    logger.exception("the inbox failed")
+                elif not failures:
+                    fields = {"reason": error.detail, "cause": _cause(error)}
+                    logger.warning("the inbox waits for the spool", extra={"fields": fields})
                 failures += 1
                 await asyncio.sleep(backoff(failures, self._poll_seconds, SERIES_MAX_SECONDS))
                 continue

@@ -118,7 +118,7 @@ class Delivery:
         """Sends what can be sent at once, as long as the patience lasts; the rest stays on the disk."""
         end = monotonic() + patience_seconds
         try:
-            with suppress(TimeoutError):
+            with suppress(TimeoutError, SpoolFull):
                 async with asyncio.timeout(patience_seconds):
                     while self._failures == 0:
                         held = self.notes.held
@@ -201,6 +201,13 @@ class Delivery:
         return wait_seconds if isinstance(error, SpoolFull) else 0.0
 
     async def _settle(self, parcels: Sequence[Parcel], verdict: Verdict, seconds: float) -> float:
+        to_blame = verdict.unreachable and self._strikes[parcels[0].result] >= MAX_STRIKES
+        was_away = self._failures > 0
+        # First, as what follows waits for the spool's disk, which says nothing of the destination.
+        if to_blame:
+            self._failures, rest_seconds = 0, 0.0
+        else:
+            rest_seconds = self._rest(parcels[0], verdict)
         delivered = [parcel for parcel in parcels if parcel.sop in verdict.delivered]
         if delivered:
             for parcel in delivered:
@@ -215,7 +222,6 @@ class Delivery:
         later = {
             parcel: verdict.later[parcel.sop] for parcel in parcels if parcel.sop in verdict.later
         }
-        to_blame = verdict.unreachable and self._strikes[parcels[0].result] >= MAX_STRIKES
         if later and not to_blame:
             attempts = max(parcel.attempts for parcel in later) + 1
             wait_seconds = max(self._wait(attempts), verdict.after_seconds)
@@ -225,12 +231,12 @@ class Delivery:
         if verdict.separate or to_blame:
             await self._separate(parcels)
             del self._strikes[parcels[0].result]
-        if to_blame:
-            self._failures = 0
-            return 0.0
-        return await self._rest(parcels[0], verdict)
+        if was_away and not verdict.unreachable:
+            self.notes.hasten()
+            await self.notes.write(self._outbox.hasten, seconds=0.0)
+        return rest_seconds
 
-    async def _rest(self, parcel: Parcel, verdict: Verdict) -> float:
+    def _rest(self, parcel: Parcel, verdict: Verdict) -> float:
         """How long the destination is left alone after a request with this object."""
         if not verdict.unreachable:
             self._failed.discard(parcel.result)
@@ -240,8 +246,6 @@ class Delivery:
             if self._failures:
                 logger.info("the destination takes results again")
                 self._failures = 0
-                self.notes.hasten()
-                await self.notes.write(self._outbox.hasten, seconds=0.0)
             return 0.0
         if parcel.alone:
             # The others show how the destination is.

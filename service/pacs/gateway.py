@@ -8,9 +8,9 @@ from time import monotonic
 from typing import Any, Final, NamedTuple
 
 from service.audit import Audit
-from service.errors import SpoolFull
+from service.errors import SpoolFull, SpoolUnreachable
 from service.metrics import Metrics
-from service.pacs.analysis import Analysis
+from service.pacs.analysis import RESULT_BYTES, Analysis
 from service.pacs.delivery import Delivery
 from service.pacs.destination import MAX_RETRY_AFTER, Destination
 from service.pacs.inbox import Inbox, InboxCounts
@@ -47,12 +47,14 @@ class Counts(NamedTuple):
     Attributes:
         at: when it was counted, in monotonic seconds.
         seconds: how long that took.
+        writable: the disk takes what is written, as far as is known.
     """
 
     inbox: InboxCounts
     outbox: OutboxCounts
     at: float
     seconds: float
+    writable: bool
 
     def age(self, seconds: float) -> float:
         """Of what was so old then; 0 stands for nothing."""
@@ -94,7 +96,7 @@ class Gateway:
         )
         self._segments.make_room = self._spare
         self._counts = Counts(
-            InboxCounts(0, 0, 0, 0.0, 0), OutboxCounts(0, 0, 0.0, 0), monotonic(), 0.0
+            InboxCounts(0, 0, 0, 0.0, 0), OutboxCounts(0, 0, 0.0, 0), monotonic(), 0.0, True
         )
         self._counting: asyncio.Future[Counts] | None = None
         self._asked = 0.0
@@ -200,7 +202,7 @@ class Gateway:
         """Results that were given up, the newest first.
 
         Raises:
-            SpoolFull: the spool cannot be read.
+            SpoolUnreachable: the spool cannot be read.
         """
         return await self._ask(self.outbox.dead, limit)
 
@@ -208,7 +210,7 @@ class Gateway:
         """Series that cannot be analysed, the newest first.
 
         Raises:
-            SpoolFull: the spool cannot be read.
+            SpoolUnreachable: the spool cannot be read.
         """
         return await self._ask(self.inbox.dead, limit)
 
@@ -219,7 +221,7 @@ class Gateway:
             Series and objects that were given up.
 
         Raises:
-            SpoolFull: the spool does not take it now; a part of it may be tried again all the same.
+            SpoolUnreachable: the spool does not take it now; a part may be tried again all the same.
         """
         series = await self._ask(self.inbox.retry)
         objects = await self._ask(self.outbox.retry)
@@ -232,17 +234,24 @@ class Gateway:
         *args: Arguments.args,
         **kwargs: Arguments.kwargs,
     ) -> Result:
-        """What a function of the spool returns, unless the disk stalls; what was begun goes on then."""
+        """What a function of the spool returns, unless the disk stalls; what was begun goes on then.
+
+        Raises:
+            SpoolUnreachable: the disk stalls or fails. Nothing was turned away for want of room, which
+                alone :class:`SpoolFull` is to count.
+        """
         try:
             async with asyncio.timeout(STALL_SECONDS):
                 return await self.threads.run(function, *args, **kwargs)
         except TimeoutError:
-            raise SpoolFull("the spool does not answer; try again") from None
+            raise SpoolUnreachable("the spool does not answer; try again") from None
+        except SpoolFull as failure:
+            raise SpoolUnreachable(failure.detail) from failure
 
     @property
     def _unreachable(self) -> bool:
-        """Whether the spool does not say what there is, or has outcomes still to be written to it."""
-        return self._stalls or self._delivery.notes.fails
+        """Whether the spool does not say what there is, or does not take what is to be written."""
+        return self._stalls or not self._counts.writable or self._delivery.notes.fails
 
     def _open_spool(self) -> None:
         """Says what there is, if the ledger does: predictions need not wait until somebody mends it."""
@@ -298,8 +307,9 @@ class Gateway:
     def _count(self, settled: Sequence[int] = ()) -> Counts:
         start = monotonic()
         inbox, outbox = self.inbox.counts(), self.outbox.counts(settled)
+        writable = self._ledger.takes() and self._segments.takes(RESULT_BYTES)
         now = monotonic()
-        return Counts(inbox, outbox, now, now - start)
+        return Counts(inbox, outbox, now, now - start, writable)
 
     def _spare(self, missing: int) -> None:
         before = self._segments.used

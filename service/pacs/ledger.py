@@ -127,7 +127,9 @@ class Ledger:
     """
 
     def __init__(self, folder: Path) -> None:
+        self._path = folder / "spool.sqlite"
         self._lock = RLock()
+        self._fails = False
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._guard = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -137,7 +139,9 @@ class Ledger:
             fcntl.flock(self._guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Of this SQLite says the same as of a disk that is read-only.
             check_folder(folder)
-            self._connection = _open(folder / "spool.sqlite")
+            self._connection = _open(self._path)
+            # SQLite keeps the file open, so no other one gets this identity.
+            self._identity = self._path.stat()
         except BlockingIOError as error:
             os.close(self._guard)
             raise SettingsError("BRAIN_SPOOL: another process uses this folder") from error
@@ -150,9 +154,10 @@ class Ledger:
         """All or nothing, and on the disk once it has ended.
 
         Raises:
-            SpoolFull: the disk does not take it.
+            SpoolFull: the disk does not take it, or another one lies over it.
         """
         with self._lock:
+            self._check_place()
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
                 yield self._connection
@@ -162,6 +167,7 @@ class Ledger:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 if isinstance(error, sqlite3.Error) and _is_of_the_disk(error):
+                    self._fails = True
                     raise SpoolFull("the spool cannot be written to; try again") from error
                 raise
 
@@ -170,15 +176,43 @@ class Ledger:
         """Looks at it.
 
         Raises:
-            SpoolFull: the disk does not give it.
+            SpoolFull: the disk does not give it, or another one lies over it.
         """
         with self._lock:
+            self._check_place()
             try:
                 yield self._connection
             except sqlite3.Error as error:
                 if _is_of_the_disk(error):
                     raise SpoolFull("the spool cannot be read; try again") from error
                 raise
+
+    def takes(self) -> bool:
+        """Whether the disk takes what is written; if it did not the last time, this tries it."""
+        if self._fails:
+            try:
+                with self.transaction() as connection:
+                    # It is written anew, though it is the same.
+                    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            except SpoolFull:
+                return False
+            self._fails = False
+        return True
+
+    def _check_place(self) -> None:
+        """Sees whether its path still leads to it, and so to the segments that it knows.
+
+        Under a disk that is mounted later it would go on, while segments are opened on that disk: the
+        next start would find there another ledger, and delete them.
+        """
+        try:
+            if os.path.samestat(self._path.stat(), self._identity):
+                return
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise SpoolFull("the spool cannot be read; try again") from error
+        raise SpoolFull("another disk lies over the spool, or it was moved; restart the service")
 
     def segments(self) -> set[str]:
         """Names of all segments that something lies in."""

@@ -12,7 +12,7 @@ from time import monotonic
 from service.errors import SpoolFull
 from service.pacs.outbox import Parcel
 from service.pacs.threads import Threads
-from service.pacs.waits import backoff
+from service.pacs.waits import SERIES_MAX_SECONDS, backoff
 
 logger = logging.getLogger("service.pacs")
 
@@ -23,13 +23,14 @@ class Notes:
     Args:
         threads: for what waits for the disk.
         first_seconds: wait after a first failure.
-        max_seconds: longest wait.
+        max_seconds: longest wait; a minute, where that is shorter.
     """
 
     def __init__(self, threads: Threads, first_seconds: float, max_seconds: float) -> None:
         self._threads = threads
         self._first_seconds = first_seconds
-        self._max_seconds = max_seconds
+        # As a series waits for the same disk, however long the destination is left alone.
+        self._max_seconds = min(max_seconds, SERIES_MAX_SECONDS)
         self._unwritten: list[Callable[[], None]] = []
         self._held: dict[int, float] = {}
         self._failures = 0
@@ -81,6 +82,8 @@ class Notes:
                 self._unwritten.append(note)
                 self._due = max(self._due, monotonic() + self._first_seconds)
         else:
+            # So it may take the others as well.
+            self._due = 0.0
             self._succeed()
 
     async def catch_up(self) -> None:

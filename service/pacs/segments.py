@@ -8,8 +8,8 @@ import errno
 import os
 import secrets
 import shutil
-from collections.abc import Callable, Iterable
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import Lock
 from typing import BinaryIO, Final, NamedTuple
@@ -73,6 +73,7 @@ class Segments:
         self.max_bytes = max_bytes
         self.make_room: Callable[[int], None] = lambda _missing: None
         self._used = 0
+        self._fails = False
         self._lock = Lock()
 
     @property
@@ -132,6 +133,35 @@ class Segments:
             raise FileNotFoundError("a segment is shorter than it was")
         return data
 
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Around what writes to a file.
+
+        Raises:
+            SpoolFull: the disk does not take it.
+        """
+        try:
+            yield
+        except OSError as error:
+            self._fails |= error.errno not in _OF_THE_MACHINE
+            raise SpoolFull("the spool cannot be written to; try again") from error
+
+    def takes(self, size: int) -> bool:
+        """Whether the disk takes what is written; if it did not the last time, this tries it.
+
+        Args:
+            size: bytes for which it must have room then.
+        """
+        if self._fails:
+            self._fails = not (self._is_free(size) and self._is_well())
+        return not self._fails
+
+    def _is_free(self, size: int) -> bool:
+        try:
+            return shutil.disk_usage(self.folder).free >= size
+        except OSError:
+            return False
+
     def _is_well(self) -> bool:
         """Whether the disk takes a file and gives it back."""
         # A start removes one that stays.
@@ -182,11 +212,7 @@ class Segments:
         missing = self.used + size - self.max_bytes
         if missing > 0:
             self.make_room(missing)
-        fits = self.used + size <= self.max_bytes
-        try:
-            return fits and shutil.disk_usage(self.folder).free >= size
-        except OSError:
-            return False
+        return self.used + size <= self.max_bytes and self._is_free(size)
 
     def release(self, size: int) -> None:
         """Counts bytes that are gone."""
@@ -202,10 +228,8 @@ class Segment:
         self.size = 0
         self._segments = segments
         self._limit = limit
-        try:
+        with segments.writing():
             descriptor = os.open(segments.path(name), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
-        except OSError as error:
-            raise SpoolFull("the spool cannot be written to; try again") from error
         self._file: BinaryIO = os.fdopen(descriptor, "r+b", buffering=0)
 
     def write(self, data: bytes) -> None:
@@ -217,11 +241,12 @@ class Segment:
         self._segments.reserve(len(data), self._limit)
         view = memoryview(data)
         try:
-            while view:
-                view = view[self._file.write(view) :]
-        except OSError as error:
+            with self._segments.writing():
+                while view:
+                    view = view[self._file.write(view) :]
+        except SpoolFull:
             self._segments.release(len(data))
-            raise SpoolFull("the spool cannot be written to; try again") from error
+            raise
         self.size += len(data)
 
     def read(self, offset: int, most: int) -> bytes:
@@ -241,11 +266,9 @@ class Segment:
         Raises:
             SpoolFull: the disk does not do it.
         """
-        try:
+        with self._segments.writing():
             self._file.truncate(size)
             self._file.seek(size)
-        except OSError as error:
-            raise SpoolFull("the spool cannot be written to; try again") from error
         self._segments.release(self.size - size)
         self.size = size
 
@@ -255,7 +278,7 @@ class Segment:
         Raises:
             SpoolFull: the disk does not take it.
         """
-        try:
+        with self._segments.writing():
             os.fsync(self._file.fileno())
             self._file.close()
             folder = os.open(self._segments.folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -263,8 +286,6 @@ class Segment:
                 os.fsync(folder)
             finally:
                 os.close(folder)
-        except OSError as error:
-            raise SpoolFull("the spool cannot be written to; try again") from error
 
     def discard(self) -> None:
         """Deletes it; what cannot be deleted now is at the next start."""

@@ -504,7 +504,7 @@ def test_a_disk_that_does_not_take_a_retry_is_told(
     with serve(model_store, tmp_path, destination) as service:
         answer = service.client.post("/deliveries/retry")
         document = service.client.get("/openapi.json").json()
-    assert (answer.status_code, answer.json()["code"]) == (503, "spool_full")
+    assert (answer.status_code, answer.json()["code"]) == (503, "spool_unreachable")
     assert "Retry-After" in answer.headers
     assert "503" in document["paths"]["/deliveries/retry"]["post"]["responses"]
 

@@ -101,6 +101,30 @@ def test_what_must_be_written_is_tried_less_and_less_until_it_is(
     assert (notes.fails, notes.held, notes.wait_seconds) == (False, [], inf)
 
 
+def test_a_disk_that_is_mended_is_found_to_be(
+    threads: Threads, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the destination is left alone where it fails."""
+    clock = Clock(monkeypatch)
+    notes = Notes(threads, 1.0, 24 * 3600.0)
+    fails = True
+
+    def note() -> None:
+        if fails:
+            fail()
+
+    done(notes.write(note, [parcel(1)]))
+    for _ in range(10):
+        clock.now += notes.wait_seconds
+        done(notes.catch_up())
+    assert notes.wait_seconds == 60
+    fails = False
+    # Another result, which it takes.
+    done(notes.write(lambda: None))
+    done(notes.catch_up())
+    assert not notes.fails
+
+
 def test_who_is_in_a_hurry_waits_for_nothing_that_is_put_off(
     threads: Threads, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 import errno
 import os
 import resource
+import shutil
 import signal
 import sqlite3
 import stat
@@ -62,6 +63,34 @@ def test_a_segment_that_the_disk_does_not_take(
     monkeypatch.setattr(os, "open", failing(errno.ENOSPC))
     with pytest.raises(SpoolFull):
         segments.create()
+
+
+def test_a_disk_that_took_nothing_is_tried_until_it_does(
+    inbox: Inbox,
+    segments: Segments,
+    ledger: Ledger,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Nobody else may write to it, which would show that it is well again."""
+    put(inbox, segments, "1.5.1")
+    with largest_file((tmp_path / "spool.sqlite-wal").stat().st_size):
+        assert ledger.takes()
+        with pytest.raises(SpoolFull):
+            put(inbox, segments, "1.5.2")
+        assert not ledger.takes()
+    assert ledger.takes()
+    free = shutil.disk_usage(tmp_path).free
+    for number, takes in ((errno.EMFILE, True), (errno.EDQUOT, False)):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "open", failing(number))
+            with pytest.raises(SpoolFull):
+                segments.create()
+        assert segments.takes(2 * free) == takes
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing(errno.EIO))
+        assert not segments.takes(1)
+    assert segments.takes(1)
 
 
 VERSION_1 = """
@@ -321,6 +350,30 @@ def test_files_that_nothing_refers_to_go_at_the_start(
     again.keep_only(ledger.segments())
     assert again.used == 10
     assert [path.stem for path in again.folder.iterdir()] == [*ledger.segments()]
+
+
+@pytest.mark.parametrize("used", [False, True], ids=["empty", "used-before"])
+def test_nothing_is_accepted_while_another_disk_lies_over_the_spool(
+    tmp_path: Path, used: bool
+) -> None:
+    """As where the disk is mounted after the start."""
+    folder, below = tmp_path / "spool", tmp_path / "below"
+    ledger, segments = opened(folder)
+    inbox = Inbox(ledger, segments, 0, 900)
+    put(inbox, segments, "1.5.1")
+    folder.rename(below)
+    if used:
+        shutil.copytree(below, folder)
+    else:
+        (folder / "segments").mkdir(parents=True)
+    for call in (lambda: put(inbox, segments, "1.5.2"), inbox.counts, ledger.segments):
+        with pytest.raises(SpoolFull, match="another disk lies over the spool"):
+            call()
+    shutil.rmtree(folder)
+    below.rename(folder)
+    put(inbox, segments, "1.5.3")
+    assert sops_of(inbox.begin(SERIES)) == ["1.5.1", "1.5.3"]
+    ledger.close()
 
 
 def test_a_result_that_the_ledger_does_not_take_leaves_nothing(

@@ -95,6 +95,11 @@ class FaultyDisk:
         self._patch.setattr(shutil, "disk_usage", faulty)
 
 
+def spool(service: Service) -> object:
+    """What /health says of it now."""
+    return service.client.get("/health").json()["pacs"]["spool"]
+
+
 @pytest.mark.parametrize(
     "begin",
     [
@@ -153,6 +158,22 @@ def test_a_folder_that_is_gone_for_a_while_loses_no_series_and_no_result(
         now = report(service)
         assert (now["series_dead"], now["objects_dead"]) == (0, 0)
     assert len(destination.of_kind("SR")) == 2
+
+
+def test_a_disk_that_is_mounted_over_the_spool_is_reported_and_loses_nothing(
+    model_store: Path, tmp_path: Path, destination: Pacs, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder, below = tmp_path / "spool", tmp_path / "below"
+    with serve(model_store, tmp_path, destination) as service:
+        folder.rename(below)
+        # It was in use there the day before.
+        Ledger(folder).close()
+        (folder / "segments").mkdir()
+        assert stow(service.client, [series(1)[0].data]).status_code == 503
+        assert spool(service) == "unreachable"
+        assert not [*(folder / "segments").iterdir()]
+    assert "another disk lies over the spool" in caplog.text
+    assert "could not be ended" not in caplog.text
 
 
 def test_a_series_whose_file_alone_is_gone_is_set_aside(
@@ -447,6 +468,44 @@ def test_on_a_disk_that_takes_nothing_each_result_is_settled_once(
     assert found.count('"result":"delivered"') == objects * (not refused)
     assert found.count('"result":"refused_0122"') == objects * refused
     assert caplog.text.count("delivery outcomes cannot be written to the spool") == 1
+
+
+def test_a_disk_that_takes_nothing_is_reported_while_no_result_is_on_its_way(
+    model_store: Path,
+    tmp_path: Path,
+    destination: Pacs,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with serve(model_store, tmp_path, destination, series_quiet_ms=1000) as service:
+        stow(service.client, [item.data for item in series(1)])
+        disk = FaultyDisk(service, monkeypatch)
+        disk.statements("BEGIN IMMEDIATE", code=sqlite3.SQLITE_FULL)
+        disk.left = 10**6
+        wait_until(lambda: spool(service) == "unreachable")
+        health = service.client.get("/health").json()["pacs"]
+        assert (health["series_waiting"], health["destination"]) == (1, "ok")
+        assert "brain_spool_unreachable 1.0" in service.client.get("/metrics").text
+        # The next attempt says nothing new.
+        left = disk.left
+        wait_until(lambda: disk.left < left)
+        disk.left = 0
+        assert report(service)["spool"] == "ok"
+        wait_until(lambda: settled(service) and destination.of_kind("SR"))
+    assert caplog.text.count("the inbox waits for the spool") == 1
+    assert "the inbox failed" not in caplog.text
+
+
+def test_a_disk_that_takes_no_series_is_reported(
+    model_store: Path, tmp_path: Path, destination: Pacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with serve(model_store, tmp_path, destination) as service:
+        assert report(service)["spool"] == "ok"
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fsync", failing(errno.ENOSPC))
+            assert stow(service.client, [series(1)[0].data]).status_code == 503
+            assert spool(service) == "unreachable"
+        assert report(service)["spool"] == "ok"
 
 
 def test_on_a_disk_that_takes_nothing_results_are_tried_again(

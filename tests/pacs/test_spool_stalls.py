@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from time import monotonic, sleep
@@ -19,6 +20,7 @@ from starlette.requests import Request
 from scripts.ports import free_port, is_ready
 from service.errors import SpoolFull
 from service.pacs.inbox import Inbox
+from service.pacs.outbox import Outbox, Parcel
 from service.pacs.threads import Threads
 from service.routes.dicomweb import PIECE_BYTES, _receive
 from tests.support.pacs import (
@@ -90,6 +92,31 @@ def test_a_disk_that_stalls_holds_up_what_a_pacs_sends_and_nobody_else(
     assert len(destination.of_kind("SR")) == MANY + 1
 
 
+def test_a_destination_that_is_back_is_reported_though_the_disk_stalls(
+    model_store: Path, tmp_path: Path, destination: Pacs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stalled, go_on = threading.Event(), threading.Event()
+    remove = Outbox.remove
+
+    def stall(outbox: Outbox, parcels: Iterable[Parcel]) -> None:
+        stalled.set()
+        assert go_on.wait(PATIENCE_SECONDS)
+        remove(outbox, parcels)
+
+    monkeypatch.setattr(Outbox, "remove", stall)
+    destination.status = 503
+    with serve(model_store, tmp_path, destination) as service:
+        stow(service.client, [series(1)[0].data])
+        wait_until(lambda: report(service)["destination"] == "unreachable")
+        destination.status = 200
+        try:
+            assert stalled.wait(PATIENCE_SECONDS)
+            assert report(service)["destination"] == "ok"
+        finally:
+            go_on.set()
+        wait_until(lambda: settled(service))
+
+
 def test_what_was_given_up_is_not_waited_for_as_long_as_a_disk_stalls(
     model_store: Path, tmp_path: Path, destination: Pacs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,9 +126,11 @@ def test_what_was_given_up_is_not_waited_for_as_long_as_a_disk_stalls(
         with service.state.gateway._ledger.transaction():
             for method, path in (("GET", "/deliveries"), ("POST", "/deliveries/retry")):
                 answer = service.client.request(method, path, timeout=10)
-                assert (answer.status_code, answer.json()["code"]) == (503, "spool_full")
+                assert (answer.status_code, answer.json()["code"]) == (503, "spool_unreachable")
                 assert "Retry-After" in answer.headers
         assert service.client.post("/deliveries/retry").status_code == 200
+        # An alert counts these: series that were turned away.
+        assert service.metric("brain_errors_total", code="spool_full") == 0
 
 
 def test_it_ends_while_the_disk_stalls(model_store: Path, tmp_path: Path) -> None:
