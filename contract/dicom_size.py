@@ -44,6 +44,9 @@ bits (PS3.3 2024e, C.11.1.1); with a stated value representation, texts and numb
 REAL_WORLD_LUT: Final = 0x00409212
 """Real World Value LUT Data: as many entries, of 64 bits (PS3.3 2024e, C.7.6.16.2.11)."""
 
+_BY_THE_TAG: Final = frozenset({b"", b"UN", b"FD"})
+"""Value representations with which its values are what the tag says; with others there may be more."""
+
 _BULK: Final = frozenset(
     {
         "SQ",
@@ -244,7 +247,7 @@ class _Walk:
                 break
             if length != UNDEFINED:
                 at = start + length
-                self._add_values(tag, start, min(length, limit - start))
+                self._add_values(tag, vr, start, min(length, limit - start))
                 if length and self._may_be_sequence(tag, vr, start):
                     self._at = start
                     inner = min(at, limit)
@@ -260,7 +263,7 @@ class _Walk:
                 if behind is None:
                     at = limit
                     break
-                self._add_values(tag, start, behind - start)
+                self._add_values(tag, vr, start, behind - start)
                 at = behind
         self._at = at
         return None
@@ -270,13 +273,14 @@ class _Walk:
         if self._elements > MAX_ELEMENTS:
             raise UndecodableImage("the DICOM object has too many data elements")
 
-    def _add_values(self, tag: int, start: int, length: int) -> None:
+    def _add_values(self, tag: int, vr: bytes, start: int, length: int) -> None:
         if tag not in _CONVERTED:
             return
-        if length > MAX_VALUE_BYTES * (4 if tag == REAL_WORLD_LUT else 1):
+        value_bytes = 8 if tag == REAL_WORLD_LUT and vr in _BY_THE_TAG else 2
+        if length > MAX_VALUE_BYTES // 2 * value_bytes:
             raise UndecodableImage("a data element of the DICOM object is too long")
         if _CONVERTED[tag]:
-            self._values += length // 2
+            self._values += length // value_bytes
         else:
             self._values += self._data.count(b"\\", start, start + length)
         if self._values > MAX_VALUES:

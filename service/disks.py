@@ -37,14 +37,22 @@ def unusable(setting: str, error: OSError) -> SettingsError:
     return SettingsError(f"{setting}: it cannot be written to ({error.strerror})")
 
 
+def kind(error: BaseException) -> str:
+    """The type and the code of an error of the disk; its text might name a file."""
+    code = getattr(error, "sqlite_errorname", None)
+    if isinstance(error, OSError):
+        code = errno.errorcode.get(error.errno or 0)
+    return " ".join(filter(None, (type(error).__name__, code)))
+
+
 def check_folder(folder: Path) -> None:
     """Sees whether this user may put files into a folder.
 
-    It is asked after a file has been opened there to be written: of a file system that is read-only
-    the answer would be the same.
-
     Raises:
         PermissionError: they may not.
+        OSError: its file system is read-only.
     """
+    if os.statvfs(folder).f_flag & os.ST_RDONLY:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(folder))
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))

@@ -399,7 +399,7 @@ class SpoolFull(Unavailable):
 
 
 class SpoolUnreachable(Unavailable):
-    """The spool's disk does not answer, or fails: deliveries are neither listed nor tried again."""
+    """The spool's disk does not answer, or fails: nothing is listed, or not all is tried again."""
 
     code = "spool_unreachable"
     retry_after_seconds = 30

@@ -166,8 +166,8 @@ def _older(entries: Entries) -> str:
     if all(found.get("edge_limits") for _, found in _rows(entries)):
         return ""
     return (
-        f" An interval with {OLDER} is of an older report, without these limits: near 0 and 1 it is "
-        "too narrow."
+        f" An interval with {OLDER} is of an older report, which may lack these limits: near 0 and 1 "
+        "it is then too narrow."
     )
 
 

@@ -124,7 +124,7 @@ def split(
         if _names_folds(images).any():
             reasons += [*sent, OTHER_FOLDS]
         raise DatasetError("; ".join([str(error), *reasons])) from error
-    return replace(result, remarks=(*remarks, *left_out(result, audit)))
+    return replace(result, remarks=(*remarks, *left_out(result, audit, held)))
 
 
 def _why_impossible(split: Split, images: ImageSet, audit: Audit) -> Iterator[str]:
@@ -138,15 +138,25 @@ def _why_impossible(split: Split, images: ImageSet, audit: Audit) -> Iterator[st
     yield from why_few(images, audit, lacking)
 
 
-def left_out(split: Split, audit: Audit) -> Iterator[str]:
+def left_out(
+    split: Split, audit: Audit, held_out: NDArray[np.bool_] | None = None
+) -> Iterator[str]:
     """How many images are in no part, and why.
 
     Args:
         split: who is in which part.
         audit: groups, and which images have conflicting labels.
+        held_out: images of data sets that are held out, (N,); none if None.
     """
     out = np.ones(len(audit.groups), np.bool_)
     out[[*split.train, *split.validation, *split.test]] = False
+    if held_out is not None:
+        if untested := int((out & held_out).sum()):
+            yield (
+                f"{_are(untested)} held out but not tested: a near duplicate or the same person is in "
+                "another data set"
+            )
+        out &= ~held_out
     conflicting = int(out[audit.conflicting].sum())
     out[audit.conflicting] = False
     if conflicting:
@@ -158,12 +168,6 @@ def left_out(split: Split, audit: Audit) -> Iterator[str]:
         out &= ~beside
         if beside.any():
             yield f"{_are(beside.sum())} left out: a near duplicate or the same person {does}"
-    if out.any():
-        # Where most images are of data sets held out, shared groups are the other sets'.
-        yield (
-            f"{_are(out.sum())} held out but not tested: a near duplicate or the same person is in "
-            "another data set"
-        )
 
 
 def _are(images: int) -> str:

@@ -199,15 +199,15 @@ MUTANTS: Final = (
     Mutant(
         "disk that takes nothing while no result is on its way",
         "service/pacs/ledger.py",
-        "                    self._fails = True\n",
+        "                    self._failure = kind(error)\n",
         "",
         f"{SPOOL_TESTS}::test_a_disk_that_takes_nothing_is_reported_while_no_result_is_on_its_way",
     ),
     Mutant(
         "disk that takes no series",
         "service/pacs/segments.py",
-        "self._fails |= error.errno not in _OF_THE_MACHINE",
-        "pass",
+        "                self._failure = kind(error)\n",
+        "                pass\n",
         f"{SPOOL_TESTS}::test_a_disk_that_takes_no_series_is_reported",
     ),
     Mutant(

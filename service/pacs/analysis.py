@@ -1,13 +1,13 @@
 """Series from the inbox through the model (:mod:`service.pacs.prediction`) into the outbox."""
 
 import asyncio
-import errno
 import logging
 from collections.abc import Callable
 from time import monotonic
 from typing import Final, NamedTuple
 
 from contract.errors import ContractError
+from service.disks import kind
 from service.engine import Engine
 from service.errors import ServiceError, SpoolFull, UnidentifiedSource
 from service.logs import log_discreetly
@@ -279,11 +279,4 @@ class Analysis:
 
 
 def _cause(failure: SpoolFull) -> str | None:
-    """The type and the code of the error behind it; its text might name a file."""
-    error = failure.__cause__
-    if error is None:
-        return None
-    code = getattr(error, "sqlite_errorname", None)
-    if isinstance(error, OSError):
-        code = errno.errorcode.get(error.errno or 0)
-    return " ".join(filter(None, (type(error).__name__, code)))
+    return None if failure.__cause__ is None else kind(failure.__cause__)

@@ -47,14 +47,14 @@ class Counts(NamedTuple):
     Attributes:
         at: when it was counted, in monotonic seconds.
         seconds: how long that took.
-        writable: the disk takes what is written, as far as is known.
+        failure: why the disk takes nothing that is written; empty where it does, as far as is known.
     """
 
     inbox: InboxCounts
     outbox: OutboxCounts
     at: float
     seconds: float
-    writable: bool
+    failure: str
 
     def age(self, seconds: float) -> float:
         """Of what was so old then; 0 stands for nothing."""
@@ -96,7 +96,7 @@ class Gateway:
         )
         self._segments.make_room = self._spare
         self._counts = Counts(
-            InboxCounts(0, 0, 0, 0.0, 0), OutboxCounts(0, 0, 0.0, 0), monotonic(), 0.0, True
+            InboxCounts(0, 0, 0, 0.0, 0), OutboxCounts(0, 0, 0.0, 0), monotonic(), 0.0, ""
         )
         self._counting: asyncio.Future[Counts] | None = None
         self._asked = 0.0
@@ -251,7 +251,7 @@ class Gateway:
     @property
     def _unreachable(self) -> bool:
         """Whether the spool does not say what there is, or does not take what is to be written."""
-        return self._stalls or not self._counts.writable or self._delivery.notes.fails
+        return self._stalls or bool(self._counts.failure) or self._delivery.notes.fails
 
     def _open_spool(self) -> None:
         """Says what there is, if the ledger does: predictions need not wait until somebody mends it."""
@@ -291,11 +291,16 @@ class Gateway:
         if self._counting is counting:
             self._counting = None
         try:
-            self._counts = counting.result()
+            counts = counting.result()
         except (OSError, sqlite3.Error, SpoolFull) as error:
             self._set_stalls(True, error)
-        else:
-            self._set_stalls(False)
+            return
+        self._set_stalls(False)
+        if counts.failure and not self._counts.failure:
+            logger.error("the spool takes nothing", extra={"fields": {"cause": counts.failure}})
+        elif self._counts.failure and not counts.failure:
+            logger.info("the spool takes again what is written")
+        self._counts = counts
 
     def _set_stalls(self, stalls: bool, error: Exception | None = None) -> None:
         if stalls and not self._stalls:
@@ -307,9 +312,9 @@ class Gateway:
     def _count(self, settled: Sequence[int] = ()) -> Counts:
         start = monotonic()
         inbox, outbox = self.inbox.counts(), self.outbox.counts(settled)
-        writable = self._ledger.takes() and self._segments.takes(RESULT_BYTES)
+        failure = self._ledger.failure() or self._segments.failure(RESULT_BYTES)
         now = monotonic()
-        return Counts(inbox, outbox, now, now - start, writable)
+        return Counts(inbox, outbox, now, now - start, failure)
 
     def _spare(self, missing: int) -> None:
         before = self._segments.used

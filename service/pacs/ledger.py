@@ -14,7 +14,7 @@ from threading import RLock
 from time import time
 from typing import Final
 
-from service.disks import check_folder, disk_fails, unusable
+from service.disks import check_folder, disk_fails, kind, unusable
 from service.errors import SpoolFull
 from service.pacs.segments import FOLDER, SUFFIX
 from service.settings import SettingsError
@@ -129,7 +129,7 @@ class Ledger:
     def __init__(self, folder: Path) -> None:
         self._path = folder / "spool.sqlite"
         self._lock = RLock()
-        self._fails = False
+        self._failure = ""
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._guard = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
@@ -167,7 +167,7 @@ class Ledger:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 if isinstance(error, sqlite3.Error) and _is_of_the_disk(error):
-                    self._fails = True
+                    self._failure = kind(error)
                     raise SpoolFull("the spool cannot be written to; try again") from error
                 raise
 
@@ -187,17 +187,15 @@ class Ledger:
                     raise SpoolFull("the spool cannot be read; try again") from error
                 raise
 
-    def takes(self) -> bool:
-        """Whether the disk takes what is written; if it did not the last time, this tries it."""
-        if self._fails:
-            try:
+    def failure(self) -> str:
+        """Why the disk takes nothing, or empty; if it did not the last time, this tries it."""
+        if self._failure:
+            with suppress(SpoolFull):
                 with self.transaction() as connection:
                     # It is written anew, though it is the same.
                     connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
-            except SpoolFull:
-                return False
-            self._fails = False
-        return True
+                self._failure = ""
+        return self._failure
 
     def _check_place(self) -> None:
         """Sees whether its path still leads to it, and so to the segments that it knows.

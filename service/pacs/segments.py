@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Lock
 from typing import BinaryIO, Final, NamedTuple
 
-from service.disks import check_folder, unusable
+from service.disks import check_folder, kind, unusable
 from service.errors import SpoolFull
 
 FOLDER: Final = "segments"
@@ -73,7 +73,7 @@ class Segments:
         self.max_bytes = max_bytes
         self.make_room: Callable[[int], None] = lambda _missing: None
         self._used = 0
-        self._fails = False
+        self._failure = ""
         self._lock = Lock()
 
     @property
@@ -143,18 +143,19 @@ class Segments:
         try:
             yield
         except OSError as error:
-            self._fails |= error.errno not in _OF_THE_MACHINE
+            if error.errno not in _OF_THE_MACHINE:
+                self._failure = kind(error)
             raise SpoolFull("the spool cannot be written to; try again") from error
 
-    def takes(self, size: int) -> bool:
-        """Whether the disk takes what is written; if it did not the last time, this tries it.
+    def failure(self, size: int) -> str:
+        """Why the disk takes nothing, or empty; if it did not the last time, this tries it.
 
         Args:
             size: bytes for which it must have room then.
         """
-        if self._fails:
-            self._fails = not (self._is_free(size) and self._is_well())
-        return not self._fails
+        if self._failure and self._is_free(size) and self._is_well():
+            self._failure = ""
+        return self._failure
 
     def _is_free(self, size: int) -> bool:
         try:

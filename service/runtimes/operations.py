@@ -19,7 +19,7 @@ _SHAPES: Final = """
 """
 _ARITHMETIC: Final = """
     Abs Add AddN AddV2 All Any ArgMax ArgMin BatchMatMul BatchMatMulV2 BatchMatMulV3 Ceil
-    ClipByValue Cumsum Div DivNoNan Einsum Equal Erf Exp Expm1 Floor FloorDiv FloorMod Greater
+    ClipByValue Cumsum Div DivNoNan Einsum Equal Erf Erfc Exp Expm1 Floor FloorDiv FloorMod Greater
     GreaterEqual IsFinite IsInf IsNan Less LessEqual Log Log1p LogicalAnd LogicalNot LogicalOr
     MatMul Max Maximum Mean Min Minimum Mul MulNoNan Neg NotEqual Pow Prod RealDiv Reciprocal Round
     Rsqrt RsqrtGrad Sign Sqrt SqrtGrad Square SquaredDifference Sub Sum

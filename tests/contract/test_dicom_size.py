@@ -317,6 +317,17 @@ class TestValues:
         check(inserted(data, element(tag, vr, entry * 2**16)))
         with pytest.raises(UndecodableImage, match="too long"):
             check(inserted(data, element(tag, vr, entry * (2**16 + 1))))
+        # Others' values may be smaller, whatever the tag says, and so be more.
+        if vr:
+            with pytest.raises(UndecodableImage, match="too long"):
+                check(inserted(data, element(tag, "UC", b"1\\" * 2**17)))
+
+    def test_each_frame_may_have_its_own_table_of_real_world_values(self) -> None:
+        data = mr_object(GREY, syntax=SYNTAXES["implicit"])
+        table = element(dicom_size.REAL_WORLD_LUT, "", struct.pack("<d", 1.5) * 2**12)
+        check(inserted(data, table * 60))
+        with pytest.raises(UndecodableImage, match="too many values"):
+            check(inserted(data, table * (dicom_size.MAX_VALUES // 2**12 + 1)))
 
     def test_nor_is_one_that_goes_on_to_a_delimiter(self) -> None:
         data = mr_object(GREY, syntax=SYNTAXES["implicit"])

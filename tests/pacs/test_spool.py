@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -75,22 +76,22 @@ def test_a_disk_that_took_nothing_is_tried_until_it_does(
     """Nobody else may write to it, which would show that it is well again."""
     put(inbox, segments, "1.5.1")
     with largest_file((tmp_path / "spool.sqlite-wal").stat().st_size):
-        assert ledger.takes()
+        assert not ledger.failure()
         with pytest.raises(SpoolFull):
             put(inbox, segments, "1.5.2")
-        assert not ledger.takes()
-    assert ledger.takes()
+        assert ledger.failure() == "OperationalError SQLITE_IOERR_WRITE"
+    assert not ledger.failure()
     free = shutil.disk_usage(tmp_path).free
-    for number, takes in ((errno.EMFILE, True), (errno.EDQUOT, False)):
+    for number, found in ((errno.EMFILE, ""), (errno.EDQUOT, "OSError EDQUOT")):
         with monkeypatch.context() as patch:
             patch.setattr(os, "open", failing(number))
             with pytest.raises(SpoolFull):
                 segments.create()
-        assert segments.takes(2 * free) == takes
+        assert segments.failure(2 * free) == found
     with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", failing(errno.EIO))
-        assert not segments.takes(1)
-    assert segments.takes(1)
+        assert segments.failure(1)
+    assert not segments.failure(1)
 
 
 VERSION_1 = """
@@ -216,6 +217,17 @@ def test_a_spool_on_a_read_only_mount_is_no_full_disk(
         DiskFails, match=r"^BRAIN_SPOOL: the file system is read-only .*ReadWritePaths"
     ):
         Ledger(tmp_path)
+
+
+def test_segments_on_a_read_only_mount_of_their_own_are_not_another_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual = os.statvfs(tmp_path)
+    read_only = SimpleNamespace(f_flag=usual.f_flag | os.ST_RDONLY)
+    monkeypatch.setattr(os, "statvfs", lambda _: read_only)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(DiskFails, match=r"^BRAIN_SPOOL: the file system is read-only"):
+        Segments(tmp_path / "segments", 10**6)
 
 
 def test_a_ledger_whose_disk_is_full_at_the_start_is_no_wrong_setting(tmp_path: Path) -> None:

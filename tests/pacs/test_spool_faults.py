@@ -497,15 +497,24 @@ def test_a_disk_that_takes_nothing_is_reported_while_no_result_is_on_its_way(
 
 
 def test_a_disk_that_takes_no_series_is_reported(
-    model_store: Path, tmp_path: Path, destination: Pacs, monkeypatch: pytest.MonkeyPatch
+    model_store: Path,
+    tmp_path: Path,
+    destination: Pacs,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level("INFO", "service.pacs")
     with serve(model_store, tmp_path, destination) as service:
         assert report(service)["spool"] == "ok"
         with monkeypatch.context() as patch:
             patch.setattr(os, "fsync", failing(errno.ENOSPC))
             assert stow(service.client, [series(1)[0].data]).status_code == 503
-            assert spool(service) == "unreachable"
+            assert spool(service) == spool(service) == "unreachable"
         assert report(service)["spool"] == "ok"
+    messages = [record.message for record in caplog.records if "the spool" in record.message]
+    assert messages == ["the spool takes nothing", "the spool takes again what is written"]
+    (record,) = (record for record in caplog.records if record.message == messages[0])
+    assert record.fields == {"cause": "OSError ENOSPC"}  # type: ignore[attr-defined]
 
 
 def test_on_a_disk_that_takes_nothing_results_are_tried_again(
