@@ -110,12 +110,7 @@ def _confined(function: Function, message: bytes) -> bytes:
 
 
 def _answer(
-    function: Function,
-    message: bytes,
-    seconds: float,
-    memory: int,
-    limit: int,
-    connection: socket,
+    function: Function, message: bytes, seconds: float, memory: int, limit: int, connection: socket
 ) -> tuple[Outcome, bytes]:
     with mmap.mmap(-1, _LENGTH.size + limit) as shared:
         child = os.fork()
@@ -134,12 +129,7 @@ def _answer(
 
 
 def _work(
-    function: Function,
-    message: bytes,
-    seconds: float,
-    memory: int,
-    limit: int,
-    shared: mmap.mmap,
+    function: Function, message: bytes, seconds: float, memory: int, limit: int, shared: mmap.mmap
 ) -> None:
     """Computes one answer, and ends the process."""
     outcome = Outcome.REFUSED

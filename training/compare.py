@@ -323,10 +323,10 @@ def _claims_section(entries: Entries, prose: Prose) -> list[str]:
     """What others publish, beside what the record has of it with the leak and without."""
     if not prose.claims:
         return []
-    lines = []
+    lines, bars = [], [*_bars(entries)]
     for claim in prose.claims:
         figures: dict[str, list[str]] = {}
-        for bar in _bars(entries):
+        for bar in bars:
             if bar.recipe in claim.ours:
                 figures.setdefault(bar.protocol, []).append(_figure(bar))
         # What is tested on other images says more only where nothing is tested on the same ones.
@@ -338,9 +338,7 @@ def _claims_section(entries: Entries, prose: Prose) -> list[str]:
         "",
         "## What others publish",
         "",
-        (
-            "By other projects with such a recipe, on their own split. Ours are accuracies in percent."
-        ),
+        "By other projects with such a recipe, on their own split. Ours are accuracies in percent.",
         "",
         "| recipe | published by others | here, with the leak | here, without |",
         "|---|---|---|---|",
