@@ -116,7 +116,6 @@ function joined(parts, owners, lost) {
     lead,
     slices,
     strange: [...slices.values()].filter(isStrange).length,
-    files,
     owners,
     failed: packed + mine.filter(isOfRequest).length,
     unanswered: new Set(mine.filter((one) => !isOfRequest(one)).map(({ item }) => item)),
