@@ -18,7 +18,14 @@ from tests.contract.samples import RANGE, extended, grey_slice, mr_frames, mr_ob
 from tests.contract.test_fuzz import mutations, with_stream
 from tests.support.encoding import compress
 from tests.support.faults import commanded, start_time
-from tests.support.service import Service, serving, settings_for, wait_until
+from tests.support.service import (
+    PATIENCE_SECONDS,
+    Service,
+    codes,
+    serving,
+    settings_for,
+    wait_until,
+)
 from tests.support.threads import at_once
 
 GREY = grey_slice(48, 40)
@@ -32,15 +39,20 @@ FAULTS = {
     "memory": "decoder_out_of_memory",
     "raise": "undecodable_image",
 }
+HANG_SECONDS = 3.0
+"""How long one that hangs may take; no sound image takes so long, unless the machine stands still."""
 
 
 @pytest.fixture
-def faulty(model_store: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Service]:
-    """A service with the real decoders, which misbehave on command."""
+def faulty(
+    model_store: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[Service]:
+    """A service with the real decoders, which misbehave on command; a test may set their seconds."""
     DECODERS.close()
     monkeypatch.setattr(DECODERS, "_target", "tests.support.faults:decode")
     monkeypatch.setattr(DECODERS, "_memory_bytes", 2**27)
-    with serving(settings_for(model_store, decoder_timeout_ms=2000.0)) as service:
+    timeout_ms = 1000 * getattr(request, "param", HANG_SECONDS)
+    with serving(settings_for(model_store, decoder_timeout_ms=timeout_ms)) as service:
         yield service
     assert DECODERS.children == []
 
@@ -50,14 +62,15 @@ def failing(fault: str) -> bytes:
     return mr_object(GREY, JPEGLosslessSV1, attributes={**RANGE, "PixelData": data})
 
 
-def codes(response: httpx.Response) -> list[str | None]:
-    entries = response.json()["predictions"]
-    return [entry.get("error", {}).get("code") for entry in entries]
-
-
-@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize(
+    ("faulty", "fault"),
+    [(HANG_SECONDS if fault == "hang" else PATIENCE_SECONDS, fault) for fault in FAULTS],
+    indirect=["faulty"],
+)
 def test_fault_costs_its_own_slice_alone(faulty: Service, jpeg: bytes, fault: str) -> None:
-    alone = faulty.predict_raw(SOUND).json()["predictions"][0]["probabilities"]
+    sound = faulty.predict_raw(SOUND)
+    assert codes(sound) == [None]
+    alone = sound.json()["predictions"][0]["probabilities"]
     response = faulty.predict(SOUND, failing(fault), jpeg, SOUND)
     assert codes(response) == [None, FAULTS[fault], None, None]
     PredictAnswer.model_validate_json(response.content)
