@@ -7,8 +7,10 @@ from scripts.handlings.mutant import Mutant
 ACCESS: Final = "tests/service/test_access.py"
 HEADERS: Final = "tests/service/test_headers.py"
 OPERATIONS: Final = "tests/service/test_operations.py::test_a_saved_model_computes_and_does_no_more"
+ARCHIVES: Final = "tests/service/test_archives.py"
 UPLOADS: Final = "tests/service/test_uploads.py"
 UPLOADED: Final = "service/uploads.py"
+UNPACKING: Final = "service/archives.py"
 DECODING: Final = "contract/decoding.py"
 
 MUTANTS: Final = (
@@ -77,10 +79,17 @@ MUTANTS: Final = (
     ),
     Mutant(
         "zip file that unpacks to a multiple of its size",
-        "service/archives.py",
+        UNPACKING,
         "if opened.size > max(FREE_BYTES, MAX_RATIO * len(upload.data)):",
         "if False:",
-        "tests/service/test_archives.py::test_unusable_zip_is_refused",
+        f"{ARCHIVES}::test_unusable_zip_is_refused",
+    ),
+    Mutant(
+        "zip file that unpacks to more than it states",
+        UNPACKING,
+        "file.read(member.file_size + 1)",
+        "file.read()",
+        f"{ARCHIVES}::test_no_more_is_unpacked_than_is_stated",
     ),
     Mutant(
         "picture of too many pixels",

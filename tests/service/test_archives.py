@@ -16,7 +16,7 @@ from pydantic import ValidationError
 
 from service.archives import Archive, is_zip
 from service.buffers import Buffers
-from service.errors import QueueFull, ServiceError, TooManyFiles, UnpackedTooLarge
+from service.errors import DamagedZip, QueueFull, ServiceError, TooManyFiles, UnpackedTooLarge
 from service.jobs import Upload
 from service.schemas import PredictAnswer, Problem
 from tests.contract.samples import RANGE, grey_slice, mr_object
@@ -67,9 +67,9 @@ def encrypted() -> bytes:
     return bytes(data)
 
 
-def lying(size: int) -> bytes:
+def lying(size: int, content: bytes = SLICE) -> bytes:
     """States that its file unpacks to so many bytes."""
-    data = bytearray(zipped({"a.dcm": SLICE}))
+    data = bytearray(zipped({"a.dcm": content}))
     struct.pack_into("<I", data, data.index(b"PK\x01\x02") + 24, size)
     return bytes(data)
 
@@ -184,6 +184,19 @@ def test_damaged_file_in_a_zip_leaves_the_others(small: Service) -> None:
 
 def test_file_ends_where_its_size_says(small: Service) -> None:
     assert codes(small.predict_raw(lying(len(SLICE) - 100))) == ["damaged_zip"]
+
+
+@pytest.mark.parametrize("stated", [0, 1000])
+def test_no_more_is_unpacked_than_is_stated(stated: int) -> None:
+    """The result alone would not show it: it is cut to the stated size either way."""
+    data = lying(stated, bytes(2**24))
+    archive = Archive.open(Upload(None, data), MAX_FILES, MAX_BODY_BYTES)
+    tracemalloc.start()
+    (file,) = archive.read()
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2**18
+    assert isinstance(file.failure, DamagedZip)
 
 
 def test_limits_hold_over_all_zips_of_a_request(small: Service) -> None:
