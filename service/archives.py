@@ -27,6 +27,9 @@ MAX_RATIO: Final = 100
 MAX_NAME: Final = 1024
 """Characters in the path of a file in an archive. Answers repeat it."""
 
+MAX_ENTRY: Final = 1024
+"""Bytes of an entry in an archive's directory, on average; some hundred are usual."""
+
 FREE_BYTES: Final = 2**20
 """An archive that unpacks to less may have any ratio: a few blank slices are nothing to fear."""
 
@@ -50,6 +53,26 @@ def is_ignored(name: str) -> bool:
 def is_zip(data: bytes) -> bool:
     """Whether a file is a zip archive, by its first bytes."""
     return data[:4] in _SIGNATURES
+
+
+class _Stream(io.BytesIO):
+    """An archive's bytes. Of its directory, zipfile makes two or three times as much memory.
+
+    Attributes:
+        most: bytes that may be read at once: the directory is, wherever it lies. None for any number.
+    """
+
+    most: int | None = None
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """As of any stream.
+
+        Raises:
+            ZipTooLarge: it is too much.
+        """
+        if self.most is not None and size is not None and size > self.most:
+            raise ZipTooLarge(f"the directory of the zip file has more than {self.most} bytes")
+        return super().read(size)
 
 
 class Archive:
@@ -83,12 +106,18 @@ class Archive:
             TooManyFiles, ZipTooLarge, EncryptedZip, UnsupportedZip, EmptyZip, DamagedZip.
         """
         # Each entry costs a thousand bytes of memory, so they are counted before they are parsed.
-        if upload.data.count(_CENTRAL_HEADER) > 2 * max_files + 100:
+        max_entries = 2 * max_files + 100
+        if upload.data.count(_CENTRAL_HEADER) > max_entries:
             raise TooManyFiles.of("the zip file", max_files)
+        stream = _Stream(upload.data)
+        stream.most = MAX_ENTRY * max_entries
         try:
-            archive = zipfile.ZipFile(io.BytesIO(upload.data))
+            archive = zipfile.ZipFile(stream)
+        except ZipTooLarge:
+            raise
         except Exception:  # noqa: BLE001 - zipfile raises nearly anything, depending on the damage
             raise DamagedZip("the zip file is damaged") from None
+        stream.most = None
         members = [member for member in archive.infolist() if _is_wanted(member)]
         if len(members) > max_files:
             raise TooManyFiles.of("the zip file", max_files)
@@ -133,9 +162,10 @@ class Archive:
 
 
 def _is_wanted(member: zipfile.ZipInfo) -> bool:
-    if member.is_dir() or stat.S_ISLNK(member.external_attr >> 16):
+    if stat.S_ISLNK(member.external_attr >> 16):
         return False
-    *folders, name = member.filename.split("/")
+    # Windows PowerShell 5.1 writes the backslash, with which zipfile knows no folder.
+    *folders, name = member.filename.replace("\\", "/").split("/")
     return bool(name) and "__MACOSX" not in folders and not is_ignored(name)
 
 

@@ -166,7 +166,7 @@ class TooManySeries(RequestTooLarge):
 
 
 class ZipTooLarge(RequestTooLarge):
-    """A zip file unpacks to more than BRAIN_MAX_BODY_BYTES, or to more than 100 times its size."""
+    """A zip file unpacks to over BRAIN_MAX_BODY_BYTES or 100 times its size, or has a big directory."""
 
     code = "zip_too_large"
 

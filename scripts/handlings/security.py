@@ -92,6 +92,13 @@ MUTANTS: Final = (
         f"{ARCHIVES}::test_no_more_is_unpacked_than_is_stated",
     ),
     Mutant(
+        "zip file whose directory has fields without end",
+        UNPACKING,
+        "if self.most is not None and size is not None and size > self.most:",
+        "if False:",
+        f"{ARCHIVES}::test_directory_is_measured_before_it_is_read",
+    ),
+    Mutant(
         "picture of too many pixels",
         DECODING,
         "if columns * rows > accepted:",

@@ -16,7 +16,14 @@ from pydantic import ValidationError
 
 from service.archives import Archive, is_zip
 from service.buffers import Buffers
-from service.errors import DamagedZip, QueueFull, ServiceError, TooManyFiles, UnpackedTooLarge
+from service.errors import (
+    DamagedZip,
+    QueueFull,
+    ServiceError,
+    TooManyFiles,
+    UnpackedTooLarge,
+    ZipTooLarge,
+)
 from service.jobs import Upload
 from service.schemas import PredictAnswer, Problem
 from tests.contract.samples import RANGE, grey_slice, mr_object
@@ -115,20 +122,21 @@ def test_prediction_is_that_of_the_file_itself(service: Service) -> None:
     assert packed["probabilities"] == alone["probabilities"]
 
 
-def test_what_nobody_means_is_left_out(small: Service) -> None:
+@pytest.mark.parametrize("separator", ["/", "\\"])
+def test_what_nobody_means_is_left_out(small: Service, separator: str) -> None:
+    """Windows PowerShell 5.1 separates folders with the backslash (APPNOTE 6.3.10, 4.4.17, has "/")."""
+    media = ("DICOMDIR", "VERSION", "LOCKFILE")
+    systems = (".DS_Store", "__MACOSX/._1", "._1", ".gitkeep", "Icon\r", "Thumbs.db")
+    names = ["study/", *(f"study/{name}" for name in (*media, *systems)), "study/link", "study/1"]
     out = io.BytesIO()
     with zipfile.ZipFile(out, "w") as archive:
-        archive.writestr("study/", b"")
-        media = ("DICOMDIR", "VERSION", "LOCKFILE")
-        systems = (".DS_Store", "__MACOSX/._1", "._1", ".gitkeep", "Icon\r", "Thumbs.db")
-        for name in (*media, *(f"study/{name}" for name in systems)):
-            archive.writestr(name, b"junk")
-        link = zipfile.ZipInfo("study/link")
-        link.external_attr = 0o120777 << 16
-        archive.writestr(link, "/etc/passwd")
-        archive.writestr("study/1", SLICE)
+        for name in names:
+            info = zipfile.ZipInfo(name.replace("/", separator))
+            if name == "study/link":
+                info.external_attr = 0o120777 << 16
+            archive.writestr(info, SLICE if name == "study/1" else b"")
     entries = small.predict_raw(out.getvalue()).json()["predictions"]
-    assert [entry["input"] for entry in entries] == ["study/1"]
+    assert [entry["input"] for entry in entries] == [f"study{separator}1"]
 
 
 def test_names_are_only_names(small: Service, tmp_path: Path) -> None:
@@ -217,6 +225,27 @@ def test_directory_is_counted_before_it_is_parsed() -> None:
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 100_000
+
+
+@pytest.mark.parametrize("field", ["name", "comment"])
+def test_directory_is_measured_before_it_is_read(field: str) -> None:
+    """Each entry may have 64 KiB of a field, of which zipfile makes two or three times as much."""
+    info = zipfile.ZipInfo("a" * 65_000 if field == "name" else "a")
+    info.comment = b"c" * 65_000 * (field == "comment")
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as archive:
+        archive.writestr(info, SLICE)
+    data = out.getvalue()
+    start, end = data.index(b"PK\x01\x02"), data.rindex(b"PK\x05\x06")
+    entry, closing = data[start:end], bytearray(data[end:])
+    struct.pack_into("<HHI", closing, 8, 20, 20, 20 * len(entry))
+    data = data[:start] + 20 * entry + closing
+    tracemalloc.start()
+    with pytest.raises(ZipTooLarge):
+        Archive.open(Upload(None, data), 20, 10**6)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 300_000
 
 
 def test_series_in_a_zip(small: Service) -> None:
