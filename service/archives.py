@@ -150,7 +150,7 @@ class Archive:
         try:
             with self._archive.open(member) as file:
                 # Without a size it would inflate up to a gigabyte, and only then cut it to what is
-                # stated. With one byte more, the checksum of a file that states no bytes is looked at too.
+                # stated. One byte more, as of none the checksum would not be looked at.
                 data = file.read(member.file_size + 1)
         except Exception:  # noqa: BLE001
             failure = DamagedZip("the file is damaged in its zip file")

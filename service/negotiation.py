@@ -47,6 +47,7 @@ class Form(Enum):
     )
 
     PNG = ("image", "png", _NO_PARAMETERS)
+    DICOM_JSON = ("application", "dicom+json", _NO_PARAMETERS)
 
     def __init__(self, main: str, sub: str, parameters: Mapping[str, str]) -> None:
         self.main = main
@@ -58,6 +59,9 @@ PREDICTION_FORMS: Final[tuple[Form, ...]] = (Form.JSON, Form.DICOM)
 EXPLANATION_FORMS: Final[tuple[Form, ...]] = (Form.PNG, Form.JSON)
 """Of a client that takes any, the first is preferred."""
 
+STORE_FORMS: Final[tuple[Form, ...]] = (Form.DICOM_JSON, Form.JSON)
+"""What an answer of STOW-RS may be called; it is the first."""
+
 _NAMED: Final = 3
 """Specificity of a range without a wildcard."""
 
@@ -65,6 +69,7 @@ _REFUSALS: Final = {
     PREDICTION_FORMS: "predictions come as application/json or, of DICOM, as "
     'multipart/related; type="application/dicom" in explicit VR little endian',
     EXPLANATION_FORMS: "explanations come as image/png or application/json",
+    STORE_FORMS: "the answer is application/dicom+json",
 }
 
 

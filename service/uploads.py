@@ -98,9 +98,7 @@ async def read_uploads(
     if media != MULTIPART and media not in RAW_MEDIA and media not in OTHER_MEDIA:
         accepted = ", ".join(name.decode() for name in (MULTIPART, *RAW_MEDIA))
         raise UnsupportedRequestMedia(f"the body must be one of {accepted}")
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > max_body_bytes:
-        raise _too_large(max_body_bytes)
+    check_length(request.headers, max_body_bytes)
     chunks = _bounded(arriving(request, seconds), max_body_bytes, claim)
     if media != MULTIPART:
         data = await _joined([chunk async for chunk in chunks])
@@ -119,6 +117,18 @@ def check_coding(headers: Headers) -> None:
     codings = ",".join(headers.getlist("content-encoding")).lower().split(",")
     if not {coding.strip() for coding in codings} <= {"", "identity"}:
         raise CompressedBody("the body must not be compressed (Content-Encoding)")
+
+
+def check_length(headers: Headers, max_body_bytes: int) -> None:
+    """Refuses a body that says that it is too large, before it is read.
+
+    Raises:
+        BodyTooLarge: it does.
+    """
+    # Of zeros before it there may be any number, more than an int is made of.
+    declared = headers.get("content-length", "").lstrip("0")
+    if declared.isdecimal() and int(declared) > max_body_bytes:
+        raise _too_large(max_body_bytes)
 
 
 async def _read_multipart(

@@ -57,6 +57,13 @@ MUTANTS: Final = (
         f"{UPLOADS}::test_what_says_it_is_too_large_is_refused_before_it_comes",
     ),
     Mutant(
+        "length of a body with zeros without end before it",
+        UPLOADED,
+        '.lstrip("0")',
+        "",
+        f"{UPLOADS}::test_the_zeros_before_a_length_are_no_failure_of_the_service",
+    ),
+    Mutant(
         "body that is too large and does not say so",
         UPLOADED,
         "        if size > max_body_bytes:",

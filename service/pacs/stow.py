@@ -8,9 +8,6 @@ from service.pacs.receiver import Receipt
 
 MEDIA_TYPE: Final = "application/dicom+json"
 
-ACCEPTABLE: Final = frozenset({MEDIA_TYPE, "application/json", "application/*", "*/*"})
-"""Media types in ``Accept`` that this answer is."""
-
 Dataset = dict[str, dict[str, Any]]
 
 

@@ -10,16 +10,10 @@ from starlette.responses import Response
 
 from service.buffers import Claim
 from service.context import Context
-from service.errors import (
-    BodyTooLarge,
-    Draining,
-    MalformedRequest,
-    NoDestination,
-    NotAcceptable,
-)
-from service.negotiation import accept_of
+from service.errors import Draining, MalformedRequest, NoDestination
+from service.negotiation import STORE_FORMS, accept_of, accepted_forms
 from service.state import State
-from service.uploads import arriving, check_coding
+from service.uploads import arriving, check_coding, check_length
 
 if TYPE_CHECKING:  # pydicom costs a quarter of a second, which only a PACS has to pay
     from service.pacs.gateway import Gateway
@@ -39,9 +33,9 @@ async def store(request: Request) -> Response:
         )
     if state.draining:
         raise Draining("the service is about to stop")
-    _check_accept(accept_of(request.headers))
+    accepted_forms(accept_of(request.headers), STORE_FORMS)
     check_coding(request.headers)
-    _check_length(request, state.settings.stow_max_body_bytes)
+    check_length(request.headers, state.settings.stow_max_body_bytes)
     with (
         state.stow_places.one(context.client),
         state.buffers.claim(context.client) as claim,
@@ -115,19 +109,3 @@ def _answer(receipt: "Receipt", state: State, context: Context) -> Response:
     return Response(
         json.dumps(stow.dataset(receipt)), stow.status(receipt), media_type=stow.MEDIA_TYPE
     )
-
-
-def _check_accept(accept: str | None) -> None:
-    from service.pacs.stow import ACCEPTABLE
-
-    if accept is None:
-        return
-    wanted = {item.partition(";")[0].strip().lower() for item in accept.split(",")}
-    if not wanted & ACCEPTABLE:
-        raise NotAcceptable("the answer is application/dicom+json")
-
-
-def _check_length(request: Request, max_body_bytes: int) -> None:
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > max_body_bytes:
-        raise BodyTooLarge(f"a request may have {max_body_bytes} bytes")

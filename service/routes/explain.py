@@ -86,7 +86,7 @@ def _json(job: Job, engine: Engine) -> dict[str, Any]:
 def _frame(text: str | None) -> int | None:
     if text is None:
         return None
-    if not text.isdecimal() or len(text) > 9 or int(text) < 1:
+    if not (text.isascii() and text.isdecimal()) or len(text) > 9 or int(text) < 1:
         raise InvalidParameter("frame must be a number from 1")
     return int(text)
 

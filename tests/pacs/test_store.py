@@ -378,6 +378,12 @@ def test_instances_of_any_encoding_are_stored(service: Service, syntax: UID) -> 
             406,
             "not_acceptable",
         ),
+        (
+            {"Content-Type": "application/dicom", "Accept": "application/dicom+json;q=0"},
+            b"x",
+            406,
+            "not_acceptable",
+        ),
     ],
     ids=[
         "form",
@@ -393,6 +399,7 @@ def test_instances_of_any_encoding_are_stored(service: Service, syntax: UID) -> 
         "too large",
         "too many",
         "XML wanted",
+        "no JSON wanted",
     ],
 )
 def test_malformed_requests_are_problems(
@@ -401,6 +408,20 @@ def test_malformed_requests_are_problems(
     response = service.client.post("/dicom-web/studies", content=body, headers=headers)
     assert (response.status_code, response.json()["code"]) == (status, code)
     assert response.headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("zeros", [0, 5000])
+def test_what_says_it_is_too_large_is_refused_before_it_comes(service: Service, zeros: int) -> None:
+    head = b"POST /dicom-web/studies HTTP/1.1\r\nHost: x\r\nContent-Type: application/dicom\r\n"
+    with socket.create_connection(service.address, timeout=30) as client:
+        client.sendall(head + b"Content-Length: " + zeros * b"0" + b"4000001\r\n\r\n")
+        assert client.recv(100).startswith(b"HTTP/1.1 413 ")
+
+
+@pytest.mark.parametrize("accept", ["*", "*;q=.2", "application/*", 'application/json;a="b,c"'])
+def test_an_answer_in_json_is_what_a_client_takes(service: Service, accept: str) -> None:
+    response = stow(service.client, [series(1)[0].data], headers={"Accept": accept})
+    assert response.status_code == 200
 
 
 def test_a_body_without_its_length_is_counted(service: Service) -> None:

@@ -319,7 +319,7 @@ def _thumbnail(path: Path) -> bytes:
     return out.getvalue()
 
 
-def _unsent(service: Service, length: int) -> bytes:
+def _unsent(service: Service, length: str) -> bytes:
     head = (
         f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: image/jpeg\r\nContent-Length: {length}"
     )
@@ -330,7 +330,17 @@ def _unsent(service: Service, length: int) -> bytes:
 
 def test_what_says_it_is_too_large_is_refused_before_it_comes(model_store: Path) -> None:
     with serving(settings_for(model_store, max_body_bytes=1000), FakeRuntimes()) as service:
-        assert _unsent(service, 1001).startswith(b"HTTP/1.1 413 ")
+        for zeros in (0, 5000):
+            assert _unsent(service, zeros * "0" + "1001").startswith(b"HTTP/1.1 413 ")
+
+
+def test_the_zeros_before_a_length_are_no_failure_of_the_service(small: Service, jpeg: bytes) -> None:
+    """RFC 9110, section 8.6, allows any number; Python's ``int`` takes 4300 digits."""
+    length = 5000 * "0" + "9"
+    head = f"POST /predict HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}"
+    with _connection(small) as connection:
+        connection.sendall(head.encode() + b"\r\n\r\n" + jpeg[:9])
+        assert problem(everything(connection)) == (422, "truncated_image")
 
 
 def test_a_full_queue_refuses_before_the_body_comes(model_store: Path, jpeg: bytes) -> None:
@@ -339,6 +349,6 @@ def test_a_full_queue_refuses_before_the_body_comes(model_store: Path, jpeg: byt
         serving(settings_for(model_store, queue_size=1), runtimes) as service,
         occupied(service, runtimes, jpeg) as (accepted, _),
     ):
-        assert _unsent(service, 1000).startswith(b"HTTP/1.1 503 ")
+        assert _unsent(service, "1000").startswith(b"HTTP/1.1 503 ")
         runtimes.last.gate.set()
         assert read_status(accepted) == 200
