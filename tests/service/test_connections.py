@@ -311,6 +311,19 @@ def test_a_body_that_is_wrong_before_it_is_asked_for_is_no_failure_of_the_servic
     assert not [record for record in caplog.records if record.levelname == "ERROR"]
 
 
+@pytest.mark.parametrize(("version", "asked"), [(b"1.0", 0), (b"1.1", 1)])
+def test_a_body_is_asked_for_where_the_client_knows_what_that_means(
+    strict: Service, version: bytes, asked: int
+) -> None:
+    """A client of HTTP/1.0 would take it for the answer (RFC 9110, section 10.1.1)."""
+    head = IMAGE.replace(b"1.1", version) + b"Expect: 100-continue\r\nConnection: close\r\n"
+    with connected(strict) as connection:
+        connection.sendall(head + b"Content-Length: 3\r\n\r\n\xff\xd8\xff")
+        answer = everything(connection)
+    assert answer.count(b"HTTP/1.1 100 Continue\r\n\r\n") == asked
+    assert answer.count(b"HTTP/1.1 422 ") == 1
+
+
 def test_a_request_that_breaks_off_in_its_body_leaves_nothing(strict: Service) -> None:
     with connected(strict) as connection:
         connection.sendall(IMAGE + b"Transfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\nno number\r\n")
