@@ -173,7 +173,7 @@ class Connection(WithoutUpgrades):
             return
         self._in_head = False
         self._head_bytes = self._trailer_bytes = 0
-        # A client of before would take what asks for the body for the answer (RFC 9110, 10.1.1).
+        # A client of HTTP/1.0 would take it for the answer (RFC 9110, 10.1.1).
         self.expect_100_continue &= self.parser.get_http_version() == "1.1"
         super().on_headers_complete()
         self._note_standing()

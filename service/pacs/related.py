@@ -4,6 +4,7 @@ The parts are binary and large, so nothing of their content is kept: it goes to 
 """
 
 import os
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, Protocol
 
@@ -19,6 +20,9 @@ MAX_PREAMBLE_BYTES: Final = 16 * 1024
 """What may stand before the first boundary, where some clients greet."""
 
 _PADDING: Final = b" \t"
+
+_FOLD: Final = re.compile(rb"(?:\r\n[ \t]+)+")
+"""Where a long header goes on in the next line (RFC 5322, 2.2.3); libraries of mail write it."""
 
 
 class Sink(Protocol):
@@ -155,7 +159,7 @@ class RelatedParser:
 
 
 def _headers(block: bytes) -> Iterator[tuple[bytes, bytes]]:
-    for line in block.split(b"\r\n"):
+    for line in _FOLD.sub(b" ", block).split(b"\r\n"):
         if not line:
             continue
         name, colon, value = line.partition(b":")

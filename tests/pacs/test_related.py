@@ -97,11 +97,16 @@ def test_what_the_standard_allows(body: bytes, contents: list[bytes], size: int)
     assert parse(cut(body, size)) == contents
 
 
-def test_headers_of_a_part() -> None:
+@pytest.mark.parametrize("size", [1, 1000])
+@pytest.mark.parametrize("fold", [b" ", b"\r\n ", b"\r\n\t", b"\r\n \r\n\t "])
+def test_headers_of_a_part(fold: bytes, size: int) -> None:
     parts = Parts()
     parser = RelatedParser(BOUNDARY, parts)
-    parser.feed(START + b"Content-Type: application/dicom \r\nContent-ID:<1>\r\n\r\nx" + END)
-    assert parts.found == [({b"content-type": b"application/dicom", b"content-id": b"<1>"}, b"x")]
+    head = b"Content-Type: application/dicom;" + fold + b"a=b \r\nContent-ID:<1>\r\n\r\nx"
+    for piece in cut(START + head + END, size):
+        parser.feed(piece)
+    headers = {b"content-type": b"application/dicom; a=b", b"content-id": b"<1>"}
+    assert parts.found == [(headers, b"x")]
 
 
 @pytest.mark.parametrize(
