@@ -25,7 +25,7 @@ SECRET_BYTES: Final = 32
 NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 """What a key may be called."""
 
-_DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
+_DIGEST = re.compile(r"sha256:([0-9a-fA-F]{64})")
 _ABSENT: Final = bytes(32)
 
 
@@ -104,7 +104,9 @@ class Keyring:
         except OSError as error:
             raise SettingsError(f"BRAIN_API_KEYS_FILE: cannot read {path}") from error
         keys: list[Key] = []
-        for number, line in enumerate(text.splitlines(), 1):
+        # Of what `splitlines` breaks lines at besides, no editor makes a new line: a key behind it would
+        # be valid in a comment.
+        for number, line in enumerate(text.split("\n"), 1):
             if not line.strip() or line.startswith("#"):
                 continue
             try:

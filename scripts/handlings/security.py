@@ -29,6 +29,13 @@ MUTANTS: Final = (
         f"{ACCESS}::test_roles_do_not_include_each_other",
     ),
     Mutant(
+        "key in a comment, behind what is no new line",
+        "service/keys.py",
+        'text.split("\\n")',
+        "text.splitlines()",
+        f"{ACCESS}::test_a_key_behind_a_comment_is_none",
+    ),
+    Mutant(
         "page of another site, without keys",
         "service/access.py",
         "    if is_other:\n",

@@ -399,6 +399,34 @@ def test_unusable_file_of_keys_refuses_to_start_and_repeats_none_of_it(
     assert "the-key-itself" not in str(raised.value)
 
 
+@pytest.mark.parametrize("separator", ["\v", "\f", "\x1c", "\x85", "\u2028"], ids=ascii)
+def test_a_key_behind_a_comment_is_none(tmp_path: Path, separator: str) -> None:
+    """No editor shows a new line there, which ``str.splitlines`` would make."""
+    (presented, old), (_, new) = MADE["pacs"], MADE["operator"]
+    path = tmp_path / "keys.txt"
+    path.write_text(f"# old:{separator}{old.line()}\n{new.line()}\n", encoding="utf-8")
+    assert Keyring.read(path).find(presented.encode()) is None
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"], ids=ascii)
+def test_lines_end_as_editors_end_them(tmp_path: Path, end: str) -> None:
+    path = tmp_path / "keys.txt"
+    lines = [key.line() for _, key in MADE.values()]
+    path.write_bytes(end.join(["# keys", *lines, ""]).encode())
+    keys = Keyring.read(path)
+    assert all(keys.find(presented.encode()) == key for presented, key in MADE.values())
+
+
+def test_a_hash_may_be_in_capitals(tmp_path: Path) -> None:
+    """As Windows PowerShell's Get-FileHash writes it."""
+    presented, key = MADE["pacs"]
+    path = tmp_path / "keys.txt"
+    path.write_text(f"pacs predict sha256:{key.digest.hex().upper()}", encoding="utf-8")
+    found = Keyring.read(path).find(presented.encode())
+    assert found is not None
+    assert found.digest == key.digest
+
+
 def test_a_file_of_keys_by_an_editor_of_windows(tmp_path: Path) -> None:
     path = tmp_path / "keys.txt"
     presented, key = MADE["pacs"]
