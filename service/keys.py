@@ -104,8 +104,8 @@ class Keyring:
         except OSError as error:
             raise SettingsError(f"BRAIN_API_KEYS_FILE: cannot read {path}") from error
         keys: list[Key] = []
-        # Of what `splitlines` breaks lines at besides, no editor makes a new line: a key behind it would
-        # be valid in a comment.
+        # `splitlines` also breaks lines where no editor shows a new one: a key behind that would be
+        # valid in a comment.
         for number, line in enumerate(text.split("\n"), 1):
             if not line.strip() or line.startswith("#"):
                 continue

@@ -5,7 +5,6 @@ from typing import Final
 
 from fastapi import FastAPI
 from fastapi.routing import APIRoute
-from fastapi.staticfiles import StaticFiles
 from starlette.responses import Response
 
 from contract.errors import CorruptVersion, InvalidAlias, ReadOnlyStore, StoreError
@@ -227,7 +226,7 @@ def _add_pages(app: FastAPI) -> None:
     add = partial(app.add_api_route, response_model=None, include_in_schema=False)
     add("/", pages.index)
     add("/docs", pages.docs)
-    app.mount("/static", StaticFiles(directory=pages.WEB))
+    app.mount("/static", pages.Files(directory=pages.WEB))
 
 
 def _answer_head(app: FastAPI) -> None:

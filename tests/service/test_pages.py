@@ -202,6 +202,20 @@ def words(answer: Any, name: str = "") -> Any:
     return answer if is_word else type(answer).__name__
 
 
+@pytest.mark.parametrize("path", ["/", "/static/docs.js"])
+def test_files_are_sent_whole(service: Service, path: str) -> None:
+    """Ranges may be ignored (RFC 9110, 14.2), and a refusal of one would be no problem with a code."""
+    whole = service.client.get(path)
+    assert whole.headers["accept-ranges"] == "none"
+    for asked in ("bytes=0-5", "bytes=9-2", "bytes=99999999-", "items=0-5", "abc"):
+        response = service.client.get(path, headers={"Range": asked})
+        assert (response.status_code, response.content) == (200, whole.content)
+        response = service.client.head(path, headers={"Range": asked})
+        assert (response.status_code, response.content) == (200, b"")
+    unchanged = service.client.get(path, headers={"If-None-Match": whole.headers["etag"]})
+    assert unchanged.status_code == (304 if path.startswith("/static/") else 200)
+
+
 @pytest.mark.parametrize(
     ("method", "path", "template"),
     [

@@ -334,7 +334,9 @@ def test_what_says_it_is_too_large_is_refused_before_it_comes(model_store: Path)
             assert _unsent(service, zeros * "0" + "1001").startswith(b"HTTP/1.1 413 ")
 
 
-def test_the_zeros_before_a_length_are_no_failure_of_the_service(small: Service, jpeg: bytes) -> None:
+def test_the_zeros_before_a_length_are_no_failure_of_the_service(
+    small: Service, jpeg: bytes
+) -> None:
     """RFC 9110, section 8.6, allows any number; Python's ``int`` takes 4300 digits."""
     length = 5000 * "0" + "9"
     head = f"POST /predict HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}"
