@@ -115,6 +115,7 @@ class AuditFile(Audit):
         self._block: deque[bytes] = deque()
         self._waiting = Event()
         self._closing = False
+        self._fails = False
         self._stuck = False
         self._rotate_at = 0.0
         try:
@@ -174,10 +175,15 @@ class AuditFile(Audit):
             try:
                 while self._take():
                     self._write_some(self._block)
+                    if self._fails:
+                        logger.info("the audit log is written to again")
+                        self._fails = False
             # ValueError is of a file that is closed; the thread must outlive whatever closed it.
             except (OSError, ValueError):
                 self._metrics.audit_failures.inc()
-                logger.exception("the audit log cannot be written to")
+                if not self._fails:
+                    logger.exception("the audit log cannot be written to")
+                self._fails = True
                 if self._closing:
                     self._metrics.audit_lost.inc(len(self._block) + len(self._lines))
                     break

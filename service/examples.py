@@ -89,6 +89,8 @@ _PACS: Final = {
     "spool_bytes": 94371840,
     "spool_waiting_bytes": 94371840,
     "spool_max_bytes": 4294967296,
+    "requests_refused": 0,
+    "requests_turned_away": 0,
 }
 
 _UID: Final = {"vr": "UI", "Value": [_INSTANCE]}

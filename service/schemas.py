@@ -274,6 +274,13 @@ class Pacs(Schema):
     spool_bytes: int
     spool_waiting_bytes: int = Field(description="Of what waits; the rest makes room by itself.")
     spool_max_bytes: int
+    requests_refused: int = Field(
+        description="STOW-RS requests since the start that were not stored, or not all of it, for what "
+        "they are: 202, 409 or 413."
+    )
+    requests_turned_away: int = Field(
+        description="STOW-RS requests since the start that might be stored at another time: 503."
+    )
 
 
 class OperatingPoint(Schema):

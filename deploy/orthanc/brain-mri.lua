@@ -2,9 +2,9 @@
 --
 -- Orthanc keeps what it has to forward only in memory, and tries it once. This script keeps a list in
 -- Orthanc's storage folder: a series is on it from its first image until the service has taken all of it,
--- so neither a service that is down, or does not let Orthanc in, nor a restart of Orthanc loses one. It gives a
--- series up only where the service is there, lets Orthanc in and has room, and refuses it again and again. What
--- the service sends back is not forwarded again.
+-- so neither a service that is down, has no room or does not let Orthanc in, nor a restart of Orthanc loses one. It
+-- gives a series up only where the service itself says that it refuses something, again and again, and turns nothing
+-- away. What the service sends back is not forwarded again.
 --
 -- It needs the plugin DicomWeb with a server of the name that "BrainMri" gives (see orthanc.json), and
 -- the commands bash, sleep and curl for its retries. It writes no attribute of a patient anywhere.
@@ -36,9 +36,11 @@ end
 local RETRY = 4123
 
 -- The shell first closes what it has of Orthanc, whose ports would otherwise stay taken after a stop.
--- A job says only that it failed, so the shell asks the service. It transfers nothing: where address, certificate and
--- key are right, the service itself refuses that, with this code. Any other answer means that transfers fail for a
--- reason that is none of the series, such as a changed key. What it reads are three files of options for curl.
+-- A job says only that it failed: 413, 503 and no answer at all are the same error to Orthanc. So the shell asks the
+-- service. It transfers nothing: where address, certificate and key are right, the service itself refuses that, with
+-- this code. Any other answer means that transfers fail for a reason that is none of the series, such as a changed key.
+-- /health says how many requests the service has refused for what they are, and how many it had no room for. What the
+-- shell reads are three files of options for curl.
 local BACKGROUND = [==[exec bash -c '
    for fd in /proc/self/fd/*; do fd=${fd##*/}; [ "$fd" -gt 2 ] && eval "exec $fd>&-"; done
    IFS= read -r -d "" nothing
@@ -47,10 +49,10 @@ local BACKGROUND = [==[exec bash -c '
    ask() { printf "%%s" "$1" | curl --silent --max-time 10 --config -; }
    {
       sleep %d
-      spool="\"spool_waiting_bytes\":([0-9]+),\"spool_max_bytes\":([0-9]+)"
+      counts="\"requests_refused\":([0-9]+),\"requests_turned_away\":([0-9]+)"
       state=away
-      [[ $(ask "$nothing") == *"\"no_input\""*" 400" && $(ask "$health") =~ $spool ]] &&
-         (( 2 * BASH_REMATCH[1] < BASH_REMATCH[2] )) && state=up
+      [[ $(ask "$nothing") == *"\"no_input\""*" 400" && $(ask "$health") =~ $counts ]] &&
+         state="${BASH_REMATCH[1]} ${BASH_REMATCH[2]}"
       printf "%%s\ndata = \"%%s\"\n" "$wake" "$state" | curl --silent --config -
    } </dev/null >/dev/null 2>&1 &']==]
 
@@ -63,7 +65,8 @@ for user, password in pairs(configuration['RegisteredUsers'] or {}) do
 end
 
 local pending = {} -- series to the number of failures so far
-local refusals = {} -- series to how often in a row it failed though the service was there
+local refusals = {} -- series to how often in a row it failed while the service refused something
+local answers = {} -- series to what the service said before its last transfer: numbers of requests refused, turned away
 local sending = {} -- job to series
 local newest = {} -- series to its newest job; none once an image has come that is not in it
 
@@ -77,7 +80,7 @@ local function Save()
 end
 
 local function Drop(series)
-   pending[series], refusals[series], newest[series] = nil, nil, nil
+   pending[series], refusals[series], answers[series], newest[series] = nil, nil, nil, nil
    Save()
 end
 
@@ -116,7 +119,7 @@ local function Question(server, url, lines)
    return table.concat(lines, '\n') .. '\n'
 end
 
--- Whether transfers are let in, and whether there is room.
+-- Whether transfers are let in, and what became of those before.
 local function Questions()
    local servers = (configuration['DicomWeb'] or {})['Servers'] or {}
    local server = servers[SERVER] or {}
@@ -130,8 +133,8 @@ local function Questions()
    return nothing, health
 end
 
--- A detached shell sets a metadata of the series some time later, which calls OnUpdatedSeries: "up" if the
--- service would take something, else "away".
+-- A detached shell sets a metadata of the series some time later, which calls OnUpdatedSeries: how many requests the
+-- service has refused and turned away, or "away" where it does not say that or would let no transfer in.
 -- What Lua itself waits for, all of Orthanc waits for. Credentials go through a pipe: arguments show.
 local function RetryLater(series, seconds)
    local url = string.format('%s://127.0.0.1:%d/series/%s/metadata/%d',
@@ -200,7 +203,7 @@ end
 
 function OnStableSeries(series, tags, metadata)
    if pending[series] then
-      pending[series], refusals[series] = 0, nil
+      pending[series], refusals[series], answers[series] = 0, nil, nil
       Send(series)
    end
 end
@@ -209,8 +212,11 @@ function OnUpdatedSeries(series)
    if not pending[series] then
       return
    end
-   local up = RestApiGet('/series/' .. series .. '/metadata/' .. RETRY) == 'up'
-   refusals[series] = up and pending[series] > 0 and (refusals[series] or 0) + 1 or 0
+   local state = RestApiGet('/series/' .. series .. '/metadata/' .. RETRY) or ''
+   local before, now = answers[series] or {}, { string.match(state, '^(%d+) (%d+)$') }
+   -- What was turned away meanwhile may have been this series.
+   local was_refused = before[1] and now[1] and tonumber(now[1]) > tonumber(before[1]) and now[2] == before[2]
+   refusals[series], answers[series] = was_refused and (refusals[series] or 0) + 1 or 0, now
    if refusals[series] >= MAX_REFUSALS then
       print('brain-mri: the service refuses series ' .. series .. ', which is not forwarded any more')
       Drop(series)

@@ -206,9 +206,24 @@ MUTANTS: Final = (
     Mutant(
         "disk that takes no series",
         "service/pacs/segments.py",
-        "                self._failure = kind(error)\n",
+        "                self.fails(kind(error), size)\n",
         "                pass\n",
         f"{SPOOL_TESTS}::test_a_disk_that_takes_no_series_is_reported",
+    ),
+    Mutant(
+        "room that a full disk wants",
+        "service/pacs/segments.py",
+        "        self._wanted = max(self._wanted, size)\n",
+        "",
+        "tests/pacs/test_segments.py"
+        "::test_a_disk_that_is_full_is_said_until_it_has_the_room_that_was_asked_for",
+    ),
+    Mutant(
+        "disk smaller than the spool may be",
+        "service/pacs/segments.py",
+        "        return min(self.max_bytes, self._used + free)\n",
+        "        return self.max_bytes\n",
+        "tests/pacs/test_segments.py::test_on_a_full_disk_what_is_only_kept_makes_room",
     ),
     Mutant(
         "results while the disk takes nothing",

@@ -36,6 +36,14 @@ long at most, each, is waited for a disk that stalls: for the series in hand, an
 COUNT_SECONDS: Final = 0.5
 """How long /health and /metrics wait for a disk that stalls; many a probe gives up after a second."""
 
+STORE_ROUTE: Final = "/dicom-web/studies"
+
+REFUSALS: Final = ("202", "409", "413")
+"""What a request gets of which something is not stored for what it is, whenever it comes."""
+
+TURNED_AWAY: Final = ("503",)
+"""What one gets that might be stored at another time."""
+
 STALL_SECONDS: Final = 10.0
 """A count that takes longer is of a disk that stalls, however long the one before took; so is a list of
 what was given up."""
@@ -196,7 +204,14 @@ class Gateway:
             "spool_bytes": self._segments.used,
             "spool_waiting_bytes": inbox.bytes + outbox.bytes,
             "spool_max_bytes": self._segments.max_bytes,
+            "requests_refused": self._stored_with(REFUSALS),
+            "requests_turned_away": self._stored_with(TURNED_AWAY),
         }
+
+    def _stored_with(self, statuses: Sequence[str]) -> int:
+        """Requests to store that were answered so since the start."""
+        answers = (self._metrics.requests.labels(STORE_ROUTE, status) for status in statuses)
+        return int(sum(next(iter(one.collect())).samples[0].value for one in answers))
 
     async def dead(self, limit: int) -> list[Dead]:
         """Results that were given up, the newest first.

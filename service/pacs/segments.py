@@ -25,6 +25,9 @@ SUFFIX: Final = ".segment"
 UNREADABLE: Final = "unreadable"
 """Reason of what cannot be read while the disk is well otherwise."""
 
+FULL: Final = kind(OSError(errno.ENOSPC, ""))
+"""Why a disk takes nothing on which there is too little room, which nobody has to try."""
+
 _OF_THE_MACHINE: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 """Errors that say nothing of a file: there are too many of them, or no memory is left."""
 
@@ -74,6 +77,8 @@ class Segments:
         self.make_room: Callable[[int], None] = lambda _missing: None
         self._used = 0
         self._failure = ""
+        # Bytes that the largest file would have had that the disk did not take since it last took all.
+        self._wanted = 0
         self._lock = Lock()
 
     @property
@@ -104,7 +109,12 @@ class Segments:
         Raises:
             SpoolFull: the disk does not take it.
         """
-        return Segment(self, secrets.token_hex(16), int(self.max_bytes * share))
+        # Counted once: some file systems free a file's room a while after it is gone, and asked for
+        # each piece they would have more removed than is needed.
+        room = self._room()
+        limit = int(room * share)
+        held = room - limit if room < self.max_bytes else None
+        return Segment(self, secrets.token_hex(16), limit, held)
 
     def path(self, name: str) -> Path:
         """Of a file."""
@@ -134,8 +144,11 @@ class Segments:
         return data
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
+    def writing(self, size: int = 0) -> Iterator[None]:
         """Around what writes to a file.
+
+        Args:
+            size: bytes that it has then.
 
         Raises:
             SpoolFull: the disk does not take it.
@@ -144,18 +157,37 @@ class Segments:
             yield
         except OSError as error:
             if error.errno not in _OF_THE_MACHINE:
-                self._failure = kind(error)
+                self.fails(kind(error), size)
             raise SpoolFull("the spool cannot be written to; try again") from error
+
+    def fails(self, cause: str, size: int) -> None:
+        """The disk does not take a file of so many bytes, and why."""
+        self._failure = cause
+        self._wanted = max(self._wanted, size)
+
+    def took(self, size: int) -> None:
+        """The disk has taken a file of so many bytes."""
+        if size >= self._wanted:
+            self._failure, self._wanted = "", 0
 
     def failure(self, size: int) -> str:
         """Why the disk takes nothing, or empty; if it did not the last time, this tries it.
 
         Args:
-            size: bytes for which it must have room then.
+            size: bytes for which it must have room then, if it did not want for more.
         """
-        if self._failure and self._is_free(size) and self._is_well():
-            self._failure = ""
+        if self._failure and self._is_free(max(size, self._wanted)) and self._is_well():
+            self._failure, self._wanted = "", 0
         return self._failure
+
+    def _room(self) -> int:
+        """Bytes that all files together may have: by the setting, and on the disk."""
+        try:
+            free = shutil.disk_usage(self.folder).free
+        except OSError:
+            # Whoever writes will see.
+            return self.max_bytes
+        return min(self.max_bytes, self._used + free)
 
     def _is_free(self, size: int) -> bool:
         try:
@@ -210,10 +242,15 @@ class Segments:
 
     def has_room(self, size: int) -> bool:
         """Whether so many bytes could be written now; what can be spared makes room for them."""
-        missing = self.used + size - self.max_bytes
+        missing = self.used + size - self._room()
         if missing > 0:
             self.make_room(missing)
-        return self.used + size <= self.max_bytes and self._is_free(size)
+        if self.used + size > self.max_bytes:
+            return False
+        if not self._is_free(size):
+            self.fails(FULL, size)
+            return False
+        return True
 
     def release(self, size: int) -> None:
         """Counts bytes that are gone."""
@@ -222,13 +259,22 @@ class Segments:
 
 
 class Segment:
-    """A file that is being written; nothing refers to it yet. One thread at a time."""
+    """A file that is being written; nothing refers to it yet. One thread at a time.
 
-    def __init__(self, segments: Segments, name: str, limit: int) -> None:
+    Args:
+        segments: what it belongs to.
+        name: its own.
+        limit: bytes that all files may have with it.
+        held: bytes of the disk beyond that which stay free, where it is the disk that sets the limit;
+            None where it is not.
+    """
+
+    def __init__(self, segments: Segments, name: str, limit: int, held: int | None) -> None:
         self.name = name
         self.size = 0
         self._segments = segments
         self._limit = limit
+        self._held = held
         with segments.writing():
             descriptor = os.open(segments.path(name), os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600)
         self._file: BinaryIO = os.fdopen(descriptor, "r+b", buffering=0)
@@ -239,16 +285,22 @@ class Segment:
         Raises:
             SpoolFull: the spool or its disk has no room.
         """
-        self._segments.reserve(len(data), self._limit)
+        size = self.size + len(data)
+        try:
+            self._segments.reserve(len(data), self._limit)
+        except SpoolFull:
+            if self._held is not None:
+                self._segments.fails(FULL, size + self._held)
+            raise
         view = memoryview(data)
         try:
-            with self._segments.writing():
+            with self._segments.writing(size):
                 while view:
                     view = view[self._file.write(view) :]
         except SpoolFull:
             self._segments.release(len(data))
             raise
-        self.size += len(data)
+        self.size = size
 
     def read(self, offset: int, most: int) -> bytes:
         """What has been written from there on, at most so many bytes of it.
@@ -279,7 +331,7 @@ class Segment:
         Raises:
             SpoolFull: the disk does not take it.
         """
-        with self._segments.writing():
+        with self._segments.writing(self.size):
             os.fsync(self._file.fileno())
             self._file.close()
             folder = os.open(self._segments.folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -287,6 +339,7 @@ class Segment:
                 os.fsync(folder)
             finally:
                 os.close(folder)
+        self._segments.took(self.size + (self._held or 0))
 
     def discard(self) -> None:
         """Deletes it; what cannot be deleted now is at the next start."""

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -335,23 +336,18 @@ def test_a_series_goes_by_tls_and_waits_for_a_certificate_that_is_trusted(
         assert health["spool_waiting_bytes"] > 0
 
 
-class Held(BaseHTTPRequestHandler):
-    """A service that takes the first request, but late, and has no room for others."""
+class Stub(BaseHTTPRequestHandler):
+    """What every service here does, of which no test looks at a log."""
 
     protocol_version = "HTTP/1.1"
-    answer: ClassVar[bytes] = b""
-    requests: ClassVar[list[str]] = []
-    gate = threading.Event()
 
-    def do_POST(self) -> None:
+    def read(self) -> None:
+        """A body that comes in chunks."""
         while (size := int(self.rfile.readline(), 16)) > 0:
             self.rfile.read(size + 2)
         self.rfile.readline()
-        self.requests.append(self.path)
-        status, content = 503, b""
-        if len(self.requests) == 1:
-            self.gate.wait()
-            status, content = 200, self.answer
+
+    def answer(self, status: int, content: bytes = b"") -> None:
         self.send_response(status)
         self.send_header("Content-Type", "application/dicom+json")
         self.send_header("Content-Length", str(len(content)))
@@ -359,21 +355,94 @@ class Held(BaseHTTPRequestHandler):
         self.wfile.write(content)
 
     def log_message(self, *_: object) -> None:
-        """Tests look at what came, not at a log."""
+        """Tests look at what came."""
+
+
+@contextmanager
+def running(stub: type[Stub]) -> Iterator[str]:
+    """The address of a service that is none."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), stub)
+    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class Unwilling(Stub):
+    """A service that is there and takes no series, for the one reason after the other."""
+
+    statuses: ClassVar[list[int]] = []
+    answered: ClassVar[list[int]] = []
+
+    def do_POST(self) -> None:
+        if "Content-Length" in self.headers:
+            # The question: it comes from curl, and in one piece.
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.answer(400, b'{"code": "no_input"}')
+            return
+        self.read()
+        number = min(len(self.answered), len(self.statuses) - 1)
+        self.answered.append(self.statuses[number])
+        self.answer(self.answered[-1])
+
+    def do_GET(self) -> None:
+        said = {
+            "spool": "ok",
+            "spool_waiting_bytes": 0,
+            "spool_max_bytes": 4,
+            "requests_refused": self.answered.count(413),
+            "requests_turned_away": self.answered.count(503),
+        }
+        self.answer(200, json.dumps({"pacs": said}, separators=(",", ":")).encode())
+
+
+def test_a_series_is_given_up_for_nothing_but_refusals_in_a_row(tmp_path: Path) -> None:
+    """Neither while the disk of a spool is full that seems to be empty, nor for what a proxy says."""
+    (image,) = series(1)
+    # After the last 503 the question comes for the first time of which a transfer is the next one.
+    Unwilling.statuses = [503, 503, 503, 502, 502, 413, 503, 413, 413]
+    with (
+        running(Unwilling) as url,
+        Orthanc(tmp_path, url, retry_max_seconds=1) as orthanc,
+    ):
+        orthanc.upload([image.data])
+        wait_until(lambda: listed(tmp_path))
+        wait_until(lambda: not listed(tmp_path), PATIENCE_SECONDS)
+        assert "which is not forwarded any more" in orthanc.log.read_text("utf-8", "replace")
+    assert Unwilling.answered == Unwilling.statuses
+
+
+class Held(Stub):
+    """A service that takes the first request, but late, and has no room for others."""
+
+    content: ClassVar[bytes] = b""
+    requests: ClassVar[list[str]] = []
+    gate = threading.Event()
+
+    def do_POST(self) -> None:
+        self.read()
+        self.requests.append(self.path)
+        if len(self.requests) == 1:
+            self.gate.wait()
+            self.answer(200, self.content)
+        else:
+            self.answer(503)
 
 
 def test_a_series_is_on_the_list_from_its_first_image_until_all_is_taken(tmp_path: Path) -> None:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Held)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}).start()
-    url = f"http://127.0.0.1:{server.server_address[1]}"
     first, second = series(2)
     reference = {
         SOP_CLASS: {"vr": "UI", "Value": [MRImageStorage]},
         SOP: {"vr": "UI", "Value": [first.sop]},
     }
-    Held.answer = json.dumps({STORED: {"vr": "SQ", "Value": [reference]}}).encode()
-    try:
-        with Orthanc(tmp_path, url, stable_seconds=2, retry_seconds=600) as orthanc:
+    Held.content = json.dumps({STORED: {"vr": "SQ", "Value": [reference]}}).encode()
+    with (
+        running(Held) as url,
+        Orthanc(tmp_path, url, stable_seconds=2, retry_seconds=600) as orthanc,
+    ):
+        try:
             orthanc.upload([first.data])
             wait_until(lambda: listed(tmp_path))
             assert not Held.requests
@@ -385,10 +454,8 @@ def test_a_series_is_on_the_list_from_its_first_image_until_all_is_taken(tmp_pat
             wait_until(lambda: all(state in done for state in orthanc.jobs()))
             assert set(orthanc.jobs()) == set(done)
             assert listed(tmp_path)
-    finally:
-        Held.gate.set()
-        server.shutdown()
-        server.server_close()
+        finally:
+            Held.gate.set()
 
 
 def test_orthanc_waits_for_a_service_that_is_away(beside: Beside) -> None:

@@ -2,13 +2,10 @@
 
 import errno
 import os
-import resource
 import shutil
-import signal
 import sqlite3
 import stat
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,20 +26,7 @@ from service.pacs.segments import Place, Segments
 from service.pacs.series import Instance
 from service.settings import SettingsError
 from tests.support.pacs import pacs_settings
-from tests.support.spool import SERIES, failing, put, sops_of
-
-
-@contextmanager
-def largest_file(size: int) -> Iterator[None]:
-    """No file of this process may become larger, as on a disk that is full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
+from tests.support.spool import SERIES, failing, largest_file, put, sops_of
 
 
 def test_a_ledger_that_the_disk_does_not_take(

@@ -461,7 +461,10 @@ def test_what_is_refused_leaves_nothing_behind(
         )
         assert report(service)["spool_bytes"] == 0
         assert list((tmp_path / "spool" / "segments").iterdir()) == []
-        assert report(service)["series_waiting"] == 0
+        now = report(service)
+        assert now["series_waiting"] == 0
+        # Not what could not be read: nobody can say whether it would be refused as a whole.
+        assert (now["requests_refused"], now["requests_turned_away"]) == (1, 0)
 
 
 def test_without_a_destination_it_says_so(model_store: Path, tmp_path: Path) -> None:
@@ -493,6 +496,8 @@ def test_a_full_spool_says_when_to_return(
         full = stow(service.client, [item.data for item in sent[4:]])
         assert (full.status_code, full.json()["code"]) == (503, "spool_full")
         assert int(full.headers["retry-after"]) > 0
+        now = report(service)
+        assert (now["requests_refused"], now["requests_turned_away"]) == (0, 1)
         assert report(service)["spool_bytes"] <= 2 * 1024**2
         # The results of what it took make room for the rest.
         destination.status = 200

@@ -3,7 +3,7 @@
 import re
 
 from scripts.orthanc import CONFIGURATION, ROOT
-from service.settings import PREFIX
+from service.settings import PREFIX, Settings
 
 TEXT = (ROOT / "docs" / "pacs.md").read_text(encoding="utf-8")
 VARIABLES = dict(
@@ -22,6 +22,14 @@ def test_every_variable_of_orthanc_is_in_the_table() -> None:
     }
     assert named == VARIABLES
     assert len(VARIABLES) >= 10
+
+
+def test_an_orthanc_that_runs_already_has_as_much_time_for_a_transfer() -> None:
+    """By itself it has a minute, in which a large series does not go through a hospital's network."""
+    (seconds,) = re.findall(r'"Timeout" : (\d+)', CONFIGURATION.read_text(encoding="utf-8"))
+    assert f'"Timeout": {seconds}, ' in TEXT
+    # The largest body by 2.5 Mbit/s.
+    assert int(seconds) >= Settings().stow_max_body_bytes * 8 / 2.5e6
 
 
 def test_none_of_them_looks_like_a_setting_of_the_service() -> None:

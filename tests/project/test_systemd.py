@@ -104,6 +104,11 @@ def test_it_starts_again_after_a_crash_but_not_with_wrong_settings() -> None:
     assert str(DISK_FAILS) not in value("RestartPreventExitStatus").split()
 
 
+def test_a_worker_that_is_ended_for_its_memory_does_not_end_the_service() -> None:
+    """The default of many systems is to stop the unit, although the service replaces its workers."""
+    assert value("OOMPolicy") == "continue"
+
+
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="not installed: systemd")
 def test_systemd_accepts_it(tmp_path: Path) -> None:
     unit = tmp_path / UNIT.name

@@ -130,8 +130,9 @@ def test_every_line_is_on_the_disk_when_asked_for(
 
 
 def test_a_disk_that_fails_holds_nobody_up_and_loses_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "service.audit")
     monkeypatch.setattr("service.audit.RETRY_SECONDS", 0.05)
     metrics = Metrics()
     path = tmp_path / "audit.log"
@@ -154,6 +155,10 @@ def test_a_disk_that_fails_holds_nobody_up_and_loses_nothing(
     ]
     assert found == [f"{number:06}" for number in range(4)]
     assert not metrics.registry.get_sample_value("brain_audit_lost_lines_total")
+    assert [record.message for record in caplog.records] == [
+        "the audit log cannot be written to",
+        "the audit log is written to again",
+    ]
 
 
 class Unclosable(io.FileIO):
