@@ -30,9 +30,12 @@ def unusable(setting: str, error: OSError) -> SettingsError:
     if error.errno in _OF_THE_DISK:
         return disk_fails(setting, error.strerror)
     if isinstance(error, PermissionError):
+        # Path's own raises where this user may not look. Not every call names what it was about.
+        seen = error.filename is None or os.path.exists(error.filename)  # noqa: PTH110
+        make = "" if seen else "make it if it is not there, and "
         return SettingsError(
             f"{setting}: this user may not read and write {error.filename};"
-            " change its owner with chown"
+            f" {make}change its owner with chown"
         )
     return SettingsError(f"{setting}: it cannot be written to ({error.strerror})")
 

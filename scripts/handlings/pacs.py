@@ -110,14 +110,15 @@ MUTANTS: Final = (
         "service/pacs/ledger.py",
         "            check_folder(folder)\n",
         "",
-        "tests/pacs/test_spool.py::test_a_folder_that_only_another_user_may_write_to_is_named[.]",
+        "tests/pacs/test_spool.py::test_a_folder_that_only_another_user_may_use_is_named[.-write]",
     ),
     Mutant(
         "start on a read-only file system",
         "service/disks.py",
         "    if error.errno == errno.EROFS:\n",
         "    if False:\n",
-        "tests/pacs/test_spool.py::test_a_spool_on_a_read_only_mount_is_no_full_disk",
+        "tests/pacs/test_spool.py"
+        "::test_a_spool_on_a_read_only_mount_is_no_full_disk_and_not_another_users[ledger]",
     ),
     Mutant(
         "disk that is mounted over the spool",

@@ -132,13 +132,13 @@ class Ledger:
         self._failure = ""
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Of this SQLite says the same as of a disk that is read-only.
+            check_folder(folder)
             self._guard = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise unusable("BRAIN_SPOOL", error) from error
         try:
             fcntl.flock(self._guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Of this SQLite says the same as of a disk that is read-only.
-            check_folder(folder)
             self._connection = _open(self._path)
             # SQLite keeps the file open, so no other one gets this identity.
             self._identity = self._path.stat()
