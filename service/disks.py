@@ -48,6 +48,11 @@ def kind(error: BaseException) -> str:
     return " ".join(filter(None, (type(error).__name__, code)))
 
 
+def cause(failure: BaseException) -> str | None:
+    """The kind of the error of the disk behind another one, if there is one."""
+    return None if failure.__cause__ is None else kind(failure.__cause__)
+
+
 def check_folder(folder: Path) -> None:
     """Sees whether this user may put files into a folder.
 

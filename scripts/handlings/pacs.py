@@ -233,6 +233,13 @@ MUTANTS: Final = (
         f"{NOTES}::test_what_must_be_written_is_tried_less_and_less_until_it_is",
     ),
     Mutant(
+        "ledger that cannot be read for a moment, and results",
+        "service/pacs/delivery.py",
+        "            except SpoolFull as error:\n                if not failures:\n",
+        "            except KeyError as error:\n                if not failures:\n",
+        f"{NOTES}::test_a_ledger_that_cannot_be_read_is_asked_less_and_less_until_it_can",
+    ),
+    Mutant(
         "result that is put off in memory when the PACS is back",
         "service/pacs/delivery.py",
         "            self.notes.hasten()\n",
