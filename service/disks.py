@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Final
 
+from service.errors import SpoolFull
 from service.settings import SettingsError
 
 _OF_THE_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
@@ -64,3 +65,17 @@ def check_folder(folder: Path) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(folder))
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+
+def is_in_place(path: Path, identity: os.stat_result) -> bool:
+    """Whether a path still leads to what it did, and not to a disk that was mounted over it since.
+
+    Raises:
+        SpoolFull: nobody can say.
+    """
+    try:
+        return os.path.samestat(path.stat(), identity)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise SpoolFull("the spool cannot be read; try again") from error

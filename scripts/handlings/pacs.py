@@ -123,9 +123,31 @@ MUTANTS: Final = (
     Mutant(
         "disk that is mounted over the spool",
         "service/pacs/ledger.py",
-        "if os.path.samestat(self._path.stat(), self._identity):",
+        "if is_in_place(self._path, self._identity):",
         "if True:",
         "tests/pacs/test_spool.py::test_nothing_is_accepted_while_another_disk_lies_over_the_spool",
+    ),
+    Mutant(
+        "disk that is mounted over the spool's segments",
+        "service/pacs/segments.py",
+        "if is_in_place(self.folder, self._identity):",
+        "if True:",
+        "tests/pacs/test_spool.py"
+        "::test_nothing_goes_into_or_out_of_segments_that_are_not_those_of_the_start[another]",
+    ),
+    Mutant(
+        "disk that is mounted over the spool's segments, in /health",
+        "service/pacs/gateway.py",
+        "        self._segments.check_place()\n",
+        "",
+        f"{SPOOL_TESTS}::test_a_folder_that_is_gone_for_a_while_loses_no_series_and_no_result",
+    ),
+    Mutant(
+        "disk that does not say what it is",
+        "service/disks.py",
+        "    except OSError as error:\n        raise SpoolFull(",
+        "    except KeyError as error:\n        raise SpoolFull(",
+        "tests/pacs/test_spool.py::test_a_disk_that_does_not_say_what_it_is_may_do_so_later",
     ),
     Mutant(
         "start on a full disk",

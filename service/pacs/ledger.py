@@ -14,7 +14,7 @@ from threading import RLock
 from time import time
 from typing import Final
 
-from service.disks import check_folder, disk_fails, kind, unusable
+from service.disks import check_folder, disk_fails, is_in_place, kind, unusable
 from service.errors import SpoolFull
 from service.pacs.segments import FOLDER, SUFFIX
 from service.settings import SettingsError
@@ -203,13 +203,8 @@ class Ledger:
         Under a disk that is mounted later it would go on, while segments are opened on that disk: the
         next start would find there another ledger, and delete them.
         """
-        try:
-            if os.path.samestat(self._path.stat(), self._identity):
-                return
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise SpoolFull("the spool cannot be read; try again") from error
+        if is_in_place(self._path, self._identity):
+            return
         raise SpoolFull("another disk lies over the spool, or it was moved; restart the service")
 
     def segments(self) -> set[str]:

@@ -409,6 +409,47 @@ def test_nothing_is_accepted_while_another_disk_lies_over_the_spool(
     ledger.close()
 
 
+@pytest.mark.parametrize("another", [False, True], ids=["gone", "another"])
+def test_nothing_goes_into_or_out_of_segments_that_are_not_those_of_the_start(
+    inbox: Inbox, segments: Segments, tmp_path: Path, another: bool
+) -> None:
+    """As where they have a disk of their own."""
+    put(inbox, segments, "1.5.1")
+    (place,) = inbox.begin(SERIES).instances.values()
+    below = tmp_path / "below"
+    segments.folder.rename(below)
+    if another:
+        segments.folder.mkdir()
+    for call in (
+        lambda: put(inbox, segments, "1.5.2"),
+        lambda: segments.read(place),
+        segments.check_place,
+    ):
+        with pytest.raises(SpoolFull, match="another disk lies over the spool's segments"):
+            call()
+    if another:
+        # And nothing lies there.
+        segments.folder.rmdir()
+    below.rename(segments.folder)
+    assert segments.read(place) == b"x" * 10
+    put(inbox, segments, "1.5.2")
+
+
+def test_a_disk_that_does_not_say_what_it_is_may_do_so_later(
+    inbox: Inbox, segments: Segments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", failing(errno.ESTALE))
+        for call in (
+            inbox.counts,
+            lambda: put(inbox, segments, "1.5.1"),
+            lambda: segments.read(Place("a", 0, 1)),
+        ):
+            with pytest.raises(SpoolFull, match="the spool cannot be read; try again"):
+                call()
+    put(inbox, segments, "1.5.1")
+
+
 def test_a_result_that_the_ledger_does_not_take_leaves_nothing(
     inbox: Inbox, segments: Segments, ledger: Ledger, tmp_path: Path
 ) -> None:
