@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Final
 
+from service.errors import SpoolFull
 from service.settings import SettingsError
 
 _OF_THE_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
@@ -30,9 +31,12 @@ def unusable(setting: str, error: OSError) -> SettingsError:
     if error.errno in _OF_THE_DISK:
         return disk_fails(setting, error.strerror)
     if isinstance(error, PermissionError):
+        # Path's own raises where this user may not look. Not every call names what it was about.
+        seen = error.filename is None or os.path.exists(error.filename)  # noqa: PTH110
+        make = "" if seen else "make it if it is not there, and "
         return SettingsError(
             f"{setting}: this user may not read and write {error.filename};"
-            " change its owner with chown"
+            f" {make}change its owner with chown"
         )
     return SettingsError(f"{setting}: it cannot be written to ({error.strerror})")
 
@@ -43,6 +47,11 @@ def kind(error: BaseException) -> str:
     if isinstance(error, OSError):
         code = errno.errorcode.get(error.errno or 0)
     return " ".join(filter(None, (type(error).__name__, code)))
+
+
+def cause(failure: BaseException) -> str | None:
+    """The kind of the error of the disk behind another one, if there is one."""
+    return None if failure.__cause__ is None else kind(failure.__cause__)
 
 
 def check_folder(folder: Path) -> None:
@@ -56,3 +65,17 @@ def check_folder(folder: Path) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(folder))
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(folder))
+
+
+def is_in_place(path: Path, identity: os.stat_result) -> bool:
+    """Whether a path still leads to what it did, and not to a disk that was mounted over it since.
+
+    Raises:
+        SpoolFull: nobody can say.
+    """
+    try:
+        return os.path.samestat(path.stat(), identity)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        raise SpoolFull("the spool cannot be read; try again") from error

@@ -110,21 +110,44 @@ MUTANTS: Final = (
         "service/pacs/ledger.py",
         "            check_folder(folder)\n",
         "",
-        "tests/pacs/test_spool.py::test_a_folder_that_only_another_user_may_write_to_is_named[.]",
+        "tests/pacs/test_spool.py::test_a_folder_that_only_another_user_may_use_is_named[.-write]",
     ),
     Mutant(
         "start on a read-only file system",
         "service/disks.py",
         "    if error.errno == errno.EROFS:\n",
         "    if False:\n",
-        "tests/pacs/test_spool.py::test_a_spool_on_a_read_only_mount_is_no_full_disk",
+        "tests/pacs/test_spool.py"
+        "::test_a_spool_on_a_read_only_mount_is_no_full_disk_and_not_another_users[ledger]",
     ),
     Mutant(
         "disk that is mounted over the spool",
         "service/pacs/ledger.py",
-        "if os.path.samestat(self._path.stat(), self._identity):",
+        "if is_in_place(self._path, self._identity):",
         "if True:",
         "tests/pacs/test_spool.py::test_nothing_is_accepted_while_another_disk_lies_over_the_spool",
+    ),
+    Mutant(
+        "disk that is mounted over the spool's segments",
+        "service/pacs/segments.py",
+        "if is_in_place(self.folder, self._identity):",
+        "if True:",
+        "tests/pacs/test_spool.py"
+        "::test_nothing_goes_into_or_out_of_segments_that_are_not_those_of_the_start[another]",
+    ),
+    Mutant(
+        "disk that is mounted over the spool's segments, in /health",
+        "service/pacs/gateway.py",
+        "        self._segments.check_place()\n",
+        "",
+        f"{SPOOL_TESTS}::test_a_folder_that_is_gone_for_a_while_loses_no_series_and_no_result",
+    ),
+    Mutant(
+        "disk that does not say what it is",
+        "service/disks.py",
+        "    except OSError as error:\n        raise SpoolFull(",
+        "    except KeyError as error:\n        raise SpoolFull(",
+        "tests/pacs/test_spool.py::test_a_disk_that_does_not_say_what_it_is_may_do_so_later",
     ),
     Mutant(
         "start on a full disk",
@@ -245,6 +268,13 @@ MUTANTS: Final = (
         "wait_seconds = backoff(self._failures, self._first_seconds, self._max_seconds)",
         "wait_seconds = 0.0",
         f"{NOTES}::test_what_must_be_written_is_tried_less_and_less_until_it_is",
+    ),
+    Mutant(
+        "ledger that cannot be read for a moment, and results",
+        "service/pacs/delivery.py",
+        "            except SpoolFull as error:\n                if not failures:\n",
+        "            except KeyError as error:\n                if not failures:\n",
+        f"{NOTES}::test_a_ledger_that_cannot_be_read_is_asked_less_and_less_until_it_can",
     ),
     Mutant(
         "result that is put off in memory when the PACS is back",

@@ -7,7 +7,7 @@ from time import monotonic
 from typing import Final, NamedTuple
 
 from contract.errors import ContractError
-from service.disks import kind
+from service.disks import cause
 from service.engine import Engine
 from service.errors import ServiceError, SpoolFull, UnidentifiedSource
 from service.logs import log_discreetly
@@ -91,7 +91,7 @@ class Analysis:
                 if not isinstance(error, SpoolFull):
                     logger.exception("the inbox failed")
                 elif not failures:
-                    fields = {"reason": error.detail, "cause": _cause(error)}
+                    fields = {"reason": error.detail, "cause": cause(error)}
                     logger.warning("the inbox waits for the spool", extra={"fields": fields})
                 failures += 1
                 await asyncio.sleep(backoff(failures, self._poll_seconds, SERIES_MAX_SECONDS))
@@ -138,7 +138,7 @@ class Analysis:
             # Of many that wait for the same thing, each would say it every minute.
             if not self._full:
                 fields = {"request_id": series.request_id, "reason": failure.detail}
-                fields["cause"] = _cause(failure) or "no room"
+                fields["cause"] = cause(failure) or "no room"
                 logger.warning("a series waits for the spool", extra={"fields": fields})
             await self._wait_for_spool(series)
             return
@@ -276,7 +276,3 @@ class Analysis:
         self._state.metrics.series.labels("parked").inc()
         fields = {"request_id": series.request_id, "code": code}
         logger.error("a series cannot be analysed", extra={"fields": fields})
-
-
-def _cause(failure: SpoolFull) -> str | None:
-    return None if failure.__cause__ is None else kind(failure.__cause__)

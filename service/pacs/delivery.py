@@ -14,6 +14,7 @@ from time import monotonic, time
 from typing import Final
 
 from service.audit import Audit
+from service.disks import cause
 from service.errors import SpoolFull
 from service.metrics import Metrics
 from service.pacs.destination import Destination, Verdict
@@ -21,7 +22,7 @@ from service.pacs.notes import Notes
 from service.pacs.outbox import Outbox, Parcel
 from service.pacs.segments import UNREADABLE, Segments, Unreadable
 from service.pacs.threads import Threads
-from service.pacs.waits import backoff
+from service.pacs.waits import SERIES_MAX_SECONDS, backoff
 
 logger = logging.getLogger("service.pacs")
 
@@ -103,11 +104,21 @@ class Delivery:
 
     async def run(self) -> None:
         """Delivers until :meth:`stop`."""
+        failures = 0
         while not self._stopping:
             self._wake.clear()
             self._hurry.clear()
             try:
                 wait_seconds = await self._step()
+                failures = 0
+            except SpoolFull as error:
+                if not failures:
+                    fields = {"reason": error.detail, "cause": cause(error)}
+                    logger.warning("delivery waits for the spool", extra={"fields": fields})
+                failures += 1
+                # As the inbox waits for the same disk, however long the destination is left alone.
+                max_seconds = min(self._max_seconds, SERIES_MAX_SECONDS)
+                wait_seconds = backoff(failures, self._first_seconds, max_seconds)
             except Exception:
                 logger.exception("delivering failed")
                 wait_seconds = self._max_seconds

@@ -326,6 +326,7 @@ class Gateway:
 
     def _count(self, settled: Sequence[int] = ()) -> Counts:
         start = monotonic()
+        self._segments.check_place()
         inbox, outbox = self.inbox.counts(), self.outbox.counts(settled)
         failure = self._ledger.failure() or self._segments.failure(RESULT_BYTES)
         now = monotonic()

@@ -14,7 +14,7 @@ from threading import RLock
 from time import time
 from typing import Final
 
-from service.disks import check_folder, disk_fails, kind, unusable
+from service.disks import check_folder, disk_fails, is_in_place, kind, unusable
 from service.errors import SpoolFull
 from service.pacs.segments import FOLDER, SUFFIX
 from service.settings import SettingsError
@@ -132,13 +132,13 @@ class Ledger:
         self._failure = ""
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Of this SQLite says the same as of a disk that is read-only.
+            check_folder(folder)
             self._guard = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as error:
             raise unusable("BRAIN_SPOOL", error) from error
         try:
             fcntl.flock(self._guard, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            # Of this SQLite says the same as of a disk that is read-only.
-            check_folder(folder)
             self._connection = _open(self._path)
             # SQLite keeps the file open, so no other one gets this identity.
             self._identity = self._path.stat()
@@ -203,13 +203,8 @@ class Ledger:
         Under a disk that is mounted later it would go on, while segments are opened on that disk: the
         next start would find there another ledger, and delete them.
         """
-        try:
-            if os.path.samestat(self._path.stat(), self._identity):
-                return
-        except FileNotFoundError:
-            pass
-        except OSError as error:
-            raise SpoolFull("the spool cannot be read; try again") from error
+        if is_in_place(self._path, self._identity):
+            return
         raise SpoolFull("another disk lies over the spool, or it was moved; restart the service")
 
     def segments(self) -> set[str]:

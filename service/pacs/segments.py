@@ -14,7 +14,7 @@ from pathlib import Path
 from threading import Lock
 from typing import BinaryIO, Final, NamedTuple
 
-from service.disks import check_folder, kind, unusable
+from service.disks import check_folder, is_in_place, kind, unusable
 from service.errors import SpoolFull
 
 FOLDER: Final = "segments"
@@ -70,6 +70,7 @@ class Segments:
             with os.scandir(folder):
                 pass
             check_folder(folder)
+            self._identity = folder.stat()
         except OSError as error:
             raise unusable("BRAIN_SPOOL", error) from error
         self.folder = folder
@@ -107,14 +108,28 @@ class Segments:
             share: of all room; what is written to this file may not fill the spool beyond it.
 
         Raises:
-            SpoolFull: the disk does not take it.
+            SpoolFull: the disk does not take it, or another one lies over the folder.
         """
+        self.check_place()
         # Counted once: some file systems free a file's room a while after it is gone, and asked for
         # each piece they would have more removed than is needed.
         room = self._room()
         limit = int(room * share)
         held = room - limit if room < self.max_bytes else None
         return Segment(self, secrets.token_hex(16), limit, held)
+
+    def check_place(self) -> None:
+        """Sees whether the folder is still that of the start.
+
+        Raises:
+            SpoolFull: it is not: what the ledger knows is missing there, and what comes would be lost
+                once it is back.
+        """
+        if is_in_place(self.folder, self._identity):
+            return
+        raise SpoolFull(
+            "another disk lies over the spool's segments, or they were moved; bring them back"
+        )
 
     def path(self, name: str) -> Path:
         """Of a file."""
@@ -133,8 +148,9 @@ class Segments:
                 file.seek(place.offset)
                 data = file.read(place.length)
         except OSError as error:
-            # Without its folder, it is the disk that is not there.
-            if isinstance(error, FileNotFoundError) and self.folder.exists():
+            if isinstance(error, FileNotFoundError):
+                # Without its folder, it is the disk that is not there.
+                self.check_place()
                 raise
             if error.errno not in _OF_THE_MACHINE and self._is_well():
                 raise Unreadable(error.errno, "a segment cannot be read") from error

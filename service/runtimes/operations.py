@@ -33,13 +33,12 @@ _LAYERS: Final = """
     SigmoidGrad Softmax Softplus SoftplusGrad Softsign SoftsignGrad Tanh TanhGrad
 """
 _CALLS: Final = """
-    AssignVariableOp Case DisableCopyOnRead If PartitionedCall ReadVariableOp
-    StatefulPartitionedCall StatelessCase StatelessIf StatelessWhile VarHandleOp VarIsInitializedOp
-    While
+    Case DisableCopyOnRead If PartitionedCall ReadVariableOp StatefulPartitionedCall StatelessCase
+    StatelessIf StatelessWhile VarHandleOp VarIsInitializedOp While
 """
 
 COMPUTE: Final = frozenset((_SHAPES + _ARITHMETIC + _LAYERS + _CALLS).split())
-"""Operations that neither look nor reach outside of the model.
+"""Operations that neither look nor reach outside of the model, and keep nothing of a slice.
 
 What ``training export`` writes of every recipe, and what is of the same kind. TensorFlow has some
 1,400 others, and gets more with each release, so what is not known here to be harmless is refused: a
@@ -48,6 +47,7 @@ recipe that needs another one fails in ``tests/training/test_served_recipes.py``
 
 CHECKPOINT: Final = frozenset(
     {
+        "AssignVariableOp",
         "MergeV2Checkpoints",
         "RestoreV2",
         "SaveV2",
@@ -56,7 +56,7 @@ CHECKPOINT: Final = frozenset(
         "StringJoin",
     }
 )
-"""What each SavedModel has besides, in the two functions that would write it anew."""
+"""What each SavedModel has besides, in the two functions that would write and read its variables."""
 
 
 def require_computing(saved: Any) -> None:
@@ -101,9 +101,8 @@ def _called(function: Any) -> Iterator[Any]:
 def _is_out_of_reach(function: Any, graph: Any) -> bool:
     """Whether nothing that may run names a function, or could be given it in another's place."""
     name = function.signature.name
-    library = graph.graph_def.library
-    callers = [other for other in library.function if other.signature.name != name]
+    functions = graph.graph_def.library.function
+    callers = [other for other in functions if other.signature.name != name]
     return "api_implements" not in function.attr and not any(
-        name.encode() in part.SerializeToString()
-        for part in (graph.object_graph_def, *library.gradient, *callers)
+        name.encode() in part.SerializeToString() for part in (graph.object_graph_def, *callers)
     )

@@ -1,8 +1,9 @@
 """What became of results while the disk does not take it: what is kept, and for how long."""
 
 import asyncio
+import errno
 import logging
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Sequence
 from math import inf
 from typing import Any, cast
 
@@ -171,9 +172,17 @@ def outbox(ledger: Ledger, segments: Segments, inbox: Inbox) -> Outbox:
     return outbox
 
 
-def delivery_to(stub: Stub, outbox: Outbox, segments: Segments, threads: Threads) -> Delivery:
+def delivery_to(
+    stub: Stub,
+    outbox: Outbox,
+    segments: Segments,
+    threads: Threads,
+    first_seconds: float = 0.001,
+    max_seconds: float = 60.0,
+) -> Delivery:
+    seconds = first_seconds, max_seconds
     destination = cast("Destination", stub)
-    return Delivery(outbox, segments, threads, destination, Metrics(), Audit(), 0.001, 60.0)
+    return Delivery(outbox, segments, threads, destination, Metrics(), Audit(), *seconds)
 
 
 def test_what_is_put_off_in_memory_goes_as_soon_as_the_destination_is_back(
@@ -213,3 +222,34 @@ def test_only_what_cannot_be_read_so_often_in_a_row_is_parked(
     done(deliver())
     assert stub.sent == ["1.6.9", "1.6.9"]
     assert outbox.counts().dead == 0
+
+
+def test_a_ledger_that_cannot_be_read_is_asked_less_and_less_until_it_can(
+    outbox: Outbox,
+    segments: Segments,
+    threads: Threads,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """However long the destination is left alone where it fails."""
+    look, fails = Outbox.next, [*[True] * 8, False, True]
+    waited = []
+
+    def seldom(self: Outbox, held: Sequence[int] = ()) -> list[Parcel]:
+        if fails and fails.pop(0):
+            raise SpoolFull("the spool cannot be read; try again") from OSError(errno.EIO, "")
+        return look(self, held)
+
+    async def sleep(self: Delivery, seconds: float) -> None:
+        waited.append(seconds)
+        self._stopping = not fails and len(stub.sent) == 2
+
+    monkeypatch.setattr(Outbox, "next", seldom)
+    monkeypatch.setattr(Delivery, "_sleep", sleep)
+    stub = Stub()
+    done(delivery_to(stub, outbox, segments, threads, 1.0, 3600.0).run())
+    assert stub.sent == ["1.5.9", "1.6.9"]
+    assert waited[:-1] == [1, 2, 4, 8, 16, 32, 60, 60, 1]
+    # Once for each time that it begins.
+    assert [record.message for record in caplog.records] == ["delivery waits for the spool"] * 2
+    assert caplog.records[0].fields["cause"] == "OSError EIO"  # type: ignore[attr-defined]

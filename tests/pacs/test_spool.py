@@ -190,28 +190,21 @@ def test_a_spool_whose_disk_fails_at_the_start_is_no_wrong_setting(
         opens(tmp_path)
 
 
-def test_a_spool_on_a_read_only_mount_is_no_full_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "opens", [Ledger, lambda folder: Segments(folder, 10**6)], ids=["ledger", "segments"]
+)
+def test_a_spool_on_a_read_only_mount_is_no_full_disk_and_not_another_users(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opens: Callable[[Path], object]
 ) -> None:
     """As where systemd lets the service write to other folders only; mended, it is worth a start."""
-    Ledger(tmp_path).close()
-    monkeypatch.setattr(os, "open", failing(errno.EROFS))
-    monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(
-        DiskFails, match=r"^BRAIN_SPOOL: the file system is read-only .*ReadWritePaths"
-    ):
-        Ledger(tmp_path)
-
-
-def test_segments_on_a_read_only_mount_of_their_own_are_not_another_users(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
     usual = os.statvfs(tmp_path)
     read_only = SimpleNamespace(f_flag=usual.f_flag | os.ST_RDONLY)
     monkeypatch.setattr(os, "statvfs", lambda _: read_only)
     monkeypatch.setattr(os, "access", lambda *_: False)
-    with pytest.raises(DiskFails, match=r"^BRAIN_SPOOL: the file system is read-only"):
-        Segments(tmp_path / "segments", 10**6)
+    with pytest.raises(
+        DiskFails, match=r"^BRAIN_SPOOL: the file system is read-only .*ReadWritePaths"
+    ):
+        opens(tmp_path)
 
 
 def test_a_ledger_whose_disk_is_full_at_the_start_is_no_wrong_setting(tmp_path: Path) -> None:
@@ -309,19 +302,47 @@ def test_a_spool_of_another_user_is_named(
     assert not isinstance(raised.value, DiskFails)
 
 
+@pytest.mark.parametrize("right", [os.R_OK, os.W_OK, os.X_OK], ids=["read", "write", "enter"])
 @pytest.mark.parametrize("name", [".", "segments"])
-def test_a_folder_that_only_another_user_may_write_to_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+def test_a_folder_that_only_another_user_may_use_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, right: int
 ) -> None:
     """Where the files in it are this user's, or may be listed."""
     ledger, _ = opened(tmp_path)
     ledger.close()
     access = os.access
     theirs = tmp_path / name
-    monkeypatch.setattr(os, "access", lambda path, mode: path != theirs and access(path, mode))
-    with pytest.raises(SettingsError, match=f"this user may not .*{theirs}; .* chown$") as raised:
+
+    def denied(path: Path, mode: int) -> bool:
+        return not (path == theirs and mode & right) and access(path, mode)
+
+    monkeypatch.setattr(os, "access", denied)
+    with pytest.raises(SettingsError, match=f"this user may not .*{theirs}; change its") as raised:
         opened(tmp_path)
     assert not isinstance(raised.value, DiskFails)
+
+
+def test_a_new_folder_that_only_another_user_may_write_to_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And no file that is to come into it."""
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(SettingsError, match=f"this user may not .* {tmp_path}; change its"):
+        Ledger(tmp_path)
+    assert not [*tmp_path.iterdir()]
+
+
+def test_a_folder_that_this_user_may_not_make_is_to_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "spool"
+
+    def denied(path: Path, *_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+
+    monkeypatch.setattr(Path, "mkdir", denied)
+    with pytest.raises(SettingsError, match=f"this user may not .* {folder}; make it .* chown$"):
+        Ledger(folder)
 
 
 def test_a_file_that_cannot_be_removed_at_the_start_stops_nothing(
@@ -370,6 +391,47 @@ def test_nothing_is_accepted_while_another_disk_lies_over_the_spool(
     put(inbox, segments, "1.5.3")
     assert sops_of(inbox.begin(SERIES)) == ["1.5.1", "1.5.3"]
     ledger.close()
+
+
+@pytest.mark.parametrize("another", [False, True], ids=["gone", "another"])
+def test_nothing_goes_into_or_out_of_segments_that_are_not_those_of_the_start(
+    inbox: Inbox, segments: Segments, tmp_path: Path, another: bool
+) -> None:
+    """As where they have a disk of their own."""
+    put(inbox, segments, "1.5.1")
+    (place,) = inbox.begin(SERIES).instances.values()
+    below = tmp_path / "below"
+    segments.folder.rename(below)
+    if another:
+        segments.folder.mkdir()
+    for call in (
+        lambda: put(inbox, segments, "1.5.2"),
+        lambda: segments.read(place),
+        segments.check_place,
+    ):
+        with pytest.raises(SpoolFull, match="another disk lies over the spool's segments"):
+            call()
+    if another:
+        # And nothing lies there.
+        segments.folder.rmdir()
+    below.rename(segments.folder)
+    assert segments.read(place) == b"x" * 10
+    put(inbox, segments, "1.5.2")
+
+
+def test_a_disk_that_does_not_say_what_it_is_may_do_so_later(
+    inbox: Inbox, segments: Segments, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", failing(errno.ESTALE))
+        for call in (
+            inbox.counts,
+            lambda: put(inbox, segments, "1.5.1"),
+            lambda: segments.read(Place("a", 0, 1)),
+        ):
+            with pytest.raises(SpoolFull, match="the spool cannot be read; try again"):
+                call()
+    put(inbox, segments, "1.5.1")
 
 
 def test_a_result_that_the_ledger_does_not_take_leaves_nothing(

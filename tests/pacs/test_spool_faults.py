@@ -141,7 +141,7 @@ def test_a_disk_that_fails_for_a_while_sets_no_series_aside(
 def test_a_folder_that_is_gone_for_a_while_loses_no_series_and_no_result(
     model_store: Path, tmp_path: Path, destination: Pacs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As a file system that is not mounted."""
+    """As a file system that is not mounted, and then another one in its place."""
     monkeypatch.setattr("service.pacs.analysis.FIRST_RETRY_SECONDS", 0.01)
     monkeypatch.setattr("service.pacs.waits.JITTER", 0)
     folder, away = tmp_path / "spool" / "segments", tmp_path / "away"
@@ -152,7 +152,13 @@ def test_a_folder_that_is_gone_for_a_while_loses_no_series_and_no_result(
         stow(service.client, [item.data for item in series(1)])
         folder.rename(away)
         destination.status = 200
-        sleep(2)
+        sleep(1.5)
+        folder.mkdir()
+        assert spool(service) == "unreachable"
+        assert stow(service.client, [series(1)[0].data]).status_code == 503
+        sleep(1)
+        # Nothing lies there.
+        folder.rmdir()
         away.rename(folder)
         wait_until(lambda: settled(service))
         now = report(service)

@@ -14,7 +14,7 @@ pytestmark = [
 ]
 
 MORE = "the SavedModel has an operation that may do more than compute: "
-
+OTHERS = "the SavedModel calls a function that is none of its own"
 
 REASONS = {
     "harmless": "",
@@ -22,12 +22,17 @@ REASONS = {
     "writes in a branch": f"{MORE}'ReadFile'",
     "writes in a function": f"{MORE}'ReadFile'",
     "saves": f"{MORE}'SaveV2'",
+    "saves in a function": f"{MORE}'SaveV2'",
     "runs Python": f"{MORE}'PyFunc'",
     "reads while it is loaded": f"{MORE}'InitializeTableFromTextFileV2'",
+    "keeps what it has seen": f"{MORE}'AssignVariableOp'",
     "saver named by an object": f"{MORE}'MergeV2Checkpoints'",
     "saver in another's place": f"{MORE}'MergeV2Checkpoints'",
-    "call with a name": "the SavedModel calls a function that is none of its own",
+    "call with a name": OTHERS,
+    "branch with a name": OTHERS,
+    "call of another's function": OTHERS,
     "of TensorFlow 1": "the SavedModel is none of TensorFlow 2",
+    "of two graphs": "the SavedModel is none of TensorFlow 2",
 }
 """Why each of :mod:`tests.support.hostile_models` is refused; empty for what is not."""
 

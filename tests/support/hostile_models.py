@@ -63,11 +63,21 @@ def nested(_: Any) -> Any:
     tf.function(tf.function(write))()
 
 
+def choosing(slices: Any) -> Any:
+    """Calls one of several branches, and does no harm."""
+    tf.switch_case(tf.cast(tf.reduce_max(slices), tf.int32), [lambda: 0, lambda: 1])
+
+
 def saving(_: Any) -> Any:
     """Writes what a checkpoint does."""
     tf.raw_ops.SaveV2(
         prefix=str(WRITTEN), tensor_names=["x"], shape_and_slices=[""], tensors=[tf.constant(1.0)]
     )
+
+
+def saving_in_a_function(slices: Any) -> Any:
+    """Does so in a function that is called, and that has nothing but what a checkpoint needs."""
+    tf.function(saving)(slices)
 
 
 def running_python(_: Any) -> Any:
@@ -90,6 +100,14 @@ def initialising() -> Any:
     return model
 
 
+def keeping() -> Any:
+    """A model that keeps what it has seen, which it could tell whoever asks next."""
+    last = tf.Variable(0.0)
+    model = weighted(lambda slices: last.assign(tf.reduce_mean(tf.cast(slices, tf.float32))))
+    model.last = last
+    return model
+
+
 def _saver(graph: Any) -> Any:
     """The function that would write a model's variables."""
     (saver,) = (
@@ -100,52 +118,84 @@ def _saver(graph: Any) -> Any:
     return saver
 
 
-def named_by_an_object(graph: Any) -> None:
+def named_by_an_object(saved: Any) -> None:
     """The object graph offers the function that saves."""
+    (graph,) = saved.meta_graphs
     node = next(node for node in graph.object_graph_def.nodes if node.HasField("function"))
     node.function.concrete_functions[0] = _saver(graph).signature.name
 
 
-def in_another_s_place(graph: Any) -> None:
+def in_another_s_place(saved: Any) -> None:
     """The function that saves says that it does what another one does."""
-    _saver(graph).attr["api_implements"].s = b"serving"
+    _saver(saved.meta_graphs[0]).attr["api_implements"].s = b"serving"
 
 
-def called_with_a_name(graph: Any) -> None:
+def _called(saved: Any, attribute: str) -> list[Any]:
+    """What nodes call, by an attribute of theirs."""
+    return [
+        called
+        for function in saved.meta_graphs[0].graph_def.library.function
+        for node in function.node_def
+        if attribute in node.attr
+        for called in (node.attr[attribute].func, *node.attr[attribute].list.func)
+        if called.name
+    ]
+
+
+def called_with_a_name(saved: Any) -> None:
     """A call has another function's name among its attributes."""
-    for function in graph.graph_def.library.function:
-        for node in function.node_def:
-            if node.attr["f"].func.name:
-                node.attr["f"].func.attr["g"].func.name = "__inference__traced_save_1"
+    for called in _called(saved, "f"):
+        called.attr["g"].func.name = "__inference__traced_save_1"
 
 
-def of_tensorflow_1(graph: Any) -> None:
+def branching_with_a_name(saved: Any) -> None:
+    """One of several branches has such a name."""
+    _called(saved, "branches")[-1].attr["g"].func.name = "__inference__traced_save_1"
+
+
+def called_of_another(saved: Any) -> None:
+    """A call is of a function that is not in the file."""
+    for called in _called(saved, "f"):
+        called.name = "__inference__traced_save_1"
+
+
+def of_tensorflow_1(saved: Any) -> None:
     """There are no objects, but a graph that a session runs."""
-    graph.ClearField("object_graph_def")
+    saved.meta_graphs[0].ClearField("object_graph_def")
+
+
+def of_two_graphs(saved: Any) -> None:
+    """Whoever loads it may take the other one."""
+    saved.meta_graphs.add().CopyFrom(saved.meta_graphs[0])
 
 
 MODELS: Final[dict[str, Callable[[], Any]]] = {
-    "harmless": weighted,
+    "harmless": lambda: weighted(choosing),
     "writes": lambda: weighted(lambda _: write()),
     "writes in a branch": lambda: weighted(branching),
     "writes in a function": lambda: weighted(nested),
     "saves": lambda: weighted(saving),
+    "saves in a function": lambda: weighted(saving_in_a_function),
     "runs Python": lambda: weighted(running_python),
     "reads while it is loaded": initialising,
+    "keeps what it has seen": keeping,
 }
 CHANGES: Final[dict[str, Callable[[Any], None]]] = {
     "saver named by an object": named_by_an_object,
     "saver in another's place": in_another_s_place,
     "call with a name": called_with_a_name,
+    "branch with a name": branching_with_a_name,
+    "call of another's function": called_of_another,
     "of TensorFlow 1": of_tensorflow_1,
+    "of two graphs": of_two_graphs,
 }
 
 
 def changed(path: Path, copy: Path, change: Callable[[Any], None]) -> Path:
-    """A copy of a SavedModel whose graph somebody has changed."""
+    """A copy of a SavedModel that somebody has changed."""
     shutil.copytree(path, copy)
     saved = tf.__internal__.saved_model.parse_saved_model(str(path))
-    change(saved.meta_graphs[0])
+    change(saved)
     (copy / "saved_model.pb").write_bytes(saved.SerializeToString())
     return copy
 
