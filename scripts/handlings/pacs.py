@@ -128,6 +128,13 @@ MUTANTS: Final = (
         "tests/pacs/test_spool.py::test_nothing_is_accepted_while_another_disk_lies_over_the_spool",
     ),
     Mutant(
+        "start without the disk of the spool's segments",
+        "service/pacs/segments.py",
+        "if wanted and wanted.isdisjoint(",
+        "if False and wanted.isdisjoint(",
+        "tests/pacs/test_spool.py::test_a_ledger_without_any_of_its_files_is_not_started_with",
+    ),
+    Mutant(
         "disk that is mounted over the spool's segments",
         "service/pacs/segments.py",
         "if is_in_place(self.folder, self._identity):",

@@ -16,6 +16,7 @@ from typing import BinaryIO, Final, NamedTuple
 
 from service.disks import check_folder, is_in_place, kind, unusable
 from service.errors import SpoolFull
+from service.settings import SettingsError
 
 FOLDER: Final = "segments"
 """Where they lie, beside the ledger."""
@@ -24,6 +25,11 @@ SUFFIX: Final = ".segment"
 
 UNREADABLE: Final = "unreadable"
 """Reason of what cannot be read while the disk is well otherwise."""
+
+NONE_THERE: Final = (
+    "of the files that its ledger knows none is there: mount their disk,"
+    " put the whole folder back as it was, or move it away"
+)
 
 FULL: Final = kind(OSError(errno.ENOSPC, ""))
 """Why a disk takes nothing on which there is too little room, which nobody has to try."""
@@ -92,9 +98,16 @@ class Segments:
 
         Args:
             names: of the others; None where nobody can say, and all stay.
+
+        Raises:
+            SettingsError: not one of them is there, and nothing has been removed. Started without them,
+                all that they hold would be given up.
         """
         wanted = None if names is None else set(names)
-        for path in self.folder.glob(f"*{SUFFIX}"):
+        paths = list(self.folder.glob(f"*{SUFFIX}"))
+        if wanted and wanted.isdisjoint(path.stem for path in paths):
+            raise SettingsError(f"BRAIN_SPOOL: {NONE_THERE}")
+        for path in paths:
             if wanted is not None and path.stem not in wanted:
                 # What cannot be deleted now is at the next start.
                 with suppress(OSError):

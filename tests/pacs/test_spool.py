@@ -262,6 +262,25 @@ def test_a_new_ledger_beside_files_of_an_old_one_is_refused_and_they_stay(
     assert sorted(segments.folder.iterdir()) == before != []
 
 
+@pytest.mark.parametrize("others", [False, True], ids=["empty", "of another spool"])
+def test_a_ledger_without_any_of_its_files_is_not_started_with(
+    ledger: Ledger, inbox: Inbox, segments: Segments, others: bool
+) -> None:
+    """As where the files have a disk of their own that is not mounted, or it alone was put back."""
+    put(inbox, segments, "1.5.1")
+    (path,) = segments.folder.iterdir()
+    away = path.rename(segments.folder.parent / path.name)
+    if others:
+        (segments.folder / "others.segment").touch()
+    before = list(segments.folder.iterdir())
+    with pytest.raises(SettingsError, match=r"none is there: mount .* move it away$"):
+        segments.keep_only(ledger.segments())
+    assert list(segments.folder.iterdir()) == before
+    away.rename(path)
+    segments.keep_only(ledger.segments())
+    assert list(segments.folder.iterdir()) == [path]
+
+
 def test_a_new_ledger_beside_files_that_nobody_can_list_is_not_begun(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
