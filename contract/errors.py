@@ -47,18 +47,15 @@ class ContractError(Exception):
 
 
 class DecodeError(ContractError):
-    """The bytes are no slice that a model may see.
-
-    Attributes:
-        dicom: where in a study the slice belongs, of a DICOM object that is refused before it is open
-            though its header can be read; else None.
-        study: its Study Instance UID, likewise.
-    """
-
     code = "decode_error"
     status = 422
+
     dicom: "DicomReference | None" = None
+    """Where in a study the slice belongs, of a DICOM object that is refused before it is open though
+    its header can be read; else None."""
+
     study: str | None = None
+    """Its Study Instance UID, likewise."""
 
 
 class UnsupportedMedia(DecodeError):
