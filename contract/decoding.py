@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from contract.codestream import has_more_scans, jpeg_is_read_as_ycbcr, max_scans
-from contract.colour import coloured_pixels, is_coloured, on_black
+from contract.colour import Tints, channels_of, is_grey, on_black
 from contract.contrast import stretched
 from contract.errors import (
     DecodeError,
@@ -24,7 +24,7 @@ from contract.errors import (
     UnsupportedMedia,
 )
 from contract.metadata import is_excessive_jpeg, is_excessive_png
-from contract.png import deep_grey, transparent_level
+from contract.png import deep_picture, transparent_level
 from contract.policy import DEFAULT_POLICY, Policy
 from contract.preprocessing import DEFAULT_SPEC, WHOLE, DicomReference, PreprocessSpec, Reach, Slice
 from contract.source import Source
@@ -215,12 +215,16 @@ def _decode_pillow(data: bytes, media: Media, spec: PreprocessSpec, max_pixels: 
     absent = transparent_level(image)
     if absent is not None:
         image.info["transparency"] = absent
-    deep = deep_grey(image, data) if media is Media.PNG else None
+    deep = deep_picture(image, data) if media is Media.PNG else None
     # A PNG may state its orientation behind its pixels.
     image.load()
     turn = _turn(image) if "exif" in image.info else None
-    coloured = coloured or _has_colours(image)
-    grey = to_grey(image) if deep is None else Image.fromarray(stretched(deep))
+    if deep is None:
+        coloured = coloured or _has_colours(image)
+        grey = to_grey(image)
+    else:
+        coloured = deep.coloured
+        grey = Image.fromarray(stretched(deep.grey))
     # They are as large as the slice, or larger.
     del image, deep
     if turn is not None:
@@ -251,8 +255,12 @@ def _smaller(data: bytes, mode: str, least: int) -> Image.Image:
 
 
 def _has_colours(image: Image.Image) -> bool:
-    strips = [image] if _is_one_strip(image) else map(image.crop, _boxes(image))
-    return is_coloured(sum(map(coloured_pixels, strips)), image.width * image.height)
+    if is_grey(image):
+        return False
+    tints = Tints()
+    for strip in [image] if _is_one_strip(image) else map(image.crop, _boxes(image)):
+        tints.add(channels_of(strip))
+    return tints.coloured
 
 
 def _turned(reach: Reach, turn: Image.Transpose | None) -> Reach:

@@ -189,13 +189,16 @@ def open_dicom(data: bytes, policy: Policy, *, keep: Sequence[str] = ()) -> Dico
         keep: keywords of the attributes that are kept in its header, other than the pixels.
 
     Raises:
-        DecodeError: one of its kinds; no other exception leaves this function.
+        DecodeError: one of its kinds, which says where in a study the object belongs, if its header can
+            be read; no other exception leaves this function.
     """
     quieten()
     with _errors_named():
         inflated = _inflated(data, policy.max_pixels)
-        dataset, header = _read(inflated, policy.checks, keep)
-        size = 0 if inflated.data is data else len(inflated.data)
+        reader, dataset, header = _read(inflated, keep)
+    size = 0 if inflated.data is data else len(inflated.data)
+    with _placed(dataset), _errors_named():
+        _check(dataset, reader, policy.checks)
         return DicomObject(dataset, policy, header, size)
 
 
@@ -208,6 +211,18 @@ def _errors_named() -> Iterator[None]:
         raise
     except Exception:  # noqa: BLE001 - whatever damage makes pydicom raise, attribute values in it
         raise UndecodableImage("the DICOM object is damaged and cannot be decoded") from None
+
+
+@contextmanager
+def _placed(dataset: FileDataset) -> Iterator[None]:
+    """Has errors say where the object belongs, so that no other series is taken to lack it."""
+    try:
+        yield
+    except DecodeError as error:
+        with suppress(Exception):
+            error.study = uid(dataset, "StudyInstanceUID")
+            error.dicom = reference(frame_attributes(dataset, 1), 1)
+        raise
 
 
 def quieten() -> None:
@@ -234,18 +249,22 @@ def _inflated(data: bytes, max_pixels: int) -> Inflated:
 
 
 def _read(
-    inflated: Inflated, checks: Checks, keep: Sequence[str]
-) -> tuple[FileDataset, Dataset | None]:
-    """Parses an object; it is of an accepted kind, has pixels, and its transfer syntax is known.
+    inflated: Inflated, keep: Sequence[str]
+) -> tuple[BoundedReader, FileDataset, Dataset | None]:
+    """Parses an object.
 
     Returns:
-        It, and its header with the attributes that are kept, if any are.
+        What it was read with, it, and its header with the attributes that are kept, if any are.
     """
     check_size(inflated.data, inflated.meta)
     reader = BoundedReader(inflated.data)
     kept = [Tag(keyword) for keyword in keep]
     dataset = dcmread(reader, specific_tags=[*_ATTRIBUTES, *kept])
-    header = _split(dataset, {*kept, _CHARACTER_SET}) if kept else None
+    return reader, dataset, _split(dataset, {*kept, _CHARACTER_SET}) if kept else None
+
+
+def _check(dataset: FileDataset, reader: BoundedReader, checks: Checks) -> None:
+    """Of an accepted kind, with pixels; its transfer syntax is known then."""
     if "PixelData" not in dataset and reader.overrun:
         raise TruncatedImage("the DICOM object ends before its pixels")
     check_kind(dataset, checks)
@@ -257,7 +276,6 @@ def _read(
         is_implicit, is_little_endian = dataset.original_encoding
         explicit = ExplicitVRLittleEndian if is_little_endian else ExplicitVRBigEndian
         dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if is_implicit else explicit
-    return dataset, header
 
 
 def _split(dataset: FileDataset, kept: Collection[BaseTag]) -> Dataset:

@@ -28,7 +28,10 @@ Every message is safe to show to a client: it never holds pixel values, file con
 attribute values.
 """
 
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from contract.preprocessing import DicomReference
 
 
 class ContractError(Exception):
@@ -46,6 +49,13 @@ class ContractError(Exception):
 class DecodeError(ContractError):
     code = "decode_error"
     status = 422
+
+    dicom: "DicomReference | None" = None
+    """Where in a study the slice belongs, of a DICOM object that is refused before it is open though
+    its header can be read; else None."""
+
+    study: str | None = None
+    """Its Study Instance UID, likewise."""
 
 
 class UnsupportedMedia(DecodeError):

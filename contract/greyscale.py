@@ -14,8 +14,8 @@ from pydicom import Dataset
 from pydicom.datadict import dictionary_description
 from pydicom.pixels import apply_color_lut
 
-from contract.colour import coloured_pixels, is_coloured
-from contract.contrast import own_range
+from contract.colour import Tints
+from contract.contrast import PART_PIXELS, own_range
 from contract.errors import TooManyPixels, UndecodableImage, UnsupportedPixels
 
 MAX_ENTRIES: Final = 2**16
@@ -81,15 +81,17 @@ def luma(
         stored, bits_stored = _coloured(stored, attributes)
     elif photometric != "RGB" or stored.ndim != 3:
         raise UnsupportedPixels("the photometric interpretation is not supported")
-    scaled = stored[..., :3].astype(np.float32) * (255 / (2**bits_stored - 1))
-    colours = np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
-    picture = Image.fromarray(colours)
-    if is_coloured(coloured_pixels(picture), picture.width * picture.height):
+    tints = Tints(2**16)
+    for part in np.array_split(stored, 1 + stored.size // PART_PIXELS):
+        tints.add(np.moveaxis(part[..., :3].clip(0).astype(np.uint16), 2, 0))
+    if tints.coloured:
         # An activation or a direction of fibres would look like tissue that is bright.
         raise UnsupportedPixels(
             "the pixels of the DICOM object are coloured, as those of a map are"
         )
-    return np.array(picture.convert("L"))
+    scaled = stored[..., :3].astype(np.float32) * (255 / (2**bits_stored - 1))
+    colours = np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
+    return np.array(Image.fromarray(colours).convert("L"))
 
 
 def window(

@@ -8,13 +8,14 @@ the level that stands for transparency.
 import io
 import zlib
 from collections.abc import Iterator
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from PIL.ImageFile import ImageFile
 
+from contract.colour import Tints
 from contract.errors import TruncatedImage
 
 LOW_BYTES: Final = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}
@@ -37,6 +38,9 @@ SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 FEW_BITS: Final = {"L;2": 2, "L;4": 4}
 """Bits of Pillow's names for grey that it spreads over the levels of 8."""
 
+DEEP_LEVELS: Final = 2**16
+"""Of a sample of 16 bits."""
+
 LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)
 """Weights of red, green and blue in brightness (ITU-R BT.601-7, 2.5.1), as Pillow has them."""
 
@@ -47,8 +51,20 @@ BLOCK_BYTES: Final = 2**16
 """Compressed bytes that are taken at a time."""
 
 
-def deep_grey(image: ImageFile, data: bytes) -> NDArray[np.uint16] | None:
-    """The grey levels of such a file; transparency becomes black.
+class DeepPicture(NamedTuple):
+    """What is read of such a file; transparency becomes black.
+
+    Attributes:
+        grey: uint16 (rows, columns), its brightness.
+        coloured: whether it is in colour.
+    """
+
+    grey: NDArray[np.uint16]
+    coloured: bool
+
+
+def deep_picture(image: ImageFile, data: bytes) -> DeepPicture | None:
+    """Reads a file of samples of 16 bits with colour or transparency.
 
     Whole, its samples would take up to sixteen bytes a pixel in Pillow: two images, of their high and
     of their low bytes.
@@ -58,7 +74,7 @@ def deep_grey(image: ImageFile, data: bytes) -> NDArray[np.uint16] | None:
         data: the file that it was opened from.
 
     Returns:
-        Uint16 (rows, columns), or None if the file is of another kind, and not loaded.
+        None if the file is of another kind, and not loaded.
 
     Raises:
         TruncatedImage: the compressed pixels end too early.
@@ -73,16 +89,19 @@ def deep_grey(image: ImageFile, data: bytes) -> NDArray[np.uint16] | None:
     part = grey[top:bottom, left:right]
     steps = PASSES if image.info.pop("interlace", None) else ((0, 0, 1, 1),)
     lines = _Lines(data, tile.offset)
+    tints = None if raw_mode == PAIRS else Tints(DEEP_LEVELS)
     for first_row, first_column, down, across in steps:
         target = part[first_row::down, first_column::across]
         start = 0
         for samples in _strips(lines, raw_mode, *target.shape):
             target[start : start + len(samples)] = _over_black(samples, absent)
+            if tints is not None:
+                tints.add(_colours(samples, absent))
             start += len(samples)
     # What it says behind its pixels is read with the first of them.
     image.tile = [tile._replace(extents=(0, 0, 1, 1))]
     image.load()
-    return grey
+    return DeepPicture(grey, tints is not None and tints.coloured)
 
 
 def transparent_level(image: ImageFile) -> object:
@@ -115,6 +134,16 @@ def _over_black(samples: NDArray[np.uint16], absent: object) -> NDArray[np.uint1
     elif isinstance(absent, tuple):
         grey[(samples == absent).all(2)] = 0
     return np.rint(grey).astype(np.uint16)
+
+
+def _colours(samples: NDArray[np.uint16], absent: object) -> NDArray[np.uint16]:
+    """Red, green and blue over black, (3, rows, columns), of samples as of :func:`_over_black`."""
+    colours = samples[..., :3]
+    if samples.shape[2] == 4:
+        colours = (colours * (samples[..., 3:] / np.float32(65535))).astype(np.uint16)
+    elif isinstance(absent, tuple):
+        colours = np.where((samples == absent).all(2, keepdims=True), np.uint16(0), colours)
+    return np.moveaxis(colours, 2, 0)
 
 
 class _Lines:

@@ -185,7 +185,7 @@ class Bench:
         try:
             job.source = open_source(data, spec, policy)
         except DecodeError as error:
-            job.outcome = error
+            job.outcome, job.study, job.dicom = error, error.study, error.dicom
         else:
             if job.source.frames > 1 or job.source.isolated:
                 return Verdict(None, None, None, started, 0.0, 0.0)

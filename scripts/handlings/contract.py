@@ -91,6 +91,14 @@ MUTANTS: Final = (
         "tests/contract/test_dicom_kind.py::test_spellings_of_a_head",
     ),
     Mutant(
+        "object of another series that is refused by its header",
+        "contract/dicom.py",
+        "            error.dicom = reference(frame_attributes(dataset, 1), 1)\n",
+        "            pass\n",
+        "tests/service/test_series.py"
+        "::test_what_is_refused_by_its_header_is_missing_in_its_own_series_alone",
+    ),
+    Mutant(
         "picture in colour",
         "contract/answer.py",
         "        if coloured is not None:\n",
@@ -115,8 +123,8 @@ MUTANTS: Final = (
     Mutant(
         "colours that are drawn over a slice",
         "contract/greyscale.py",
-        "if is_coloured(coloured_pixels(picture), picture.width * picture.height):",
-        "if False:",
+        "    if tints.coloured:",
+        "    if False:",
         "tests/contract/test_dicom_pixels.py::TestColour::test_what_is_drawn_in_colour_is_refused",
     ),
     Mutant(

@@ -127,6 +127,20 @@ MUTANTS: Final = (
         "tests/contract/test_metadata.py::test_a_side_that_no_other_format_can_have",
     ),
     Mutant(
+        "picture of 16 bits in colour",
+        DECODING,
+        "coloured = deep.coloured",
+        "coloured = False",
+        "tests/contract/test_colour.py::test_png_of_sixteen_bits",
+    ),
+    Mutant(
+        "dim picture in colour",
+        "contract/colour.py",
+        "min(MAX_TINT * unit, MAX_TINT_SHARE * high)",
+        "MAX_TINT * unit",
+        "tests/contract/test_colour.py::test_a_dim_picture_is_measured_by_its_own_brightness",
+    ),
+    Mutant(
         "JPEG of scans without end",
         DECODING,
         "if has_more_scans(data, max_scans(columns * rows, max_pixels)):",

@@ -238,3 +238,33 @@ def png_chunk(kind: bytes, content: bytes) -> bytes:
     """A PNG chunk with the right checksum."""
     checksum = zlib.crc32(kind + content)
     return len(content).to_bytes(4) + kind + content + checksum.to_bytes(4)
+
+
+def raw_png(
+    pixels: NDArray[Any], kind: int = 0, *, interlaced: bool = False, absent: bytes = b""
+) -> bytes:
+    """A PNG of 8 or 16 bits and any colour type, which Pillow reads but does not write.
+
+    Args:
+        pixels: uint8 or uint16, (rows, columns) or (rows, columns, samples).
+        kind: its colour type.
+        interlaced: by Adam7 (ISO/IEC 15948, 8.2).
+        absent: what stands for transparency, as its chunk has it.
+    """
+    rows, columns = pixels.shape[:2]
+    steps = [(0, 0, 1, 1)]
+    if interlaced:
+        steps = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2)]
+        steps += [(0, 1, 2, 2), (1, 0, 2, 1)]
+    big_endian = pixels.astype(pixels.dtype.newbyteorder(">"))
+    raw = b"".join(
+        b"\0" + line.tobytes()
+        for top, left, down, across in steps
+        for line in big_endian[top::down, left::across]
+    )
+    form = columns.to_bytes(4) + rows.to_bytes(4)
+    form += bytes([8 * pixels.itemsize, kind, 0, 0, interlaced])
+    header = png_chunk(b"IHDR", form)
+    header += png_chunk(b"tRNS", absent) if absent else b""
+    content = header + png_chunk(b"IDAT", zlib.compress(raw)) + png_chunk(b"IEND", b"")
+    return b"\x89PNG\r\n\x1a\n" + content

@@ -27,6 +27,7 @@ from tests.contract.samples import (
     grey_slice,
     mr_object,
     png_chunk,
+    raw_png,
 )
 from tests.support.threads import at_once
 
@@ -480,28 +481,6 @@ def deep_png(values: NDArray[np.uint16], kind: int, *, interlaced: bool = False)
     samples = np.full((*values.shape, {0: 1, 2: 3, 4: 2, 6: 4}[kind]), 65535, np.uint16)
     samples[..., : 1 if kind in {0, 4} else 3] = values[..., None]
     return raw_png(samples, kind, interlaced=interlaced)
-
-
-def raw_png(pixels: NDArray[Any], kind: int = 0, *, interlaced: bool = False) -> bytes:
-    """A PNG of 8 or 16 bits and any colour type, which Pillow reads but does not write.
-
-    If interlaced, by Adam7 (ISO/IEC 15948, 8.2).
-    """
-    rows, columns = pixels.shape[:2]
-    steps = [(0, 0, 1, 1)]
-    if interlaced:
-        steps = [(0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2)]
-        steps += [(0, 1, 2, 2), (1, 0, 2, 1)]
-    big_endian = pixels.astype(pixels.dtype.newbyteorder(">"))
-    raw = b"".join(
-        b"\0" + line.tobytes()
-        for top, left, down, across in steps
-        for line in big_endian[top::down, left::across]
-    )
-    form = (columns, rows, 8 * pixels.itemsize, kind, 0, 0, interlaced)
-    header = png_chunk(b"IHDR", struct.pack(">IIBBBBB", *form))
-    content = header + png_chunk(b"IDAT", zlib.compress(raw)) + png_chunk(b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + content
 
 
 def grey_png(levels: NDArray[np.uint16], bits: int, absent: int | None = None) -> bytes:

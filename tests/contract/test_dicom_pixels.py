@@ -299,7 +299,7 @@ class TestColour:
             pytest.param((164, 100, 100), 1, False, id="a tint all over"),
         ],
     )
-    @pytest.mark.parametrize("form", ["RGB", "16 bits", "palette"])
+    @pytest.mark.parametrize("form", ["RGB", "16 bits", "12 bits in 16", "palette"])
     def test_what_is_drawn_in_colour_is_refused(
         self, form: str, colour: tuple[int, int, int], share: float, refused: bool
     ) -> None:
@@ -311,6 +311,8 @@ class TestColour:
         attributes = {}
         if form == "16 bits":
             pixels = pixels * np.uint16(257)
+        elif form == "12 bits in 16":
+            pixels = pixels * np.uint16(16)
         elif form == "palette":
             attributes = palette([256, 0, 8], bytes(range(256)))
             for name, value in zip(("Red", "Green", "Blue"), colour, strict=True):

@@ -170,6 +170,32 @@ def test_failed_slices_are_counted_where_they_belong(few: Service, slices: list[
     assert (series["slices"], series["failed"]) == (1, 1)
 
 
+def refused(picture: Path, **attributes: Any) -> list[tuple[str, bytes]]:
+    """Objects of which nothing but the header is read, and the code of each."""
+    whole = mr_slice(picture, 9, **attributes)
+    mosaic = ["ORIGINAL", "PRIMARY", "M", "MOSAIC"]
+    return [
+        ("mosaic", mr_slice(picture, 9, ImageType=mosaic, **attributes)),
+        ("unsupported_pixels", mr_slice(picture, 9, BitsStored=4, HighBit=7, **attributes)),
+        ("no_pixel_data", mr_slice(picture, 9, PixelData=None, **attributes)),
+        ("truncated_image", whole[:-9000]),
+    ]
+
+
+def test_what_is_refused_by_its_header_is_missing_in_its_own_series_alone(
+    few: Service, slices: list[Path]
+) -> None:
+    """Or in each, if it names none."""
+    for series, failed in (("1.2.3", 0), (SERIES, 4), (None, 4)):
+        objects = refused(slices[0], SeriesInstanceUID=series)
+        files = [mr_slice(slices[1], 0), mr_slice(slices[2], 3), *(data for _, data in objects)]
+        content = few.predict(*files).json()
+        entries = content["predictions"][2:]
+        assert [entry["error"]["code"] for entry in entries] == [code for code, _ in objects]
+        assert [summary["failed"] for summary in content["series"]] == [failed]
+        assert [entry["dicom"]["series_instance_uid"] for entry in entries] == [series] * 4
+
+
 def test_slices_that_share_identifier_and_place_all_count() -> None:
     """As some anonymisers leave them, which take the places away too; true copies still count once."""
     values = [(0.9 if 10 <= number < 16 else 0.05) + number / 500 for number in range(30)]
