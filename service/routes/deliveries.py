@@ -13,7 +13,7 @@ from service.state import State
 async def show(request: Request) -> Response:
     """What waits, what was given up and what was set aside, and why; all is named by hashes.
 
-    Of what was given up and set aside the newest are listed; `objects_dead` and `series_dead` count all.
+    The newest of what was given up and set aside are listed; `objects_dead`, `series_dead` count all.
     """
     gateway = State.of(request.scope).gateway
     if gateway is None:

@@ -153,6 +153,8 @@ def test_lists_that_end_somewhere_say_where(document: dict[str, Any]) -> None:
         assert listed[name]["maxItems"] == LISTED
         assert f"newest {LISTED}" in listed[name]["description"]
         assert f"`{number}`" in listed[name]["description"]
+    text = (ROOT / "docs" / "pacs.md").read_text(encoding="utf-8")
+    assert f"the newest {LISTED} of each kind (`objects_dead` and `series_dead` count all" in text
 
 
 def test_no_answer_in_json_lacks_an_example(document: dict[str, Any]) -> None:
