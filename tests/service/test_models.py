@@ -470,7 +470,10 @@ def test_an_alias_is_moved_and_activated(
             (404, "version_not_found"),
         ]
         (store_copy / MODEL / ALIASES).write_text('{"stable": ')
-        damaged = [move("stable", str(first)), service.client.post(f"/models/{MODEL}/stable/activate")]
+        damaged = [
+            move("stable", str(first)),
+            service.client.post(f"/models/{MODEL}/stable/activate"),
+        ]
         for refusal in damaged:
             assert (refusal.status_code, refusal.json()["code"]) == (409, "corrupt_store")
             assert "backup" in refusal.json()["detail"]
