@@ -267,14 +267,22 @@ def _nvidia_smi(query: str) -> str:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.gpu", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--rounds", type=positive, default=2)
     parser.add_argument(
         "--seconds", type=longer_than(WARM_UP_SECONDS), default=6, help="of each load"
     )
     parser.add_argument("--version", default="latest", help="of brain-tumor")
     parser.add_argument("--images", type=positive, default=64, help="different slices")
-    parser.add_argument("--only", action="append", choices=CONFIGURATIONS, help="a configuration")
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=CONFIGURATIONS,
+        metavar="NAME",
+        help=f"one of: {'; '.join(CONFIGURATIONS)}",
+    )
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     return parser.parse_args()
 

@@ -100,7 +100,9 @@ HEAD: Final = (
 
 def main() -> int:
     """Runs it; returns the process' exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.overload", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--rounds", type=positive, default=3, help="of all loads")
     parser.add_argument("--seconds", type=positive, default=6, help="of each load")
     parser.add_argument("--times", type=positive, default=10, help="overload, in full loads")

@@ -77,7 +77,9 @@ UPLOADS_AT_A_TIME: Final = 4
 
 def main() -> int:
     """Runs it and prints the rate."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.pacs", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--instances", type=positive, default=1000)
     parser.add_argument("--series", type=positive, default=40, help="at most")
     options = parser.parse_args()

@@ -70,7 +70,9 @@ class Held:
 
 def main() -> int:
     """Runs it; returns the process' exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.soak", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--requests", type=positive, default=200_000)
     parser.add_argument("--clients", type=positive, default=16)
     parser.add_argument("--version", default="latest", help="of brain-tumor")

@@ -93,7 +93,9 @@ def version(text: str) -> Path:
 
 def main() -> int:
     """Prints the table; returns the process' exit status."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.stages", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("version", nargs="*", type=version, help="folder; default: first and last")
     store = ROOT / "model_store" / "brain-tumor"
     newest = ModelStore(store.parent).versions(store.name)[-1]

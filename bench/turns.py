@@ -105,7 +105,9 @@ def unpacked(archive: bytes, folder: Path) -> Path:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.turns", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("commit", help="what to compare with, as git names it")
     parser.add_argument("--rounds", type=positive, default=4)
     parser.add_argument("--seconds", type=positive, default=2, help="of each load")

@@ -19,6 +19,7 @@ ContractError
     ├── VersionExists          versions are immutable, a number is used once
     ├── IncompleteVersion      a file that the manifest names is missing
     ├── CorruptVersion         a file or the manifest is not what was published
+    ├── CorruptStore           a file that belongs to no version is damaged
     ├── NewerSchema            written by a later release of this project
     ├── PreprocessMismatch     its preprocessing cannot be reproduced here
     ├── InvalidAlias           a word that cannot be an alias
@@ -227,6 +228,13 @@ class CorruptVersion(StoreError):
     """The manifest or a file of the version is not what was published."""
 
     code = "corrupt_version"
+
+
+class CorruptStore(StoreError):
+    """`aliases.json` or `highest.json` of the model is damaged, and has to come from a backup."""
+
+    code = "corrupt_store"
+    status = 409
 
 
 class NewerSchema(StoreError):

@@ -20,7 +20,7 @@ from typing import Annotated, Final
 from pydantic import Field, TypeAdapter, ValidationError
 
 from contract.errors import (
-    CorruptVersion,
+    CorruptStore,
     InvalidAlias,
     ReadOnlyStore,
     StoreError,
@@ -42,6 +42,9 @@ HIGHEST: Final = "highest.json"
 LATEST: Final = "latest"
 STAGING_PREFIX: Final = ".staging-"
 """Folders of this name hold versions still being written; nothing ever loads them."""
+
+DAMAGED: Final = "is damaged: put it back from a backup"
+"""What the error of a file says that a copy of a version does not mend."""
 
 MAX_SHOWN: Final = 80
 """Characters of a name or a selector that a message repeats."""
@@ -99,7 +102,7 @@ class ModelStore:
         copying alone: of that, a version that is there or an alias that points at it says so.
 
         Raises:
-            CorruptVersion: a file that tells is damaged.
+            CorruptStore: a file that tells is damaged.
             StoreError: such a file cannot be read.
             VersionExists: there is none.
         """
@@ -117,7 +120,7 @@ class ModelStore:
         """Alias to version number; of a version that has been deleted, there may still be some.
 
         Raises:
-            CorruptVersion: the alias file is damaged.
+            CorruptStore: the alias file is damaged.
             StoreError: it cannot be read.
         """
         path = self.root / name / ALIASES
@@ -128,7 +131,7 @@ class ModelStore:
         except OSError as error:
             raise StoreError(f"{name}/{ALIASES} cannot be read") from error
         except ValidationError as error:
-            raise CorruptVersion(f"{name}/{ALIASES} is damaged") from error
+            raise CorruptStore(f"{name}/{ALIASES} {DAMAGED}") from error
 
     def set_alias(self, name: str, alias: str, version: int) -> int | None:
         """Points an alias at a version, atomically; whoever else moves one meanwhile waits.
@@ -139,7 +142,7 @@ class ModelStore:
         Raises:
             InvalidAlias: the name is none for an alias.
             VersionNotFound: there is no such version.
-            CorruptVersion: the alias file is damaged, or the one that keeps the highest number.
+            CorruptStore: the alias file is damaged, or the one that keeps the highest number.
             StoreError: one of them cannot be read.
             ReadOnlyStore: the store cannot be written.
         """
@@ -162,7 +165,7 @@ class ModelStore:
 
         Raises:
             VersionNotFound: it stands for none.
-            CorruptVersion: it may be an alias, and the alias file is damaged.
+            CorruptStore: it may be an alias, and the alias file is damaged.
             StoreError: likewise, and it cannot be read.
         """
         versions = self.versions(name)
@@ -264,7 +267,7 @@ class ModelStore:
             VersionExists: the number is taken.
             IncompleteVersion: an artifact that the manifest names was not written.
             StoreError: the version would not load; see :meth:`load`.
-            CorruptVersion: the file that keeps the highest number is damaged.
+            CorruptStore: the file that keeps the highest number is damaged.
             ReadOnlyStore: that file cannot be written.
         """
         target = self.root / manifest.name / str(manifest.version)
@@ -298,7 +301,7 @@ class ModelStore:
         except OSError as error:
             raise StoreError(f"{name}/{HIGHEST} cannot be read") from error
         except ValidationError as error:
-            raise CorruptVersion(f"{name}/{HIGHEST} is damaged") from error
+            raise CorruptStore(f"{name}/{HIGHEST} {DAMAGED}") from error
 
     def _keep_highest(self, name: str, version: int) -> None:
         """Records a number that is about to be used, with those that came by copying."""

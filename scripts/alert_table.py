@@ -1,7 +1,4 @@
-"""Prints the alerts as the table of docs/operations.md, or writes them into it.
-
-usage: python -m scripts.alert_table [--write]
-"""
+"""Prints the alerts as the table of docs/operations.md, or writes them into it."""
 
 import re
 import sys

@@ -1,7 +1,4 @@
-"""Prints the error codes as the table of docs/errors.md, or writes them into it.
-
-usage: python -m scripts.error_table [--write]
-"""
+"""Prints the error codes as the table of docs/errors.md, or writes them into it."""
 
 import re
 import sys

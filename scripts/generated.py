@@ -1,5 +1,6 @@
 """Tables that are made from the code and lie in a page between two lines."""
 
+import argparse
 import re
 import sys
 from collections.abc import Callable
@@ -25,7 +26,9 @@ def replaced(text: str, name: str, table: str) -> str:
 
 def run(page: Path, with_table: Callable[[str], str], table: Callable[[], str]) -> int:
     """Prints the table, or writes it into the page with ``--write``; returns the exit code."""
-    if sys.argv[1:] == ["--write"]:
+    parser = argparse.ArgumentParser(prog=f"python -m scripts.{Path(sys.argv[0]).stem}")
+    parser.add_argument("--write", action="store_true", help=f"into docs/{page.name}")
+    if parser.parse_args().write:
         page.write_text(with_table(page.read_text(encoding="utf-8")), encoding="utf-8")
     else:
         print(table())

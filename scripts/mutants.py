@@ -1,7 +1,5 @@
 """Takes the handling of each fault away and shows that its test fails without it.
 
-usage: python -m scripts.mutants [WORD ...]      only those whose name holds one of the words
-
 A copy of the project is changed, one place at a time, and the test that belongs to it is run there.
 All of them run in the unchanged copy first: one that does not pass there tells nothing.
 
@@ -9,6 +7,7 @@ Exits with 1 where a test does not pass unchanged, passes all the same, or hangs
 that it may, and where a place is not found any more; with 2 where no test can be tried at all.
 """
 
+import argparse
 import os
 import re
 import shutil
@@ -102,8 +101,13 @@ def without(mutant: Mutant, folder: Path, seconds: float) -> str:
     return {0: PASSES, 1: FAILS, None: HANGS}[code]
 
 
-def main(words: list[str]) -> int:
+def main(arguments: list[str]) -> int:
     """Tries them; returns the process' exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.mutants", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("words", nargs="*", metavar="WORD", help="only those with one in the name")
+    words: list[str] = parser.parse_args(arguments).words
     take_charge()
     for word in words:
         if not any(word in mutant.name for mutant in MUTANTS):

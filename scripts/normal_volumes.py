@@ -30,7 +30,7 @@ PLACE = DicomReference(None, None, 1, None)
 
 def main() -> int:
     """Prints a line for each volume; returns the process' exit status."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m scripts.normal_volumes", description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path)
     parser.add_argument("--version", default="latest")
     arguments = parser.parse_args()

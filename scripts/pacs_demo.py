@@ -37,7 +37,9 @@ PATIENCE_SECONDS = 180.0
 
 def main() -> int:
     """Runs the demo."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.pacs_demo", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--keep", action="store_true", help="leave both running until Ctrl-C")
     options = parser.parse_args()
     lacks = missing()

@@ -1,7 +1,4 @@
-"""Prints the keys of recipes as the tables of docs/recipes.md, or writes them into it.
-
-usage: python -m scripts.recipe_table [--write]
-"""
+"""Prints the keys of recipes as the tables of docs/recipes.md, or writes them into it."""
 
 import inspect
 import re

@@ -42,7 +42,7 @@ MODEL = "brain-tumor"
 
 def main() -> int:
     """Prints it; returns the process' exit status."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m scripts.retested", description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path, help="the data sets")
     parser.add_argument("--version", default="latest")
     parser.add_argument(

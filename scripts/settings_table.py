@@ -1,7 +1,4 @@
-"""Prints the settings as the table of docs/settings.md, or writes them into it.
-
-usage: python -m scripts.settings_table [--write]
-"""
+"""Prints the settings as the table of docs/settings.md, or writes them into it."""
 
 import sys
 from pathlib import Path

@@ -39,7 +39,9 @@ MB = 2**20
 
 def main() -> int:
     """Runs the command and the checks."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.smoke", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--ready-within", type=float, default=90, metavar="SECONDS")
     parser.add_argument("--memory-below", type=float, default=300, metavar="MB")
     parser.add_argument("command", nargs="+")

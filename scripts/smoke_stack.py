@@ -1,11 +1,10 @@
 """Builds and starts the containers, asks what the README asks, looks at Prometheus, takes them down.
 
-usage: python -m scripts.smoke_stack
-
 Needs a Docker engine. Exits with 1, after the containers' last log lines, where something is not as it
 should be.
 """
 
+import argparse
 import http.client
 import json
 import subprocess
@@ -36,6 +35,9 @@ for folder in ("/app", "/opt/venv", "/etc"):
 
 def main() -> int:
     """Runs the stack and the checks."""
+    argparse.ArgumentParser(
+        prog="python -m scripts.smoke_stack", description=__doc__.splitlines()[0]
+    ).parse_args()
     began = time.monotonic()
     try:
         make("stack", "ARGS=-d")

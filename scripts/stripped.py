@@ -32,7 +32,7 @@ RECIPE = "efficientnet_lite0_mask"
 
 def main() -> int:
     """Prints two lines; returns the process' exit status."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m scripts.stripped", description=__doc__)
     parser.add_argument("folders", nargs="+", type=Path, help="the data sets that trained it")
     parser.add_argument("--version", default="latest")
     arguments = parser.parse_args()

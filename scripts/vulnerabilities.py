@@ -1,12 +1,11 @@
 """Asks a vulnerability service about everything that the service's lock pins.
 
-usage: python -m scripts.vulnerabilities [LOCK]
-
 Exits with 1 where a pinned version has a known vulnerability, and with 2 where the audit itself failed.
 Where no service answers, or it knows none of the packages, as behind a mirror that holds packages
 alone, that is said, and is not called sound.
 """
 
+import argparse
 import json
 import subprocess
 import sys
@@ -91,5 +90,13 @@ def main(lock: Path = LOCK) -> int:
     return 1 if affected else 0
 
 
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m scripts.vulnerabilities", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("lock", nargs="?", type=Path, default=LOCK, help="default: the service's")
+    return parser.parse_args()
+
+
 if __name__ == "__main__":
-    sys.exit(main(*map(Path, sys.argv[1:])))
+    sys.exit(main(_arguments().lock))

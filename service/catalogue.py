@@ -7,6 +7,7 @@ from typing import Final, NamedTuple
 from contract import errors as contract_errors
 from contract.errors import (
     ContractError,
+    CorruptStore,
     CorruptVersion,
     IncompleteVersion,
     MultiFrame,
@@ -32,6 +33,7 @@ from service.problems import ROUTER_OTHERS, ROUTER_PROBLEMS
 
 OF_VERSIONS: Final = frozenset(
     {
+        CorruptStore,
         CorruptVersion,
         IncompleteVersion,
         NewerSchema,

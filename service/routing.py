@@ -7,7 +7,7 @@ from fastapi import FastAPI
 from fastapi.routing import APIRoute
 from starlette.responses import Response
 
-from contract.errors import CorruptVersion, InvalidAlias, ReadOnlyStore, StoreError
+from contract.errors import CorruptStore, InvalidAlias, ReadOnlyStore, StoreError
 from service.errors import (
     Draining,
     NoDestination,
@@ -154,7 +154,7 @@ def _add_models(app: FastAPI) -> None:
         methods=["POST"],
         responses={
             200: {"model": Activation},
-            **problems(401, 403, 404, 409, 429, CorruptVersion, Draining),
+            **problems(401, 403, 404, 409, CorruptStore, 429, StoreError, Draining),
         },
     )
     change(
@@ -176,7 +176,8 @@ def _add_models(app: FastAPI) -> None:
         methods=["PUT"],
         responses={
             200: {"model": Alias},
-            **problems(401, 403, 404, ReadOnlyStore, InvalidAlias, 429, CorruptVersion, Draining),
+            **problems(401, 403, 404, ReadOnlyStore, CorruptStore, InvalidAlias),
+            **problems(429, StoreError, Draining),
         },
     )
 

@@ -31,7 +31,7 @@ def run_audit(roots: Sequence[Path], out: Path) -> Audit:
     found = audit(images)
     summary = found.summary(images)
     for name, value in summary.items():
-        if name == "conflicting_labels":
+        if name == "conflicting_labels" and value:
             print(
                 f"{name:<44}{len(value):>7} images, near duplicates; a recipe that tells these classes "
                 "apart does not train on them:"
@@ -39,7 +39,7 @@ def run_audit(roots: Sequence[Path], out: Path) -> Audit:
             for entry in value:
                 print(f"  group {entry['group']}: {entry['file']}")
         else:
-            print(f"{name:<44}{value!s:>7}")
+            print(f"{name:<44}{value or 0!s:>7}")
     out.mkdir(parents=True, exist_ok=True)
     document = {
         "data": [source.model_dump() for source in images.sources()],

@@ -1,8 +1,13 @@
 """Answers about what goes back to a PACS, as OpenAPI describes them; see :mod:`service.schemas`."""
 
+from typing import Final
+
 from pydantic import Field
 
 from service.schemas import Pacs, Schema
+
+LISTED: Final = 100
+"""Results given up that are listed, and series set aside: the newest ones."""
 
 
 class RefusedObject(Schema):
@@ -36,8 +41,12 @@ class SeriesSetAside(Schema):
 class Deliveries(Pacs):
     """The way from a PACS and back, and the newest of what was given up on it."""
 
-    refused: list[RefusedObject]
-    set_aside: list[SeriesSetAside]
+    refused: list[RefusedObject] = Field(
+        max_length=LISTED, description=f"The newest {LISTED}; `objects_dead` counts all."
+    )
+    set_aside: list[SeriesSetAside] = Field(
+        max_length=LISTED, description=f"The newest {LISTED}; `series_dead` counts all."
+    )
 
 
 class Retried(Schema):

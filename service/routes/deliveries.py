@@ -1,21 +1,20 @@
 """``/deliveries``: for the administrator, what was given up, and to try it again."""
 
-from typing import Final
-
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from service.administration import recorded
 from service.audit import hashed
 from service.errors import NoDestination
+from service.pacs.schemas import LISTED
 from service.state import State
-
-LISTED: Final = 100
-"""Results given up that are listed, and series set aside: the newest ones."""
 
 
 async def show(request: Request) -> Response:
-    """What waits, what was given up and what was set aside, and why; all is named by hashes."""
+    """What waits, what was given up and what was set aside, and why; all is named by hashes.
+
+    The newest of what was given up and set aside are listed; `objects_dead`, `series_dead` count all.
+    """
     gateway = State.of(request.scope).gateway
     if gateway is None:
         raise NoDestination("BRAIN_DICOMWEB_URL is not set")

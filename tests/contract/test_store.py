@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from contract.errors import (
-    CorruptVersion,
+    CorruptStore,
     IncompleteVersion,
     ReadOnlyStore,
     StoreError,
@@ -97,10 +97,12 @@ class TestNextVersion:
     def test_a_damaged_record_is_not_guessed_at(self, store: ModelStore, text: str) -> None:
         publish(store, 1)
         (store.root / NAME / HIGHEST).write_text(text, encoding="utf-8")
-        with pytest.raises(CorruptVersion, match=HIGHEST):
+        with pytest.raises(CorruptStore, match=f"{HIGHEST} is damaged: .* backup"):
             store.next_version(NAME)
-        with pytest.raises(CorruptVersion, match=HIGHEST):
+        with pytest.raises(CorruptStore, match=HIGHEST):
             publish(store, 2)
+        with pytest.raises(CorruptStore, match=HIGHEST):
+            store.set_alias(NAME, "stable", 1)
         assert store.versions(NAME) == [1]
 
     def test_a_record_that_cannot_be_written_is_a_store_that_cannot(
@@ -276,7 +278,7 @@ class TestResolve:
     )
     def test_a_damaged_alias_file_is_corrupt(self, three: ModelStore, text: str) -> None:
         (three.root / NAME / ALIASES).write_bytes(text.encode("utf-8", "surrogateescape"))
-        with pytest.raises(CorruptVersion):
+        with pytest.raises(CorruptStore, match=f"{ALIASES} is damaged: .* backup"):
             three.resolve(NAME, "stable")
         assert three.resolve(NAME, "latest") == 10, "a number needs no alias"
 

@@ -29,6 +29,7 @@ from service.pacs.schemas import Deliveries, Retried
 from service.pacs.segments import SUFFIX, Segments
 from service.pacs.series import Instance, Waiting
 from service.pacs.waits import JITTER, backoff
+from service.routes import deliveries
 from tests.support.pacs import Pacs, pacs_settings, report, series, settled, stow
 from tests.support.service import FakeRuntimes, Service, serving, wait_until
 
@@ -169,7 +170,7 @@ def test_a_clock_that_is_set_back_holds_up_no_result(
 
 
 def test_what_is_refused_is_parked_and_can_be_tried_again(
-    model_store: Path, tmp_path: Path, destination: Pacs
+    model_store: Path, tmp_path: Path, destination: Pacs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     destination.status = 400
     with serve(model_store, tmp_path, destination) as service:
@@ -184,6 +185,10 @@ def test_what_is_refused_is_parked_and_can_be_tried_again(
         shown = Deliveries.model_validate_json(service.client.get("/deliveries").content)
         assert {item.reason for item in shown.refused} == {"http_400"}
         assert {item.kind for item in shown.refused} >= {"SR", "OT"}
+        with monkeypatch.context() as patch:
+            patch.setattr(deliveries, "LISTED", 1)
+            part = service.client.get("/deliveries").json()
+        assert len(part["refused"]) == 1 < part["objects_dead"] == len(together)
         destination.status = 200
         answer = service.client.post("/deliveries/retry")
         assert Retried.model_validate_json(answer.content).objects == len(together)

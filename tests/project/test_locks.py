@@ -47,6 +47,16 @@ def test_requirements_name_no_host_and_no_path(path: Path) -> None:
     assert re.search(r"https?:|file:|--(extra-)?index|--find-links|(^|\s)/", text) is None
 
 
+def test_what_a_gpu_needs_is_installed_beside_versions_without_hashes() -> None:
+    """With a lock behind ``-c``, pip wants hashes of everything, also of what is not locked."""
+    text = (ROOT / "requirements" / "gpu.in").read_text(encoding="utf-8")
+    commands = re.findall(r"^#   (?:\S+/python -m )?pip (.+)$", text, re.MULTILINE)
+    made = re.findall(r"^freeze > (\S+)$", "\n".join(commands), re.MULTILINE)
+    used = re.findall(r" -c (\S+)", commands[-1])
+    assert len(used) == 1
+    assert made == used
+
+
 @pytest.mark.parametrize("lock", LOCKS)
 def test_lock_holds_every_direct_dependency(lock: str) -> None:
     assert direct(lock) <= pinned(lock).keys()

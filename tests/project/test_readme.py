@@ -17,6 +17,12 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = {path.name: path.read_text(encoding="utf-8") for path in (ROOT / "docs").glob("*.md")}
 ALL = "\n".join([README, *PAGES.values()])
 TRAINING_PAGE = PAGES["training.md"]
+CARDS = sorted((ROOT / "model_store").glob("*/*/report/*.md"))
+LINKING = [
+    *(ROOT / name for name in ("README.md", "bench/RESULTS.md", "tests/data/README.md")),
+    *(ROOT / "docs" / name for name in sorted(PAGES)),
+    *CARDS,
+]
 
 
 def test_every_make_command_exists() -> None:
@@ -73,9 +79,8 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("name", ["README.md", *sorted(PAGES)])
-def test_links_lead_to_files_and_headings(name: str) -> None:
-    path = ROOT / name if name == "README.md" else ROOT / "docs" / name
+@pytest.mark.parametrize("path", LINKING, ids=lambda path: str(path.relative_to(ROOT)))
+def test_links_lead_to_files_and_headings(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     for target, anchor in re.findall(r"\]\((?!\w+:)([^)#]*)(?:#([^)]+))?\)", text):
         other = (path.parent / target).resolve() if target else path
@@ -87,7 +92,13 @@ def test_links_lead_to_files_and_headings(name: str) -> None:
 TRAINING = re.findall(r"\bpython -m training ([^#`\n]+)", TRAINING_PAGE)
 
 
-@pytest.mark.parametrize("command", [line for line in TRAINING if " " in line.strip()])
+WRITTEN = "\n".join([ALL, *(card.read_text(encoding="utf-8") for card in CARDS)])
+COMMANDS = re.findall(r"\bpython -m training ([^#`\n]+)", WRITTEN.replace("\\\n", ""))
+
+
+@pytest.mark.parametrize(
+    "command", sorted({line.strip() for line in COMMANDS if " " in line.strip()})
+)
 def test_every_training_command_is_one(command: str) -> None:
     words = shlex.split(command)
     assert _parser().parse_args(words).command == words[0]

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 
-from contract.store import ModelStore
+from contract.store import ALIASES, ModelStore
 from service import storage
 from service.registry import Registry
 from service.routes import models
@@ -469,6 +469,17 @@ def test_an_alias_is_moved_and_activated(
             (422, "invalid_alias"),
             (404, "version_not_found"),
         ]
+        (store_copy / MODEL / ALIASES).write_text('{"stable": ')
+        damaged = [
+            move("stable", str(first)),
+            service.client.post(f"/models/{MODEL}/stable/activate"),
+        ]
+        for refusal in damaged:
+            assert (refusal.status_code, refusal.json()["code"]) == (409, "corrupt_store")
+            assert "backup" in refusal.json()["detail"]
+        (model,) = ModelList.model_validate_json(service.client.get("/models").content).models
+        assert {it.error and it.error.code for it in model.versions} == {"corrupt_store"}
+        assert serves(service, jpeg) == second
 
 
 def test_an_alias_of_latest_stays_where_that_was(store_copy: Path, runtimes: FakeRuntimes) -> None:

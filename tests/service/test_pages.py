@@ -9,7 +9,7 @@ from urllib.parse import urljoin
 import pytest
 
 from scripts.mr_study import write_study
-from service.pacs.schemas import Deliveries, Retried
+from service.pacs.schemas import LISTED, Deliveries, Retried
 from service.schemas import (
     Activation,
     Alias,
@@ -145,6 +145,16 @@ def test_every_answer_in_json_has_a_valid_example(
             problem = response["content"]["application/problem+json"]["example"]
             assert Problem.model_validate(problem).status == int(status)
             assert re.fullmatch("[0-9a-f]{32}", problem["request_id"])
+
+
+def test_lists_that_end_somewhere_say_where(document: dict[str, Any]) -> None:
+    listed = document["components"]["schemas"]["Deliveries"]["properties"]
+    for name, number in (("refused", "objects_dead"), ("set_aside", "series_dead")):
+        assert listed[name]["maxItems"] == LISTED
+        assert f"newest {LISTED}" in listed[name]["description"]
+        assert f"`{number}`" in listed[name]["description"]
+    text = (ROOT / "docs" / "pacs.md").read_text(encoding="utf-8")
+    assert f"the newest {LISTED} of each kind (`objects_dead` and `series_dead` count all" in text
 
 
 def test_no_answer_in_json_lacks_an_example(document: dict[str, Any]) -> None:

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import tracemalloc
 from dataclasses import replace
@@ -330,7 +331,9 @@ def test_the_audit_says_of_conflicts_what_a_recipe_makes_of_them(
     assert json.loads((tmp_path / "audit" / "audit.json").read_text())["other_files"] == {".txt": 1}
 
 
-def test_blank_slices_link_no_patients_and_are_in_no_conflict(tmp_path: Path) -> None:
+def test_blank_slices_link_no_patients_and_are_in_no_conflict(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """The first slice of an exported volume is air, byte for byte the same in every patient's."""
     for number, label in enumerate(("glioma", "glioma", "notumor")):
         folder = tmp_path / "set" / label / f"P{number}"
@@ -343,6 +346,8 @@ def test_blank_slices_link_no_patients_and_are_in_no_conflict(tmp_path: Path) ->
     assert found.conflicting.size == 0
     assert found.summary(images)["exact_pairs"] == 0
     assert "\n  3 slices are blank, and count as nobody's copies" in images.describe()
+    run_audit([tmp_path / "set"], tmp_path / "audit")
+    assert re.search(r"^conflicting_labels +0$", capsys.readouterr().out, re.MULTILINE)
 
 
 def test_many_copies_of_one_file_take_no_memory_for_each_pair() -> None:
