@@ -87,8 +87,10 @@ def _masks(
     for index, row in enumerate(rows):
         path = images.files[int(row)].mask
         if path is not None:
-            mask = read_mask(path).astype(np.uint8) * np.uint8(255)
-            yield index, perturbed(mask, change, rng) > MASK_LEVEL
+            turn = images.geometries[int(row)].turn
+            # As it is read, which is how the slice is changed: stored, it may be a mirror image.
+            mask = turn.apply(read_mask(path)).astype(np.uint8) * np.uint8(255)
+            yield index, turn.undo(perturbed(mask, change, rng) > MASK_LEVEL)
 
 
 def _dice(
