@@ -150,7 +150,8 @@ def _introduction(entries: Entries) -> str:
         "ends in `.json`. Accuracies are in percent, with 95 % bootstrap intervals over "
         "near-duplicate groups, where there are five of them and their draws differ at all (shares "
         "at and near 0 and 1 with at least Clopper and Pearson's limits for the effective number "
-        f"of groups).{_older(entries)} In brackets behind the data: what a run was given instead of "
+        "of groups; in reports until 2026-11-28 the limit nearer to 0 or 1 may be too narrow)."
+        f"{_older(entries)} In brackets behind the data: what a run was given instead of "
         "its recipe's own, or left out." + _told_apart(entries)
     )
 

@@ -15,6 +15,8 @@ MIN_GROUPS: Final = 5
 EDGE_TRIALS: Final = 5
 """A share is near 0 or 1 where so many of its trials or fewer make the difference, as for the normal
 approximation of a binomial."""
+ROUNDING: Final = 1e-9
+"""Share times trials is off by so much at most: five misses are as near to 1 as five hits are to 0."""
 
 
 class Basis(NamedTuple):
@@ -39,10 +41,11 @@ def bootstrap(
 
     A figure has none where the rows lack what it is of, where that is fewer than :data:`MIN_GROUPS`
     groups, and where all draws agree: what did not vary here says nothing of how it may vary. A share
-    of exactly 0 or 1 does not vary either, and one near them too little: there it has at least the
+    of exactly 0 or 1 does not vary either, and one near them too little: there it has at least both
     limits of Clopper and Pearson (Biometrika 1934). Their trials are the groups' effective number,
     ``(sum m)^2 / sum m^2`` of groups of m rows (Kish, Survey Sampling, 1965), as a group of many rows
-    is one observation that weighs as much as many. From 0 or 1 on, these limits move with the share.
+    is one observation that weighs as much as many. From 0 or 1 on, these limits move with the share; an
+    interval of one farther off reaches at least as far as where they end.
 
     Args:
         statistic: figures by name; NaN where the rows lack what one is of.
@@ -72,9 +75,10 @@ def bootstrap(
             continue
         if basis.share:
             trials = min(_effective(groups[rows]) for rows in basis.rows)
-            edge = EDGE_TRIALS / trials
-            low = min(low, _at_least(max(whole, 1 - edge), trials))
-            high = max(high, 1 - _at_least(max(1 - whole, 1 - edge), trials))
+            near = min(whole, 1 - whole) * trials <= EDGE_TRIALS + ROUNDING
+            edge = 1 - EDGE_TRIALS / trials
+            low = min(low, _at_least(whole if near else edge, trials))
+            high = max(high, 1 - _at_least(1 - whole if near else edge, trials))
         intervals[name] = [float(low), float(high)]
     return intervals
 

@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.stats import binomtest
 from sklearn.metrics import roc_auc_score
 
 from training.datasets import read_folders
@@ -165,6 +166,18 @@ def test_shares_are_those_counted_by_hand_and_of_nothing_there_is_none() -> None
     assert "none" not in found
     low, high = found["interval"]["some"]
     assert 0 <= low < 0.6 < high <= 1
+
+
+@pytest.mark.parametrize("groups", [8, 15, 30])
+def test_near_0_and_1_both_limits_are_at_least_clopper_and_pearson_s(groups: int) -> None:
+    """The nearer one was that of the draws alone."""
+    of = np.ones(groups, np.bool_)
+    for hits in {*range(6), *range(groups - 5, groups + 1)}:
+        found = shares({"share": (np.arange(groups) < hits, of)}, np.arange(groups))
+        low, high = found["interval"]["share"]
+        exact = binomtest(hits, groups).proportion_ci(method="exact")
+        assert low <= exact.low + 1e-9, hits
+        assert high >= exact.high - 1e-9, hits
 
 
 @pytest.mark.parametrize("sizes", [[1] * 27, [20] + [1] * 26, [9, 9, 9, 9, 9, 1, 1, 1]], ids=str)
