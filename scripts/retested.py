@@ -8,12 +8,16 @@ Of data sets with an index file and masks the figures also have intervals *by ru
 with consecutive ids in the index that have the same fold and label. Slices of one series follow one
 another there, so that a run holds what near-duplicate groups part. It is no patient: figshare_cheng has
 233 of them and 510 runs, so that a patient is in about two, and these intervals are too narrow as well.
+
+The shipped versions were split when copies were looked for in the cropped slices alone. ``--apart``
+leaves out those test slices of which today's audit finds a copy in what trained or validated.
 """
 
 import argparse
 import csv
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,17 +28,20 @@ from contract.answer import Answers, Outputs, Rules
 from contract.errors import StoreError
 from contract.manifest import AnswerRecord, RegionRecord
 from contract.store import ModelStore
+from contract.version import StoredVersion
 from training import trust
 from training.calibrate import class_indices
 from training.card_answers import how_sure
+from training.catalogue import load_recipe
 from training.convert import litert_predictor
 from training.datasets import given, read_folders
-from training.duplicates import audit
+from training.duplicates import Audit, audit
 from training.errors import DatasetError, TrainingError
 from training.images import ImageSet
 from training.index import INDEX_FILE
 from training.names import NO_TUMOR
 from training.scores import shares, tumor_scores
+from training.splits import Protocol, split
 
 STORE = Path(__file__).resolve().parents[1] / "model_store"
 MODEL = "brain-tumor"
@@ -49,16 +56,25 @@ def main() -> int:
         "--tested-by", help="version whose test images these are; its own otherwise"
     )
     parser.add_argument("--among", default="", metavar="SET/PART", help="as nickparvar/testing")
+    parser.add_argument("--apart", action="store_true", help="without copies of what it saw")
     arguments = parser.parse_args()
     try:
-        retest(arguments.folders, arguments.version, arguments.tested_by, arguments.among)
+        retest(
+            arguments.folders,
+            arguments.version,
+            arguments.tested_by,
+            arguments.among,
+            arguments.apart,
+        )
     except (TrainingError, StoreError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def retest(folders: Sequence[Path], version: str, tested_by: str | None, among: str) -> None:
+def retest(
+    folders: Sequence[Path], version: str, tested_by: str | None, among: str, apart: bool
+) -> None:
     """Prints figures of a version on the test images of a version.
 
     Raises:
@@ -68,20 +84,17 @@ def retest(folders: Sequence[Path], version: str, tested_by: str | None, among: 
     store = ModelStore(STORE)
     stored = store.load(MODEL, store.resolve(MODEL, version))
     by = stored if tested_by is None else store.load(MODEL, store.resolve(MODEL, tested_by))
-    tested = by.path / "report" / "test_images.txt"
-    if not tested.is_file():
-        raise StoreError(
-            f"{MODEL} {by.manifest.version} has no report/test_images.txt; --tested-by names "
-            "a version that has"
-        )
-    wanted = {*tested.read_text(encoding="utf-8").split()}
     images = read_folders(folders)
+    wanted = _wanted(by, images)
     rows = np.flatnonzero(
         [
             digest in wanted and f"{file.source}/{file.part}".startswith(among)
             for file, digest in zip(images.files, images.sha256, strict=True)
         ]
     )
+    found = audit(images)
+    if apart:
+        rows = np.setdiff1d(rows, _seen(by, images, found, wanted))
     if not rows.size:
         raise DatasetError("none of the images was tested")
     rules = Rules.read(stored)
@@ -90,11 +103,46 @@ def retest(folders: Sequence[Path], version: str, tested_by: str | None, among: 
     )
     _, first = np.unique([images.sha256[row] for row in rows], return_index=True)
     for name, chosen in (("slices", np.arange(len(rows))), ("distinct files", np.sort(first))):
-        found = {key: array[chosen] for key, array in outputs.items()}
-        print(f"{len(chosen)} {name}: {_classes(rules, found, images.labels[rows[chosen]])}")
+        ours = {key: array[chosen] for key, array in outputs.items()}
+        groups, labels = found.groups[rows[chosen]], images.labels[rows[chosen]]
+        print(f"{len(chosen)} {name}: {_classes(rules, ours, labels, groups)}")
     record = stored.manifest.answer
     if record is not None and record.region is not None:
-        _answers(record, record.region, rules, outputs, images, rows, folders)
+        _answers(record, record.region, rules, outputs, images, found, rows, folders)
+
+
+def _wanted(stored: StoredVersion, images: ImageSet) -> set[str]:
+    """The sha256 of the files that a version was tested on.
+
+    Raises:
+        StoreError: it does not say.
+    """
+    tested = stored.path / "report" / "test_images.txt"
+    if tested.is_file():
+        return {*tested.read_text(encoding="utf-8").split()}
+    if stored.manifest.provenance.protocol == Protocol.GROUPED:
+        raise StoreError(f"{MODEL} {stored.manifest.version} has no report/test_images.txt")
+    # Of the other protocols all of Testing is the test.
+    return {images.sha256[row] for row in np.flatnonzero(images.parts == "testing")}
+
+
+def _seen(
+    stored: StoredVersion, images: ImageSet, found: Audit, wanted: Collection[str]
+) -> NDArray[np.intp]:
+    """Images that share a group of today's audit with what a version trained or validated on.
+
+    Raises:
+        DatasetError: its split cannot be made again from these folders.
+    """
+    provenance = stored.manifest.provenance
+    recipe = load_recipe(provenance.recipe)
+    named = images.relabelled(recipe.labels)
+    then = audit(replace(named, whole=None))
+    parts = split(named, then, Protocol(provenance.protocol), recipe)
+    if {images.sha256[row] for row in parts.test} != wanted:
+        raise DatasetError("these are not the data sets of the version, or its recipe has changed")
+    taught = np.concatenate([parts.train, parts.validation])
+    return np.flatnonzero(np.isin(found.groups, found.groups[taught]))
 
 
 def _outputs(found: Mapping[str, NDArray[np.float32]]) -> Outputs:
@@ -106,7 +154,10 @@ def _outputs(found: Mapping[str, NDArray[np.float32]]) -> Outputs:
 
 
 def _classes(
-    rules: Rules, found: Mapping[str, NDArray[np.float32]], labels: NDArray[np.str_]
+    rules: Rules,
+    found: Mapping[str, NDArray[np.float32]],
+    labels: NDArray[np.str_],
+    groups: NDArray[np.intp],
 ) -> str:
     answers = rules.answer(_outputs(found))
     known = class_indices(labels, rules.classes)
@@ -116,12 +167,12 @@ def _classes(
         for index, name in enumerate(rules.classes)
         if (known == index).any()
     )
-    tumor = tumor_scores(
-        answers.tumor_probability, labels != NO_TUMOR, np.zeros(len(labels), np.intp)
-    )
+    accuracy = shares({"accuracy": (right, known >= 0)}, groups)
+    tumor = tumor_scores(answers.tumor_probability, labels != NO_TUMOR, groups)
+    auc = _limits(tumor, "auc") if "auc" in tumor else "none"
     return (
-        f"accuracy {right[known >= 0].mean():.2%} of the {(known >= 0).sum()} with a class; tumour AUC "
-        f"{tumor.get('auc', float('nan')):.4f}; recall of {recalls}"
+        f"accuracy {_limits(accuracy, 'accuracy')} of the {(known >= 0).sum()} with a class; "
+        f"tumour AUC {auc}; recall of {recalls}"
     )
 
 
@@ -131,10 +182,11 @@ def _answers(
     rules: Rules,
     outputs: Mapping[str, NDArray[np.float32]],
     images: ImageSet,
+    found: Audit,
     rows: NDArray[np.intp],
     folders: Sequence[Path],
 ) -> None:
-    test = trust.tested(images, rows, audit(images), rules, outputs)
+    test = trust.tested(images, rows, found, rules, outputs)
     answers: dict[str, Any] = {
         "fitted": {"answer": record.model_dump(mode="json")},
         "calibration": trust.calibration_figures(test, rules.classes, outputs["probabilities"]),
@@ -164,7 +216,7 @@ def _answers(
             print(
                 f"{name}, {len(right)} slices, {what}, {len(np.unique(groups))} of them: accuracy "
                 f"{_limits(accuracy, 'accuracy')}, sensitivity {_limits(tumor, 'sensitivity')}, mean "
-                f"Dice {_limits(figures, 'dice')}"
+                f"Dice {_limits(figures, 'dice')}, centre inside {_limits(figures, 'centre_inside')}"
             )
 
 

@@ -1,9 +1,13 @@
 """Exact and near duplicates, also flipped or rotated by quarter turns, clustered into groups.
 
-Two slices are near duplicates when two views of them correlate: the preprocessed slice at 32x32
-pixels (the coarse look: same head, same framing) and its fine structure at 64x64 pixels (what is left
-when a blurred copy is taken away: the same folds, vessels and edges). The first alone calls any two
-mid-brain slices alike; the second tells a copy from a look-alike.
+Two slices are near duplicates when two views of them correlate: the slice at 32x32 pixels (the coarse
+look: same head, same framing) and its fine structure at 64x64 pixels (what is left when a blurred copy
+is taken away: the same folds, vessels and edges). The first alone calls any two mid-brain slices alike;
+the second tells a copy from a look-alike.
+
+Both are taken of the preprocessed slice, which is cropped to what it shows, and of the whole picture. A
+copy that was compressed, sharpened or stretched may be cropped a little otherwise, which no fine
+structure survives; one with another border or canvas is another picture as a whole.
 """
 
 import hashlib
@@ -30,6 +34,10 @@ FINE_CORRELATION: Final = 0.80
 """Chosen by looking at pairs of nickparvar's slices, not at any model's results: at 0.80 the groups
 hold one class each but for four pairs of one picture filed under two classes, and the largest has
 81 slices; at 0.75 single linkage already joins 123 slices of two classes."""
+WHOLE_FINE_CORRELATION: Final = 0.90
+"""Likewise, of whole pictures, in which the same outline of the head and the same air are alike
+already. Of 40 pairs of the public data sets above it all were one picture; between 0.80 and 0.90 some
+were neighbouring slices, and 21 images of several labels were linked in place of 12."""
 ORIENTATIONS: Final = 8
 """The symmetries of the square: four quarter turns, with and without a flip."""
 _BLOCK: Final = 1024
@@ -155,15 +163,12 @@ def audit(images: ImageSet) -> Audit:
     Blank slices are alike to nothing: the same air is around every head, byte for byte, and the same
     mark may be on it.
 
-    Takes about 10 s and 1 GB for 7,000 images on two cores.
+    Takes about 14 s and 1.2 GB for 7,000 images on two cores.
     """
-    coarse, fine = _views(images.slices)
     air = blank(images.slices)
-    # As a slice without any structure: it must correlate with nothing.
-    coarse[air] = fine[air] = 0
     pictures = _pictures(images)
     _, content = np.unique(pictures, return_inverse=True)
-    near = tuple(_near_pairs(coarse, fine, content))
+    near = _near_pairs(images, air, content)
     copies, equal = _copies(images.sha256, air), _copies(pictures, air)
     # One link from each to the first: all pairs of many copies would fill the memory.
     alike = [(same[0], index) for same in equal for index in same[1:]]
@@ -192,11 +197,11 @@ def _linked(pairs: Sequence[tuple[int, int]], count: int) -> NDArray[np.intp]:
     return np.asarray(clusters)
 
 
-def _views(slices: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+def _views(pictures: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Zero-mean, unit-norm coarse (N, 32, 32) and fine (N, 64, 64) views."""
-    coarse = np.empty((len(slices), COARSE_SIDE, COARSE_SIDE), np.float32)
-    fine = np.empty((len(slices), FINE_SIDE, FINE_SIDE), np.float32)
-    for index, pixels in enumerate(slices):
+    coarse = np.empty((len(pictures), COARSE_SIDE, COARSE_SIDE), np.float32)
+    fine = np.empty((len(pictures), FINE_SIDE, FINE_SIDE), np.float32)
+    for index, pixels in enumerate(pictures):
         image = Image.fromarray(pixels)
         coarse[index] = np.asarray(image.resize((COARSE_SIDE, COARSE_SIDE), Image.Resampling.BOX))
         small = image.resize((FINE_SIDE, FINE_SIDE), Image.Resampling.BOX)
@@ -213,9 +218,28 @@ def _unit(views: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _near_pairs(
-    coarse: NDArray[np.float32], fine: NDArray[np.float32], content: NDArray[np.intp]
-) -> list[Pair]:
+    images: ImageSet, air: NDArray[np.bool_], content: NDArray[np.intp]
+) -> tuple[Pair, ...]:
     """Pairs of other pictures, which ``content`` numbers, (N,), whose two views correlate."""
+    found: dict[tuple[int, int], Pair] = {}
+    for pictures, threshold in (
+        (images.whole, WHOLE_FINE_CORRELATION),
+        (images.slices, FINE_CORRELATION),
+    ):
+        if pictures is not None:
+            coarse, fine = _views(pictures)
+            # As a slice without any structure: it must correlate with nothing.
+            coarse[air] = fine[air] = 0
+            found |= _correlated(coarse, fine, content, threshold)
+    return tuple(found[key] for key in sorted(found))
+
+
+def _correlated(
+    coarse: NDArray[np.float32],
+    fine: NDArray[np.float32],
+    content: NDArray[np.intp],
+    threshold: float,
+) -> dict[tuple[int, int], Pair]:
     count = len(coarse)
     flat, flat_fine = coarse.reshape(count, -1), fine.reshape(count, -1)
     best: dict[tuple[int, int], Pair] = {}
@@ -231,11 +255,11 @@ def _near_pairs(
             apart = (first < second) & (content[first] != content[second])
             first, second = first[apart], second[apart]
             similarity = _products(flat_fine, turned_fine, first, second)
-            for i in np.flatnonzero(similarity >= FINE_CORRELATION):
+            for i in np.flatnonzero(similarity >= threshold):
                 key = int(first[i]), int(second[i])
                 if key not in best or similarity[i] > best[key].fine:
                     best[key] = Pair(*key, orientation, float(similarity[i]))
-    return [best[key] for key in sorted(best)]
+    return best
 
 
 def _products(

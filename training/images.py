@@ -21,6 +21,8 @@ BLANK_SHARE: Final = 0.05
 of figshare_cheng, navoneel, nickparvar and normal_volumes has 0.29 or more."""
 BLANK_LEVELS: Final = 8
 """Grey levels by which air may vary, either way."""
+WHOLE_SIDE: Final = 64
+"""Pixels of a side of the whole picture that is kept small, for its copies to be found."""
 
 
 class ImageFile(NamedTuple):
@@ -83,6 +85,9 @@ class ImageSet:
             folder's name gives a class; they were not read.
         passed_over: kind of what else lies there, mostly its suffix, to how many files.
         remarks: what of all this may surprise, for people; they name nobody.
+        whole: the pictures as decoded, laid upright and squeezed into a small square, with what
+            preprocessing crops: uint8 (N, :data:`WHOLE_SIDE`, :data:`WHOLE_SIDE`). None where nothing
+            but the slices is known.
     """
 
     files: tuple[ImageFile, ...]
@@ -96,6 +101,7 @@ class ImageSet:
     unlabelled: Counter[str] = field(default_factory=Counter)
     passed_over: Counter[str] = field(default_factory=Counter)
     remarks: tuple[str, ...] = ()
+    whole: NDArray[np.uint8] | None = None
 
     def __len__(self) -> int:
         return len(self.files)

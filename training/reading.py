@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from contract.decoding import Media, decode, sniff
 from contract.errors import DecodeError
@@ -15,7 +16,7 @@ from contract.preprocessing import DEFAULT_SPEC, PreprocessSpec, preprocess_plac
 from contract.region import Geometry
 from training.errors import DatasetError
 from training.identities import identities
-from training.images import ImageFile, ImageSet, blank
+from training.images import WHOLE_SIDE, ImageFile, ImageSet, blank
 from training.masks import mask_of_slice
 
 READ_THREADS: Final = 4
@@ -31,6 +32,7 @@ class _Read(NamedTuple):
         format: of the file.
         size: rows and columns as stored.
         pixels: preprocessed, uint8 (height, width).
+        whole: see :class:`ImageSet`.
         mask: see :func:`training.masks.mask_of_slice`.
         geometry: where the slice lies in its original image.
     """
@@ -40,6 +42,7 @@ class _Read(NamedTuple):
     format: str
     size: tuple[int, int]
     pixels: NDArray[np.uint8]
+    whole: NDArray[np.uint8]
     mask: NDArray[np.uint8] | None
     geometry: Geometry
 
@@ -82,6 +85,7 @@ def read_images(files: Sequence[ImageFile], spec: PreprocessSpec = DEFAULT_SPEC)
         sizes=Counter(result.size for result in read),
         unreadable=unreadable,
         remarks=tuple(remarks),
+        whole=np.stack([result.whole for result in read]),
     )
 
 
@@ -107,6 +111,12 @@ def _read(file: ImageFile, spec: PreprocessSpec) -> _Read | str:
         media.name,
         decoded.original_size,
         pixels,
+        _whole(decoded.upright),
         mask,
         Geometry.of(decoded, placement, spec),
     )
+
+
+def _whole(upright: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    small = Image.fromarray(upright).resize((WHOLE_SIDE, WHOLE_SIDE), Image.Resampling.BOX)
+    return np.asarray(small)

@@ -2,6 +2,7 @@ import json
 import re
 import shutil
 import tracemalloc
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -101,6 +102,35 @@ def test_finds_exact_resized_turned_and_flipped_copies(planted: Path) -> None:
     conflicting = {images.files[i].path.name for i in found.conflicting}
     assert "mislabelled.png" in conflicting
     assert len(conflicting) == 2
+
+
+def _noisy(picture: Image.Image) -> Image.Image:
+    """With air that is no longer black, and so is no longer cropped away."""
+    array = np.asarray(picture, np.float32)
+    noise = np.random.default_rng(0).normal(20, 12, array.shape)
+    return Image.fromarray(np.clip(array + noise, 0, 255).astype(np.uint8))
+
+
+def _bordered(picture: Image.Image) -> Image.Image:
+    wider = Image.new("L", (picture.width + 90, picture.height + 20))
+    wider.paste(picture, (70, 10))
+    return wider
+
+
+@pytest.mark.parametrize("change", [_noisy, _bordered])
+def test_a_copy_is_found_that_is_cropped_or_framed_otherwise(
+    tmp_path: Path, change: Callable[[Image.Image], Image.Image]
+) -> None:
+    shutil.copytree(SLICES, tmp_path / "set" / "Training")
+    (tmp_path / "set" / "Testing" / "notumor").mkdir(parents=True)
+    original = SLICES / "notumor" / "Te-no_0224.jpg"
+    mirrored = Image.open(original).convert("L").transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+    change(mirrored).save(tmp_path / "set" / "Testing" / "notumor" / "changed.jpg", quality=60)
+    images = read_images(find_images([tmp_path / "set"]))
+    found = audit(images)
+    copy, same = _named(images, "changed.jpg"), _named(images, original.name)
+    assert found.groups[copy] == found.groups[same]
+    assert found.summary(images)["testing_with_near_duplicate_in_training"] == 1
 
 
 def test_what_lies_turned_against_a_copy_is_in_doubt_and_a_mirror_image_is_not(

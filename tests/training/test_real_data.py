@@ -36,7 +36,8 @@ def test_the_published_leak_is_found_and_the_clean_split_is_free_of_it(
     assert summary["images"] == 7023
     assert summary["distinct_files"] == 6726
     assert summary["testing_with_exact_copy_in_training"] >= 103
-    assert summary["testing_with_near_duplicate_in_training"] > 479
+    # Eleven of them are cropped otherwise than their copy.
+    assert summary["testing_with_near_duplicate_in_training"] == 1075
     recipe = RECIPE.model_copy(update={"validation_share": 0.1})
     for protocol in (Protocol.CLEAN, Protocol.PUBLISHED):
         parts = split(images, found, protocol, recipe)

@@ -1,5 +1,7 @@
 """A version is tested again by the rules that the service follows now."""
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from PIL import Image
 from contract.answer import Rules
 from contract.store import ModelStore
 from training.datasets import read_folders
+from training.duplicates import audit
 from training.images import ImageSet
 
 from .conftest import SLICES  # noqa: TID252
@@ -45,7 +48,7 @@ def _answered(folder: Path) -> tuple[ImageSet, Rules, dict[str, NDArray[np.float
     rules = Rules.read(version)
     outputs = litert_predictor(version.path / "model.int8.tflite")(images.slices)
     rows = np.arange(len(images))
-    _answers(record, record.region, rules, outputs, images, rows, [folder])
+    _answers(record, record.region, rules, outputs, images, audit(images), rows, [folder])
     return images, rules, outputs
 
 
@@ -61,8 +64,8 @@ def test_figures_are_of_the_answers_of_today(capsys: pytest.CaptureFixture[str])
     covered = answers.prediction_set[np.arange(len(truth)), truth].mean()
     assert f"| coverage of the 95% prediction sets | {covered:.2%} [" in said
     right = (answers.labels == truth).mean()
-    assert f"accuracy {right:.2%} of the {len(images)} with" in _classes(
-        rules, outputs, images.labels
+    assert f"accuracy {right:.4f} [" in _classes(
+        rules, outputs, images.labels, np.arange(len(images))
     )
 
 
@@ -83,14 +86,36 @@ def test_folders_without_a_test_image_are_an_error(
     assert "none of the images was tested" in capsys.readouterr().err
 
 
-def test_a_version_that_does_not_say_what_it_was_tested_on(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+def test_a_version_that_was_tested_on_testing_needs_no_list(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from scripts.retested import main
 
-    monkeypatch.setattr("sys.argv", ["retested", str(SLICES), "--version", "1"])
-    assert main() == 1
-    assert "brain-tumor 1 has no report/test_images.txt" in capsys.readouterr().err
+    shutil.copytree(SLICES, tmp_path / "set" / "Testing")
+    monkeypatch.setattr("sys.argv", ["retested", str(tmp_path / "set"), "--version", "1"])
+    assert main() == 0
+    said = capsys.readouterr().out
+    assert f"{len([*SLICES.rglob('*.jpg')])} slices: accuracy " in said
+
+
+def test_what_a_version_saw_is_what_shares_a_group_with_its_training_or_validation(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from scripts.retested import STORE, _seen
+    from training.errors import DatasetError
+    from training.splits import Split
+
+    version = ModelStore(STORE).load("brain-tumor", 4)
+    images = read_folders([SLICES])
+    parts = Split(np.array([0, 1]), np.array([2]), np.arange(3, len(images)))
+    monkeypatch.setattr("scripts.retested.split", lambda *_: parts)
+    tested = {images.sha256[row] for row in parts.test}
+    groups = np.arange(len(images))
+    groups[5] = groups[2]
+    found = replace(audit(images), groups=groups)
+    assert _seen(version, images, found, tested).tolist() == [0, 1, 2, 5]
+    with pytest.raises(DatasetError, match="not the data sets of the version"):
+        _seen(version, images, found, {*tested, "another"})
 
 
 def test_slices_with_masks_have_intervals_by_run(
