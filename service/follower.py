@@ -68,7 +68,7 @@ class Follower:
         self._selector = selector
         self._audit = audit
         self._interval_seconds = interval_seconds
-        # Of ``latest`` the highest number, of an alias the last one.
+        # Of ``latest`` the number up to which none is new, of an alias the last one.
         self._taken: int | None = None
         self._last: int | None = None
         self._refused: Refused | None = None
@@ -121,6 +121,9 @@ class Follower:
         if found is None or not settled or isinstance(failure, RuntimeLost):
             return
         last, self._last = self._last, found.number
+        if self._selector != LATEST and found.number != last:
+            # It was moved, even if what it stood for meanwhile was refused.
+            self._taken = None
         is_gone = failure is not None and failure.code == VersionNotFound.code
         # Where nothing serves, no client has classes that another version could change.
         kinds = registry.kinds if self._selector == LATEST else None
@@ -128,14 +131,16 @@ class Follower:
             return
         fields = {"selector": self._selector, "version": found.number}
         active = registry.active
-        if active is not None and self._selector == LATEST:
+        if active is not None:
             served = active.identity["version"]
-            if last is not None and found.number < last:
+            if self._selector == LATEST and last is not None and found.number < last:
                 logger.warning(
                     "the newest version was deleted; what serves goes on",
                     extra={"fields": {**fields, "deleted": last, "serves": served}},
                 )
-            if self._taken is not None and found.number < self._taken:
+                # Those below it may never have served. Itself it may be put there again, mended.
+                self._taken = max(last - 1, self._taken or 0)
+            if self._selector == LATEST and self._taken is not None and found.number <= self._taken:
                 return
             if served == found.number and active.identity["name"] == self._name:
                 self._take(found)

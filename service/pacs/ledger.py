@@ -101,6 +101,9 @@ DROP TABLE instances_1;
 _TO_THIS_VERSION: Final = {0: _SCHEMA, 1: _FROM_VERSION_1}
 """What makes a ledger of this version of one of another; 0 is a new one."""
 
+_REWRITE: Final = f"PRAGMA user_version = {SCHEMA_VERSION}"
+"""Writes what stands there already."""
+
 IS_DUE: Final = "(due <= ? OR due > ?)"
 """The condition for :func:`due_times`."""
 
@@ -161,7 +164,7 @@ class Ledger:
             try:
                 self._connection.execute("BEGIN IMMEDIATE")
                 yield self._connection
-                self._connection.execute("COMMIT")
+                self._commit()
             except BaseException as error:
                 # Some errors of the disk have ended it already.
                 if self._connection.in_transaction:
@@ -192,10 +195,25 @@ class Ledger:
         if self._failure:
             with suppress(SpoolFull):
                 with self.transaction() as connection:
-                    # It is written anew, though it is the same.
-                    connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+                    connection.execute(_REWRITE)
                 self._failure = ""
         return self._failure
+
+    def _commit(self) -> None:
+        """Ends a transaction; one that fails is not there after a crash either.
+
+        If the disk fails once all of it stands in SQLite's log, it is taken back in this process alone.
+        The next start would take it for committed, though the files that it refers to were deleted.
+        """
+        try:
+            self._connection.execute("COMMIT")
+        except sqlite3.Error:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            # Written where that one begins, this ends its chain of checksums, even if it fails as well.
+            with suppress(sqlite3.Error):
+                self._connection.execute(_REWRITE)
+            raise
 
     def _check_place(self) -> None:
         """Sees whether its path still leads to it, and so to the segments that it knows.

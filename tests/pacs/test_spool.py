@@ -473,3 +473,53 @@ def test_a_result_that_the_ledger_does_not_take_leaves_nothing(
     box.remove([parcel])
     assert segments.used == 10
     assert len(list(segments.folder.iterdir())) == 1
+
+
+def test_a_result_whose_commit_fails_at_the_last_is_not_there_after_a_crash(
+    inbox: Inbox, segments: Segments, ledger: Ledger, tmp_path: Path
+) -> None:
+    """The ledger's log holds all of it then: what it is comes from a copy where it does not fail."""
+    put(inbox, segments, "1.5.1")
+    made = [MadeObject("SR", "1.2", "1.5.9", b"content")]
+    connection, log = ledger._connection, tmp_path / "spool.sqlite-wal"
+
+    def copied(name: str) -> tuple[Path, Ledger, Inbox, Outbox]:
+        folder = tmp_path / name
+        shutil.copytree(tmp_path, folder, ignore=shutil.ignore_patterns("copy", "crashed"))
+        copy, files = opened(folder)
+        box = Inbox(copy, files, 0, 900)
+        return folder, copy, box, Outbox(copy, files, box, 300)
+
+    begun = inbox.begin(SERIES)
+    folder, copy, _, outbox = copied("copy")
+    outbox.post(begun, "model", begun.instances, made)
+    written = (folder / log.name).read_bytes()
+    copy.close()
+
+    class Failing:
+        in_transaction = False
+
+        def execute(self, statement: str, *values: Any) -> Any:
+            if statement != "COMMIT":
+                return connection.execute(statement, *values)
+            connection.execute("ROLLBACK")
+            size = log.stat().st_size
+            assert written[:size] == log.read_bytes()
+            with log.open("r+b") as file:
+                file.seek(size)
+                file.write(written[size:])
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR_FSYNC
+            raise error
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(connection, name)
+
+    ledger._connection = Failing()  # type: ignore[assignment]
+    with pytest.raises(SpoolFull):
+        Outbox(ledger, segments, inbox, 300).post(begun, "model", begun.instances, made)
+    ledger._connection = connection
+    _, copy, again, outbox = copied("crashed")
+    assert outbox.counts().objects == 0
+    assert again.complete() == SERIES
+    copy.close()

@@ -363,9 +363,25 @@ def test_an_alias_is_followed_wherever_it_goes(store_copy: Path, runtimes: FakeR
         wait_until(lambda: active(service) == second)
         service.client.put(f"/models/{MODEL}/aliases/stable/{first}")
         wait_until(lambda: active(service) == first)
-        add_version(store_copy)
+        bad = add_version(store_copy, schema_version=99)
         looks(service, store_copy)
         assert active(service) == first
+        # Back from a version that was refused, it was moved as well; from the same once more, too.
+        for _ in range(2):
+            assert service.client.post(f"/models/{MODEL}/{second}/activate").status_code == 200
+            service.client.put(f"/models/{MODEL}/aliases/stable/{bad}")
+            looks(service, store_copy, 6)
+            assert active(service) == second
+            service.client.put(f"/models/{MODEL}/aliases/stable/{first}")
+            wait_until(lambda: active(service) == first)
+        # What serves is not loaded once more for that.
+        opened = len(runtimes.opened)
+        service.client.put(f"/models/{MODEL}/aliases/stable/{bad}")
+        looks(service, store_copy, 6)
+        service.client.put(f"/models/{MODEL}/aliases/stable/{first}")
+        looks(service, store_copy, 6)
+        assert len(runtimes.opened) == opened
+        assert service.metric("brain_activations_total", outcome="refused") == 1
 
 
 def test_what_was_activated_by_hand_stays_until_the_next_version(
@@ -397,6 +413,40 @@ def test_a_version_that_is_deleted_lets_no_other_one_take_over(
     third = add_version(store_copy)
     wait_until(lambda: active(watched) == third)
     assert third > bad > second
+
+
+@pytest.mark.parametrize("at_start", [True, False], ids=["at the start", "with another one"])
+def test_a_refused_version_that_is_deleted_lets_no_other_one_take_over(
+    store_copy: Path, runtimes: FakeRuntimes, caplog: pytest.LogCaptureFixture, at_start: bool
+) -> None:
+    """The one below it has never served, and is no newer for that."""
+    settings = settings_for(store_copy, watch=True, watch_interval_ms=INTERVAL_MS)
+    first, second, bad = (newest(store_copy) + more for more in range(3))
+    if at_start:
+        assert add_version(store_copy) == second
+        assert add_version(store_copy, schema_version=99) == bad
+    with serving(settings, runtimes, ready=not at_start) as service:
+        if at_start:
+            wait_until(lambda: service.client.get("/health").json().get("code") == "newer_schema")
+            assert service.client.post(f"/models/{MODEL}/{first}/activate").status_code == 200
+        else:
+            assert active(service) == first
+            # The higher one first, so that no look finds the other one to be the newest.
+            aside = store_copy.with_name("aside")
+            shutil.copytree(store_copy, aside)
+            assert add_version(aside) == second
+            assert add_version(aside, schema_version=99) == bad
+            for number in (bad, second):
+                (aside / MODEL / str(number)).rename(store_copy / MODEL / str(number))
+            wait_until(lambda: "refused" in described(service, bad))
+        looks(service, store_copy, 6)
+        shutil.rmtree(store_copy / MODEL / str(bad))
+        wait_until(lambda: "the newest version was deleted" in caplog.text)
+        looks(service, store_copy, 6)
+        assert active(service) == first
+        # Mended, it may come back under its number, which has not served either.
+        assert add_version(store_copy) == bad
+        wait_until(lambda: active(service) == bad)
 
 
 def test_a_version_that_comes_back_overrides_no_choice_by_hand(
