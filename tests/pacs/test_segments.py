@@ -112,9 +112,10 @@ def test_a_disk_that_does_not_take_a_file_is_said_until_it_takes_such_a_one(
 ) -> None:
     disk.size = 10**6
     # A network file system may say only at the end that there was no room.
-    with monkeypatch.context() as patch, pytest.raises(SpoolFull):
+    with monkeypatch.context() as patch:
         patch.setattr(os, "fsync", failing(errno.ENOSPC))
-        try_to_write(segments, 30)
+        with pytest.raises(SpoolFull):
+            try_to_write(segments, 30)
     for disk.size, found in ((29, "OSError ENOSPC"), (30, "")):
         assert segments.failure(1) == found
     disk.size = 10**6
