@@ -221,7 +221,8 @@ def _placed(dataset: FileDataset) -> Iterator[None]:
     except DecodeError as error:
         with suppress(Exception):
             error.study = uid(dataset, "StudyInstanceUID")
-            error.dicom = reference(frame_attributes(dataset, 1), 1)
+            # Not that of a frame: to convert the functional groups of thousands takes long.
+            error.dicom = reference(dataset, 1)
         raise
 
 

@@ -4,7 +4,8 @@
 -- Orthanc's storage folder: a series is on it from its first image until the service has taken all of it,
 -- so neither a service that is down, has no room or does not let Orthanc in, nor a restart of Orthanc loses one. It
 -- gives a series up only where the service itself says that it refuses something, again and again, and turns nothing
--- away. What the service sends back is not forwarded again.
+-- away; it does not say what or whose, so what it refuses of another PACS counts as well. What the service sends back is
+-- not forwarded again.
 --
 -- It needs the plugin DicomWeb with a server of the name that "BrainMri" gives (see orthanc.json), and
 -- the commands bash, sleep and curl for its retries. It writes no attribute of a patient anywhere.

@@ -93,7 +93,7 @@ MUTANTS: Final = (
     Mutant(
         "object of another series that is refused by its header",
         "contract/dicom.py",
-        "            error.dicom = reference(frame_attributes(dataset, 1), 1)\n",
+        "            error.dicom = reference(dataset, 1)\n",
         "            pass\n",
         "tests/service/test_series.py"
         "::test_what_is_refused_by_its_header_is_missing_in_its_own_series_alone",

@@ -130,7 +130,7 @@ MUTANTS: Final = (
     Mutant(
         "start without the disk of the spool's segments",
         "service/pacs/segments.py",
-        "if wanted and wanted.isdisjoint(",
+        "if needed and wanted and wanted.isdisjoint(",
         "if False and wanted.isdisjoint(",
         "tests/pacs/test_spool.py::test_a_ledger_without_any_of_its_files_is_not_started_with",
     ),

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import sqlite3
 from collections.abc import Callable, Sequence
+from itertools import product, starmap
 from time import monotonic
 from typing import Any, Final, NamedTuple
 
@@ -36,7 +37,7 @@ long at most, each, is waited for a disk that stalls: for the series in hand, an
 COUNT_SECONDS: Final = 0.5
 """How long /health and /metrics wait for a disk that stalls; many a probe gives up after a second."""
 
-STORE_ROUTE: Final = "/dicom-web/studies"
+STORE_ROUTES: Final = ("/dicom-web/studies", "/dicom-web/studies/{study}")
 
 REFUSALS: Final = ("202", "409", "413")
 """What a request gets of which something is not stored for what it is, whenever it comes."""
@@ -210,7 +211,7 @@ class Gateway:
 
     def _stored_with(self, statuses: Sequence[str]) -> int:
         """Requests to store that were answered so since the start."""
-        answers = (self._metrics.requests.labels(STORE_ROUTE, status) for status in statuses)
+        answers = starmap(self._metrics.requests.labels, product(STORE_ROUTES, statuses))
         return int(sum(next(iter(one.collect())).samples[0].value for one in answers))
 
     async def dead(self, limit: int) -> list[Dead]:
@@ -271,7 +272,7 @@ class Gateway:
     def _open_spool(self) -> None:
         """Says what there is, if the ledger does: predictions need not wait until somebody mends it."""
         try:
-            self._segments.keep_only(self._ledger.segments())
+            self._segments.keep_only(self._ledger.segments(), needed=self._ledger.is_needed())
             self._counts = self._count()
         except (sqlite3.Error, SpoolFull) as error:
             self._segments.keep_only(None)

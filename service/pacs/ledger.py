@@ -233,6 +233,15 @@ class Ledger:
             ).fetchall()
         return {name for (name,) in rows}
 
+    def is_needed(self) -> bool:
+        """Whether anything lies in them that was not given up."""
+        query = (
+            "SELECT EXISTS (SELECT 1 FROM instances JOIN series ON series = uid WHERE state <> 'dead')"
+            " OR EXISTS (SELECT 1 FROM objects WHERE state <> 'dead')"
+        )
+        with self.reading() as connection:
+            return bool(connection.execute(query).fetchone()[0])
+
     def unused(self, names: Iterable[str]) -> list[str]:
         """Those of some segments that nothing lies in any more."""
         query = (

@@ -14,9 +14,8 @@ from pathlib import Path
 from threading import Lock
 from typing import BinaryIO, Final, NamedTuple
 
-from service.disks import check_folder, is_in_place, kind, unusable
+from service.disks import DiskFails, check_folder, is_in_place, kind, unusable
 from service.errors import SpoolFull
-from service.settings import SettingsError
 
 FOLDER: Final = "segments"
 """Where they lie, beside the ledger."""
@@ -93,20 +92,22 @@ class Segments:
         """Bytes of all files."""
         return self._used
 
-    def keep_only(self, names: Iterable[str] | None) -> None:
+    def keep_only(self, names: Iterable[str] | None, *, needed: bool = True) -> None:
         """Removes files that nothing refers to, such as those of requests that a crash cut off.
 
         Args:
             names: of the others; None where nobody can say, and all stay.
+            needed: whether they hold more than what was given up, as for a file that is gone.
 
         Raises:
-            SettingsError: not one of them is there, and nothing has been removed. Started without them,
-                all that they hold would be given up.
+            service.disks.DiskFails: they are needed, not one of them is there, and nothing has been
+                removed. Started without them, all that they hold would be given up.
         """
         wanted = None if names is None else set(names)
         paths = list(self.folder.glob(f"*{SUFFIX}"))
-        if wanted and wanted.isdisjoint(path.stem for path in paths):
-            raise SettingsError(f"BRAIN_SPOOL: {NONE_THERE}")
+        if needed and wanted and wanted.isdisjoint(path.stem for path in paths):
+            # Not for good: their disk may be mounted a little later.
+            raise DiskFails(f"BRAIN_SPOOL: {NONE_THERE}")
         for path in paths:
             if wanted is not None and path.stem not in wanted:
                 # What cannot be deleted now is at the next start.
@@ -141,7 +142,8 @@ class Segments:
         if is_in_place(self.folder, self._identity):
             return
         raise SpoolFull(
-            "another disk lies over the spool's segments, or they were moved; bring them back"
+            "another disk lies over the spool's segments, or they were moved; bring them back, and"
+            " if they are, restart the service"
         )
 
     def path(self, name: str) -> Path:

@@ -171,6 +171,17 @@ def test_a_dim_picture_is_measured_by_its_own_brightness(brightness: float, kind
         assert decode(encode(dim, kind)).coloured is coloured
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize(("distance", "coloured"), [(16, False), (17, True)])
+def test_what_is_all_but_black_has_noise_and_no_colour(
+    distance: int, coloured: bool, bits: int
+) -> None:
+    """However few bits its brightness needs."""
+    samples = np.zeros((20, 20, 3), f"uint{bits}")
+    samples[..., 0] = distance
+    assert decode(raw_png(samples, 2)).coloured is coloured
+
+
 @pytest.mark.parametrize("mode", ["L", "LA", "1", "I;16"])
 def test_what_has_no_colours(mode: str) -> None:
     assert not decode(encode(grey("L").convert(mode), "PNG")).coloured

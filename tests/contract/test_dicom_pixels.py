@@ -322,6 +322,13 @@ class TestColour:
         with pytest.raises(UnsupportedPixels, match="coloured") if refused else nullcontext():
             decoded(data)
 
+    def test_all_of_a_large_one_is_looked_at(self) -> None:
+        """It is worked on in parts."""
+        pixels = np.full((600, 600, 3), 100, np.uint8)
+        pixels[-20:] = (255, 180, 0)
+        with pytest.raises(UnsupportedPixels, match="coloured"):
+            decoded(mr_object(pixels))
+
     @pytest.mark.parametrize("subsampling", [0, 1, 2], ids=["4:4:4", "4:2:2", "4:2:0"])
     @pytest.mark.parametrize("quality", [5, 20, 90])
     def test_grey_that_was_saved_as_colour_is_grey(self, quality: int, subsampling: int) -> None:

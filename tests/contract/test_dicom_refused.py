@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from pydicom import DataElement, dcmread
+from pydicom import DataElement, Dataset, dcmread
 from pydicom.encaps import encapsulate, generate_frames, itemize_fragment
 from pydicom.tag import Tag
 from pydicom.uid import (
@@ -200,6 +200,23 @@ class TestRefused:
         # In the middle of a value, before there are pixels.
         with pytest.raises(TruncatedImage):
             decoded(data[: data.index(b"MONOCHROME2") + 4])
+
+    def test_it_says_where_it_belongs_whatever_is_said_of_its_frames(self) -> None:
+        """Which may be very many, and none of them is looked at."""
+        measures, groups = Dataset(), Dataset()
+        measures.add_new("PixelSpacing", "LO", "wide")
+        groups.PixelMeasuresSequence = [measures]
+        attributes = {
+            "Modality": "CT",
+            "StudyInstanceUID": "1.2",
+            "SeriesInstanceUID": "1.2.3",
+            "PerFrameFunctionalGroupsSequence": [groups],
+        }
+        with pytest.raises(NotMr) as raised:
+            decoded(mr_object(GREY, attributes=attributes))
+        place = raised.value.dicom
+        assert place is not None
+        assert (raised.value.study, place.series_instance_uid) == ("1.2", "1.2.3")
 
     @pytest.mark.parametrize("size", [0, 1, 131, 132, 140], ids="{}-bytes".format)
     def test_hardly_anything(self, size: int) -> None:

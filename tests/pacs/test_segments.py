@@ -1,5 +1,7 @@
 """Room on a disk that is smaller than the spool may be, as one that something else fills too."""
 
+import errno
+import os
 import shutil
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +12,7 @@ from service.consistency import INTAKE_SHARE
 from service.errors import SpoolFull
 from service.pacs.inbox import Inbox
 from service.pacs.segments import FULL, Segments
-from tests.support.spool import largest_file, put
+from tests.support.spool import failing, largest_file, put
 
 
 class SmallDisk:
@@ -93,9 +95,29 @@ def test_a_disk_that_is_full_is_said_until_it_has_the_room_that_was_asked_for(
         assert segments.failure(1) == found
 
 
-def test_a_disk_that_does_not_take_a_file_is_said_until_it_takes_such_a_one(
+def test_a_disk_that_takes_what_it_had_no_room_for_is_well_though_little_is_left(
     segments: Segments, disk: SmallDisk
 ) -> None:
+    disk.size = 100
+    with pytest.raises(SpoolFull):
+        try_to_write(segments, 90)
+    # Of three quarters, 80 bytes.
+    disk.size = 107
+    try_to_write(segments, 80)
+    assert not segments.failure(1)
+
+
+def test_a_disk_that_does_not_take_a_file_is_said_until_it_takes_such_a_one(
+    segments: Segments, disk: SmallDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk.size = 10**6
+    # A network file system may say only at the end that there was no room.
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", failing(errno.ENOSPC))
+        with pytest.raises(SpoolFull):
+            try_to_write(segments, 30)
+    for disk.size, found in ((29, "OSError ENOSPC"), (30, "")):
+        assert segments.failure(1) == found
     disk.size = 10**6
     with largest_file(25), pytest.raises(SpoolFull):
         try_to_write(segments, 90)

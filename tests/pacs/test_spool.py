@@ -273,12 +273,39 @@ def test_a_ledger_without_any_of_its_files_is_not_started_with(
     if others:
         (segments.folder / "others.segment").touch()
     before = list(segments.folder.iterdir())
-    with pytest.raises(SettingsError, match=r"none is there: mount .* move it away$"):
+    with pytest.raises(DiskFails, match=r"none is there: mount .* move it away$"):
         segments.keep_only(ledger.segments())
     assert list(segments.folder.iterdir()) == before
     away.rename(path)
     segments.keep_only(ledger.segments())
     assert list(segments.folder.iterdir()) == [path]
+
+
+def test_what_was_given_up_as_its_file_is_gone_stops_no_start(
+    model_store: Path, tmp_path: Path
+) -> None:
+    settings = pacs_settings(model_store, tmp_path, "http://127.0.0.1:9")
+    ledger, segments = opened(settings.spool)
+    inbox = Inbox(ledger, segments, 0, 0)
+    outbox = Outbox(ledger, segments, inbox, 300)
+    put(inbox, segments, "1.5.1")
+    begun = inbox.begin(SERIES)
+    made = [MadeObject("SR", "1.2", "1.5.9", b"content")]
+    outbox.post(begun, "model", begun.instances, made)
+    inbox.expire()
+    assert ledger.is_needed()
+    outbox.park(outbox.next(), "missing")
+    assert not ledger.is_needed()
+    put(inbox, segments, "1.6.1", "1.6")
+    assert ledger.is_needed()
+    inbox.park(inbox.begin("1.6"), "missing")
+    assert not ledger.is_needed()
+    segments.remove(ledger.segments())
+    ledger.close()
+    gateway = Gateway(settings, Metrics(), Audit())
+    assert len(gateway.inbox.dead(9)) == len(gateway.outbox.dead(9)) == 1
+    for part in (gateway._ledger, gateway._counter, gateway.threads):
+        part.close()
 
 
 def test_a_new_ledger_beside_files_that_nobody_can_list_is_not_begun(
@@ -428,7 +455,7 @@ def test_nothing_goes_into_or_out_of_segments_that_are_not_those_of_the_start(
         lambda: segments.read(place),
         segments.check_place,
     ):
-        with pytest.raises(SpoolFull, match="another disk lies over the spool's segments"):
+        with pytest.raises(SpoolFull, match=r"over the spool's segments, .* restart the service$"):
             call()
     if another:
         # And nothing lies there.

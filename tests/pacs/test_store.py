@@ -451,9 +451,12 @@ def stop_half_way(service: Service) -> bytes:
 def test_what_is_refused_leaves_nothing_behind(
     model_store: Path, tmp_path: Path, destination: Pacs
 ) -> None:
-    with serve(model_store, tmp_path, destination, body_timeout_ms=1000) as service:
+    limits = dict.fromkeys(("stow_max_body_bytes", "stow_max_instance_bytes"), 1024**2)
+    with serve(model_store, tmp_path, destination, body_timeout_ms=1000, **limits) as service:
         assert b" 400 " in stop_half_way(service)
-        stow(service.client, [as_class(CTImageStorage)])
+        assert stow(service.client, [as_class(CTImageStorage)]).status_code == 409
+        assert stow(service.client, [as_class(CTImageStorage)], "1.2.3").status_code == 409
+        assert stow(service.client, [bytes(2 * 1024**2)]).status_code == 413
         service.client.post(
             "/dicom-web/studies",
             content=b"--x\r\n\r\n" + series(1)[0].data,
@@ -464,7 +467,7 @@ def test_what_is_refused_leaves_nothing_behind(
         now = report(service)
         assert now["series_waiting"] == 0
         # Not what could not be read: nobody can say whether it would be refused as a whole.
-        assert (now["requests_refused"], now["requests_turned_away"]) == (1, 0)
+        assert (now["requests_refused"], now["requests_turned_away"]) == (3, 0)
 
 
 def test_without_a_destination_it_says_so(model_store: Path, tmp_path: Path) -> None:

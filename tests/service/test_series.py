@@ -186,14 +186,23 @@ def test_what_is_refused_by_its_header_is_missing_in_its_own_series_alone(
     few: Service, slices: list[Path]
 ) -> None:
     """Or in each, if it names none."""
-    for series, failed in (("1.2.3", 0), (SERIES, 4), (None, 4)):
-        objects = refused(slices[0], SeriesInstanceUID=series)
-        files = [mr_slice(slices[1], 0), mr_slice(slices[2], 3), *(data for _, data in objects)]
+    for series, study, failed in (
+        ("1.2.3", "1.2.1", 0),
+        (SERIES, "1.2.1", 4),
+        (SERIES, "1.2.2", 0),
+        (None, "1.2.1", 4),
+    ):
+        objects = refused(slices[0], SeriesInstanceUID=series, StudyInstanceUID=study)
+        own = {"StudyInstanceUID": "1.2.1"}
+        whole = [mr_slice(slices[1], 0, **own), mr_slice(slices[2], 3, **own)]
+        files = [*whole, *(data for _, data in objects)]
         content = few.predict(*files).json()
         entries = content["predictions"][2:]
         assert [entry["error"]["code"] for entry in entries] == [code for code, _ in objects]
         assert [summary["failed"] for summary in content["series"]] == [failed]
-        assert [entry["dicom"]["series_instance_uid"] for entry in entries] == [series] * 4
+        for entry in entries:
+            place = entry["dicom"]
+            assert (place["series_instance_uid"], place["study_instance_uid"]) == (series, study)
 
 
 def test_slices_that_share_identifier_and_place_all_count() -> None:
