@@ -163,9 +163,9 @@ ANY: Final = Prose(
     ),
     leak=(
         "A model that remembers its training slices gets near duplicates of them right, so `published` "
-        "says how well it recognises patients that it has seen. `clean` removes the copies "
-        "and neighbouring slices that the audit finds; where a data set names no patients, other slices of a tested patient may "
-        "still train. Neither says how a model does at another hospital."
+        "says how well it recognises patients that it has seen. `clean` removes the copies and "
+        "neighbouring slices that the audit finds; where a data set names no patients, other slices of "
+        "a tested patient may still train. Neither says how a model does at another hospital."
     ),
     claims=(),
     missed="",
