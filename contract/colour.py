@@ -37,6 +37,9 @@ Of 120 test slices without a tumour, an orange disc in the brain made version 4 
 0.05 % of the pixels, 4 at 0.1 %, 19 at 0.2 %, 59 at 0.5 %, and 79 at 1.5 %.
 """
 
+DEEP_LEVELS: Final = 2**16
+"""That a channel of 16 bits may have."""
+
 _GREY: Final = frozenset({"1", "L", "LA", "La", "I", "I;16", "I;16B", "I;16L", "F"})
 """Modes of Pillow that have no colours."""
 

@@ -1,9 +1,11 @@
 """The grey levels of values that come without a window: their own range."""
 
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+_Level = TypeVar("_Level", bound=np.generic)
 
 TRIMMED_SHARE: Final = 0.001
 """Share of the pixels, at either end, that may clip where nothing states a window: a few hot pixels
@@ -36,10 +38,15 @@ def own_range(values: NDArray[np.float64], counts: NDArray[np.intp]) -> NDArray[
     return np.zeros(values.shape)
 
 
+def in_parts(pixels: NDArray[_Level]) -> list[NDArray[_Level]]:
+    """Pixels in parts of about :data:`PART_PIXELS` each, along the first axis."""
+    return np.array_split(pixels, 1 + pixels.size // PART_PIXELS)
+
+
 def stretched(levels: NDArray[np.uint16]) -> NDArray[np.uint8]:
     """The grey levels of a picture, (rows, columns), by :func:`own_range`."""
     # As an index or counted, each level takes eight bytes.
-    parts = np.array_split(levels.ravel(), 1 + levels.size // PART_PIXELS)
+    parts = in_parts(levels.ravel())
     counts = np.zeros(int(levels.max()) + 1, np.intp)
     for part in parts:
         counts += np.bincount(part, minlength=counts.size)

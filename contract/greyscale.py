@@ -14,8 +14,8 @@ from pydicom import Dataset
 from pydicom.datadict import dictionary_description
 from pydicom.pixels import apply_color_lut
 
-from contract.colour import Tints
-from contract.contrast import PART_PIXELS, own_range
+from contract.colour import DEEP_LEVELS, Tints
+from contract.contrast import in_parts, own_range
 from contract.errors import TooManyPixels, UndecodableImage, UnsupportedPixels
 
 MAX_ENTRIES: Final = 2**16
@@ -81,8 +81,8 @@ def luma(
         stored, bits_stored = _coloured(stored, attributes)
     elif photometric != "RGB" or stored.ndim != 3:
         raise UnsupportedPixels("the photometric interpretation is not supported")
-    tints = Tints(2**16)
-    for part in np.array_split(stored, 1 + stored.size // PART_PIXELS):
+    tints = Tints(DEEP_LEVELS)
+    for part in in_parts(stored):
         tints.add(np.moveaxis(part[..., :3].clip(0).astype(np.uint16), 2, 0))
     if tints.coloured:
         # An activation or a direction of fibres would look like tissue that is bright.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from PIL.ImageFile import ImageFile
 
-from contract.colour import Tints
+from contract.colour import DEEP_LEVELS, Tints
 from contract.errors import TruncatedImage
 
 LOW_BYTES: Final = {"RGB;16B": "RGB;16L", "RGBA;16B": "RGBA;16L"}
@@ -37,9 +37,6 @@ SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 
 FEW_BITS: Final = {"L;2": 2, "L;4": 4}
 """Bits of Pillow's names for grey that it spreads over the levels of 8."""
-
-DEEP_LEVELS: Final = 2**16
-"""Of a sample of 16 bits."""
 
 LUMA: Final = np.array([0.299, 0.587, 0.114], np.float32)
 """Weights of red, green and blue in brightness (ITU-R BT.601-7, 2.5.1), as Pillow has them."""

@@ -59,13 +59,7 @@ def main() -> int:
     parser.add_argument("--apart", action="store_true", help="without copies of what it saw")
     arguments = parser.parse_args()
     try:
-        retest(
-            arguments.folders,
-            arguments.version,
-            arguments.tested_by,
-            arguments.among,
-            arguments.apart,
-        )
+        retest(**vars(arguments))
     except (TrainingError, StoreError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

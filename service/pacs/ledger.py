@@ -16,7 +16,7 @@ from typing import Final
 
 from service.disks import check_folder, disk_fails, is_in_place, kind, unusable
 from service.errors import SpoolFull
-from service.pacs.segments import FOLDER, SUFFIX
+from service.pacs.segments import FOLDER, SUFFIX, WAY_OUT
 from service.settings import SettingsError
 
 SCHEMA_VERSION: Final = 2
@@ -33,9 +33,6 @@ _DISK_ERRORS: Final = frozenset(
 )
 
 _DAMAGED: Final = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
-
-_WAY_OUT: Final = "put the whole folder back as it was, or move it away"
-"""A ledger of another day, or a new one, would have the files deleted that it does not know."""
 
 _INSTANCES: Final = """
 CREATE TABLE instances (
@@ -268,7 +265,7 @@ def _refusal(error: Exception) -> SettingsError:
         case OSError():
             return unusable("BRAIN_SPOOL", error)
         case sqlite3.Error() if _code(error) in _DAMAGED:
-            return SettingsError(f"BRAIN_SPOOL: its ledger is damaged ({error}): {_WAY_OUT}")
+            return SettingsError(f"BRAIN_SPOOL: its ledger is damaged ({error}): {WAY_OUT}")
         case sqlite3.Error() if _is_of_the_disk(error):
             return disk_fails("BRAIN_SPOOL", error)
     return SettingsError(f"BRAIN_SPOOL: {error}")
@@ -300,7 +297,7 @@ def _open(path: Path) -> sqlite3.Connection:
     # Before anything is written: the next start must find it new as well.
     if version == 0 and _has_segments(path.with_name(FOLDER)):
         connection.close()
-        raise SettingsError(f"its ledger is gone or empty, though files lie beside it: {_WAY_OUT}")
+        raise SettingsError(f"its ledger is gone or empty, though files lie beside it: {WAY_OUT}")
     if version in _TO_THIS_VERSION:
         connection.executescript(
             f"BEGIN; {_TO_THIS_VERSION[version]} PRAGMA user_version = {SCHEMA_VERSION}; COMMIT;"

@@ -25,10 +25,8 @@ SUFFIX: Final = ".segment"
 UNREADABLE: Final = "unreadable"
 """Reason of what cannot be read while the disk is well otherwise."""
 
-NONE_THERE: Final = (
-    "of the files that its ledger knows none is there: mount their disk,"
-    " put the whole folder back as it was, or move it away"
-)
+WAY_OUT: Final = "put the whole folder back as it was, or move it away"
+"""A ledger of another day, or a new one, would have the files deleted that it does not know."""
 
 FULL: Final = kind(OSError(errno.ENOSPC, ""))
 """Why a disk takes nothing on which there is too little room, which nobody has to try."""
@@ -107,7 +105,10 @@ class Segments:
         paths = list(self.folder.glob(f"*{SUFFIX}"))
         if needed and wanted and wanted.isdisjoint(path.stem for path in paths):
             # Not for good: their disk may be mounted a little later.
-            raise DiskFails(f"BRAIN_SPOOL: {NONE_THERE}")
+            raise DiskFails(
+                "BRAIN_SPOOL: of the files that its ledger knows none is there: mount their disk, "
+                f"{WAY_OUT}"
+            )
         for path in paths:
             if wanted is not None and path.stem not in wanted:
                 # What cannot be deleted now is at the next start.

@@ -3,7 +3,6 @@
 import io
 import os
 import struct
-import tracemalloc
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,6 +27,7 @@ from service.jobs import Upload
 from service.schemas import PredictAnswer, Problem
 from tests.contract.samples import RANGE, grey_slice, mr_object
 from tests.contract.test_fuzz import mutations
+from tests.support.memory import traced
 from tests.support.service import (
     FakeRuntimes,
     Service,
@@ -199,11 +199,9 @@ def test_no_more_is_unpacked_than_is_stated(stated: int) -> None:
     """The result alone would not show it: it is cut to the stated size either way."""
     data = lying(stated, bytes(2**24))
     archive = Archive.open(Upload(None, data), MAX_FILES, MAX_BODY_BYTES)
-    tracemalloc.start()
-    (file,) = archive.read()
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 2**18
+    with traced() as peak:
+        (file,) = archive.read()
+    assert peak.size < 2**18
     assert isinstance(file.failure, DamagedZip)
 
 
@@ -219,12 +217,9 @@ def test_limits_hold_over_all_zips_of_a_request(small: Service) -> None:
 
 def test_directory_is_counted_before_it_is_parsed() -> None:
     data = zipped({str(k): b"" for k in range(20_000)})
-    tracemalloc.start()
-    with pytest.raises(TooManyFiles):
+    with traced() as peak, pytest.raises(TooManyFiles):
         Archive.open(Upload(None, data), 10, 10**6)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 100_000
+    assert peak.size < 100_000
 
 
 @pytest.mark.parametrize("field", ["name", "comment"])
@@ -240,12 +235,9 @@ def test_directory_is_measured_before_it_is_read(field: str) -> None:
     entry, closing = data[start:end], bytearray(data[end:])
     struct.pack_into("<HHI", closing, 8, 20, 20, 20 * len(entry))
     data = data[:start] + 20 * entry + closing
-    tracemalloc.start()
-    with pytest.raises(ZipTooLarge):
+    with traced() as peak, pytest.raises(ZipTooLarge):
         Archive.open(Upload(None, data), 20, 10**6)
-    _, peak = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak < 300_000
+    assert peak.size < 300_000
 
 
 def test_series_in_a_zip(small: Service) -> None:

@@ -8,9 +8,9 @@ from PIL import Image
 from contract.decoding import decode
 from contract.preprocessing import preprocess
 from contract.turning import TURNS, Turn
-from tests.contract.samples import RANGE, mr_frames, mr_object
+from tests.contract.samples import RANGE, mr_frames
 from tests.support.data import require_data
-from tests.support.turned import orientation
+from tests.support.outlined import indexed, stored_otherwise
 from training.catalogue import load_recipe
 from training.datasets import find_images
 from training.errors import DatasetError
@@ -105,23 +105,10 @@ def test_a_label_allows_its_class_and_some_tumour_allows_every_tumour_class() ->
     assert allowed(labels[2:], ("none", "tumor"), ("tumor",)).tolist() == [[0, 1]]
 
 
-def _indexed(root: Path, mask: Image.Image | bytes) -> Path:
-    """A data set of one slice, 256x256 pixels, with a mask."""
-    for folder in ("images", "masks"):
-        (root / folder).mkdir(parents=True)
-    Image.new("L", (256, 256), 90).save(root / "images" / "1.jpg")
-    if isinstance(mask, bytes):
-        (root / "masks" / "1.png").write_bytes(mask)
-    else:
-        mask.save(root / "masks" / "1.png")
-    (root / "index.csv").write_text("id,label,fold\n1,glioma,1\n")
-    return root
-
-
 def test_a_mask_that_outlines_nothing_is_none(tmp_path: Path) -> None:
     black, outlined = Image.new("L", (256, 256)), Image.new("L", (256, 256))
     outlined.paste(255, (90, 90, 120, 120))
-    roots = [_indexed(tmp_path / "black", black), _indexed(tmp_path / "outlined", outlined)]
+    roots = [indexed(tmp_path / "black", black), indexed(tmp_path / "outlined", outlined)]
     images = read_images(find_images(roots))
     assert [*images.masks] == [1]
     assert [file.mask is None for file in images.files] == [True, False]
@@ -130,13 +117,7 @@ def test_a_mask_that_outlines_nothing_is_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("turn", TURNS, ids=str)
 def test_a_mask_is_turned_as_its_slice(tmp_path: Path, turn: Turn) -> None:
     """A DICOM object that is stored in another way than it is read, and its outline with it."""
-    read = np.zeros((256, 256), np.uint8)
-    read[20:240, 30:220] = 90
-    read[60:110, 40:160] = 255
-    stored = turn.undo(read)
-    root = _indexed(tmp_path / "set", Image.fromarray(np.uint8(255) * (stored == 255)))
-    place = {"ImageOrientationPatient": orientation(turn, "axial")}
-    (root / "images" / "1.jpg").write_bytes(mr_object(stored, attributes=RANGE | place))
+    root = stored_otherwise(tmp_path / "set", turn)
     images = read_images(find_images([root]))
     differs = (images.masks[0] > 127) != (images.slices[0] > 160)
     assert differs.mean() < 0.01
@@ -150,20 +131,20 @@ def test_a_mask_is_turned_as_its_slice(tmp_path: Path, turn: Turn) -> None:
 def test_a_mask_that_is_none_of_its_image_is_an_error(
     tmp_path: Path, mask: Image.Image | bytes, says: str
 ) -> None:
-    root = _indexed(tmp_path / "set", mask)
+    root = indexed(tmp_path / "set", mask)
     with pytest.raises(DatasetError, match=f"1.png.*{says}"):
         read_images(find_images([root]))
 
 
 def test_an_index_of_a_missing_image_is_an_error(tmp_path: Path) -> None:
-    root = _indexed(tmp_path / "set", Image.new("L", (256, 256), 255))
+    root = indexed(tmp_path / "set", Image.new("L", (256, 256), 255))
     (root / "images" / "1.jpg").unlink()
     with pytest.raises(DatasetError, match="cannot be read"):
         read_images(find_images([root]))
 
 
 def test_an_index_that_is_no_utf_8_is_an_error(tmp_path: Path) -> None:
-    root = _indexed(tmp_path / "set", Image.new("L", (256, 256), 255))
+    root = indexed(tmp_path / "set", Image.new("L", (256, 256), 255))
     (root / "index.csv").write_bytes("id,label,fold\nré,glioma,1\n".encode("latin-1"))
     with pytest.raises(DatasetError, match="not UTF-8"):
         find_images([root])

@@ -1,7 +1,6 @@
 import json
 import re
 import shutil
-import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from tests.support.memory import traced
 from training import duplicates
 from training.catalogue import load_recipe
 from training.contactsheet import contact_sheet, run_audit
@@ -383,11 +383,9 @@ def test_blank_slices_link_no_patients_and_are_in_no_conflict(
 def test_many_copies_of_one_file_take_no_memory_for_each_pair() -> None:
     count = 200
     images = replace(_set(_noise(1).repeat(count, 0), "re" * (count // 2)), sha256=("a",) * count)
-    tracemalloc.start()
-    found = audit(images)
-    _, peak_bytes = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak_bytes < 4e7
+    with traced() as peak:
+        found = audit(images)
+    assert peak.size < 4e7
     summary = found.summary(images)
     assert (summary["exact_pairs"], summary["near_pairs"]) == (count * (count - 1) // 2, 0)
     assert summary["testing_with_exact_copy_in_training"] == count // 2
@@ -408,11 +406,9 @@ def test_one_picture_in_many_files_takes_no_memory_for_each_pair() -> None:
     count = 200
     images = _set(_noise(1).repeat(count, 0), "re" * (count // 2))
     images = replace(images, sha256=("a", "a", *map(str, range(count - 2))))
-    tracemalloc.start()
-    found = audit(images)
-    _, peak_bytes = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
-    assert peak_bytes < 4e7
+    with traced() as peak:
+        found = audit(images)
+    assert peak.size < 4e7
     assert (found.near_pairs, len(set(found.groups.tolist()))) == ((), 1)
     summary = found.summary(images)
     assert summary["exact_pairs"] == 1
@@ -426,12 +422,10 @@ def test_pictures_that_are_nearly_one_are_compared_a_few_at_a_time() -> None:
     count = 150
     slices = _noise(1).repeat(count, 0)
     slices[np.arange(count), 0, np.arange(count)] = 0
-    tracemalloc.start()
-    found = audit(_set(slices, "-" * count))
-    _, peak_bytes = tracemalloc.get_traced_memory()
-    tracemalloc.stop()
+    with traced() as peak:
+        found = audit(_set(slices, "-" * count))
     assert len(found.near_pairs) == count * (count - 1) // 2
-    assert peak_bytes < 1e8
+    assert peak.size < 1e8
 
 
 def test_one_picture_in_two_files_of_two_labels_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:

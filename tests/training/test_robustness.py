@@ -4,12 +4,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from contract.manifest import RegionRecord
 from contract.turning import TURNS, Turn
-from tests.contract.samples import RANGE, mr_object
-from tests.support.turned import orientation
+from tests.support.outlined import stored_otherwise
 from training.datasets import read_folders
 from training.perturb import PERTURBATIONS, ROTATED
 from training.robustness import _changed, _dice, _masks
@@ -18,17 +16,7 @@ from training.robustness import _changed, _dice, _masks
 @pytest.mark.parametrize("turn", TURNS, ids=str)
 def test_a_mask_is_rotated_as_its_slice(tmp_path: Path, turn: Turn) -> None:
     """A DICOM object that is stored in another way than it is read: the two went opposite ways."""
-    read = np.zeros((256, 256), np.uint8)
-    read[20:240, 30:220] = 90
-    read[60:110, 60:100] = 255
-    stored = turn.undo(read)
-    for folder in ("images", "masks"):
-        (tmp_path / folder).mkdir()
-    place = {"ImageOrientationPatient": orientation(turn)}
-    (tmp_path / "images" / "1.jpg").write_bytes(mr_object(stored, attributes=RANGE | place))
-    Image.fromarray(np.uint8(255) * (stored == 255)).save(tmp_path / "masks" / "1.png")
-    (tmp_path / "index.csv").write_text("id,label,fold\n1,glioma,1\n")
-    images = read_folders([tmp_path])
+    images = read_folders([stored_otherwise(tmp_path / "set", turn)])
     rows, rng, change = np.arange(1), np.random.default_rng(0), PERTURBATIONS[ROTATED]
     slices, geometries = _changed(images, rows, change, rng)
     # A model that sees all of the tumour: it is brighter than the rest.
