@@ -119,7 +119,8 @@ class Decoder:
             if source is not None:
                 with suppress(DecodeError):
                     job.dicom = source.reference(job.frame)
-            elif isinstance(error, DecodeError):
+            # Of one that was opened and has too many frames it is known already.
+            elif isinstance(error, DecodeError) and error.dicom is not None:
                 job.study, job.dicom = error.study, error.dicom
             # Their frames hold the file and what it unpacked to, until the request is answered.
             error.__traceback__ = error.__context__ = error.__cause__ = None
