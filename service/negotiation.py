@@ -98,8 +98,9 @@ def accepted_forms(
 ) -> tuple[Form, ...]:
     """The forms that a client takes, the one it prefers first.
 
-    Of two forms with the same quality, the one that it describes more closely is preferred, then JSON
-    if it names both, as clients that are generated from OpenAPI do, and then the first of ``forms``.
+    Of two forms with the same quality, one that it names is preferred to one of a wildcard, then JSON if
+    it names both, as clients that are generated from OpenAPI do (parameters only say which form is
+    meant), and then the first of ``forms``.
     Without a header it takes all.
 
     Raises:
@@ -119,8 +120,9 @@ def accepted_forms(
             # The closest description decides, whatever wider ones say.
             specificity, quality = max(matching)
             if quality > 0:
-                is_named = specificity >= _NAMED
-                ranked.append((-quality, -specificity, not (is_named and form is Form.JSON), form))
+                closeness = min(specificity, _NAMED)
+                is_json = closeness == _NAMED and form is Form.JSON
+                ranked.append((-quality, -closeness, not is_json, form))
     if not ranked:
         raise NotAcceptable(_REFUSALS[forms])
     ranked.sort(key=lambda item: item[:3])

@@ -48,6 +48,9 @@ MAX_PART_HEADERS: Final = 32
 _PARAMETER: Final = re.compile(rb';[ \t]*([^=;" \t]+)=("(?:\\.|[^"\\])*"?|[^;" \t]*)')
 """A parameter of a header (RFC 9110, 5.6.6); a quoted string may hold what looks like others."""
 
+_IDENTITY: Final = frozenset({b"binary", b"8bit", b"7bit"})
+"""Transfer encodings that leave a part's bytes as they are (RFC 2045, 6.2)."""
+
 MOST_JOINED_AT_ONCE: Final = 2**22
 """Bytes that are put together on the event loop; that takes some milliseconds."""
 
@@ -129,6 +132,16 @@ def check_length(headers: Headers, max_body_bytes: int) -> None:
     declared = headers.get("content-length", "").lstrip("0")
     if declared.isdecimal() and int(declared) > max_body_bytes:
         raise _too_large(max_body_bytes)
+
+
+def check_encoding(encoding: bytes) -> None:
+    """Refuses a part whose Content-Transfer-Encoding changes its bytes, such as base64.
+
+    Raises:
+        MalformedMultipart: it does; nothing in HTTP needs it (RFC 7578, 4.7).
+    """
+    if encoding.strip().lower() not in _IDENTITY:
+        raise MalformedMultipart("a part's Content-Transfer-Encoding must be binary")
 
 
 async def _read_multipart(
@@ -243,8 +256,11 @@ class _Form:
         self._header_value += data[start:end]
 
     def end_header(self) -> None:
-        if self._header_name.lower() == b"content-disposition":
+        name = self._header_name.lower()
+        if name == b"content-disposition":
             self._disposition = self._header_value
+        elif name == b"content-transfer-encoding":
+            check_encoding(self._header_value)
         self._header_name = self._header_value = b""
 
     def end_headers(self) -> None:

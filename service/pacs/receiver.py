@@ -17,7 +17,6 @@ from service.consistency import INTAKE_SHARE
 from service.content import ContentHash
 from service.errors import (
     BodyTooLarge,
-    MalformedMultipart,
     NoInput,
     TooManyFiles,
     UnsupportedRequestMedia,
@@ -27,6 +26,7 @@ from service.pacs.inbox import Inbox
 from service.pacs.related import RelatedParser
 from service.pacs.segments import Segments
 from service.pacs.series import Received
+from service.uploads import check_encoding
 
 DICOM: Final = b"application/dicom"
 RELATED: Final = b"multipart/related"
@@ -169,11 +169,9 @@ class Receiver:
         self._hash = ContentHash()
         self._failure = None
         media, _ = parse_options_header(headers.get(b"content-type", DICOM))
-        encoding = headers.get(b"content-transfer-encoding", b"binary").lower()
         if media != DICOM:
             raise UnsupportedRequestMedia("every part must be application/dicom")
-        if encoding not in {b"binary", b"8bit"}:
-            raise MalformedMultipart("a part's Content-Transfer-Encoding must be binary")
+        check_encoding(headers.get(b"content-transfer-encoding", b"binary"))
 
     def add_data(self, data: bytes) -> None:
         """Called by the parser."""

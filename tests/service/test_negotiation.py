@@ -26,8 +26,10 @@ RELATED = 'multipart/related; type="application/dicom"'
         ("multipart/*", (DICOM,)),
         (f"{RELATED}; transfer-syntax=*", (DICOM,)),
         (f"{RELATED}; transfer-syntax=1.2.840.10008.1.2.1", (DICOM,)),
-        (f"{RELATED}, application/json", (DICOM, JSON)),
-        (f"application/json, {RELATED}", (DICOM, JSON)),
+        (f"{RELATED}, application/json", (JSON, DICOM)),
+        (f"{RELATED}, application/json;q=0.9", (DICOM, JSON)),
+        # Java's and axios' clients that are generated from OpenAPI.
+        (f"application/json, {RELATED}, application/problem+json", (JSON, DICOM)),
         (f"application/json, {RELATED};q=0.9", (JSON, DICOM)),
         (f"application/json;q=0.5, {RELATED};q=0.6", (DICOM, JSON)),
         (f"{RELATED}, */*", (DICOM, JSON)),

@@ -89,6 +89,13 @@ def refusal(response: httpx.Response) -> tuple[int, str]:
             "unexpected_field",
             id="part without headers",
         ),
+        pytest.param(
+            FORM,
+            part().replace(b"\r\n\r\n", b"\r\nContent-Transfer-Encoding: Base64\r\n\r\n") + END,
+            400,
+            "malformed_multipart",
+            id="base64",
+        ),
         pytest.param("multipart/form-data", part() + END, 400, "malformed_multipart", id="no name"),
         pytest.param(
             f"multipart/form-data; boundary={'b' * 300}",
