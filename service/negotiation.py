@@ -98,8 +98,8 @@ def accepted_forms(
 ) -> tuple[Form, ...]:
     """The forms that a client takes, the one it prefers first.
 
-    Of two forms with the same quality, one that it names is preferred to one of a wildcard, then JSON if
-    it names both, as clients that are generated from OpenAPI do (parameters only say which form is
+    Of two forms with the same quality, one that it names is preferred to one of a wildcard, then JSON
+    if it names both, as clients that are generated from OpenAPI do (parameters only say which form is
     meant), and then the first of ``forms``.
     Without a header it takes all.
 
