@@ -112,7 +112,7 @@ class Provenance(_Frozen):
     Attributes:
         recipe: name of the recipe, and the sha256 of its parameters.
         weights: what the backbone started from.
-        protocol: how the data were split (``clean`` or ``published``).
+        protocol: how the data were split (``clean``, ``grouped`` or ``published``).
         counts: images per split after de-duplication.
         packages: versions of what training ran on.
     """

@@ -297,7 +297,7 @@ def main(arguments: list[str] | None = None) -> int:
                 strategy = Strategy(StrategyName(options.strategy), options.start_timeout)
                 config = prepared.config.model_copy(update={"overrides": overrides})
                 run = begin(options.out, config, options.resume, strategy)
-                train(run, prepared.images, prepared.audit.groups, prepared.parts, strategy)
+                train(run, prepared.images, prepared.audit.alike, prepared.parts, strategy)
         elif options.command == "crossval":
             from training.crossval import crossval
 

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from training.convert import keras_predictor, trained_model
 from training.departure import departs, overridden
 from training.duplicates import Audit
-from training.errors import DatasetError, RecipeError, RunError
+from training.errors import DatasetError, RecipeError
 from training.files import load_arrays, save_arrays, write_aside
 from training.fit import train
 from training.images import ImageSet
@@ -94,7 +94,7 @@ def crossval(
         config = configure(part.recipe, roots, images, part.split, Protocol.GROUPED)
         with held(out / part.name):
             run = start(out / part.name, config, resume=True)
-            train(run, images, audit.groups, part.split)
+            train(run, images, audit.alike, part.split)
         found = _predicted(run, images, part.split)
         right = _right(found, images, part.split.test, recipe)
         progress = run.require_finished()
@@ -212,13 +212,14 @@ def _predicted(run: Run, images: ImageSet, split: Split) -> NDArray[np.float32]:
         RunError: what was kept is damaged.
     """
     path = run.path / _PREDICTIONS
-    if not path.is_file():
+    weights = run.weights_digest()
+    kept = load_arrays(path) or {}
+    # A part that was trained anew, or another part's file, has other weights.
+    if str(kept.get("weights")) != weights:
         predict = keras_predictor(trained_model(run), run.config.recipe)
         found = predict(images.slices[split.test])["probabilities"]
-        save_arrays(path, {"probabilities": found})
-    kept = load_arrays(path) or {}
-    if "probabilities" not in kept:
-        raise RunError(f"{path} is damaged: it holds no probabilities")
+        kept = {"probabilities": found, "weights": np.array(weights)}
+        save_arrays(path, kept)
     return kept["probabilities"]
 
 

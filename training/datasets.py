@@ -10,7 +10,7 @@ from training.errors import DatasetError
 from training.folders import look_through
 from training.images import ImageFile, ImageSet
 from training.index import INDEX_FILE, read_index
-from training.names import is_own
+from training.names import is_own, printable
 from training.places import Found
 from training.reading import read_images
 
@@ -51,6 +51,14 @@ def _find(roots: Sequence[Path]) -> list[tuple[Found, list[ImageFile]]]:
         if not root.is_dir():
             raise DatasetError(f"{root} is no folder")
     places = [given(root) for root in roots]
+    for place in places:
+        try:
+            str(place).encode()
+        except UnicodeEncodeError as error:
+            # A run's description names it.
+            raise DatasetError(
+                f"{printable(str(place))}: the path is not UTF-8; rename it, or give a link to it"
+            ) from error
     if len({place.name for place in places}) != len(places):
         raise DatasetError("two data folders have the same name; results could not tell them apart")
     real = [root.resolve() for root in roots]

@@ -137,6 +137,11 @@ class Audit:
                 result[[pair.first, pair.second]] = True
         return result
 
+    @property
+    def alike(self) -> NDArray[np.intp]:
+        """Group number of each image by pictures alone, whoever they show, (N,)."""
+        return _linked(_links(self.equal, self.near_pairs), len(self.groups))
+
     def unleaked(self, images: ImageSet) -> NDArray[np.bool_]:
         """Which images share no group with an image of the other part, (N,)."""
         testing = images.parts == "testing"
@@ -170,14 +175,19 @@ def audit(images: ImageSet) -> Audit:
     _, content = np.unique(pictures, return_inverse=True)
     near = _near_pairs(images, air, content)
     copies, equal = _copies(images.sha256, air), _copies(pictures, air)
-    # One link from each to the first: all pairs of many copies would fill the memory.
-    alike = [(same[0], index) for same in equal for index in same[1:]]
-    alike += [(pair.first, pair.second) for pair in near]
+    alike = _links(equal, near)
     same_person = _person_pairs(images)
     groups = _linked([*alike, *same_person], len(images))
     # By pictures alone: one that is misfiled must not cost all slices of its patient.
     conflicting = _conflicting(_linked(alike, len(images)), images.labels)
     return Audit(groups, copies, near, conflicting, _linked(same_person, len(images)), equal)
+
+
+def _links(equal: Sequence[tuple[int, ...]], near: Sequence[Pair]) -> list[tuple[int, int]]:
+    """Pairs that link all images which are alike."""
+    # One link from each to the first: all pairs of many copies would fill the memory.
+    copies = [(same[0], index) for same in equal for index in same[1:]]
+    return copies + [(pair.first, pair.second) for pair in near]
 
 
 def _pictures(images: ImageSet) -> list[str]:

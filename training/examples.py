@@ -50,9 +50,16 @@ class Examples:
 
 
 def training_examples(
-    images: ImageSet, groups: NDArray[np.intp], parts: Split, recipe: Recipe
+    images: ImageSet, alike: NDArray[np.intp], parts: Split, recipe: Recipe
 ) -> Examples:
-    """The training images and, with a mask head, the synthetic slices made from them."""
+    """The training images and, with a mask head, the synthetic slices made from them.
+
+    Args:
+        images: what was read.
+        alike: near-duplicate group of each image, (N,), persons apart.
+        parts: who trains.
+        recipe: what is drawn how often.
+    """
     real = _real(images, parts.train, recipe)
     weights = np.array(
         [recipe.source_weights.get(file.source, 1.0) for file in _files(images, parts.train)]
@@ -60,7 +67,7 @@ def training_examples(
     kinds = Counter(f"{file.source} {file.label}" for file in _files(images, parts.train))
     if recipe.mask is not None:
         masked = [index for index in parts.train if int(index) in images.masks]
-        copies = np.isin(groups[parts.train], groups[masked]) & ~real.known
+        copies = np.isin(alike[parts.train], alike[masked]) & ~real.known
         weights[copies] *= recipe.copy_weight
         weights[np.isin(parts.train, masked)] *= recipe.mask.mask_weight
         made = synthesise(images, parts, recipe.mask, recipe.seed)

@@ -88,7 +88,7 @@ def _seen(path: Path) -> bytes:
 def train(
     run: Run,
     images: ImageSet,
-    groups: NDArray[np.intp],
+    alike: NDArray[np.intp],
     parts: Split,
     strategy: Strategy | None = None,
 ) -> None:
@@ -97,7 +97,7 @@ def train(
     Args:
         run: the folder.
         images: what was read.
-        groups: near-duplicate group of each image.
+        alike: near-duplicate group of each image, (N,), persons apart.
         parts: who trains and who validates.
         strategy: over which devices; one if None.
 
@@ -115,7 +115,7 @@ def train(
     if strategy.replicas > 1:
         print(f"{strategy.replicas} replicas share each batch", flush=True)
     with strategy.scope():
-        examples = training_examples(images, groups, parts, run.config.recipe)
+        examples = training_examples(images, alike, parts, run.config.recipe)
         _train(run, examples, validation_examples(images, parts, run.config.recipe), strategy)
 
 

@@ -18,6 +18,7 @@ INDEX_FILE: Final = "index.csv"
 images and masks lie in ``images/ID.jpg`` and ``masks/ID.png``."""
 _FOLDERS: Final = ("images", "masks")
 _COLUMNS: Final = ("id", "label", "fold", "patient")
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _PERSON_COLUMN: Final = re.compile(r".*(patient|subject|person).*|pid")
 
 
@@ -56,7 +57,8 @@ def _table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str | None]
         text = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise DatasetError(f"{path} is not UTF-8") from error
-    reader = csv.DictReader(io.StringIO(text))
+    # Strict, as a quotation mark that is not closed would swallow the rows after it.
+    reader = csv.DictReader(io.StringIO(text), strict=True)
     columns = [name.strip().casefold() for name in reader.fieldnames or ()]
     _require_columns(path, columns)
     reader.fieldnames = columns
@@ -64,7 +66,8 @@ def _table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str | None]
         # A blank line is no row, and a row may be of several lines.
         rows = [(reader.line_num, row) for row in reader]
     except csv.Error as error:
-        raise DatasetError(f"{path}, line {reader.line_num}: {error}") from error
+        # Of a row that has no end, the line before it.
+        raise DatasetError(f"{path}, line {reader.line_num} or after it: {error}") from error
     if not rows:
         raise DatasetError(f"{path} lists no images: it has no line but its first")
     return columns, rows
@@ -95,6 +98,12 @@ def _require_columns(path: Path, found: Sequence[str]) -> None:
 
 def _place(root: Path, number: int, row: dict[str, str | None]) -> Place:
     where = f"{root / INDEX_FILE}, line {number}"
+    for column in _COLUMNS:
+        if _CONTROL.search(row.get(column) or ""):
+            raise DatasetError(
+                f"{where}: the {column} is of several lines or has control characters; is a quotation "
+                "mark before it that does not belong there?"
+            )
     name, spelt = ((row[column] or "").strip() for column in ("id", "label"))
     if not name or not spelt:
         raise DatasetError(f"{where}: no {'label' if name else 'id'}")
@@ -104,10 +113,9 @@ def _place(root: Path, number: int, row: dict[str, str | None]) -> Place:
     part = ""
     if "fold" in row:
         fold = row["fold"]
-        try:
-            part = f"fold{int(fold or '')}"
-        except ValueError as error:
-            raise DatasetError(f"{where}: {fold or ''!r} is no number of a fold") from error
+        if not re.fullmatch(r"\s*[0-9]{1,4}\s*", fold or ""):
+            raise DatasetError(f"{where}: {fold or ''!r} is no number of a fold")
+        part = f"fold{int(fold or '')}"
     person = person_name(row.get("patient") or "")
     mask = root / "masks" / f"{name}.png"
     path = root / "images" / f"{name}.jpg"

@@ -39,7 +39,7 @@ def load_outline(path: Path) -> Image.Image:
                 levels = np.asarray(image.convert("L") if plain else image)
             else:
                 levels = _levels(np.asarray(image.convert("RGBA")))
-    except (OSError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise DatasetError(f"{_shown(path)} is no readable mask: {error}") from error
     if levels.ndim == 3:
         raise _unknown(path, np.unique(levels.reshape(-1, levels.shape[-1]), axis=0))

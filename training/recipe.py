@@ -150,7 +150,7 @@ class Plateau(_Strict):
     Attributes:
         factor: by which the rate is multiplied.
         patience: epochs without a lower loss before that.
-        min_learning_rate: it stays at or above this.
+        min_learning_rate: it stays at or above this, which is not above the phase's own.
     """
 
     factor: float = Field(gt=0, lt=1)
@@ -193,6 +193,8 @@ class Phase(_Strict):
             raise ValueError("a plateau schedule, and no other, needs plateau")
         if self.warmup_epochs and self.schedule != "cosine":
             raise ValueError("only a cosine schedule has a warm-up")
+        if self.plateau is not None and self.plateau.min_learning_rate > self.learning_rate:
+            raise ValueError("min_learning_rate is above learning_rate")
         return self
 
 
@@ -224,8 +226,9 @@ class Recipe(_Strict):
         optimizer: ``weight_decay`` is AdamW's; Adam has none.
         validation_share: of the training images of each class, in whole near-duplicate groups.
         early_stopping_patience: epochs without a better ``stop_monitor`` that end a phase.
-        stop_monitor: what ends a phase; the next starts from its best epoch.
-        checkpoint_monitor: of which epoch's weights the run ends with.
+        stop_monitor: what ends a phase; the next starts from the best epoch of all so far, those at
+            another ``resolution`` apart, and has to be better than it.
+        checkpoint_monitor: of which epoch's weights the run ends with, of those at the last resolution.
         average_momentum: of the exponential average of the weights that is validated and kept; 0
             takes the weights as they are.
         epoch_images: training images drawn for each epoch; all of them, once, where it is absent.

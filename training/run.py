@@ -134,6 +134,9 @@ class Run:
                 raise RunError(f"{path} holds a run; add --resume to go on with it")
             cls.open(path)
             return
+        if (path / _PROGRESS).exists():
+            # It is never there before its description.
+            raise RunError(f"{path} holds a run without its {RUN_FILE}; choose another folder")
         for name in (ARTIFACTS, REPORT):
             # They would pass for those of the new run.
             if (path / name).exists():

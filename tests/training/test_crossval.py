@@ -3,8 +3,8 @@
 import csv
 import json
 import shutil
-from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from unittest.mock import Mock
 
@@ -15,6 +15,7 @@ from training.catalogue import load_recipe
 from training.datasets import find_images
 from training.duplicates import audit
 from training.errors import RunError
+from training.files import load_arrays
 from training.reading import read_images
 from training.recipe import SEEDS
 from training.run import Run
@@ -399,21 +400,45 @@ def test_the_projects_own_page_is_written_only_where_it_is_named(
     assert training("compare").returncode == 0
 
 
-@pytest.mark.parametrize("damage", [lambda whole: whole[:200], None], ids=["cut", "another name"])
+@pytest.fixture
+def predicted(by_fold: Path, tmp_path: Path) -> Run:
+    """What a part keeps for its figures."""
+    for name in ("run.json", "best.npz", "predictions.npz"):
+        shutil.copy(by_fold / "fold1" / name, tmp_path)
+    return Run.open(tmp_path)
+
+
 @pytest.mark.usefixtures("training")
-def test_damaged_predictions_of_a_part_are_a_clear_error(
-    by_fold: Path, tmp_path: Path, damage: Callable[[bytes], bytes] | None
-) -> None:
+def test_damaged_predictions_of_a_part_are_a_clear_error(predicted: Run) -> None:
     from training.crossval import _predicted
 
-    shutil.copy(by_fold / "fold1" / "run.json", tmp_path)
-    file = tmp_path / "predictions.npz"
-    np.savez(file, others=np.zeros(9))
-    if damage:
-        file.write_bytes(damage((by_fold / "fold1" / file.name).read_bytes()))
+    file = predicted.path / "predictions.npz"
+    file.write_bytes(file.read_bytes()[:200])
     nothing: Any = None  # Neither images nor a split are looked at.
     with pytest.raises(RunError, match=r"predictions\.npz is damaged"):
-        _predicted(Run.open(tmp_path), nothing, nothing)
+        _predicted(predicted, nothing, nothing)
+
+
+@pytest.mark.usefixtures("training")
+def test_predictions_of_other_weights_are_made_anew(
+    predicted: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from training import crossval
+
+    found = np.full((2, 4), 0.25, np.float32)
+    monkeypatch.setattr(crossval, "trained_model", lambda _: None)
+    monkeypatch.setattr(crossval, "keras_predictor", lambda *_: lambda _: {"probabilities": found})
+    images: Any = SimpleNamespace(slices=np.zeros((2, 1, 1), np.uint8))
+    split: Any = SimpleNamespace(test=np.arange(2))
+    kept = load_arrays(predicted.path / "predictions.npz") or {}
+    np.testing.assert_array_equal(
+        crossval._predicted(predicted, images, split), kept["probabilities"]
+    )
+    # As after a training that began anew in the folder.
+    np.savez(predicted.path / "best.npz", w0000=np.zeros(3))
+    for _ in range(2):
+        np.testing.assert_array_equal(crossval._predicted(predicted, images, split), found)
+        monkeypatch.setattr(crossval, "keras_predictor", None)
 
 
 @pytest.mark.parametrize(

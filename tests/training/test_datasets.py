@@ -125,8 +125,12 @@ def test_a_mask_is_turned_as_its_slice(tmp_path: Path, turn: Turn) -> None:
 
 @pytest.mark.parametrize(
     ("mask", "says"),
-    [(Image.new("L", (128, 256), 255), "128x256 pixels"), (b"no picture", "no readable mask")],
-    ids=["size", "damaged"],
+    [
+        (Image.new("L", (128, 256), 255), "128x256 pixels"),
+        (b"no picture", "no readable mask"),
+        (Image.new("1", (20_000, 10_000)), "no readable mask: .*decompression bomb"),
+    ],
+    ids=["size", "damaged", "huge"],
 )
 def test_a_mask_that_is_none_of_its_image_is_an_error(
     tmp_path: Path, mask: Image.Image | bytes, says: str

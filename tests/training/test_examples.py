@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.textured import SIDE, head, with_tumor
 from training.catalogue import load_recipe
+from training.duplicates import audit
 from training.examples import Examples, training_examples
 from training.images import ImageFile, ImageSet
 from training.recipe import Recipe
@@ -38,6 +39,37 @@ def test_what_synthetic_slices_teach(teaches: bool) -> None:
     assert made.masks is not None
     assert made.masks.shape == (5, SIDE, SIDE)
     assert made.known.all()
+
+
+def test_how_likely_a_row_is_drawn() -> None:
+    recipe = load_recipe("efficientnet_lite0_mask")
+    assert recipe.mask is not None
+    mask = recipe.mask.model_copy(
+        update={"removed": 0, "pasted": 1.0, "mask_weight": 3.0, "synthetic_weight": 0.5}
+    )
+    recipe = recipe.model_copy(
+        update={"mask": mask, "copy_weight": 0.25, "source_weights": {"other": 2.0}}
+    )
+    tumor, outline = with_tumor()
+    # An outlined tumour, a copy of it, another slice of the same person; a set of its own.
+    labels = {"s": ("glioma", "glioma", "glioma", "notumor"), "other": ("glioma", "notumor")}
+    files = tuple(
+        ImageFile(
+            Path(f"{source}{number}.png"), source, "", label, person="A" if number < 3 else ""
+        )
+        for source, names in labels.items()
+        for number, label in enumerate(names)
+    )
+    rng = np.random.default_rng(0)
+    others = [np.kron(rng.integers(0, 200, (8, 8)), np.ones((28, 28))) for _ in range(4)]
+    shown = np.stack([tumor, tumor, *others]).astype(np.uint8)
+    images = ImageSet(files, tuple("aabcde"), shown, {0: outline})
+    found = audit(images)
+    assert found.groups[0] == found.groups[2]
+    rows = np.arange(len(files))
+    made = training_examples(images, found.alike, Split(rows, rows[:0], rows[:0]), recipe)
+    assert made.weights.tolist() == [3, 0.25, 1, 1, 2, 2, *[0.5] * (len(made.slices) - len(files))]
+    assert len(made.slices) > len(files)
 
 
 def test_a_mask_head_may_do_without_synthetic_slices() -> None:

@@ -101,6 +101,10 @@ def test_a_run_of_before_opens(run: Run) -> None:
 def test_a_new_run_does_not_begin_beside_what_was_made_of_another(run: Run, name: str) -> None:
     (run.path / name).mkdir()
     Run.require_startable(run.path, resume=True)
+    (run.path / "run.json").unlink()
+    for resume in (False, True):
+        with pytest.raises(RunError, match=r"holds a run without its run\.json"):
+            Run.require_startable(run.path, resume)
     (run.path / "progress.npz").unlink()
     for resume in (False, True):
         with pytest.raises(RunError, match=f"holds {name}/ of an earlier run"):

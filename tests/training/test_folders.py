@@ -288,6 +288,13 @@ def test_names_that_are_no_text_are_told(tmp_path: Path) -> None:
     assert images.files[0].name == "set/glioma/\\udce4.jpg"
 
 
+def test_a_data_set_whose_path_is_no_text_is_refused(tmp_path: Path) -> None:
+    root = tmp_path / os.fsdecode(b"M\xfcller")
+    root.mkdir()
+    with pytest.raises(DatasetError, match=r"M\\udcfcller: the path is not UTF-8"):
+        find_images([root])
+
+
 def test_a_data_set_that_links_to_itself_is_no_folder(tmp_path: Path) -> None:
     (tmp_path / "set").symlink_to(tmp_path / "set")
     with pytest.raises(DatasetError, match="set is no folder"):

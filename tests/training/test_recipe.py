@@ -257,6 +257,14 @@ def test_settings_that_contradict_each_other_are_refused(
     [
         ({"schedule": "plateau", "warmup_epochs": 0}, "needs plateau"),
         ({"schedule": "constant"}, "warm-up"),
+        (
+            {
+                "schedule": "plateau",
+                "warmup_epochs": 0,
+                "plateau": {"factor": 0.5, "patience": 1, "min_learning_rate": 0.1},
+            },
+            "min_learning_rate is above learning_rate",
+        ),
     ],
 )
 def test_a_schedule_is_whole(change: dict[str, object], problem: str) -> None:
