@@ -137,7 +137,9 @@ def test_pictures_that_a_browser_shows_otherwise(
     assert oblong["decision"] == black["decision"] == "Tumour"
     said = "return [...document.querySelectorAll('.row .heat')].map((it) => it.innerText)"
     assert page.run(said) == ["Heat map", "Slice with heat map"]
-    previews = "return [...document.querySelectorAll('.row')].map((it) => it.querySelector('img') !== null)"
+    previews = (
+        "return [...document.querySelectorAll('.row')].map((it) => !!it.querySelector('img'))"
+    )
     assert page.run(previews) == [True, False]
     wait_until(lambda: page.run("return document.querySelector('.row svg')") is None)
     page.click(".row .thumb button")
