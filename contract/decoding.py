@@ -6,11 +6,11 @@ import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import Image
 
 from contract.codestream import has_more_scans, jpeg_is_read_as_ycbcr, max_scans
 from contract.colour import Tints, channels_of, is_grey, on_black
@@ -27,6 +27,7 @@ from contract.metadata import is_excessive_jpeg, is_excessive_png
 from contract.png import deep_picture, transparent_level
 from contract.policy import DEFAULT_POLICY, Policy
 from contract.preprocessing import DEFAULT_SPEC, WHOLE, DicomReference, PreprocessSpec, Reach, Slice
+from contract.quiet import quieten
 from contract.source import Source
 
 if TYPE_CHECKING:
@@ -45,6 +46,18 @@ TURNS: Final[Mapping[object, Image.Transpose]] = {
     8: Image.Transpose.ROTATE_90,
 }
 """What makes a picture of an EXIF orientation upright (CIPA DC-008-2019, 4.6.4, tag 0x0112)."""
+
+EXIF_ORDERS: Final[Mapping[bytes, Literal["little", "big"]]] = {
+    b"Exif\0\0II*\0": "little",
+    b"Exif\0\0MM\0*": "big",
+}
+"""Byte order of EXIF data that begin so (CIPA DC-008-2019, 4.5.2 and 4.7.2)."""
+
+TIFF_OFFSET: Final = 6
+"""Where addresses within EXIF data count from."""
+
+ONE_ORIENTATION: Final = (0x0112, 3, 1)
+"""Tag, type (SHORT) and count of the field that states it (4.6.4), of 12 bytes (4.6.2)."""
 
 SIDEWAYS: Final = frozenset(TURNS[orientation] for orientation in (5, 6, 7, 8))
 """Those that make columns of rows. Sizes do not tell it: a reduced scale rounds them up."""
@@ -178,7 +191,7 @@ class _Picture:
             return _decode_pillow(self.data, self.media, self.spec, max_pixels)
         except DecodeError:
             raise
-        except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        except Image.DecompressionBombError as error:
             raise TooManyPixels(f"more than the {max_pixels} pixels that are accepted") from error
         except (
             Exception
@@ -191,7 +204,10 @@ class _Picture:
 def _decode_pillow(data: bytes, media: Media, spec: PreprocessSpec, max_pixels: int) -> Slice:
     if is_excessive_jpeg(data) if media is Media.JPEG else is_excessive_png(data):
         raise UndecodableImage("the file has more beside its pixels than an image can need")
+    quieten()
     image = Image.open(io.BytesIO(data), formats=[media.name])
+    # As viewers do, before what a PNG may have behind its pixels.
+    turn = _turn(image.info.get("exif", b""))
     columns, rows = image.size
     # Of a JPEG of several scans all values are in memory, in two bytes each.
     accepted = 3 * max_pixels // 4 if image.mode == "CMYK" else max_pixels
@@ -216,9 +232,7 @@ def _decode_pillow(data: bytes, media: Media, spec: PreprocessSpec, max_pixels: 
     if absent is not None:
         image.info["transparency"] = absent
     deep = deep_picture(image, data) if media is Media.PNG else None
-    # A PNG may state its orientation behind its pixels.
     image.load()
-    turn = _turn(image) if "exif" in image.info else None
     if deep is None:
         coloured = coloured or _has_colours(image)
         grey = to_grey(image)
@@ -274,13 +288,25 @@ def _turned(reach: Reach, turn: Image.Transpose | None) -> Reach:
     return left, top, right, bottom
 
 
-def _turn(image: Image.Image) -> Image.Transpose | None:
-    """What makes a picture upright, as far as its EXIF data say."""
-    try:
-        return TURNS.get(image.getexif().get(ExifTags.Base.Orientation))
-    except Exception:  # noqa: BLE001 - Pillow raises nearly anything of a damaged header
-        # Viewers show such a picture as it lies.
+def _turn(exif: bytes) -> Image.Transpose | None:
+    """What makes a picture upright, as far as its EXIF data say so in the one way of the standard.
+
+    Pillow takes a number of any type for it and, where there is none, what XMP says: viewers show such
+    a picture as it lies.
+    """
+    order = EXIF_ORDERS.get(exif[:10])
+    if order is None:
         return None
+
+    def number(at: int, size: int) -> int:
+        return int.from_bytes(exif[at : at + size], order)
+
+    first = TIFF_OFFSET + number(TIFF_OFFSET + 4, 4) + 2
+    end = min(first + 12 * number(first - 2, 2), len(exif) - 11)
+    for field in range(first, end, 12):
+        if (number(field, 2), number(field + 2, 2), number(field + 4, 4)) == ONE_ORIENTATION:
+            return TURNS.get(number(field + 8, 2))
+    return None
 
 
 def to_grey(image: Image.Image) -> Image.Image:

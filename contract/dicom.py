@@ -5,9 +5,6 @@ log record or warning of pydicom.
 """
 
 import logging
-import re
-import threading
-import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Final
@@ -38,6 +35,7 @@ from contract.errors import (
 from contract.greyscale import grey_levels, is_inverted, luma, square
 from contract.policy import Checks, Policy
 from contract.preprocessing import DicomReference, Slice
+from contract.quiet import quieten
 from contract.turning import upright
 
 MAX_BYTES_PER_PIXEL: Final = 4
@@ -77,10 +75,6 @@ _ATTRIBUTES: Final = [*map(Tag, _KEYWORDS), *map(Tag, PRIVATE)]
 
 _CHARACTER_SET: Final = Tag("SpecificCharacterSet")
 """Read in any case: it says what the texts are."""
-
-_QUIET: Final = ("ignore", None, Warning, re.compile("pydicom"), 0)
-
-_QUIET_LOCK: Final = threading.Lock()
 
 # pydicom's records quote attribute values, so none may reach the service's log.
 logging.getLogger("pydicom").setLevel(logging.CRITICAL + 1)
@@ -224,18 +218,6 @@ def _placed(dataset: FileDataset) -> Iterator[None]:
             # Not that of a frame: to convert the functional groups of thousands takes long.
             error.dicom = reference(dataset, 1)
         raise
-
-
-def quieten() -> None:
-    """Ignores pydicom's warnings, which quote attribute values, from now on and in all threads.
-
-    ``catch_warnings`` would leave no trace, but is not safe in threads, and decoding runs in them.
-    """
-    if next(iter(warnings.filters), None) == _QUIET:
-        return
-    with _QUIET_LOCK:
-        if next(iter(warnings.filters), None) != _QUIET:
-            warnings.filterwarnings("ignore", module="pydicom")
 
 
 def _inflated(data: bytes, max_pixels: int) -> Inflated:

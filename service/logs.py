@@ -124,7 +124,7 @@ class BufferedHandler(logging.Handler):
 
 
 def configuration(level: LogLevel) -> dict[str, Any]:
-    """For :func:`logging.config.dictConfig`: this service, uvicorn and warnings, all alike.
+    """For :func:`logging.config.dictConfig`: this service, uvicorn and other libraries, all alike.
 
     Uvicorn's access log stays off: it would hold addresses, and the middleware logs each request.
     """

@@ -5,7 +5,7 @@ from typing import Final
 
 from pydicom import Dataset, dcmread
 
-from contract.dicom import quieten
+from contract.quiet import quieten
 from service.dicom import patient, source
 
 KEYWORDS: Final = (*patient.KEYWORDS, *source.KEYWORDS)

@@ -7,7 +7,7 @@ from datetime import datetime
 from highdicom.base import SOPClass
 from pydicom import Dataset
 
-from contract.dicom import quieten
+from contract.quiet import quieten
 from service.dicom.capture import capture
 from service.dicom.findings import ModelIdentity, SeriesFindings
 from service.dicom.making import Making

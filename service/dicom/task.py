@@ -7,7 +7,7 @@ from typing import Self
 
 from pydicom import Dataset
 
-from contract.dicom import quieten
+from contract.quiet import quieten
 from service.dicom.findings import ModelIdentity, SeriesFindings
 from service.dicom.source import SourceSeries
 from service.dicom.uids import UUID_ROOT

@@ -11,8 +11,8 @@ from typing import Final
 
 from python_multipart.multipart import parse_options_header
 
-from contract.dicom import quieten
 from contract.policy import Checks
+from contract.quiet import quieten
 from service.consistency import INTAKE_SHARE
 from service.content import ContentHash
 from service.errors import (

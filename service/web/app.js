@@ -119,6 +119,7 @@ async function inspect(item) {
     change(item, { state: "failed", error: { code: "unreadable_file" } });
     return;
   }
+  // Of 16 bits a browser shows values of 12 as good as black; the service spreads them.
   if (item.kind === "jpeg" || item.kind === "png") item.url = URL.createObjectURL(item.file);
   draw(item, enlarge);
 }

@@ -1,5 +1,6 @@
 import io
 import struct
+import warnings
 import zlib
 from typing import Any
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from contract.decoding import Media, decode, sniff
 from contract.errors import (
@@ -56,6 +58,29 @@ def turned(orientation: int) -> Image.Exif:
     exif = Image.Exif()
     exif[0x0112] = orientation
     return exif
+
+
+def exif_of(*fields: tuple[int, int, int, bytes]) -> bytes:
+    """EXIF data of fields, (tag, type, count, value)."""
+    content = b"".join(struct.pack(">HHI", *head) + value for *head, value in fields)
+    return b"Exif\0\0MM\0*" + struct.pack(">IH", 8, len(fields)) + content + bytes(4)
+
+
+ORIENTATION = (0x0112, 3, 1, b"\0\x06\0\0")
+MAKER = (0x010F, 2, 4, b"MRI\0")
+
+
+def with_chunk(png: bytes, chunk: bytes, before: bytes) -> bytes:
+    start = png.index(before) - 4
+    return png[:start] + chunk + png[start:]
+
+
+def as_it_lies(data: bytes, plain: bytes) -> bool:
+    """Whether a picture is read as one is that says nothing of how it lies."""
+    decoded, expected = decode(data), decode(plain)
+    return decoded.original_size == expected.original_size and np.array_equal(
+        decoded.pixels, expected.pixels
+    )
 
 
 def with_alpha(mode: str, alpha: int) -> Image.Image:
@@ -254,14 +279,19 @@ class TestPng:
         assert difference(decoded.pixels, expected) == 0
         assert decoded.original_size == expected.shape
 
-    @pytest.mark.parametrize("mode", ["L", "RGB"])
+    @pytest.mark.parametrize("mode", ["L", "RGB", "LA", "I;16"])
     def test_one_that_says_so_behind_its_pixels(self, mode: str) -> None:
+        """Viewers show it as it lies: EXIF data stand before the pixels (PNG, third edition, 5.6)."""
         data = encode(image(mode), "PNG")
-        exif = png_chunk(b"eXIf", turned(6).tobytes().removeprefix(b"Exif\0\0"))
-        end = data.index(b"IEND") - 4
-        decoded = decode(data[:end] + exif + data[end:])
-        assert difference(decoded.pixels, TURNS[6]) == 0
-        assert decoded.original_size == TURNS[6].shape
+        exif = png_chunk(b"eXIf", exif_of(ORIENTATION).removeprefix(b"Exif\0\0"))
+        assert not as_it_lies(with_chunk(data, exif, b"IDAT"), data)
+        assert as_it_lies(with_chunk(data, exif, b"IEND"), data)
+
+    def test_one_whose_text_has_the_name_of_exif(self) -> None:
+        data = encode(image(), "PNG")
+        for kind in (b"tEXt", b"iTXt"):
+            text = png_chunk(kind, b"exif" + bytes(5) + exif_of(ORIENTATION)[6:])
+            assert as_it_lies(with_chunk(data, text, b"IDAT"), data)
 
 
 class TestJpeg:
@@ -294,14 +324,50 @@ class TestJpeg:
 
     @pytest.mark.parametrize(
         "exif",
-        [b"", b"garbage", b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x02\0\0\0\x02A\0\0\0\0\0\0\0"],
-        ids=["empty", "no TIFF", "a letter"],
+        {
+            "empty": b"Exif\0\0",
+            "no TIFF": b"Exif\0\0garbage",
+            "twice": b"Exif\0\0" + exif_of(ORIENTATION),
+            "cut": exif_of(ORIENTATION)[:-8],
+            "nowhere": b"Exif\0\0MM\0*\xff\xff\xff\xff",
+            "letter": exif_of((0x0112, 2, 1, b"6\0\0\0")),
+            "LONG": exif_of((0x0112, 4, 1, b"\0\0\0\x06")),
+            "two": exif_of((0x0112, 3, 2, b"\0\x06\0\x06")),
+            "unknown": exif_of((0x0112, 3, 1, b"\0\x09\0\0")),
+        }.items(),
+        ids=lambda case: case[0],
     )
-    def test_an_orientation_that_cannot_be_read_turns_nothing(self, exif: bytes) -> None:
-        plain = decode(encode(image(), "JPEG"))
-        decoded = decode(encode(image(), "JPEG", exif=b"Exif\0\0" + exif))
-        assert difference(decoded.pixels, plain.pixels) == 0
-        assert decoded.original_size == plain.original_size
+    def test_an_orientation_that_is_not_stated_right_turns_nothing(
+        self, exif: tuple[str, bytes]
+    ) -> None:
+        """In browsers neither."""
+        assert as_it_lies(encode(image(), "JPEG", exif=exif[1]), encode(image(), "JPEG"))
+
+    def test_the_first_of_two_orientations_counts(self) -> None:
+        """As in browsers."""
+        both = exif_of(ORIENTATION, (0x0112, 3, 1, b"\0\x03\0\0"))
+        decoded = decode(encode(image(), "JPEG", quality=97, exif=both))
+        assert difference(decoded.pixels, TURNS[6]) <= 8
+
+    @pytest.mark.parametrize("fields", [[], [MAKER]], ids=["alone", "beside EXIF"])
+    @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+    def test_an_orientation_of_xmp_turns_nothing(self, kind: str, fields: list[Any]) -> None:
+        """Viewers do not look at it, also where EXIF data state none."""
+        xmp = b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="2"/>'
+        text = PngInfo()
+        text.add_itxt("XML:com.adobe.xmp", xmp.decode())
+        options = {"xmp": xmp} if kind == "JPEG" else {"pnginfo": text}
+        data = encode(image(), kind, exif=exif_of(*fields) if fields else b"", **options)
+        assert b"tiff:Orientation" in data
+        assert as_it_lies(data, encode(image(), kind))
+
+    def test_damaged_exif_warns_of_nothing(self) -> None:
+        """It would go to standard error as it is."""
+        data = encode(image(), "JPEG", exif=exif_of(MAKER, ORIENTATION)[:-20])
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            assert as_it_lies(data, encode(image(), "JPEG"))
+        assert [str(warning.message) for warning in caught] == []
 
     def test_bytes_after_the_end_are_ignored(self) -> None:
         data = encode(image(), "JPEG")

@@ -28,7 +28,6 @@ from contract.codestream import (
     jpeg_is_ycbcr,
 )
 from contract.decoding import decode, open_source
-from contract.dicom import quieten
 from contract.dicom_meta import inflate
 from contract.dicom_pixels import MAX_RLE_BYTES
 from contract.dicom_size import MAX_ELEMENTS, MAX_ITEMS, check_size
@@ -44,6 +43,7 @@ from contract.errors import (
     UnsupportedTransferSyntax,
 )
 from contract.policy import Policy
+from contract.quiet import quieten
 from tests.contract.rendering import decoded, difference
 from tests.contract.samples import (
     OBJECTS,

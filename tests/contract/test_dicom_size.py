@@ -18,11 +18,11 @@ from pydicom.uid import (
 
 from contract import dicom_size
 from contract.decoding import open_source
-from contract.dicom import quieten
 from contract.dicom_meta import EXPLICIT_HEADER, LONG_VRS, MAX_META_BYTES, inflate
 from contract.dicom_size import BoundedReader, check_size
 from contract.errors import DecodeError, TruncatedImage, UndecodableImage
 from contract.policy import Checks, Policy
+from contract.quiet import quieten
 from tests.contract.rendering import decoded
 from tests.contract.samples import SYNTAXES, grey_slice, mr_frames, mr_object
 

@@ -23,10 +23,10 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from contract.dicom import quieten
 from contract.dicom_meta import inflate
 from contract.dicom_size import MAX_ITEMS
 from contract.policy import Checks
+from contract.quiet import quieten
 from service.dicom.making import MANUFACTURER
 from service.pacs.identity import Reason, Refused, identify
 from tests.contract.samples import mr_object

@@ -12,8 +12,8 @@ from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 
 from contract.decoding import open_source
-from contract.dicom import quieten
 from contract.errors import DecodeError
+from contract.quiet import quieten
 from service.dicom import patient, source
 from service.dicom.findings import ModelIdentity
 from service.dicom.headers import KEYWORDS as KEPT

@@ -36,6 +36,11 @@ def shown(value: float) -> str:
     return "<0.001" if value < 0.0005 else f"{value:.3f}"
 
 
+def edge(value: float) -> str:
+    short = f"{value:.3f}"
+    return short if float(short) == value else f"{value:.4f}"
+
+
 DECISIONS = {"tumor": "Tumour", "no_tumor": "No tumour", "refer": "Refer to a reader"}
 LABELS = {
     "glioma": "Glioma",
@@ -118,7 +123,7 @@ def test_health_and_banner(browser: Browser, url: str) -> None:
     assert browser.text("#model-version").isdigit()
     assert (browser.text("#model-runtime"), browser.text("#model-device")) == ("LiteRT", "cpu")
     point = httpx.get(f"{url}health").json()["operating_point"]
-    low, high = shown(point["refer_low"]), shown(point["refer_high"])
+    low, high = edge(point["refer_low"]), edge(point["refer_high"])
     assert browser.text("#operation-ranges").split("\n") == [
         *(f"{high} or more", "Tumour"),
         *(f"{low} to {high}", "Refer to a reader"),
@@ -152,12 +157,21 @@ POINTS: list[tuple[dict[str, float], list[list[str]]]] = [
         {"tumor_threshold": 0.5, "refer_low": 0, "refer_high": 0.6},
         [["0.600 or more", "Tumour"], ["below 0.600", "Refer to a reader"]],
     ),
+    # 0.55606 is shown as 0.556, and is below.
+    (
+        {"tumor_threshold": 0.556107, "refer_low": 0.556107, "refer_high": 0.672505},
+        [
+            ["0.6725 or more", "Tumour"],
+            ["0.5561 to 0.6725", "Refer to a reader"],
+            ["below 0.5561", "No tumour"],
+        ],
+    ),
 ]
 
 
 @needs_browser
 @pytest.mark.parametrize(
-    ("point", "lines"), POINTS, ids=["no band", "empty band", "apart", "from zero"]
+    ("point", "lines"), POINTS, ids=["no band", "empty band", "apart", "from zero", "between"]
 )
 def test_operating_point_in_words(
     browser: Browser, point: dict[str, float], lines: list[list[str]]

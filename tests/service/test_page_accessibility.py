@@ -211,7 +211,7 @@ def test_an_enlarged_slice_is_large_at_400_percent(
 
 
 @needs_browser
-def test_progress_is_seen_in_forced_colors(browser: Browser) -> None:
+def test_progress_and_bars_are_seen_in_forced_colors(browser: Browser) -> None:
     feature = {"name": "forced-colors", "value": "active"}
     browser.cdp("Emulation.setEmulatedMedia", features=[feature])
     try:
@@ -220,12 +220,21 @@ def test_progress_is_seen_in_forced_colors(browser: Browser) -> None:
             Object.assign(document.getElementById("progress"), { hidden: false, value: 0.5 })"""
         )
         picture = browser.call("GET", f"/element/{browser.find('#progress')}/screenshot")
+        colours = browser.run(
+            """document.body.insertAdjacentHTML("beforeend", `<p id="text" style="color: CanvasText">
+              <b class="first"><i class="track"><span>`);
+            const colour = (name, of, part) => getComputedStyle(document.querySelector(name), part)[of];
+            return [colour("#text", "color"), colour(".first .track span", "backgroundColor"),
+              colour("#state", "backgroundColor", "::before")]"""
+        )
     finally:
         browser.cdp("Emulation.setEmulatedMedia", features=[])
     with Image.open(io.BytesIO(b64decode(picture))) as image:
         middle = image.height // 2
         line = image.convert("L").crop((0, middle, image.width, middle + 1)).tobytes()
     assert abs(line[len(line) // 4] - line[3 * len(line) // 4]) > 60
+    text, *filled = colours
+    assert filled == [text, text]
 
 
 COLLIDING = """const rem = parseFloat(getComputedStyle(document.documentElement).fontSize);

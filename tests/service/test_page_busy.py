@@ -254,7 +254,7 @@ def test_a_slow_answer_is_waited_for_while_there_is_a_service(
     browser.run(STUB + HELD)
     browser.choose(slices[:2])
     browser.run(SOME_TIME)
-    assert {row["decision"] for row in browser.rows()} == {"Sent"}
+    assert {row["decision"] for row in browser.rows()} == {"Sending"}
     browser.run("window.go()")
     browser.wait_for_answers()
     assert browser.run("return window.asked.length") == 1
@@ -274,7 +274,7 @@ def test_what_is_cleared_before_its_answer_is_not_summed_up(
 ) -> None:
     browser.run(STUB + HELD)
     browser.choose(slices[:1])
-    wait_until(lambda: browser.rows()[0]["decision"] == "Sent", BROWSER_SECONDS)
+    wait_until(lambda: browser.rows()[0]["decision"] == "Sending", BROWSER_SECONDS)
     browser.clear()
     browser.run(SOME_TIME)
     assert browser.text("#announcer") == "Cleared."
@@ -332,7 +332,7 @@ def test_what_is_added_while_the_stopped_request_ends_is_sent(
         }"""
     )
     browser.choose(slices[:1])
-    wait_until(lambda: browser.rows()[0]["decision"] == "Sent", BROWSER_SECONDS)
+    wait_until(lambda: browser.rows()[0]["decision"] == "Sending", BROWSER_SECONDS)
     for path in slices[1:3]:
         browser.click("#stop")
         browser.choose([path])

@@ -18,6 +18,10 @@ def test_documentation_is_read_on_a_narrow_screen_and_in_the_dark(
         browser.call("POST", "/url", url=f"{url}docs")
         wait_until(lambda: browser.find_all(".opblock-summary-control"), BROWSER_SECONDS)
         operations = len(browser.find_all(".opblock"))
+        # The one server is where the page is from.
+        chosen = """return ["select", ".servers", ".authorize"].map((name) =>
+            document.querySelector(`.scheme-container ${name}`)?.checkVisibility())"""
+        assert browser.run(chosen) == [False, False, True]
         for button in (".opblock-summary-control", ".try-out__btn"):
             browser.run(OPENED, button)
             wait_until(

@@ -165,7 +165,7 @@ def test_a_series_that_is_stopped_is_incomplete(page: Browser, tmp_path: Path) -
     assert page.run(SHOWN)[0]["decision"] == "No tumour"
     page.run(HELD)
     page.choose(made(tmp_path / "b", ["3.dcm", "4.dcm"]))
-    wait_until(lambda: page.rows()[2]["decision"] == "Sent", BROWSER_SECONDS)
+    wait_until(lambda: page.rows()[2]["decision"] == "Sending", BROWSER_SECONDS)
     # What is not answered yet counts as well.
     wait_until(lambda: page.run(SHOWN)[0]["decision"] == INCOMPLETE, BROWSER_SECONDS)
     page.click("#stop")

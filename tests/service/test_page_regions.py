@@ -1,10 +1,13 @@
 """The page with a version that says where, how sure, and when not; the tiny model in a real browser."""
 
+import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from tests.contract.samples import RANGE, mr_object
 from tests.service.test_page import answers_for
@@ -114,6 +117,38 @@ def test_the_region_lies_over_the_slice(page: Browser, tiny_url: str, paths: lis
 
 
 @needs_browser
+def test_pictures_that_a_browser_shows_otherwise(
+    shared_browser: Browser, tiny_url: str, tmp_path: Path
+) -> None:
+    """No outline lies over them; the heat map shows where it is."""
+    picture = Image.open(io.BytesIO(TUMOR)).convert("L")
+    exif = Image.Exif()
+    # Pixels twice as high as they are wide, as a browser takes it.
+    exif.update({0x011A: 144.0, 0x011B: 72.0, 0x0128: 2})
+    exif.get_ifd(0x8769).update({0xA002: picture.width // 2, 0xA003: picture.height})
+    picture.save(tmp_path / "oblong  pixels.jpg", quality=95, exif=exif)
+    deep = np.asarray(picture).astype(np.uint16) * 16
+    Image.fromarray(deep).save(tmp_path / "values of 12 bits.png")
+    page = opened(shared_browser, tiny_url)
+    page.choose(sorted(tmp_path.glob("*.*")))
+    page.wait_for_answers()
+    oblong, black = page.rows()
+    assert oblong["name"] == "oblong  pixels.jpg"
+    assert oblong["decision"] == black["decision"] == "Tumour"
+    said = "return [...document.querySelectorAll('.row .heat')].map((it) => it.innerText)"
+    assert page.run(said) == ["Heat map", "Slice with heat map"]
+    previews = (
+        "return [...document.querySelectorAll('.row')].map((it) => !!it.querySelector('img'))"
+    )
+    assert page.run(previews) == [True, False]
+    wait_until(lambda: page.run("return document.querySelector('.row svg')") is None)
+    page.click(".row .thumb button")
+    wait_until(lambda: "see the heat map" in page.text("#viewer-note"), BROWSER_SECONDS)
+    assert page.run("return document.querySelector('#viewer-picture svg')") is None
+    page.press("\ue00c")
+
+
+@needs_browser
 def test_enlarged_with_its_region(page: Browser) -> None:
     page.click(".row:first-child .thumb button")
     wait_until(lambda: page.run("return document.getElementById('viewer-image').naturalWidth"))
@@ -128,6 +163,8 @@ def test_enlarged_with_its_region(page: Browser) -> None:
     assert not page.run("return document.getElementById('viewer').open")
     page.click(".row:nth-child(2) .thumb button")
     assert page.run("return document.querySelector('#viewer-picture svg')") is None
+    # Else a slip of the mouse adds the slice once more.
+    assert not page.run("return [...document.images].some((image) => image.draggable)")
     page.press("\ue00c")
 
 
@@ -166,6 +203,7 @@ def test_heat_map(page: Browser, row: int) -> None:
     note = page.text("#viewer-note")
     assert note.startswith("From yellow to red, more speaks for a tumour. The line")
     assert "relative" not in note
+    assert note.endswith("nothing here says which side is left.") is (row == 4)
     assert page.complaints() == []
     page.press("\ue00c")
 
@@ -203,21 +241,31 @@ def test_a_heat_map_of_another_version_says_so(page: Browser) -> None:
 
 
 @needs_browser
-def test_a_heat_map_is_not_waited_for_in_vain(page: Browser) -> None:
+def test_a_heat_map_is_waited_for_while_there_is_a_service(page: Browser) -> None:
     page.run(
-        """const timeout = AbortSignal.timeout;
-        AbortSignal.timeout = (ms) => timeout.call(AbortSignal, ms / 100);
-        window.fetch = (url, { signal }) => new Promise((_, fail) => {
-          if (!String(url).startsWith("explain")) return;
-          window.asked = signal;
-          signal?.addEventListener("abort", () => fail(signal.reason));
-        })"""
+        """const [real, every] = [window.fetch, window.setInterval];
+        window.setInterval = (f, ms) => every(f, ms / 1000);
+        window.heard = 0;
+        window.fetch = (url, options) => {
+          if (String(url).startsWith("health/live")) {
+            window.heard += 1;
+            return window.gone ? Promise.reject(new TypeError("gone")) : real(url, options);
+          }
+          if (!String(url).startsWith("explain")) return real(url, options);
+          window.asked = options.signal;
+          return new Promise((_, fail) => {
+            options.signal.addEventListener("abort", () => fail(options.signal.reason));
+          });
+        }"""
     )
     page.click(".row:nth-child(1) .heat")
-    said = "The service did not answer in time."
+    wait_until(lambda: page.run("return window.heard") > 3, BROWSER_SECONDS)
+    assert page.text("#viewer-note") == "Asking for the heat map"
+    page.run("window.gone = true")
+    said = "The service could not be reached."
     wait_until(lambda: page.text("#viewer-note") == said, BROWSER_SECONDS)
     page.press("\ue00c")
-    page.run("AbortSignal.timeout = () => new AbortController().signal")
+    page.run("window.gone = false")
     page.click(".row:nth-child(1) .heat")
     assert not page.run("return window.asked.aborted")
     page.press("\ue00c")
@@ -227,9 +275,9 @@ def test_a_heat_map_is_not_waited_for_in_vain(page: Browser) -> None:
 @needs_browser
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_every_control_has_a_name_and_text_has_contrast(page: Browser, scheme: str) -> None:
-    for control in page.find_all(".row button:not([hidden])"):
+    for control in page.find_all(".row :is(button:not([hidden]), summary)"):
         label = page.call("GET", f"/element/{control}/computedlabel")
-        assert re.match(r"(Enlarge|Heat map of|Slice with heat map of) \w+\.(png|dcm)$", label)
+        assert re.match(r"(Enlarge|((Slice with h|H)eat map|Details) of) \w+\.(png|dcm)$", label)
     feature = {"name": "prefers-color-scheme", "value": scheme}
     page.cdp("Emulation.setEmulatedMedia", features=[feature])
     try:

@@ -100,15 +100,20 @@ async function list(reader) {
   return entries.sort((a, b) => byName(a.name, b.name));
 }
 
+/** Where a PNG file says how many bits a sample has (PNG, third edition, 11.2.1). */
+const PNG_DEPTH = 24;
+
 /**
- * Kind of a file by its first bytes: "jpeg", "png", "dicom", "zip", "remains" of a DICOM file (as in
- * may_be_dicom of service/series.py) or "unknown"; rejects if unreadable.
+ * Kind of a file by its first bytes: "jpeg", "png", "deep" (PNG of 16 bits), "dicom", "zip", "remains" of
+ * a DICOM file (as in may_be_dicom of service/series.py) or "unknown"; rejects if unreadable.
  */
 export async function sniff(file) {
   const head = new Uint8Array(await file.slice(0, DICOM_PREAMBLE_BYTES + 4).arrayBuffer());
   const starts = (at, ...values) => values.every((value, index) => head[at + index] === value);
   if (starts(0, 0xff, 0xd8, 0xff)) return "jpeg";
-  if (starts(0, 0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a)) return "png";
+  if (starts(0, 0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a)) {
+    return head[PNG_DEPTH] === 16 ? "deep" : "png";
+  }
   if (starts(0, 0x50, 0x4b, 0x03, 0x04)) return "zip";
   if (starts(DICOM_PREAMBLE_BYTES, 0x44, 0x49, 0x43, 0x4d)) return "dicom";
   if (!head.length && (NOISE.test(file.name) || OTHER_KIND.test(file.name))) return "unknown";

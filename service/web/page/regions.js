@@ -1,10 +1,7 @@
 // The region of an answer as lines over its slice.
 
 import * as key from "./key.js";
-import { within } from "./time.js";
-
-/** Longer than the service's own limit for one file; beyond it the connection hangs. */
-const EXPLAINED_WITHIN_SECONDS = 60;
+import { whileReachable } from "./waiting.js";
 
 const template = document.getElementById("region");
 
@@ -22,6 +19,16 @@ export function overlay(entry) {
   svg.querySelector(".region-box").setAttribute("d", box);
   svg.querySelector(".region-outline").setAttribute("d", outline(region));
   return svg;
+}
+
+/**
+ * Whether a browser shows a picture in the shape in which the service read it. What EXIF data say of the
+ * width of pixels may change it, and browsers may know an orientation that the service does not.
+ */
+export function fits({ naturalWidth, naturalHeight }, entry) {
+  const [rows, columns] = entry.region.mask.size;
+  // A size that is scaled down is rounded.
+  return Math.abs(naturalWidth * rows - naturalHeight * columns) <= (rows + columns) / 2;
 }
 
 /** The edges between pixels inside and outside of a mask in run lengths. */
@@ -66,6 +73,14 @@ export const caption = (region) =>
     ? "The line and the box show what speaks most for a tumour: coarse, and no outline of it."
     : "The line and the box show where the model sees a tumour.";
 
+/** What is said where a picture does not fit. */
+export const MISFIT =
+  "This browser shows the file in another shape than the service read it in, so the region is not " +
+  "drawn here: see the heat map.";
+
+/** Of the heat map of a DICOM object. */
+export const AS_STORED = " The slice is shown as stored: nothing here says which side is left.";
+
 /** What a heat map's colours say. Only a mask's are probabilities; others have their peak in every slice. */
 export const heatCaption = (source) =>
   source === "mask"
@@ -98,20 +113,22 @@ export async function explained(item, entry, stopped) {
   form.append("files", item.file, item.file.name);
   const frame = entry.dicom?.frame;
   try {
-    const response = await fetch(`explain${frame ? `?frame=${frame}` : ""}`, {
-      method: "POST",
-      body: form,
-      headers: key.headers({ Accept: "image/png" }),
-      signal: within(EXPLAINED_WITHIN_SECONDS, stopped),
+    return await whileReachable(stopped, async (signal) => {
+      const response = await fetch(`explain${frame ? `?frame=${frame}` : ""}`, {
+        method: "POST",
+        body: form,
+        headers: key.headers({ Accept: "image/png" }),
+        signal,
+      });
+      if (response.ok) {
+        const source = response.headers.get("X-Heatmap-Source");
+        const version = response.headers.get("X-Model-Version");
+        return { url: URL.createObjectURL(await response.blob()), source, version };
+      }
+      const { code } = await response.json().catch(() => ({}));
+      return { error: { status: response.status, code } };
     });
-    if (response.ok) {
-      const source = response.headers.get("X-Heatmap-Source");
-      const version = response.headers.get("X-Model-Version");
-      return { url: URL.createObjectURL(await response.blob()), source, version };
-    }
-    const { code } = await response.json().catch(() => ({}));
-    return { error: { status: response.status, code } };
-  } catch ({ name }) {
-    return { error: { code: name === "TimeoutError" ? "timed_out" : "network" } };
+  } catch {
+    return { error: { code: "network" } };
   }
 }

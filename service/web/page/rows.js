@@ -38,19 +38,23 @@ function row(item, entry, enlarge) {
   else if (entry) drawEntry(node, part, item, entry, enlarge);
   else {
     node.dataset.state = item.state;
-    part("decision").textContent = item.state === "sending" ? "Sent" : "Waiting";
+    part("decision").textContent = item.state === "sending" ? "Sending" : "Waiting";
   }
   return node;
 }
 
+const KINDS = { dicom: "DICOM", deep: "16-bit PNG", zip: "ZIP", remains: "File", unknown: "File" };
+
 function thumb(item, entry, enlarge) {
   if (!item.url) {
-    const kind = element("span", { dicom: "DICOM", zip: "ZIP", remains: "File", unknown: "File" }[item.kind] ?? "");
+    const kind = element("span", KINDS[item.kind] ?? "");
     kind.className = "kind";
     return kind;
   }
   const image = element("img");
   image.alt = "";
+  // Let go anywhere on the page, it would come in as a file.
+  image.draggable = false;
   image.loading = "lazy";
   image.decoding = "async";
   const button = element("button");
@@ -58,7 +62,12 @@ function thumb(item, entry, enlarge) {
   button.setAttribute("aria-label", `Enlarge ${titleOf(item, entry)}`);
   button.append(image);
   const region = regions.overlay(entry);
-  if (region) button.append(region);
+  if (region) {
+    button.append(region);
+    image.addEventListener("load", () => {
+      if (!regions.fits(image, entry)) region.remove();
+    });
+  }
   button.addEventListener("click", () => enlarge(item, entry));
   image.addEventListener("error", () => {
     const kind = element("span", "No preview");
@@ -131,6 +140,7 @@ function drawEntry(node, part, item, entry, enlarge) {
   const facts = details(item, entry);
   for (const [term, text] of facts) part("more").querySelector("dl").append(fact(term, text));
   part("more").hidden = !facts.length;
+  part("more").querySelector("summary").setAttribute("aria-label", `Details of ${titleOf(item, entry)}`);
 }
 
 /** Whether an answer is of a version that is calibrated: only such a one has prediction sets. */

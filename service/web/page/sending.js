@@ -6,15 +6,12 @@
 
 import { Batches, share } from "./batches.js";
 import * as key from "./key.js";
-import { within } from "./time.js";
+import { isReachable, whileReachable } from "./waiting.js";
 
 const RETRIES = 4;
 const FIRST_WAIT_SECONDS = 1;
 /** Where the service asks for a longer pause than this, the user decides when to try again. */
 const LONGEST_WAIT_SECONDS = 15;
-/** From then on a request is waited for only while the service can be reached, which has its own limits. */
-const ASK_AFTER_SECONDS = 90;
-const REACHED_WITHIN_SECONDS = 20;
 
 /** What a proxy says while the service behind it restarts, or breaks off what it is sent. */
 const BAD_GATEWAY = 502;
@@ -165,28 +162,21 @@ export class Sender {
 async function post(items, signal) {
   const form = new FormData();
   for (const { file } of items) form.append("files", file, file.name);
-  const limit = new AbortController();
-  const end = () => limit.abort();
-  const timer = setInterval(async () => {
-    if (!(await isReachable(signal))) end();
-  }, ASK_AFTER_SECONDS * 1000);
-  signal.addEventListener("abort", end);
   const started = performance.now();
   try {
-    const response = await fetch("predict?mask=rle", {
-      method: "POST",
-      body: form,
-      headers: key.headers({ Accept: "application/json" }),
-      signal: limit.signal,
+    return await whileReachable(signal, async (limit) => {
+      const response = await fetch("predict?mask=rle", {
+        method: "POST",
+        body: form,
+        headers: key.headers({ Accept: "application/json" }),
+        signal: limit,
+      });
+      const content = await response.json().catch(() => null);
+      const elapsed = performance.now() - started;
+      return { ...read(response, content, items.length, elapsed), wait: retryAfter(response) };
     });
-    const content = await response.json().catch(() => null);
-    const elapsed = performance.now() - started;
-    return { ...read(response, content, items.length, elapsed), wait: retryAfter(response) };
   } catch {
     return { error: { code: "network" } };
-  } finally {
-    clearInterval(timer);
-    signal.removeEventListener("abort", end);
   }
 }
 
@@ -218,17 +208,6 @@ function retryAfter(response) {
   if (value === null) return undefined;
   const seconds = /^\d+$/.test(value) ? Number(value) : (Date.parse(value) - Date.now()) / 1000;
   return Number.isFinite(seconds) ? Math.max(seconds, 0) : undefined;
-}
-
-async function isReachable(stopped) {
-  try {
-    const signal = within(REACHED_WITHIN_SECONDS, stopped);
-    const response = await fetch("health/live", { cache: "no-store", signal });
-    // Of what runs, this address tells no error: one is a proxy's in front of what does not.
-    return response.status < 500;
-  } catch {
-    return false;
-  }
 }
 
 function pause(seconds, signal) {

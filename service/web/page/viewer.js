@@ -23,7 +23,15 @@ export async function enlarge(item, entry, { heat = false, refused } = {}) {
   place("viewer").showModal();
   if (!heat) {
     const region = regions.overlay(entry);
-    if (region) place("viewer-picture").append(region);
+    if (region) {
+      place("viewer-picture").append(region);
+      const check = ({ target }) => {
+        if (turn !== viewed || regions.fits(target, entry)) return;
+        region.remove();
+        place("viewer-note").textContent = regions.MISFIT;
+      };
+      place("viewer-image").addEventListener("load", check, { once: true });
+    }
     show(item.url, title, region ? regions.caption(entry.region) : "");
     return;
   }
@@ -42,7 +50,8 @@ export async function enlarge(item, entry, { heat = false, refused } = {}) {
     place("viewer-image").addEventListener("load", () => URL.revokeObjectURL(url), { once: true });
     const whose = regions.heatVersion(version, contextOf(item, entry).model);
     const box = entry.region ? ` ${regions.caption(entry.region)}` : "";
-    show(url, `Heat map of ${title}`, `${whose}${regions.heatCaption(source)}${box}`);
+    const stored = item.kind === "dicom" ? regions.AS_STORED : "";
+    show(url, `Heat map of ${title}`, `${whose}${regions.heatCaption(source)}${box}${stored}`);
   }
 }
 

@@ -92,8 +92,8 @@ export function operation({ tumor_threshold: threshold, refer_low: low, refer_hi
   const edges = [...new Set([0, threshold, low ?? 0, high ?? 0])].sort((a, b) => a - b);
   const starts = edges.filter((edge, index) => !index || made(edge) !== made(edges[index - 1]));
   const range = (from, to) => {
-    if (to === undefined) return from ? `${share(from)} or more` : "any";
-    return from ? `${share(from)} to ${share(to)}` : `below ${share(to)}`;
+    if (to === undefined) return from ? `${edge(from)} or more` : "any";
+    return from ? `${edge(from)} to ${edge(to)}` : `below ${edge(to)}`;
   };
   return starts.map((from, index) => [range(from, starts[index + 1]), decision(made(from))]).reverse();
 }
@@ -102,7 +102,7 @@ export function operation({ tumor_threshold: threshold, refer_low: low, refer_hi
 export function sensitivity({ tumor_threshold: threshold, sensitivity: found }) {
   if (typeof found !== "number") return "";
   const percent = `${(100 * found).toFixed(1)}\u00a0%`;
-  return `${share(threshold)} was chosen on validation data, where ${percent} of the slices with a tumour reach it.`;
+  return `${edge(threshold)} was chosen on validation data, where ${percent} of the slices with a tumour reach it.`;
 }
 
 const RUNTIMES = { litert: "LiteRT", tensorflow: "TensorFlow" };
@@ -168,7 +168,6 @@ const ERRORS = {
   unreadable_file: "The file could not be read from the disk",
   unexpected_answer: "The service gave an answer that this page does not understand",
   stopped: "Stopped before it was answered",
-  timed_out: "The service did not answer in time",
 };
 
 const STATUSES = {
@@ -205,6 +204,12 @@ export function share(value) {
   if (value >= 0.9995) return ">0.999";
   if (value < 0.0005) return "<0.001";
   return value.toFixed(3);
+}
+
+/** An edge between decisions; a fourth decimal where it lies among values that are shown alike. */
+function edge(value) {
+  const short = value.toFixed(3);
+  return Number(short) === value ? short : value.toFixed(4);
 }
 
 export function bytes(count) {
