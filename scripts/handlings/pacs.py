@@ -7,6 +7,7 @@ from scripts.handlings.mutant import Mutant
 SPOOL_TESTS: Final = "tests/pacs/test_spool_faults.py"
 RECEIVER: Final = "tests/pacs/test_receiver.py"
 NOTES: Final = "tests/pacs/test_notes.py"
+ANALYSIS: Final = "tests/pacs/test_analysis.py"
 STALLS: Final = "tests/pacs/test_spool_stalls.py"
 
 MUTANTS: Final = (
@@ -300,9 +301,23 @@ MUTANTS: Final = (
     Mutant(
         "series while the disk fails",
         "service/pacs/analysis.py",
-        "        except SpoolFull:\n            raise\n        except Unre",
-        "        except Unre",
+        "        except (SpoolFull, DecoderUnavailable):\n            raise\n        except Unre",
+        "        except DecoderUnavailable:\n            raise\n        except Unre",
         f"{SPOOL_TESTS}::test_a_disk_that_fails_for_a_while_sets_no_series_aside[reading]",
+    ),
+    Mutant(
+        "series while no process is to be had",
+        "service/pacs/analysis.py",
+        "        except (SpoolFull, DecoderUnavailable):\n            raise\n        except Unre",
+        "        except SpoolFull:\n            raise\n        except Unre",
+        f"{ANALYSIS}::test_without_a_process_for_a_decoder_or_for_objects_a_series_waits",
+    ),
+    Mutant(
+        "decoder that the machine has ended",
+        "service/pacs/prediction.py",
+        "            if not last:\n",
+        "            if False:\n",
+        f"{ANALYSIS}::test_a_decoder_that_fails_is_tried_again_before_the_image_is_to_blame",
     ),
     Mutant(
         "series on a bad sector",
