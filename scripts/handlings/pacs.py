@@ -158,9 +158,32 @@ MUTANTS: Final = (
         "tests/pacs/test_spool.py::test_a_disk_that_does_not_say_what_it_is_may_do_so_later",
     ),
     Mutant(
+        "start on a disk of a network that is not there yet",
+        "service/passing.py",
+        "return error.errno not in _OF_THE_SETTING",
+        "return False",
+        "tests/pacs/test_spool.py"
+        "::test_a_spool_whose_disk_fails_at_the_start_is_no_wrong_setting[Ledger-ESTALE]",
+    ),
+    Mutant(
+        "start while another process has the spool",
+        "service/pacs/ledger.py",
+        'raise PassingFault("BRAIN_SPOOL: another',
+        'raise SettingsError("BRAIN_SPOOL: another',
+        "tests/pacs/test_restarts.py::test_one_process_at_a_time_uses_a_spool",
+    ),
+    Mutant(
+        "start while no name server answers",
+        "service/server.py",
+        "fault = PassingFault if later else SettingsError",
+        "fault = SettingsError",
+        "tests/service/test_settings.py"
+        "::test_a_disk_or_a_name_server_that_fails_is_no_wrong_setting[passes-address]",
+    ),
+    Mutant(
         "start on a full disk",
         "service/__main__.py",
-        "DISK_FAILS if isinstance(error, DiskFails) else INVALID_SETTINGS",
+        "PASSING_FAULT if isinstance(error, PassingFault) else INVALID_SETTINGS",
         "INVALID_SETTINGS",
         "tests/pacs/test_restarts.py::test_a_start_on_a_full_disk_is_worth_another_one",
     ),

@@ -46,8 +46,8 @@ class Held(NamedTuple):
     """Of a series that waits for what says nothing of it.
 
     Attributes:
-        by: the error that it met last: there is no room for its result, its disk fails, or no process is
-            to be had for a decoder or for DICOM objects.
+        by: the error that it met last: there is no room for its result, its disk fails, or no process
+            is to be had for a decoder or for DICOM objects.
         attempts: made since.
         size: bytes of the result, or what is expected.
     """
