@@ -6,7 +6,7 @@ from typing import Final
 
 from service.app import create_app
 from service.crowd import most
-from service.descriptors import raise_limit
+from service.descriptors import fill_standard_streams, raise_limit
 from service.logs import configuration
 from service.server import DrainingServer, check_address, check_drain, configure
 from service.settings import PassingFault, Settings, SettingsError
@@ -22,6 +22,7 @@ again until that is mended."""
 
 def main() -> int:
     """Runs the service; returns the process' exit status."""
+    fill_standard_streams()
     refuse_arguments(sys.argv[1:])
     try:
         settings = Settings.from_environment()
