@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line, on standard error.
+"""Structured logs: one JSON object a line, on standard error, where LiteRT's code greets as well.
 
 A line never holds a file name, an attribute of a DICOM object, a body, an address as the client typed
 it, or a query: whatever could name a patient.
