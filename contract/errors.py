@@ -97,7 +97,7 @@ class DecoderFailed(DecodeError):
 
 
 class DecoderCrashed(DecoderFailed):
-    """The decoder of the slice crashed, on damaged input."""
+    """The decoder of the slice crashed, as on damaged input."""
 
     code = "decoder_crashed"
 
@@ -115,7 +115,7 @@ class DecoderOutOfMemory(DecoderFailed):
 
 
 class DecoderUnavailable(DecoderFailed):
-    """No process can be started for a decoder now."""
+    """No process can be started for a decoder, or for DICOM objects, now."""
 
     code = "decoder_unavailable"
     status = 503

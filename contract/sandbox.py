@@ -80,7 +80,7 @@ class Sandbox:
         Raises:
             UndecodableImage: it raised an exception, or returned more than it may.
             DecoderCrashed, DecoderTimedOut, DecoderOutOfMemory: so it did.
-            DecoderUnavailable: no process could be started.
+            DecoderUnavailable: no process could be started, for it or for this call.
         """
         child, generation = self._take()
         kept = False
@@ -102,6 +102,8 @@ class Sandbox:
                 raise DecoderTimedOut("decoding took too long")
             case Outcome.OUT_OF_MEMORY:
                 raise DecoderOutOfMemory("decoding takes more memory than it may")
+            case Outcome.UNAVAILABLE:
+                raise DecoderUnavailable("no process or no memory for the decoder")
         raise UndecodableImage("the compressed pixels are damaged and cannot be decoded")
 
     def start(self) -> None:

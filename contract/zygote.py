@@ -39,12 +39,14 @@ class Outcome(IntEnum):
     CRASHED = 3
     TIMED_OUT = 4
     OUT_OF_MEMORY = 5
+    UNAVAILABLE = 6
 
 
 _ENDS: Final = {
     int(outcome): outcome for outcome in (Outcome.ANSWERED, Outcome.REFUSED, Outcome.OUT_OF_MEMORY)
 }
-"""Exit statuses of a fork; a library that ends the process has another one."""
+"""Exit statuses of a fork; a library that ends the process has another one. That there is no fork only
+this process itself says: an image that has taken one over would be tried for ever."""
 
 _NEEDS_NONE: Final = (
     resource.RLIMIT_CORE,
@@ -98,7 +100,11 @@ def main(target: str, opens: bool) -> None:
             while True:
                 seconds, memory, limit, size = REQUEST.unpack(receive(connection, REQUEST.size))
                 message = receive(connection, size)
-                outcome, answer = _answer(function, message, seconds, memory, limit, connection)
+                try:
+                    outcome, answer = _answer(function, message, seconds, memory, limit, connection)
+                except (OSError, MemoryError):
+                    # No memory to map, or no process to have: nobody has looked at the message.
+                    outcome, answer = Outcome.UNAVAILABLE, b""
                 connection.sendall(ANSWER.pack(outcome, len(answer)) + answer)
 
 
@@ -132,11 +138,13 @@ def _work(
     function: Function, message: bytes, seconds: float, memory: int, limit: int, shared: mmap.mmap
 ) -> None:
     """Computes one answer, and ends the process."""
-    outcome = Outcome.REFUSED
+    outcome = Outcome.CRASHED
     try:
         # The signal's default action ends the process wherever it is, inside a library too.
         signal.setitimer(signal.ITIMER_REAL, seconds)
-        resource.setrlimit(resource.RLIMIT_AS, 2 * (_address_space() + memory,))
+        _limit_memory(_address_space() + memory)
+        # What fails from here on fails on the message.
+        outcome = Outcome.REFUSED
         answer = function(message)
         if len(answer) <= limit:
             _LENGTH.pack_into(shared, 0, len(answer))
@@ -148,6 +156,14 @@ def _work(
         pass
     finally:
         os._exit(outcome)
+
+
+def _limit_memory(size: int) -> None:
+    """Lets this process map so many bytes, or as many as it is let where these are fewer."""
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if hard != resource.RLIM_INFINITY:
+        size = min(size, hard)
+    resource.setrlimit(resource.RLIMIT_AS, (size, size))
 
 
 def _address_space() -> int:

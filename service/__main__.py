@@ -6,22 +6,23 @@ from typing import Final
 
 from service.app import create_app
 from service.crowd import most
-from service.descriptors import raise_limit
-from service.disks import DiskFails
+from service.descriptors import fill_standard_streams, raise_limit
 from service.logs import configuration
 from service.server import DrainingServer, check_address, check_drain, configure
-from service.settings import Settings, SettingsError
+from service.settings import PassingFault, Settings, SettingsError
 from service.usage import refuse_arguments
 
 INVALID_SETTINGS: Final = 2
 """Exit status when the environment is wrong, as of a command that is used wrongly."""
 
-DISK_FAILS: Final = 1
-"""Exit status when a disk is at fault: systemd starts the service again until that is mended."""
+PASSING_FAULT: Final = 1
+"""Exit status when a disk, a name server or another process is at fault: systemd starts the service
+again until that is mended."""
 
 
 def main() -> int:
     """Runs the service; returns the process' exit status."""
+    fill_standard_streams()
     refuse_arguments(sys.argv[1:])
     try:
         settings = Settings.from_environment()
@@ -29,7 +30,7 @@ def main() -> int:
         app = create_app(settings)
     except SettingsError as error:
         sys.stderr.write(f"brain-mri service: {error}\n")
-        return DISK_FAILS if isinstance(error, DiskFails) else INVALID_SETTINGS
+        return PASSING_FAULT if isinstance(error, PassingFault) else INVALID_SETTINGS
     config = configure(app, settings, configuration(settings.log_level))
     # After the log has been set up.
     raise_limit(most(settings.max_connections))

@@ -1,7 +1,9 @@
 """Files and sockets that the process may have open at a time."""
 
 import logging
+import os
 import resource
+import sys
 from contextlib import suppress
 from typing import Final
 
@@ -12,6 +14,22 @@ OTHERS: Final = 512
 """What is no connection: STOW-RS requests on their way to the spool, versions, workers, the log."""
 
 logger = logging.getLogger(__name__)
+
+
+def fill_standard_streams() -> None:
+    """Opens what of standard input, output and error is closed, to lead nowhere.
+
+    Before anything else is opened: that would get its number, and what is written there, as the audit
+    log would get the lines of the log.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # It gets the lowest number that is free, and so this one; as do processes that are started.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+    # Python has none in its place.
+    sys.stderr = sys.stderr or open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
 
 
 def raise_limit(connections: int) -> None:

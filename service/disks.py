@@ -3,15 +3,13 @@
 import errno
 import os
 from pathlib import Path
-from typing import Final
 
 from service.errors import SpoolFull
-from service.settings import SettingsError
+from service.passing import passes
+from service.settings import PassingFault, SettingsError
 
-_OF_THE_DISK: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 
-
-class DiskFails(SettingsError):
+class DiskFails(PassingFault):
     """The disk is full, read-only or broken: once somebody has mended it, the same settings do."""
 
 
@@ -28,7 +26,7 @@ def unusable(setting: str, error: OSError) -> SettingsError:
             f"{setting}: the file system is read-only for this service: allow the folder"
             " (ReadWritePaths= of systemd, a volume of a container), or mount it read-write"
         )
-    if error.errno in _OF_THE_DISK:
+    if passes(error):
         return disk_fails(setting, error.strerror)
     if isinstance(error, PermissionError):
         # Path's own raises where this user may not look. Not every call names what it was about.

@@ -17,7 +17,8 @@ from hmac import compare_digest
 from pathlib import Path
 from typing import Final, Self
 
-from service.settings import SettingsError
+from service.passing import passes
+from service.settings import PassingFault, SettingsError
 
 SECRET_BYTES: Final = 32
 """Random bytes of a key: as many as its hash has."""
@@ -93,6 +94,7 @@ class Keyring:
 
         Raises:
             SettingsError: it cannot be read, a line is wrong, or there is no key in it.
+            PassingFault: its disk fails.
         """
         try:
             # Editors of Windows put a mark before UTF-8.
@@ -102,7 +104,8 @@ class Keyring:
                 f"BRAIN_API_KEYS_FILE: {path} is not UTF-8: save it as that, not as UTF-16"
             ) from error
         except OSError as error:
-            raise SettingsError(f"BRAIN_API_KEYS_FILE: cannot read {path}") from error
+            fault = PassingFault if passes(error) else SettingsError
+            raise fault(f"BRAIN_API_KEYS_FILE: cannot read {path} ({error.strerror})") from error
         keys: list[Key] = []
         # `splitlines` also breaks lines where no editor shows a new one: a key behind that would be
         # valid in a comment.

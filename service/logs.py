@@ -1,4 +1,4 @@
-"""Structured logs: one JSON object a line, on standard error.
+"""Structured logs: one JSON object a line, on standard error, where LiteRT's code greets as well.
 
 A line never holds a file name, an attribute of a DICOM object, a body, an address as the client typed
 it, or a query: whatever could name a patient.
@@ -11,6 +11,7 @@ import traceback
 from collections import deque
 from contextlib import suppress
 from datetime import UTC, datetime
+from select import select
 from threading import Event, Thread
 from time import monotonic, sleep
 from typing import Any, Final
@@ -62,7 +63,7 @@ class BufferedHandler(logging.Handler):
 
     A write of its own for each request would make the event loop give up the interpreter's lock and
     queue for it again behind the decoding threads: a tenth of a request's time. And a pipe that nobody
-    reads any more fills up: then lines are lost, and said to be, but nobody else waits.
+    reads any more fills up, as a disk does: then lines are lost, and said to be, but nobody else waits.
     """
 
     def __init__(self, max_lines: int = MAX_LINES) -> None:
@@ -70,6 +71,8 @@ class BufferedHandler(logging.Handler):
         self._max_lines = max_lines
         self._lines: deque[str] = deque()
         self._lost = 0
+        self._unwritten = 0
+        self._torn = False
         self._writing = False
         self._waiting = Event()
         self._urgent = Event()
@@ -104,23 +107,45 @@ class BufferedHandler(logging.Handler):
             self._writing = False
 
     def _write(self) -> None:
-        lines = []
+        # Each with how many lines are lost with it.
+        lines: list[tuple[str, int]] = []
+        if self._torn:
+            lines.append(("\n", 0))
+        if self._unwritten:
+            lines.append((self._loss(self._unwritten), self._unwritten))
         while self._lines:
-            lines.append(self._lines.popleft())
+            lines.append((self._lines.popleft(), 1))
         if self._lost:
-            lines.append(f"{self.format(self._loss())}\n")
-        rest = "".join(lines).encode()
-        # A log that nobody can read any more must not take the service with it. Python's own stream has
-        # a lock, which a write that never ends would hold while the interpreter ends.
-        with suppress(OSError):
-            while rest:
-                rest = rest[os.write(STDERR, rest) :]
+            lost, self._lost = self._lost, 0
+            lines.append((self._loss(lost), lost))
+        block = "".join(text for text, _ in lines).encode()
+        written = _write_most(block)
+        if written:
+            self._torn = block[written - 1 : written] != b"\n"
+        # A line of JSON has no end within it.
+        self._unwritten = sum(lost for _, lost in lines[block[:written].count(b"\n") :])
 
-    def _loss(self) -> logging.LogRecord:
-        lost, self._lost = self._lost, 0
-        text = "the log was not read in time, and lines are missing here"
+    def _loss(self, lost: int) -> str:
+        text = "the log was not read in time or could not be written, and lines are missing here"
         fields = {"name": __name__, "levelname": "WARNING", "msg": text, "fields": {"lines": lost}}
-        return logging.makeLogRecord(fields)
+        return f"{self.format(logging.makeLogRecord(fields))}\n"
+
+
+def _write_most(block: bytes) -> int:
+    """Writes to standard error until all is written, or it fails; how many bytes were.
+
+    A log that nobody can read any more must not take the service with it. Python's own stream has a
+    lock, which a write that never ends would hold while the interpreter ends.
+    """
+    written = 0
+    with suppress(OSError):
+        while written < len(block):
+            try:
+                written += os.write(STDERR, block[written:])
+            except BlockingIOError:
+                # Of a pipe that another program has told not to wait for its reader; this thread may.
+                select([], [STDERR], [])
+    return written
 
 
 def configuration(level: LogLevel) -> dict[str, Any]:

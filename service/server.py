@@ -16,7 +16,7 @@ from service.app import App
 from service.connections import Connection
 from service.crowd import Crowd
 from service.flow import Limits
-from service.settings import Settings, SettingsError
+from service.settings import PassingFault, Settings, SettingsError
 from service.state import State
 
 logger = logging.getLogger(__name__)
@@ -33,11 +33,14 @@ def check_address(settings: Settings) -> None:
 
     Raises:
         SettingsError: it is none.
+        PassingFault: it is a name, and who knows the address does not answer.
     """
     try:
         socket.getaddrinfo(settings.host, settings.port)
     except (OSError, UnicodeError) as error:
-        raise SettingsError(f"BRAIN_HOST: {settings.host} is no address: {error}") from error
+        later = isinstance(error, socket.gaierror) and error.errno == socket.EAI_AGAIN
+        fault = PassingFault if later else SettingsError
+        raise fault(f"BRAIN_HOST: {settings.host} is no address: {error}") from error
 
 
 def check_drain(settings: Settings) -> None:

@@ -34,6 +34,10 @@ class SettingsError(Exception):
     """The environment does not make valid settings; the message lists what is wrong."""
 
 
+class PassingFault(SettingsError):
+    """What a setting names cannot be used now: another start with the same settings may do."""
+
+
 def _host_names(listed: str | frozenset[str]) -> frozenset[str]:
     if isinstance(listed, frozenset):
         return listed
@@ -380,6 +384,7 @@ class Settings(PacsSettings, ServingSettings):
 
         Raises:
             SettingsError: a value is invalid, or a variable with the prefix names no setting.
+            PassingFault: the disk of a file with a secret fails.
         """
         known = {f"{PREFIX}{name}".upper() for name in cls.model_fields}
         unknown = sorted(
@@ -391,6 +396,8 @@ class Settings(PacsSettings, ServingSettings):
             raise SettingsError(f"no such setting: {', '.join(unknown)}")
         try:
             return cls()
+        except OSError as error:
+            raise PassingFault(f"cannot read {error.filename} ({error.strerror})") from None
         except ValidationError as error:
             lines = (
                 ": ".join([*(f"{PREFIX}{name}".upper() for name in item["loc"]), item["msg"]])

@@ -205,6 +205,14 @@ MUTANTS: Final = (
         f"{CROWD}::test_a_flood_of_refused_clients_looks_at_few_connections",
     ),
     Mutant(
+        "start without standard streams",
+        "service/__main__.py",
+        "    fill_standard_streams()\n",
+        "",
+        "tests/service/test_descriptors.py"
+        "::test_without_standard_streams_it_says_by_its_exit_status_what_is_wrong",
+    ),
+    Mutant(
         "more connections than a process may have files open",
         "service/__main__.py",
         "    raise_limit(most(settings.max_connections))\n",

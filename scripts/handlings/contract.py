@@ -33,6 +33,20 @@ MUTANTS: Final = (
         "[kill-parent-DecoderCrashed]",
     ),
     Mutant(
+        "call without a process to be had",
+        "contract/zygote.py",
+        "                except (OSError, MemoryError):\n",
+        "                except KeyError:\n",
+        f"{SANDBOX_TESTS}::test_no_process_to_be_had_for_a_call",
+    ),
+    Mutant(
+        "limit of memory that is smaller already",
+        "contract/zygote.py",
+        "        size = min(size, hard)\n",
+        "        pass\n",
+        f"{SANDBOX_TESTS}::test_a_limit_of_memory_that_is_smaller_already_stays",
+    ),
+    Mutant(
         "decoder that an image has taken over",
         "contract/zygote.py",
         "    for needless in _NEEDS_NONE:\n",

@@ -7,6 +7,7 @@ from scripts.handlings.mutant import Mutant
 SPOOL_TESTS: Final = "tests/pacs/test_spool_faults.py"
 RECEIVER: Final = "tests/pacs/test_receiver.py"
 NOTES: Final = "tests/pacs/test_notes.py"
+ANALYSIS: Final = "tests/pacs/test_analysis.py"
 STALLS: Final = "tests/pacs/test_spool_stalls.py"
 
 MUTANTS: Final = (
@@ -157,9 +158,32 @@ MUTANTS: Final = (
         "tests/pacs/test_spool.py::test_a_disk_that_does_not_say_what_it_is_may_do_so_later",
     ),
     Mutant(
+        "start on a disk of a network that is not there yet",
+        "service/passing.py",
+        "return error.errno not in _OF_THE_SETTING",
+        "return False",
+        "tests/pacs/test_spool.py"
+        "::test_a_spool_whose_disk_fails_at_the_start_is_no_wrong_setting[Ledger-ESTALE]",
+    ),
+    Mutant(
+        "start while another process has the spool",
+        "service/pacs/ledger.py",
+        'raise PassingFault("BRAIN_SPOOL: another',
+        'raise SettingsError("BRAIN_SPOOL: another',
+        "tests/pacs/test_restarts.py::test_one_process_at_a_time_uses_a_spool",
+    ),
+    Mutant(
+        "start while no name server answers",
+        "service/server.py",
+        "fault = PassingFault if later else SettingsError",
+        "fault = SettingsError",
+        "tests/service/test_settings.py"
+        "::test_a_disk_or_a_name_server_that_fails_is_no_wrong_setting[passes-address]",
+    ),
+    Mutant(
         "start on a full disk",
         "service/__main__.py",
-        "DISK_FAILS if isinstance(error, DiskFails) else INVALID_SETTINGS",
+        "PASSING_FAULT if isinstance(error, PassingFault) else INVALID_SETTINGS",
         "INVALID_SETTINGS",
         "tests/pacs/test_restarts.py::test_a_start_on_a_full_disk_is_worth_another_one",
     ),
@@ -300,9 +324,23 @@ MUTANTS: Final = (
     Mutant(
         "series while the disk fails",
         "service/pacs/analysis.py",
-        "        except SpoolFull:\n            raise\n        except Unre",
-        "        except Unre",
+        "        except (SpoolFull, DecoderUnavailable):\n            raise\n        except Unre",
+        "        except DecoderUnavailable:\n            raise\n        except Unre",
         f"{SPOOL_TESTS}::test_a_disk_that_fails_for_a_while_sets_no_series_aside[reading]",
+    ),
+    Mutant(
+        "series while no process is to be had",
+        "service/pacs/analysis.py",
+        "        except (SpoolFull, DecoderUnavailable):\n            raise\n        except Unre",
+        "        except SpoolFull:\n            raise\n        except Unre",
+        f"{ANALYSIS}::test_without_a_process_for_a_decoder_or_for_objects_a_series_waits",
+    ),
+    Mutant(
+        "decoder that the machine has ended",
+        "service/pacs/prediction.py",
+        "            if not last:\n",
+        "            if False:\n",
+        f"{ANALYSIS}::test_a_decoder_that_fails_is_tried_again_before_the_image_is_to_blame",
     ),
     Mutant(
         "series on a bad sector",

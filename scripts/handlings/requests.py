@@ -111,6 +111,21 @@ MUTANTS: Final = (
         hangs=True,
     ),
     Mutant(
+        "log in a pipe that does not wait for its reader",
+        "service/logs.py",
+        "                select([], [STDERR], [])\n",
+        "                raise\n",
+        "tests/service/test_logs.py::test_a_log_that_nobody_reads_holds_nobody_up[waits-not]",
+    ),
+    Mutant(
+        "log on a full disk",
+        "service/logs.py",
+        "        self._unwritten = sum(",
+        "        self._unwritten = 0 * sum(",
+        "tests/service/test_logs.py"
+        "::test_what_a_full_disk_took_of_the_log_is_said_and_no_line_glued_to_another",
+    ),
+    Mutant(
         "audit log that could not be rotated, and was moved",
         "service/audit.py",
         "            self._stuck, self._rotate_at = False, 0.0\n",

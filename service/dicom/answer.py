@@ -9,6 +9,7 @@ from time import monotonic
 from typing import Final
 
 from contract.decoding import open_source
+from contract.errors import DecoderUnavailable
 from contract.policy import Policy
 from service.dicom.findings import ModelIdentity, SeriesFindings
 from service.dicom.multipart import Body, pack
@@ -111,6 +112,7 @@ class ResultWriter:
             UnidentifiedSource: a source lacks a UID that results refer to, or a series is of several
                 patients.
             DeadlineExceeded: they are not made in time.
+            DecoderUnavailable: there is no process to be had for it now.
             ServiceError: making them failed; the log says where.
         """
         # Imports pydicom, if nothing has yet.
@@ -123,7 +125,7 @@ class ResultWriter:
             if left <= 0:
                 raise DeadlineExceeded("the deadline passed while DICOM objects were made")
             return self._workshop.make(task, left)
-        except ServiceError:
+        except (ServiceError, DecoderUnavailable):
             raise
         except Exception as error:  # noqa: BLE001 - its text may quote the patient's attributes
             log_discreetly(logger, "DICOM objects could not be made", error)

@@ -9,7 +9,7 @@ import pickle
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from contract.errors import DecodeError, DecoderTimedOut
+from contract.errors import DecodeError, DecoderTimedOut, DecoderUnavailable
 from contract.sandbox import Sandbox
 from service.dicom.results import Failed, MadeObject, unpack
 from service.errors import DeadlineExceeded, ServiceError
@@ -48,12 +48,15 @@ class Workshop:
 
         Raises:
             DeadlineExceeded: it takes longer.
+            DecoderUnavailable: there is no process to be had now.
             ServiceError: it failed; the log says where, and nothing of the patient.
         """
         try:
             answer = unpack(self._sandbox.call(pickle.dumps(task), LONGEST_ANSWER, seconds))
         except DecoderTimedOut:
             raise DeadlineExceeded("the deadline passed while DICOM objects were made") from None
+        except DecoderUnavailable:
+            raise
         except DecodeError as error:
             logger.error("DICOM objects could not be made: %s", error.code)  # noqa: TRY400
             raise ServiceError from None

@@ -2,11 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import monotonic
 from typing import Final, NamedTuple
 
-from contract.errors import ContractError
+from contract.errors import ContractError, DecoderUnavailable
 from service.disks import cause
 from service.engine import Engine
 from service.errors import ServiceError, SpoolFull, UnidentifiedSource
@@ -32,18 +32,27 @@ MAX_ATTEMPTS: Final = 3
 FIRST_RETRY_SECONDS: Final = 1.0
 EXPIRE_SECONDS: Final = 10.0
 
+WAITS_FOR: Final[Mapping[type[Exception], str]] = {
+    SpoolFull: "the spool",
+    DecoderUnavailable: "a process",
+}
+"""What a series does that met such an error, however long; an alert looks at its age."""
+
 RESULT_BYTES: Final = 2**20
 """Room that a result is expected to need: a Secondary Capture is most of it."""
 
 
-class Full(NamedTuple):
-    """Of a series for whose result there was no room, or whose disk failed.
+class Held(NamedTuple):
+    """Of a series that waits for what says nothing of it.
 
     Attributes:
+        by: the error that it met last: there is no room for its result, its disk fails, or no process
+            is to be had for a decoder or for DICOM objects.
         attempts: made since.
         size: bytes of the result, or what is expected.
     """
 
+    by: type[Exception] = SpoolFull
     attempts: int = 0
     size: int = RESULT_BYTES
 
@@ -76,7 +85,7 @@ class Analysis:
         self._predictor = Predictor(state, segments, threads)
         self._poll_seconds = min(1.0, state.settings.series_quiet_ms / 4000)
         self._expired = monotonic()
-        self._full: dict[str, Full] = {}
+        self._held: dict[str, Held] = {}
 
     async def run(self) -> None:
         """Analyses one series after the other until cancelled."""
@@ -134,22 +143,29 @@ class Analysis:
     async def _handle(self, series: Waiting, engine: Engine) -> None:
         try:
             await self._try(series, engine)
-        except SpoolFull as failure:
+        except (SpoolFull, DecoderUnavailable) as failure:
             # Of many that wait for the same thing, each would say it every minute.
-            if not self._full:
+            if not self._waits_for(type(failure)):
                 fields = {"request_id": series.request_id, "reason": failure.detail}
-                fields["cause"] = cause(failure) or "no room"
-                logger.warning("a series waits for the spool", extra={"fields": fields})
-            await self._wait_for_spool(series)
+                if isinstance(failure, SpoolFull):
+                    fields["cause"] = cause(failure) or "no room"
+                text = f"a series waits for {WAITS_FOR[type(failure)]}"
+                logger.warning(text, extra={"fields": fields})
+            await self._hold(series, type(failure))
             return
-        if self._full.pop(series.uid, None) is not None and not self._full:
-            logger.info("no series waits for the spool any more")
+        held = self._held.pop(series.uid, None)
+        if held is not None and not self._waits_for(held.by):
+            logger.info("no series waits for %s any more", WAITS_FOR[held.by])
+
+    def _waits_for(self, by: type[Exception]) -> bool:
+        return any(held.attempts and held.by is by for held in self._held.values())
 
     async def _try(self, series: Waiting, engine: Engine) -> None:
         """What becomes of a series this time.
 
         Raises:
             SpoolFull: nothing, as there is no room for its result, or its disk fails.
+            DecoderUnavailable: nothing, as no process is to be had now.
         """
         if series.attempts >= MAX_ATTEMPTS:
             await self._park(series, series.reason or ENDED)
@@ -160,13 +176,13 @@ class Analysis:
                 await self._threads.run(self._inbox.keep, series)
                 self._state.metrics.series.labels("known").inc()
                 return
-            size = self._full.get(series.uid, Full()).size
+            size = self._held.get(series.uid, Held()).size
             if not await self._threads.run(self._segments.has_room, size):
                 raise SpoolFull("the spool has no room for a result")
             await self._analyse(series, engine)
         except Interrupted as interruption:
             await self._postpone(series, interruption.code)
-        except SpoolFull:
+        except (SpoolFull, DecoderUnavailable):
             raise
         except Unreadable:
             await self._postpone(series, UNREADABLE)
@@ -186,10 +202,11 @@ class Analysis:
             logger.info("series analysed", extra={"fields": fields})
 
     async def _analyse(self, series: Waiting, engine: Engine) -> None:
-        predicted = await self._predictor.predict(series, engine)
+        last = series.attempts >= MAX_ATTEMPTS - 1
+        predicted = await self._predictor.predict(series, engine, last=last)
         try:
             outcome = await self._conclude(series, engine, predicted)
-        except SpoolFull:
+        except (SpoolFull, DecoderUnavailable):
             # It is analysed again, and counts then.
             raise
         except Exception:
@@ -208,6 +225,7 @@ class Analysis:
 
         Raises:
             SpoolFull: there is no room for the result.
+            DecoderUnavailable: there is no process that makes it.
             ServiceError: the result cannot be made.
         """
         jobs, entries, images = predicted
@@ -235,7 +253,7 @@ class Analysis:
             await self._threads.run(self._outbox.post, series, identity, covered, objects)
         except SpoolFull:
             size = sum(len(item.content) for item in objects)
-            self._full[series.uid] = self._full.get(series.uid, Full())._replace(size=size)
+            self._held[series.uid] = self._held.get(series.uid, Held())._replace(size=size)
             raise
         self._posted()
         return "reported"
@@ -256,12 +274,12 @@ class Analysis:
         fields = {"request_id": series.request_id, "code": code}
         logger.warning("a series is analysed later", extra={"fields": fields})
 
-    async def _wait_for_spool(self, series: Waiting) -> None:
-        """Delivery makes room again, or somebody mends the disk; this is no attempt."""
+    async def _hold(self, series: Waiting, by: type[Exception]) -> None:
+        """Delivery makes room again, or somebody mends disk or machine; this is no attempt."""
         while True:
-            full = self._full.get(series.uid, Full())
-            self._full[series.uid] = full._replace(attempts=full.attempts + 1)
-            wait_seconds = backoff(full.attempts + 1, FIRST_RETRY_SECONDS, SERIES_MAX_SECONDS)
+            held = self._held.get(series.uid, Held())
+            self._held[series.uid] = held._replace(by=by, attempts=held.attempts + 1)
+            wait_seconds = backoff(held.attempts + 1, FIRST_RETRY_SECONDS, SERIES_MAX_SECONDS)
             try:
                 await self._threads.run(self._inbox.give_back, series)
                 await self._threads.run(self._inbox.postpone, series, wait_seconds, series.reason)

@@ -12,8 +12,9 @@ import httpx
 
 from service.pacs.related import new_boundary, related_body, related_type
 from service.pacs.stow import MEDIA_TYPE
+from service.passing import passes
 from service.release import RELEASE
-from service.settings import Settings, SettingsError
+from service.settings import PassingFault, Settings, SettingsError
 
 CONNECT_SECONDS: Final = 10.0
 
@@ -70,6 +71,7 @@ class Destination:
 
     Raises:
         SettingsError: the file of certificates is of no use.
+        PassingFault: its disk fails.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -265,6 +267,9 @@ def _retry_after(response: httpx.Response) -> float:
 def _trust(settings: Settings) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cafile=settings.dicomweb_ca_file)
-    except (OSError, ssl.SSLError) as error:
+    except ssl.SSLError as error:
         raise SettingsError("BRAIN_DICOMWEB_CA_FILE: it holds no certificates") from error
+    except OSError as error:
+        fault = PassingFault if passes(error) else SettingsError
+        raise fault(f"BRAIN_DICOMWEB_CA_FILE: it cannot be read ({error.strerror})") from error
     return context

@@ -17,7 +17,7 @@ from typing import Final
 from service.disks import check_folder, disk_fails, is_in_place, kind, unusable
 from service.errors import SpoolFull
 from service.pacs.segments import FOLDER, SUFFIX, WAY_OUT
-from service.settings import SettingsError
+from service.settings import PassingFault, SettingsError
 
 SCHEMA_VERSION: Final = 2
 
@@ -121,8 +121,9 @@ class Ledger:
         folder: where it lies, beside the segments.
 
     Raises:
-        SettingsError: another process has it, or it is of a later release, or is damaged, or is a new
-            one beside segments, or it cannot be opened.
+        SettingsError: it is of a later release, or is damaged, or is a new one beside segments, or it
+            cannot be opened.
+        PassingFault: another process has it.
         service.disks.DiskFails: its disk is at fault.
     """
 
@@ -144,7 +145,8 @@ class Ledger:
             self._identity = self._path.stat()
         except BlockingIOError as error:
             os.close(self._guard)
-            raise SettingsError("BRAIN_SPOOL: another process uses this folder") from error
+            # One that hangs in the kernel still does where a supervisor has given it up.
+            raise PassingFault("BRAIN_SPOOL: another process uses this folder") from error
         except (OSError, sqlite3.Error, SettingsError) as error:
             os.close(self._guard)
             raise _refusal(error) from error

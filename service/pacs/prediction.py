@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from time import monotonic
 from typing import Any, Final, NamedTuple
 
-from contract.errors import ContractError, TooManyFrames
+from contract.errors import ContractError, DecoderFailed, DecoderUnavailable, TooManyFrames
 from contract.preprocessing import DicomReference
 from service.answers import MaskForm, entries_of
 from service.content import content_digest
@@ -81,11 +81,17 @@ class Predictor:
         self._threads = threads
         self._busy_seconds = 0.0
 
-    async def predict(self, series: Waiting, engine: Engine) -> Predicted:
+    async def predict(self, series: Waiting, engine: Engine, *, last: bool) -> Predicted:
         """Predicts every slice of a series; one that cannot be has its reason in its entry.
 
+        Args:
+            series: what is predicted.
+            engine: what with.
+            last: there is no further attempt, and a decoder that fails has failed for good.
+
         Raises:
-            Interrupted: the service could not.
+            Interrupted: the service could not, or a decoder failed, and may not the next time.
+            DecoderUnavailable: there is no process for a decoder now.
             Unreadable: a file cannot be read from the disk.
             SpoolFull: the disk fails.
         """
@@ -94,6 +100,8 @@ class Predictor:
         most = min(STEP, self._state.settings.max_frames)
         for step in steps(list(series.instances.items()), most):
             part = await self._predict_step(series.uid, step, engine)
+            if not last:
+                _check_decoders(part.jobs)
             whole.jobs.extend(part.jobs)
             whole.entries.extend(part.entries)
             whole.images.extend(part.images)
@@ -128,7 +136,7 @@ class Predictor:
         """The slices of files, with as many frames of each as one request may have.
 
         Raises:
-            Interrupted: see :meth:`_predict`.
+            Interrupted, DecoderUnavailable: see :meth:`_predict`.
         """
         jobs = []
         for job in await self._predict(engine, uploads):
@@ -143,6 +151,7 @@ class Predictor:
 
         Raises:
             Interrupted: the service could not.
+            DecoderUnavailable: there is no process for a decoder now.
         """
         room = BUSY_SHARE * self._state.settings.queue_size
         while True:
@@ -161,9 +170,22 @@ class Predictor:
             self._busy_seconds += BUSY_SECONDS
         for job in jobs:
             failure = job.outcome
+            if isinstance(failure, DecoderUnavailable):
+                raise DecoderUnavailable(failure.detail)
             if isinstance(failure, ServiceError | ContractError) and failure.status >= 500:
                 raise Interrupted(failure.code)
         return jobs
+
+
+def _check_decoders(jobs: Sequence[Job]) -> None:
+    """Takes a decoder that failed for the machine's fault: it may have been stopped, or killed.
+
+    Raises:
+        Interrupted: one failed.
+    """
+    for job in jobs:
+        if isinstance(job.outcome, DecoderFailed):
+            raise Interrupted(job.outcome.code)
 
 
 def steps(

@@ -2,7 +2,9 @@
 
 import errno
 import json
+import mmap
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -219,6 +221,40 @@ def test_no_process_to_be_had(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> 
         call(box)
     monkeypatch.undo()
     assert call(box) == b"cba"
+
+
+def test_no_process_to_be_had_for_a_call() -> None:
+    """It says nothing of the message, and its child goes on."""
+    box = Sandbox("tests.support.no_forks:act", MEMORY_BYTES)
+    try:
+        with pytest.raises(DecoderUnavailable):
+            call(box)
+        before = box.children
+        assert call(box) == b"cba"
+        assert box.children == before
+    finally:
+        box.close()
+
+
+def test_no_memory_to_be_had_for_a_call(box: Sandbox) -> None:
+    call(box)
+    before = box.children
+    usual = resource.prlimit(before[0], resource.RLIMIT_AS, (2**30, resource.RLIM_INFINITY))
+    with pytest.raises(DecoderUnavailable):
+        box.call(b"abc", 2**31, SECONDS)
+    resource.prlimit(before[0], resource.RLIMIT_AS, usual)
+    assert call(box) == b"cba"
+    assert box.children == before
+
+
+def test_a_limit_of_memory_that_is_smaller_already_stays(box: Sandbox) -> None:
+    """Such as ``ulimit -v`` or ``LimitAS=``, which none but root may raise again."""
+    call(box)
+    (child,) = box.children
+    mapped = int(Path(f"/proc/{child}/statm").read_text("ascii").split()[0]) * mmap.PAGESIZE
+    limits = (mapped + MEMORY_BYTES // 2,) * 2
+    resource.prlimit(child, resource.RLIMIT_AS, limits)
+    assert json.loads(call(box, b"limit")) == [*limits]
 
 
 def test_no_file_to_be_had(box: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,9 +8,18 @@ from time import sleep, time
 from typing import Any
 
 import pytest
+from pydicom.uid import JPEGLosslessSV1
 
 from contract.answer import Decision
-from contract.sandbox import Sandbox
+from contract.errors import (
+    DecoderCrashed,
+    DecoderFailed,
+    DecoderOutOfMemory,
+    DecoderTimedOut,
+    DecoderUnavailable,
+)
+from contract.sandbox import DECODERS, Sandbox
+from service.dicom.workshop import Workshop
 from service.errors import SpoolFull
 from service.pacs.analysis import MAX_ATTEMPTS, RESULT_BYTES, Analysis
 from service.pacs.outbox import Outbox
@@ -18,7 +27,9 @@ from service.pacs.prediction import STEP, STEP_BYTES, steps
 from service.pacs.schemas import Deliveries
 from service.pacs.segments import Place, Segments
 from service.pacs.series import Instance as Content
+from tests.contract.samples import RANGE, grey_slice, mr_object
 from tests.support.pacs import (
+    Instance,
     Pacs,
     pacs_settings,
     report,
@@ -81,6 +92,85 @@ def test_a_runtime_that_fails_is_tried_again(
         assert service.client.post("/deliveries/retry").json() == {"series": 1, "objects": 0}
         wait_until(lambda: len(destination.of_kind("SR")) == 1)
         assert service.client.get("/deliveries").json()["set_aside"] == []
+
+
+def compressed(folder: Path) -> list[Instance]:
+    """A series of one slice that a process of its own decompresses."""
+    path = folder / "compressed.dcm"
+    attributes = {**RANGE, "PatientID": "1", "PatientName": "A^B", "InstanceNumber": 1}
+    path.write_bytes(mr_object(grey_slice(48, 40), JPEGLosslessSV1, attributes=attributes))
+    return series(1, path=path)
+
+
+@pytest.mark.parametrize(
+    ("error", "failures", "outcome"),
+    [
+        (DecoderCrashed, MAX_ATTEMPTS - 1, "reported"),
+        (DecoderTimedOut, MAX_ATTEMPTS, "unsuitable"),
+        (DecoderOutOfMemory, 1, "reported"),
+    ],
+)
+def test_a_decoder_that_fails_is_tried_again_before_the_image_is_to_blame(
+    model_store: Path,
+    tmp_path: Path,
+    destination: Pacs,
+    monkeypatch: pytest.MonkeyPatch,
+    error: type[DecoderFailed],
+    failures: int,
+    outcome: str,
+) -> None:
+    """The machine may have stood still, or have ended it."""
+    monkeypatch.setattr("service.pacs.analysis.FIRST_RETRY_SECONDS", 0.05)
+    decode, calls = DECODERS.call, itertools.count()
+
+    def call(*arguments: Any, **options: Any) -> bytes:
+        if next(calls) < failures:
+            raise error
+        return decode(*arguments, **options)
+
+    monkeypatch.setattr(DECODERS, "call", call)
+    with serve(model_store, tmp_path, destination) as service:
+        sent = compressed(tmp_path)
+        send(service, sent)
+        wait_until(lambda: service.metric("brain_series_total", outcome=outcome) == 1)
+        wait_until(lambda: settled(service))
+        blamed = outcome == "unsuitable"
+        postponed = service.metric("brain_series_total", outcome="postponed")
+        assert postponed == (MAX_ATTEMPTS - 1 if blamed else failures)
+        assert service.metric("brain_errors_total", code=error.code) == blamed
+        assert report(service)["series_dead"] == 0
+    made = destination.of_kind("SR")
+    assert [reported(one) for one in made] == ([] if blamed else [sops(sent)])
+
+
+@pytest.mark.parametrize(("place", "name"), [(DECODERS, "call"), (Workshop, "make")])
+def test_without_a_process_for_a_decoder_or_for_objects_a_series_waits(
+    model_store: Path,
+    tmp_path: Path,
+    destination: Pacs,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    place: object,
+    name: str,
+) -> None:
+    """It makes no attempt meanwhile."""
+    caplog.set_level("INFO", "service.pacs")
+    monkeypatch.setattr("service.pacs.analysis.FIRST_RETRY_SECONDS", 0.01)
+    usual, calls = getattr(place, name), itertools.count()
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        if next(calls) < 2 * MAX_ATTEMPTS:
+            raise DecoderUnavailable("no process")
+        return usual(*arguments, **options)
+
+    monkeypatch.setattr(place, name, call)
+    with serve(model_store, tmp_path, destination) as service:
+        send(service, compressed(tmp_path))
+        wait_until(lambda: settled(service))
+        assert service.metric("brain_series_total", outcome="postponed") == 0
+    assert len(destination.of_kind("SR")) == 1
+    said = [entry.message for entry in caplog.records if "a process" in entry.message]
+    assert said == ["a series waits for a process", "no series waits for a process any more"]
 
 
 def test_a_version_that_is_replaced_finishes_the_series_it_has_begun(

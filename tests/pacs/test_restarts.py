@@ -15,7 +15,7 @@ from typing import Any, cast
 import httpx
 import pytest
 
-from service.__main__ import DISK_FAILS
+from service.__main__ import PASSING_FAULT
 from service.app import create_app
 from service.audit import AuditFile
 from service.engine import Engine
@@ -28,7 +28,7 @@ from service.pacs.outbox import Outbox
 from service.pacs.segments import Segments
 from service.pacs.series import Received, Waiting
 from service.pacs.threads import Threads
-from service.settings import SettingsError
+from service.settings import PassingFault
 from service.state import State
 from tests.support.pacs import (
     Pacs,
@@ -131,7 +131,7 @@ def test_a_start_on_a_full_disk_is_worth_another_one(tmp_path: Path) -> None:
         timeout=PATIENCE_SECONDS,
         check=False,
     )
-    assert started.returncode == DISK_FAILS
+    assert started.returncode == PASSING_FAULT
     assert started.stderr.startswith("brain-mri service: BRAIN_SPOOL: its disk is full")
     assert "Traceback" not in started.stderr
 
@@ -257,7 +257,7 @@ def test_one_process_at_a_time_uses_a_spool(
     model_store: Path, tmp_path: Path, destination: Pacs
 ) -> None:
     settings = pacs_settings(model_store, tmp_path, destination.url)
-    with serving(settings, FakeRuntimes()), pytest.raises(SettingsError, match="another process"):
+    with serving(settings, FakeRuntimes()), pytest.raises(PassingFault, match="another process"):
         create_app(settings)
 
 

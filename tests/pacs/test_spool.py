@@ -1,6 +1,7 @@
 """The spool's folder: what is in it is whole, on the disk, of this release, and for this user alone."""
 
 import errno
+import fcntl
 import os
 import shutil
 import sqlite3
@@ -24,7 +25,7 @@ from service.pacs.ledger import Ledger
 from service.pacs.outbox import Outbox
 from service.pacs.segments import Place, Segments
 from service.pacs.series import Instance
-from service.settings import SettingsError
+from service.settings import PassingFault, SettingsError
 from tests.support.pacs import pacs_settings
 from tests.support.spool import SERIES, failing, largest_file, put, sops_of
 
@@ -179,7 +180,11 @@ def test_a_spool_of_another_release_is_not_touched(tmp_path: Path) -> None:
         Ledger(tmp_path)
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EIO], ids=errno.errorcode.get)
+@pytest.mark.parametrize(
+    "number",
+    [errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.EMFILE],
+    ids=errno.errorcode.get,
+)
 @pytest.mark.parametrize("opens", [Ledger, lambda folder: Segments(folder, 10**6)])
 def test_a_spool_whose_disk_fails_at_the_start_is_no_wrong_setting(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, opens: Callable[[Path], object], number: int
@@ -188,6 +193,25 @@ def test_a_spool_whose_disk_fails_at_the_start_is_no_wrong_setting(
         monkeypatch.setattr(os, name, failing(number))
     with pytest.raises(DiskFails, match=r"^BRAIN_SPOOL: its disk is full or fails"):
         opens(tmp_path)
+
+
+@pytest.mark.parametrize("number", [errno.ENOTDIR, errno.ELOOP], ids=errno.errorcode.get)
+def test_a_spool_that_cannot_be_where_it_shall_be_is_a_wrong_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    monkeypatch.setattr(os, "open", failing(number))
+    with pytest.raises(SettingsError, match=r"^BRAIN_SPOOL: it cannot be written to") as raised:
+        Ledger(tmp_path)
+    assert not isinstance(raised.value, PassingFault)
+
+
+def test_locks_that_a_disk_does_not_give_yet_are_no_wrong_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a network's disk, while its service of locks is not there."""
+    monkeypatch.setattr(fcntl, "flock", failing(errno.ENOLCK))
+    with pytest.raises(DiskFails):
+        Ledger(tmp_path)
 
 
 @pytest.mark.parametrize(

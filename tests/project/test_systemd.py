@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from service.__main__ import DISK_FAILS, INVALID_SETTINGS
+from service.__main__ import INVALID_SETTINGS, PASSING_FAULT
 from service.crowd import most
 from service.descriptors import ENOUGH, OTHERS
 from service.settings import PREFIX, Settings
@@ -101,7 +101,7 @@ def test_it_may_have_as_many_files_open_as_its_connections_need(settings: Settin
 def test_it_starts_again_after_a_crash_but_not_with_wrong_settings() -> None:
     assert value("Restart") == "on-failure"
     assert int(value("RestartPreventExitStatus")) == INVALID_SETTINGS
-    assert str(DISK_FAILS) not in value("RestartPreventExitStatus").split()
+    assert str(PASSING_FAULT) not in value("RestartPreventExitStatus").split()
 
 
 def test_a_worker_that_is_ended_for_its_memory_does_not_end_the_service() -> None:

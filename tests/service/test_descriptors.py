@@ -1,7 +1,10 @@
 """Open files and sockets: as many as the connections need, whatever the shell allowed."""
 
+import os
 import resource
 import socket
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -10,7 +13,8 @@ import httpx
 import pytest
 
 from service import descriptors
-from tests.support.service import PATIENCE_SECONDS, process, run_python
+from service.__main__ import INVALID_SETTINGS
+from tests.support.service import PATIENCE_SECONDS, ROOT, environment_with, process, run_python
 
 FEW = 256
 """More than a test and the service need at the start."""
@@ -27,6 +31,18 @@ print(*resource.getrlimit(resource.RLIMIT_NOFILE))
 """
 
 
+FILLED = """
+import os, sys
+from service.descriptors import fill_standard_streams
+
+os.closerange(0, 3)
+fill_standard_streams()
+log = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT)
+found = {(os.readlink(f"/proc/self/fd/{number}"), os.get_inheritable(number)) for number in range(3)}
+os.write(log, repr(found).encode())
+"""
+
+
 @contextmanager
 def few_files() -> Iterator[None]:
     """What is started here may have few files open, as from a shell, and may raise that itself."""
@@ -36,6 +52,24 @@ def few_files() -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def test_what_is_opened_is_never_taken_for_a_standard_stream(tmp_path: Path) -> None:
+    run_python("-c", FILLED, str(tmp_path / "log"))
+    assert (tmp_path / "log").read_text("utf-8") == repr({("/dev/null", True)})
+
+
+def test_without_standard_streams_it_says_by_its_exit_status_what_is_wrong() -> None:
+    """As where a shell was told ``2>&-``."""
+    finished = subprocess.run(
+        [sys.executable, "-m", "service"],
+        cwd=ROOT,
+        env=environment_with(BRAIN_PORT="many"),
+        preexec_fn=lambda: os.closerange(0, 3),
+        timeout=PATIENCE_SECONDS,
+        check=False,
+    )
+    assert finished.returncode == INVALID_SETTINGS
 
 
 def test_connections_are_not_limited_by_the_usual_limit_of_files(model_store: Path) -> None:

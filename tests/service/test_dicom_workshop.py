@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from pydicom import dcmread
 
+from contract.errors import DecoderUnavailable
 from service.dicom.headers import read_header
 from service.dicom.task import Task
 from service.dicom.workshop import Workshop
@@ -78,6 +79,8 @@ def test_a_start_that_fails_is_left_to_the_next_task(monkeypatch: pytest.MonkeyP
         patch.setattr("contract.sandbox.start_child", refuse)
         shop.start()
         assert shop.processes == []
+        with pytest.raises(DecoderUnavailable):
+            shop.make(task_of(SAGITTAL.read_bytes()), PATIENCE_SECONDS)
     assert len(shop.make(task_of(SAGITTAL.read_bytes()), PATIENCE_SECONDS)) == 3
     shop.close()
 

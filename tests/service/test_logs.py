@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 from time import monotonic
@@ -27,6 +28,7 @@ from tests.support.service import (
     process,
     wait_until,
 )
+from tests.support.spool import largest_file
 
 FILE_NAME = "Mustermann_Erika_19640812.dcm"
 PIPE_BYTES = 70_000
@@ -244,11 +246,16 @@ def test_every_line_is_written_once(capfd: pytest.CaptureFixture[str]) -> None:
     assert sorted(lines) == sorted(f"{w}-{n}" for w in range(4) for n in range(500))
 
 
-def test_a_log_that_nobody_reads_holds_nobody_up(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("waits", [True, False], ids=["waits", "waits-not"])
+def test_a_log_that_nobody_reads_holds_nobody_up(
+    monkeypatch: pytest.MonkeyPatch, waits: bool
+) -> None:
     # Each process ends that much later beside a log that is not read.
     assert logs.FLUSH_SECONDS <= 1
     monkeypatch.setattr(logs, "FLUSH_SECONDS", 0.2)
     reader, writer = os.pipe()
+    # Another program that has the same pipe may have told it so.
+    os.set_blocking(writer, waits)
     monkeypatch.setattr("service.logs.STDERR", writer)
     handler = BufferedHandler(max_lines=100)
     handler.setFormatter(JsonFormatter())
@@ -267,12 +274,50 @@ def test_a_log_that_nobody_reads_holds_nobody_up(monkeypatch: pytest.MonkeyPatch
     assert 0.2 <= monotonic() - start < PATIENCE_SECONDS / 3
     # What is read now is written to its end.
     monkeypatch.setattr(logs, "FLUSH_SECONDS", PATIENCE_SECONDS)
-    with os.fdopen(reader) as end:
-        lines = [json.loads(end.readline()) for _ in range(102)]
+    os.set_blocking(reader, False)
+    received = bytearray()
+
+    def read() -> int:
+        with suppress(BlockingIOError):
+            received.extend(os.read(reader, PIPE_BYTES))
+        return received.count(b"\n")
+
+    wait_until(lambda: read() == 102)
     handler.flush()
+    os.close(reader)
     os.close(writer)
+    lines = list(map(json.loads, received.splitlines()))
     assert [line["message"] for line in lines[:-1]] == [filling, *map(str, range(100))]
     assert lines[-1]["lines"] == 50
+
+
+def test_what_a_full_disk_took_of_the_log_is_said_and_no_line_glued_to_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logs, "FLUSH_SECONDS", PATIENCE_SECONDS)
+    handler = BufferedHandler()
+    handler.setFormatter(JsonFormatter())
+
+    def log(*texts: str) -> None:
+        for text in texts:
+            handler.handle(logging.LogRecord("n", logging.INFO, "", 0, text, (), None))
+        handler.flush()
+
+    with (tmp_path / "log").open("wb") as file:
+        monkeypatch.setattr("service.logs.STDERR", file.fileno())
+        log("0")
+        # It takes half of a line, and then nothing, twice.
+        with largest_file(file.seek(0, os.SEEK_END) * 3 // 2):
+            log("1", "2", "3")
+            log("4")
+        log("5", "6")
+        log("7")
+    first, torn, notice, *last = (tmp_path / "log").read_text("utf-8").splitlines()
+    assert json.loads(first)["message"] == "0"
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(torn)
+    assert json.loads(notice)["lines"] == 4
+    assert [json.loads(line)["message"] for line in last] == ["5", "6", "7"]
 
 
 def test_a_service_whose_log_is_not_read_answers_and_ends(model_store: Path) -> None:

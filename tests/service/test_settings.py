@@ -1,20 +1,27 @@
 """Settings: from the environment, strict, immutable; and how many cores there are."""
 
 import codecs
+import errno
 import os
+import socket
+import ssl
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from pydantic import ValidationError
+from pydantic import HttpUrl, ValidationError
 
 import service
 from service.choices import RuntimeChoice
 from service.cores import available_cores
+from service.keys import Keyring
+from service.pacs.destination import Destination
 from service.release import RELEASE
-from service.settings import Settings, SettingsError
+from service.server import check_address
+from service.settings import PassingFault, Settings, SettingsError
 from tests.support.service import PATIENCE_SECONDS, ROOT, environment_with
 
 SPOOLED = {
@@ -190,6 +197,59 @@ def test_a_file_without_a_secret_is_refused_and_nothing_of_it_repeated(
     assert str(raised.value).startswith(message)
     assert "sesame" not in str(raised.value)
     assert raised.value.__suppress_context__
+
+
+def read_keys() -> None:
+    Keyring.read(Path("keys"))
+
+
+def check_host() -> None:
+    check_address(Settings())
+
+
+def make_destination() -> None:
+    Destination(Settings(dicomweb_url=HttpUrl("https://pacs.example"), dicomweb_ca_file=Path("ca")))
+
+
+UNKNOWN = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+UNANSWERED = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+
+@pytest.mark.parametrize(
+    ("holder", "name", "use", "start"),
+    [
+        (Path, "read_text", Settings.from_environment, "cannot read secret (Stale file handle)"),
+        (Path, "read_text", read_keys, "BRAIN_API_KEYS_FILE: cannot read keys (Stale file handle)"),
+        (ssl, "create_default_context", make_destination, "BRAIN_DICOMWEB_CA_FILE: it cannot be"),
+        (socket, "getaddrinfo", check_host, "BRAIN_HOST: 127.0.0.1 is no address: "),
+    ],
+    ids=["secret", "keys", "certificates", "address"],
+)
+@pytest.mark.parametrize("passing", [True, False], ids=["passes", "stays"])
+def test_a_disk_or_a_name_server_that_fails_is_no_wrong_setting(
+    monkeypatch: pytest.MonkeyPatch,
+    holder: object,
+    name: str,
+    use: Callable[[], object],
+    start: str,
+    passing: bool,
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        if holder is socket:
+            raise UNANSWERED if passing else UNKNOWN
+        number = errno.ESTALE if passing else errno.ENOENT
+        raise OSError(number, os.strerror(number))
+
+    for setting, value in {**SPOOLED, "DICOMWEB_TOKEN_FILE": "secret"}.items():
+        monkeypatch.setenv(f"BRAIN_{setting}", value)
+    if use != Settings.from_environment:
+        monkeypatch.delenv("BRAIN_DICOMWEB_TOKEN_FILE")
+    monkeypatch.setattr(holder, name, fail)
+    with pytest.raises(SettingsError) as raised:
+        use()
+    assert isinstance(raised.value, PassingFault) == passing
+    if passing:
+        assert str(raised.value).startswith(start)
 
 
 @pytest.mark.parametrize(

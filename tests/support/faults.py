@@ -5,6 +5,7 @@ import errno
 import itertools
 import json
 import os
+import resource
 import socket
 import sys
 from collections.abc import Callable
@@ -32,6 +33,8 @@ def act(message: bytes) -> bytes:
             return json.dumps(
                 {name: _errno_of(attempt) for name, attempt in ATTEMPTS.items()}
             ).encode()
+        case "limit":
+            return json.dumps(resource.getrlimit(resource.RLIMIT_AS)).encode()
         case "print":
             print("on standard output", flush=True)  # noqa: T201
             os.write(1, b"and once more")
