@@ -53,13 +53,12 @@ class DecodePool:
         One thread only. With the first job the others start: a runtime that decodes for itself has
         none.
         """
-        if not self._threads:
-            self._threads = [
-                Thread(target=self._run, name=f"decode-{number}", daemon=True)
-                for number in range(self._count)
-            ]
-            for thread in self._threads:
-                thread.start()
+        while len(self._threads) < self._count:
+            name = f"decode-{len(self._threads)}"
+            thread = Thread(target=self._run, name=name, daemon=True)
+            # Where the system has no thread now, the next job tries again.
+            thread.start()
+            self._threads.append(thread)
         self._queue.put((job, forward))
 
     def close(self) -> None:

@@ -1,10 +1,14 @@
 """Decoders that crash, hang or eat memory: their slice gets an error, and nobody else notices."""
 
+import threading
 from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from queue import SimpleQueue
 from time import monotonic
+from types import SimpleNamespace
+from typing import Any
 
 import httpx
 import numpy as np
@@ -13,6 +17,7 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGLosslessSV1
 
 from contract.sandbox import DECODERS
+from service.decoding import DecodePool
 from service.schemas import PredictAnswer
 from tests.contract.samples import RANGE, extended, grey_slice, mr_frames, mr_object
 from tests.contract.test_fuzz import mutations, with_stream
@@ -141,3 +146,21 @@ def test_no_process_starts_before_one_is_needed(model_store: Path, jpeg: bytes) 
     with serving(settings_for(model_store)) as service:
         assert service.predict(jpeg).status_code == 200
         assert DECODERS.children == []
+
+
+def test_a_thread_that_cannot_be_started_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    done: SimpleQueue[Any] = SimpleQueue()
+    decoder: Any = SimpleNamespace(decode=lambda _: "refused")
+    job: Any = SimpleNamespace(stop_waiting=lambda _: None, outcome=None)
+    pool = DecodePool(2, decoder, done.put)
+    with monkeypatch.context() as patched:
+
+        def refuse(_: threading.Thread) -> None:
+            raise RuntimeError("can't start new thread")
+
+        patched.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(RuntimeError, match="can't start"):
+            pool.submit(job, done.put)
+    pool.submit(job, done.put)
+    assert done.get(timeout=PATIENCE_SECONDS).outcome == "refused"
+    pool.close()
