@@ -60,13 +60,25 @@ has taken over would. The last one does not hold root."""
 Function = Callable[[bytes], bytes]
 
 
+_PIECE_BYTES: Final = 2**16
+
+
 def receive(connection: socket, size: int) -> bytes:
     """Exactly so many bytes.
 
     Raises:
         EOFError: the other side has ended.
+        MemoryError: there is none for them; they have been read all the same.
     """
-    data = bytearray(size)
+    try:
+        data = bytearray(size)
+    except MemoryError:
+        while size:
+            passed = connection.recv(min(size, _PIECE_BYTES))
+            if not passed:
+                raise EOFError from None
+            size -= len(passed)
+        raise
     view = memoryview(data)
     while view:
         count = connection.recv_into(view)
@@ -99,8 +111,8 @@ def main(target: str, opens: bool) -> None:
         with suppress(EOFError, ConnectionError):
             while True:
                 seconds, memory, limit, size = REQUEST.unpack(receive(connection, REQUEST.size))
-                message = receive(connection, size)
                 try:
+                    message = receive(connection, size)
                     outcome, answer = _answer(function, message, seconds, memory, limit, connection)
                 except (OSError, MemoryError):
                     # No memory to map, or no process to have: nobody has looked at the message.

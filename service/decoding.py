@@ -37,7 +37,8 @@ class DecodePool:
     Args:
         threads: how many.
         decoder: what they do.
-        on_failure: gets a job that has no pixels; called in a decoding thread.
+        on_failure: gets a job that has no pixels; called in a decoding thread, or where none can be
+            started.
     """
 
     def __init__(self, threads: int, decoder: "Decoder", on_failure: Callable[[Job], None]) -> None:
@@ -53,12 +54,19 @@ class DecodePool:
         One thread only. With the first job the others start: a runtime that decodes for itself has
         none.
         """
-        while len(self._threads) < self._count:
-            name = f"decode-{len(self._threads)}"
-            thread = Thread(target=self._run, name=name, daemon=True)
-            # Where the system has no thread now, the next job tries again.
-            thread.start()
-            self._threads.append(thread)
+        try:
+            while len(self._threads) < self._count:
+                name = f"decode-{len(self._threads)}"
+                thread = Thread(target=self._run, name=name, daemon=True)
+                thread.start()
+                self._threads.append(thread)
+        except RuntimeError:
+            # The system has none now: the next job tries again.
+            if not self._threads:
+                logger.exception("no thread can be started that decodes")
+                job.outcome = ServiceError()
+                self._on_failure(job)
+                return
         self._queue.put((job, forward))
 
     def close(self) -> None:

@@ -59,15 +59,17 @@ def _table(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str | None]
         raise DatasetError(f"{path} is not UTF-8") from error
     # Strict, as a quotation mark that is not closed would swallow the rows after it.
     reader = csv.DictReader(io.StringIO(text), strict=True)
-    columns = [name.strip().casefold() for name in reader.fieldnames or ()]
-    _require_columns(path, columns)
-    reader.fieldnames = columns
     try:
+        columns = [name.strip().casefold() for name in reader.fieldnames or ()]
+        _require_columns(path, columns)
+        reader.fieldnames = columns
         # A blank line is no row, and a row may be of several lines.
         rows = [(reader.line_num, row) for row in reader]
     except csv.Error as error:
         # Of a row that has no end, the line before it.
-        raise DatasetError(f"{path}, line {reader.line_num} or after it: {error}") from error
+        raise DatasetError(
+            f"{path}, line {max(1, reader.line_num)} or after it: {error}"
+        ) from error
     if not rows:
         raise DatasetError(f"{path} lists no images: it has no line but its first")
     return columns, rows

@@ -73,6 +73,7 @@ class ResultWriter:
                 patients.
             QueueFull: too many requests wait for their objects.
             DeadlineExceeded: they are not made in time.
+            DecoderUnavailable: there is no process to be had for it now.
             ServiceError: making them failed; the log says where.
         """
         if len(series) > MAX_SERIES:

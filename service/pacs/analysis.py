@@ -36,7 +36,7 @@ WAITS_FOR: Final[Mapping[type[Exception], str]] = {
     SpoolFull: "the spool",
     DecoderUnavailable: "a process",
 }
-"""What a series does that met such an error, however long; an alert looks at its age."""
+"""What a series waits for that met such an error, however long; an alert looks at its age."""
 
 RESULT_BYTES: Final = 2**20
 """Room that a result is expected to need: a Secondary Capture is most of it."""
@@ -141,6 +141,7 @@ class Analysis:
             logger.exception("a series that was begun could not be given back")
 
     async def _handle(self, series: Waiting, engine: Engine) -> None:
+        before = self._held.get(series.uid)
         try:
             await self._try(series, engine)
         except (SpoolFull, DecoderUnavailable) as failure:
@@ -152,10 +153,10 @@ class Analysis:
                 text = f"a series waits for {WAITS_FOR[type(failure)]}"
                 logger.warning(text, extra={"fields": fields})
             await self._hold(series, type(failure))
-            return
-        held = self._held.pop(series.uid, None)
-        if held is not None and not self._waits_for(held.by):
-            logger.info("no series waits for %s any more", WAITS_FOR[held.by])
+        else:
+            self._held.pop(series.uid, None)
+        if before is not None and not self._waits_for(before.by):
+            logger.info("no series waits for %s any more", WAITS_FOR[before.by])
 
     def _waits_for(self, by: type[Exception]) -> bool:
         return any(held.attempts and held.by is by for held in self._held.values())

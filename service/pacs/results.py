@@ -55,6 +55,7 @@ def make(
         writer: makes the objects.
 
     Raises:
+        DecoderUnavailable: there is no process that makes them now.
         ServiceError: they cannot be made; an unknown error's place is in the log, and not its text.
     """
     objects: list[MadeObject] = []

@@ -43,6 +43,11 @@ def call(box: Sandbox, message: bytes = b"abc", seconds: float = SECONDS) -> byt
     return box.call(message, 2**20, seconds)
 
 
+def mapped(child: int) -> int:
+    """Bytes of address space."""
+    return int(Path(f"/proc/{child}/statm").read_text("ascii").split()[0]) * mmap.PAGESIZE
+
+
 def open_files() -> int:
     return len(list(Path("/proc/self/fd").iterdir()))
 
@@ -239,9 +244,12 @@ def test_no_process_to_be_had_for_a_call() -> None:
 def test_no_memory_to_be_had_for_a_call(box: Sandbox) -> None:
     call(box)
     before = box.children
-    usual = resource.prlimit(before[0], resource.RLIMIT_AS, (2**30, resource.RLIM_INFINITY))
-    with pytest.raises(DecoderUnavailable):
-        box.call(b"abc", 2**31, SECONDS)
+    limits = (mapped(before[0]) + 2**25, resource.RLIM_INFINITY)
+    usual = resource.prlimit(before[0], resource.RLIMIT_AS, limits)
+    # For its answer, and for what it says.
+    for message, limit in ((b"abc", 2**26), (bytes(2**26), 2**20)):
+        with pytest.raises(DecoderUnavailable):
+            box.call(message, limit, SECONDS)
     resource.prlimit(before[0], resource.RLIMIT_AS, usual)
     assert call(box) == b"cba"
     assert box.children == before
@@ -251,8 +259,7 @@ def test_a_limit_of_memory_that_is_smaller_already_stays(box: Sandbox) -> None:
     """Such as ``ulimit -v`` or ``LimitAS=``, which none but root may raise again."""
     call(box)
     (child,) = box.children
-    mapped = int(Path(f"/proc/{child}/statm").read_text("ascii").split()[0]) * mmap.PAGESIZE
-    limits = (mapped + MEMORY_BYTES // 2,) * 2
+    limits = (mapped(child) + MEMORY_BYTES // 2,) * 2
     resource.prlimit(child, resource.RLIMIT_AS, limits)
     assert json.loads(call(box, b"limit")) == [*limits]
 

@@ -157,11 +157,18 @@ def test_without_a_process_for_a_decoder_or_for_objects_a_series_waits(
     caplog.set_level("INFO", "service.pacs")
     monkeypatch.setattr("service.pacs.analysis.FIRST_RETRY_SECONDS", 0.01)
     usual, calls = getattr(place, name), itertools.count()
+    has_room, looks = Segments.has_room, itertools.count()
 
     def call(*arguments: Any, **options: Any) -> Any:
         if next(calls) < 2 * MAX_ATTEMPTS:
             raise DecoderUnavailable("no process")
         return usual(*arguments, **options)
+
+    def look(segments: Segments, size: int) -> bool:
+        # In between it waits for the spool as well.
+        return next(looks) != MAX_ATTEMPTS and has_room(segments, size)
+
+    monkeypatch.setattr(Segments, "has_room", look)
 
     monkeypatch.setattr(place, name, call)
     with serve(model_store, tmp_path, destination) as service:
@@ -169,8 +176,12 @@ def test_without_a_process_for_a_decoder_or_for_objects_a_series_waits(
         wait_until(lambda: settled(service))
         assert service.metric("brain_series_total", outcome="postponed") == 0
     assert len(destination.of_kind("SR")) == 1
-    said = [entry.message for entry in caplog.records if "a process" in entry.message]
-    assert said == ["a series waits for a process", "no series waits for a process any more"]
+    said = [entry.message for entry in caplog.records if "series waits" in entry.message]
+    waits = [
+        (f"a series waits for {what}", f"no series waits for {what} any more")
+        for what in ("a process", "the spool", "a process")
+    ]
+    assert said == [waits[0][0], waits[1][0], waits[0][1], waits[2][0], waits[1][1], waits[2][1]]
 
 
 def test_a_version_that_is_replaced_finishes_the_series_it_has_begun(

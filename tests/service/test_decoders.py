@@ -5,10 +5,7 @@ from collections.abc import Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from queue import SimpleQueue
 from time import monotonic
-from types import SimpleNamespace
-from typing import Any
 
 import httpx
 import numpy as np
@@ -17,7 +14,6 @@ from pydicom.encaps import encapsulate
 from pydicom.uid import JPEGLosslessSV1
 
 from contract.sandbox import DECODERS
-from service.decoding import DecodePool
 from service.schemas import PredictAnswer
 from tests.contract.samples import RANGE, extended, grey_slice, mr_frames, mr_object
 from tests.contract.test_fuzz import mutations, with_stream
@@ -25,6 +21,7 @@ from tests.support.encoding import compress
 from tests.support.faults import commanded, start_time
 from tests.support.service import (
     PATIENCE_SECONDS,
+    FakeRuntimes,
     Service,
     codes,
     serving,
@@ -148,19 +145,20 @@ def test_no_process_starts_before_one_is_needed(model_store: Path, jpeg: bytes) 
         assert DECODERS.children == []
 
 
-def test_a_thread_that_cannot_be_started_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    done: SimpleQueue[Any] = SimpleQueue()
-    decoder: Any = SimpleNamespace(decode=lambda _: "refused")
-    job: Any = SimpleNamespace(stop_waiting=lambda _: None, outcome=None)
-    pool = DecodePool(2, decoder, done.put)
-    with monkeypatch.context() as patched:
+def test_threads_that_cannot_be_started_are_tried_again(
+    model_store: Path, jpeg: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each job meanwhile gives its place in the queue back."""
+    usual = threading.Thread.start
 
-        def refuse(_: threading.Thread) -> None:
+    def start(thread: threading.Thread) -> None:
+        if thread.name.startswith("decode-"):
             raise RuntimeError("can't start new thread")
+        usual(thread)
 
-        patched.setattr(threading.Thread, "start", refuse)
-        with pytest.raises(RuntimeError, match="can't start"):
-            pool.submit(job, done.put)
-    pool.submit(job, done.put)
-    assert done.get(timeout=PATIENCE_SECONDS).outcome == "refused"
-    pool.close()
+    with serving(settings_for(model_store, queue_size=2), FakeRuntimes()) as service:
+        with monkeypatch.context() as patched:
+            patched.setattr(threading.Thread, "start", start)
+            for _ in range(3):
+                assert service.predict(jpeg).status_code == 500
+        assert service.predict(jpeg).status_code == 200

@@ -33,6 +33,7 @@ def test_an_index_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
             'id,label,patient\n1,glioma,"P1\n2,glioma,P2"\n',
             "line 3: the patient is of several lines",
         ),
+        ('id,label,"fold\n1,glioma,1\n', "line 1 or after it: unexpected end"),
         ("id,label,fold\n1\0,glioma,1\n", "line 2: the id .* has control characters"),
         ("id,label,fold\n1,glioma,1_0\n", "line 2: '1_0' is no number of a fold"),
         ("id,label,fold\n1,glioma,-3\n", "line 2: '-3' is no number of a fold"),
