@@ -17,8 +17,7 @@ from hmac import compare_digest
 from pathlib import Path
 from typing import Final, Self
 
-from service.passing import passes
-from service.settings import PassingFault, SettingsError
+from service.settings import SettingsError, unreadable
 
 SECRET_BYTES: Final = 32
 """Random bytes of a key: as many as its hash has."""
@@ -104,8 +103,7 @@ class Keyring:
                 f"BRAIN_API_KEYS_FILE: {path} is not UTF-8: save it as that, not as UTF-16"
             ) from error
         except OSError as error:
-            fault = PassingFault if passes(error) else SettingsError
-            raise fault(f"BRAIN_API_KEYS_FILE: cannot read {path} ({error.strerror})") from error
+            raise unreadable(f"BRAIN_API_KEYS_FILE: cannot read {path}", error) from error
         keys: list[Key] = []
         # `splitlines` also breaks lines where no editor shows a new one: a key behind that would be
         # valid in a comment.

@@ -20,6 +20,7 @@ from service.consistency import check
 from service.cores import available_cores
 from service.credentials import with_files_read
 from service.pacs.settings import PacsSettings
+from service.passing import passes
 from service.proxies import Networks, networks
 
 PREFIX: Final = "BRAIN_"
@@ -36,6 +37,12 @@ class SettingsError(Exception):
 
 class PassingFault(SettingsError):
     """What a setting names cannot be used now: another start with the same settings may do."""
+
+
+def unreadable(text: str, error: OSError) -> SettingsError:
+    """What to raise of a file that a setting names and that cannot be read."""
+    fault = PassingFault if passes(error) else SettingsError
+    return fault(f"{text} ({error.strerror})")
 
 
 def _host_names(listed: str | frozenset[str]) -> frozenset[str]:

@@ -12,9 +12,8 @@ import httpx
 
 from service.pacs.related import new_boundary, related_body, related_type
 from service.pacs.stow import MEDIA_TYPE
-from service.passing import passes
 from service.release import RELEASE
-from service.settings import PassingFault, Settings, SettingsError
+from service.settings import Settings, SettingsError, unreadable
 
 CONNECT_SECONDS: Final = 10.0
 
@@ -270,6 +269,5 @@ def _trust(settings: Settings) -> ssl.SSLContext:
     except ssl.SSLError as error:
         raise SettingsError("BRAIN_DICOMWEB_CA_FILE: it holds no certificates") from error
     except OSError as error:
-        fault = PassingFault if passes(error) else SettingsError
-        raise fault(f"BRAIN_DICOMWEB_CA_FILE: it cannot be read ({error.strerror})") from error
+        raise unreadable("BRAIN_DICOMWEB_CA_FILE: it cannot be read", error) from error
     return context
